@@ -1,0 +1,42 @@
+# Two commands: `make demo` shows the whole path, `make test` checks it. Both set themselves up in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+STUDIES ?=
+
+.PHONY: setup demo test lint types contracts pytest wire clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "thinwire needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment here. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sender,receiver,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python demo/demo.py $(if $(STUDIES),--studies $(STUDIES))
+
+test: lint types contracts pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports
+
+pytest: $(STAMP)
+	$(BIN)/pytest -n 2 -q -rs
+
+# The generated code is committed; tests/contract checks that it is current.
+wire: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=shared --pyi_out=shared --grpc_python_out=shared proto/thinwire/shared/wire/v1/*.proto
+
+clean:
+	rm -rf $(VENV) demo-data

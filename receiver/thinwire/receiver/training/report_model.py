@@ -1,0 +1,256 @@
+"""The report model: Swin encoder, projection, T5 decoder with null keys, finding heads (NEURAL, section 2.1).
+
+It exists to make cross-attention mean something; what crosses the link are its features and the choice of patches.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import SwinConfig, SwinModel, T5Config, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Stack
+
+from thinwire.receiver.training.presets import Preset
+from thinwire.shared.graph import CELL
+
+PAD = 0
+END = 1
+
+
+def positions(side: int, width: int) -> Tensor:
+    """Fixed 2-D sine positions, float32 [side * side, width]: half of the width for the row, half for the column.
+
+    In units of the whole canvas, so that a model read at another working size finds the same places.
+    """
+    quarter = width // 4
+    frequency = math.pi * 2.0 ** torch.linspace(0, 5, quarter)
+    centre = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    angle = centre[:, None] * frequency
+    wave = torch.cat([angle.sin(), angle.cos()], dim=1)
+    table = torch.zeros(side, side, width)
+    table[..., : 2 * quarter] = wave[:, None]
+    table[..., 2 * quarter : 4 * quarter] = wave[None]
+    return table.reshape(side * side, width)
+
+
+class ImageEncoder(nn.Module):
+    """Canvas to features: the sender's encoder.onnx."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        if preset.swin_checkpoint is not None:
+            self.swin = SwinModel.from_pretrained(
+                preset.swin_checkpoint, add_pooling_layer=False, attn_implementation="eager"
+            )
+        else:
+            config = SwinConfig(
+                image_size=preset.working_size,
+                patch_size=4,
+                num_channels=1,
+                embed_dim=preset.embed_dim,
+                depths=list(preset.depths),
+                num_heads=list(preset.heads),
+                window_size=preset.window,
+                drop_path_rate=preset.drop_path,
+                # The fused attention's strides defeat the ONNX exporter's decomposition (a view of a transpose).
+                attn_implementation="eager",
+            )
+            self.swin = SwinModel(config, add_pooling_layer=False)
+        if self.swin.config.patch_size * 2 ** (len(self.swin.config.depths) - 1) != CELL:
+            raise ValueError(f"the Swin's stride is not {CELL} pixels: patch size 4 and four stages are needed")
+        self.channels = int(self.swin.config.num_channels)
+        self.projection = nn.Linear(int(self.swin.num_features), preset.feature_size)
+        self.norm = nn.LayerNorm(preset.feature_size)
+        self.context_projection = nn.Linear(int(self.swin.num_features), preset.feature_size)
+        self.context_norm = nn.LayerNorm(preset.feature_size)
+        side = preset.working_size // CELL
+        self.register_buffer("position", 0.5 * positions(side, preset.feature_size), persistent=False)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels float [B, 1, S, S] 0 to 1; valid bool [B, N]. Returns features [B, N, d] and context [B, d]."""
+        centred = ((pixels - 0.5) / 0.25).expand(-1, self.channels, -1, -1)
+        hidden = self.swin(centred).last_hidden_state
+        features = self.norm(self.projection(hidden)) + cast(Tensor, self.position)
+        weight = valid.to(hidden.dtype)[..., None]
+        mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        return features, self.context_norm(self.context_projection(mean))
+
+
+class ReportDecoder(nn.Module):
+    """Features and tokens to next-token logits and the last layer's cross-attention: the sender's decoder.onnx."""
+
+    def __init__(self, preset: Preset, vocabulary: int) -> None:
+        super().__init__()
+        if preset.t5_checkpoint is not None:
+            whole = T5ForConditionalGeneration.from_pretrained(preset.t5_checkpoint, attn_implementation="eager")
+            self.stack: T5Stack = whole.decoder
+            self.head = whole.lm_head
+        else:
+            config = T5Config(
+                vocab_size=vocabulary,
+                d_model=preset.feature_size,
+                d_kv=preset.feature_size // preset.decoder_heads,
+                d_ff=preset.decoder_ff,
+                num_layers=preset.decoder_layers,
+                num_heads=preset.decoder_heads,
+                dropout_rate=preset.dropout,
+                is_decoder=True,
+                is_encoder_decoder=False,
+                use_cache=False,
+                attn_implementation="eager",
+            )
+            self.stack = T5Stack(config)
+            if getattr(self.stack, "embed_tokens", None) is None:
+                self.stack.set_input_embeddings(nn.Embedding(vocabulary, preset.feature_size))
+            self.head = nn.Linear(preset.feature_size, vocabulary, bias=False)
+        self.null_keys = nn.Parameter(torch.randn(preset.null_keys, preset.feature_size) * 0.5)
+
+    def forward(self, features: Tensor, valid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, N, d], valid bool [B, N], tokens int64 [B, T] that begin with the start token.
+
+        Returns logits [B, T, V] and attention [B, T, N]: last layer, mean over heads. A row of attention sums to 1
+        less what the null keys took.
+        """
+        batch, cells, _ = features.shape
+        nulls = self.null_keys.to(features.dtype).expand(batch, -1, -1)
+        keys = torch.cat([features, nulls], dim=1)
+        open_keys = torch.cat([valid, valid.new_ones(batch, nulls.shape[1])], dim=1)
+        out = self.stack(
+            input_ids=tokens,
+            encoder_hidden_states=keys,
+            encoder_attention_mask=open_keys,
+            use_cache=False,
+            output_attentions=True,
+        )
+        attention = out.cross_attentions[-1].mean(dim=1)[..., :cells]
+        return self.head(out.last_hidden_state), attention
+
+
+@dataclass(frozen=True)
+class Outputs:
+    features: Tensor
+    context: Tensor
+    logits: Tensor
+    attention: Tensor
+    finding_logits: Tensor
+    """[B, F], from the context vector."""
+    cell_logits: Tensor
+    """[B, N, F]: is this finding in this cell?"""
+
+
+class ReportModel(nn.Module):
+    def __init__(self, preset: Preset, vocabulary: int, findings: int) -> None:
+        super().__init__()
+        self.preset = preset
+        self.encoder = ImageEncoder(preset)
+        self.decoder = ReportDecoder(preset, vocabulary)
+        self.finding_head = nn.Linear(preset.feature_size, findings)
+        self.cell_head = nn.Linear(preset.feature_size, findings)
+
+    def forward(self, pixels: Tensor, valid: Tensor, tokens: Tensor) -> Outputs:
+        features, context = self.encoder(pixels, valid)
+        logits, attention = self.decoder(features, valid, tokens)
+        return Outputs(features, context, logits, attention, self.finding_head(context), self.cell_head(features))
+
+    @torch.no_grad()
+    def write(self, features: Tensor, valid: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Greedy reports for a batch, after prompts where there are any.
+
+        prompts: int64 [B, P], start token first, PAD after each prompt's end. Returns tokens int64 [B, T] in the same
+        form and attention [B, T, N] of the tokens before the end (0 after): what `Attention.write` sums at the clinic.
+        """
+        batch, device = len(features), features.device
+        if prompts is None:
+            prompts = torch.full((batch, 1), PAD, dtype=torch.long, device=device)
+        length = written(prompts).sum(1)
+        room = self.preset.max_tokens
+        tokens = torch.full((batch, room), PAD, dtype=torch.long, device=device)
+        tokens[:, : prompts.shape[1]] = prompts[:, :room]
+        rows = torch.arange(batch, device=device)
+        done = length >= room
+        while not bool(done.all()):
+            seen = int(length.max())
+            logits, _ = self.decoder(features, valid, tokens[:, :seen])
+            following = logits[rows, length - 1].argmax(-1)
+            done = done | (following == END) | (following == PAD)
+            tokens[rows[~done], length[~done]] = following[~done]
+            length = length + (~done).long()
+            done = done | (length >= room)
+        tokens = tokens[:, : int(length.max())]
+        _, attention = self.decoder(features, valid, tokens)
+        return tokens, attention * written(tokens)[..., None]
+
+
+def written(tokens: Tensor) -> Tensor:
+    """bool [B, T]: the start token and every token of the text; False on the padding behind it."""
+    mask = tokens != PAD
+    mask[:, 0] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class Targets:
+    tokens: Tensor
+    """int64 [B, T]: start, text, end, padding."""
+    token_finding: Tensor
+    """int64 [B, T]: the finding that the token's sentence asserts, -1 where it asserts none, -2 on padding."""
+    labels: Tensor
+    """float [B, F]: 1, 0, or nan where unknown."""
+    coverage: Tensor
+    """float [B, N, F]: share of the cell inside the finding's box."""
+    boxed: Tensor
+    """bool [B]: boxes are complete for this image."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses. grounding = 0 is the paper's method ("plain")."""
+
+    finding: float = 1.0
+    cell: float = 1.0
+    grounding: float = 0.1
+    null: float = 0.02
+
+
+def losses(out: Outputs, target: Targets, weights: Weights) -> dict[str, Tensor]:
+    """The parts of the loss, each a scalar; their weighted sum is `total`."""
+    following = target.tokens[:, 1:]
+    # The end token is learned, padding is not: END != PAD.
+    parts = {"report": F.cross_entropy(out.logits[:, :-1].flatten(0, 1).float(), following.flatten(), ignore_index=PAD)}
+    known = ~target.labels.isnan()
+    labels = target.labels.nan_to_num()
+    finding = F.binary_cross_entropy_with_logits(out.finding_logits.float(), labels, reduction="none")
+    parts["finding"] = (finding * known).sum() / known.sum().clamp(min=1)
+    # Images with boxes teach the cells where; images with a label alone teach that some cell has it.
+    cell = F.binary_cross_entropy_with_logits(
+        out.cell_logits.float(), target.coverage, reduction="none", pos_weight=target.coverage.new_tensor(4.0)
+    ).mean(1)
+    some = F.binary_cross_entropy_with_logits(out.cell_logits.float().amax(1), labels, reduction="none")
+    best = torch.where(target.boxed[:, None], cell + 0.1 * some, 0.1 * some)
+    parts["cell"] = (best * known).sum() / known.sum().clamp(min=1)
+    parts["grounding"], parts["null"] = grounding(out.attention[:, :-1].float(), target)
+    total = parts["report"]
+    for name in ("finding", "cell", "grounding", "null"):
+        total = total + getattr(weights, name) * parts[name]
+    return {"total": total, **parts}
+
+
+def grounding(attention: Tensor, target: Targets) -> tuple[Tensor, Tensor]:
+    """-log of the attention inside the box for the tokens of a finding's sentence; -log of the null share for others.
+
+    attention [B, T-1, N] of the positions that predict tokens 1..T-1. Only images with boxes count.
+    """
+    about = target.token_finding[:, 1:]
+    inside = torch.einsum("btn,bnf->btf", attention, (target.coverage > 0.1).to(attention.dtype))
+    of_token = inside.gather(2, about.clamp(min=0)[..., None])[..., 0]
+    positive = (about >= 0) & target.boxed[:, None]
+    negative = (about == -1) & target.boxed[:, None]
+    nothing = (1.0 - attention.sum(-1)).clamp(min=0)
+
+    def mean_of(value: Tensor, mask: Tensor) -> Tensor:
+        return (-(value.clamp(min=1e-4)).log() * mask).sum() / mask.sum().clamp(min=1)
+
+    return mean_of(of_token, positive), mean_of(nothing, negative)

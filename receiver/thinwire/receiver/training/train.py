@@ -1,0 +1,255 @@
+"""From nothing to a bundle: corpus, tokenizer, report model, export, graphs, MPNN, calibration, bundle.json.
+
+Every step leaves its outcome in the working folder, so that a killed run goes on where it was.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch_geometric.data import Data
+
+from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, to_data
+from thinwire.receiver.training import card, corpus, graph_stage, words
+from thinwire.receiver.training.export import export, rounded
+from thinwire.receiver.training.presets import NANO, Preset
+from thinwire.receiver.training.report_model import ReportModel
+from thinwire.receiver.training.report_stage import Material, Progress, ReportStage, Schedule, described
+from thinwire.sender.graph.pruning import KeepPercent
+from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.shared.bundle import MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.graph import FloatArray
+from thinwire.shared.identifiers import TextSource
+from thinwire.shared.quantiser import Int8Codec
+
+log = logging.getLogger(__name__)
+
+Graphs = tuple[list[Data], NDArray[np.float32], FloatArray]
+"""(graphs, labels [n, F], context vectors [n, d])"""
+
+GUIDES = (TextSource.GENERATED, TextSource.REPORT, TextSource.INDICATION)
+"""The sources of text under which the MPNN meets every training image."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    out: Path
+    phantoms: int = 4000
+    manifest: Path | None = None
+    preset: Preset = NANO
+    schedule: Schedule = field(default_factory=Schedule)
+    learning: graph_stage.Learning = field(default_factory=graph_stage.Learning)
+    keep_percent: float = 2.3
+    name: str = ""
+    workers: int = 0
+    """Processes that render; 0: one per core."""
+    seed: int = 0
+
+
+def train(options: TrainOptions, progress: Progress) -> Path:
+    """Train a bundle into `options.out`; returns that folder. The working folder beside it (`<out>.work`) resumes.
+
+    Raises BadConfiguration when there is nothing to learn from or the folder holds another run's work.
+    """
+    work = options.out.with_name(options.out.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    _same_run(options, work)
+    material = gather(options, work, progress)
+    tokenizer = _tokenizer(options, material, work)
+    roles = {role: corpus.by_role(material.samples, role) for role in ("report", "graph", "validation", "calibration")}
+    for role, indices in roles.items():
+        if not len(indices):
+            raise BadConfiguration(
+                f"no sample for {role}", "Train on more phantoms (at least 50) or a larger manifest."
+            )
+    stage = ReportStage(options.preset, options.schedule, material, tokenizer, work)
+    model = rounded(stage.run(roles["report"], roles["validation"], progress))
+    history = stage.history
+
+    vocabulary = load_vocabulary()
+    extractor = RuleExtractor(vocabulary)
+    policy = KeepPercent(options.keep_percent)
+    scale = _scale(model, material, tokenizer, roles["validation"], work, progress)
+    codec = Int8Codec(scale)
+
+    def graphs_of(role: str) -> Graphs:
+        data, labels, context = [], [], []
+        for guide in GUIDES:
+            read = graph_stage.read_images(
+                model, material, tokenizer, roles[role], guide, _counted(progress, f"graphs: {role}, {guide}")
+            )
+            graphs = graph_stage.fuse_all(read, material, roles[role], codec, extractor, policy)
+            data += [to_data(graph) for graph in graphs]
+            labels.append(np.array([material.samples[i].labels for i in roles[role]], dtype=np.float32))
+            context.append(np.stack([graph.context for graph in graphs]))
+        return data, np.concatenate(labels), np.concatenate(context)
+
+    shape = Shape(
+        options.preset.feature_size if options.preset.t5_checkpoint is None else len(scale),
+        len(vocabulary.concepts),
+        len(corpus.FINDINGS),
+        options.preset.mpnn_hidden,
+        options.preset.mpnn_layers,
+    )
+    members = _members(options, shape, graphs_of, work, progress)
+    data, labels, context = graphs_of("calibration")
+    logits = np.stack([graph_stage.member_logits(member, data) for member in members])
+    calibration = graph_stage.calibrate(logits, labels, context, options.seed)
+
+    staged = work / "bundle"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    tolerance = export(model, staged)
+    tokenizer.save(str(staged / TOKENIZER))
+    graph_stage.save_reader(staged / MPNN, shape, members, calibration)
+    spec = BundleSpec(
+        name=options.name or options.out.name,
+        preset=options.preset.name,
+        working_size=options.preset.working_size,
+        feature_size=len(scale),
+        max_tokens=options.preset.max_tokens,
+        keep_percent=options.keep_percent,
+        findings=corpus.FINDINGS,
+        concepts=vocabulary.concepts,
+        quantiser_scale=scale,
+    )
+    provenance = {
+        "phantoms": options.phantoms,
+        "manifest_images": sum(s.seed < 0 for s in material.samples),
+        "samples_by_role": {role: len(indices) for role, indices in roles.items()},
+        "schedule": described(options.schedule),
+        "seed": options.seed,
+        "epochs_run": len(history),
+        "report_model_seconds": round(sum(row["seconds"] for row in history), 1),
+        "report_model_parameters": sum(p.numel() for p in model.parameters()),
+        "machine": _machine(),
+    }
+    figures = {
+        "export_largest_difference": tolerance,
+        "validation": {k: round(v, 5) for k, v in min(history, key=lambda r: r["validation_total"]).items()},
+        "calibration_auc_by_finding": graph_stage.aucs(labels, calibration.probabilities(logits), corpus.FINDINGS),
+    }
+    (staged / card.CARD).write_text(card.model_card(spec, provenance, figures), encoding="utf-8")
+    write_index(staged, spec, provenance, figures)
+    load_bundle(staged)
+    if options.out.exists():
+        shutil.rmtree(options.out)
+    staged.replace(options.out)
+    return options.out
+
+
+def gather(options: TrainOptions, work: Path, progress: Progress) -> Material:
+    """All samples of a run with their canvases."""
+    samples = [corpus.phantom(seed) for seed in range(options.phantoms)]
+    if options.manifest is not None:
+        samples += [s for s in corpus.manifest(options.manifest) if s.role != "test"]
+    pixels = corpus.canvases(
+        samples,
+        options.preset.working_size,
+        work / "canvases",
+        options.workers or len(os.sched_getaffinity(0)),
+        _counted(progress, "images"),
+    )
+    return Material(samples, pixels, options.preset.working_size)
+
+
+def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokenizer:
+    if options.preset.t5_checkpoint is not None:
+        return words.local_tokenizer(options.preset.t5_checkpoint)
+    path = work / TOKENIZER
+    if not path.exists():
+        samples = [s for s in material.samples if s.role == "report"]
+        learned = words.learn_tokenizer(
+            (text for s in samples for text in (s.report, s.indication)), options.preset.vocabulary
+        )
+        learned.save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def _scale(
+    model: ReportModel,
+    material: Material,
+    tokenizer: Tokenizer,
+    indices: NDArray[np.int64],
+    work: Path,
+    progress: Progress,
+) -> FloatArray:
+    path = work / "scale.npy"
+    if not path.exists():
+        read = graph_stage.read_images(
+            model, material, tokenizer, indices, TextSource.REPORT, _counted(progress, "quantiser")
+        )
+        np.save(path, graph_stage.learn_scale(read.features, read.context))
+    return np.asarray(np.load(path), dtype=np.float32)
+
+
+def _members(
+    options: TrainOptions,
+    shape: Shape,
+    graphs_of: Callable[[str], Graphs],
+    work: Path,
+    progress: Progress,
+) -> list[GraphNetwork]:
+    paths = [work / f"member{number}.pt" for number in range(options.preset.mpnn_members)]
+    sets = None
+    members = []
+    for number, path in enumerate(paths):
+        member = GraphNetwork(shape)
+        if not path.exists():
+            sets = sets or (graphs_of("graph"), graphs_of("validation"))
+            member = graph_stage.train_member(
+                shape,
+                sets[0][:2],
+                sets[1][:2],
+                options.learning,
+                options.seed * 100 + number,
+                progress,
+                f"MPNN {number + 1}",
+            )
+            torch.save(member.state_dict(), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+        member.load_state_dict(torch.load(path, weights_only=True))
+        members.append(member.eval())
+    return members
+
+
+def _same_run(options: TrainOptions, work: Path) -> None:
+    """A working folder belongs to one set of options; another set must not resume from it."""
+    wanted = json.dumps(
+        {
+            "phantoms": options.phantoms,
+            "manifest": str(options.manifest),
+            "preset": str(options.preset),
+            "schedule": str(options.schedule),
+            "learning": str(options.learning),
+            "keep_percent": options.keep_percent,
+            "seed": options.seed,
+        },
+        indent=1,
+    )
+    path = work / "options.json"
+    if path.exists() and path.read_text() != wanted:
+        raise BadConfiguration(
+            f"{work} holds the work of a run with other options", "Choose another --out, or remove that folder."
+        )
+    path.write_text(wanted)
+
+
+def _counted(progress: Progress, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(stage, done, total, f"{done} of {total}")
+
+
+def _machine() -> str:
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores{gpu}, torch {torch.__version__}"

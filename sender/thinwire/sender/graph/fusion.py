@@ -1,0 +1,60 @@
+"""One edge joins the two graphs: between their nodes of highest betweenness centrality (NEURAL, section 2.4)."""
+
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+
+from thinwire.shared.graph import Concepts, FloatArray, FusedGraph, Grid, Patches, empty_measurements, grid_edges
+from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a graph comes from: what its nodes alone do not say."""
+
+    study: StudyId
+    bundle: BundleId
+    text_source: TextSource
+    modality: str
+    view_position: str
+
+
+def fuse(patches: Patches, concepts: Concepts, context: FloatArray, grid: Grid, origin: Origin) -> FusedGraph:
+    """G1 and G2 joined by one edge, with the context vector (float32 [d]) beside them."""
+    return FusedGraph(
+        study=origin.study,
+        bundle=origin.bundle,
+        grid=grid,
+        patches=patches,
+        context=context,
+        concepts=concepts,
+        measurements=empty_measurements(),
+        fusion=fusion_edge(patches, concepts, grid.side),
+        text_source=origin.text_source,
+        modality=origin.modality,
+        view_position=origin.view_position,
+    )
+
+
+def fusion_edge(patches: Patches, concepts: Concepts, side: int) -> tuple[int, int] | None:
+    """(patch node, concept node), or None where either graph is empty.
+
+    Betweenness is of each graph by itself, undirected; ties go to the lowest index. The context node takes no part:
+    joined to every patch, it would always win and say nothing.
+    """
+    if not len(patches.cell) or not len(concepts.concept):
+        return None
+    between_patches = [(int(a), int(b)) for a, b in grid_edges(patches.cell, side).T]
+    between_concepts = [(int(a), int(b)) for a, b, _ in concepts.relations]
+    return most_between(len(patches.cell), between_patches), most_between(len(concepts.concept), between_concepts)
+
+
+def most_between(nodes: int, edges: list[tuple[int, int]]) -> int:
+    """The node of highest betweenness centrality; the lowest index among equals."""
+    graph = nx.Graph()
+    graph.add_nodes_from(range(nodes))
+    graph.add_edges_from(edges)
+    centrality = nx.betweenness_centrality(graph)
+    # Rounded, so that the order in which a platform adds floats does not break a tie.
+    return int(np.argmax(np.round([centrality[node] for node in range(nodes)], 9)))

@@ -1,0 +1,213 @@
+"""How the concepts of a clause belong together, in RadGraph's three relations.
+
+A clause is cut into chunks, runs of concepts with no word of grammar between them ("small right pleural effusion").
+Within a chunk the last finding is the head; between chunks the words of grammar decide. Rules, not a parser: what
+they cover is listed in docs/report-graph.md with an example each.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from thinwire.sender.graph.vocabulary import Cue, Phrase, Role, Vocabulary
+from thinwire.shared.graph import Assertion, Relation
+
+MAX_GAP = 3
+"""Words without a meaning that a chunk may hold in a row."""
+
+_SOFT = (None, Cue.PASS, Cue.DOUBT)
+_JOINS = frozenset({Cue.COMMA, Cue.AND, Cue.OR})
+_LOOSE = _JOINS | {Cue.VERB, Cue.SEEN, Cue.DOUBT, Cue.VERSUS}
+_LINKS = frozenset({Cue.LINK, Cue.DOUBT_LINK})
+_HEADS = (Role.FINDING, Role.DEVICE, Role.SYMPTOM)
+
+Edge = tuple[int, int, Relation]
+"""(source, target, relation), by mention."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One naming of a concept."""
+
+    concept: int
+    role: Role
+    assertion: Assertion
+
+
+@dataclass
+class Chunk:
+    gap: list[Cue] = field(default_factory=list)
+    """Words of grammar between the chunk before and this one."""
+    members: list[int] = field(default_factory=list)
+    """Mentions, in the order of the text."""
+    heads: list[int] = field(default_factory=list)
+    """Its findings; where there is none, its last quality."""
+    parts: list[int] = field(default_factory=list)
+    """Its structures; where there is none, its places."""
+    bare: bool = False
+    """No finding: its head is a quality."""
+    structured: bool = False
+    """Has a structure, not places alone."""
+    placed: list[int] = field(default_factory=list)
+    """Heads whose location a preposition gave to this chunk of anatomy."""
+
+    @property
+    def joined(self) -> bool:
+        """Follows the chunk before as the next member of an enumeration."""
+        return bool(self.gap) and set(self.gap) <= _JOINS
+
+
+def relate(
+    clause: Sequence[Phrase],
+    said: Sequence[Assertion],
+    mentions: list[Mention],
+    before: list[int],
+    vocabulary: Vocabulary,
+) -> list[Edge]:
+    """Append the clause's mentions to `mentions` and return its relations.
+
+    said: one assertion for each phrase. before: heads of the clause before, which "this" and "these" speak of;
+    replaced by this clause's own where it has any.
+    """
+    chunks = list(_chunks(clause, said, mentions, vocabulary))
+    edges = [edge for chunk in chunks for edge in _within(chunk, mentions)]
+    edges += _between(chunks)
+    edges += _suggestions(chunks, before)
+    if found := [head for chunk in chunks if not chunk.bare for head in chunk.heads]:
+        before[:] = found
+    return edges
+
+
+def _chunks(
+    clause: Sequence[Phrase], said: Sequence[Assertion], mentions: list[Mention], vocabulary: Vocabulary
+) -> Iterator[Chunk]:
+    chunk, strange = Chunk(), 0
+    gap: list[Cue] = []
+    for phrase, assertion in zip(clause, said, strict=True):
+        if phrase.concepts:
+            if chunk.members and (strange > MAX_GAP or any(cue not in _SOFT for cue in gap)):
+                yield _analysed(chunk, mentions)
+                chunk = Chunk(gap=gap)
+            elif not chunk.members:
+                chunk.gap = gap
+            gap, strange = [], 0
+            for concept in phrase.concepts:
+                role = vocabulary.roles[concept]
+                chunk.members.append(len(mentions))
+                mentions.append(Mention(concept, role, Assertion.PRESENT if role.anatomy else assertion))
+        elif phrase.cue is None:
+            strange += 1
+        else:
+            gap.append(phrase.cue)
+    if chunk.members:
+        yield _analysed(chunk, mentions)
+
+
+def _analysed(chunk: Chunk, mentions: Sequence[Mention]) -> Chunk:
+    def having(*roles: Role) -> list[int]:
+        return [m for m in chunk.members if mentions[m].role in roles]
+
+    chunk.heads = having(*_HEADS)
+    if not chunk.heads:
+        chunk.heads, chunk.bare = having(Role.QUALITY)[-1:], True
+    chunk.parts = having(Role.STRUCTURE)
+    chunk.structured = bool(chunk.parts)
+    chunk.parts = chunk.parts or having(Role.PLACE)
+    return chunk
+
+
+def _within(chunk: Chunk, mentions: Sequence[Mention]) -> Iterator[Edge]:
+    structures = chunk.parts if chunk.structured else []
+    for at in chunk.members:
+        head = _nearest(at, chunk.heads)
+        match mentions[at].role:
+            case Role.PLACE if (part := _nearest(at, structures)) is not None:
+                yield at, part, Relation.MODIFY
+            case Role.PLACE | Role.STRUCTURE if head is not None:
+                yield head, at, Relation.LOCATED_AT
+            case Role.QUALITY if head is not None and head != at:
+                yield at, head, Relation.MODIFY
+
+
+def _nearest(at: int, candidates: Sequence[int]) -> int | None:
+    """The next one, as modifiers stand before their noun in English; else the one before."""
+    return next((c for c in candidates if c > at), None) or max((c for c in candidates if c <= at), default=None)
+
+
+def _between(chunks: Sequence[Chunk]) -> Iterator[Edge]:
+    subject: list[int] = []
+    for at, chunk in enumerate(chunks):
+        last = chunks[at - 1] if at else Chunk()
+        if chunk.heads:
+            yield from _observed(chunks, at, subject)
+        elif Cue.IN in chunk.gap and at:
+            if last.heads:
+                chunk.placed = _governors(chunks, at - 1)
+                yield from ((h, p, Relation.LOCATED_AT) for h in chunk.placed for p in chunk.parts)
+            else:  # "the base of the left lung"
+                yield from ((p, q, Relation.MODIFY) for p in last.parts for q in chunk.parts)
+        elif chunk.joined and last.placed:  # "in the right base and left apex"
+            chunk.placed = last.placed
+            yield from ((h, p, Relation.LOCATED_AT) for h in chunk.placed for p in chunk.parts)
+        elif chunk.joined and not last.heads:
+            subject += chunk.parts
+        elif last.heads and not chunk.structured:  # "effusion, left", "is on the right"
+            yield from ((h, p, Relation.LOCATED_AT) for h in last.heads for p in chunk.parts)
+        else:
+            subject = list(chunk.parts)
+        if not chunk.structured and not chunk.heads and at + 1 < len(chunks) and chunks[at + 1].joined:
+            # "right and left lower lobes"
+            after = chunks[at + 1].parts[-1:] if chunks[at + 1].structured else []
+            yield from ((p, q, Relation.MODIFY) for p in chunk.parts for q in after)
+
+
+def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Iterator[Edge]:
+    """Relations of a chunk that has a head to the chunks before it."""
+    chunk, last = chunks[at], chunks[at - 1] if at else Chunk()
+    anatomy_before = bool(last.parts) and not last.heads and not last.placed
+    if chunk.bare and not chunk.structured and at + 1 < len(chunks):
+        # "patchy, hazy opacity"; "enlargement of the nodule"
+        after = chunks[at + 1]
+        leads = (after.joined and Cue.AND not in after.gap) or after.gap == [Cue.IN]
+        if leads and after.heads and not after.bare and not subject and Cue.VERB not in chunk.gap:
+            yield chunk.heads[0], after.heads[0], Relation.MODIFY
+            return
+    if anatomy_before and chunk.joined and (not chunk.bare or chunk.structured):
+        # "hilar or mediastinal adenopathy"; in "right and left lobe opacity" the places have found their structure
+        parts = last.parts if last.structured or not chunk.structured else []
+        yield from ((chunk.heads[0], p, Relation.LOCATED_AT) for p in parts)
+    elif last.bare and last.structured and Cue.AND in chunk.gap and chunk.joined and not chunk.parts:
+        # "aorta tortuous and calcified"
+        yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in last.parts)
+    elif subject and not chunk.structured and (chunk.bare or anatomy_before or set(chunk.gap) <= _LOOSE):
+        yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in subject)
+    elif chunk.bare and not chunk.structured and Cue.WITH not in chunk.gap:
+        found = next((c.heads for c in reversed(chunks[:at]) if c.heads and not c.bare), [])
+        yield from ((chunk.heads[0], h, Relation.MODIFY) for h in found)
+
+
+def _governors(chunks: Sequence[Chunk], at: int) -> list[int]:
+    """Heads of chunk `at`, and those that it enumerates with before it and that have no place of their own."""
+    heads = list(chunks[at].heads)
+    while at and chunks[at].joined and chunks[at - 1].heads and not chunks[at - 1].parts:
+        at -= 1
+        heads += chunks[at].heads if chunks[at].bare <= chunks[at + 1].bare else []
+    return heads
+
+
+def _suggestions(chunks: Sequence[Chunk], before: Sequence[int]) -> Iterator[Edge]:
+    for at, chunk in enumerate(chunks):
+        linked = [n for n, cue in enumerate(chunk.gap) if cue in _LINKS or chunk.gap == [Cue.DOUBTED]]
+        if not linked or not chunk.heads or Cue.AND in chunk.gap[: linked[0]]:
+            continue
+        source = next((n for n in range(at - 1, -1, -1) if chunks[n].heads), None)
+        if source is not None:
+            sources = _governors(chunks, source)
+        elif Cue.THIS in chunk.gap[: linked[0]]:
+            sources = list(before)
+        else:
+            continue
+        for number in range(at, len(chunks)):
+            if number > at and not set(chunks[number].gap) <= _JOINS | {Cue.VERSUS, Cue.IN, Cue.DOUBT, Cue.DOUBT_LINK}:
+                break
+            if not chunks[number].bare:
+                yield from ((s, h, Relation.SUGGESTIVE_OF) for s in sources for h in chunks[number].heads)

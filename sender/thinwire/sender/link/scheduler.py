@@ -1,0 +1,114 @@
+"""What goes next. Asked anew for every piece, so that an urgent graph overtakes a bulk transfer between two chunks."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from thinwire.sender.link.entries import Due
+from thinwire.sender.link.pace import Mark
+from thinwire.sender.link.tiers import ORDER
+from thinwire.shared.chunks import head_size
+
+MOST_UNDER_WAY = 16
+"""Objects offered and not ended, on one stream."""
+MOST_URGENT = 48
+"""The same with urgent ones; the hub allows 64."""
+SMALL = 4 << 10
+"""Bytes of an object that goes whole with its offer however slow the link: a round trip costs more."""
+
+
+class TransferState(StrEnum):
+    """How far an object is on this stream."""
+
+    OFFERED = "offered"
+    """The hub has yet to say where to go on."""
+    SENDING = "sending"
+    SENT = "sent"
+    """Every byte is on its way or there; the receipt is awaited."""
+
+
+class TransferEvent(StrEnum):
+    PROGRESS = "progress"
+    LAST_BYTE = "last byte"
+
+
+TRANSITIONS: dict[tuple[TransferState, TransferEvent], TransferState] = {
+    (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
+    (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
+    (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
+    (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
+    (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
+}
+"""Anything that is not here raises KeyError. A receipt or a refusal ends a transfer in any state."""
+
+
+@dataclass
+class Transfer:
+    """An object that was offered on this stream."""
+
+    number: int
+    due: Due
+    state: TransferState = TransferState.OFFERED
+    position: int = 0
+    """Bytes from the object's start that were sent or that the hub has."""
+    durable: int = 0
+    """Bytes from the object's start that the hub has durably."""
+    marks: deque[tuple[int, Mark]] = field(default_factory=deque)
+    """(end of the piece, how it was sent), of the pieces on their way."""
+
+    def on(self, event: TransferEvent) -> None:
+        self.state = TRANSITIONS[self.state, event]
+
+    @property
+    def rest(self) -> int:
+        """Bytes yet to be sent."""
+        return self.due.size - self.position
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next bytes of an object; an offer where the object was not offered yet."""
+
+    due: Due
+    transfer: Transfer | None
+    offset: int
+    length: int
+
+
+def rank(due: Due) -> tuple[bool, int, float, bytes]:
+    """Order on the link: urgent or requested, then by kind, then the oldest. An epoch record goes before them all."""
+    place = -1 if due.kind is None else ORDER.index(due.kind)
+    return not due.urgent, place, due.accepted.timestamp(), due.study
+
+
+def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Piece | None:
+    """The next piece, or None where there is nothing to send until the hub answers.
+
+    queue: what is due, by rank. under_way: by object. window, chunk: bytes.
+    """
+    best: Piece | None = None
+    ahead = 0
+    for due in queue:
+        transfer = under_way.get(due.object)
+        if transfer is None:
+            if len(under_way) >= (MOST_URGENT if due.urgent else MOST_UNDER_WAY):
+                continue
+            offer = Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+            if best is None or offer.length < due.size:
+                # A large object is offered ahead of time, so that its answer is here when the link is free.
+                return offer
+            ahead += due.size
+        elif transfer.state is TransferState.SENDING:
+            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
+            ahead += transfer.rest
+        if ahead > window:
+            break
+    return best
+
+
+def fits(piece: Piece, window: int, in_flight: int) -> bool:
+    """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
+    though the window is full, and any piece goes while nothing is on its way."""
+    small = piece.due.urgent and piece.transfer is None and piece.length <= SMALL
+    return small or in_flight == 0 or in_flight + piece.length <= window

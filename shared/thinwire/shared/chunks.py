@@ -1,0 +1,30 @@
+"""How bytes are cut for the link; both ends hold to these limits. Protocol: docs/wire-protocol.md."""
+
+from thinwire.shared.envelope import HEADER_BYTES
+
+VERSION = 1
+"""Of the wire protocol."""
+
+SMALLEST_CHUNK = 1 << 10
+LARGEST_CHUNK = 1 << 18
+MAX_MESSAGE = LARGEST_CHUNK + (1 << 16)
+"""Bytes of one message on the wire: the largest chunk and what is around it."""
+
+HEAD = HEADER_BYTES
+"""Every offer carries at least so many of the object's first bytes: they say what it is."""
+
+CHUNK_SECONDS = 0.15
+"""What is urgent waits at most for the chunk that is on its way."""
+
+
+def chunk_size(rate: float) -> int:
+    """Bytes of a chunk that takes about CHUNK_SECONDS. rate: bytes a second."""
+    return int(min(LARGEST_CHUNK, max(SMALLEST_CHUNK, rate * CHUNK_SECONDS)))
+
+
+def head_size(size: int, chunk: int) -> int:
+    """How much of an object goes with its offer: all of it if that is one chunk, else what says what it is.
+
+    More would be sent again whenever a large object is offered again after the link broke.
+    """
+    return size if size <= chunk else min(size, HEAD)

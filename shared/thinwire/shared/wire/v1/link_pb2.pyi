@@ -1,0 +1,158 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFUSAL_CODE_UNSPECIFIED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_BUSY: _ClassVar[RefusalCode]
+    REFUSAL_CODE_DISK_FULL: _ClassVar[RefusalCode]
+    REFUSAL_CODE_UNKNOWN_EPOCH: _ClassVar[RefusalCode]
+    REFUSAL_CODE_DAMAGED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_FORGED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_BAD_FORMAT: _ClassVar[RefusalCode]
+    REFUSAL_CODE_TOO_LARGE: _ClassVar[RefusalCode]
+    REFUSAL_CODE_UNKNOWN_BUNDLE: _ClassVar[RefusalCode]
+    REFUSAL_CODE_FINAL: _ClassVar[RefusalCode]
+REFUSAL_CODE_UNSPECIFIED: RefusalCode
+REFUSAL_CODE_BUSY: RefusalCode
+REFUSAL_CODE_DISK_FULL: RefusalCode
+REFUSAL_CODE_UNKNOWN_EPOCH: RefusalCode
+REFUSAL_CODE_DAMAGED: RefusalCode
+REFUSAL_CODE_FORGED: RefusalCode
+REFUSAL_CODE_BAD_FORMAT: RefusalCode
+REFUSAL_CODE_TOO_LARGE: RefusalCode
+REFUSAL_CODE_UNKNOWN_BUNDLE: RefusalCode
+REFUSAL_CODE_FINAL: RefusalCode
+
+class JoinRequest(_message.Message):
+    __slots__ = ("version", "certificate_request", "signing_key")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    certificate_request: bytes
+    signing_key: bytes
+    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("certificate", "sealing_key", "signing_key", "site")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SEALING_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    sealing_key: bytes
+    signing_key: bytes
+    site: str
+    def __init__(self, certificate: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., site: _Optional[str] = ...) -> None: ...
+
+class Up(_message.Message):
+    __slots__ = ("hello", "offer", "chunk", "receipt_taken")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    offer: Offer
+    chunk: Chunk
+    receipt_taken: ReceiptTaken
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ...) -> None: ...
+
+class Down(_message.Message):
+    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    TIER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    progress: Progress
+    receipt: Receipt
+    refusal: Refusal
+    tier_request: TierRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("version", "software")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    software: str
+    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("number", "object", "size", "urgent", "head")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    URGENT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    object: bytes
+    size: int
+    urgent: bool
+    head: bytes
+    def __init__(self, number: _Optional[int] = ..., object: _Optional[bytes] = ..., size: _Optional[int] = ..., urgent: _Optional[bool] = ..., head: _Optional[bytes] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("number", "offset", "data")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    offset: int
+    data: bytes
+    def __init__(self, number: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ReceiptTaken(_message.Message):
+    __slots__ = ("receipt",)
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    receipt: bytes
+    def __init__(self, receipt: _Optional[bytes] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("number", "durable")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    durable: int
+    def __init__(self, number: _Optional[int] = ..., durable: _Optional[int] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: bytes
+    def __init__(self, signed: _Optional[bytes] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("number", "code", "what", "remedy", "again_after_ms")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    code: RefusalCode
+    what: str
+    remedy: str
+    again_after_ms: int
+    def __init__(self, number: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., what: _Optional[str] = ..., remedy: _Optional[str] = ..., again_after_ms: _Optional[int] = ...) -> None: ...
+
+class TierRequest(_message.Message):
+    __slots__ = ("study", "kind")
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    study: bytes
+    kind: int
+    def __init__(self, study: _Optional[bytes] = ..., kind: _Optional[int] = ...) -> None: ...

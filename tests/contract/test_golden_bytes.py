@@ -1,0 +1,166 @@
+"""The formats of version 1, byte for byte. If one of these fails, the format has changed: give it a new version.
+
+Files under golden/ were written once. What can be spelled by hand from the documents is spelled here.
+"""
+
+import hashlib
+import hmac
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from tests.support.format_samples import (
+    BUNDLE,
+    EPOCH,
+    HUB,
+    HUB_SIGNING,
+    NOON,
+    SITE,
+    SITE_SIGNING,
+    STUDY,
+    counted_bytes,
+    graph,
+    key_of,
+    manifest,
+    receipt,
+    spec,
+    spec_of,
+)
+
+from thinwire.shared.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
+from thinwire.shared.errors import Forged
+from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.identifiers import TextSource
+from thinwire.shared.keys import JoinTokenId, peer_identity, read_token
+from thinwire.shared.manifest import read_manifest, sign_manifest
+from thinwire.shared.payload import decode, encode
+from thinwire.shared.quantiser import Int8Codec, codec_of
+from thinwire.shared.receipts import read_receipt, sign_receipt
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> bytes:
+    return bytes.fromhex((GOLDEN / name).read_text())
+
+
+def test_a_payload_as_the_document_spells_it() -> None:
+    tiny = FusedGraph(
+        study=STUDY,
+        bundle=BUNDLE,
+        grid=Grid(300, 256, 256),
+        patches=Patches(
+            np.array([9, 10, 50], np.int32),
+            np.array([0.5, 0.25, 1 / 65535], np.float32),
+            np.array([[1, -1], [2, -2], [127, -127]], np.float32),
+        ),
+        context=np.array([0, 5], np.float32),
+        concepts=Concepts(
+            np.array([0, 2, 85], np.int32),
+            np.array([0, 1, 2], np.int32),
+            np.array([[0, 1, 1], [2, 0, 0]], np.int32),
+        ),
+        measurements=empty_measurements(),
+        fusion=(2, 1),
+        text_source=TextSource.INDICATION,
+        modality="CR",
+        view_position="AP",
+    )
+    spelled = (
+        "9e"  # an array of 14
+        "01"  # version 1
+        "c410 000102030405060708090a0b0c0d0e0f"  # bundle
+        "cd012c"  # 300 high
+        "cd0100"  # 256 wide
+        "01"  # indication
+        "a2 4352"  # CR
+        "a2 4150"  # AP
+        "c403 09 00 27"  # cells 9, 10, 50: gaps 9, 0, 39
+        "c406 8000 4000 0001"  # shares of 65535
+        "c408 01ff 02fe 7f81 0005"  # features, the context last
+        "c404 00 06 f901"  # concepts 0 present, 2 absent, 85 uncertain: 0, 7, 257: gaps 0, 6, 249
+        "c402 04 0d"  # relations (0, 1, 1), (2, 0, 0) of three concepts: 4, 18: gaps 4, 13
+        "c0"  # no measurements
+        "07"  # fusion of patch 2 and concept 1: 2 x 3 + 1
+    )
+    codec = Int8Codec(np.ones(2, np.float32))
+    assert encode(tiny, codec).hex() == spelled.replace(" ", "")
+
+
+def test_the_sample_payload() -> None:
+    data = golden("payload-1.hex")
+    assert encode(graph(), codec_of(spec())) == data
+    assert decode(data, STUDY, spec_of).fusion == (1, 4)
+
+
+def sealed_by_the_document(kind: int, chunk_log2: int, plaintext: bytes, salt: bytes | None = None) -> bytes:
+    """docs/envelope-format.md, "Sealed object", written a second time."""
+    head = b"TW" + bytes([1, kind, chunk_log2]) + EPOCH.id + STUDY
+    message = b"thinwire salt v1\0" + head + hashlib.sha256(plaintext).digest()
+    head += salt or hmac.digest(EPOCH.key, message, "sha256")[:16]
+    info = b"thinwire object v1\0" + head
+    cipher = ChaCha20Poly1305(HKDF(SHA256(), 32, salt=head[29:], info=info).derive(EPOCH.key))
+    size = 1 << chunk_log2
+    chunks = [plaintext[at : at + size] for at in range(0, len(plaintext), size)] or [b""]
+    sealed = head
+    for i, chunk in enumerate(chunks):
+        nonce = i.to_bytes(11, "big") + bytes([i == len(chunks) - 1])
+        sealed += cipher.encrypt(nonce, chunk, head)
+    return sealed
+
+
+@pytest.mark.parametrize("length", [0, 1, 1024, 1280, 2048])
+def test_a_sealed_object_as_the_document_makes_it(length: int) -> None:
+    plaintext = (bytes(range(256)) * 8)[:length]
+    assert seal(EPOCH, Kind.PREVIEW, STUDY, plaintext, 10) == sealed_by_the_document(1, 10, plaintext)
+
+
+def test_the_sample_sealed_object() -> None:
+    data = golden("sealed-object-1.hex")
+    header, plaintext = open_sealed(data, key_of)
+    assert (header.kind, header.study, plaintext) == (Kind.PREVIEW, STUDY, bytes(range(256)) * 5)
+    assert seal(EPOCH, Kind.PREVIEW, STUDY, plaintext, 10) == data
+
+
+def test_a_salt_that_is_not_the_plaintexts_is_refused_even_of_one_who_holds_the_key() -> None:
+    with pytest.raises(Forged, match="salt"):
+        open_sealed(sealed_by_the_document(1, 10, b"text", salt=bytes(range(16))), key_of)
+
+
+def test_the_sample_epoch_record_opens() -> None:
+    """HPKE is randomised within the library; the record was made once."""
+    epoch = open_epoch(golden("epoch-record-1.hex"), SITE, SITE_SIGNING.public_key(), HUB)
+    take = counted_bytes()
+    assert epoch == EpochKey(epoch.id, SITE, epoch.key, NOON.replace(microsecond=0))
+    assert (epoch.id, epoch.key) == (take(8), take(32))
+
+
+def test_the_sample_epoch_key_at_rest() -> None:
+    assert EPOCH.to_bytes() == golden("epoch-key-1.hex")
+    assert EpochKey.from_bytes(golden("epoch-key-1.hex")) == EPOCH
+
+
+def test_the_sample_receipt() -> None:
+    assert sign_receipt(receipt(), HUB_SIGNING) == golden("receipt-1.hex")
+    assert read_receipt(golden("receipt-1.hex"), HUB_SIGNING.public_key()) == receipt()
+
+
+def test_the_sample_manifest() -> None:
+    assert sign_manifest(manifest(), SITE_SIGNING) == golden("manifest-1.hex")
+    assert read_manifest(golden("manifest-1.hex"), SITE_SIGNING.public_key()) == manifest()
+
+
+def test_the_sample_join_token() -> None:
+    token = read_token((GOLDEN / "join-token-1.txt").read_text())
+    assert token.site == SITE
+    assert token.id == JoinTokenId(counted_bytes()(8)) == peer_identity(token.bootstrap.certificate_pem)
+    assert token.expires == datetime(2026, 3, 4, 12, tzinfo=UTC) + timedelta(days=7)
+
+
+def test_a_hub_key_has_the_id_that_the_document_gives_it() -> None:
+    assert HUB.public.key_id == hashlib.sha256(HUB.public.raw).digest()[:8]
+    assert HUB.public.key_id == golden("epoch-record-1.hex")[20:28]
