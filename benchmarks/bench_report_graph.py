@@ -100,17 +100,22 @@ FINDING_LABELS: dict[str, tuple[str, ...]] = {
     "effusion": ("Pleural Effusion", "Hydropneumothorax"),
     "pneumothorax": ("Pneumothorax", "Hydropneumothorax", "Hemopneumothorax"),
     "cardiomegaly": ("Cardiomegaly", "Cardiac Shadow/enlarged"),
-    "nodule": ("Nodule",),
+    # The coders write "nodular opacity" as a round opacity.
+    "nodule": ("Nodule", "Opacity/round", "Density/round"),
 }
 
 # Words that carry no content of their own; everything else that is a word counts.
 STOPWORDS = frozenset(
-    "a about above after again all also an and any are as at be been being below between both but by can could did do "
-    "does during each either else every few for from further had has have he her here him his how i if in into is it "
-    "its itself just least made make may me might more most much must my no nor not of off on once one only onto or "
-    "other our out over own per she should since so some such than that the their them then there these they this "
-    "those through to too two under until up upon us very was we were what when where which while who whom whose why "
-    "will with within without would you your".split()
+    re.findall(
+        "[a-z]+",
+        "a about above after again all also an and any are as at be been being below between both but by can "
+        "could did do does during each either else every few for from further had has have he her here him "
+        "his how i if in into is it its itself just least made make may me might more most much must my no "
+        "nor not of off on once one only onto or other our out over own per she should since so some such "
+        "than that the their them then there these they this those through to too two under until up upon us "
+        "very was we were what when where which while who whom whose why will with within without would you "
+        "your ",
+    )
 )
 
 
@@ -130,7 +135,7 @@ def main() -> int:
     start = time.perf_counter()
     vocabulary = load_vocabulary()
     loading = time.perf_counter() - start
-    result = {
+    result: dict[str, Any] = {
         "what": "report graph on the Open-i chest X-ray reports",
         "command": "python benchmarks/bench_report_graph.py",
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, one core",
@@ -154,9 +159,11 @@ def read_reports(archive: Path) -> Iterator[Report]:
         for member in sorted((m for m in files if m.name.endswith(".xml")), key=lambda m: m.name):
             data = files.extractfile(member)
             assert data is not None
-            tree = ElementTree.parse(data)
-            name = tree.find("uId").get("id")
-            parts = [f"{a.get('Label')}: {a.text.strip()}" for a in tree.iter("AbstractText") if (a.text or "").strip()]
+            tree = ElementTree.parse(data).getroot()
+            name = next(tree.iter("uId")).attrib["id"]
+            parts = [
+                f"{a.attrib['Label']}: {a.text.strip()}" for a in tree.iter("AbstractText") if a.text and a.text.strip()
+            ]
             labels = tuple(m.text.strip() for m in tree.iter("major") if m.text)
             yield Report(hashlib.sha256(name.encode()).digest()[0] & 1 == 1, "\n\n".join(parts), labels)
 
@@ -181,6 +188,7 @@ def measure(reports: Sequence[Report], vocabulary: Vocabulary) -> dict[str, Any]
         "label_recall_present_or_uncertain": recalled["all"]["present_or_uncertain"],
         "label_only_denied": recalled["all"]["only_denied"],
         "side_agreement": recalled["all"]["side_agreement"],
+        "only_other_side": recalled["all"]["only_other_side"],
         "normal_reports": len(normal),
         "normal_reports_with_one_of_five_present": share(sum(map(any, false)), len(normal)),
         "nodes_median": statistics.median(nodes),
@@ -213,8 +221,11 @@ def covered(text: str, vocabulary: Vocabulary) -> tuple[int, int, int]:
 
 
 def label_recall(reports: Sequence[Report], graphs: Sequence[Concepts], vocabulary: Vocabulary) -> dict[str, Any]:
-    """For each label, whether its concept was found, with which assertion, and on the side that the label names."""
-    rows: dict[str, list[tuple[int, bool, bool, bool | None]]] = {label: [] for label in LABELS}
+    """For each label, whether its concept was found, with which assertion, and on the side that the label names.
+
+    A row: number of the report, found present or uncertain, found absent only, sides found, side named.
+    """
+    rows: dict[str, list[tuple[int, bool, bool, set[str] | None, str | None]]] = {label: [] for label in LABELS}
     for number, (report, graph) in enumerate(zip(reports, graphs, strict=True)):
         for label in report.labels:
             head, *qualifiers = label.split("/")
@@ -224,18 +235,19 @@ def label_recall(reports: Sequence[Report], graphs: Sequence[Concepts], vocabula
                     continue
                 stands = present(graph, vocabulary, names, Assertion.PRESENT, Assertion.UNCERTAIN)
                 denied = not stands and present(graph, vocabulary, names, Assertion.ABSENT)
-                side = next((q for q in qualifiers if q in ("right", "left", "bilateral")), None)
-                agrees = on_side(graph, vocabulary, names, side) if stands and side else None
-                rows[key].append((number, stands, denied, agrees))
+                # "bilateral" is mostly a plural in the text ("flattened diaphragms"), so it is not asked for.
+                side = next((q for q in qualifiers if q in ("right", "left")), None)
+                found = sides_of(graph, vocabulary, names) if stands and side else None
+                rows[key].append((number, stands, denied, found, side))
     everything = [row for each in rows.values() for row in each]
+    sided = [row for row in everything if row[3] is not None]
     return {
         "all": {
             "n": len(everything),
             "present_or_uncertain": clustered(everything, len(reports), lambda row: row[1]),
             "only_denied": clustered(everything, len(reports), lambda row: row[2]),
-            "side_agreement": clustered(
-                [r for r in everything if r[3] is not None], len(reports), lambda r: bool(r[3])
-            ),
+            "side_agreement": clustered(sided, len(reports), lambda row: row[4] in row[3]),
+            "only_other_side": clustered(sided, len(reports), lambda row: bool(row[3]) and row[4] not in row[3]),
         },
         **{
             label: {
@@ -279,23 +291,22 @@ def present(graph: Concepts, vocabulary: Vocabulary, names: Sequence[str], *asse
     return bool((np.isin(graph.concept, wanted) & np.isin(graph.assertion, assertions or (Assertion.PRESENT,))).any())
 
 
-def on_side(graph: Concepts, vocabulary: Vocabulary, names: Sequence[str], side: str) -> bool:
-    """Whether a concept that stands is located at the side, or at something that the side narrows."""
-    sides = {vocabulary.index(s) for s in ((side,) if side != "bilateral" else ("bilateral", "right", "left"))}
-    wanted = {vocabulary.index(name) for name in names}
-    places: dict[int, set[int]] = {}
-    for source, target, relation in graph.relations.tolist():
-        if relation in (Relation.LOCATED_AT, Relation.MODIFY):
-            places.setdefault(target if relation == Relation.MODIFY else source, set()).add(
-                source if relation == Relation.MODIFY else target
-            )
-    for node, (concept, assertion) in enumerate(zip(graph.concept.tolist(), graph.assertion.tolist(), strict=True)):
-        if concept in wanted and assertion != Assertion.ABSENT:
-            near = places.get(node, set())
-            reached = near | {far for place in near for far in places.get(place, set())}
-            if any(int(graph.concept[n]) in sides for n in reached):
-                return True
-    return False
+def sides_of(graph: Concepts, vocabulary: Vocabulary, names: Sequence[str]) -> set[str]:
+    """The sides at which a concept that stands is located: "left", "right", both or neither."""
+    stands = np.isin(graph.concept, [vocabulary.index(name) for name in names]) & (graph.assertion != Assertion.ABSENT)
+    reached = set(np.flatnonzero(stands).tolist())
+    # A finding is where what suggests it is, a quality where what it describes is, a structure where its places are.
+    for step, onward in (
+        (Relation.SUGGESTIVE_OF, False),
+        (Relation.MODIFY, True),
+        (Relation.LOCATED_AT, True),
+        (Relation.MODIFY, False),
+    ):
+        for source, target, relation in graph.relations.tolist():
+            if relation == step and (source if onward else target) in reached:
+                reached.add(target if onward else source)
+    named = {vocabulary.concepts[graph.concept[node]].name for node in reached}
+    return named & {"left", "right"} or ({"left", "right"} if "bilateral" in named else set())
 
 
 def share(count: int, total: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from thinwire.shared.graph import CELL, Assertion, FusedGraph, Relation
+from thinwire.shared.graph import CELL, Assertion, Concepts, FusedGraph, Relation
 from thinwire.shared.identifiers import TextSource
 
 Colour = tuple[int, int, int]
@@ -55,9 +55,8 @@ class _Canvas:
     image: Image.Image
     pen: ImageDraw.ImageDraw
 
-    def line(self, a: Point, b: Point, colour: Colour, width: float, share: float = 1.0) -> None:
-        """A straight line in `colour` mixed with the panel's by `share`."""
-        self.pen.line([a[0] * FINE, a[1] * FINE, b[0] * FINE, b[1] * FINE], _mix(PANEL, colour, share), int(width * FINE))
+    def line(self, a: Point, b: Point, colour: Colour, width: float) -> None:
+        self.pen.line([a[0] * FINE, a[1] * FINE, b[0] * FINE, b[1] * FINE], colour, int(width * FINE))
 
     def curve(self, a: Point, b: Point, bend: float, colour: Colour, width: float) -> None:
         """A quadratic curve from a to b whose middle is pushed `bend` pixels to the right."""
@@ -73,6 +72,12 @@ class _Canvas:
     def box(self, at: Box, fill: Colour | None, edge: Colour | None, width: float = 1, radius: float = 0) -> None:
         place = [v * FINE for v in at]
         self.pen.rounded_rectangle(place, radius * FINE, fill, edge, max(1, int(width * FINE)))
+
+    def picture(self, image: NDArray[np.uint8], at: Box, light: float) -> None:
+        """Place a greyscale image into a box, its brightness multiplied by `light`."""
+        left, top, right, bottom = _whole(at)
+        scaled = Image.fromarray(image).convert("L").resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        self.image.paste(scaled.point(lambda v: v * light).convert("RGB"), (left, top))
 
     def text(self, at: Point, words: str, size: int, colour: Colour, anchor: str = "lm") -> float:
         """Write one line; returns its width."""
@@ -117,7 +122,7 @@ def draw(
         canvas.box(panel, PANEL, None, radius=10)
     _heading(canvas, graph)
     _radiograph(canvas, graph, image)
-    _graph(canvas, graph, concept_names)
+    _graph(canvas, graph, concept_names, image)
     _findings(canvas, findings or {})
     _legend(canvas, graph)
     return whole.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
@@ -145,6 +150,11 @@ def _fitted(box: Box, width: int, height: int, margin: float) -> Box:
     return x, y, x + width * scale, y + height * scale
 
 
+def _whole(box: Box) -> tuple[int, int, int, int]:
+    """A box in the canvas's own whole pixels."""
+    return round(box[0] * FINE), round(box[1] * FINE), round(box[2] * FINE), round(box[3] * FINE)
+
+
 def _heats(graph: FusedGraph) -> list[Colour]:
     top = float(graph.patches.score.max(initial=0.0)) or 1.0
     return [heat(float(score) / top) for score in graph.patches.score]
@@ -154,72 +164,65 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
     grid = graph.grid
     place = _fitted(IMAGE_AT, grid.native_width, grid.native_height, 12)
     scale = (place[2] - place[0]) / grid.native_width
-    corner = (round(place[0] * FINE), round(place[1] * FINE))
-    size = (max(1, round((place[2] - place[0]) * FINE)), max(1, round((place[3] - place[1]) * FINE)))
 
     def box_of(cell: int) -> Box:
         x, y, width, height = grid.native_box(cell)
-        return (
-            place[0] + x * scale,
-            place[1] + y * scale,
-            place[0] + (x + width) * scale,
-            place[1] + (y + height) * scale,
-        )
+        left, top = place[0] + x * scale, place[1] + y * scale
+        return left, top, left + width * scale, top + height * scale
 
     if image is None:
         canvas.box(place, GROUND, LINE)
         for cell in np.flatnonzero(grid.valid):
             canvas.box(box_of(int(cell)), None, (24, 31, 41), 0.5)
+        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the pixels are not here yet", 15, DIM, "mm")
     else:
-        bright = Image.fromarray(image).convert("L").resize(size, Image.Resampling.LANCZOS)
-        canvas.image.paste(bright.point(lambda v: v * 0.62).convert("RGB"), corner)
-    thin = max(1.0, min(3.0, CELL * scale / 12))
-    for cell, score_colour in zip(graph.patches.cell, _heats(graph), strict=True):
+        canvas.picture(image, place, 0.72)
+        lit = canvas.image.crop(_whole(place)).point(lambda v: min(255, v / 0.72))
+    thin = max(1.0, min(3.0, CELL * scale * max(grid.native_height, grid.native_width) / grid.working_size / 12))
+    for cell, colour in zip(graph.patches.cell, _heats(graph), strict=True):
         box = box_of(int(cell))
-        inside = tuple(round(v * FINE) for v in box)
         if image is not None:
-            patch = bright.crop(
-                (inside[0] - corner[0], inside[1] - corner[1], inside[2] - corner[0], inside[3] - corner[1])
-            )
-            tint = Image.new("RGB", patch.size, score_colour)
-            canvas.image.paste(Image.blend(patch.convert("RGB"), tint, 0.22), inside[:2])
-        canvas.box(box, None if image is not None else _mix(GROUND, score_colour, 0.55), score_colour, thin)
-    if image is None:
-        canvas.text(
-            ((place[0] + place[2]) / 2, place[3] - 18), "the pixels are not here yet", 15, DIM, "mm"
-        )
+            left, top, right, bottom = _whole(box)
+            x, y, _, _ = _whole(place)
+            patch = lit.crop((left - x, top - y, right - x, bottom - y))
+            tinted = Image.blend(patch, Image.new("RGB", patch.size, colour), 0.22)
+            canvas.image.paste(tinted, (left, top))
+        canvas.box(box, None if image is not None else _mix(GROUND, colour, 0.55), colour, thin)
 
 
-def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str]) -> None:
+def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str], image: NDArray[np.uint8] | None) -> None:
     left, top, right, bottom = GRAPH_AT
     grid = graph.grid
-    field = _fitted((left + 8, top + 90, left + 372, bottom - 46), grid.native_width, grid.native_height, 12)
-    canvas.box(field, GROUND, LINE, radius=4)
-    context = ((field[0] + field[2]) / 2, (top + 36 + field[1] - 12) / 2)
+    field = _fitted((left + 8, top + 70, left + 372, bottom - 12), grid.native_width, grid.native_height, 12)
+    context = ((field[0] + field[2]) / 2, (top + field[1]) / 2 + 4)
+    canvas.box(field, GROUND, LINE)
+    if image is not None:
+        canvas.picture(image, field, 0.3)
     patches = [_centre(graph, int(cell), field) for cell in graph.patches.cell]
-    concepts = _concept_places(graph, (left + 424, top + 36, right - 20, bottom - 46))
+    pills = _pills(graph, concept_names, (left + 412, top + 20, right - 16, bottom - 20))
 
+    star = 0.4 * min(1.0, (16 / max(1, len(patches))) ** 0.6)
     for at in patches:
-        canvas.line(context, at, CONTEXT, 1, 0.28)
+        canvas.line(context, at, _mix(PANEL, CONTEXT, star), 1)
     for a, b in graph.patch_edges().T:
-        canvas.line(patches[a], patches[b], TEXT, 1.5, 0.75)
+        canvas.line(patches[a], patches[b], TEXT, 1.5)
     for source, target, relation in graph.concepts.relations:
-        a, b = concepts[int(source)], concepts[int(target)]
         colour = RELATION[Relation(int(relation))][1]
-        # Two concepts of one column stand above each other: their edge bows out so that it hides none between.
-        bend = -14 - 0.12 * abs(a[1] - b[1]) if abs(a[0] - b[0]) < 1 else 0.0
-        canvas.curve(a, b, bend, _mix(PANEL, colour, 0.8), 1.5)
+        _relation(canvas, pills[int(source)], pills[int(target)], colour)
     if graph.fusion is not None:
-        canvas.line(patches[graph.fusion[0]], concepts[graph.fusion[1]], FUSION, 3)
+        canvas.line(patches[graph.fusion[0]], pills[graph.fusion[1]].left, FUSION, 3)
 
-    cell_width = (field[2] - field[0]) * CELL / max(grid.placed[2:])
-    radius = max(2.5, min(8.0, cell_width * 0.42))
+    cell_width = (field[2] - field[0]) * CELL / grid.placed[3]
+    radius = max(2.0, min(8.0, cell_width * 0.36))
     for node, (at, colour) in enumerate(zip(patches, _heats(graph), strict=True)):
         fused = graph.fusion is not None and graph.fusion[0] == node
-        canvas.dot(at, radius + (1.5 if fused else 0), colour, FUSION if fused else GROUND, 2 if fused else 1)
+        canvas.dot(at, radius + (2 if fused else 0), colour, FUSION if fused else GROUND, 2.5 if fused else 1)
     canvas.dot(context, 9, CONTEXT, GROUND, 1.5)
     canvas.text((context[0] + 16, context[1]), "context: the whole image", 14, DIM)
-    _concepts(canvas, graph, concept_names, concepts)
+    for node, pill in enumerate(pills):
+        pill.draw(canvas, fused=graph.fusion is not None and graph.fusion[1] == node)
+    if not pills:
+        canvas.text(((left + 412 + right) / 2, (top + bottom) / 2), "no concept in the text", 15, DIM, "mm")
 
 
 def _centre(graph: FusedGraph, cell: int, field: Box) -> Point:
@@ -228,42 +231,84 @@ def _centre(graph: FusedGraph, cell: int, field: Box) -> Point:
     return field[0] + (x + width / 2) * scale, field[1] + (y + height / 2) * scale
 
 
-def _concept_places(graph: FusedGraph, area: Box) -> list[Point]:
-    """Two columns: what is observed on the left, where it is (whatever something is located at) on the right."""
-    count = len(graph.concepts.concept)
-    places = {int(t) for _, t, r in graph.concepts.relations if r == Relation.LOCATED_AT}
-    columns = [[n for n in range(count) if n not in places], sorted(places)]
-    # One pass of the barycentre rule: a place stands beside the middle of what is located there.
-    rank = {node: at for at, node in enumerate(columns[0])}
-    weight = {
-        node: float(np.mean([rank.get(int(s), 0) for s, t, _ in graph.concepts.relations if t == node]))
-        for node in columns[1]
-    }
-    columns[1].sort(key=lambda node: (weight[node], node))
-    at: dict[int, Point] = {}
-    for x, column in zip((area[0], area[0] + 0.56 * (area[2] - area[0])), columns, strict=True):
-        step = (area[3] - area[1]) / max(1, len(column))
-        at.update({node: (x, area[1] + step * (row + 0.5)) for row, node in enumerate(column)})
-    return [at[node] for node in range(count)]
+@dataclass(frozen=True)
+class _Pill:
+    """A concept as a labelled pill; its middle left and right are where edges meet it."""
+
+    words: str
+    colour: Colour
+    filled: bool
+    at: Box
+    size: int
+
+    @property
+    def left(self) -> Point:
+        return self.at[0], (self.at[1] + self.at[3]) / 2
+
+    @property
+    def right(self) -> Point:
+        return self.at[2], (self.at[1] + self.at[3]) / 2
+
+    def draw(self, canvas: _Canvas, fused: bool) -> None:
+        half = (self.at[3] - self.at[1]) / 2
+        fill = _mix(PANEL, self.colour, 0.3) if self.filled else PANEL
+        canvas.box(self.at, fill, FUSION if fused else self.colour, 2.5 if fused else 1.5, half)
+        middle = ((self.at[0] + self.at[2]) / 2, self.left[1])
+        canvas.text(middle, self.words, self.size, TEXT if self.filled else self.colour, "mm")
 
 
-def _concepts(canvas: _Canvas, graph: FusedGraph, names: Sequence[str], places: Sequence[Point]) -> None:
-    room = min((abs(a[1] - b[1]) for a in places for b in places if a != b and a[0] == b[0]), default=40.0)
-    size = int(max(9, min(15, room * 0.6)))
-    for node, at in enumerate(places):
-        assertion = Assertion(int(graph.concepts.assertion[node]))
-        colour = ASSERTION[assertion][1]
-        fused = graph.fusion is not None and graph.fusion[1] == node
-        fill = PANEL if assertion is Assertion.ABSENT else colour
-        canvas.dot(at, 8 if fused else 6.5, fill, FUSION if fused else colour, 2)
-        name = names[int(graph.concepts.concept[node])]
-        words = f"no {name}" if assertion is Assertion.ABSENT else name
-        words += " ?" if assertion is Assertion.UNCERTAIN else ""
-        words = words if len(words) <= 24 else words[:22] + "..."
-        canvas.text((at[0] + 14, at[1]), words, size, TEXT if assertion is Assertion.PRESENT else colour)
-    if not places:
-        middle = ((GRAPH_AT[0] + 424 + GRAPH_AT[2]) / 2, (GRAPH_AT[1] + GRAPH_AT[3]) / 2)
-        canvas.text(middle, "no concept in the text", 15, DIM, "mm")
+def _relation(canvas: _Canvas, source: _Pill, target: _Pill, colour: Colour) -> None:
+    if source.at[0] == target.at[0]:
+        # Two concepts of one column stand above each other: their edge bows out so that it hides none between.
+        side, way = (source.right, target.right), 1
+        if source.at[0] > (GRAPH_AT[0] + GRAPH_AT[2]) / 2 + 200:
+            side, way = (source.left, target.left), -1
+        canvas.curve(*side, way * (16 + 0.1 * abs(side[0][1] - side[1][1])), colour, 1.5)
+    elif source.at[0] < target.at[0]:
+        canvas.line(source.right, target.left, colour, 1.5)
+    else:
+        canvas.line(source.left, target.right, colour, 1.5)
+
+
+def _columns(concepts: Concepts) -> tuple[list[int], list[int]]:
+    """Nodes in two columns: what is observed, and where it is (whatever something is located at), ordered by the
+    barycentre rule so that few edges cross."""
+    pairs = [(int(s), int(t)) for s, t, r in concepts.relations if r == Relation.LOCATED_AT]
+    places = sorted({t for _, t in pairs})
+    seen = [n for n in range(len(concepts.concept)) if n not in places]
+    for _ in range(4):
+        for column, other in ((places, seen), (seen, places)):
+            rank = {node: (at + 0.5) / len(other) for at, node in enumerate(other)}
+            beside = {n: [rank[o] for p in pairs if n in p for o in p if o in rank] for n in column}
+            own = {node: (at + 0.5) / len(column) for at, node in enumerate(column)}
+            column.sort(key=lambda n: (np.mean(beside[n]) if beside[n] else own[n], n))
+    return seen, places
+
+
+def _pills(graph: FusedGraph, names: Sequence[str], area: Box) -> list[_Pill]:
+    columns = _columns(graph.concepts)
+    step = min(52.0, (area[3] - area[1]) / max(1, *(len(c) for c in columns)))
+    half, size = min(15.0, step * 0.4), int(max(8, min(15, step * 0.5)))
+    width = (area[2] - area[0]) * 0.42
+    pills: dict[int, _Pill] = {}
+    for x, column in zip((area[0], area[2] - width), columns, strict=True):
+        first = (area[1] + area[3] - step * len(column)) / 2
+        for row, node in enumerate(column):
+            assertion = Assertion(int(graph.concepts.assertion[node]))
+            name = names[int(graph.concepts.concept[node])]
+            words = {Assertion.ABSENT: f"no {name}", Assertion.UNCERTAIN: f"{name} ?"}.get(assertion, name)
+            y = first + step * (row + 0.5)
+            colour = ASSERTION[assertion][1]
+            words = _clipped(words, size, width - 2 * half)
+            at = (x, y - half, x + width, y + half)
+            pills[node] = _Pill(words, colour, assertion is not Assertion.ABSENT, at, size)
+    return [pills[node] for node in range(len(pills))]
+
+
+def _clipped(words: str, size: int, room: float) -> str:
+    while _font(size).getlength(words) / FINE > room and len(words) > 4:
+        words = words[:-4].rstrip() + "..."
+    return words
 
 
 def _findings(canvas: _Canvas, findings: Mapping[str, tuple[float, float, float]]) -> None:

@@ -13,7 +13,6 @@ ERROR_OF: Final[dict[wire.RefusalCode, type[ThinwireError]]] = {
     wire.REFUSAL_CODE_DAMAGED: HubBusy,
     wire.REFUSAL_CODE_FORGED: Forged,
     wire.REFUSAL_CODE_BAD_FORMAT: BadFormat,
-    wire.REFUSAL_CODE_TOO_LARGE: BadFormat,
     wire.REFUSAL_CODE_UNKNOWN_BUNDLE: UnknownBundle,
     wire.REFUSAL_CODE_FINAL: FinalError,
 }

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,20 @@ class Material:
         sample = self.samples[index]
         return Grid(sample.height, sample.width, self.working_size)
 
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """bool [n, N]."""
+        return np.stack([self.grid(i).valid for i in range(len(self.samples))])
+
+    @cached_property
+    def coverage(self) -> NDArray[np.float16]:
+        """float16 [n, N, F], as `Sample.coverage`."""
+        return np.stack([s.coverage(self.grid(i)).astype(np.float16) for i, s in enumerate(self.samples)])
+
     def images(self, indices: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
         """pixels float32 [B, 1, S, S] 0 to 1 and valid bool [B, N] on the device."""
         pixels = torch.from_numpy(np.stack([self.canvases[i] for i in indices])).to(device)
-        valid = torch.from_numpy(np.stack([self.grid(i).valid for i in indices])).to(device)
-        return pixels[:, None].float() / 255, valid
+        return pixels[:, None].float() / 255, torch.from_numpy(self.valid[indices]).to(device)
 
     def targets(
         self,
@@ -78,7 +88,7 @@ class Material:
             torch.from_numpy(tokens),
             torch.from_numpy(about),
             torch.tensor([self.samples[i].labels for i in indices], dtype=torch.float32),
-            torch.from_numpy(np.stack([self.samples[i].coverage(self.grid(i)) for i in indices])),
+            torch.from_numpy(self.coverage[indices].astype(np.float32)),
             torch.tensor([self.samples[i].boxed for i in indices]),
         )
 

@@ -49,7 +49,7 @@ def _turned(clause: Sequence[Phrase], observes: Sequence[bool], at: int) -> Cue 
     """The cue, turned round where it has nothing on its own side: "resolved effusion", "effusion likely"."""
     cue = clause[at].cue
     after = at + 1
-    while after < len(clause) and clause[after].cue is Cue.PASS:
+    while after < len(clause) and clause[after].cue in (Cue.PASS, Cue.ARTICLE):
         after += 1
     if cue in _FORWARD and after < len(clause) and clause[after].concepts:
         # "is likely atelectasis" doubts what follows; "resolved effusion" denies it.
@@ -57,9 +57,10 @@ def _turned(clause: Sequence[Phrase], observes: Sequence[bool], at: int) -> Cue 
             return _FORWARD[cue]
         if not any(observes[:at]):
             return _FORWARD[cue]
-    if cue in _BACKWARD and not any(observes[at + 1 :]) and any(observes[:at]):
+    last = all(phrase.cue or phrase.concepts for phrase in clause[at + 1 :])
+    if cue in _BACKWARD and last and not any(observes[at + 1 :]) and any(observes[:at]):
         return _BACKWARD[cue]
-    if cue is Cue.DENY and at and clause[at - 1].cue is Cue.VERB and not any(observes[at + 1 :]):
+    if cue is Cue.DENY and at and clause[at - 1].cue is Cue.COLON and not any(observes[at + 1 :]):
         return Cue.DENIED  # "Effusion: no"
     return cue
 

@@ -17,6 +17,7 @@ _ASKED_AFTER = re.compile(r"(?<=[\w)])\?")
 # that begins with a bullet, a label ("Lungs:") or a capitalised word.
 _END = re.compile(r"[.!]+(?=\s|$|[A-Z])|\n\s*\n|\n\s*(?=[-*•]|\d+[.)]|[A-Z][\w /]{0,40}:|[A-Z][a-z]|[A-Z]{2,}\s+[a-z])")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+_SAYS = frozenset({Cue.VERB, Cue.COLON, Cue.DENIED, Cue.DOUBTED})
 
 
 @dataclass(frozen=True)
@@ -81,23 +82,30 @@ def _new(clause: Sequence[Phrase], phrases: Sequence[Phrase], at: int, vocabular
         member.append(phrase)
     cues = [phrase.cue for phrase in member if phrase.cue]
     first = next((number for number, phrase in enumerate(member) if phrase.concepts), None)
-    if first is None or Cue.THIS in cues[:1]:
+    if first is None or cues[:1] in ([Cue.THIS], [Cue.OR]):
         return False
     before = {phrase.cue for phrase in clause}
     scoped = bool(before & {Cue.DENY, Cue.DOUBT, Cue.DOUBT_LINK})
     lead = {phrase.cue for phrase in member[:first]} - {None, Cue.PASS, Cue.AND, Cue.COMMA}
-    if scoped and not lead and member[first].concepts[0] in vocabulary.end_before:
+    if scoped and lead == {Cue.ARTICLE}:  # "no effusion, a small nodule"
         return True
-    predicates = [phrase.cue for phrase in member[first + 1 :] if phrase.cue not in (None, Cue.PASS)]
-    exists = Cue.SEEN in predicates
-    says = bool({Cue.VERB, Cue.DENIED, Cue.DOUBTED} & set(predicates))
+    if scoped and not lead:
+        later = any(phrase.cue is Cue.OR for phrase in phrases[at + 1 : at + 1 + MAX_CLAUSE])
+        enders = vocabulary.end_before if later else vocabulary.end_before | vocabulary.end_before_without_or
+        if member[first].concepts[0] in enders:
+            return True
+    named = [number for number, phrase in enumerate(clause) if phrase.concepts]
+    if not named:
+        return False
+    # A predicate stands after its subject: in "no visible effusion" nothing is seen.
+    told = {phrase.cue for phrase in clause[named[0] + 1 :]} & {Cue.SEEN, *_SAYS}
+    if scoped and told and clause[-1].cue in (Cue.SEEN, Cue.DENIED):
+        return True
+    predicates = {phrase.cue for phrase in member[first + 1 :]}
+    exists, says = Cue.SEEN in predicates, bool(predicates & _SAYS)
     if not (exists or says):
         return False
-    if before & {Cue.VERB, Cue.SEEN, Cue.DENIED, Cue.DOUBTED}:
+    if told or (Cue.DENY in before and says and not exists):
         return True
-    if Cue.DENY in before and says and not exists:
-        return True
-    last = next((phrase.concepts[-1] for phrase in reversed(clause) if phrase.concepts), None)
-    if last is None:
-        return False
-    return not vocabulary.roles[last].anatomy and vocabulary.roles[member[first].concepts[0]].anatomy
+    last = vocabulary.roles[clause[named[-1]].concepts[-1]]
+    return not last.anatomy and vocabulary.roles[member[first].concepts[0]].anatomy

@@ -14,9 +14,9 @@ from thinwire.shared.graph import Assertion, Relation
 MAX_GAP = 3
 """Words without a meaning that a chunk may hold in a row."""
 
-_SOFT = (None, Cue.PASS, Cue.DOUBT)
-_JOINS = frozenset({Cue.COMMA, Cue.AND, Cue.OR})
-_LOOSE = _JOINS | {Cue.VERB, Cue.SEEN, Cue.DOUBT, Cue.VERSUS}
+_SILENT = (Cue.PASS, Cue.ARTICLE)
+_JOINS = frozenset({Cue.COMMA, Cue.AND, Cue.OR, Cue.VERSUS})
+_LOOSE = _JOINS | {Cue.VERB, Cue.COLON, Cue.SEEN, Cue.DOUBT}
 _LINKS = frozenset({Cue.LINK, Cue.DOUBT_LINK})
 _HEADS = (Role.FINDING, Role.DEVICE, Role.SYMPTOM)
 
@@ -45,6 +45,7 @@ class Chunk:
     """Its structures; where there is none, its places."""
     bare: bool = False
     """No finding: its head is a quality."""
+    denied: bool = False
     structured: bool = False
     """Has a structure, not places alone."""
     placed: list[int] = field(default_factory=list)
@@ -84,7 +85,7 @@ def _chunks(
     gap: list[Cue] = []
     for phrase, assertion in zip(clause, said, strict=True):
         if phrase.concepts:
-            if chunk.members and (strange > MAX_GAP or any(cue not in _SOFT for cue in gap)):
+            if chunk.members and (strange > MAX_GAP or any(cue is not Cue.DOUBT for cue in gap)):
                 yield _analysed(chunk, mentions)
                 chunk = Chunk(gap=gap)
             elif not chunk.members:
@@ -96,7 +97,7 @@ def _chunks(
                 mentions.append(Mention(concept, role, Assertion.PRESENT if role.anatomy else assertion))
         elif phrase.cue is None:
             strange += 1
-        else:
+        elif phrase.cue not in _SILENT:
             gap.append(phrase.cue)
     if chunk.members:
         yield _analysed(chunk, mentions)
@@ -109,6 +110,7 @@ def _analysed(chunk: Chunk, mentions: Sequence[Mention]) -> Chunk:
     chunk.heads = having(*_HEADS)
     if not chunk.heads:
         chunk.heads, chunk.bare = having(Role.QUALITY)[-1:], True
+    chunk.denied = any(mentions[head].assertion is Assertion.ABSENT for head in chunk.heads)
     chunk.parts = having(Role.STRUCTURE)
     chunk.structured = bool(chunk.parts)
     chunk.parts = chunk.parts or having(Role.PLACE)
@@ -139,25 +141,26 @@ def _between(chunks: Sequence[Chunk]) -> Iterator[Edge]:
         last = chunks[at - 1] if at else Chunk()
         if chunk.heads:
             yield from _observed(chunks, at, subject)
-        elif Cue.IN in chunk.gap and at:
-            if last.heads:
-                chunk.placed = _governors(chunks, at - 1)
-                yield from ((h, p, Relation.LOCATED_AT) for h in chunk.placed for p in chunk.parts)
-            else:  # "the base of the left lung"
-                yield from ((p, q, Relation.MODIFY) for p in last.parts for q in chunk.parts)
+            continue
+        # "right and left lower lobes": the places find their structure in the next member.
+        after = chunks[at + 1] if at + 1 < len(chunks) else Chunk()
+        lends = after.joined and after.structured and not chunk.structured
+        if lends:
+            yield from ((place, after.parts[-1], Relation.MODIFY) for place in chunk.parts)
+        if Cue.IN in chunk.gap and last.heads:
+            chunk.placed = _enumerated(chunks, at - 1, placed=False)
+        elif Cue.IN in chunk.gap and at:  # "the base of the left lung"; what is in the one is in the other
+            chunk.placed = last.placed
+            yield from ((part, whole, Relation.MODIFY) for part in last.parts for whole in chunk.parts)
         elif chunk.joined and last.placed:  # "in the right base and left apex"
             chunk.placed = last.placed
-            yield from ((h, p, Relation.LOCATED_AT) for h in chunk.placed for p in chunk.parts)
-        elif chunk.joined and not last.heads:
-            subject += chunk.parts
-        elif last.heads and not chunk.structured:  # "effusion, left", "is on the right"
-            yield from ((h, p, Relation.LOCATED_AT) for h in last.heads for p in chunk.parts)
+        elif last.heads and not chunk.structured:  # "effusion, left", "is seen posteriorly"
+            chunk.placed = last.heads
         else:
-            subject = list(chunk.parts)
-        if not chunk.structured and not chunk.heads and at + 1 < len(chunks) and chunks[at + 1].joined:
-            # "right and left lower lobes"
-            after = chunks[at + 1].parts[-1:] if chunks[at + 1].structured else []
-            yield from ((p, q, Relation.MODIFY) for p in chunk.parts for q in after)
+            subject = subject if chunk.joined and not last.heads else []
+            subject += [] if lends else chunk.parts
+        if not lends:
+            yield from ((head, part, Relation.LOCATED_AT) for head in chunk.placed for part in chunk.parts)
 
 
 def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Iterator[Edge]:
@@ -168,15 +171,22 @@ def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Itera
         # "patchy, hazy opacity"; "enlargement of the nodule"
         after = chunks[at + 1]
         leads = (after.joined and Cue.AND not in after.gap) or after.gap == [Cue.IN]
-        if leads and after.heads and not after.bare and not subject and Cue.VERB not in chunk.gap:
-            yield chunk.heads[0], after.heads[0], Relation.MODIFY
-            return
+        if leads and after.heads and not subject and Cue.VERB not in chunk.gap:
+            if not after.bare:
+                yield chunk.heads[0], after.heads[0], Relation.MODIFY
+                return
+            if after.structured:  # "tortuous, calcified aorta"
+                yield from ((chunk.heads[0], part, Relation.LOCATED_AT) for part in after.parts)
+                return
     if anatomy_before and chunk.joined and (not chunk.bare or chunk.structured):
         # "hilar or mediastinal adenopathy"; in "right and left lobe opacity" the places have found their structure
         parts = last.parts if last.structured or not chunk.structured else []
         yield from ((chunk.heads[0], p, Relation.LOCATED_AT) for p in parts)
     elif last.bare and last.structured and Cue.AND in chunk.gap and chunk.joined and not chunk.parts:
         # "aorta tortuous and calcified"
+        yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in last.parts)
+    elif chunk.gap in ([Cue.OR], [Cue.VERSUS]) and last.heads and last.parts and not (chunk.parts or chunk.denied):
+        # "left basal atelectasis or infiltrate"
         yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in last.parts)
     elif subject and not chunk.structured and (chunk.bare or anatomy_before or set(chunk.gap) <= _LOOSE):
         yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in subject)
@@ -185,10 +195,13 @@ def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Itera
         yield from ((chunk.heads[0], h, Relation.MODIFY) for h in found)
 
 
-def _governors(chunks: Sequence[Chunk], at: int) -> list[int]:
-    """Heads of chunk `at`, and those that it enumerates with before it and that have no place of their own."""
+def _enumerated(chunks: Sequence[Chunk], at: int, *, placed: bool) -> list[int]:
+    """Heads of chunk `at` and of the members before it; placed: also those that have a location of their own."""
     heads = list(chunks[at].heads)
-    while at and chunks[at].joined and chunks[at - 1].heads and not chunks[at - 1].parts:
+    told = at and chunks[at].bare and {Cue.VERB, Cue.SEEN} & set(chunks[at].gap)
+    if told and not (chunks[at].parts or chunks[at - 1].bare or chunks[at - 1].parts):
+        heads += _enumerated(chunks, at - 1, placed=placed)  # "consolidation is developing in"
+    while at and chunks[at].joined and chunks[at - 1].heads and (placed or not chunks[at - 1].parts):
         at -= 1
         heads += chunks[at].heads if chunks[at].bare <= chunks[at + 1].bare else []
     return heads
@@ -196,18 +209,22 @@ def _governors(chunks: Sequence[Chunk], at: int) -> list[int]:
 
 def _suggestions(chunks: Sequence[Chunk], before: Sequence[int]) -> Iterator[Edge]:
     for at, chunk in enumerate(chunks):
-        linked = [n for n, cue in enumerate(chunk.gap) if cue in _LINKS or chunk.gap == [Cue.DOUBTED]]
+        # "is likely atelectasis"; "opacity, atelectasis versus pneumonia"
+        follows = chunk.gap == [Cue.DOUBTED] or (
+            chunk.gap == [Cue.COMMA] and at + 1 < len(chunks) and Cue.VERSUS in chunks[at + 1].gap
+        )
+        linked = [n for n, cue in enumerate(chunk.gap) if cue in _LINKS or follows]
         if not linked or not chunk.heads or Cue.AND in chunk.gap[: linked[0]]:
             continue
         source = next((n for n in range(at - 1, -1, -1) if chunks[n].heads), None)
         if source is not None:
-            sources = _governors(chunks, source)
+            sources = _enumerated(chunks, source, placed=True)
         elif Cue.THIS in chunk.gap[: linked[0]]:
             sources = list(before)
         else:
             continue
         for number in range(at, len(chunks)):
-            if number > at and not set(chunks[number].gap) <= _JOINS | {Cue.VERSUS, Cue.IN, Cue.DOUBT, Cue.DOUBT_LINK}:
+            if number > at and not set(chunks[number].gap) <= _JOINS | {Cue.IN, Cue.DOUBT, Cue.DOUBT_LINK}:
                 break
             if not chunks[number].bare:
                 yield from ((s, h, Relation.SUGGESTIVE_OF) for s in sources for h in chunks[number].heads)

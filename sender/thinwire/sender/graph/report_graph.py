@@ -48,7 +48,7 @@ def extract(text: str, vocabulary: Vocabulary, source: TextSource = TextSource.R
             first = len(mentions)
             edges += relate(clause, assertions(clause, vocabulary), mentions, before, vocabulary)
             if sentence.asks:
-                mentions[first:] = [_asked(mention) for mention in mentions[first:]]
+                mentions[first:] = [asked(mention) for mention in mentions[first:]]
     return concepts_of(mentions, edges, vocabulary)
 
 
@@ -76,7 +76,7 @@ def concepts_of(mentions: Sequence[Mention], edges: Iterable[Edge], vocabulary: 
     )
 
 
-def _asked(mention: Mention) -> Mention:
+def asked(mention: Mention) -> Mention:
     """A question about the image states nothing of it; the patient's symptoms and devices are facts all the same."""
     if mention.role is Role.FINDING and mention.assertion is Assertion.PRESENT:
         return Mention(mention.concept, mention.role, Assertion.UNCERTAIN)
@@ -112,7 +112,9 @@ def _with_implied(
             continue
         for rule in rules.get((said.concept, at.concept), []):
             read = _read(said.assertion, rule.read)
-            if rule.then in named or read is None or (read is Assertion.ABSENT and target in sided):
+            if read is None or (read is Assertion.ABSENT and target in sided):
+                continue
+            if rule.then in named and read is not Assertion.PRESENT:
                 continue
             joined.append((len(added), target, Relation.LOCATED_AT))
             added.append(Mention(rule.then, vocabulary.roles[rule.then], read))

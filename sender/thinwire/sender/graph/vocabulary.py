@@ -53,11 +53,13 @@ class Cue(StrEnum):
     WITH = "with"
     IN = "in"
     VERB = "verb"
+    COLON = "colon"
     SEEN = "seen"
     COMMA = "comma"
     AND = "and"
     OR = "or"
     THIS = "this"
+    ARTICLE = "article"
     PASS = "pass"
 
 
@@ -115,6 +117,8 @@ class Vocabulary:
     implied: tuple[Implication, ...]
     end_before: frozenset[int]
     """Concepts that end a denied enumeration when they head its next member."""
+    end_before_without_or: frozenset[int]
+    """The same, where no "or" follows in the sentence."""
     headers: Mapping[str, Section]
     phrases: Mapping[str, Sequence[tuple[tuple[str, ...], _Meaning]]]
     """By first word: (words, meaning), longest first."""
@@ -159,6 +163,7 @@ class Vocabulary:
             self.roles[:count],
             implied,
             frozenset(c for c in self.end_before if c < count),
+            frozenset(c for c in self.end_before_without_or if c < count),
             self.headers,
             phrases,
         )
@@ -208,6 +213,7 @@ def build_vocabulary(data: Mapping[str, Any]) -> Vocabulary:
         roles=roles,
         implied=tuple(_implication(each, index) for each in data["implied"]),
         end_before=frozenset(index[name] for name in data["enumerations"]["end_before"]),
+        end_before_without_or=frozenset(index[name] for name in data["enumerations"]["end_before_without_or"]),
         headers={header: Section(kind) for kind, headers in data["sections"].items() for header in headers},
         phrases={
             first: tuple(sorted(entries, key=lambda entry: -len(entry[0]))) for first, entries in by_first.items()

@@ -290,9 +290,7 @@ def _lung(rng: np.random.Generator, sign: float, inspiration: float, tall: float
     )
 
 
-def _heart(
-    rng: np.random.Generator, right: Lung, left: Lung, habit: Habit, enlarged: bool
-) -> tuple[Heart, float]:
+def _heart(rng: np.random.Generator, right: Lung, left: Lung, habit: Habit, enlarged: bool) -> tuple[Heart, float]:
     """The heart and the cardiothoracic ratio's place in its range, 0..1."""
     share = float(rng.beta(1.2, 1.8) if enlarged else rng.beta(2.2, 1.3))
     ratio = 0.51 + 0.11 * share if enlarged else 0.375 + 0.105 * share
@@ -334,7 +332,8 @@ def _habit(rng: np.random.Generator, view: ViewPosition) -> Habit:
         callus=_some(rng, 0.15, 0.6, 1.2),
         skin_fold=_some(rng, 0.22 if ap else 0.10, 0.5, 1.0),
         granuloma=_some(rng, 0.12, 0.6, 1.0),
-        scapula=(float(rng.uniform(0.0, 0.16)), float(rng.uniform(0.0, 0.16))) if not ap
+        scapula=(float(rng.uniform(0.0, 0.16)), float(rng.uniform(0.0, 0.16)))
+        if not ap
         else (float(rng.uniform(0.12, 0.34)), float(rng.uniform(0.12, 0.34))),
         arms=float(rng.uniform(0.2, 1.0)) if ap else _some(rng, 0.35, 0.1, 0.5),
         spine_bend=float(rng.normal(0.0, 0.02)),
@@ -448,9 +447,7 @@ def _nodule(
             break
         zone, y = _zone(rng, lung, (0.38, 0.34, 0.28))
     density = (0.10, 0.13, 0.17)[grade] * rng.uniform(0.9, 1.2)
-    return _lesion(
-        rng, want, zone, severity, x, y, size, density, (rng.uniform(0.85, 1.0), rng.uniform(0, np.pi))
-    )
+    return _lesion(rng, want, zone, severity, x, y, size, density, (rng.uniform(0.85, 1.0), rng.uniform(0, np.pi)))
 
 
 def _clear(x: float, y: float, size: float, other: Lesion) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
+from thinwire.shared.durable import Disk, sweep
 from thinwire.shared.envelope import EpochKey, new_epoch
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.identifiers import EpochId, SiteName
@@ -90,6 +90,11 @@ class Epochs:
                 for path in (self._record(key.id), self._announced(key.id), self._key(key.id)):
                     if path.parent.is_dir():
                         self.disk.remove(path, "epoch.purge")
+
+    def sweep(self) -> None:
+        """Remove what a power cut left half-written. No other process may be accepting."""
+        sweep(self.records)
+        sweep(self.keys)
 
     def _all(self) -> list[EpochKey]:
         return [EpochKey.from_bytes(path.read_bytes()) for path in sorted(self.keys.glob("*.key"))]

@@ -45,6 +45,8 @@ class Outbox:
         self.epochs = epochs
         self._hub_signing = hub_signing
         self._disk: Disk = epochs.disk
+        # The reserve is for this: without room for receipts no byte would ever be removed.
+        self._small = Disk(self._disk.step, reserve=0)
         self._seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
         self._disk.make_folder(folder)
 
@@ -65,11 +67,11 @@ class Outbox:
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
-        epoch = self.epochs.current()
-        parts = tuple(Part(kind) for kind in sorted(plan))
-        entry = Entry(study, self.epochs.clock.now(), urgent, epoch.id, mark, parts)
         new = StudyFolder(self.folder / (_NEW + self.epochs.random_bytes(8).hex()), self._disk)
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
+            epoch = self.epochs.current()
+            parts = tuple(Part(kind) for kind in sorted(plan))
+            entry = Entry(study, self.epochs.clock.now(), urgent, epoch.id, mark, parts)
             try:
                 with self._disk.full_is_an_error():
                     new.path.mkdir(mode=0o700)
@@ -185,6 +187,7 @@ class Outbox:
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             for half in self.folder.glob(_NEW + "*"):
                 shutil.rmtree(half)
+            self.epochs.sweep()
         for entry in self.entries():
             at = self._at(entry.study)
             with contextlib.suppress(UnknownStudy), at.locked() as now:
@@ -209,8 +212,9 @@ class Outbox:
         if due.kind is None:
             return True
         at = self._at(due.study)
-        with at.locked() as entry:
-            return at.mend(entry).part(due.kind).state is PartState.WAITING
+        with contextlib.suppress(UnknownStudy), at.locked() as entry:
+            return due.object in (each.object for each in at.mend(entry).due())
+        return False
 
     def receipt(self, signed: bytes) -> Receipt:
         """Keep the hub's word on a study; durable when this returns. With `stored`, the part's bytes are removed.
@@ -222,8 +226,8 @@ class Outbox:
             raise Forged("a receipt is for another site")
         at = self._at(receipt.study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            self._disk.make_folder(at.receipts)
-            self._disk.write(at.receipts / f"{digest(signed)[:16].hex()}.receipt", signed, "receipt")
+            self._small.make_folder(at.receipts)
+            self._small.write(at.receipts / f"{digest(signed)[:16].hex()}.receipt", signed, "receipt")
             furthest = max(entry.status or receipt.status, receipt.status, key=_STATUS_ORDER.index)
             after = replace(entry, status=furthest)
             for part in entry.parts:
@@ -237,7 +241,7 @@ class Outbox:
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
         at = self._at(due.study)
-        with at.locked() as entry:
+        with contextlib.suppress(UnknownStudy), at.locked() as entry:
             for part in entry.parts:
                 if part.object == due.object and part.state is PartState.WAITING:
                     at.write(entry.with_part(part.after(Event.REFUSED, reason)), "part.state")
@@ -277,7 +281,7 @@ class Outbox:
     def _folders(self) -> Iterator[StudyFolder]:
         for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)
             if len(name) == 2 * STUDY_ID_BYTES and not name.startswith("."):
-                yield StudyFolder(self.folder / name, self._disk)
+                yield StudyFolder(self.folder / name, self._small)
 
     def _at(self, study: StudyId) -> StudyFolder:
-        return StudyFolder(self.folder / study.hex(), self._disk)
+        return StudyFolder(self.folder / study.hex(), self._small)

@@ -15,7 +15,6 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_DAMAGED: _ClassVar[RefusalCode]
     REFUSAL_CODE_FORGED: _ClassVar[RefusalCode]
     REFUSAL_CODE_BAD_FORMAT: _ClassVar[RefusalCode]
-    REFUSAL_CODE_TOO_LARGE: _ClassVar[RefusalCode]
     REFUSAL_CODE_UNKNOWN_BUNDLE: _ClassVar[RefusalCode]
     REFUSAL_CODE_FINAL: _ClassVar[RefusalCode]
 REFUSAL_CODE_UNSPECIFIED: RefusalCode
@@ -25,7 +24,6 @@ REFUSAL_CODE_UNKNOWN_EPOCH: RefusalCode
 REFUSAL_CODE_DAMAGED: RefusalCode
 REFUSAL_CODE_FORGED: RefusalCode
 REFUSAL_CODE_BAD_FORMAT: RefusalCode
-REFUSAL_CODE_TOO_LARGE: RefusalCode
 REFUSAL_CODE_UNKNOWN_BUNDLE: RefusalCode
 REFUSAL_CODE_FINAL: RefusalCode
 

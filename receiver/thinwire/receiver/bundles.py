@@ -1,0 +1,69 @@
+"""The bundles that this hub can read: DATA/bundles/<bundle id>, one of them its default."""
+
+import shutil
+import threading
+from pathlib import Path
+
+from thinwire.receiver.reading.mpnn import MpnnReader, load_reader
+from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadConfiguration, UnknownBundle
+from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
+
+DEFAULT = "default"
+
+
+class Bundles:
+    """Bundles and their readers are loaded when first needed and then kept. Safe from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bundles: dict[BundleId, Bundle] = {}
+        self._readers: dict[BundleId, MpnnReader] = {}
+        self._lock = threading.Lock()
+
+    def bundle(self, id: BundleId) -> Bundle:
+        """Raises UnknownBundle for one that is not here, BadBundle for one that is damaged."""
+        with self._lock:
+            if id not in self._bundles:
+                folder = self._folder / id.hex()
+                if len(id) != BUNDLE_ID_BYTES or not folder.is_dir():
+                    raise UnknownBundle(f"the hub has no bundle {id.hex()[:8]}")
+                self._bundles[id] = load_bundle(folder)
+            return self._bundles[id]
+
+    def spec(self, id: BundleId) -> BundleSpec:
+        return self.bundle(id).spec
+
+    def reader(self, id: BundleId) -> MpnnReader:
+        bundle = self.bundle(id)
+        with self._lock:
+            if id not in self._readers:
+                self._readers[id] = load_reader(bundle)
+            return self._readers[id]
+
+    def default(self) -> BundleId:
+        """Raises BadConfiguration where the folder names none."""
+        try:
+            return BundleId(bytes.fromhex((self._folder / DEFAULT).read_text("ascii").strip()))
+        except (OSError, ValueError) as error:
+            raise BadConfiguration("the hub has no default bundle", "Make the hub again: init.") from error
+
+
+def add_bundle(folder: Path, source: Path, disk: Disk) -> BundleId:
+    """Copy a bundle into DATA/bundles, checked, and make it the default. Raises BadBundle, BadConfiguration."""
+    bundle = load_bundle(source)
+    disk.make_folder(folder)
+    target = folder / bundle.id.hex()
+    if not target.exists():
+        # Until the rename the copy has a name that no bundle has.
+        beside = folder / f".{bundle.id.hex()}.tmp"
+        shutil.rmtree(beside, ignore_errors=True)
+        disk.make_folder(beside)
+        for path in sorted(bundle.folder.iterdir()):
+            if path.is_file():
+                disk.write(beside / path.name, path.read_bytes(), "bundle.file")
+        load_bundle(beside)
+        disk.move(beside, target, "bundle")
+    disk.write(folder / DEFAULT, bundle.id.hex().encode("ascii") + b"\n", "bundle.default")
+    return bundle.id

@@ -1,0 +1,68 @@
+"""What a part of a study must hold before the hub keeps it, and what the hub then knows of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from thinwire.shared.bundle import BundleSpec
+from thinwire.shared.envelope import Header, Kind
+from thinwire.shared.errors import BadArchive, BadFormat, Forged
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, digest, study_id
+from thinwire.shared.manifest import Manifest, read_manifest
+from thinwire.shared.payload import decode
+from thinwire.shared.pixels import Member, unpack
+
+TEXT_MEMBER = "text.txt"
+"""The words beside a study, where it has any: part of its archive, no part of its identity."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The study's own files that a pixels archive restores to, in its order."""
+
+    entries: tuple[tuple[Digest, int], ...]
+    """(SHA-256, bytes)"""
+
+
+Content = FusedGraph | Files | Manifest
+
+
+def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
+    """The study's own files from its pixels archive, byte for byte. Raises BadArchive.
+
+    max_bytes: most bytes that the archive may restore to. The study's id is made of the files' digests, so that an
+    archive of other files cannot pass.
+    """
+    members = [each for each in unpack(archive, max_bytes) if each.name != TEXT_MEMBER]
+    if study_id(digest(each.data) for each in members) != study:
+        raise BadArchive("an archive holds other files than its study's")
+    return members
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Looks at a part's content with what the hub knows. max_bytes: most that a pixels archive may restore to."""
+
+    spec_of: Callable[[BundleId], BundleSpec]
+    max_bytes: int = field(default=2 << 30)
+
+    def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
+        """verify_key: the site's, that signed the epoch of this part.
+
+        Raises BadPayload, UnknownBundle, BadArchive, BadManifest, Forged; BadFormat for a kind without a format yet.
+        """
+        match header.kind:
+            case Kind.GRAPH:
+                return decode(plaintext, header.study, self.spec_of)
+            case Kind.PIXELS:
+                members = study_files(plaintext, header.study, self.max_bytes)
+                return Files(tuple((digest(each.data), len(each.data)) for each in members))
+            case Kind.MANIFEST:
+                manifest = read_manifest(plaintext, verify_key)
+                if (manifest.study, manifest.site) != (header.study, site):
+                    raise Forged("a manifest speaks of another study or site")
+                return manifest
+            case _:
+                raise BadFormat(f"this hub has no format for the part {header.kind.name.lower()}")

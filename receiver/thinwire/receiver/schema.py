@@ -1,0 +1,245 @@
+"""The hub's tables, and how its database is opened. Format and reasons: docs/store-format.md."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import OperationalError
+
+from thinwire.shared.errors import BadConfiguration, DiskFull, HubBusy
+
+VERSION = 1
+PATIENCE = 30.0
+"""Seconds that a writer waits for another process, such as the command line beside `serve`."""
+
+TABLES = MetaData()
+
+_site = String(32)
+
+
+def _study_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"])
+
+
+sites = Table(
+    "sites",
+    TABLES,
+    Column("name", _site, primary_key=True),
+    Column("enrolled_at", BigInteger, nullable=False),
+    Column("signing_key", LargeBinary(32)),
+    Column("joined_at", BigInteger),
+    Column("dismissed_at", BigInteger),
+)
+tokens = Table(
+    "tokens",
+    TABLES,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("site", _site, ForeignKey("sites.name"), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("signing_key", LargeBinary(32)),
+)
+epochs = Table(
+    "epochs",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("epoch", LargeBinary(8), primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("signing_key", LargeBinary(32), nullable=False),
+    Column("admitted_at", BigInteger, nullable=False),
+)
+studies = Table(
+    "studies",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("urgent_asked", Boolean, nullable=False),
+    Column("bundle", LargeBinary(16)),
+    Column("text_source", String(16)),
+    Column("modality", String(16)),
+    Column("view_position", String(16)),
+    Column("patches_kept", Integer),
+    Column("patches_total", Integer),
+    Column("attention_kept", Float),
+)
+receipts = Table(
+    "receipts",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("site", _site, nullable=False),
+    Column("study", LargeBinary(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+    Column("delivered_at", BigInteger),
+    _study_key(),
+    Index("receipts_undelivered", "site", "delivered_at"),
+    Index("receipts_digest", "site", "digest"),
+)
+objects = Table(
+    "objects",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("site", _site, nullable=False),
+    Column("object", LargeBinary(32), nullable=False),
+    Column("study", LargeBinary(16), nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("blob", LargeBinary(32), nullable=False),
+    Column("plain_size", BigInteger, nullable=False),
+    Column("sealed_size", BigInteger, nullable=False),
+    Column("urgent", Boolean, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("receipt", Integer, ForeignKey("receipts.number"), nullable=False),
+    _study_key(),
+    Index("objects_identity", "site", "object", unique=True),
+    Index("objects_study", "site", "study", "kind"),
+)
+files = Table(
+    "files",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    _study_key(),
+)
+listed = Table(
+    "listed",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("tier", Integer, primary_key=True),
+    Column("object", LargeBinary(32), nullable=False),
+    Column("plain_size", BigInteger, nullable=False),
+    _study_key(),
+)
+readings = Table(
+    "readings",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("bundle", LargeBinary(16), nullable=False),
+    Column("urgency", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("unfamiliar", Boolean, nullable=False),
+    Column("findings", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    _study_key(),
+)
+requests = Table(
+    "requests",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("kind", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    _study_key(),
+)
+
+
+class Database:
+    """One SQLite file, used by any number of threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, durable when the block ends; nothing of it remains where the block raises.
+
+        Raises DiskFull where there is no room, HubBusy where another process writes for too long.
+        """
+        with _said(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A view of the database at one moment."""
+        with _said(), self._engine.connect().execution_options(reads_only=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def create_database(path: Path) -> None:
+    """A new database with its tables. The file's folder must exist."""
+    path.touch(mode=0o600, exist_ok=False)
+    engine = _engine(path)
+    with _said(), engine.begin() as connection:
+        TABLES.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+    engine.dispose()
+
+
+def open_database(path: Path) -> Database:
+    """Raises BadConfiguration for a file that is missing or of another version."""
+    if not path.is_file():
+        raise BadConfiguration("there is no hub in this folder", "Make one: thinwire-receiver init --data DIR.")
+    engine = _engine(path)
+    with _said(), engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if found != VERSION:
+        engine.dispose()
+        raise BadConfiguration(
+            f"the hub's database is of version {found}, this program reads version {VERSION}",
+            "Run the version of thinwire that made it.",
+        )
+    return Database(engine)
+
+
+def _engine(path: Path) -> Engine:
+    # isolation_level None: sqlite3 opens no transaction of its own; `_begin` does.
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": PATIENCE, "isolation_level": None, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the lock at once: one that first read would otherwise fail where another wrote in between.
+    reads = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """The database's own words for what happened, as errors that say what to do."""
+    try:
+        yield
+    except OperationalError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFull("no room for the hub's database") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise HubBusy("another process writes to the hub's database") from error
+        raise

@@ -1,0 +1,272 @@
+"""What the hub keeps of studies: objects, what follows from them, readings, receipts. Format: docs/store-format.md."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, delete, exists, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.blobs import Blobs
+from thinwire.receiver.content import Content, Files
+from thinwire.receiver.schema import Database, files, listed, objects, readings, receipts, requests, studies
+from thinwire.shared.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
+from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency, digest
+from thinwire.shared.manifest import Manifest
+from thinwire.shared.positional import micros, moment
+from thinwire.shared.receipts import StudyStatus
+
+Interval = tuple[float, float, float]
+"""(probability, low, high), each 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One opened and examined object on its way into the store."""
+
+    site: SiteName
+    object: Digest
+    header: Header
+    plaintext: bytes = field(repr=False)
+    content: Content = field(repr=False)
+    urgent: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A graph that has not been read."""
+
+    site: SiteName
+    study: StudyId
+    blob: Digest
+    bundle: BundleId
+    urgent_asked: bool
+
+
+@dataclass(frozen=True)
+class KeptReading:
+    """What the hub read in a study's graph."""
+
+    findings: Mapping[str, Interval]
+    urgency: Urgency
+    reason: str
+    unfamiliar: bool
+    bundle: BundleId
+    at: datetime
+
+
+@dataclass(frozen=True)
+class KeptStudy:
+    """A study as the store knows it. What follows from the graph is None until a graph is here."""
+
+    site: SiteName
+    study: StudyId
+    received: datetime
+    urgent_asked: bool
+    bundle: BundleId | None
+    text_source: str | None
+    modality: str | None
+    view_position: str | None
+    patches_kept: int | None
+    patches_total: int | None
+    attention_kept: float | None
+    sealed_sizes: Mapping[Tier, int]
+    """Bytes of the newest sealed object of each tier that is here."""
+    complete: bool | None
+    """Is everything here that the manifest lists? None: no manifest yet."""
+    reading: KeptReading | None
+
+
+class Store:
+    """Safe from any thread. One process at a time may `keep` (the one that holds DATA/lock); all may read."""
+
+    def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._step = step
+
+    def sweep(self) -> int:
+        """Remove what a power cut left unnamed; once, before anything is kept. Returns how many files."""
+        with self._database.read() as connection:
+            named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
+        return self._blobs.sweep(named)
+
+    def keep(self, part: Part, receipt: bytes, at: datetime) -> None:
+        """Blob first, then one transaction that names it; durable when this returns, or without effect."""
+        if self.stored_receipt(part.site, part.object) is not None:
+            return
+        blob = self._blobs.write(part.plaintext)
+        self._step("store.keep.before_commit")
+        mine = {"site": part.site, "study": part.header.study}
+        with self._database.write() as connection:
+            if connection.scalar(select(exists().where(_object(part.site, part.object)))):
+                return
+            new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
+            raised = {"urgent_asked": studies.c.urgent_asked | part.urgent}
+            connection.execute(new.on_conflict_do_update(index_elements=["site", "study"], set_=raised))
+            number = _add_receipt(connection, part.site, part.header.study, StudyStatus.STORED, receipt)
+            row = {
+                "object": part.object,
+                "kind": int(part.header.kind),
+                "blob": blob,
+                "plain_size": len(part.plaintext),
+                "sealed_size": _sealed_size(part.header, len(part.plaintext)),
+                "urgent": part.urgent,
+                "stored_at": micros(at),
+                "receipt": number,
+            }
+            connection.execute(insert(objects).values(**mine, **row))
+            _add_facts(connection, mine, part.content)
+            connection.execute(
+                delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
+            )
+        self._step("store.keep.committed")
+
+    def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
+        """As `Shelf.stored_receipt`."""
+        signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
+        with self._database.read() as connection:
+            return connection.scalar(signed.where(_object(site, object)))
+
+    def undelivered_receipts(self, site: SiteName) -> list[bytes]:
+        """As `Shelf.undelivered_receipts`."""
+        waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None)
+        with self._database.read() as connection:
+            return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
+
+    def delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
+        """As `Shelf.delivered`."""
+        this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
+        with self._database.write() as connection:
+            connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
+
+    def wanted(self, site: SiteName) -> list[tuple[StudyId, Kind]]:
+        """As `Shelf.wanted`."""
+        asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
+        with self._database.read() as connection:
+            return [(StudyId(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+
+    def ask(self, site: SiteName, study: StudyId, kind: Kind, at: datetime) -> None:
+        """A reader wants a part that is not here; nothing happens where it is, or was asked for."""
+        here = _of(objects, site, study) & (objects.c.kind == int(kind))
+        row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
+        with self._database.write() as connection:
+            if not connection.scalar(select(exists().where(here))):
+                connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
+
+    def untriaged(self) -> list[Waiting]:
+        """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
+        read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
+        query = (
+            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.bundle, studies.c.urgent_asked)
+            .join(studies, _of(studies, objects.c.site, objects.c.study))
+            .where(objects.c.kind == int(Kind.GRAPH), ~read)
+            .order_by(studies.c.urgent_asked.desc(), objects.c.number)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        waiting = {
+            (r.site, r.study, r.blob): Waiting(
+                SiteName(r.site), StudyId(r.study), Digest(r.blob), BundleId(r.bundle), r.urgent_asked
+            )
+            for r in rows
+        }
+        return list(waiting.values())
+
+    def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
+        """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before."""
+        row = {
+            "site": waiting.site,
+            "study": waiting.study,
+            "blob": waiting.blob,
+            "bundle": reading.bundle,
+            "urgency": str(reading.urgency),
+            "reason": reading.reason,
+            "unfamiliar": reading.unfamiliar,
+            "findings": json.dumps({name: list(values) for name, values in reading.findings.items()}),
+            "at": micros(reading.at),
+        }
+        self._step("store.reading.before_commit")
+        with self._database.write() as connection:
+            done = connection.execute(insert_new(readings).values(row).on_conflict_do_nothing())
+            if done.rowcount != 1:
+                return False
+            _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
+        self._step("store.reading.committed")
+        return True
+
+    def studies(self) -> list[KeptStudy]:
+        """All studies, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(studies).order_by(studies.c.received_at, studies.c.study)).all()
+            held: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
+            known: set[tuple[str, bytes]] = set()
+            for o in connection.execute(select(objects).order_by(objects.c.number)):
+                held.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
+                known.add((o.site, o.object))
+            lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
+            for entry in connection.execute(select(listed)):
+                lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
+            read = {(r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings))}
+        found = []
+        for row in rows:
+            key = (row.site, row.study)
+            here = held.get(key, {})
+            graph = here.get(int(Kind.GRAPH))
+            complete = None
+            if int(Kind.MANIFEST) in here:
+                # A part that was sealed anew has another digest and the same content.
+                complete = all(
+                    (row.site, object) in known or (tier in here and here[tier][1] == size)
+                    for tier, object, size in lists.get(key, [])
+                )
+            found.append(
+                KeptStudy(
+                    site=SiteName(row.site),
+                    study=StudyId(row.study),
+                    received=moment(row.received_at),
+                    urgent_asked=row.urgent_asked,
+                    bundle=None if row.bundle is None else BundleId(row.bundle),
+                    text_source=row.text_source,
+                    modality=row.modality,
+                    view_position=row.view_position,
+                    patches_kept=row.patches_kept,
+                    patches_total=row.patches_total,
+                    attention_kept=row.attention_kept,
+                    sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
+                    complete=complete,
+                    reading=None if graph is None else read.get((*key, graph[0])),
+                )
+            )
+        return found
+
+    def find(self, prefix: str, site: SiteName | None = None) -> KeptStudy:
+        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        matches = [
+            each for each in self.studies() if each.study.hex().startswith(prefix.lower()) and site in (None, each.site)
+        ]
+        if not matches:
+            raise UnknownStudy("no study here has an id that starts so")
+        if len(matches) > 1:
+            raise UnknownStudy(
+                f"{len(matches)} studies have an id that starts so",
+                "Give more of its digits, or --site where two clinics sent the same files.",
+            )
+        return matches[0]
+
+    def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
+        """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
+        this = _of(objects, site, study) & (objects.c.kind == int(kind))
+        with self._database.read() as connection:
+            blob = connection.scalar(select(objects.c.blob).where(this).order_by(objects.c.number.desc()).limit(1))
+        return None if blob is None else self._blobs.read(Digest(blob))
+
+    def blob(self, name: Digest) -> bytes:
+        return self._blobs.read(name)
+
+
+def _object(site: SiteName, object: Digest):  # type: ignore[no-untyped-def]
+    return and_(objects.c.site == site, objects.c.object == object)

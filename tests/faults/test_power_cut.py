@@ -1,0 +1,89 @@
+"""The power is cut at every named step of both ends; every accepted study still arrives, once and bit by bit."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.support.power import Fuse, PowerCut
+from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples, until_whole
+
+from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+
+STUDIES = [*samples(2, size=9_000), Sample(b"the urgent one" * 40, words=b"short of breath", urgent=True)]
+
+
+def live(ends: TwoEnds, accepted: list[Sample]) -> None:
+    """A day of both ends. accepted: studies that were acknowledged to the people who gave them; it grows."""
+    ends.outbox.recover()
+    for sample in STUDIES:
+        if sample not in accepted:
+            ends.accept(sample)
+            accepted.append(sample)
+    ends.make_parts()
+    until_whole(ends, lambda: ends.carry("." * 20 + "x", rate=8_000.0))
+    for sample in STUDIES:
+        at = ends.clock.now()
+        triaged = Receipt(sample.study, SITE, None, StudyStatus.TRIAGED, at, detail({"urgency": "routine"}))
+        if ends.outbox.entry(sample.study).status is not StudyStatus.TRIAGED:
+            ends.shelf.say(SITE, sign_receipt(triaged, HUB_SIGNING))
+    ends.carry()
+
+
+def steps_of_a_day(folder: Path) -> list[str]:
+    ends = TwoEnds(folder)
+    live(ends, [])
+    ends.assert_arrived(STUDIES)
+    return ends.fuse.passed
+
+
+@pytest.mark.parametrize("lossy", [True, False], ids=["power lost", "killed"])
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: Path, lossy: bool, which: str) -> None:
+    passes = Counter(steps_of_a_day(tmp_path / "undisturbed"))
+    assert len(passes) >= 20
+    for name, count in sorted(passes.items()):
+        ends = TwoEnds(tmp_path / name)
+        ends.switch_on(Fuse((name, 1 if which == "first" else count)), lossy)
+        accepted: list[Sample] = []
+        with pytest.raises(PowerCut):
+            live(ends, accepted)
+        if lossy:
+            ends.lose_unsynced()
+
+        ends.switch_on()
+        live(ends, accepted)
+
+        try:
+            ends.assert_arrived(STUDIES)
+            assert all(ends.outbox.entry(s.study).status is StudyStatus.TRIAGED for s in STUDIES)
+            assert not list((tmp_path / name / "clinic").rglob("*.tmp"))
+        except AssertionError as error:
+            raise AssertionError(f"after a power cut at the {which} {name}: {error}") from error
+
+
+@pytest.mark.parametrize("steps", [40, 53, 71])
+def test_no_life_of_either_end_is_longer_than_a_few_steps(tmp_path: Path, steps: int) -> None:
+    ends = TwoEnds(tmp_path)
+    accepted: list[Sample] = []
+    for _ in range(100):
+        ends.switch_on(Cutoff(steps))
+        try:
+            live(ends, accepted)
+            break
+        except PowerCut:
+            ends.lose_unsynced()
+    ends.switch_on()
+    live(ends, accepted)
+    ends.assert_arrived(STUDIES)
+
+
+class Cutoff(Fuse):
+    """Cuts the power after so many steps, whatever they are."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def __call__(self, name: str) -> None:
+        self.blown = self.blown or len(self.passed) >= self.steps
+        super().__call__(name)

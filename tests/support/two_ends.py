@@ -1,0 +1,145 @@
+"""A clinic and a hub in one process, on real folders, that can be switched off at any step and built up again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.clock import FakeClock
+from tests.support.folder_shelf import FolderShelf, manifest_of
+from tests.support.format_samples import counted_bytes
+from tests.support.power import Fuse, LossyDisk
+from tests.support.scripted_link import ScriptedLink
+
+from thinwire.receiver.link.inbox import Inbox
+from thinwire.receiver.link.ingest import IngestSession
+from thinwire.receiver.link.limits import Limits
+from thinwire.sender.link.entries import Entry, EntryState
+from thinwire.sender.link.epochs import Epochs
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.link.uplink import UplinkSession
+from thinwire.shared.envelope import Kind
+from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.keys import HubPrivateKey
+
+SITE = SiteName("north-valley")
+HUB_KEY = HubPrivateKey(bytes(range(96)))
+HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+SITE_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A study as the clinic gives it. source stands for the archive of its files."""
+
+    source: bytes = field(repr=False)
+    words: bytes = b""
+    urgent: bool = False
+
+    @property
+    def study(self) -> StudyId:
+        return study_id([digest(self.source)])
+
+    @property
+    def parts(self) -> dict[Kind, bytes]:
+        """What a pipeline makes of it, the manifest aside."""
+        return {Kind.GRAPH: digest(self.source) * 20, Kind.PIXELS: self.source}
+
+
+def samples(count: int, size: int = 20_000) -> list[Sample]:
+    """Studies of `size` bytes that do not compress, each another one."""
+    noise = counted_bytes(b"samples")
+    return [Sample(noise(size)) for _ in range(count)]
+
+
+class TwoEnds:
+    """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
+
+    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: Limits | None = None) -> None:
+        self.folder = folder
+        self.clock = clock or FakeClock()
+        self.limits = limits
+        self.random = counted_bytes(b"two ends")
+        self.switch_on()
+
+    def switch_on(self, fuse: Fuse | None = None, lossy: bool = True) -> None:
+        """Build both ends from what is on disk. fuse: sees every step of both."""
+        self.fuse = fuse or Fuse()
+        self.disk = LossyDisk(self.fuse, lossy)
+        self.outbox = self.new_outbox()
+        self.shelf = FolderShelf(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
+        self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
+
+    def new_outbox(self) -> Outbox:
+        """The clinic's outbox as another process sees it."""
+        clinic = self.folder / "clinic"
+        epochs = Epochs(
+            records=clinic / "outbox" / "epochs",
+            keys=clinic / "keys" / "epochs",
+            site=SITE,
+            hub=HUB_KEY.public,
+            signing=SITE_SIGNING,
+            disk=self.disk,
+            clock=self.clock,
+            random_bytes=self.random,
+        )
+        return Outbox(clinic / "outbox", epochs, HUB_SIGNING.public_key())
+
+    def uplink(self) -> UplinkSession:
+        return UplinkSession(self.outbox, self.clock, self.disk)
+
+    def ingest(self, site: SiteName = SITE) -> IngestSession:
+        return IngestSession(site, self.inbox, self.shelf, HUB_SIGNING, self.clock, self.disk, self.limits)
+
+    def accept(self, sample: Sample) -> Entry:
+        return self.outbox.accept(sample.study, sample.source, TierPolicy().plan, sample.words, sample.urgent)
+
+    def make_parts(self) -> None:
+        """What the pipeline does: from the source alone, whatever is missing."""
+        for entry in self.outbox.unfinished():
+            source = self.outbox.source(entry.study)
+            for kind, plaintext in Sample(source).parts.items():
+                if kind in entry.missing:
+                    self.outbox.add(entry.study, kind, plaintext)
+            parts = self.outbox.entry(entry.study).parts
+            made = [part.object for part in parts if part.object and part.kind is not Kind.MANIFEST]
+            self.outbox.add(entry.study, Kind.MANIFEST, manifest_of(made))
+
+    def carry(self, script: str = "", rate: float = 16_000.0) -> ScriptedLink:
+        """One stream; returns the link as it was used."""
+        link = ScriptedLink(self.clock, script, rate)
+        link.carry(self.uplink(), self.ingest())
+        return link
+
+    def lose_unsynced(self) -> None:
+        """At a power cut: the hub's partial objects lose what was written and not made durable."""
+        for path in (self.folder / "hub" / "inbox").glob("*/*"):
+            durable = self.inbox.durable(path)
+            data = path.read_bytes()
+            path.write_bytes(data[:durable] + b"\xa5" * (len(data) - durable))
+
+    def assert_arrived(self, studies: Sequence[Sample]) -> None:
+        """Every study is at the hub once and bit by bit, and the clinic knows it and keeps no bytes."""
+        parts = self.shelf.parts(SITE)
+        assert {study for study, _ in parts} == {sample.study for sample in studies}
+        for sample in studies:
+            for kind, plaintext in sample.parts.items():
+                assert parts[sample.study, kind] == plaintext
+            assert (sample.study, Kind.MANIFEST) in parts
+            entry = self.outbox.entry(sample.study)
+            assert entry.state is EntryState.ARRIVED
+            receipts = {receipt.object for receipt in self.outbox.receipts(sample.study)}
+            assert receipts >= {part.object for part in entry.parts}
+            assert not list((self.outbox.folder / sample.study.hex()).glob("*.sealed"))
+        assert not self.shelf.undelivered_receipts(SITE)
+        assert not list((self.folder / "hub" / "inbox").glob("*/*"))
+
+
+def until_whole(ends: TwoEnds, act: Callable[[], object], most: int = 50) -> None:
+    """Repeat streams until the outbox has nothing due."""
+    for _ in range(most):
+        act()
+        if not ends.outbox.due():
+            return
+    raise AssertionError("the studies do not arrive")
