@@ -36,12 +36,17 @@ def steps_of_a_day(folder: Path) -> list[str]:
     return ends.fuse.passed
 
 
-@pytest.mark.parametrize("lossy", [True, False], ids=["power lost", "killed"])
-@pytest.mark.parametrize("which", ["first", "last"])
-def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: Path, lossy: bool, which: str) -> None:
+@pytest.mark.parametrize(
+    ("which", "lossy"),
+    [("first", True), ("last", True), ("first", False)],
+    ids=["first-lost", "last-lost", "first-killed"],
+)
+def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: Path, which: str, lossy: bool) -> None:
     passes = Counter(steps_of_a_day(tmp_path / "undisturbed"))
     assert len(passes) >= 20
     for name, count in sorted(passes.items()):
+        if not lossy and not name.endswith("fsync"):
+            continue  # where nothing is lost there is no difference
         ends = TwoEnds(tmp_path / name)
         ends.switch_on(Fuse((name, 1 if which == "first" else count)), lossy)
         accepted: list[Sample] = []

@@ -35,17 +35,22 @@ class ScriptedLink:
         """Every message that arrived, as it arrived."""
         self.sent_up: list[wire.Up] = []
         """Every message that the clinic sent, arrived or not."""
+        self.unacknowledged = 0
+        """Bytes of objects that were on their way when the link was cut."""
 
     @property
     def object_bytes(self) -> int:
         """Bytes of objects that the clinic sent."""
         return sum(len(up.offer.head) + len(up.chunk.data) for up in self.sent_up)
 
-    def carry(self, uplink: UplinkSession, ingest: IngestSession) -> bool:
-        """Run one stream until nothing is left to say (True) or the script cuts it (False)."""
+    def carry(self, uplink: UplinkSession, ingest: IngestSession, greet: bool = True) -> bool:
+        """Run one stream until nothing is left to say (True) or the script cuts it (False).
+
+        greet=False: go on with a stream that was left quiet.
+        """
         up: deque[wire.Up] = deque()
         down: deque[wire.Down] = deque()
-        self._say(up, [uplink.hello()])
+        self._say(up, [uplink.hello()] if greet else [])
         while True:
             while piece := uplink.next():
                 self._say(up, [piece])
@@ -59,11 +64,11 @@ class ScriptedLink:
                 down.extend([*ingest.tick(), *ingest.news()])
                 uplink.refresh()
                 if not down and not uplink.crossings:
-                    ingest.close()
                     return True
                 if not down:
                     raise AssertionError(f"the link is quiet while {uplink.crossings} are under way")
         ingest.close()
+        self.unacknowledged = uplink.pace.in_flight
         self.clock.advance(OFFLINE)
         return False
 

@@ -107,9 +107,15 @@ class TwoEnds:
             self.outbox.add(entry.study, Kind.MANIFEST, manifest_of(made))
 
     def carry(self, script: str = "", rate: float = 16_000.0) -> ScriptedLink:
-        """One stream; returns the link as it was used."""
+        """One stream; returns the link as it was used. An error that ends the stream is raised, and the hub closes."""
         link = ScriptedLink(self.clock, script, rate)
         link.carry(self.uplink(), self.ingest())
+        return link
+
+    def carry_on(self, uplink: UplinkSession, ingest: IngestSession, greet: bool = True) -> ScriptedLink:
+        """The same with sessions that the test holds; greet=False goes on with a stream that was quiet."""
+        link = ScriptedLink(self.clock)
+        link.carry(uplink, ingest, greet)
         return link
 
     def lose_unsynced(self) -> None:

@@ -3,12 +3,15 @@
 import shutil
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from thinwire.receiver.reading.mpnn import MpnnReader, load_reader
 from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
+
+if TYPE_CHECKING:
+    from thinwire.receiver.reading.mpnn import MpnnReader
 
 DEFAULT = "default"
 
@@ -35,7 +38,10 @@ class Bundles:
     def spec(self, id: BundleId) -> BundleSpec:
         return self.bundle(id).spec
 
-    def reader(self, id: BundleId) -> MpnnReader:
+    def reader(self, id: BundleId) -> "MpnnReader":
+        # Imported here, so that the worklist does not wait seconds for torch.
+        from thinwire.receiver.reading.mpnn import load_reader
+
         bundle = self.bundle(id)
         with self._lock:
             if id not in self._readers:

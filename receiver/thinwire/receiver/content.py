@@ -1,7 +1,8 @@
 """What a part of a study must hold before the hub keeps it, and what the hub then knows of it."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -14,8 +15,8 @@ from thinwire.shared.manifest import Manifest, read_manifest
 from thinwire.shared.payload import decode
 from thinwire.shared.pixels import Member, unpack
 
-TEXT_MEMBER = "text.txt"
-"""The words beside a study, where it has any: part of its archive, no part of its identity."""
+_OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
+"""Names of the study's own files in its archive; the words beside them are no part of its identity."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
     max_bytes: most bytes that the archive may restore to. The study's id is made of the files' digests, so that an
     archive of other files cannot pass.
     """
-    members = [each for each in unpack(archive, max_bytes) if each.name != TEXT_MEMBER]
+    members = [each for each in unpack(archive, max_bytes) if _OWN_FILE.fullmatch(each.name)]
     if study_id(digest(each.data) for each in members) != study:
         raise BadArchive("an archive holds other files than its study's")
     return members
@@ -46,7 +47,7 @@ class Examiner:
     """Looks at a part's content with what the hub knows. max_bytes: most that a pixels archive may restore to."""
 
     spec_of: Callable[[BundleId], BundleSpec]
-    max_bytes: int = field(default=2 << 30)
+    max_bytes: int = 2 << 30
 
     def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
         """verify_key: the site's, that signed the epoch of this part.

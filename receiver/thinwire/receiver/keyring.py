@@ -1,4 +1,4 @@
-"""The hub's own keys on disk: DATA/keys, made once by `init`. Formats: docs/store-format.md, docs/envelope-format.md."""
+"""The hub's own keys on disk: DATA/keys, made once by `init`. Format: docs/store-format.md."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

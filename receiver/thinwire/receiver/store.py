@@ -1,15 +1,16 @@
 """What the hub keeps of studies: objects, what follows from them, readings, receipts. Format: docs/store-format.md."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.content import Content, Files
+from thinwire.receiver.kept import Interval, KeptReading, KeptStudy, Part, Waiting
 from thinwire.receiver.schema import Database, files, listed, objects, readings, receipts, requests, studies
 from thinwire.shared.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
 from thinwire.shared.errors import UnknownStudy
@@ -18,66 +19,6 @@ from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tie
 from thinwire.shared.manifest import Manifest
 from thinwire.shared.positional import micros, moment
 from thinwire.shared.receipts import StudyStatus
-
-Interval = tuple[float, float, float]
-"""(probability, low, high), each 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One opened and examined object on its way into the store."""
-
-    site: SiteName
-    object: Digest
-    header: Header
-    plaintext: bytes = field(repr=False)
-    content: Content = field(repr=False)
-    urgent: bool
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A graph that has not been read."""
-
-    site: SiteName
-    study: StudyId
-    blob: Digest
-    bundle: BundleId
-    urgent_asked: bool
-
-
-@dataclass(frozen=True)
-class KeptReading:
-    """What the hub read in a study's graph."""
-
-    findings: Mapping[str, Interval]
-    urgency: Urgency
-    reason: str
-    unfamiliar: bool
-    bundle: BundleId
-    at: datetime
-
-
-@dataclass(frozen=True)
-class KeptStudy:
-    """A study as the store knows it. What follows from the graph is None until a graph is here."""
-
-    site: SiteName
-    study: StudyId
-    received: datetime
-    urgent_asked: bool
-    bundle: BundleId | None
-    text_source: str | None
-    modality: str | None
-    view_position: str | None
-    patches_kept: int | None
-    patches_total: int | None
-    attention_kept: float | None
-    sealed_sizes: Mapping[Tier, int]
-    """Bytes of the newest sealed object of each tier that is here."""
-    complete: bool | None
-    """Is everything here that the manifest lists? None: no manifest yet."""
-    reading: KeptReading | None
 
 
 class Store:
@@ -161,20 +102,15 @@ class Store:
         """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
         read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
         query = (
-            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.bundle, studies.c.urgent_asked)
+            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
             .where(objects.c.kind == int(Kind.GRAPH), ~read)
             .order_by(studies.c.urgent_asked.desc(), objects.c.number)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        waiting = {
-            (r.site, r.study, r.blob): Waiting(
-                SiteName(r.site), StudyId(r.study), Digest(r.blob), BundleId(r.bundle), r.urgent_asked
-            )
-            for r in rows
-        }
-        return list(waiting.values())
+        # A graph that was sealed anew is there twice and read once.
+        return list(dict.fromkeys(Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in rows))
 
     def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
         """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before."""
@@ -268,5 +204,58 @@ class Store:
         return self._blobs.read(name)
 
 
-def _object(site: SiteName, object: Digest):  # type: ignore[no-untyped-def]
+def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
     return and_(objects.c.site == site, objects.c.object == object)
+
+
+def _of(table: Table, site: object, study: object) -> ColumnElement[bool]:
+    return and_(table.c.site == site, table.c.study == study)
+
+
+def _sealed_size(header: Header, plain_size: int) -> int:
+    """Bytes of the sealed object that a plaintext came in (docs/envelope-format.md)."""
+    chunks = max(1, -(-plain_size >> header.chunk_log2))
+    return HEADER_BYTES + plain_size + TAG_BYTES * chunks
+
+
+def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status: StudyStatus, signed: bytes) -> int:
+    row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
+    (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
+    return int(number)
+
+
+def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
+    """What follows from a part's content."""
+    this = (studies.c.site == mine["site"]) & (studies.c.study == mine["study"])
+    match content:
+        case FusedGraph():
+            facts = {
+                "bundle": content.bundle,
+                "text_source": str(content.text_source),
+                "modality": content.modality,
+                "view_position": content.view_position,
+                "patches_kept": len(content.patches.cell),
+                "patches_total": content.total_patches,
+                "attention_kept": content.attention_kept,
+            }
+            connection.execute(update(studies).where(this).values(facts))
+        case Files():
+            entries = [
+                {**mine, "place": place, "digest": each, "size": size}
+                for place, (each, size) in enumerate(content.entries)
+            ]
+            connection.execute(delete(files).where(_of(files, mine["site"], mine["study"])))
+            connection.execute(insert(files), entries)
+        case Manifest():
+            entries = [
+                {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
+                for tier in content.tiers
+            ]
+            connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
+            if entries:
+                connection.execute(insert(listed), entries)
+
+
+def _reading(row: Row[Any]) -> KeptReading:
+    findings: dict[str, Interval] = {name: (p, low, high) for name, (p, low, high) in json.loads(row.findings).items()}
+    return KeptReading(findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at))

@@ -218,7 +218,7 @@ def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str], ima
         fused = graph.fusion is not None and graph.fusion[0] == node
         canvas.dot(at, radius + (2 if fused else 0), colour, FUSION if fused else GROUND, 2.5 if fused else 1)
     canvas.dot(context, 9, CONTEXT, GROUND, 1.5)
-    canvas.text((context[0] + 16, context[1]), "context: the whole image", 14, DIM)
+    canvas.text((context[0] + 16, context[1]), "context (whole image)", 14, DIM)
     for node, pill in enumerate(pills):
         pill.draw(canvas, fused=graph.fusion is not None and graph.fusion[1] == node)
     if not pills:
@@ -263,7 +263,7 @@ def _relation(canvas: _Canvas, source: _Pill, target: _Pill, colour: Colour) -> 
         side, way = (source.right, target.right), 1
         if source.at[0] > (GRAPH_AT[0] + GRAPH_AT[2]) / 2 + 200:
             side, way = (source.left, target.left), -1
-        canvas.curve(*side, way * (16 + 0.1 * abs(side[0][1] - side[1][1])), colour, 1.5)
+        canvas.curve(*side, way * min(44.0, 14 + 0.1 * abs(side[0][1] - side[1][1])), colour, 1.5)
     elif source.at[0] < target.at[0]:
         canvas.line(source.right, target.left, colour, 1.5)
     else:

@@ -5,9 +5,12 @@ call could as well have gone the other way; if that would change the urgency, th
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from thinwire.receiver.reading.mpnn import Reading
 from thinwire.shared.identifiers import Urgency
+
+if TYPE_CHECKING:
+    from thinwire.receiver.reading.mpnn import Reading
 
 URGENCY_OF = {
     "pneumothorax": Urgency.IMMEDIATE,
@@ -29,7 +32,7 @@ class Triage:
     """One line for the worklist, in the field's words."""
 
 
-def triage(reading: Reading, asked_urgent: bool) -> Triage:
+def triage(reading: "Reading", asked_urgent: bool) -> Triage:
     """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
     called = [name for name, p in reading.findings.items() if p.value >= reading.thresholds[name]]
     doubtful = [name for name, p in reading.findings.items() if p.low < reading.thresholds[name] <= p.high]

@@ -32,7 +32,7 @@ Role = Literal["report", "graph", "validation", "calibration", "test"]
 ROLES: tuple[tuple[Role, float], ...] = (("report", 0.62), ("graph", 0.84), ("validation", 0.89), ("calibration", 1.0))
 TEST_SEEDS = 1_000_000_000
 """Phantoms from this seed on are held out: no training run draws them."""
-PHANTOM_SCALE = 1.5
+PHANTOM_SCALE = 1.25
 """Phantoms are rendered at this many times the working size and then cut like a native image."""
 
 # NIH ChestX-ray14's names (text-mined labels and its box list) to ours.

@@ -123,7 +123,7 @@ def from_radgraph(
     of: dict[str, list[int]] = {key: [] for key in entities}
     for phrase in vocabulary.match([word for word, _ in pieces]):
         tokens = {at for _, at in pieces[phrase.start : phrase.end]}
-        owners = [key for key, (first, last, _, _) in entities.items() if tokens & set(range(first, last + 1))]
+        owners = [key for key, (first, last, _, _) in entities.items() if any(first <= at <= last for at in tokens)]
         if not owners or not phrase.concepts:
             continue
         _, _, assertion, _ = entities[max(owners, key=lambda key: (entities[key][:2], key))]

@@ -167,9 +167,9 @@ def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Itera
     """Relations of a chunk that has a head to the chunks before it."""
     chunk, last = chunks[at], chunks[at - 1] if at else Chunk()
     anatomy_before = bool(last.parts) and not last.heads and not last.placed
-    if chunk.bare and not chunk.structured and at + 1 < len(chunks):
+    after = chunks[at + 1] if at + 1 < len(chunks) else Chunk()
+    if chunk.bare and not chunk.structured:
         # "patchy, hazy opacity"; "enlargement of the nodule"
-        after = chunks[at + 1]
         leads = (after.joined and Cue.AND not in after.gap) or after.gap == [Cue.IN]
         if leads and after.heads and not subject and Cue.VERB not in chunk.gap:
             if not after.bare:
@@ -188,7 +188,9 @@ def _observed(chunks: Sequence[Chunk], at: int, subject: Sequence[int]) -> Itera
     elif chunk.gap in ([Cue.OR], [Cue.VERSUS]) and last.heads and last.parts and not (chunk.parts or chunk.denied):
         # "left basal atelectasis or infiltrate"
         yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in last.parts)
-    elif subject and not chunk.structured and (chunk.bare or anatomy_before or set(chunk.gap) <= _LOOSE):
+    elif subject and not chunk.structured and Cue.IN in after.gap and not after.heads:
+        return  # "the heart is normal with tortuosity of the aorta": its place comes with the next chunk
+    elif subject and not chunk.structured and (anatomy_before or set(chunk.gap) <= _LOOSE):
         yield from ((h, p, Relation.LOCATED_AT) for h in chunk.heads for p in subject)
     elif chunk.bare and not chunk.structured and Cue.WITH not in chunk.gap:
         found = next((c.heads for c in reversed(chunks[:at]) if c.heads and not c.bare), [])

@@ -16,6 +16,7 @@ from thinwire.sender.graph.relations import Edge, Mention, relate
 from thinwire.sender.graph.vocabulary import Implication, Role, Vocabulary
 from thinwire.shared.graph import Assertion, Concepts, Relation
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.payload import MAX_CONCEPTS, MAX_RELATIONS
 
 
 class Extractor(Protocol):
@@ -56,19 +57,24 @@ def concepts_of(mentions: Sequence[Mention], edges: Iterable[Edge], vocabulary: 
     """Merge mentions by (concept, assertion) and add what they imply.
 
     edges: relations by mention; those that the schema does not know (an anatomy that suggests) and loops are dropped.
+    At most MAX_CONCEPTS nodes and MAX_RELATIONS relations, the first ones, as a payload holds no more.
     """
     edges = list(edges)
     mentions, edges = _with_implied(mentions, edges, vocabulary)
-    keys = sorted({(m.concept, int(m.assertion)) for m in mentions})
+    # The vocabulary begins with the findings, so a text that names nearly everything loses places and structures.
+    keys = sorted({(m.concept, int(m.assertion)) for m in mentions})[:MAX_CONCEPTS]
     node = {key: number for number, key in enumerate(keys)}
-    of = [node[m.concept, int(m.assertion)] for m in mentions]
+    of = [node.get((m.concept, int(m.assertion))) for m in mentions]
     relations = sorted(
         {
-            (of[source], of[target], int(relation))
+            (a, b, int(relation))
             for source, target, relation in edges
-            if of[source] != of[target] and _fits(mentions[source].role, mentions[target].role, relation)
+            if _fits(mentions[source].role, mentions[target].role, relation)
+            and (a := of[source]) is not None
+            and (b := of[target]) is not None
+            and a != b
         }
-    )
+    )[:MAX_RELATIONS]
     return Concepts(
         concept=np.array([concept for concept, _ in keys], dtype=np.int32),
         assertion=np.array([assertion for _, assertion in keys], dtype=np.int32),

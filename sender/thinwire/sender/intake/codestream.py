@@ -28,6 +28,7 @@ MAX_TILES = 16384
 
 _ITEM = struct.Struct("<HHL")
 _SIZ = struct.Struct(">HHHHLLLLLLLLH")
+_SOT = struct.Struct(">HHHL")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC3))  # baseline, extended, lossless; progressive ones are retired in DICOM
 PLAIN_JPEG_FRAMES = _JPEG_FRAMES | {0xC2}
@@ -217,7 +218,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
 
 
 def _jpeg_2000_stream(frame: bytes) -> Stream:
-    """The image size of a JPEG 2000 codestream (ITU-T T.800 A.5.1), bare or in a JP2 file."""
+    """The image size of a JPEG 2000 codestream (ITU-T T.800 A.5.1), bare or in a JP2 file, and its end."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
     with _broken("JPEG 2000"):
         x1, y1, x0, y0, tile_x, tile_y, _, _, samples = _SIZ.unpack_from(frame, max(start, 0))[4:]
@@ -226,7 +227,18 @@ def _jpeg_2000_stream(frame: bytes) -> Stream:
         tiles = -(-x1 // tile_x) * -(-y1 // tile_y) if tile_x and tile_y else MAX_TILES + 1
         if start < 0 or depths or steps != [1, 1] or tiles > MAX_TILES:
             raise ValueError
-    return Stream(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), len(frame), 0)
+        at, seen = start + 2, set()
+        while frame[at : at + 2] != b"\xff\xd9":  # the main header's segments, then from tile-part to tile-part
+            marker, length, tile, part = _SOT.unpack_from(frame, at)
+            if marker == 0xFF90:  # a part of length 0 reaches to the end of the codestream
+                length = part - 2 if part else len(frame.rstrip(b"\0")) - 4 - at
+                seen.add(tile)
+            if marker >> 8 != 0xFF or length < 2:
+                raise ValueError
+            at += length + 2
+        if seen != set(range(tiles)):  # OpenJPEG leaves a missing tile black
+            raise ValueError
+    return Stream(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
 
 
 def _agree(stream: Stream, shape: Shape) -> None:

@@ -5,8 +5,6 @@ Which attributes are read and every refusal: docs/intake.md.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from thinwire.sender.intake import grayscale
 from thinwire.sender.intake.codestream import Samples, Shape, decode
 from thinwire.sender.intake.header import Header, Limits, parse
@@ -144,7 +142,8 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
 def looks_inverted(pixels: FloatArray) -> bool:
     """Whether the middle of a chest is clearly darker than the fields beside it: the spine and heart attenuate most.
 
-    pixels: float32 [H, W], 0..1. A plausibility, no more: it knows nothing of rotation, of collimation or of a white lung.
+    pixels: float32 [H, W], 0..1. A plausibility, no more: it knows nothing of rotation or
+    collimation.
     """
     rows, columns = pixels.shape
     band = pixels[int(rows * 0.3) : int(rows * 0.7)]

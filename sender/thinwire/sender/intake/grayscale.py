@@ -74,15 +74,16 @@ def stored_values(samples: Samples, header: Header, as_in_file: bool) -> Grey:
     if not (1 <= bits <= high + 1 <= allocated) and as_in_file:
         raise UnreadableDicom("its bits allocated, bits stored and high bit contradict each other")
     if samples.dtype.kind == "i":  # a codestream that says itself that it is signed
-        return Grey(samples.astype(np.int16 if allocated > 8 else np.int8))
-    native = samples.astype(np.uint16 if allocated > 8 else np.uint8)
-    if as_in_file and bits < allocated:
-        native >>= np.uint8(high + 1 - bits)
-        native &= native.dtype.type((1 << bits) - 1)
+        return Grey(samples)
+    unused = allocated - bits
+    native: Samples = samples.astype(np.uint16 if allocated > 8 else np.uint8)
+    if as_in_file and unused:
+        native = np.bitwise_and(np.right_shift(native, high + 1 - bits), (1 << bits) - 1)
     if signed:
-        unused = np.uint8(max(0, allocated - bits))
-        signed_kind = np.int16 if allocated > 8 else np.int8
-        return Grey((native << unused).view(signed_kind) >> unused.astype(signed_kind))
+        # The sign bit is moved to the top and drawn back down.
+        shift = max(0, unused)
+        native = np.left_shift(native, shift).view(np.int16 if allocated > 8 else np.int8)
+        native = np.right_shift(native, shift)
     return Grey(native)
 
 
@@ -195,7 +196,7 @@ def _window(values: Values, header: Header, notes: list[str]) -> Values | None:
         notes.append(f"a window of width {width:g} is not defined; it was left out")
         return None
     if function == "SIGMOID":
-        return cast(Values, 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0))))
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
     if function == "LINEAR_EXACT":
         return np.clip((values - center) / width + 0.5, 0.0, 1.0)
     # LINEAR: half a grey value is taken off the centre and a whole one off the width.
@@ -219,7 +220,7 @@ def _lookup(values: Values, item: Header, signed: bool) -> Values | None:
         entries = np.frombuffer(data[: len(data) & ~1], ">u2" if item.big_endian else "<u2").astype(np.float64)
     if not 1 <= count <= len(entries):
         return None
-    return cast(Values, entries[np.clip(values - first, 0, count - 1).astype(np.intp)])
+    return entries[np.clip(values - first, 0, count - 1).astype(np.intp)]
 
 
 def _inverted(header: Header, notes: list[str]) -> bool:

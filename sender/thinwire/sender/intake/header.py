@@ -16,8 +16,10 @@ from io import BytesIO
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from thinwire.shared.errors import UnreadableDicom
@@ -35,6 +37,7 @@ _UNDEFINED = 0xFFFFFFFF
 PARSER_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -99,7 +102,7 @@ class Header:
             return ()
         if value is None or (isinstance(value, str | bytes) and not value):
             return ()
-        if isinstance(value, list | tuple | pydicom.multival.MultiValue):
+        if isinstance(value, list | tuple | MultiValue | Sequence):
             return tuple(value)
         return (value,)
 
@@ -186,12 +189,12 @@ def parse(data: bytes, limits: Limits) -> Header:
                 syntax = IMPLICIT_LITTLE if whole.original_encoding[0] else EXPLICIT_LITTLE
                 if not whole.original_encoding[1]:
                     syntax = EXPLICIT_BIG
-    if "SOPClassUID" not in dataset and "Modality" not in dataset and "DirectoryRecordSequence" not in dataset:
         # A parser that is forced finds an element in almost any bytes; these tell an object of DICOM.
-        raise UnreadableDicom(
-            "the file is cut short or names no kind of DICOM object" if prefixed else "not a DICOM file"
-        )
-    _require_whole(dataset)
+        if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "DirectoryRecordSequence")):
+            raise UnreadableDicom(
+                "the file is cut short or names no kind of DICOM object" if prefixed else "not a DICOM file"
+            )
+        _require_whole(dataset)
     return Header(dataset, syntax)
 
 

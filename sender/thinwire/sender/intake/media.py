@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thinwire.sender.intake.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.sender.intake.header import PREFIX, PREFIX_AT, Header, Limits, parse
+from thinwire.sender.intake.header import PREFIX, PREFIX_AT, Limits, parse
 from thinwire.sender.intake.raster import raster_media
 from thinwire.sender.intake.study import of_file, read_file
 from thinwire.shared.errors import BadInput, UnreadableDicom
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
+_DIRECTORY_NAME = "DICOMDIR"
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
 _NO_PATH = "Check the path: it names neither a file nor a folder that can be read."
 
@@ -42,71 +43,91 @@ class _Found:
 
 
 def find_studies(paths: Iterable[Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[StudyFiles | Refused]:
-    """Group files by Study Instance UID (0020,000D), studies in order of their first file.
+    """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file.
 
-    paths: files, folders (searched to the bottom; hidden files and links to folders left out) and DICOMDIRs. In a folder,
-    what does not look like DICOM is passed over; pictures (PNG, JPEG) there are studies only if it holds no DICOM.
+    paths: files, folders (searched to the bottom; hidden files and links to folders left out) and DICOMDIRs. In a
+    folder, what does not look like DICOM is passed over; pictures (PNG, JPEG) there are studies only if it holds no
+    DICOM.
     """
-    found: list[_Found] = []
+    found: dict[Path, _Found] = {}
     for path in paths:
-        try:
-            found += _files_of(path, limits)
-        except BadInput as error:
-            yield Refused(error, (path,))
-    unique = list({each.path: each for each in found}.values())
+        for each in _files_of(path, limits):
+            if isinstance(each, Refused):
+                yield each
+            else:
+                found.setdefault(each.path, each)
     groups: dict[str, list[Path]] = {}
     pictures: list[Path] = []
-    for number, each in enumerate(unique, 1):
+    for number, each in enumerate(found.values(), 1):
+        data = b""
         try:
             data = read_file(each.path, limits)
-            if raster_media(data):
-                (groups.setdefault(f"picture {number}", []) if each.named else pictures).append(each.path)
-                continue
-            instance = read_instance(data, limits)
-            if instance.sop_class_uid != DIRECTORY_CLASS:
-                groups.setdefault(instance.study_uid or f"file {number}", []).append(each.path)
+            if raster_media(data) is None:
+                instance = read_instance(data, limits)
+                if instance.sop_class_uid != DIRECTORY_CLASS:
+                    groups.setdefault(instance.study_uid or f"file {number}", []).append(each.path)
+            elif each.named:
+                groups[f"picture {number}"] = [each.path]
+            else:
+                pictures.append(each.path)
         except BadInput as error:
-            if each.named or _claims_dicom(each.path, data if "data" in dir() else b""):
-                yield Refused(of_file(number, len(unique), error), (each.path,))
-    yield from (StudyFiles(tuple(sorted(files))) for files in groups.values())
+            if each.named or _claims_dicom(each.path, data):
+                yield Refused(of_file(number, len(found), error), (each.path,))
     if not groups:
-        yield from (StudyFiles((picture,)) for picture in pictures)
+        groups = {str(number): [path] for number, path in enumerate(pictures)}
+    yield from (StudyFiles(tuple(sorted(files))) for files in groups.values())
 
 
-def _files_of(path: Path, limits: Limits) -> list[_Found]:
+def _claims_dicom(path: Path, data: bytes) -> bool:
+    """Whether a file that does not parse was meant to be DICOM: by its prefix, its name, or for want of a look."""
+    return not data or data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX or path.suffix.lower() in _DICOM_SUFFIXES
+
+
+def _files_of(path: Path, limits: Limits) -> Iterator[_Found | Refused]:
     if path.is_dir():
-        return [
-            _Found(Path(folder) / name, named=False)
-            for folder, folders, names in _walk(path)
-            for name in names
-            if not name.startswith(".")
-        ]
-    if not path.is_file():
-        raise UnreadableDicom("there is no such file or folder", _NO_PATH)
-    if path.name.upper() == "DICOMDIR":
-        return _directory(path, limits)
-    return [_Found(path, named=True)]
+        yield from _files_below(path)
+    elif path.is_file() and path.name.upper() == _DIRECTORY_NAME:
+        yield from _listed(path, limits)
+    elif path.is_file():
+        yield _Found(path, named=True)
+    else:
+        yield Refused(UnreadableDicom("there is no such file or folder", _NO_PATH), (path,))
 
 
-def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _files_below(path: Path) -> Iterator[_Found]:
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, folders, sorted(names)
+        for name in sorted(names):
+            if not name.startswith(".") and (Path(folder) / name).is_file():
+                yield _Found(Path(folder) / name, named=False)
 
 
-def _directory(path: Path, limits: Limits) -> list[_Found]:
-    """The files that a DICOMDIR refers to, which lie below its own folder (PS3.10 8.5)."""
-    header = parse(read_file(path, limits), limits)
-    base = path.parent.resolve()
-    found = []
-    for record in header.items("DirectoryRecordSequence"):
-        parts = [part.strip() for part in record.text("ReferencedFileID").split("\\") if part.strip()]
-        if not parts:
-            continue
-        target = _below(base, parts)
+def _listed(path: Path, limits: Limits) -> Iterator[_Found | Refused]:
+    """The files that a DICOMDIR refers to, which lie in its own folder or below (PS3.10 8.5)."""
+    try:
+        records = parse(read_file(path, limits), limits).items("DirectoryRecordSequence")
+    except BadInput as error:
+        yield Refused(error, (path,))
+        return
+    listed = [record.text("ReferencedFileID") for record in records]
+    for number, name in enumerate(filter(None, listed), 1):
+        target = _below(path.parent, [part.strip() for part in name.split("\\")])
         if target is None:
-            raise UnreadableDicom("the DICOMDIR refers to a file that is missing or lies outside its folder")
-        found.append(_Found(target, named=True))
-    if not found:
-        raise UnreadableDicom("the DICOMDIR refers to no file")
-    return found
+            told = f"entry {number} of the DICOMDIR is missing or lies outside its folder"
+            yield Refused(UnreadableDicom(told, "Copy the whole medium and send it again."), (path,))
+        else:
+            yield _Found(target, named=True)
+    if not any(listed):
+        yield Refused(UnreadableDicom("the DICOMDIR lists no file"), (path,))
+
+
+def _below(base: Path, parts: list[str]) -> Path | None:
+    """The file below `base`, its names in either case, as media are mounted; None if there is none."""
+    here = base
+    for part in parts:
+        names = {each.name.upper(): each for each in sorted(here.iterdir())} if here.is_dir() else {}
+        inside = names.get(part.upper())
+        if inside is None:  # "..", a drive or a root never names an entry of a folder
+            return None
+        here = inside
+    return here if here.is_file() and here.resolve().is_relative_to(base.resolve()) else None

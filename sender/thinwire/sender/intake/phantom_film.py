@@ -31,13 +31,15 @@ def film(plan: Plan, height: int, width: int) -> NDArray[np.float32]:
     uneven = ndimage.zoom(stream(plan.seed, TEXTURE, 1).normal(0, 1, (6, 6)), (h / 6, w / 6), order=1)
     attenuation += look.uneven * _fit(uneven, h, w)
     if look.edge > 0:
-        attenuation += look.edge * (attenuation - ndimage.gaussian_filter(attenuation, max(h, w) / 40))
+        attenuation += look.edge * (attenuation - ndimage.gaussian_filter(attenuation, max(h, w) / 40, truncate=2.0))
     toned = np.clip((attenuation - 0.06 - look.low) / (1.0 + look.high), 0, 1) ** look.gamma
     full = toned
     if (h, w) != (height, width):
         full = np.asarray(Image.fromarray(toned.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC))
     noise = stream(plan.seed, NOISE, height, width).normal(0, 1, (height, width)).astype(np.float32)
-    full = full + look.noise * (noise + ndimage.uniform_filter(noise, 3)) * np.sqrt(np.clip(1.15 - full, 0.1, 1.2))
+    # The noise is the detector's: a smaller picture of the same film averages it away.
+    grain = look.noise * max(height, width) / max(plan.frame.height, plan.frame.width)
+    full = full + grain * (noise + ndimage.uniform_filter(noise, 3)) * np.sqrt(np.clip(1.15 - full, 0.1, 1.2))
     return np.clip(_burn(plan, full.astype(np.float32), height, width), 0, 1).astype(np.float32)
 
 
@@ -74,7 +76,7 @@ def _anatomy(plan: Plan, x: Plane, y: Plane, h: int, w: int) -> Plane:
     rng = stream(plan.seed, TEXTURE)
     shoulder = np.where(y < -0.95, 1.25 + 1.2 * np.clip(-y - 0.95, 0, 1), 1.2 + 0.25 * habit.fat).astype(np.float32)
     shoulder = np.where(y < -1.25, np.maximum(0.38, shoulder - 3.2 * np.clip(-y - 1.25, 0, 1)), shoulder)
-    body = ndimage.gaussian_filter(_soft(shoulder - np.abs(x), 0.2), 0.012 * max(h, w))
+    body = ndimage.gaussian_filter(_soft(shoulder - np.abs(x), 0.2), 0.012 * max(h, w), truncate=2.0)
     out = body * (0.52 + 0.14 * habit.fat + 0.10 * np.clip(y, -1, 1.2))
     fields = {side: _field(plan.lung(side), x, y) for side in ("right", "left")}
     air = fields["right"].inside + fields["left"].inside
@@ -139,7 +141,7 @@ def _anatomy(plan: Plan, x: Plane, y: Plane, h: int, w: int) -> Plane:
 
 
 def _smooth_noise(rng: np.random.Generator, h: int, w: int, scale: float) -> Plane:
-    raw = ndimage.gaussian_filter(rng.normal(0, 1, (h, w)).astype(np.float32), scale * max(h, w))
+    raw = ndimage.gaussian_filter(rng.normal(0, 1, (h, w)).astype(np.float32), scale * max(h, w), truncate=2.5)
     return raw / max(1e-6, float(raw.std()))
 
 

@@ -29,7 +29,10 @@ _CHEST_WORDS = re.compile(r"CHEST|T?HORA[XKC]|TORA[XCK]|LUNG|PULMO|BRUSTKORB|POU
 _NO_PART = frozenset(("", "UNKNOWN", "UNDEFINED", "UNSPECIFIED", "OTHER", "NONE", "DEFAULT", "ANY", "NA", "N/A"))
 _CHEST_CODES = frozenset(
     # PS3.16 Annex L: chest, thorax, lung; chest and abdomen; chest, abdomen and pelvis. SNOMED CT, then its SRT codes.
-    "43799004 51185008 816094009 39607008 416550000 416775004 T-D3000 T-28000 R-FAB55 R-FAB56".split()
+    (
+        *("43799004", "51185008", "816094009", "39607008", "416550000", "416775004"),
+        *("T-D3000", "T-28000", "R-FAB55", "R-FAB56"),
+    )
 )
 
 _VIEW_CODES = {
@@ -38,7 +41,9 @@ _VIEW_CODES = {
     "399173006": View.OTHER, "R-10236": View.OTHER, "399198007": View.OTHER, "R-10232": View.OTHER,
     "399067008": View.OTHER, "R-10228": View.OTHER,
 }  # fmt: skip
-_OTHER_VIEW = re.compile(r"\b(LL|RL|LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|LLAT|RLAT|LAT|LATERAL\w*|PROFIL\w*|OBL\w*|DECUB\w*)\b")
+_OTHER_VIEW = re.compile(
+    r"\b(LL|RL|LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|LLAT|RLAT|LAT|LATERAL\w*|PROFIL\w*|OBL\w*|DECUB\w*)\b"
+)
 _PA = re.compile(r"\b(PA|POSTERO[ -]?ANTERIOR)\b")
 _AP = re.compile(r"\b(AP|ANTERO[ -]?POSTERIOR)\b")
 

@@ -56,12 +56,14 @@ class _Image:
 
 
 def load_study(
-    paths: Sequence[Path],
+    paths: Sequence[Path | bytes],
     text: str | None = None,
     text_source: TextSource = TextSource.INDICATION,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Study:
     """Read the files of one study. text: words given with it; without, those that its DICOM holds, if any.
+
+    paths: files, or their bytes where they were taken over before.
 
     Raises NotChestRadiograph, UnreadableDicom.
     """
@@ -101,7 +103,7 @@ def of_file(number: int, total: int, error: BadInput) -> BadInput:
     return error if total == 1 else type(error)(f"file {number} of {total}: {error}", error.remedy)
 
 
-def _read(paths: Sequence[Path], limits: Limits) -> list[_Image]:
+def _read(paths: Sequence[Path | bytes], limits: Limits) -> list[_Image]:
     """The study's files, those that are the same bytes once."""
     if not 1 <= len(paths) <= MAX_FILES:
         raise UnreadableDicom(f"a study of {len(paths)} files; it can have 1 to {MAX_FILES}")
@@ -109,7 +111,7 @@ def _read(paths: Sequence[Path], limits: Limits) -> list[_Image]:
     total = 0
     for number, path in enumerate(paths, 1):
         try:
-            data = read_file(path, limits)
+            data = path if isinstance(path, bytes) else read_file(path, limits)
             media: Media = raster_media(data) or "dicom"
             instance = read_instance(data, limits) if media == "dicom" else None
         except BadInput as error:
@@ -135,7 +137,7 @@ def _frontal(images: Sequence[_Image], limits: Limits) -> tuple[Radiograph, _Ima
             reasons.append((image, error))
     if not candidates:
         raise _none_frontal(reasons)
-    broken = []
+    broken: list[str] = []
     for image in sorted(candidates, key=_preference):
         try:
             if image.instance is None:
@@ -144,8 +146,8 @@ def _frontal(images: Sequence[_Image], limits: Limits) -> tuple[Radiograph, _Ima
         except BadInput as error:
             reasons.append((image, error))
             broken.append(f"file {image.number} does not decode and travels as it is: {error}")
-    first = next((number, error) for image, error in reasons if image in candidates for number in (image.number,))
-    raise of_file(first[0], len(images), first[1])
+    number, first = next((image.number, error) for image, error in reasons if image in candidates)
+    raise of_file(number, len(images), first)
 
 
 def _preference(image: _Image) -> tuple[object, ...]:

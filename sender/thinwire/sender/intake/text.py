@@ -54,14 +54,18 @@ def read_text(source: Path | str, standard_input: BinaryIO | None = None) -> str
             with Path(source).open("rb") as file:
                 data = file.read(MAX_TEXT_BYTES + 1)
     except OSError as error:
-        raise UnreadableText(f"the text cannot be read ({error.strerror})", "Check the path of the text file.") from None
+        raise UnreadableText(
+            f"the text cannot be read ({error.strerror})", "Check the path of the text file."
+        ) from None
     return decode_text(data)
 
 
 def decode_text(data: bytes) -> str:
     """Text from its bytes; line ends as \\n, surrounding space removed. Raises UnreadableText."""
     if len(data) > MAX_TEXT_BYTES:
-        raise UnreadableText(f"the text has more than {MAX_TEXT_BYTES} bytes", "Give the report's or order's words alone.")
+        raise UnreadableText(
+            f"the text has more than {MAX_TEXT_BYTES} bytes", "Give the report's or order's words alone."
+        )
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):
         try:

@@ -23,7 +23,7 @@ _ROUNDS = 3
 _RATE_MEMORY = 8
 """Round trips for which a measured rate counts, and at least two seconds."""
 _LEAST_MEMORY = 2.0
-_ROUND_TRIP_LIFE = 10.0
+_ROUND_TRIP_LIFE = 30.0
 """Seconds after which the round trip is measured anew, on a link that holds little for that moment."""
 _DRAIN = 0.5
 
@@ -79,7 +79,9 @@ class Pace:
         if self._draining:
             return max(self.chunk, int(_DRAIN * product))
         if self._slow_rounds < _ROUNDS:
-            return max(FIRST_WINDOW, int(_STARTUP_GAIN * product) + 2 * self.chunk)
+            # Until the link was full once, what little there was to send says nothing.
+            least = 0 if self._round_end else FIRST_WINDOW
+            return max(least, int(_STARTUP_GAIN * product) + 2 * self.chunk)
         return int(_GAIN * product) + 2 * self.chunk
 
     @property

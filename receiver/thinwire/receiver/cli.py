@@ -1,0 +1,204 @@
+"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thinwire.receiver.cli_models import evaluate_command, train_command
+from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.durable import Disk
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadInput, ThinwireError, exit_code
+from thinwire.shared.identifiers import SiteName, Tier, site_name
+
+EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
+69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
+78 configuration · 130 interrupted.
+
+A hub in four commands: `thinwire-receiver init --data hub`, then `enrol north-valley --data hub` (give the token to
+the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`."""
+
+app = typer.Typer(
+    name="thinwire-receiver",
+    help="The reading hub: takes studies from clinics over thin links, reads their graphs, keeps the worklist.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
+Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
+
+
+@app.command(epilog="Example: `thinwire-receiver init --data hub`")
+def init(
+    data: Data,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the bundle to read with; the one that comes with thinwire if not given."),
+    ] = None,
+) -> None:
+    """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
+    from thinwire.receiver.hub import make_hub
+
+    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
+    _words(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
+    _words("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+
+
+@app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
+def enrol(
+    site: Annotated[str, typer.Argument(help="The clinic's name: 1 to 32 of a-z, 0-9 and '-'.")],
+    data: Data,
+    json_: Json = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Serve this clinic no more; its studies stay.")] = False,
+) -> None:
+    """Print a one-time join token for a clinic. It is a secret until used; bring it there by a trusted way."""
+    from thinwire.receiver.hub import open_hub
+
+    name = _site(site)
+    with open_hub(data, SystemClock()) as hub:
+        if remove:
+            hub.enrolment.dismiss(name)
+            _words(f"{name} is served no more.")
+            return
+        token, expires = hub.enrolment.enrol(name)
+    if json_:
+        _json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
+        return
+    _words(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
+    _words("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
+    typer.echo(token)
+
+
+@app.command(epilog="Example: `thinwire-receiver serve --data hub --listen 0.0.0.0:7443`")
+def serve(
+    data: Data,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
+    ] = None,
+) -> None:
+    """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
+
+    Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
+    ..._LARGEST_STUDY, ..._DISK_RESERVE) and this command line, the later ones first. A hub that was stopped in any
+    way goes on where it was.
+    """
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.serving import serve as serve_hub
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    with open_hub(data, SystemClock()) as hub:
+        serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
+
+
+@app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
+def worklist(data: Data, json_: Json = False) -> None:
+    """Every study at its place: most urgent first, oldest first among equals.
+
+    A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
+    """
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.outputs.screen import worklist_table
+    from thinwire.receiver.reading.worklist import as_json
+    from thinwire.receiver.reading.worklist import worklist as order
+
+    with open_hub(data, SystemClock()) as hub:
+        rows = order(hub.store.studies())
+        now = hub.clock.now()
+    if json_:
+        _json([as_json(row) for row in rows])
+    else:
+        _out().print(worklist_table(rows, now))
+
+
+@app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")
+def show(study: Study, data: Data, json_: Json = False, site: Site = None) -> None:
+    """One study: what was kept of it, what the hub reads in it and why it stands where it stands."""
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.outputs.screen import study_page
+    from thinwire.receiver.reading.worklist import Row, as_json
+
+    with open_hub(data, SystemClock()) as hub:
+        row = Row(hub.store.find(study, _site(site) if site else None))
+        now = hub.clock.now()
+    if json_:
+        _json(as_json(row))
+    else:
+        _out().print(study_page(row, now))
+
+
+@app.command(epilog="Example: `thinwire-receiver export 3fa9 --data hub --to here`")
+def export(
+    study: Study,
+    data: Data,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    site: Site = None,
+) -> None:
+    """Write a study's graph (.thinwire, PyG, GraphML), its picture, and its DICOM files where they are here.
+
+    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+    """
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.outputs.study_folder import export_study
+
+    with open_hub(data, SystemClock()) as hub:
+        found = hub.store.find(study, _site(site) if site else None)
+        paths = export_study(found, hub.store, hub.bundles, to, hub.disk, hub.settings.largest_study)
+        if Tier.PIXELS not in found.sealed_sizes:
+            hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
+            _words("The pixels are not here yet; the clinic is asked for them.")
+    for path in paths:
+        typer.echo(path)
+
+
+app.command(name="train", epilog="Example: `thinwire-receiver train --phantoms 4000 --out my-bundle`")(train_command)
+app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
+    evaluate_command
+)
+
+
+def main() -> None:
+    """Entry point: an error that thinwire knows is one line and what to do about it, never a traceback."""
+    try:
+        app()
+    except (ThinwireError, KeyboardInterrupt) as error:
+        err = Console(stderr=True, highlight=False, soft_wrap=True)
+        if isinstance(error, ThinwireError):
+            err.print(str(error), style="bold red", markup=False)
+            err.print(error.remedy, markup=False)
+        sys.exit(exit_code(error))
+
+
+def _listening(host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"listening on {shown}:{port}", flush=True)  # noqa: T201 - what whoever started us waits for
+
+
+def _site(text: str) -> SiteName:
+    try:
+        return site_name(text)
+    except ValueError as error:
+        raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
+
+
+def _out() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+def _words(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,67 @@
+"""The hub's settings: DATA/config.toml, over it the environment (THINWIRE_RECEIVER_*), over it the command line."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from thinwire.shared.errors import BadConfiguration
+
+FILE = "config.toml"
+
+
+class Settings(BaseSettings):
+    """Frozen; every value has a default, so that the file may be empty."""
+
+    model_config = SettingsConfigDict(env_prefix="THINWIRE_RECEIVER_", frozen=True, extra="forbid")
+
+    listen: str = "127.0.0.1:7443"
+    """HOST:PORT; port 0 takes any free one."""
+    batch: int = Field(default=32, ge=1, le=1024)
+    """Graphs that are read at once."""
+    largest_study: int = Field(default=2 << 30, ge=1 << 20)
+    """Bytes that a study's archive may restore to; it is restored in memory."""
+    disk_reserve: int = Field(default=64 << 20, ge=0)
+    """Bytes that stay free on the disk; below them nothing is acknowledged."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del settings_cls, dotenv_settings, file_secret_settings
+        # What `load_settings` passes in comes from the file, which the environment overrides.
+        return env_settings, init_settings
+
+
+def load_settings(data: Path) -> Settings:
+    """The settings of the hub in `data`. Raises BadConfiguration that names what is wrong."""
+    path = data / FILE
+    try:
+        with path.open("rb") as file:
+            return Settings(**tomllib.load(file))
+    except FileNotFoundError:
+        raise BadConfiguration(
+            "there is no hub in this folder", "Make one: thinwire-receiver init --data DIR."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfiguration(f"{FILE} is no TOML ({error})", f"Correct {FILE} in the data folder.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadConfiguration(
+            f"setting {where!r}: {first['msg']}", f"Correct it in {FILE} or in THINWIRE_RECEIVER_{where.upper()}."
+        ) from error
+
+
+def address(listen: str) -> tuple[str, int]:
+    """(host, port) of HOST:PORT; an IPv6 host stands in brackets. Raises BadConfiguration."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise BadConfiguration(f"{listen!r} is no HOST:PORT", "Give for example --listen 0.0.0.0:7443.")
+    return host.strip("[]"), int(port)

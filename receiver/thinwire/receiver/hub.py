@@ -1,0 +1,110 @@
+"""One hub: its data folder, opened. Layout: docs/store-format.md."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thinwire.receiver.blobs import Blobs
+from thinwire.receiver.bundles import Bundles, add_bundle
+from thinwire.receiver.config import FILE, Settings, load_settings
+from thinwire.receiver.content import Examiner
+from thinwire.receiver.enrolment import Enrolment
+from thinwire.receiver.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.quarantine import Quarantine
+from thinwire.receiver.schema import Database, create_database, open_database
+from thinwire.receiver.store import Store
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.identifiers import BundleId
+
+DATABASE = "thinwire.db"
+_NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LISTEN, ...) goes before them.
+# listen = "127.0.0.1:7443"
+# batch = 32
+# largest_study = 2147483648
+# disk_reserve = 67108864
+"""
+
+
+@dataclass(frozen=True)
+class Hub:
+    data: Path
+    settings: Settings
+    clock: Clock
+    disk: Disk = field(repr=False)
+    keys: Keyring = field(repr=False)
+    database: Database = field(repr=False)
+    store: Store = field(repr=False)
+    enrolment: Enrolment = field(repr=False)
+    bundles: Bundles = field(repr=False)
+
+    def pipeline(self) -> Pipeline:
+        examiner = Examiner(self.bundles.spec, self.settings.largest_study)
+        quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
+        return Pipeline(
+            self.store,
+            self.enrolment,
+            self.bundles,
+            examiner,
+            quarantine,
+            self.keys.signing,
+            self.clock,
+            self.settings.batch,
+        )
+
+
+def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
+    """A new hub in `data`, with this bundle as its default. Raises BadConfiguration where a hub is already."""
+    if (data / FILE).exists():
+        raise BadConfiguration("there is a hub in this folder already", "Choose another --data; no hub is replaced.")
+    disk.make_folder(data)
+    if any(each.name != "bundles" for each in data.iterdir()):
+        raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
+    id = add_bundle(data / "bundles", bundle, disk)
+    make_keyring(data / "keys", disk, clock)
+    create_database(data / DATABASE)
+    # Last: without it there is no hub yet.
+    disk.write(data / FILE, _NEW_CONFIG, "config")
+    return id
+
+
+@contextlib.contextmanager
+def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub]:
+    """The hub in `data`. Raises BadConfiguration where there is none or it cannot be used."""
+    settings = load_settings(data)
+    disk = disk or Disk(reserve=settings.disk_reserve)
+    keys = load_keyring(data / "keys")
+    database = open_database(data / DATABASE)
+    try:
+        yield Hub(
+            data,
+            settings,
+            clock,
+            disk,
+            keys,
+            database,
+            Store(database, Blobs(data / "blobs", disk), disk.step),
+            Enrolment(database, keys, clock),
+            Bundles(data / "bundles"),
+        )
+    finally:
+        database.close()
+
+
+@contextlib.contextmanager
+def sole_keeper(data: Path) -> Iterator[None]:
+    """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
+    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
+        yield
+    finally:
+        os.close(handle)

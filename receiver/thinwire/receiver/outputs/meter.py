@@ -1,0 +1,41 @@
+"""Progress of what takes time: a bar with the time remaining in a terminal, a line now and then anywhere else."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+Meter = Callable[[str, float, float, str], None]
+"""(stage, done, total, words)"""
+
+
+@contextlib.contextmanager
+def meter(console: Console) -> Iterator[Meter]:
+    """console: stderr, so that a command's answer stays alone on stdout."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(stage: str, done: float, total: float, words: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, words=words)
+            bars.update(tasks[stage], completed=done, total=total, words=words)
+
+        yield draw
+
+
+def _lines(console: Console) -> Meter:
+    """A line at each new stage and after each tenth of it."""
+    said: dict[str, int] = {}
+
+    def write(stage: str, done: float, total: float, words: str) -> None:
+        tenth = int(10 * done / total) if total else 10
+        if said.get(stage, -1) < tenth:
+            said[stage] = tenth
+            console.print(f"{stage}: {10 * tenth} % {words}", highlight=False)
+
+    return write

@@ -1,0 +1,137 @@
+"""The worklist and one study for people, in a terminal of 100 columns."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from thinwire.receiver.kept import Interval
+from thinwire.receiver.reading.worklist import Row
+from thinwire.shared.identifiers import Tier, Urgency
+
+COLOUR = {
+    Urgency.IMMEDIATE: "bold white on red",
+    Urgency.URGENT: "bold red",
+    Urgency.UNCERTAIN: "yellow",
+    Urgency.ROUTINE: "green",
+}
+SHORT = 8
+"""Hex digits of a study's id on the worklist."""
+MOST_FINDINGS = 3
+"""Findings in one row of the worklist, the likeliest first; `show` has all."""
+WORTH_SAYING = 0.1
+"""Findings below this probability are left out of the worklist's row, but for the likeliest."""
+
+
+def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
+    """now: for the age of each study."""
+    title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("urgency", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("site", no_wrap=True, overflow="ellipsis", max_width=12)
+    table.add_column("study", no_wrap=True)
+    table.add_column("findings (95 % interval)")
+    table.add_column("kept", justify="right", no_wrap=True)
+    table.add_column("text", no_wrap=True)
+    table.add_column("here", no_wrap=True)
+    for row in rows:
+        study = row.study
+        table.add_row(
+            urgency_text(row),
+            age((now - study.received).total_seconds()),
+            study.site,
+            study.study.hex()[:SHORT],
+            findings_text(study.reading.findings if study.reading else {}),
+            kept_text(row, "\n"),
+            text_source(row),
+            tiers_text(row),
+        )
+    return table
+
+
+def study_page(row: Row, now: datetime) -> RenderableType:
+    """Everything that is known of one study, but for the patient's identity."""
+    study, reading = row.study, row.study.reading
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("study", study.study.hex())
+    facts.add_row("site", study.site)
+    received = study.received.strftime("%Y-%m-%d %H:%M:%S UTC")
+    facts.add_row("received", f"{received}, {age((now - study.received).total_seconds())} ago")
+    facts.add_row("urgency", urgency_text(row))
+    if reading is not None:
+        facts.add_row("because", reading.reason)
+    if study.urgent_asked:
+        facts.add_row("", "the clinic asked for priority")
+    facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
+    facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
+    facts.add_row("text", text_source(row))
+    for tier in Tier:
+        size = study.sealed_sizes.get(tier)
+        facts.add_row(tier.name.lower(), "not here" if size is None else f"{size:,} bytes on the wire")
+    complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
+    facts.add_row("complete", complete[study.complete])
+    facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
+    if reading is None:
+        return facts
+    table = Table("finding", "probability", "95 % interval", "")
+    for name, (value, low, high) in _likeliest_first(reading.findings):
+        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high))
+    return Group(facts, "", table)
+
+
+def urgency_text(row: Row) -> Text:
+    if row.urgency is None:
+        asked = "\nasked urgent" if row.study.urgent_asked else ""
+        return Text(f"not triaged{asked}", "dim")
+    return Text(str(row.urgency), COLOUR[row.urgency])
+
+
+def findings_text(findings: Mapping[str, Interval]) -> str:
+    """As `consolidation 0.83 (0.71-0.91)`, one a line, the likeliest first."""
+    ordered = _likeliest_first(findings)[:MOST_FINDINGS]
+    said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
+    return "\n".join(f"{name} {value:.2f} ({low:.2f}-{high:.2f})" for name, (value, low, high) in said)
+
+
+def kept_text(row: Row, between: str = " patches, ") -> str:
+    """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
+    study = row.study
+    if study.patches_kept is None or study.attention_kept is None:
+        return ""
+    return f"{study.patches_kept}/{study.patches_total}{between}{100 * study.attention_kept:.0f} %"
+
+
+def text_source(row: Row) -> Text:
+    """The source of the words that guided the pruning; the machine's own words stand out."""
+    source = row.study.text_source or ""
+    return Text(source, "yellow" if row.text_given is False else "")
+
+
+def tiers_text(row: Row) -> str:
+    """The tiers that are here; `all` where nothing that the clinic listed is missing."""
+    return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
+
+
+def _likeliest_first(findings: Mapping[str, Interval]) -> list[tuple[str, Interval]]:
+    return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
+
+
+def _bar(value: float, low: float, high: float, width: int = 30) -> Text:
+    """The interval as a line, the probability as a mark on it."""
+    first, last, mark = (min(width - 1, int(v * width)) for v in (low, high, value))
+    cells = ["│" if n == mark else "─" if first <= n <= last else "·" for n in range(width)]
+    return Text("".join(cells), "cyan")
+
+
+def age(seconds: float) -> str:
+    """As people say it: "12 s", "3 min", "5 h", "2 d"."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(max(0, seconds))} s"

@@ -1,0 +1,196 @@
+"""The hub's way of a study, as the design says it: ingest -> inbox -> store -> mpnn -> triage -> worklist.
+
+`Pipeline` is the shelf on which the link puts opened parts. Each is examined before it is stored, stored before it is
+acknowledged, and a graph is read beside the server: in batches, urgent ones first, each one once, also after a restart.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from thinwire.receiver.bundles import Bundles
+from thinwire.receiver.content import Examiner
+from thinwire.receiver.enrolment import Enrolment
+from thinwire.receiver.kept import KeptReading, Part, Waiting
+from thinwire.receiver.link.shelf import Joined
+from thinwire.receiver.quarantine import Quarantine
+from thinwire.receiver.reading.triage import triage
+from thinwire.receiver.store import Store
+from thinwire.shared.clock import Clock
+from thinwire.shared.envelope import EpochKey, Header, Kind
+from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyId
+from thinwire.shared.keys import JoinTokenId
+from thinwire.shared.payload import decode
+from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+
+if TYPE_CHECKING:
+    from thinwire.receiver.reading.mpnn import Reading
+
+log = logging.getLogger(__name__)
+
+BATCH = 32
+"""Graphs that the network reads at once."""
+PAUSE = 5.0
+"""Seconds until reading is tried again after the disk was full or the database busy."""
+
+OnReceipt = Callable[[SiteName], None]
+"""Called from the reading thread when a site has a new receipt; the server then sends it down the open stream."""
+
+
+def _nobody(_site: SiteName) -> None:
+    """No server listens."""
+
+
+class Pipeline:
+    """Implements `Shelf`. `read_waiting` may run in a thread of its own; everything else is safe from any thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        enrolment: Enrolment,
+        bundles: Bundles,
+        examiner: Examiner,
+        quarantine: Quarantine,
+        signing: Ed25519PrivateKey,
+        clock: Clock,
+        batch: int = BATCH,
+        on_receipt: OnReceipt = _nobody,
+    ) -> None:
+        self.store = store
+        self.on_receipt = on_receipt
+        self._enrolment = enrolment
+        self._bundles = bundles
+        self._examiner = examiner
+        self._quarantine = quarantine
+        self._signing = signing
+        self._clock = clock
+        self._batch = batch
+        self._unreadable: set[Waiting] = set()
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+
+    # What arrives.
+
+    def put(
+        self, site: SiteName, object: Digest, header: Header, plaintext: bytes, urgent: bool, receipt: bytes
+    ) -> None:
+        """As `Shelf.put`: examined, then stored with its receipt; a graph then waits to be read."""
+        if self.store.stored_receipt(site, object) is not None:
+            return
+        try:
+            verify_key = self._enrolment.verify_key(site, header.epoch)
+            content = self._examiner.examine(site, header, plaintext, verify_key)
+        except (BadFormat, Forged, UnknownBundle) as error:
+            self._quarantine.keep(site, object, plaintext, error)
+            raise
+        self.store.keep(Part(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
+        log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
+        if header.kind is Kind.GRAPH:
+            self._news.set()
+
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+        return self._enrolment.join(token, request, signing_key)
+
+    def check_site(self, site: SiteName) -> None:
+        self._enrolment.check_site(site)
+
+    def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
+        return self._enrolment.epoch_key(site, epoch)
+
+    def admit_epoch(self, site: SiteName, record: bytes) -> None:
+        self._enrolment.admit_epoch(site, record)
+
+    def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
+        return self.store.stored_receipt(site, object)
+
+    def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
+        return self.store.undelivered_receipts(site)
+
+    def delivered(self, site: SiteName, receipt: Digest) -> None:
+        self.store.delivered(site, receipt, self._clock.now())
+
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+        return self.store.wanted(site)
+
+    # What is read.
+
+    def run(self) -> None:
+        """Read what waits and what comes, until `stop`. For a thread of its own."""
+        while not self._stopping.is_set():
+            self._news.clear()
+            try:
+                while not self._stopping.is_set() and self.read_waiting():
+                    pass
+            except Retryable as error:
+                log.warning("reading waits: %s", error)
+                self._stopping.wait(PAUSE)
+                continue
+            self._news.wait()
+
+    def stop(self) -> None:
+        """Let `run` end after the batch that it reads."""
+        self._stopping.set()
+        self._news.set()
+
+    def read_waiting(self) -> int:
+        """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""
+        waiting = [each for each in self.store.untriaged() if each not in self._unreadable][: self._batch]
+        graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
+        for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
+            for each, graph, reading in self._read(list(alike)):
+                self._triage(each, graph, reading)
+        return len(waiting)
+
+    def _graph(self, waiting: Waiting) -> list[FusedGraph]:
+        """The graph, or none where the disk or a lost bundle keeps it from being read; others go on."""
+        try:
+            return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.spec)]
+        except (BadFormat, UnknownBundle) as error:
+            self._skip(waiting, error)
+            return []
+
+    def _read(self, graphs: list[tuple[Waiting, FusedGraph]]) -> list[tuple[Waiting, FusedGraph, "Reading"]]:
+        """All graphs of one bundle at once; where that fails, each by itself, so that one cannot stop the others."""
+        try:
+            readings = self._bundles.reader(_bundle(graphs[0])).read([graph for _, graph in graphs])
+        except (ThinwireError, RuntimeError, ValueError) as error:
+            if len(graphs) > 1:
+                return [read for each in graphs for read in self._read([each])]
+            self._skip(graphs[0][0], error)
+            return []
+        return [(*each, reading) for each, reading in zip(graphs, readings, strict=True)]
+
+    def _triage(self, waiting: Waiting, graph: FusedGraph, reading: "Reading") -> None:
+        outcome, at = triage(reading, waiting.urgent_asked), self._clock.now()
+        findings = {
+            name: (round(p.value, 4), round(p.low, 4), round(p.high, 4)) for name, p in reading.findings.items()
+        }
+        kept = KeptReading(findings, outcome.urgency, outcome.reason, reading.unfamiliar, graph.bundle, at)
+        told = detail(
+            {
+                "urgency": str(kept.urgency),
+                "reason": kept.reason,
+                "findings": findings,
+                "unfamiliar": kept.unfamiliar,
+                "bundle": kept.bundle.hex(),
+            }
+        )
+        receipt = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, at, told)
+        if self.store.add_reading(waiting, kept, sign_receipt(receipt, self._signing)):
+            log.info("site %s: a study is triaged as %s", waiting.site, kept.urgency)
+            self.on_receipt(waiting.site)
+
+    def _skip(self, waiting: Waiting, error: Exception) -> None:
+        """It stays on the worklist as not triaged and is tried again after the next start."""
+        self._unreadable.add(waiting)
+        log.error("site %s: a graph could not be read: %s", waiting.site, error)
+
+
+def _bundle(pair: tuple[Waiting, FusedGraph]) -> BundleId:
+    return pair[1].bundle

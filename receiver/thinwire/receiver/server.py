@@ -1,0 +1,217 @@
+"""The hub's gRPC server: who may call, one stream per site. Protocol: docs/wire-protocol.md."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from thinwire.receiver.link.inbox import Inbox
+from thinwire.receiver.link.ingest import IngestSession, status_of
+from thinwire.receiver.link.limits import Limits
+from thinwire.receiver.link.shelf import Shelf
+from thinwire.shared.chunks import MAX_MESSAGE, VERSION
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
+from thinwire.shared.identifiers import SiteName
+from thinwire.shared.keys import Identity, JoinTokenId, Site, peer_identity
+from thinwire.shared.wire.v1 import link_pb2 as wire
+from thinwire.shared.wire.v1.link_pb2_grpc import HubServicer, add_HubServicer_to_server
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NEWS_SECONDS = 1.0
+"""How often the store is asked for receipts that other processes put there."""
+QUIET_SECONDS = 0.005
+"""A stream that is silent for so long is taken as having nothing more for now."""
+_LONGEST_REQUEST = 4096
+_SIGNING_KEY_BYTES = 32
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class HubServer(HubServicer):
+    """inbox, shelf: shared by all streams. signing: for receipts. identity: the server's certificate and key.
+    authority_pem: the hub's own authority, whose certificates alone may call."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        inbox: Inbox,
+        signing: Ed25519PrivateKey,
+        identity: Identity,
+        authority_pem: bytes,
+        clock: Clock,
+        disk: Disk,
+        limits: Limits | None = None,
+    ) -> None:
+        self._shelf = shelf
+        self._inbox = inbox
+        self._signing = signing
+        self._clock = clock
+        self._disk = disk
+        self._limits = limits
+        self._credentials = grpc.ssl_server_credentials(
+            [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
+        )
+        self._streams: dict[SiteName, Stream] = {}
+        self._server: grpc.aio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, listen: str) -> int:
+        """Listen on HOST:PORT; returns the port, which is new where 0 was asked. Raises BadConfiguration."""
+        self._loop = asyncio.get_running_loop()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        add_HubServicer_to_server(self, self._server)
+        try:
+            port = int(self._server.add_secure_port(listen, self._credentials))
+        except RuntimeError as error:
+            raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
+        await self._server.start()
+        return port
+
+    async def stop(self, grace: float = 1.0) -> None:
+        """End every stream; what arrived is durable when this returns. grace: seconds for calls to end."""
+        streams = list(self._streams.values())
+        if self._server is not None:
+            await self._server.stop(grace)
+        for stream in streams:
+            await stream.ended.wait()
+
+    def notify(self, site: SiteName) -> None:
+        """The store has receipts or requests for a site. May be called from any thread."""
+        stream = self._streams.get(site)
+        if stream is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(stream.news.set)
+
+    @property
+    def sites(self) -> list[SiteName]:
+        """The sites that are connected."""
+        return sorted(self._streams)
+
+    async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
+        try:
+            peer = _peer(context)
+            if not isinstance(peer, JoinTokenId):
+                raise NotEnrolled("only the holder of a join token may join")
+            if request.version != VERSION:
+                raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
+            if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
+                raise ProtocolBroken("a request to join that is out of its limits")
+            joined = await asyncio.to_thread(self._shelf.join, peer, request.certificate_request, request.signing_key)
+        except ThinwireError as error:
+            log.warning("a clinic could not join: %s", error)
+            await context.abort(status_of(error), str(error))
+        log.info("site %s joined", joined.site)
+        return wire.JoinReply(
+            certificate=joined.certificate_pem,
+            sealing_key=joined.sealing_key,
+            signing_key=joined.signing_key,
+            site=joined.site,
+        )
+
+    async def Connect(self, requests: Any, context: Any) -> None:
+        del requests  # read through the context, one message at a time
+        try:
+            peer = _peer(context)
+            if not isinstance(peer, Site):
+                raise NotEnrolled("a join token may join and nothing else")
+            await asyncio.to_thread(self._shelf.check_site, peer.name)
+            while before := self._streams.get(peer.name):
+                # The clinic dialled again before its old connection was seen to be dead.
+                await before.supersede()
+            session = IngestSession(
+                peer.name, self._inbox, self._shelf, self._signing, self._clock, self._disk, self._limits
+            )
+            stream = self._streams[peer.name] = Stream(session, context, lambda: self._streams.pop(peer.name))
+            log.info("site %s connected", peer.name)
+            await stream.run()
+        except ThinwireError as error:
+            log.warning("a stream ends: %s", error)
+            await context.abort(status_of(error), str(error))
+
+
+class Stream:
+    """One clinic's stream: messages in and out, the session's own thread, its end."""
+
+    def __init__(self, session: IngestSession, context: Any, on_end: Callable[[], object]) -> None:
+        self.session = session
+        self.news = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._context = context
+        self._on_end = on_end
+        self._superseded = False
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        # One thread, so that `close` waits for whatever the session is doing.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"site-{session.site}")
+
+    async def run(self) -> None:
+        """Until the clinic ends it, the link is lost, or a newer stream of the site takes over."""
+        reading = asyncio.ensure_future(self._context.read())
+        news = asyncio.ensure_future(self.news.wait())
+        patience = NEWS_SECONDS
+        try:
+            while True:
+                await asyncio.wait({reading, news}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    up = reading.result()
+                    if up is grpc.aio.EOF:
+                        return
+                    reading = asyncio.ensure_future(self._context.read())
+                    await self._answer(self.session.receive, up)
+                    patience = QUIET_SECONDS
+                    continue
+                if news.done():
+                    self.news.clear()
+                    news = asyncio.ensure_future(self.news.wait())
+                await self._answer(self.session.tick)
+                await self._answer(self.session.news)
+                patience = NEWS_SECONDS
+        except asyncio.CancelledError:
+            if self._superseded:
+                await self._context.abort(grpc.StatusCode.ABORTED, "another stream of this site took over")
+            raise
+        finally:
+            reading.cancel()
+            news.cancel()
+            closing = self._worker.submit(self.session.close)
+            closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._end))
+
+    async def supersede(self) -> None:
+        """End this stream for a newer one; returns when what arrived here is durable."""
+        self._superseded = True
+        if self._task is not None:
+            self._task.cancel()
+        await self.ended.wait()
+
+    async def _answer(self, act: Callable[..., Iterable[wire.Down]], *arguments: wire.Up) -> None:
+        for down in await self._loop.run_in_executor(self._worker, act, *arguments):
+            await self._context.write(down)
+
+    def _end(self) -> None:
+        if not self.ended.is_set():
+            self._worker.shutdown(wait=False)
+            self._on_end()
+            self.ended.set()
+            log.info("site %s disconnected", self.session.site)
+
+
+def _peer(context: Any) -> Site | JoinTokenId:
+    """Who calls, by the certificate that TLS verified. Raises NotEnrolled."""
+    certificates = context.auth_context().get("x509_pem_cert", ())
+    return peer_identity(next(iter(certificates), b""))

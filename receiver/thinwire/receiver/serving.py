@@ -1,0 +1,69 @@
+"""`serve`: the gRPC server and, beside it, the thread that reads graphs; both until a signal."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+
+import torch
+
+from thinwire.receiver.config import address
+from thinwire.receiver.hub import Hub, sole_keeper
+from thinwire.receiver.link.inbox import Inbox
+from thinwire.receiver.server import HubServer
+from thinwire.shared.keys import issue_server
+
+log = logging.getLogger(__name__)
+
+
+def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
+    """Serve until SIGINT or SIGTERM. ready: called with the host and the real port once clinics can connect.
+
+    Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
+    """
+    host, _ = address(listen)
+    with sole_keeper(hub.data):
+        swept = hub.store.sweep()
+        if swept:
+            log.info("removed %d unfinished files", swept)
+        asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+
+
+async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
+    pipeline = hub.pipeline()
+    # A fresh certificate at every start: it cannot run out unnoticed, and its key is never on disk.
+    identity = issue_server(hub.keys.authority, (), hub.clock)
+    inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    server = HubServer(
+        pipeline, inbox, hub.keys.signing, identity, hub.keys.authority.certificate_pem, hub.clock, hub.disk
+    )
+    pipeline.on_receipt = server.notify
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    # Loaded before the first study comes: it need not wait for this.
+    reader = hub.bundles.reader(hub.bundles.default())
+    log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
+    port = await server.start(listen)
+    reading = threading.Thread(target=_read, args=(pipeline.run, lambda: loop.call_soon_threadsafe(stop.set)))
+    reading.start()
+    try:
+        ready(port)
+        await stop.wait()
+        log.info("stopping")
+    finally:
+        await server.stop()
+        pipeline.stop()
+        reading.join()
+
+
+def _read(run: Callable[[], None], give_up: Callable[[], object]) -> None:
+    """A hub whose reading has died stops, so that whoever watches it starts it again."""
+    try:
+        run()
+    except BaseException:
+        log.exception("reading ends")
+        give_up()
+        raise

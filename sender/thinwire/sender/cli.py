@@ -1,0 +1,251 @@
+"""The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thinwire.sender import views
+from thinwire.sender.config import SenderConfig, read_config
+from thinwire.sender.enrolment import join as join_hub
+from thinwire.sender.enrolment import load_enrolment, open_outbox
+from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.intake.study import load_study
+from thinwire.sender.intake.text import read_text
+from thinwire.sender.link.channel import Uplink
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.pipeline import GraphMaker, Pipeline
+from thinwire.sender.service import Accepted, Rejected, Service, Words, finished, take
+from thinwire.shared.bundle import load_bundle
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadInput, Retryable, ThinwireError, exit_code
+from thinwire.shared.identifiers import StudyId, TextSource
+
+EXIT_CODES = (
+    "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
+    "75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
+)
+app = typer.Typer(
+    help="thinwire at the clinic: sends the meaning of a chest X-ray first, and the whole of it after.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Data = Annotated[Path, typer.Option("--data", help="The clinic's data folder: keys, outbox, quarantine.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command(epilog="Example: thinwire-sender join thinwire-join-1.eNo... --data clinic --hub hub.example.org:7443")
+def join(
+    token: Annotated[str, typer.Argument(help="The join token that the hub printed; - reads it from the input.")],
+    data: Data,
+    hub: Annotated[str, typer.Option("--hub", help="HOST:PORT of the hub.")],
+) -> None:
+    """Enrol this clinic with a hub, once. Killed or cut off in between, run it again with the same token."""
+    text = sys.stdin.read() if token == "-" else token
+    site = join_hub(data, text, hub, Disk(), SystemClock())
+    out.print(f"Joined as [bold]{site}[/bold]. Next: thinwire-sender send FILE --data {data} --wait")
+
+
+@app.command(
+    epilog="Example: thinwire-sender send study.dcm --data clinic --text note.txt --text-source indication --wait"
+)
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders or a DICOMDIR.", metavar="PATH...")],
+    data: Data,
+    text: Annotated[
+        str | None, typer.Option("--text", help="File with the text beside the study; - reads the input.")
+    ] = None,
+    text_source: Annotated[
+        TextSource, typer.Option("--text-source", help="What the text is: report or indication.")
+    ] = TextSource.INDICATION,
+    urgent: Annotated[bool, typer.Option("--urgent", help="Ask for priority at both ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take studies over. A study that is accepted is on disk here until the hub has said that it is on disk there.
+
+    Without --wait the running `thinwire-sender run` sends them. Refused files are kept in quarantine; they never stop
+    the others.
+    """
+    if text_source is TextSource.GENERATED:
+        raise typer.BadParameter("generated text is made on board; give report or indication")
+    config, outbox, pipeline, quarantine = _open(data)
+    words = Words(read_text(text), text_source) if text is not None else None
+    outcomes: list[Accepted | Rejected] = []
+    for outcome in take(pipeline, quarantine, paths, words, urgent):
+        outcomes.append(outcome)
+        if not as_json:
+            views.told(outcome, out, err)
+    studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
+    if wait and studies:
+        _send_now(data, config, outbox, pipeline, quarantine, studies, quiet=as_json)
+    if as_json:
+        out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
+    elif wait and studies:
+        out.print(views.status_table([outbox.entry(study) for study in studies], outbox))
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
+    if refused:
+        raise typer.Exit(exit_code(refused[0].error))
+    if not outcomes:
+        raise BadInput("no DICOM was found", "Give DICOM files, a folder that holds some, or a DICOMDIR.")
+
+
+@app.command(epilog="Example: thinwire-sender run --data clinic --watch /srv/xray-export")
+def run(
+    data: Data,
+    watch: Annotated[Path | None, typer.Option("--watch", help="Take over what appears in this folder.")] = None,
+) -> None:
+    """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    if watch is not None and not watch.is_dir():
+        raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
+    config, outbox, pipeline, quarantine = _open(data)
+    uplink = _uplink(data, config, outbox)
+    logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
+    with outbox.own_link():
+        asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock()), watch))
+
+
+@app.command()
+def status(data: Data, as_json: Json = False) -> None:
+    """What is here: each study with its parts, what waits and why, what the hub said of it."""
+    _, outbox, pipeline, quarantine = _open(data)
+    entries = outbox.entries()
+    if as_json:
+        facts = {
+            "site": str(outbox.epochs.site),
+            "bundle": load_bundle(pipeline.config.bundle).id.hex(),
+            "execution_provider": views.provider(pipeline.config),
+            "studies": [views.entry_json(entry, outbox) for entry in entries],
+            "quarantine": quarantine.reasons(),
+        }
+        out.print_json(json.dumps(facts))
+        return
+    out.print(views.status_table(entries, outbox))
+    refused = quarantine.reasons()
+    if refused:
+        out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
+    out.print(f"Execution provider: {views.provider(pipeline.config)}", style="dim")
+
+
+@app.command(epilog="Example: thinwire-sender inspect study.dcm --png seen.png")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A DICOM file, PNG or JPEG.")],
+    text: Annotated[str | None, typer.Option("--text", help="File with the text beside it; - reads the input.")] = None,
+    text_source: Annotated[TextSource, typer.Option("--text-source")] = TextSource.REPORT,
+    keep: Annotated[float | None, typer.Option("--keep", help="Keep this share of the cells, in percent.")] = None,
+    tau: Annotated[float | None, typer.Option("--tau", help="Keep cells above this share of the attention.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Another model bundle.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the picture of what was kept.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show, without any network, what would be kept of a study and why, its bytes by tier and milliseconds by stage."""
+    config = SenderConfig() if bundle is None else SenderConfig(bundle=bundle)
+    began = time.perf_counter()
+    words = read_text(text) if text is not None else None
+    study = load_study([path], words, text_source)
+    read_ms = (time.perf_counter() - began) * 1000
+    began = time.perf_counter()
+    maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
+    load_ms = (time.perf_counter() - began) * 1000
+    seen = maker.see(study)
+    facts = views.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
+    if png is not None:
+        views.picture(study, seen, maker).save(png)
+    if as_json:
+        out.print_json(json.dumps(facts))
+    else:
+        views.show_inspection(facts, out)
+        if png is not None:
+            out.print(f"Picture: {png}")
+
+
+def _policy(keep: float | None, tau: float | None) -> Policy | None:
+    if keep is not None and tau is not None:
+        raise typer.BadParameter("give --keep or --tau, not both")
+    try:
+        return KeepPercent(keep) if keep is not None else KeepAbove(tau) if tau is not None else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
+    enrolment = load_enrolment(data)
+    config = read_config(data)
+    disk, clock = Disk(), SystemClock()
+    outbox = open_outbox(data, enrolment, disk, clock)
+    return config, outbox, Pipeline(outbox, config), Quarantine(data / "quarantine", disk, clock)
+
+
+def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:
+    address = load_enrolment(data).address(config.hub)
+    more = {} if on_change is None else {"on_change": on_change}
+    return Uplink(outbox, address, SystemClock(), Disk(), **more)
+
+
+async def _until_stopped(service: Service, watch: Path | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await service.run(stop, watch)
+
+
+def _send_now(
+    data: Path,
+    config: SenderConfig,
+    outbox: Outbox,
+    pipeline: Pipeline,
+    quarantine: Quarantine,
+    studies: Sequence[StudyId],
+    quiet: bool,
+) -> None:
+    """Send and wait, or only wait where another process owns the link."""
+
+    def arrived() -> bool:
+        return all(finished(outbox.entry(study)) for study in studies)
+
+    with views.live(err, quiet, outbox, studies) as show:
+        try:
+            with outbox.own_link():
+                service = Service(pipeline, _uplink(data, config, outbox, show.link), quarantine, SystemClock())
+                asyncio.run(_send_until(service, arrived, show))
+        except Retryable:
+            while not arrived():
+                show.refresh()
+                time.sleep(0.2)
+
+
+async def _send_until(service: Service, arrived: Any, show: "views.Live") -> None:
+    def look() -> bool:
+        show.refresh()
+        return bool(arrived())
+
+    await service.run(asyncio.Event(), until=look)
+
+
+def main() -> None:
+    """Entry point: errors become one line with a remedy and the exit code of their class."""
+    try:
+        app()
+    except ThinwireError as error:
+        err.print(f"[bold red]{type(error).__name__}[/bold red] {error}", highlight=False)
+        err.print(f"  {error.remedy}", highlight=False)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))

@@ -1,0 +1,130 @@
+"""What a clinic holds once it has joined a hub: its certificate, its signing key, the hub's public keys.
+
+`join` writes the signing key and the TLS key first and `config.toml` last; killed in between, it is run again with the
+same token and goes on with the same keys, because the hub answers a token's first key again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from thinwire.sender.config import FILE
+from thinwire.sender.link.channel import HubAddress
+from thinwire.sender.link.channel import join as call_join
+from thinwire.sender.link.epochs import Epochs
+from thinwire.sender.link.outbox import Outbox
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadConfiguration, NotEnrolled
+from thinwire.shared.identifiers import SiteName, site_name
+from thinwire.shared.keys import (
+    HubPublicKey,
+    Identity,
+    JoinToken,
+    Site,
+    new_request,
+    new_signing_key,
+    peer_identity,
+    read_token,
+)
+
+SIGNING, TLS_KEY, REQUEST, CERTIFICATE = "signing.key", "tls.key.pem", "tls.request.pem", "tls.certificate.pem"
+AUTHORITY, HUB_SEALING, HUB_SIGNING = "authority.pem", "hub-sealing.pub", "hub-signing.pub"
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A joined clinic."""
+
+    site: SiteName
+    identity: Identity
+    authority_pem: bytes
+    signing: Ed25519PrivateKey
+    hub: HubPublicKey
+    hub_signing: Ed25519PublicKey
+
+    def address(self, target: str) -> HubAddress:
+        return HubAddress(target, self.authority_pem, self.identity)
+
+
+def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> SiteName:
+    """Enrol with a hub. Raises NotEnrolled, LinkLost, BadConfiguration for a folder that has joined already."""
+    keys = data / "keys"
+    if (data / FILE).exists():
+        raise BadConfiguration("this data folder has joined a hub already", "Choose another --data folder.")
+    token = read_token(token_text)
+    if token.expires < clock.now():
+        raise NotEnrolled("the join token has expired")
+    disk.make_folder(keys)
+    _once(disk, keys / SIGNING, lambda: new_signing_key().private_bytes_raw())
+    if not (keys / REQUEST).exists():
+        key_pem, request = new_request(token.site)
+        disk.write(keys / TLS_KEY, key_pem, "join.key")
+        disk.write(keys / REQUEST, request, "join.request")
+    signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
+    _exchange(keys, token, target, signing, disk)
+    disk.write(data / FILE, f'hub = "{target}"\n'.encode(), "join.config")
+    return token.site
+
+
+def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519PrivateKey, disk: Disk) -> None:
+    request = (keys / REQUEST).read_bytes()
+    reply = asyncio.run(call_join(target, token, request, signing.public_key().public_bytes_raw()))
+    try:
+        HubPublicKey(reply.sealing_key)
+        Ed25519PublicKey.from_public_bytes(reply.signing_key)
+        if peer_identity(reply.certificate) != Site(token.site):
+            raise NotEnrolled("the hub gave a certificate for another site")
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise NotEnrolled("the hub gave keys that cannot be used") from error
+    disk.write(keys / AUTHORITY, token.authority_pem, "join.authority")
+    disk.write(keys / HUB_SEALING, reply.sealing_key, "join.sealing")
+    disk.write(keys / HUB_SIGNING, reply.signing_key, "join.hub_signing")
+    disk.write(keys / CERTIFICATE, reply.certificate, "join.certificate")
+
+
+def _once(disk: Disk, path: Path, make: Callable[[], bytes]) -> None:
+    if not path.exists():
+        disk.write(path, make(), "join.signing")
+
+
+def load_enrolment(data: Path) -> Enrolment:
+    """The keys of a clinic that has joined. Raises NotEnrolled, BadConfiguration for damaged keys."""
+    keys = data / "keys"
+    try:
+        certificate = (keys / CERTIFICATE).read_bytes()
+        who = peer_identity(certificate)
+        if not isinstance(who, Site):
+            raise BadConfiguration("keys/ holds a certificate that is not a site's", "Join again in a new folder.")
+        return Enrolment(
+            site=site_name(who.name),
+            identity=Identity(certificate, (keys / TLS_KEY).read_bytes()),
+            authority_pem=(keys / AUTHORITY).read_bytes(),
+            signing=Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes()),
+            hub=HubPublicKey((keys / HUB_SEALING).read_bytes()),
+            hub_signing=Ed25519PublicKey.from_public_bytes((keys / HUB_SIGNING).read_bytes()),
+        )
+    except FileNotFoundError as error:
+        raise NotEnrolled(
+            f"{data} has not joined a hub", "Join first: thinwire-sender join TOKEN --data DIR --hub HOST:PORT."
+        ) from error
+    except ValueError as error:
+        raise BadConfiguration("a key in keys/ is damaged", "Restore keys/ from a backup, or join anew.") from error
+
+
+def open_outbox(data: Path, enrolment: Enrolment, disk: Disk, clock: Clock) -> Outbox:
+    """The clinic's outbox with its epochs."""
+    epochs = Epochs(
+        records=data / "outbox" / "epochs",
+        keys=data / "keys" / "epochs",
+        site=enrolment.site,
+        hub=enrolment.hub,
+        signing=enrolment.signing,
+        disk=disk,
+        clock=clock,
+    )
+    return Outbox(data / "outbox", epochs, enrolment.hub_signing)

@@ -1,0 +1,101 @@
+"""Where a refused file is kept as it came, beside the reason: never under its own name, never without bound."""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import ThinwireError
+from thinwire.shared.identifiers import Digest, digest
+
+DEFAULT_LIMIT = 4 << 30
+"""Bytes of all files kept."""
+
+_BESIDE = 4096
+"""Bytes counted for each file's reason and its places in the folder."""
+
+_DATA, _REASON = ".refused", ".json"
+
+
+class Quarantine:
+    """A folder of refused files, each named by its SHA-256. The oldest make room for the newest.
+
+    folder: made on first use. limit: bytes of all files together; a file larger than it leaves its reason alone.
+    """
+
+    def __init__(self, folder: Path, disk: Disk, clock: Clock, limit: int = DEFAULT_LIMIT) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._clock = clock
+        self._limit = limit
+
+    def keep(self, source: bytes | Path, error: ThinwireError) -> Digest | None:
+        """Keep a file and why it was refused, durably; None if it cannot be read. Keeping it again renews its reason.
+
+        Raises DiskFull.
+        """
+        try:
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            if size > self._limit:
+                return self._note(_digest_of(source), size, error, kept=False)
+            data = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError:
+            return None
+        self._disk.make_folder(self._folder)
+        name = digest(data)
+        path = self._folder / (name.hex() + _DATA)
+        if not path.exists():
+            self._make_room(len(data))
+            self._disk.write(path, data, "quarantine.data")
+        return self._note(name, len(data), error, kept=True)
+
+    def reasons(self) -> list[dict[str, object]]:
+        """What was refused and why, oldest first."""
+        found = []
+        for path in sorted(self._folder.glob("*" + _REASON)) if self._folder.is_dir() else []:
+            found.append(json.loads(path.read_text("utf-8")))
+        return sorted(found, key=lambda each: (str(each["at"]), str(each["digest"])))
+
+    def _note(self, name: Digest, size: int, error: ThinwireError, kept: bool) -> Digest:
+        self._disk.make_folder(self._folder)
+        reason = {
+            "digest": name.hex(),
+            "size": size,
+            "kept": kept,
+            "at": self._clock.now().isoformat(),
+            "error": type(error).__name__,
+            "what": str(error),
+            "remedy": error.remedy,
+        }
+        text = json.dumps(reason, indent=2, sort_keys=True) + "\n"
+        self._disk.write(self._folder / (name.hex() + _REASON), text.encode(), "quarantine.reason")
+        return name
+
+    def _make_room(self, size: int) -> None:
+        """Remove the oldest files, and their reasons, until `size` more bytes fit below the limit."""
+        size += _BESIDE
+        held = sorted((self._at(path), path, path.stat().st_size + _BESIDE) for path in self._folder.glob("*" + _DATA))
+        total = sum(each for _, _, each in held)
+        for _, path, each in held:
+            if total + size <= self._limit:
+                return
+            self._disk.remove(path, "quarantine.data")
+            self._disk.remove(path.with_suffix(_REASON), "quarantine.reason")
+            total -= each
+
+    def _at(self, path: Path) -> float:
+        """When a kept file was refused, in seconds; 0 where a power cut took its reason."""
+        reason = path.with_suffix(_REASON)
+        if not reason.exists():
+            return 0.0
+        return datetime.fromisoformat(json.loads(reason.read_text("utf-8"))["at"]).timestamp()
+
+
+def _digest_of(source: bytes | Path) -> Digest:
+    """SHA-256 of a file that may be too large for memory. Raises OSError."""
+    if isinstance(source, bytes):
+        return digest(source)
+    with source.open("rb") as file:
+        return Digest(hashlib.file_digest(file, "sha256").digest())

@@ -1,0 +1,193 @@
+"""From a study to what crosses the link.
+
+study -> patches -> encoder -> attention -> pruning -> image graph (G1)
+text  -> report graph (G2)
+G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from thinwire.sender.config import SenderConfig
+from thinwire.sender.graph.attention import Attention, Guidance
+from thinwire.sender.graph.encoder import Encoded, Encoder
+from thinwire.sender.graph.fusion import Origin, fuse
+from thinwire.sender.graph.image_graph import image_graph
+from thinwire.sender.graph.patches import cut
+from thinwire.sender.graph.pruning import Policy, prune
+from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.link.entries import Entry, PartState
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.shared.bundle import Bundle, load_bundle
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadArchive, BadInput
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
+from thinwire.shared.payload import encode
+from thinwire.shared.pixels import Member, pack, unpack
+from thinwire.shared.quantiser import codec_of
+
+log = logging.getLogger(__name__)
+
+LARGEST_SOURCE = 2 << 30
+"""Bytes that a study's own archive may unpack to."""
+_TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A study as the graph storey read it."""
+
+    graph: FusedGraph
+    payload: bytes
+    guidance: Guidance
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
+
+
+class GraphMaker:
+    """The graph storey with its models loaded. One at a time: the models use every core."""
+
+    def __init__(self, bundle: Bundle, config: SenderConfig, policy: Policy | None = None) -> None:
+        self.bundle = bundle
+        self.policy = policy or config.policy(bundle.spec.keep_percent)
+        self.encoder = Encoder(bundle, config.provider, config.threads)
+        self.attention = Attention(bundle, config.provider, config.threads)
+        self.extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
+        self.codec = codec_of(bundle.spec)
+
+    def see(self, study: Study) -> Seen:
+        """The fused graph of a study, and its payload."""
+        spent: dict[str, float] = {}
+        with _timed(spent, "patches"):
+            patches = cut(study.frontal.pixels, self.bundle.spec.working_size)
+        with _timed(spent, "encoder"):
+            encoded = self.encoder.encode(patches)
+        with _timed(spent, "attention"):
+            guidance, source = self._guide(encoded, study)
+        with _timed(spent, "graph"):
+            kept = prune(patches.valid, guidance.share, self.policy)
+            g1 = image_graph(encoded, guidance.share, kept)
+            # What a person wrote is in the graph; what was written on board is in it only if nobody wrote anything.
+            g2 = self.extractor.extract(study.text or guidance.text, source)
+            origin = Origin(study.id, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
+            graph = fuse(g1, g2, encoded.context, patches.grid, origin)
+        with _timed(spent, "payload"):
+            payload = encode(graph, self.codec)
+        return Seen(graph, payload, guidance, spent)
+
+    def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
+        """A report is read, an indication is written on from, and without words the decoder writes alone."""
+        if study.text is None:
+            return self.attention.write(encoded), TextSource.GENERATED
+        if study.text_source is TextSource.REPORT:
+            return self.attention.read(encoded, study.text), TextSource.REPORT
+        return self.attention.write(encoded, study.text), TextSource.INDICATION
+
+
+@contextmanager
+def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    spent[stage] = round((time.perf_counter() - began) * 1000, 2)
+
+
+class Pipeline:
+    """Takes studies over, and makes their parts in the order in which a reader needs them."""
+
+    def __init__(self, outbox: Outbox, config: SenderConfig, tiers: TierPolicy | None = None) -> None:
+        self.outbox = outbox
+        self.config = config
+        self.tiers = tiers or TierPolicy()
+        self._maker: GraphMaker | None = None
+
+    @property
+    def maker(self) -> GraphMaker:
+        """Loads the models when the first graph is made."""
+        if self._maker is None:
+            self._maker = GraphMaker(load_bundle(self.config.bundle), self.config)
+        return self._maker
+
+    def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
+        """Take a study over; it is durable when this returns. given: its words came beside the files.
+
+        Raises AlreadyAccepted, DiskFull.
+        """
+        members = [Member(f"{n:04}.{file.media}", file.data) for n, file in enumerate(study.files)]
+        words = b""
+        if given and study.text is not None:
+            name = _TEXT_MEMBER[study.text_source]
+            members.append(Member(name, study.text.encode()))
+            words = f"{name}\n{study.text}".encode()
+        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
+
+    def next_job(self) -> tuple[StudyId, Kind] | None:
+        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
+        unfinished = self.outbox.unfinished()
+        for kind in (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST):
+            for entry in unfinished:
+                if kind in entry.missing:
+                    return entry.study, kind
+        return None
+
+    def make(self, study: StudyId, kind: Kind) -> None:
+        """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
+
+        Raises DiskFull: then the part is still to be made.
+        """
+        try:
+            plaintext = {Kind.GRAPH: self._graph, Kind.PIXELS: self._pixels, Kind.MANIFEST: self._manifest}[kind](study)
+        except (BadInput, BadArchive) as error:
+            log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
+            self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
+            return
+        part = self.outbox.add(study, kind, plaintext, hold=self.tiers.held(kind))
+        log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
+
+    def _members(self, study: StudyId) -> list[Member]:
+        return unpack(self.outbox.source(study), LARGEST_SOURCE)
+
+    def _study(self, study: StudyId) -> Study:
+        """The study as it was accepted."""
+        members = self._members(study)
+        source = {name: source for source, name in _TEXT_MEMBER.items()}
+        words = next((m for m in members if m.name in source), None)
+        loaded = load_study(
+            [m.data for m in members if m.name not in source],
+            words.data.decode() if words else None,
+            source[words.name] if words else TextSource.INDICATION,
+        )
+        return replace(loaded, id=study)
+
+    def _graph(self, study: StudyId) -> bytes:
+        return self.maker.see(self._study(study)).payload
+
+    def _pixels(self, study: StudyId) -> bytes:
+        return pack(self._members(study), "small")
+
+    def _manifest(self, study: StudyId) -> bytes:
+        loaded = self._study(study)
+        entry = self.outbox.entry(study)
+        tiers = tuple(
+            TierEntry(tier, part.object, part.size, part.plain_size)
+            for tier in Tier
+            for part in [entry.part(Kind(tier))]
+            if part.object is not None and part.state is not PartState.ABSENT
+        )
+        manifest = Manifest(
+            study=study,
+            site=self.outbox.epochs.site,
+            created=entry.accepted,
+            bundle=self.maker.bundle.id,
+            tiers=tiers,
+            files=tuple((file.digest, len(file.data)) for file in loaded.files),
+            identity=fitting_identity(loaded.identity) if self.config.send_identity else {},
+        )
+        return sign_manifest(manifest, self.outbox.epochs.signing)

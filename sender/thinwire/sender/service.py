@@ -1,0 +1,185 @@
+"""The clinic's process: takes studies over, makes their parts, keeps the link, until it is stopped or has finished."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.link.channel import Uplink
+from thinwire.sender.link.entries import Entry, PartState
+from thinwire.sender.pipeline import Pipeline
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import BadInput, DiskFull, ThinwireError
+from thinwire.shared.identifiers import TextSource
+from thinwire.shared.receipts import StudyStatus
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""How often the outbox is looked at for studies that other processes accepted."""
+WATCH_SECONDS = 1.0
+SETTLED_SECONDS = 3.0
+"""A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
+DISK_FULL_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text that a person gives beside a study."""
+
+    text: str = field(repr=False)
+    source: TextSource
+
+
+@dataclass(frozen=True)
+class Accepted:
+    study: Study
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class Rejected:
+    error: ThinwireError
+    kept: int
+    """Files that are in quarantine now."""
+
+
+def take(
+    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, urgent: bool = False
+) -> Iterator[Accepted | Rejected]:
+    """Take over every study among `paths`, one after another; a refused one never stops the next.
+
+    Raises DiskFull: then the study in hand is not accepted, and those yielded before it are safe.
+    """
+    for found in find_studies(paths):
+        if isinstance(found, Refused):
+            yield _reject(quarantine, found.paths, found.error)
+        else:
+            yield _take_one(pipeline, quarantine, found, words, urgent)
+
+
+def _take_one(
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, urgent: bool
+) -> Accepted | Rejected:
+    try:
+        source = words.source if words else TextSource.INDICATION
+        study = load_study(files.paths, words.text if words else None, source)
+        return Accepted(study, pipeline.accept(study, given=words is not None, urgent=urgent))
+    except BadInput as error:
+        return _reject(quarantine, files.paths, error)
+
+
+def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
+    kept = [quarantine.keep(path, error) for path in paths]
+    return Rejected(error, sum(each is not None for each in kept))
+
+
+def finished(entry: Entry) -> bool:
+    """Whether nothing more is to be waited for: every part is at the hub, which also triaged it, or it is refused.
+
+    A study whose graph could not be made is never triaged; it is finished when it has arrived.
+    """
+    open_parts = {PartState.MISSING, PartState.WAITING}
+    if any(part.state in open_parts for part in entry.parts):
+        return False
+    refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
+    return refused or entry.status not in (None, StudyStatus.STORED)
+
+
+class Service:
+    """Makes parts and drives the link. The caller holds `outbox.own_link`."""
+
+    def __init__(self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock) -> None:
+        self.pipeline = pipeline
+        self.uplink = uplink
+        self.quarantine = quarantine
+        self.clock = clock
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        watch: Path | None = None,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
+        self.pipeline.outbox.recover()
+        tasks = [asyncio.ensure_future(self.uplink.run(stop)), asyncio.ensure_future(self._make(stop))]
+        if watch is not None:
+            tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
+        try:
+            while not stop.is_set() and not until():
+                done, _ = await asyncio.wait(tasks, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _make(self, stop: asyncio.Event) -> None:
+        """Makes what is missing, one part after another, beside the link."""
+        purged = self.clock.monotonic()
+        while not stop.is_set():
+            job = self.pipeline.next_job()
+            if job is not None:
+                try:
+                    await asyncio.to_thread(self.pipeline.make, *job)
+                    self.uplink.nudge()
+                except DiskFull as error:
+                    log.error("%s; %s", error, error.remedy)
+                    await _pause(stop, DISK_FULL_SECONDS)
+                continue
+            if self.clock.monotonic() - purged > 3600:
+                keep = timedelta(days=self.pipeline.config.keep_days)
+                self.pipeline.outbox.purge(self.clock.now() - keep)
+                purged = self.clock.monotonic()
+            await _pause(stop, LOOK_SECONDS)
+
+    async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
+        """Files in the folder are taken over when they have settled; they are left where they are."""
+        taken: dict[Path, tuple[int, int]] = {}
+        before: dict[Path, tuple[int, int]] = {}
+        settled_at = self.clock.monotonic()
+        while not stop.is_set():
+            now = await asyncio.to_thread(_listing, folder)
+            if now != before:
+                before, settled_at = now, self.clock.monotonic()
+            fresh = [path for path, stamp in now.items() if taken.get(path) != stamp]
+            if fresh and self.clock.monotonic() - settled_at >= SETTLED_SECONDS:
+                try:
+                    await asyncio.to_thread(self._take_all, fresh)
+                    taken |= {path: now[path] for path in fresh}
+                except DiskFull as error:
+                    log.error("%s; %s", error, error.remedy)
+                    await _pause(stop, DISK_FULL_SECONDS)
+            await _pause(stop, WATCH_SECONDS)
+
+    def _take_all(self, paths: Sequence[Path]) -> None:
+        for outcome in take(self.pipeline, self.quarantine, paths):
+            match outcome:
+                case Accepted():
+                    log.info("study %s accepted", outcome.study.id.hex())
+                case Rejected():
+                    log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
+
+
+def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Files below a folder with (bytes, time of change), hidden ones left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.is_file():
+            status = path.stat()
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Until `stop`, at most so long."""
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({waiting}, timeout=seconds)
+    waiting.cancel()

@@ -1,0 +1,274 @@
+"""What the command line shows: tables, live progress, JSON."""
+
+import json
+import os
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.table import Table
+
+from thinwire.sender.config import SenderConfig
+from thinwire.sender.graph.encoder import choose_provider
+from thinwire.sender.intake.study import Study
+from thinwire.sender.link.channel import LinkState, LinkStatus
+from thinwire.sender.link.entries import Entry, Part, PartState
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.pipeline import GraphMaker, Seen
+from thinwire.sender.service import Accepted, Rejected
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.envelope import EpochKey, Kind, seal
+from thinwire.shared.graph import Assertion
+from thinwire.shared.identifiers import EpochId, SiteName, StudyId
+from thinwire.shared.picture import draw
+from thinwire.shared.pixels import Member, pack
+from thinwire.shared.receipts import StudyStatus
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_STYLE = {
+    PartState.MISSING: "dim",
+    PartState.HELD: "dim",
+    PartState.WAITING: "yellow",
+    PartState.STORED: "green",
+    PartState.REFUSED: "red",
+    PartState.ABSENT: "red",
+}
+
+
+def bytes_text(count: float) -> str:
+    """A size for people: 1,045 B, 12.3 KB, 4.1 MB."""
+    if count < 10_000:
+        return f"{count:,.0f} B"
+    return f"{count / 1e3:,.1f} KB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+def provider(config: SenderConfig) -> str:
+    return choose_provider(config.provider)
+
+
+def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
+    """One line for an accepted or refused study, as soon as that is known."""
+    match outcome:
+        case Accepted(study, entry):
+            again = "" if entry.status is None else f" (known here; {entry.status})"
+            words = study.text_source if study.text is not None else "no text: generated on board"
+            out.print(f"accepted  {study.id.hex()[:12]}  {len(study.files)} file(s), {words}{again}", highlight=False)
+            for warning in study.warnings:
+                out.print(f"          note: {warning}", style="yellow", highlight=False)
+        case Rejected(error, kept):
+            err.print(f"[bold red]refused[/bold red]   {error}", highlight=False)
+            err.print(f"          {error.remedy} ({kept} file(s) in quarantine)", highlight=False)
+
+
+def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        match outcome:
+            case Accepted(study, _):
+                entry = outbox.entry(study.id)
+                size = sum(len(file.data) for file in study.files)
+                rows.append(
+                    {
+                        "accepted": True,
+                        "source_bytes": size,
+                        "warnings": list(study.warnings),
+                        **entry_json(entry, outbox),
+                    }
+                )
+            case Rejected(error, kept):
+                what = {"error": type(error).__name__, "what": str(error), "remedy": error.remedy}
+                rows.append({"accepted": False, **what, "quarantined_files": kept})
+    return rows
+
+
+def entry_json(entry: Entry, outbox: Outbox) -> dict[str, Any]:
+    """A study at the clinic, as `status --json` gives it."""
+    return {
+        "study": entry.study.hex(),
+        "accepted": entry.accepted.isoformat(),
+        "urgent": entry.urgent,
+        "state": entry.state,
+        "hub": entry.status,
+        "parts": {
+            part.kind.name.lower(): {"state": part.state, "bytes": part.size or None, "reason": part.reason or None}
+            for part in entry.parts
+        },
+        "result": result(entry, outbox),
+    }
+
+
+def result(entry: Entry, outbox: Outbox) -> dict[str, Any] | None:
+    """What the hub's triage said, from its signed receipt."""
+    triaged = [r for r in outbox.receipts(entry.study) if r.status is StudyStatus.TRIAGED]
+    found: dict[str, Any] | None = json.loads(triaged[-1].detail) if triaged else None
+    return found
+
+
+def status_table(
+    entries: Sequence[Entry], outbox: Outbox, crossing: Mapping[tuple[StudyId, Kind], str] | None = None
+) -> Table:
+    """One row a study: its parts with their state, and what the hub said."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("study", "accepted", "graph", "manifest", "pixels", "at the hub"):
+        table.add_column(name, no_wrap=name in ("study", "accepted"))
+    for entry in entries:
+        accepted = entry.accepted.astimezone().strftime("%d %b %H:%M:%S")
+        mark = " [red]urgent[/red]" if entry.urgent else ""
+        cells = [
+            _part_cell(entry.part(kind), (crossing or {}).get((entry.study, kind)))
+            for kind in (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+        ]
+        table.add_row(entry.study.hex()[:12] + mark, accepted, *cells, _hub_cell(entry, outbox))
+    if not entries:
+        table.add_row("no study here", "", "", "", "", "")
+    return table
+
+
+def _part_cell(part: Part, crossing: str | None) -> str:
+    size = f" {bytes_text(part.size)}" if part.size else ""
+    said = crossing or part.state.value
+    reason = f" ({part.reason})" if part.reason else ""
+    return f"[{_STYLE[part.state]}]{said}{size}{reason}[/]"
+
+
+def _hub_cell(entry: Entry, outbox: Outbox) -> str:
+    found = result(entry, outbox)
+    if found is None:
+        return str(entry.status or "")
+    findings = [(name, p) for name, p in found.get("findings", {}).items()]
+    top = sorted(findings, key=lambda each: -each[1][0])[:2]
+    shown = ", ".join(f"{name} {p[0]:.2f} ({p[1]:.2f}-{p[2]:.2f})" for name, p in top)
+    return f"[bold]{found.get('urgency', '')}[/bold] {shown}"
+
+
+class Live:
+    """The outbox and the link while they move."""
+
+    def __init__(self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyId]) -> None:
+        self._view = view
+        self._outbox = outbox
+        self._studies = studies
+        self._link = LinkStatus(LinkState.STOPPED)
+
+    def link(self, status: LinkStatus) -> None:
+        """Called by the uplink with each change."""
+        self._link = status
+
+    def refresh(self) -> None:
+        if self._view is None:
+            return
+        crossing = {
+            (c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of"
+            for c in self._link.crossings
+            if c.kind is not None
+        }
+        table = status_table([self._outbox.entry(study) for study in self._studies], self._outbox, crossing)
+        rate = f", {bytes_text(self._link.rate)}/s" if self._link.rate else ""
+        reason = f": {self._link.reason}" if self._link.reason else ""
+        table.caption = f"link {self._link.state}{rate}{reason}"
+        self._view.update(table)
+
+
+@contextmanager
+def live(console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyId]) -> Iterator[Live]:
+    """Live progress on a terminal; nothing where there is none or it is not wanted."""
+    if quiet or not console.is_terminal:
+        yield Live(None, outbox, studies)
+        return
+    with RichLive(console=console, refresh_per_second=5, transient=True) as view:
+        yield Live(view, outbox, studies)
+
+
+def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
+    """What `inspect` tells, as plain values. Sizes are of the sealed tiers; milliseconds are wall time."""
+    graph = seen.graph
+    names = [concept.name for concept in maker.bundle.spec.concepts]
+    # A key of its own: the sizes of what would be sent, sealed for nobody.
+    epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
+    members = [Member(f"{n:04}.{file.media}", file.data) for n, file in enumerate(study.files)]
+    sealed = {
+        "graph": len(seal(epoch, Kind.GRAPH, study.id, seen.payload)),
+        "pixels": len(seal(epoch, Kind.PIXELS, study.id, pack(members, "small"))),
+    }
+    order = np.argsort(-graph.patches.score)
+    return {
+        "study": study.id.hex(),
+        "bundle": {"name": maker.bundle.spec.name, "id": maker.bundle.id.hex()},
+        "execution_provider": maker.encoder.provider,
+        "image": {
+            "height": graph.grid.native_height,
+            "width": graph.grid.native_width,
+            "modality": graph.modality,
+            "view_position": graph.view_position,
+            "spacing_mm": study.frontal.spacing_mm,
+        },
+        "working_size": graph.grid.working_size,
+        "text_source": graph.text_source,
+        "text_given": graph.text_given,
+        "generated_text": None if seen.guidance.text == study.text else seen.guidance.text,
+        "policy": str(maker.policy),
+        "patches": {"kept": len(graph.patches.cell), "total": graph.total_patches},
+        "attention_kept": round(graph.attention_kept, 4),
+        "attention_on_null_keys": round(seen.guidance.null_share, 4),
+        "kept": [
+            {
+                "cell": int(graph.patches.cell[n]),
+                "box": graph.grid.native_box(int(graph.patches.cell[n])),
+                "share": round(float(graph.patches.score[n]), 4),
+            }
+            for n in order
+        ],
+        "concepts": [
+            {"name": names[c], "assertion": Assertion(a).name.lower()}
+            for c, a in zip(graph.concepts.concept.tolist(), graph.concepts.assertion.tolist(), strict=True)
+        ],
+        "bytes": {"source": sum(len(file.data) for file in study.files), **sealed},
+        "milliseconds": {name: round(ms, 2) for name, ms in {**before, **seen.milliseconds}.items()},
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "warnings": list(study.warnings),
+    }
+
+
+def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
+    """The same for people."""
+    image, patches, sizes = facts["image"], facts["patches"], facts["bytes"]
+    view = image["view_position"] or "view not stated"
+    out.print(f"[bold]{image['modality']} {view}[/bold], {image['height']} x {image['width']} pixels", highlight=False)
+    out.print(
+        f"kept {patches['kept']} of {patches['total']} patches with {facts['attention_kept']:.0%} of the attention "
+        f"on the image; text {facts['text_source']}",
+        highlight=False,
+    )
+    if facts["generated_text"]:
+        out.print(f"written on board: {facts['generated_text']}", style="italic", highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("patch", "x, y, width, height", "share of attention"):
+        table.add_column(name)
+    for each in facts["kept"]:
+        table.add_row(str(each["cell"]), ", ".join(map(str, each["box"])), f"{each['share']:.1%}")
+    out.print(table)
+    if facts["concepts"]:
+        out.print(
+            "concepts: " + ", ".join(f"{c['name']} ({c['assertion']})" for c in facts["concepts"]), highlight=False
+        )
+    out.print(
+        f"bytes sealed: graph {bytes_text(sizes['graph'])}, pixels {bytes_text(sizes['pixels'])}; "
+        f"the study as it came {bytes_text(sizes['source'])}",
+        highlight=False,
+    )
+    spent = ", ".join(f"{name} {ms:.0f}" for name, ms in facts["milliseconds"].items())
+    out.print(f"milliseconds: {spent}; peak memory {facts['peak_memory_mb']:.0f} MB", style="dim", highlight=False)
+    for warning in facts["warnings"]:
+        out.print(f"note: {warning}", style="yellow", highlight=False)
+
+
+def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":
+    """The radiograph with its kept patches, and the graph beside it."""
+    names = [concept.name for concept in maker.bundle.spec.concepts]
+    return draw(seen.graph, names, np.round(study.frontal.pixels * 255).astype(np.uint8))

@@ -1,0 +1,116 @@
+"""A real hub in a folder and an enrolled clinic's objects for it, without a link between them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.tiny_bundle import FEATURES, SIDE
+
+from thinwire.receiver.hub import Hub
+from thinwire.shared.bundle import Bundle
+from thinwire.shared.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
+from thinwire.shared.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, TextSource, Tier, digest, study_id
+from thinwire.shared.keys import new_request, new_signing_key, read_token
+from thinwire.shared.manifest import Manifest, TierEntry, sign_manifest
+from thinwire.shared.payload import encode
+from thinwire.shared.pixels import Member, pack
+from thinwire.shared.quantiser import codec_of
+from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """One object as the link hands it to the store."""
+
+    object: Digest
+    header: Header
+    plaintext: bytes = field(repr=False)
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """A site with its keys and one epoch that the hub knows."""
+
+    site: SiteName
+    signing: Ed25519PrivateKey = field(repr=False)
+    epoch: EpochKey
+    record: bytes = field(repr=False)
+
+    def seal(self, kind: Kind, study: StudyId, plaintext: bytes) -> Sealed:
+        sealed = seal(self.epoch, kind, study, plaintext)
+        header, _ = open_sealed(sealed, lambda _: self.epoch)
+        return Sealed(digest(sealed), header, plaintext, sealed)
+
+
+@dataclass(frozen=True)
+class StudyParts:
+    study: StudyId
+    files: tuple[bytes, ...] = field(repr=False)
+    graph: Sealed
+    pixels: Sealed
+    manifest: Sealed
+
+
+def join(hub: Hub, site: str = "north-valley") -> Clinic:
+    """Enrol a site, use its token, announce an epoch: all by the hub's own ways."""
+    token, _ = hub.enrolment.enrol(SiteName(site))
+    signing = new_signing_key()
+    _, request = new_request(SiteName(site))
+    hub.enrolment.join(read_token(token).id, request, signing.public_key().public_bytes_raw())
+    epoch, record = new_epoch(SiteName(site), hub.keys.sealing.public, signing, hub.clock)
+    hub.enrolment.admit_epoch(SiteName(site), record)
+    return Clinic(SiteName(site), signing, epoch, record)
+
+
+def fused(bundle: BundleId, study: StudyId, seed: int = 0) -> FusedGraph:
+    """A graph that fits the tiny bundle."""
+    rng = np.random.default_rng(seed)
+    cell = np.sort(rng.choice(np.arange(SIDE, SIDE * (SIDE - 1)), 5, replace=False)).astype(np.int32)
+    values = rng.normal(scale=0.5, size=(6, FEATURES)).astype(np.float32)
+    return FusedGraph(
+        study=study,
+        bundle=bundle,
+        grid=Grid(300, 280, SIDE * CELL),
+        patches=Patches(cell, np.full(5, 0.1, np.float32), values[:-1]),
+        context=values[-1],
+        concepts=Concepts(
+            np.array([0, 2, 40], np.int32), np.array([0, 1, 0], np.int32), np.array([[0, 2, 1]], np.int32)
+        ),
+        measurements=empty_measurements(),
+        fusion=(1, 0),
+        text_source=TextSource.GENERATED if seed % 2 else TextSource.REPORT,
+        modality="DX",
+        view_position="PA",
+    )
+
+
+def study_parts(clinic: Clinic, bundle: Bundle, seed: int = 0) -> StudyParts:
+    files = (b"frontal view %d" % seed, b"lateral view %d" % seed)
+    study = study_id(digest(each) for each in files)
+    members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
+    archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
+    payload = encode(fused(bundle.id, study, seed), codec_of(bundle.spec))
+    graph = clinic.seal(Kind.GRAPH, study, payload)
+    pixels = clinic.seal(Kind.PIXELS, study, archive)
+    manifest = Manifest(
+        study=study,
+        site=clinic.site,
+        created=clinic.epoch.created,
+        bundle=bundle.id,
+        tiers=(
+            TierEntry(Tier.GRAPH, graph.object, len(graph.sealed), len(payload)),
+            TierEntry(Tier.PIXELS, pixels.object, len(pixels.sealed), len(archive)),
+        ),
+        files=tuple((digest(each), len(each)) for each in files),
+        identity={"PatientID": "PHANTOM-1"},
+    )
+    listed = clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
+    return StudyParts(study, files, graph, pixels, listed)
+
+
+def stored(hub: Hub, clinic: Clinic, part: Sealed) -> bytes:
+    """The receipt that the link would sign for a part."""
+    receipt = Receipt(part.header.study, clinic.site, part.object, StudyStatus.STORED, hub.clock.now())
+    return sign_receipt(receipt, hub.keys.signing)

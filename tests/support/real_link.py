@@ -1,0 +1,118 @@
+"""Both ends over real gRPC and real TLS on this machine, and a wire between them that can be cut at any byte."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds
+
+from thinwire.receiver.server import HubServer
+from thinwire.sender.link.channel import HubAddress, LinkStatus, Uplink
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.identifiers import SiteName
+from thinwire.shared.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
+
+AUTHORITY = new_authority(SystemClock())
+SERVER = issue_server(AUTHORITY, ["localhost"], SystemClock())
+PATIENCE = 30.0
+"""Seconds after which a test that waits has failed."""
+
+
+def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Identity:
+    key, request = new_request(site)
+    return Identity(issue_client(authority, site, request, SystemClock()), key)
+
+
+@contextlib.asynccontextmanager
+async def serving(ends: TwoEnds) -> AsyncIterator[tuple[HubServer, int]]:
+    """The hub of `ends` behind its real server; gives it and its port."""
+    server = HubServer(
+        ends.shelf,
+        ends.inbox,
+        HUB_SIGNING,
+        SERVER,
+        AUTHORITY.certificate_pem,
+        SystemClock(),
+        ends.disk,
+        ends.limits,
+    )
+    port = await server.start("127.0.0.1:0")
+    try:
+        yield server, port
+    finally:
+        await server.stop(grace=0)
+
+
+@contextlib.asynccontextmanager
+async def sending(ends: TwoEnds, port: int, identity: Identity | None = None) -> AsyncIterator[Uplink]:
+    """The clinic of `ends` behind its real uplink, without pauses between attempts."""
+    address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, identity or site_identity())
+    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.9)
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(uplink.run(stop))
+    try:
+        yield uplink
+    finally:
+        stop.set()
+        await running
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that another task brings about."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def until_status(uplink: Uplink, true: Callable[[LinkStatus], bool]) -> LinkStatus:
+    await until(lambda: true(uplink.status))
+    return uplink.status
+
+
+class Wire:
+    """A TCP relay that breaks the connection after so many bytes from the clinic.
+
+    cuts: for each connection in turn, the bytes after which it breaks; afterwards it holds.
+    """
+
+    def __init__(self, port: int, cuts: list[int]) -> None:
+        self.port = port
+        self.cuts = cuts
+        self.up = 0
+        """Bytes that came from the clinic, over all connections."""
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> int:
+        """Returns the port that clinics dial."""
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _relay(self, clinic: asyncio.StreamReader, to_clinic: asyncio.StreamWriter) -> None:
+        hub, to_hub = await asyncio.open_connection("127.0.0.1", self.port)
+        budget = self.cuts.pop(0) if self.cuts else None
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, most: int | None) -> None:
+            while data := await source.read(65536 if most is None else max(1, min(most, 65536))):
+                if most is not None:
+                    most -= len(data)
+                    if most <= 0:
+                        return
+                if target is to_hub:
+                    self.up += len(data)
+                target.write(data)
+                await target.drain()
+
+        ways = {
+            asyncio.ensure_future(pump(clinic, to_hub, budget)),
+            asyncio.ensure_future(pump(hub, to_clinic, None)),
+        }
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (to_clinic, to_hub):
+            end.close()

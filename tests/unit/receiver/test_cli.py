@@ -1,0 +1,188 @@
+"""The commands as a person runs them; the served hub has its own tests with real processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.hub_folder import StudyParts, join, stored, study_parts
+from tests.support.tiny_bundle import tiny_bundle
+from typer.testing import CliRunner, Result
+
+from thinwire.receiver.cli import app, main
+from thinwire.receiver.hub import open_hub
+from thinwire.receiver.outputs.meter import meter
+from thinwire.shared.bundle import Bundle
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.errors import BadConfiguration, BadInput, ThinwireError, UnknownStudy
+from thinwire.shared.identifiers import SiteName
+from thinwire.shared.keys import read_token
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def said(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def data(tmp_path: Path, bundle: Bundle) -> str:
+    folder = str(tmp_path / "hub")
+    said(run("init", "--data", folder, "--bundle", str(bundle.folder)))
+    return folder
+
+
+@pytest.fixture
+def parts(data: str, bundle: Bundle) -> StudyParts:
+    """One study that the hub has read, without its pixels."""
+    with open_hub(Path(data), SystemClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        made = study_parts(clinic, bundle)
+        part = made.graph
+        pipeline.put(clinic.site, part.object, part.header, part.plaintext, True, stored(hub, clinic, part))
+        pipeline.read_waiting()
+    return made
+
+
+def test_a_hub_is_never_replaced(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    result = run("init", "--data", data, "--bundle", str(bundle.folder))
+    assert isinstance(result.exception, BadConfiguration)
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    assert isinstance(run("init", "--data", str(other), "--bundle", str(bundle.folder)).exception, BadConfiguration)
+
+
+def test_enrol_prints_the_token_and_nothing_else(data: str) -> None:
+    out = said(run("enrol", "north-valley", "--data", data))
+    assert read_token(out).site == SiteName("north-valley")
+    assert out.count("\n") == 1
+    told = json.loads(said(run("enrol", "north-valley", "--data", data, "--json")))
+    assert read_token(told["token"]).site == told["site"]
+    assert told["expires"].endswith("Z")
+
+
+def test_enrol_refuses_what_is_no_name_and_removes(data: str) -> None:
+    assert isinstance(run("enrol", "North Valley", "--data", data).exception, BadInput)
+    said(run("enrol", "north-valley", "--data", data))
+    said(run("enrol", "north-valley", "--data", data, "--remove"))
+    assert run("enrol", "nobody", "--data", data, "--remove").exit_code != 0
+
+
+def test_an_empty_worklist_is_a_worklist(data: str) -> None:
+    assert json.loads(said(run("worklist", "--data", data, "--json"))) == []
+    assert "0 studies" in said(run("worklist", "--data", data))
+
+
+def test_worklist_and_show(data: str, parts: StudyParts) -> None:
+    (row,) = json.loads(said(run("worklist", "--data", data, "--json")))
+    assert row["study"] == parts.study.hex()
+    assert row["urgent_asked"] is True
+    assert row["urgency"] in ("immediate", "urgent", "uncertain")
+    assert parts.study.hex()[:8] in said(run("worklist", "--data", data))
+    assert json.loads(said(run("show", parts.study.hex()[:6], "--data", data, "--json"))) == row
+    assert parts.study.hex() in said(run("show", parts.study.hex()[:6].upper(), "--data", data))
+    assert isinstance(run("show", "nothing", "--data", data).exception, UnknownStudy)
+    assert isinstance(run("show", parts.study.hex(), "--data", data, "--site", "other").exception, UnknownStudy)
+
+
+def test_a_prefix_of_two_studies_is_refused(data: str, parts: StudyParts, bundle: Bundle) -> None:
+    with open_hub(Path(data), SystemClock()) as hub:
+        clinic = join(hub, "south-ridge")
+        part = study_parts(clinic, bundle).graph
+        hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+    assert isinstance(run("show", parts.study.hex(), "--data", data).exception, UnknownStudy)
+    said(run("show", parts.study.hex(), "--data", data, "--site", "south-ridge"))
+
+
+def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
+    data: str, parts: StudyParts, tmp_path: Path
+) -> None:
+    stem = parts.study.hex()[:16]
+    names = [f"{stem}.graphml", f"{stem}.png", f"{stem}.pyg.safetensors", f"{stem}.thinwire"]
+    said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "a")))
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    with open_hub(Path(data), SystemClock()) as hub:
+        (site,) = hub.enrolment.site_names()
+        assert len(hub.store.wanted(site)) == 1
+        clinic = join(hub, site)
+        part = clinic.seal(parts.pixels.header.kind, parts.study, parts.pixels.plaintext)
+        hub.pipeline().put(site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+    said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "b")))
+    restored = sorted((tmp_path / "b" / stem).iterdir())
+    assert tuple(path.read_bytes() for path in restored) == parts.files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["worklist", "--data", "nowhere"], BadConfiguration.code),
+        (["enrol", "Not A Name", "--data", "nowhere"], BadInput.code),
+        (["serve", "--data", "nowhere"], BadConfiguration.code),
+        (["train", "--out", "x", "--preset", "paper"], BadConfiguration.code),
+        (["--help"], 0),
+        (["no-such-command"], 2),
+    ],
+)
+def test_an_error_is_a_line_a_remedy_and_a_code(
+    arguments: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["thinwire-receiver", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0) == code
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    if code > 2:
+        assert shown.out == ""
+        assert len(shown.err.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", ["init", "enrol", "serve", "worklist", "show", "export", "train", "evaluate"])
+def test_every_command_teaches(command: str) -> None:
+    assert "Example" in said(run(command, "--help"))
+
+
+@pytest.mark.parametrize("listen", ["7443", "host:port", ":1", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_refused(data: str, listen: str) -> None:
+    assert isinstance(run("serve", "--data", data, "--listen", listen).exception, BadConfiguration)
+
+
+@pytest.mark.parametrize("text", ["batch = 0", "no toml", "unknown = 1", "listen = 7"])
+def test_a_wrong_setting_is_named(data: str, text: str) -> None:
+    (Path(data) / "config.toml").write_text(text)
+    result = run("worklist", "--data", data)
+    assert isinstance(result.exception, ThinwireError)
+    assert "config.toml" in result.exception.remedy
+
+
+def test_the_environment_goes_before_the_file(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path(data) / "config.toml").write_text('batch = 7\nlisten = "127.0.0.1:9"\n')
+    monkeypatch.setenv("THINWIRE_RECEIVER_BATCH", "9")
+    with open_hub(Path(data), SystemClock()) as hub:
+        assert (hub.settings.batch, hub.settings.listen) == (9, "127.0.0.1:9")
+
+
+def test_progress_away_from_a_terminal_is_a_line_a_tenth() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    with meter(Console(file=out, width=80)) as progress:
+        for done in range(101):
+            progress("images", done, 100, f"{done} of 100")
+        progress("graphs", 1, 1, "")
+    assert len(out.getvalue().splitlines()) == 12

@@ -1,0 +1,326 @@
+"""The hub's way of a study, with a real store, real seals and the tiny bundle's network; no link."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.clock import FakeClock
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
+from tests.support.power import Fuse, PowerCut
+from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+
+from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.reading.worklist import as_json, worklist
+from thinwire.shared.bundle import Bundle
+from thinwire.shared.durable import Disk
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import (
+    BadArchive,
+    BadFormat,
+    BadManifest,
+    BadPayload,
+    DiskFull,
+    Forged,
+    ThinwireError,
+    UnknownBundle,
+)
+from thinwire.shared.identifiers import BundleId, StudyId, digest
+from thinwire.shared.pixels import Member, pack
+from thinwire.shared.receipts import StudyStatus, read_receipt
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def data(tmp_path: Path, bundle: Bundle) -> Path:
+    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def hub(data: Path) -> Iterator[Hub]:
+    with open_hub(data, FakeClock()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def clinic(hub: Hub) -> Clinic:
+    return join(hub)
+
+
+@pytest.fixture
+def parts(clinic: Clinic, bundle: Bundle) -> StudyParts:
+    return study_parts(clinic, bundle)
+
+
+def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
+    receipt = stored(hub, clinic, part)
+    pipeline.put(clinic.site, part.object, part.header, part.plaintext, urgent, receipt)
+    return receipt
+
+
+def put_and_read(hub: Hub, clinic: Clinic, part: Sealed) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, part)
+    pipeline.read_waiting()
+
+
+def blobs(hub: Hub) -> list[str]:
+    return sorted(path.name for path in (hub.data / "blobs").rglob("?" * 64))
+
+
+def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
+    hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle
+) -> None:
+    pipeline = hub.pipeline()
+    told: list[str] = []
+    pipeline.on_receipt = told.append
+    put(hub, pipeline, clinic, parts.graph)
+    (row,) = worklist(hub.store.studies())
+    assert row.urgency is None
+    assert pipeline.read_waiting() == 1
+    assert pipeline.read_waiting() == 0
+    put(hub, pipeline, clinic, parts.pixels)
+    assert hub.store.studies()[0].complete is None
+    put(hub, pipeline, clinic, parts.manifest)
+
+    (row,) = worklist(hub.store.studies())
+    shown = as_json(row)
+    assert shown["study"] == parts.study.hex()
+    assert shown["received"] == "2026-03-04T12:00:00Z"
+    assert shown["tiers"] == {
+        "graph": len(parts.graph.sealed),
+        "preview": None,
+        "evidence": None,
+        "pixels": len(parts.pixels.sealed),
+    }
+    assert shown["complete"] is True
+    assert set(shown["findings"]) == set(FINDINGS)
+    assert all(f["low"] <= f["probability"] <= f["high"] for f in shown["findings"].values())
+    assert shown["patches"] == {"kept": 5, "total": 64}
+    assert shown["text_source"] == "report"
+    assert shown["text_given"] is True
+    assert shown["bundle"] == bundle.id.hex()
+
+    key = hub.keys.signing.public_key()
+    words = [read_receipt(each, key) for each in pipeline.undelivered_receipts(clinic.site)]
+    assert [each.status for each in words] == [
+        StudyStatus.STORED,
+        StudyStatus.TRIAGED,
+        StudyStatus.STORED,
+        StudyStatus.STORED,
+    ]
+    assert told == [clinic.site]
+    detail = json.loads(words[1].detail)
+    assert detail["urgency"] == shown["urgency"]
+    assert detail["findings"]["nodule"][0] == shown["findings"]["nodule"]["probability"]
+
+
+def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    receipt = put(hub, pipeline, clinic, parts.graph)
+    pipeline.delivered(clinic.site, digest(receipt))
+    pipeline.delivered(clinic.site, digest(b"a receipt that never was"))
+    assert pipeline.undelivered_receipts(clinic.site) == []
+    assert pipeline.stored_receipt(clinic.site, parts.graph.object) == receipt
+
+
+def test_put_twice_is_put_once(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    first = put(hub, pipeline, clinic, parts.graph)
+    pipeline.read_waiting()
+    hub.clock.advance(60)  # type: ignore[attr-defined]
+    put(hub, pipeline, clinic, parts.graph)
+    assert pipeline.read_waiting() == 0
+    assert pipeline.stored_receipt(clinic.site, parts.graph.object) == first
+    assert len(pipeline.undelivered_receipts(clinic.site)) == 2
+    assert len(blobs(hub)) == 1
+
+
+def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
+    hub: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    pipeline = hub.pipeline()
+    for part in (parts.graph, parts.pixels, parts.manifest):
+        put(hub, pipeline, clinic, part)
+    pipeline.read_waiting()
+    later = replace(parts.graph, object=digest(b"sealed anew"))
+    receipt = put(hub, pipeline, clinic, later)
+    assert pipeline.stored_receipt(clinic.site, later.object) == receipt
+    assert pipeline.read_waiting() == 0
+    assert len(blobs(hub)) == 3
+    assert hub.store.studies()[0].complete is True
+
+
+def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    other = join(hub, "south-ridge")
+    pipeline = hub.pipeline()
+    for each in (clinic, other):
+        put(hub, pipeline, each, study_parts(each, bundle).graph)
+    assert [each.site for each in hub.store.studies()] == ["north-valley", "south-ridge"]
+    assert pipeline.read_waiting() == 2
+    assert len(pipeline.undelivered_receipts(other.site)) == 2
+
+
+def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    pipeline = hub.pipeline()
+    for seed in range(3):
+        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph, urgent=seed == 2)
+    waiting = hub.store.untriaged()
+    assert [each.urgent_asked for each in waiting] == [True, False, False]
+    assert [row.study.urgent_asked for row in worklist(hub.store.studies())] == [True, False, False]
+
+
+def test_more_graphs_than_a_batch_are_read_in_batches(
+    data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_RECEIVER_BATCH", "2")
+    with open_hub(data, FakeClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        for seed in range(5):
+            put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+        assert [pipeline.read_waiting() for _ in range(4)] == [2, 2, 1, 0]
+
+
+def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tuple[Sealed, type[ThinwireError]]]:
+    study, payload = parts.study, parts.graph.plaintext
+    foreign = BundleId(hashlib.sha256(b"foreign").digest()[:16])
+    other = study_parts(clinic, bundle, 7)
+    return {
+        "payload": (clinic.seal(Kind.GRAPH, study, payload[:-3]), BadPayload),
+        "bundle": (clinic.seal(Kind.GRAPH, study, payload.replace(bundle.id, foreign)), UnknownBundle),
+        "archive": (clinic.seal(Kind.PIXELS, study, parts.pixels.plaintext[:-1]), BadArchive),
+        "other files": (clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
+        "no files": (clinic.seal(Kind.PIXELS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
+        "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
+        "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
+        "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
+        "preview": (clinic.seal(Kind.PREVIEW, study, b"no format yet"), BadFormat),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest", "preview"],
+)
+def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
+    hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, what: str
+) -> None:
+    part, error = refused(clinic, parts, bundle)[what]
+    pipeline = hub.pipeline()
+    with pytest.raises(error):
+        put(hub, pipeline, clinic, part)
+    assert pipeline.stored_receipt(clinic.site, part.object) is None
+    assert pipeline.undelivered_receipts(clinic.site) == []
+    assert hub.store.studies() == []
+    assert blobs(hub) == []
+    kept = {path.name for path in (hub.data / "quarantine" / clinic.site).iterdir()}
+    assert f"{part.object.hex()}.json" in kept
+    assert (f"{part.object.hex()}.bin" in kept) is (what != "manifest")
+
+
+def test_an_archive_that_restores_to_too_much_is_refused(
+    data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))
+    with open_hub(data, FakeClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        study = StudyId(bytes(16))
+        bomb = clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
+        with pytest.raises(BadArchive):
+            put(hub, pipeline, clinic, bomb)
+
+
+def test_a_graph_that_cannot_be_read_does_not_stop_the_next(
+    hub: Hub, clinic: Clinic, bundle: Bundle, parts: StudyParts
+) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, parts.graph)
+    put(hub, pipeline, clinic, study_parts(clinic, bundle, 1).graph)
+    damaged = hub.data / "blobs" / digest(parts.graph.plaintext).hex()[:2] / digest(parts.graph.plaintext).hex()
+    damaged.write_bytes(b"a disk's own words")
+    assert pipeline.read_waiting() == 2
+    assert pipeline.read_waiting() == 0
+    assert sorted(each.reading is None for each in hub.store.studies()) == [False, True]
+
+
+def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
+    with open_hub(data, FakeClock()) as hub:
+        clinic = join(hub)
+        parts = study_parts(clinic, bundle)
+        receipt = put(hub, hub.pipeline(), clinic, parts.graph)
+    with open_hub(data, FakeClock()) as hub:
+        pipeline = hub.pipeline()
+        assert hub.store.sweep() == 0
+        assert pipeline.epoch_key(clinic.site, clinic.epoch.id) == clinic.epoch
+        assert pipeline.undelivered_receipts(clinic.site) == [receipt]
+        assert pipeline.read_waiting() == 1
+    with open_hub(data, FakeClock()) as hub:
+        assert hub.pipeline().read_waiting() == 0
+        assert hub.store.studies()[0].reading is not None
+
+
+STEPS = (
+    "store.blob.before_write",
+    "store.blob.before_fsync",
+    "store.blob.before_rename",
+    "store.blob.before_folder_fsync",
+    "store.blob.done",
+    "store.keep.before_commit",
+    "store.keep.committed",
+    "store.reading.before_commit",
+    "store.reading.committed",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bundle: Bundle, step: str) -> None:
+    with open_hub(data, FakeClock()) as hub:
+        clinic = join(hub)
+        parts = study_parts(clinic, bundle)
+    fuse = Fuse((step, 1))
+    with pytest.raises(PowerCut), open_hub(data, FakeClock(), Disk(fuse)) as hub:
+        put_and_read(hub, clinic, parts.graph)
+    with open_hub(data, FakeClock()) as hub:
+        hub.store.sweep()
+        pipeline = hub.pipeline()
+        known = pipeline.stored_receipt(clinic.site, parts.graph.object)
+        assert blobs(hub) == ([] if known is None else [digest(parts.graph.plaintext).hex()])
+        put(hub, pipeline, clinic, parts.graph)
+        while pipeline.read_waiting():
+            pass
+        (study,) = hub.store.studies()
+        assert study.reading is not None
+        assert len(pipeline.undelivered_receipts(clinic.site)) == 2
+        assert known is None or pipeline.stored_receipt(clinic.site, parts.graph.object) == known
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle: Bundle) -> None:
+    with open_hub(data, FakeClock()) as hub:
+        clinic = join(hub)
+        parts = study_parts(clinic, bundle)
+    with open_hub(data, FakeClock(), Disk(reserve=1 << 62)) as hub, pytest.raises(DiskFull):
+        put(hub, hub.pipeline(), clinic, parts.graph)
+    with open_hub(data, FakeClock()) as hub:
+        assert hub.store.studies() == []
+        put(hub, hub.pipeline(), clinic, parts.graph)
+        assert len(hub.store.studies()) == 1
+
+
+def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, parts.graph)
+    hub.store.ask(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
+    assert pipeline.wanted(clinic.site) == []
+    for _ in range(2):
+        hub.store.ask(clinic.site, parts.study, Kind.PIXELS, hub.clock.now())
+    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.PIXELS)]
+    put(hub, pipeline, clinic, parts.pixels)
+    assert pipeline.wanted(clinic.site) == []

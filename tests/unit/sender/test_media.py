@@ -1,0 +1,147 @@
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import imagecodecs
+import pytest
+from pydicom.dataset import Dataset
+from tests.support.dicoms import STUDY_UID, as_file, chest, dataset, dicom
+from tests.support.real_data import REAL_DATA, needs
+
+from thinwire.sender.intake.media import DIRECTORY_CLASS, Refused, StudyFiles, find_studies
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def image(study: int, number: int = 1) -> bytes:
+    return dicom(sop_uid=f"{STUDY_UID}.{study}.{number}", StudyInstanceUID=f"{STUDY_UID}.{study}")
+
+
+def found(paths: Iterable[Path]) -> list[list[str]]:
+    """The file names of each study; fails on a refusal."""
+    studies = list(find_studies(paths))
+    assert not [each for each in studies if isinstance(each, Refused)]
+    return [[path.name for path in each.paths] for each in studies]
+
+
+def refusals(paths: Iterable[Path]) -> list[str]:
+    return [str(each.error) for each in find_studies(paths) if isinstance(each, Refused)]
+
+
+def test_a_folder_is_searched_to_the_bottom_and_grouped_by_study(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1", image(1))
+    write(tmp_path / "b" / "deep" / "2", image(2))
+    write(tmp_path / "c" / "3.dcm", image(1, 2))
+    write(tmp_path / ".hidden" / "4", image(4))
+    write(tmp_path / ".DS_Store", image(5))
+    assert found([tmp_path]) == [["1", "3.dcm"], ["2"]]
+
+
+def test_a_file_given_twice_is_found_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "1", image(1))
+    assert found([path, path, tmp_path]) == [["1"]]
+
+
+def test_other_things_in_a_folder_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "1", image(1))
+    write(tmp_path / "README.txt", b"This medium holds images.\n" * 20)
+    write(tmp_path / "index.csv", b"a,b\n" * 100)
+    write(tmp_path / "logo.png", bytes(imagecodecs.png_encode(chest(bits=8))))
+    os.mkfifo(tmp_path / "pipe")
+    assert found([tmp_path]) == [["1"]]
+
+
+def test_a_folder_of_pictures_is_one_study_each(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        write(tmp_path / name, bytes(imagecodecs.png_encode(chest(bits=8))))
+    assert found([tmp_path]) == [["a.png"], ["b.png"]]
+
+
+def test_one_bad_file_never_stops_the_next(tmp_path: Path) -> None:
+    write(tmp_path / "1", image(1))
+    write(tmp_path / "2.dcm", b"not at all")
+    write(tmp_path / "3", image(3)[:200])
+    write(tmp_path / "4", image(4))
+    results = list(find_studies([tmp_path]))
+    assert [type(each) for each in results] == [Refused, Refused, StudyFiles, StudyFiles]
+    assert [str(each.error).split(":")[0] for each in results if isinstance(each, Refused)] == [
+        "file 2 of 4",
+        "file 3 of 4",
+    ]
+
+
+def test_what_a_person_names_is_refused_aloud(tmp_path: Path) -> None:
+    note = write(tmp_path / "DOE_JANE.txt", b"words " * 60)
+    (told,) = refusals([note])
+    assert "not a DICOM file" in told
+    (missing,) = refusals([tmp_path / "DOE_JANE"])
+    assert "no such file" in missing
+    assert "DOE" not in told + missing + repr(list(find_studies([note])))
+
+
+def test_files_that_name_no_study_are_studies_of_their_own(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / str(number), dicom(StudyInstanceUID=None, sop_uid=f"{STUDY_UID}.{number}"))
+    assert found([tmp_path]) == [["1"], ["2"]]
+
+
+# --- DICOMDIR
+
+
+def directory(*names: list[str]) -> bytes:
+    records = []
+    for name in names:
+        record = Dataset()
+        record.DirectoryRecordType = "IMAGE" if name else "PATIENT"
+        if name:
+            record.ReferencedFileID = name
+        records.append(record)
+    listed = dataset(DIRECTORY_CLASS, Modality=None, BodyPartExamined=None, ViewPosition=None)
+    listed.DirectoryRecordSequence = records
+    return as_file(listed)
+
+
+def test_a_dicomdir_names_its_files_in_either_case(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "im1", image(1))
+    write(tmp_path / "IMAGES2" / "IM2", image(2))
+    write(tmp_path / "unlisted", image(3))
+    path = write(tmp_path / "DICOMDIR", directory([], ["IMAGES", "IM1"], ["IMAGES2", "IM2"]))
+    assert found([path]) == [["im1"], ["IM2"]]
+
+
+def test_a_folder_with_a_dicomdir_is_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "IM1", image(1))
+    write(tmp_path / "DICOMDIR", directory(["IM1"]))
+    assert found([tmp_path]) == [["IM1"]]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("name", [["..", "OUTSIDE"], ["GONE"], ["LINK"], ["", "OUTSIDE"]])
+def test_a_dicomdir_reaches_nothing_outside_its_folder(tmp_path: Path, name: list[str]) -> None:
+    outside = write(tmp_path / "OUTSIDE", image(1))
+    write(tmp_path / "cd" / "IM1", image(2))
+    (tmp_path / "cd" / "LINK").symlink_to(outside)
+    path = write(tmp_path / "cd" / "DICOMDIR", directory(name, ["IM1"]))
+    results = list(find_studies([path]))
+    assert [type(each) for each in results] == [Refused, StudyFiles]
+    assert "entry 1 of the DICOMDIR" in refusals([path])[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"junk" * 100, directory([])])
+def test_a_dicomdir_that_lists_nothing_is_refused(tmp_path: Path, data: bytes) -> None:
+    assert len(refusals([write(tmp_path / "DICOMDIR", data)])) == 1
+
+
+def test_the_real_folder_is_found() -> None:
+    results = list(find_studies([REAL_DATA / "dicom"]))
+    # The file with a false tag is a copy of another one under the same study.
+    assert [len(each.paths) for each in results] == [1, 1, 1, 1, 1, 2, 1, 1]
+    assert not [each for each in results if isinstance(each, Refused)]
+
+
+for _mark in needs("dicom"):
+    _mark(test_the_real_folder_is_found)
