@@ -1,6 +1,6 @@
 """Does a thumbnail give a phantom's findings away? Logistic regression on 24 x 24 pixels, five folds.
 
-    python benchmarks/bench_phantom_leak.py [--phantoms 1500]
+    python -m benchmarks.bench_phantom_leak [--phantoms 1500]
 
 All figures are of synthetic images.
 """
@@ -55,7 +55,7 @@ def main() -> None:
         out[name] = {"auc": round(auc, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
         print(name, out[name])
     result = {
-        "command": f"python benchmarks/bench_phantom_leak.py --phantoms {count}",
+        "command": f"python -m benchmarks.bench_phantom_leak --phantoms {count}",
         "machine": machine(),
         "synthetic": True,
         "images": count,

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from tests.support.format_samples import (
     BUNDLE,
     EPOCH,
@@ -30,7 +31,6 @@ from tests.support.format_samples import (
     spec,
     spec_of,
 )
-
 from thinwire.shared.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
 from thinwire.shared.errors import Forged
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements

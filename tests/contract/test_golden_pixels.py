@@ -9,8 +9,8 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from tests.support.dicoms import BIG, IMPLICIT, dicom
 
+from tests.support.dicoms import BIG, IMPLICIT, dicom
 from thinwire.shared.pixels import Codec, Member, pack, unpack
 
 GOLDEN = Path(__file__).parent / "golden" / "pixels-1.hex"

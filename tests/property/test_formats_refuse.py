@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.support.format_samples import (
     EPOCH,
     HUB,
@@ -27,7 +28,6 @@ from tests.support.format_samples import (
     spec,
     spec_of,
 )
-
 from thinwire.shared.envelope import EpochKey, Kind, new_epoch, open_epoch, open_sealed, peek, peek_epoch, seal
 from thinwire.shared.envelope import verified_length as trusted_length
 from thinwire.shared.errors import (

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.support.format_samples import (
     BUNDLE,
     EPOCH,
@@ -16,7 +17,6 @@ from tests.support.format_samples import (
     spec,
     spec_of,
 )
-
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
 from thinwire.shared.identifiers import BundleId, Digest, StudyId, TextSource, Tier, study_id

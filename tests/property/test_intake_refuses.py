@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.support.damage import damaged
 from tests.support.dicoms import (
     BIG,
@@ -20,7 +21,6 @@ from tests.support.dicoms import (
     chest,
     dicom,
 )
-
 from thinwire.sender.intake.dicom import radiograph, read_instance
 from thinwire.sender.intake.raster import raster_radiograph
 from thinwire.sender.intake.text import decode_text, text_of_study

@@ -4,9 +4,9 @@ import contextlib
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.support.damage import damaged
 from tests.support.dicoms import BIG, IMPLICIT, JPEG, chest, dicom
-
 from thinwire.shared.errors import BadArchive
 from thinwire.shared.pixels import Member, pack, unpack
 

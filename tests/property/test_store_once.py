@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
 from tests.support.tiny_bundle import tiny_bundle
-
 from thinwire.receiver.hub import make_hub, open_hub
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.support.tiny_bundle import FEATURES, SIDE
 
+from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds
-
 from thinwire.receiver.server import HubServer
 from thinwire.sender.link.channel import HubAddress, LinkStatus, Uplink
 from thinwire.shared.clock import SystemClock

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.clock import FakeClock
-
 from thinwire.receiver.link.ingest import IngestSession
 from thinwire.sender.link.uplink import UplinkSession
 from thinwire.shared.wire.v1 import link_pb2 as wire

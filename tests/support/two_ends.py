@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from tests.support.clock import FakeClock
 from tests.support.folder_shelf import FolderShelf, manifest_of
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
-
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.link.ingest import IngestSession
 from thinwire.receiver.link.limits import Limits

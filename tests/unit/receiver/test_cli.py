@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.hub_folder import StudyParts, join, stored, study_parts
-from tests.support.tiny_bundle import tiny_bundle
 from typer.testing import CliRunner, Result
 
+from tests.support.hub_folder import StudyParts, join, stored, study_parts
+from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.outputs.meter import meter

@@ -3,10 +3,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import join
 from tests.support.tiny_bundle import tiny_bundle
-
 from thinwire.receiver.hub import Hub, make_hub, open_hub, sole_keeper
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import new_epoch

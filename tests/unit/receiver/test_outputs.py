@@ -5,9 +5,9 @@ import networkx as nx
 import numpy as np
 import pytest
 from PIL import Image
+
 from tests.support.hub_folder import fused
 from tests.support.tiny_bundle import FEATURES, tiny_bundle
-
 from thinwire.receiver.outputs.graph_file import unwrap, wrap
 from thinwire.receiver.outputs.graphml import graphml
 from thinwire.receiver.outputs.pyg import hetero_bytes, load_pyg, to_hetero

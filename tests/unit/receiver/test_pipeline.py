@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
-
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist

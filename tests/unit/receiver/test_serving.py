@@ -49,7 +49,7 @@ def test_serve_says_where_it_listens_and_ends_on_a_signal(
         assert second.returncode == BadConfiguration.code
         assert "being served already" in second.stderr
     served.send_signal(number)
-    rest, words = served.communicate(timeout=60)
+    rest, words = served.communicate(timeout=300)
     assert served.returncode == 0
     assert rest == ""
     assert "on cpu" in words or "on cuda" in words

@@ -2,8 +2,8 @@ from datetime import timedelta
 from io import StringIO
 
 from rich.console import Console
-from tests.support.clock import START
 
+from tests.support.clock import START
 from thinwire.receiver.kept import KeptReading, KeptStudy
 from thinwire.receiver.outputs.screen import age, findings_text, study_page, worklist_table
 from thinwire.receiver.reading.worklist import Row, as_json, worklist

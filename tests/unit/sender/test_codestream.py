@@ -2,8 +2,8 @@ import struct
 
 import numpy as np
 import pytest
-from tests.support.dicoms import ENCODERS, HTJ2K, JPEG, JPEG_2000, JPEG_LOSSLESS, JPEG_LS, RLE, chest
 
+from tests.support.dicoms import ENCODERS, HTJ2K, JPEG, JPEG_2000, JPEG_LOSSLESS, JPEG_LS, RLE, chest
 from thinwire.sender.intake.codestream import PLAIN_JPEG_FRAMES, Shape, decode, fragments, jpeg_stream
 from thinwire.shared.errors import UnreadableDicom
 

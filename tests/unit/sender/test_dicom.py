@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+
 from tests.support.dicoms import (
     BASIC_TEXT_SR,
     BIG,
@@ -28,7 +29,6 @@ from tests.support.dicoms import (
     dicom,
 )
 from tests.support.real_data import REAL_DATA, needs
-
 from thinwire.sender.intake.dicom import DEFAULT_LIMITS, Radiograph, radiograph, read_instance
 from thinwire.sender.intake.normalise import normalise
 from thinwire.sender.intake.projection import View

@@ -2,9 +2,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from tests.support.clock import START, FakeClock
 from tests.support.two_ends import HUB_KEY, SITE, SITE_SIGNING, TwoEnds
-
 from thinwire.sender.link.epochs import Epochs
 from thinwire.shared.envelope import open_epoch
 from thinwire.shared.errors import BadConfiguration

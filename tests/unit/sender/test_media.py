@@ -5,9 +5,9 @@ from pathlib import Path
 import imagecodecs
 import pytest
 from pydicom.dataset import Dataset
+
 from tests.support.dicoms import STUDY_UID, as_file, chest, dataset, dicom
 from tests.support.real_data import REAL_DATA, needs
-
 from thinwire.sender.intake.media import DIRECTORY_CLASS, Refused, StudyFiles, find_studies
 
 

@@ -2,8 +2,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 
+from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared.envelope import Kind

@@ -1,8 +1,8 @@
 import heapq
 
 import pytest
-from tests.support.clock import FakeClock
 
+from tests.support.clock import FakeClock
 from thinwire.sender.link.pace import FIRST_CHUNK, FIRST_WINDOW, Mark, Pace
 from thinwire.shared.chunks import LARGEST_CHUNK, SMALLEST_CHUNK
 

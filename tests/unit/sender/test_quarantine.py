@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.support.clock import FakeClock
 from tests.support.power import Fuse, LossyDisk, PowerCut
-
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.shared.durable import Disk
 from thinwire.shared.errors import DiskFull, NotChestRadiograph, UnreadableDicom

@@ -1,8 +1,8 @@
 from datetime import timedelta
 
 import pytest
-from tests.support.clock import START
 
+from tests.support.clock import START
 from thinwire.sender.link.entries import Due
 from thinwire.sender.link.scheduler import (
     MOST_UNDER_WAY,

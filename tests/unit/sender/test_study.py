@@ -4,9 +4,9 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+
 from tests.support.dicoms import BASIC_TEXT_SR, DX_RAW, JPEG_2000, STUDY_UID, as_file, chest, dataset, dicom
 from tests.support.real_data import REAL_DATA, needs
-
 from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
 from thinwire.shared.identifiers import TextSource, digest, study_id

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from tests.support.dicoms import BASIC_TEXT_SR, as_file, dataset, dicom
 
+from tests.support.dicoms import BASIC_TEXT_SR, as_file, dataset, dicom
 from thinwire.sender.intake.dicom import read_instance
 from thinwire.sender.intake.header import Header
 from thinwire.sender.intake.text import MAX_TEXT_BYTES, decode_text, read_text, text_of_study

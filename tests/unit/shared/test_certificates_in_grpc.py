@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from tests.support.format_samples import SITE, FixedClock
 
+from tests.support.format_samples import SITE, FixedClock
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.keys import (
     HUB_NAME,

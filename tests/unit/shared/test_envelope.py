@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from tests.support.format_samples import (
     EPOCH,
     FOREIGN_SIGNING,
@@ -18,7 +19,6 @@ from tests.support.format_samples import (
     counted_bytes,
     key_of,
 )
-
 from thinwire.shared.envelope import (
     HEADER_BYTES,
     TAG_BYTES,

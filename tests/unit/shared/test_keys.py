@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from tests.support.format_samples import HUB, NOON, OTHER_SITE, SITE, SITE_SIGNING, FixedClock, counted_bytes
 
+from tests.support.format_samples import HUB, NOON, OTHER_SITE, SITE, SITE_SIGNING, FixedClock, counted_bytes
 from thinwire.shared import certificates
 from thinwire.shared.errors import BadConfiguration, Forged, NotEnrolled
 from thinwire.shared.keys import (

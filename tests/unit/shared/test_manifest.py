@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from tests.support.format_samples import (
     BUNDLE,
     FILES,
@@ -11,7 +12,6 @@ from tests.support.format_samples import (
     manifest,
     receipt,
 )
-
 from thinwire.shared.errors import BadManifest, Forged
 from thinwire.shared.identifiers import StudyId, Tier, digest
 from thinwire.shared.keys import sign

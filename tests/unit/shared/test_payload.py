@@ -6,8 +6,8 @@ import msgpack
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.support.format_samples import BUNDLE, STUDY, graph, spec, spec_of
 
+from tests.support.format_samples import BUNDLE, STUDY, graph, spec, spec_of
 from thinwire.shared.errors import BadPayload, UnknownBundle
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Measurements, Patches
 from thinwire.shared.identifiers import BundleId, TextSource

@@ -6,9 +6,9 @@ import imagecodecs
 import numpy as np
 import pytest
 import zstandard
+
 from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, JPEG, JPEG_2000, JPEG_LS, RLE, chest, dicom
 from tests.support.real_data import REAL_DATA, needs
-
 from thinwire.shared.errors import BadArchive
 from thinwire.shared.pixel_place import Layout, jpeg_xl_size
 from thinwire.shared.pixels import HEADER, MAGIC, VERSION, Codec, Member, pack, unpack

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.support.format_samples import spec
 
+from tests.support.format_samples import spec
 from thinwire.shared.errors import BadBundle, BadPayload
 from thinwire.shared.quantiser import Int8Codec, codec_of
 

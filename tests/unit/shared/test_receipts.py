@@ -2,8 +2,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from tests.support.format_samples import FOREIGN_SIGNING, HUB_SIGNING, NOON, SITE_SIGNING, STUDY, manifest, receipt
 
+from tests.support.format_samples import FOREIGN_SIGNING, HUB_SIGNING, NOON, SITE_SIGNING, STUDY, manifest, receipt
 from thinwire.shared.errors import Forged
 from thinwire.shared.keys import sign
 from thinwire.shared.manifest import sign_manifest

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINEConv
@@ -267,7 +267,7 @@ def load_reader(bundle: Bundle) -> MpnnReader:
             members.append(member)
         values = {name: tensors[f"calibration.{name}"].numpy() for name in CALIBRATION_FIELDS}
         values["farthest"] = values["farthest"].item()
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         raise BadBundle(f"{MPNN} does not fit the bundle ({type(error).__name__})") from error
     if shape.feature_size != bundle.spec.feature_size or shape.findings != len(bundle.spec.findings):
         raise BadBundle(f"{MPNN} is of another shape than bundle.json says")

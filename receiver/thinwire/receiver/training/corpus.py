@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from thinwire.sender.intake.phantom import describe, render
 
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.intake.normalise import normalise
+from thinwire.sender.intake.phantom import describe, render
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import FloatArray, Grid
 

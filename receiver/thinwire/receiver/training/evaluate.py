@@ -250,7 +250,7 @@ def _auc(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, 
 
 
 def _resampled(y: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """AUC of bootstrap resamples of (label, score), those with both outcomes: the share of pairs in order, ties half."""
+    """AUC of the bootstrap resamples that hold both outcomes: the share of pairs in order, ties half."""
     drawn = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), size=RESAMPLES)
     order = np.argsort(p, kind="stable")
     groups = np.flatnonzero(np.r_[True, np.diff(p[order]) > 0])

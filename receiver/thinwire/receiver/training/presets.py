@@ -1,7 +1,10 @@
 """Sizes of the report model: `nano`, the default bundle, and `paper`, NEURAL as published."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from thinwire.shared.errors import BadConfiguration
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ NANO = Preset("nano", working_size=256, vocabulary=768, max_tokens=112)
 def paper(swin: Path, t5: Path, working_size: int = 1024) -> Preset:
     """NEURAL's models: Swin-B/384 and Clinical-T5-Base from local checkpoints, any working size.
 
-    The paper trains with AdamW at 5e-5 and batches of 16 (section 3.1); feature_size is the decoder's width and is
-    read from its checkpoint.
+    The paper trains with AdamW at 5e-5 and batches of 16 (section 3.1). A feature is as wide as the decoder, whose
+    width is read from its checkpoint. Raises BadConfiguration for a folder that holds no checkpoint.
     """
     return Preset(
         "paper",
         working_size,
+        feature_size=_width(t5),
         swin_checkpoint=swin,
         t5_checkpoint=t5,
         max_tokens=256,
@@ -58,6 +62,15 @@ def paper(swin: Path, t5: Path, working_size: int = 1024) -> Preset:
         batch=16,
         mpnn_hidden=256,
     )
+
+
+def _width(t5: Path) -> int:
+    try:
+        return int(json.loads((t5 / "config.json").read_text(encoding="utf-8"))["d_model"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadConfiguration(
+            f"no T5 checkpoint in {t5}", "Give a folder in transformers' format, with config.json and tokenizer.json."
+        ) from error
 
 
 def at_size(preset: Preset, working_size: int) -> Preset:

@@ -88,6 +88,8 @@ class ReportDecoder(nn.Module):
             whole = T5ForConditionalGeneration.from_pretrained(preset.t5_checkpoint, attn_implementation="eager")
             self.stack: T5Stack = whole.decoder
             self.head = whole.lm_head
+            # T5 1.0 ties its head to its embedding and scales what goes in.
+            self.scale = whole.model_dim**-0.5 if whole.config.scale_decoder_outputs else 1.0
         else:
             config = T5Config(
                 vocab_size=vocabulary,
@@ -106,6 +108,7 @@ class ReportDecoder(nn.Module):
             if getattr(self.stack, "embed_tokens", None) is None:
                 self.stack.set_input_embeddings(nn.Embedding(vocabulary, preset.feature_size))
             self.head = nn.Linear(preset.feature_size, vocabulary, bias=False)
+            self.scale = 1.0
         self.null_keys = nn.Parameter(torch.randn(preset.null_keys, preset.feature_size) * 0.5)
 
     def forward(self, features: Tensor, valid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +129,7 @@ class ReportDecoder(nn.Module):
             output_attentions=True,
         )
         attention = out.cross_attentions[-1].mean(dim=1)[..., :cells]
-        return self.head(out.last_hidden_state), attention
+        return self.head(out.last_hidden_state * self.scale), attention
 
 
 @dataclass(frozen=True)

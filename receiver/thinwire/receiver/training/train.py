@@ -96,7 +96,7 @@ def train(options: TrainOptions, progress: Progress) -> Path:
         return data, np.concatenate(labels), np.concatenate(context)
 
     shape = Shape(
-        options.preset.feature_size if options.preset.t5_checkpoint is None else len(scale),
+        len(scale),
         len(vocabulary.concepts),
         len(corpus.FINDINGS),
         options.preset.mpnn_hidden,

@@ -16,7 +16,8 @@ _COARSE = 576
 
 def _soft(signed: NDArray[np.floating[Any]], width: float) -> Plane:
     """0 outside, 1 inside, over `width` chest units."""
-    return np.clip(signed.astype(np.float32, copy=False) / np.float32(width) + np.float32(0.5), 0, 1)
+    ramp = signed.astype(np.float32, copy=False) / np.float32(width) + np.float32(0.5)
+    return np.asarray(np.clip(ramp, 0, 1), dtype=np.float32)
 
 
 def film(plan: Plan, height: int, width: int) -> NDArray[np.float32]:
@@ -24,7 +25,7 @@ def film(plan: Plan, height: int, width: int) -> NDArray[np.float32]:
     shrink = min(1.0, _COARSE / max(height, width))
     h, w = max(32, round(height * shrink)), max(32, round(width * shrink))
     u, v = np.meshgrid((np.arange(w, dtype=np.float32) + 0.5) / w, (np.arange(h, dtype=np.float32) + 0.5) / h)
-    x, y = plan.frame.to_chest(u, v)
+    x, y = plan.frame.to_chest(u.astype(np.float32, copy=False), v.astype(np.float32, copy=False))
     attenuation = _anatomy(plan, x, y, h, w)
     look = plan.look
     attenuation += look.heel[0] * (u - 0.5) + look.heel[1] * (v - 0.5)
@@ -158,7 +159,7 @@ def _bones(plan: Plan, fields: dict[str, _Field], y: Plane) -> Plane:
         half = slice(int(columns[0]), int(columns[-1]) + 1)
 
         def rows(low: float, high: float) -> slice:
-            hit = np.flatnonzero((y.max(axis=1) > low) & (y.min(axis=1) < high))  # noqa: B023 - used at once
+            hit = np.flatnonzero((y.max(axis=1) > low) & (y.min(axis=1) < high))
             return slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0)
 
         for rib in range(10):
@@ -248,7 +249,7 @@ def _with(lesion: Lesion, field: _Field, out: Plane, x: Plane, y: Plane) -> Plan
             if fissure:
                 blob = blob * _soft(y - lesion.y + 0.55 * lesion.size, 0.02)
             texture = 1 + 0.15 * _smooth_noise(rng, h, w, 0.008)
-            change = 0.36 * lesion.density * blob * texture * field.inside
+            change: NDArray[np.floating[Any]] = 0.36 * lesion.density * blob * texture * field.inside
         case "nodule":
             # A ball: the ray's way through it.
             change = 1.1 * lesion.density * np.sqrt(np.clip(1 - _radius(lesion, x, y) ** 2, 0, 1)) * field.inside

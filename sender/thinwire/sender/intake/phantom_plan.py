@@ -83,17 +83,17 @@ class Lung:
     _medial: NDArray[np.float64]
 
     def wall(self, y: Plane | float) -> Plane:
-        return np.interp(y, self._y, self._wall).astype(np.float32)
+        return np.asarray(np.interp(y, self._y, self._wall), dtype=np.float32)
 
     def medial(self, y: Plane | float) -> Plane:
-        return np.interp(y, self._y, self._medial).astype(np.float32)
+        return np.asarray(np.interp(y, self._y, self._medial), dtype=np.float32)
 
     def floor(self, ax: Plane) -> Plane:
         """Height of the diaphragm at a distance from the midline."""
         crest = 0.45 * self.breadth
         out = np.maximum(ax - crest, 0.0) / 0.55
         inwards = np.maximum(crest - ax, 0.0) / 0.45
-        return (self.dome + self.fall * out**2.3 + 0.10 * inwards**2).astype(np.float32)
+        return np.asarray(self.dome + self.fall * out**2.3 + 0.10 * inwards**2, dtype=np.float32)
 
     def level(self, share: float) -> float:
         """The height at a share of the way from the apex (0) to the dome (1)."""

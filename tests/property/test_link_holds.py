@@ -1,0 +1,252 @@
+"""Whatever comes over the link, in whatever order: the right error or none, nothing false stored, nothing lost."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from thinwire.sender.link.entries import PartState
+from thinwire.shared.chunks import VERSION
+from thinwire.shared.envelope import Kind, seal
+from thinwire.shared.errors import Forged, ProtocolBroken, ThinwireError
+from thinwire.shared.identifiers import StudyId, digest
+from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.wire.v1 import link_pb2 as wire
+
+numbers = st.integers(0, 6) | st.integers(0, 2**32 - 1)
+offsets = st.integers(0, 200) | st.integers(0, 2**64 - 1)
+some_bytes = st.binary(max_size=100)
+digests = st.sampled_from([digest(bytes([n])) for n in range(3)]) | some_bytes
+heads = some_bytes | some_bytes.map(lambda rest: b"TW\x01" + rest) | some_bytes.map(lambda rest: b"TWE\x01" + rest)
+
+ups = st.one_of(
+    st.builds(wire.Hello, version=st.just(VERSION) | numbers).map(lambda m: wire.Up(hello=m)),
+    st.builds(wire.Offer, number=numbers, object=digests, size=offsets, urgent=st.booleans(), head=heads).map(
+        lambda m: wire.Up(offer=m)
+    ),
+    st.builds(wire.Chunk, number=numbers, offset=offsets, data=some_bytes).map(lambda m: wire.Up(chunk=m)),
+    st.builds(wire.ReceiptTaken, receipt=digests).map(lambda m: wire.Up(receipt_taken=m)),
+    st.just(wire.Up()),
+)
+downs = st.one_of(
+    st.builds(wire.Welcome, version=st.just(VERSION) | numbers).map(lambda m: wire.Down(welcome=m)),
+    st.builds(wire.Progress, number=numbers, durable=offsets).map(lambda m: wire.Down(progress=m)),
+    st.builds(wire.Receipt, signed=some_bytes).map(lambda m: wire.Down(receipt=m)),
+    st.builds(
+        wire.Refusal,
+        number=numbers,
+        code=st.integers(0, 12),
+        what=st.text(max_size=20),
+        remedy=st.text(max_size=20),
+        again_after_ms=numbers,
+    ).map(lambda m: wire.Down(refusal=m)),
+    st.builds(wire.TierRequest, study=some_bytes, kind=numbers).map(lambda m: wire.Down(tier_request=m)),
+    st.just(wire.Down()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=st.lists(ups, max_size=12))
+def test_no_message_of_a_clinic_breaks_the_hub(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[wire.Up]
+) -> None:
+    ends = TwoEnds(tmp_path_factory.mktemp("hub"))
+    ingest = ends.ingest()
+    ingest.receive(wire.Up(hello=wire.Hello(version=VERSION)))
+    for message in messages:
+        try:
+            ingest.receive(message)
+        except ProtocolBroken:
+            break
+        ingest.tick()
+    ingest.close()
+    assert ends.shelf.parts(SITE) == {}
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=st.lists(downs, max_size=12))
+def test_no_message_of_a_hub_loses_a_study(tmp_path_factory: pytest.TempPathFactory, messages: list[wire.Down]) -> None:
+    ends = TwoEnds(tmp_path_factory.mktemp("clinic"))
+    (study,) = samples(1, size=9_000)
+    ends.accept(study)
+    ends.make_parts()
+    uplink = ends.uplink()
+    uplink.hello()
+    uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION)))
+    for message in messages:
+        while uplink.next():
+            pass
+        try:
+            uplink.receive(message)
+        except (ProtocolBroken, Forged):
+            break
+    assert ends.outbox.source(study.study) == study.source
+    entry = ends.outbox.entry(study.study)
+    assert {part.state for part in entry.parts} <= {PartState.WAITING, PartState.REFUSED, PartState.MISSING}
+    ends.outbox.retry(study.study)
+    ends.switch_on()
+    for part in ends.outbox.entry(study.study).missing:  # only what a hub asked for that was never planned
+        ends.outbox.give_up(study.study, part, "not made here")
+    for _ in range(2):
+        ends.carry()
+    assert ends.shelf.parts(SITE)[study.study, Kind.PIXELS] == study.source
+
+
+@settings(max_examples=60, deadline=None)
+@given(scripts=st.lists(st.text("....xdrft", min_size=1, max_size=40), max_size=5))
+def test_a_faulty_link_delays_a_study_and_does_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, scripts: list[str]
+) -> None:
+    ends = TwoEnds(tmp_path_factory.mktemp("faulty"))
+    studies = samples(2, size=9_000)
+    for sample in studies:
+        ends.accept(sample)
+    ends.make_parts()
+    for script in scripts:
+        try:
+            ends.carry(script, rate=8_000)
+        except ThinwireError:
+            ends.clock.advance(1)
+        for sample in studies:
+            ends.outbox.retry(sample.study)
+    ends.clock.advance(100)
+    ends.carry()
+    ends.assert_arrived(studies)
+
+
+class OutboxLives(RuleBasedStateMachine):
+    """An outbox under any sequence of acts, restarts among them, keeps every study whole."""
+
+    studies = Bundle("studies")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mine = samples(3, size=400)
+        self.accepted: set[StudyId] = set()
+
+    @initialize(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        self.ends = TwoEnds(Path(FOLDERS.mktemp("lives")))
+
+    @rule(target=studies, which=st.integers(0, 2))
+    def accept(self, which: int) -> object:
+        if self.mine[which].study in self.accepted:
+            return multiple()
+        self.ends.accept(self.mine[which])
+        self.accepted.add(self.mine[which].study)
+        return self.mine[which]
+
+    @rule(sample=studies)
+    def make(self, sample: object) -> None:
+        self.ends.make_parts()
+
+    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]))
+    def stored(self, sample: object, kind: Kind) -> None:
+        entry = self.ends.outbox.entry(sample.study)  # type: ignore[attr-defined]
+        part = entry.part(kind)
+        if part.object is not None:
+            receipt = Receipt(entry.study, SITE, part.object, StudyStatus.STORED, self.ends.clock.now())
+            self.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+
+    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]))
+    def refused(self, sample: object, kind: Kind) -> None:
+        for due in self.ends.outbox.due():
+            if due.study == sample.study and due.kind is kind:  # type: ignore[attr-defined]
+                self.ends.outbox.refused(due, "no")
+
+    @rule(sample=studies)
+    def retry(self, sample: object) -> None:
+        self.ends.outbox.retry(sample.study)  # type: ignore[attr-defined]
+
+    @rule(sample=studies)
+    def damage_the_graph(self, sample: object) -> None:
+        path = self.ends.outbox.folder / sample.study.hex() / "graph.sealed"  # type: ignore[attr-defined]
+        entry = self.ends.outbox.entry(sample.study)  # type: ignore[attr-defined]
+        if path.exists() and entry.part(Kind.PIXELS).state is not PartState.STORED:
+            path.write_bytes(b"rotten")
+
+    @rule(seconds=st.sampled_from([1.0, 3600.0, 100_000.0]))
+    def wait(self, seconds: float) -> None:
+        self.ends.clock.advance(seconds)
+
+    @rule()
+    def restart(self) -> None:
+        self.ends.switch_on()
+        self.ends.outbox.recover()
+
+    @rule(target=studies, sample=consumes(studies))
+    def forget(self, sample: object) -> object:
+        if self.ends.outbox.purge(self.ends.clock.now()):
+            here = {entry.study for entry in self.ends.outbox.entries()}
+            gone, self.accepted = self.accepted - here, self.accepted & here
+            if sample.study in gone:  # type: ignore[attr-defined]
+                return multiple()
+        return sample
+
+    @invariant()
+    def every_study_is_whole(self) -> None:
+        if not hasattr(self, "ends"):
+            return
+        outbox = self.ends.outbox
+        entries = {entry.study: entry for entry in outbox.entries()}
+        assert entries.keys() == self.accepted
+        for sample in self.mine:
+            if sample.study in entries:
+                pixels = entries[sample.study].part(Kind.PIXELS).state
+                if pixels is not PartState.STORED or entries[sample.study].missing:
+                    assert outbox.source(sample.study) == sample.source
+        for due in outbox.due():
+            sealed = outbox.read(due, 0, due.size)
+            assert len(sealed) in (due.size, len(b"rotten"))
+
+
+FOLDERS: pytest.TempPathFactory
+
+
+@pytest.mark.usefixtures("_folders")
+class TestOutboxLives(OutboxLives.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    global FOLDERS
+    FOLDERS = tmp_path_factory
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    plaintext=st.binary(min_size=3_000, max_size=9_000),
+    cut=st.integers(0, 9_000),
+    flip=st.integers(0, 9_000),
+    kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS]),
+)
+def test_an_altered_object_is_never_stored_however_it_is_named(
+    tmp_path_factory: pytest.TempPathFactory, plaintext: bytes, cut: int, flip: int, kind: Kind
+) -> None:
+    """A liar may name the altered bytes by their own digest; the envelope still does not open."""
+    ends = TwoEnds(tmp_path_factory.mktemp("altered"))
+    epoch = ends.outbox.epochs.current()
+    ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
+    whole = seal(epoch, kind, StudyId(b"s" * 16), plaintext, chunk_log2=10)
+    altered = bytearray(whole)
+    altered[flip % len(altered)] ^= 0x40
+    for bad in (bytes(altered), whole[: 1 + cut % (len(whole) - 1)], whole + b"\0"):
+        ingest = ends.ingest()
+        ingest.receive(wire.Up(hello=wire.Hello(version=VERSION)))
+        head = min(45, len(bad))
+        downs = ingest.receive(wire.Up(offer=wire.Offer(number=1, object=digest(bad), size=len(bad), head=bad[:head])))
+        if head < len(bad):
+            downs += ingest.receive(wire.Up(chunk=wire.Chunk(number=1, offset=head, data=bad[head:])))
+        codes = [down.refusal.code for down in downs if down.WhichOneof("message") == "refusal"]
+        assert len(codes) == 1
+        assert codes[0] in (
+            wire.REFUSAL_CODE_FORGED,
+            wire.REFUSAL_CODE_BAD_FORMAT,
+            wire.REFUSAL_CODE_UNKNOWN_EPOCH,
+        )
+        assert ends.shelf.parts(SITE) == {}
+        assert ends.inbox.objects(SITE) == []

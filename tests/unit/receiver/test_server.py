@@ -1,0 +1,227 @@
+"""The hub's server and the clinic's channel over real gRPC and TLS."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
+from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
+from thinwire.receiver.link.shelf import Joined
+from thinwire.receiver.server import HubServer
+from thinwire.sender.link.channel import HubAddress, LinkState, Uplink, dial, error_of, join
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadConfiguration, LinkLost, NotEnrolled, ProtocolBroken
+from thinwire.shared.identifiers import SiteName
+from thinwire.shared.keys import Identity, issue_client, make_token, new_authority, new_request, read_token
+from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.wire.v1 import link_pb2 as wire
+from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
+
+TOKEN = read_token(make_token(AUTHORITY, SITE, SystemClock()))
+KEY, REQUEST = new_request(SITE)
+JOINED = Joined(SITE, issue_client(AUTHORITY, SITE, REQUEST, SystemClock()), b"s" * 1216, b"v" * 32)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> TwoEnds:
+    return TwoEnds(tmp_path)
+
+
+def accepted(ends: TwoEnds, *studies: Sample) -> None:
+    for sample in studies:
+        ends.accept(sample)
+    ends.make_parts()
+
+
+def with_hub(ends: TwoEnds, act: Callable[[HubServer, int], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        async with serving(ends) as (server, port):
+            await act(server, port)
+
+    asyncio.run(run())
+
+
+def test_studies_cross_and_the_hub_answers(ends: TwoEnds) -> None:
+    studies = samples(2, size=700_000)
+    accepted(ends, *studies)
+
+    async def act(server: HubServer, port: int) -> None:
+        async with sending(ends, port) as uplink:
+            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+            assert server.sites == [SITE]
+            status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.crossings)
+            assert (status.reason, (status.rate or 0) > 0, (status.round_trip or 0) > 0) == ("", True, True)
+        assert uplink.status.state is LinkState.STOPPED
+
+    with_hub(ends, act)
+    ends.assert_arrived(studies)
+
+
+def test_what_is_accepted_while_the_link_is_up_crosses_without_a_new_one(ends: TwoEnds) -> None:
+    async def act(_: HubServer, port: int) -> None:
+        async with sending(ends, port) as uplink:
+            await until_status(uplink, lambda now: now.state is LinkState.CONNECTED)
+            accepted(ends, *samples(1))
+            uplink.nudge()
+            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+
+    with_hub(ends, act)
+    ends.assert_arrived(samples(1))
+
+
+def test_the_hubs_later_words_come_down_the_same_stream(ends: TwoEnds) -> None:
+    (study,) = samples(1)
+    accepted(ends, study)
+
+    async def act(server: HubServer, port: int) -> None:
+        async with sending(ends, port):
+            await until(lambda: not ends.outbox.due())
+            at = SystemClock().now()
+            ends.shelf.say(
+                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.READ, at, detail({})), HUB_SIGNING)
+            )
+            server.notify(SITE)
+            server.notify(SiteName("not-there"))
+            await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.READ)
+            ends.shelf.wishes.append((study.study, Kind.PREVIEW))
+            await until(lambda: ends.outbox.entry(study.study).part(Kind.PREVIEW).requested)  # no word to the server
+
+    with_hub(ends, act)
+
+
+def test_a_hub_that_starts_again_is_found_again(ends: TwoEnds) -> None:
+    (study,) = samples(1, size=200_000)
+
+    async def run() -> None:
+        async with serving(ends) as (_, port):
+            pass
+        async with sending(ends, port) as uplink:
+            status = await until_status(uplink, lambda now: now.state is LinkState.WAITING)
+            assert "the link is not there" in status.reason
+            accepted(ends, study)
+            server = HubServer(
+                ends.shelf, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
+            )
+            assert await server.start(f"127.0.0.1:{port}") == port
+            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+            await server.stop(grace=0)
+
+    asyncio.run(run())
+    ends.assert_arrived([study])
+
+
+def test_a_second_stream_of_a_site_takes_over(ends: TwoEnds) -> None:
+    async def act(server: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        async with dial(address) as first, dial(address) as second:
+            one = HubStub(first).Connect()
+            await one.write(wire.Up(hello=wire.Hello(version=1)))
+            assert (await one.read()).welcome.version == 1
+            two = HubStub(second).Connect()
+            await two.write(wire.Up(hello=wire.Hello(version=1)))
+            assert (await two.read()).welcome.version == 1
+            assert server.sites == [SITE]
+            assert (await one.code()).name == "ABORTED"
+            two.cancel()
+        await until(lambda: not server.sites)
+
+    with_hub(ends, act)
+
+
+def status_with(ends: TwoEnds, identity: Identity, authority_pem: bytes = AUTHORITY.certificate_pem) -> str:
+    """Why a clinic with this certificate has no link."""
+    reasons: list[str] = []
+
+    async def act(_: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", authority_pem, identity)
+        stop = asyncio.Event()
+        uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: 0.0)
+        running = asyncio.ensure_future(uplink.run(stop))
+        reasons.append((await until_status(uplink, lambda now: now.state is LinkState.WAITING)).reason)
+        stop.set()
+        await running
+
+    with_hub(ends, act)
+    return reasons[0]
+
+
+def test_a_certificate_of_another_authority_does_not_connect(ends: TwoEnds) -> None:
+    other = new_authority(SystemClock())
+    assert "the link is not there" in status_with(ends, site_identity(other))
+    assert "CERTIFICATE_VERIFY_FAILED" in status_with(ends, site_identity(), other.certificate_pem)
+
+
+def test_a_join_token_may_join_and_nothing_else(ends: TwoEnds) -> None:
+    assert "the hub refuses: a join token may join" in status_with(ends, TOKEN.bootstrap)
+
+
+def test_a_site_that_was_removed_is_told_so(ends: TwoEnds) -> None:
+    assert "the hub refuses: the hub does not serve this site" in status_with(
+        ends, site_identity(site=SiteName("south-ridge"))
+    )
+
+
+def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) -> None:
+    ends.shelf.answers[TOKEN.id] = (b"", JOINED)
+
+    async def act(_: HubServer, port: int) -> None:
+        target = f"127.0.0.1:{port}"
+        first = await join(target, TOKEN, REQUEST, b"k" * 32)
+        assert (first.site, first.certificate) == (SITE, JOINED.certificate_pem)
+        assert (first.sealing_key, first.signing_key) == (JOINED.sealing_key, JOINED.signing_key)
+        assert await join(target, TOKEN, REQUEST, b"k" * 32) == first
+        with pytest.raises(NotEnrolled, match="used"):
+            await join(target, TOKEN, REQUEST, b"m" * 32)
+        with pytest.raises(ProtocolBroken):
+            await join(target, TOKEN, REQUEST, b"short")
+        with pytest.raises(ProtocolBroken):
+            await join(target, TOKEN, REQUEST * 20, b"k" * 32)
+        async with dial(HubAddress(target, AUTHORITY.certificate_pem, site_identity())) as channel:
+            with pytest.raises(Exception, match="only the holder of a join token"):
+                await HubStub(channel).Join(wire.JoinRequest(version=1))
+
+    with_hub(ends, act)
+
+
+def test_a_hub_that_is_not_there(ends: TwoEnds) -> None:
+    async def run() -> None:
+        async with serving(ends) as (_, port):
+            pass
+        with pytest.raises(LinkLost, match="the link is not there"):
+            await join(f"127.0.0.1:{port}", TOKEN, REQUEST, b"k" * 32)
+
+    asyncio.run(run())
+
+
+def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
+    async def act(_: HubServer, port: int) -> None:
+        for listen in (f"127.0.0.1:{port}", "nowhere.invalid:1"):
+            server = HubServer(
+                ends.shelf, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
+            )
+            with pytest.raises(BadConfiguration, match="cannot listen"):
+                await server.start(listen)
+
+    with_hub(ends, act)
+
+
+def test_a_message_out_of_turn_ends_the_stream_with_its_status(ends: TwoEnds) -> None:
+    async def act(_: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        for up, said in (
+            (wire.Up(chunk=wire.Chunk(number=1)), "out of turn"),
+            (wire.Up(hello=wire.Hello(version=9)), "version 9"),
+        ):
+            async with dial(address) as channel:
+                call = HubStub(channel).Connect()
+                await call.write(up)
+                code, details = await call.code(), await call.details()
+                error = error_of(code, details)
+                assert isinstance(error, ProtocolBroken)
+                assert said in str(error)
+
+    with_hub(ends, act)
