@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.clock import FakeClock
 from thinwire.receiver.link.ingest import IngestSession
 from thinwire.sender.link.uplink import UplinkSession
+from thinwire.shared.errors import LinkLost
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 OFFLINE = 1.0
@@ -45,6 +46,8 @@ class ScriptedLink:
     def carry(self, uplink: UplinkSession, ingest: IngestSession, greet: bool = True) -> bool:
         """Run one stream until nothing is left to say (True) or the script cuts it (False).
 
+        Raises what ends the stream, LinkLost where both ends wait for each other.
+
         greet=False: go on with a stream that was left quiet.
         """
         up: deque[wire.Up] = deque()
@@ -65,7 +68,8 @@ class ScriptedLink:
                 if not down and not uplink.crossings:
                     return True
                 if not down:
-                    raise AssertionError(f"the link is quiet while {uplink.crossings} are under way")
+                    ingest.close()
+                    raise LinkLost(f"the link is quiet while {uplink.crossings} are under way")
         ingest.close()
         self.unacknowledged = uplink.pace.in_flight
         self.clock.advance(OFFLINE)

@@ -34,8 +34,9 @@ class Enrolment:
         text = make_token(self._keys.authority, site, self._clock, random_bytes)
         token = read_token(text)
         with self._database.write() as connection:
+            # A dismissed site stays so until the new token is used: its old certificate is not served before.
             known = insert_new(sites).values(name=site, enrolled_at=micros(self._clock.now()))
-            connection.execute(known.on_conflict_do_update(index_elements=["name"], set_={"dismissed_at": None}))
+            connection.execute(known.on_conflict_do_nothing())
             connection.execute(insert(tokens).values(hash=_hash(token.id), site=site, expires_at=micros(token.expires)))
         return text, token.expires
 
@@ -61,7 +62,9 @@ class Enrolment:
             if row.signing_key is None:
                 connection.execute(update(tokens).where(tokens.c.hash == row.hash).values(signing_key=signing_key))
                 connection.execute(
-                    update(sites).where(sites.c.name == site).values(signing_key=signing_key, joined_at=now)
+                    update(sites)
+                    .where(sites.c.name == site)
+                    .values(signing_key=signing_key, joined_at=now, dismissed_at=None)
                 )
         return Joined(
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()

@@ -123,7 +123,6 @@ class Pipeline:
     def run(self) -> None:
         """Read what waits and what comes, until `stop`. For a thread of its own."""
         while not self._stopping.is_set():
-            self._news.clear()
             try:
                 while not self._stopping.is_set() and self.read_waiting():
                     pass
@@ -132,6 +131,8 @@ class Pipeline:
                 self._stopping.wait(PAUSE)
                 continue
             self._news.wait()
+            # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
+            self._news.clear()
 
     def stop(self) -> None:
         """Let `run` end after the batch that it reads."""

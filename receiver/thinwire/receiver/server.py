@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -32,6 +33,10 @@ QUIET_SECONDS = 0.005
 """A stream that is silent for so long is taken as having nothing more for now."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
+
+# gRPC cannot be told to speak TLS 1.3 alone, but its suites of TLS 1.2 can be chosen, and one that needs an RSA
+# certificate fits none of ours. It is read once in a process, before the first credentials.
+_SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -65,6 +70,7 @@ class HubServer(HubServicer):
         self._clock = clock
         self._disk = disk
         self._limits = limits
+        os.environ.setdefault(*_SUITES_OF_TLS_1_2)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )

@@ -22,13 +22,14 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.link.channel import Uplink
+from thinwire.sender.link.entries import EntryState
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.pipeline import GraphMaker, Pipeline
 from thinwire.sender.service import Accepted, Rejected, Service, Words, finished, take
 from thinwire.shared.bundle import load_bundle
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadInput, Retryable, ThinwireError, exit_code
+from thinwire.shared.errors import BadInput, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
 
 EXIT_CODES = (
@@ -98,6 +99,11 @@ def send(
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
         out.print(views.status_table([outbox.entry(study) for study in studies], outbox))
+    not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
+    if not_taken:
+        raise Final(
+            f"the hub refused a part of {len(not_taken)} of {len(studies)} studies", "See the reasons in status."
+        )
     refused = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
     if refused:
         raise typer.Exit(exit_code(refused[0].error))
@@ -244,8 +250,8 @@ def main() -> None:
     try:
         app()
     except ThinwireError as error:
-        err.print(f"[bold red]{type(error).__name__}[/bold red] {error}", highlight=False)
-        err.print(f"  {error.remedy}", highlight=False)
+        err.print(str(error), style="bold red", markup=False, highlight=False)
+        err.print(error.remedy, markup=False, highlight=False)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))

@@ -7,7 +7,7 @@ G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -92,6 +92,12 @@ class GraphMaker:
         return self.attention.write(encoded, study.text), TextSource.INDICATION
 
 
+def file_members(study: Study) -> list[Member]:
+    """The study's own files under neutral names, in their order."""
+    suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
+    return [Member(f"{n:04}.{suffix[file.media]}", file.data) for n, file in enumerate(study.files)]
+
+
 @contextmanager
 def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
     began = time.perf_counter()
@@ -120,7 +126,7 @@ class Pipeline:
 
         Raises AlreadyAccepted, DiskFull.
         """
-        members = [Member(f"{n:04}.{file.media}", file.data) for n, file in enumerate(study.files)]
+        members = file_members(study)
         words = b""
         if given and study.text is not None:
             name = _TEXT_MEMBER[study.text_source]
@@ -128,9 +134,9 @@ class Pipeline:
             words = f"{name}\n{study.text}".encode()
         return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
 
-    def next_job(self) -> tuple[StudyId, Kind] | None:
+    def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
-        unfinished = self.outbox.unfinished()
+        unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
         for kind in (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST):
             for entry in unfinished:
                 if kind in entry.missing:
@@ -140,7 +146,7 @@ class Pipeline:
     def make(self, study: StudyId, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
 
-        Raises DiskFull: then the part is still to be made.
+        Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
         """
         try:
             plaintext = {Kind.GRAPH: self._graph, Kind.PIXELS: self._pixels, Kind.MANIFEST: self._manifest}[kind](study)

@@ -14,8 +14,8 @@ from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.pipeline import Pipeline
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadInput, DiskFull, ThinwireError
-from thinwire.shared.identifiers import TextSource
+from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
+from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.receipts import StudyStatus
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ LOOK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 SETTLED_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
-DISK_FULL_SECONDS = 30.0
+STUCK_SECONDS = 30.0
+"""After which a full disk, or a study whose bytes are damaged here, is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,21 @@ class Service:
     async def _make(self, stop: asyncio.Event) -> None:
         """Makes what is missing, one part after another, beside the link."""
         purged = self.clock.monotonic()
+        stuck: dict[StudyId, float] = {}
         while not stop.is_set():
-            job = self.pipeline.next_job()
+            now = self.clock.monotonic()
+            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now})
             if job is not None:
                 try:
                     await asyncio.to_thread(self.pipeline.make, *job)
                     self.uplink.nudge()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
-                    await _pause(stop, DISK_FULL_SECONDS)
+                    await _pause(stop, STUCK_SECONDS)
+                except UnknownStudy as error:
+                    # Its bytes are damaged here; the others go on, and it does when it is given again.
+                    log.error("%s; %s", error, error.remedy)
+                    stuck[job[0]] = now + STUCK_SECONDS
                 continue
             if self.clock.monotonic() - purged > 3600:
                 keep = timedelta(days=self.pipeline.config.keep_days)
@@ -155,7 +162,7 @@ class Service:
                     taken |= {path: now[path] for path in fresh}
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
-                    await _pause(stop, DISK_FULL_SECONDS)
+                    await _pause(stop, STUCK_SECONDS)
             await _pause(stop, WATCH_SECONDS)
 
     def _take_all(self, paths: Sequence[Path]) -> None:

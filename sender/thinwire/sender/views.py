@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.live import Live as RichLive
+from rich.markup import escape
 from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
@@ -18,14 +19,14 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.link.channel import LinkState, LinkStatus
 from thinwire.sender.link.entries import Entry, Part, PartState
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import GraphMaker, Seen
+from thinwire.sender.pipeline import GraphMaker, Seen, file_members
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.envelope import EpochKey, Kind, seal
 from thinwire.shared.graph import Assertion
 from thinwire.shared.identifiers import EpochId, SiteName, StudyId
 from thinwire.shared.picture import draw
-from thinwire.shared.pixels import Member, pack
+from thinwire.shared.pixels import pack
 from thinwire.shared.receipts import StudyStatus
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
             words = study.text_source if study.text is not None else "no text: generated on board"
             out.print(f"accepted  {study.id.hex()[:12]}  {len(study.files)} file(s), {words}{again}", highlight=False)
             for warning in study.warnings:
-                out.print(f"          note: {warning}", style="yellow", highlight=False)
+                out.print(f"          note: {warning}", style="yellow", highlight=False, markup=False)
         case Rejected(error, kept):
-            err.print(f"[bold red]refused[/bold red]   {error}", highlight=False)
-            err.print(f"          {error.remedy} ({kept} file(s) in quarantine)", highlight=False)
+            err.print(f"[bold red]refused[/bold red]   {escape(str(error))}", highlight=False)
+            err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
 
 
 def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> list[dict[str, Any]]:
@@ -133,7 +134,7 @@ def status_table(
 def _part_cell(part: Part, crossing: str | None) -> str:
     size = f" {bytes_text(part.size)}" if part.size else ""
     said = crossing or part.state.value
-    reason = f" ({part.reason})" if part.reason else ""
+    reason = f" ({escape(part.reason)})" if part.reason else ""
     return f"[{_STYLE[part.state]}]{said}{size}{reason}[/]"
 
 
@@ -191,10 +192,9 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     names = [concept.name for concept in maker.bundle.spec.concepts]
     # A key of its own: the sizes of what would be sent, sealed for nobody.
     epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
-    members = [Member(f"{n:04}.{file.media}", file.data) for n, file in enumerate(study.files)]
     sealed = {
         "graph": len(seal(epoch, Kind.GRAPH, study.id, seen.payload)),
-        "pixels": len(seal(epoch, Kind.PIXELS, study.id, pack(members, "small"))),
+        "pixels": len(seal(epoch, Kind.PIXELS, study.id, pack(file_members(study), "small"))),
     }
     order = np.argsort(-graph.patches.score)
     return {
@@ -246,7 +246,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
         highlight=False,
     )
     if facts["generated_text"]:
-        out.print(f"written on board: {facts['generated_text']}", style="italic", highlight=False)
+        out.print(f"written on board: {facts['generated_text']}", style="italic", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("patch", "x, y, width, height", "share of attention"):
         table.add_column(name)
@@ -265,7 +265,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
     spent = ", ".join(f"{name} {ms:.0f}" for name, ms in facts["milliseconds"].items())
     out.print(f"milliseconds: {spent}; peak memory {facts['peak_memory_mb']:.0f} MB", style="dim", highlight=False)
     for warning in facts["warnings"]:
-        out.print(f"note: {warning}", style="yellow", highlight=False)
+        out.print(f"note: {warning}", style="yellow", highlight=False, markup=False)
 
 
 def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":

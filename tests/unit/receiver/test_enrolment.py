@@ -118,7 +118,7 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
         hub.enrolment.admit_epoch(SITE, new_epoch(SITE, hub.keys.sealing.public, before.signing, hub.clock)[1])
 
 
-def test_a_dismissed_site_is_served_no_more_until_it_is_enrolled_again(hub: Hub) -> None:
+def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
     join(hub)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
@@ -126,7 +126,10 @@ def test_a_dismissed_site_is_served_no_more_until_it_is_enrolled_again(hub: Hub)
         hub.enrolment.check_site(SITE)
     with pytest.raises(NotEnrolled):
         hub.enrolment.join(waiting, request(), SECOND)
-    join(hub)
+    fresh = token(hub)
+    with pytest.raises(NotEnrolled):
+        hub.enrolment.check_site(SITE)
+    hub.enrolment.join(fresh, request(), SECOND)
     hub.enrolment.check_site(SITE)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))

@@ -277,3 +277,15 @@ def test_every_error_has_a_status() -> None:
     assert statuses[errors.DiskFull] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert statuses[errors.HubBusy] is grpc.StatusCode.UNAVAILABLE
     assert statuses[errors.Forged] is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_an_object_that_began_in_chunks_and_then_comes_whole_leaves_no_partial(
+    ends: TwoEnds, ingest: IngestSession
+) -> None:
+    data = sealed(ends, Kind.GRAPH, b"graph" * 100)
+    ingest.receive(offer(data))
+    ingest.close()
+    again = ends.ingest()
+    again.receive(HELLO)
+    assert one(again.receive(offer(data, first=len(data)))).WhichOneof("message") == "receipt"
+    assert ends.inbox.objects(SITE) == []

@@ -90,3 +90,13 @@ def test_the_frontal_image_is_the_one_of_the_graph_s_size() -> None:
     assert found is not None
     np.testing.assert_array_equal(found, values)
     assert radiograph([file.getvalue()], Grid(30, 30, 64)) is None
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_file_that_does_not_decode_costs_only_its_own_picture(form: str) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (64, 96), dtype=np.uint8)
+    file, whole = BytesIO(), BytesIO()
+    Image.fromarray(values).save(file, form)
+    Image.fromarray(values).save(whole, "PNG")
+    found = radiograph([file.getvalue()[:1500], bytes(128) + b"DICM" + bytes(64), whole.getvalue()], Grid(64, 96, 64))
+    np.testing.assert_array_equal(found, values)

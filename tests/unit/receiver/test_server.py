@@ -1,6 +1,10 @@
 """The hub's server and the clinic's channel over real gRPC and TLS."""
 
 import asyncio
+import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -130,6 +134,46 @@ def test_a_second_stream_of_a_site_takes_over(ends: TwoEnds) -> None:
         await until(lambda: not server.sites)
 
     with_hub(ends, act)
+
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.real_link import serving
+from tests.support.two_ends import TwoEnds
+
+async def run():
+    async with serving(TwoEnds(Path(sys.argv[1]))) as (_, port):
+        print(port, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(run())
+"""
+
+
+@pytest.mark.process
+def test_no_tls_before_1_3(tmp_path: Path) -> None:
+    identity = site_identity()
+    (tmp_path / "pem").write_bytes(identity.certificate_pem + identity.key_pem)
+
+    def version(newest: ssl.TLSVersion) -> str | None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(tmp_path / "pem")
+        context.set_alpn_protocols(["h2"])
+        context.maximum_version = newest
+        with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as secure:
+            return secure.version()
+
+    command = [sys.executable, "-c", SERVE, str(tmp_path / "hub")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as hub:
+        assert hub.stdout is not None
+        port = int(hub.stdout.readline())
+        assert version(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+        with pytest.raises(OSError):
+            version(ssl.TLSVersion.TLSv1_2)
+        hub.communicate()
 
 
 def status_with(ends: TwoEnds, identity: Identity, authority_pem: bytes = AUTHORITY.certificate_pem) -> str:

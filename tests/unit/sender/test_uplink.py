@@ -228,3 +228,17 @@ def test_a_forged_receipt_ends_the_stream(ends: TwoEnds, uplink: UplinkSession) 
     with pytest.raises(Forged):
         uplink.receive(wire.Down(receipt=wire.Receipt(signed=b"?" * 100)))
     assert len(ends.outbox.due()) == 3
+
+
+def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink: UplinkSession) -> None:
+    ends.clock.advance(1000)
+    assert not uplink.stalled  # nothing is on its way
+    record, *_ = offers(uplink)
+    assert not uplink.stalled
+    uplink.receive(WELCOME)
+    ends.clock.advance(119)
+    uplink.receive(progress(record.number, record.size))
+    ends.clock.advance(119)
+    assert not uplink.stalled
+    ends.clock.advance(2)
+    assert uplink.stalled

@@ -176,7 +176,10 @@ class IngestSession:
         if self._shelf.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
         if len(offer.head) == offer.size:
-            return [self._finish(offer, header, offer.head)]
+            down = self._finish(offer, header, offer.head)
+            # On a slower day it may have begun to come in chunks.
+            self._inbox.forget(self.site, Digest(offer.object))
+            return [down]
         partial = self._inbox.open(
             self.site, Digest(offer.object), offer.size, lambda file: verified_length(file, self._key_of)
         )

@@ -7,13 +7,22 @@ from io import BytesIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from thinwire.shared.graph import Grid
 
-CANNOT_DECODE = (InvalidDicomError, UnidentifiedImageError, AttributeError, ValueError, RuntimeError, OSError)
+CANNOT_DECODE = (
+    InvalidDicomError,
+    Image.DecompressionBombError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What pydicom and Pillow raise for a file that they cannot turn into pixels."""
 
 log = logging.getLogger(__name__)
@@ -27,14 +36,7 @@ def radiograph(files: Sequence[bytes], grid: Grid) -> NDArray[np.uint8] | None:
     for data in files:
         try:
             image = _dicom(data) if data[128:132] == b"DICM" else np.asarray(Image.open(BytesIO(data)).convert("L"))
-        except (
-            InvalidDicomError,
-            UnidentifiedImageError,
-            AttributeError,
-            ValueError,
-            RuntimeError,
-            NotImplementedError,
-        ):
+        except CANNOT_DECODE:
             log.info("a file of the study does not decode here")
             continue
         if image.shape == (grid.native_height, grid.native_width):

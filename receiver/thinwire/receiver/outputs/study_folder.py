@@ -41,7 +41,7 @@ def export_study(
     if archive is not None:
         disk.make_folder(folder / stem)
         for member in study_files(archive, study.study, max_bytes):
-            write(folder / stem / member.name.replace(".dicom", ".dcm"), member.data)
+            write(folder / stem / Path(member.name).name, member.data)
             files.append(member.data)
     payload = store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:

@@ -217,6 +217,8 @@ class Uplink:
             if self._clock.monotonic() - looked >= LOOK_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
                 session.refresh()
                 looked = self._clock.monotonic()
+            if session.stalled:
+                raise LinkLost("the hub has been silent for too long")
             self._wake.clear()
             up = answers.popleft() if answers else session.next()
             if up is not None:

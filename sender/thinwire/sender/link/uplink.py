@@ -21,6 +21,8 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
+STALL_SECONDS = 120.0
+"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew."""
 _LONGEST_PAUSE = 60.0
 """Seconds for which an object that the hub cannot take now is held back at most."""
 _LONGEST_REASON = 500
@@ -69,6 +71,7 @@ class UplinkSession:
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
+        self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
         self.refresh()
@@ -108,6 +111,7 @@ class UplinkSession:
 
         Raises ProtocolBroken, Forged (a receipt), DiskFull (a receipt that cannot be kept); they end the stream.
         """
+        self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
         if self.welcomed is (what == "welcome"):
             raise ProtocolBroken(f"the hub sent {what} out of turn")
@@ -127,6 +131,11 @@ class UplinkSession:
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the hub has been silent for too long while bytes are on their way."""
+        return bool(self._by_number) and self._clock.monotonic() - self._moved > STALL_SECONDS
 
     @property
     def crossings(self) -> tuple[Crossing, ...]:
@@ -247,6 +256,8 @@ class UplinkSession:
 
     def _send(self, piece: Piece, data: bytes) -> wire.Up:
         due, transfer = piece.due, piece.transfer
+        if not self._by_number:
+            self._moved = self._clock.monotonic()
         if transfer is None:
             self._disk.step("uplink.offer")
             self._last_number += 1

@@ -1,0 +1,113 @@
+"""What the clinic's process does with files, without a hub: takes over, refuses, makes parts, never stops for one."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
+from thinwire.sender.config import SenderConfig
+from thinwire.sender.intake.phantom import describe, render, to_dicom
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.link.entries import EntryState, PartState
+from thinwire.sender.link.epochs import Epochs
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.service import Accepted, Rejected, Words, finished, take
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.durable import Disk
+from thinwire.shared.envelope import Kind, open_sealed
+from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.identifiers import TextSource
+from thinwire.shared.manifest import read_manifest
+from thinwire.shared.pixels import unpack
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    disk, clock = Disk(), SystemClock()
+    outbox_folder = tmp_path / "clinic" / "outbox"
+    keys = tmp_path / "clinic" / "keys" / "epochs"
+    epochs = Epochs(outbox_folder / "epochs", keys, SITE, HUB.public, SITE_SIGNING, disk, clock)
+    return Pipeline(Outbox(outbox_folder, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
+
+
+@pytest.fixture
+def quarantine(tmp_path: Path) -> Quarantine:
+    return Quarantine(tmp_path / "clinic" / "quarantine", Disk(), SystemClock())
+
+
+def write_study(folder: Path, seed: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    phantom = describe(seed)
+    path = folder / f"{seed}.dcm"
+    path.write_bytes(to_dicom(phantom, render(phantom, 300, 260)))
+    return path
+
+
+def test_every_part_is_made_and_the_pixels_hold_the_very_files(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    path = write_study(tmp_path / "in", 1_000_000_003)
+    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), urgent=True)))
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    made = []
+    while job := pipeline.next_job():
+        made.append(job[1])
+        pipeline.make(*job)
+    assert made == [Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]
+    outbox = pipeline.outbox
+    entry = outbox.entry(study)
+    assert entry.urgent
+    assert entry.state is EntryState.SENDING
+    assert not finished(entry)
+    members = unpack(outbox.source(study), 1 << 26)
+    assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
+    assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
+    sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
+    assert {tier.tier for tier in manifest.tiers} == {0, 3}
+    assert manifest.identity["PatientID"] == "PHANTOM-1000000003"
+    assert datetime.now(UTC) >= manifest.created
+
+
+def test_one_bad_file_never_stops_the_next(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
+    folder = tmp_path / "in"
+    good = write_study(folder, 1_000_000_011)
+    (folder / "0-cut.dcm").write_bytes(good.read_bytes()[:5000])
+    (folder / "notes.txt").write_text("not a study")
+    outcomes = list(take(pipeline, quarantine, [folder]))
+    assert [type(outcome) for outcome in outcomes] == [Rejected, Accepted]
+    assert len(quarantine.reasons()) == 1
+    assert good.exists()
+
+
+def test_the_graph_of_every_study_goes_before_any_pixels(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    for seed in (1_000_000_003, 1_000_000_011):
+        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+    made = []
+    while job := pipeline.next_job():
+        made.append(job[1])
+        pipeline.make(*job)
+    assert made == [Kind.GRAPH] * 2 + [Kind.PIXELS] * 2 + [Kind.MANIFEST] * 2
+
+
+def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_again(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    path = write_study(tmp_path / "in", 1_000_000_003)
+    [outcome] = take(pipeline, quarantine, [path])
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    (pipeline.outbox.folder / study.hex() / "source.sealed").write_bytes(b"damaged")
+    job = pipeline.next_job()
+    assert job is not None
+    with pytest.raises(UnknownStudy):
+        pipeline.make(*job)
+    assert pipeline.next_job(but={study}) is None
+    list(take(pipeline, quarantine, [path]))
+    pipeline.make(*job)
+    assert pipeline.outbox.entry(study).part(Kind.GRAPH).state is PartState.WAITING
