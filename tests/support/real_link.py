@@ -13,7 +13,7 @@ from thinwire.shared.keys import Authority, Identity, issue_client, issue_server
 
 AUTHORITY = new_authority(SystemClock())
 SERVER = issue_server(AUTHORITY, ["localhost"], SystemClock())
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds after which a test that waits has failed."""
 
 

@@ -83,10 +83,11 @@ def test_purge_keeps_what_is_young_and_what_is_used(epochs: Epochs) -> None:
     assert not list(epochs.records.glob(f"{unused.id.hex()}*"))
 
 
-def test_a_damaged_key_is_named(epochs: Epochs) -> None:
+def test_a_damaged_key_is_named_and_does_not_stop_the_next_study(epochs: Epochs) -> None:
     key = epochs.current()
     (epochs.keys / f"{key.id.hex()}.key").write_bytes(b"TWK")
     with pytest.raises(BadConfiguration):
         epochs.key(key.id)
+    assert epochs.current() != key
     with pytest.raises(BadConfiguration):
         epochs.key(EpochId(b"never was"[:8]))

@@ -294,3 +294,13 @@ def test_an_unknown_study(ends: TwoEnds) -> None:
             ask(STUDY.study)
     with pytest.raises(UnknownStudy):
         ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
+
+
+def test_a_damaged_receipt_does_not_hide_the_others(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    ends.outbox.receipt(stored(ends, Kind.PIXELS))
+    next((folder_of(ends) / "receipts").iterdir()).write_bytes(b"")
+    assert len(ends.outbox.receipts(STUDY.study)) == 1
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED

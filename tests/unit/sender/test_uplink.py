@@ -242,3 +242,19 @@ def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink
     assert not uplink.stalled
     ends.clock.advance(2)
     assert uplink.stalled
+
+
+def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:
+    epoch = ends.outbox.epochs.current().id
+    (ends.outbox.epochs.records / f"{epoch.hex()}.record").unlink()
+    other, _ = samples(2, size=100)
+    ends.accept(other)
+    ends.outbox.add(other.study, Kind.GRAPH, b"graph")
+    uplink = ends.uplink()
+    uplink.hello()
+    uplink.refresh()
+    record, graph = offers(uplink)
+    assert (record.head[:3], digest(graph.head)) == (
+        b"TWE",
+        ends.outbox.entry(other.study).part(Kind.GRAPH).object,
+    )

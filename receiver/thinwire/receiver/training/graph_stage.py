@@ -24,7 +24,7 @@ from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
-from thinwire.receiver.training.report_stage import Material, Progress
+from thinwire.receiver.training.report_stage import Material, Progress, mixed_precision
 from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
@@ -62,7 +62,7 @@ def read_images(
     indices: NDArray[np.int64],
     source: TextSource,
     progress: Callable[[int, int], None],
-    batch: int = 64,
+    batch: int = 128,
 ) -> Read:
     """Encode images and let a text attend to them: the given report, or what the model writes.
 
@@ -78,11 +78,13 @@ def read_images(
             encoded, whole = model.encoder(pixels, valid)
         encoded, whole = encoded.float(), whole.float()
         if source is TextSource.GENERATED:
-            tokens, attention = model.write(encoded, valid)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                tokens, attention = model.write(encoded, valid)
             texts += [tokenizer.decode([t for t in row if t != PAD]) for row in tokens.tolist()]
         elif source is TextSource.INDICATION:
             prompts = _given(tokenizer, [s.indication for s in samples], model.preset.max_tokens, device)
-            _, attention = model.write(encoded, valid, prompts)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                _, attention = model.write(encoded, valid, prompts)
             texts += [s.indication for s in samples]
         else:
             tokens = _given(tokenizer, [s.report for s in samples], model.preset.max_tokens, device)

@@ -4,6 +4,7 @@ The record in `outbox/epochs` can be read by the hub alone; the key lies in `key
 can therefore not be opened by somebody who holds only the outbox.
 """
 
+import logging
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from thinwire.shared.envelope import EpochKey, new_epoch
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.identifiers import EpochId, SiteName
 from thinwire.shared.keys import HubPublicKey
+
+log = logging.getLogger(__name__)
 
 EPOCH_LIFE = timedelta(hours=24)
 _KEPT_UNUSED = 2 * EPOCH_LIFE
@@ -97,7 +100,14 @@ class Epochs:
         sweep(self.keys)
 
     def _all(self) -> list[EpochKey]:
-        return [EpochKey.from_bytes(path.read_bytes()) for path in sorted(self.keys.glob("*.key"))]
+        """Every key that can be read: one that is damaged concerns the studies of its day alone."""
+        keys = []
+        for path in sorted(self.keys.glob("*.key")):
+            try:
+                keys.append(EpochKey.from_bytes(path.read_bytes()))
+            except (BadConfiguration, FileNotFoundError):
+                log.error("the key of epoch %s is damaged: restore it from a backup", path.stem)
+        return keys
 
     def _key(self, epoch: EpochId) -> Path:
         return self.keys / f"{epoch.hex()}.key"

@@ -68,6 +68,7 @@ class UplinkSession:
         self._software = software
         self._queue: list[Due] = []
         self._announced: set[EpochId] = set()
+        self._lost: set[EpochId] = set()
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
@@ -88,10 +89,7 @@ class UplinkSession:
                     announced.add(due.epoch)
                 else:
                     told.add(due.epoch)
-                    record = self._outbox.epochs.record(due.epoch)
-                    queue.append(
-                        Due(digest(record), len(record), due.urgent, due.accepted, due.epoch, due.study, kind=None)
-                    )
+                    queue.extend(self._record(due))
             queue.append(due)
         self._queue, self._announced = queue, announced
 
@@ -215,6 +213,17 @@ class UplinkSession:
         except UnknownStudy:
             log.warning("the hub asks for a study that is no longer here")
         self.refresh()
+
+    def _record(self, due: Due) -> list[Due]:
+        """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
+        try:
+            record = self._outbox.epochs.record(due.epoch)
+        except FileNotFoundError:
+            if due.epoch not in self._lost:
+                log.error("the record of an epoch is gone from outbox/epochs: restore it from a backup")
+            self._lost.add(due.epoch)
+            return []
+        return [Due(digest(record), len(record), due.urgent, due.accepted, due.epoch, due.study, kind=None)]
 
     def _transfer(self, number: int) -> Transfer | None:
         """The transfer of a number, None where it has ended."""
