@@ -29,7 +29,7 @@ from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom, Unreadab
 FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 MANY = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 SLOWEST = 5.0
-"""Seconds of processor time; CharLS alone takes longer over some streams that end early, which is why they are refused before it."""
+"""Seconds of processor time. CharLS alone takes longer over streams that end early, so they are refused before it."""
 
 
 def file_of(syntax: str) -> bytes:

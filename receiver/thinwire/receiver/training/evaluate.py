@@ -143,7 +143,9 @@ def evaluate(
         for done, seen in enumerate(pool.map(_see, enumerate(samples), chunksize=2), 1):
             cases.append(seen)
             progress("evaluate", done, len(samples), f"{done} of {len(samples)} images")
+    asked = (f"--phantoms {phantoms}" if phantoms else "") + (f" --manifest M --split {split}" if manifest else "")
     result: dict[str, Any] = {
+        "command": f"thinwire-receiver evaluate {asked.strip()} --out DIR",
         "bundle": {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size},
         "machine": f"{platform.machine()}, {cores} cores, onnxruntime on CPU",
         "keep_percent": bundle.spec.keep_percent,
