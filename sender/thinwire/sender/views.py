@@ -92,7 +92,7 @@ def entry_json(entry: Entry, outbox: Outbox) -> dict[str, Any]:
     """A study at the clinic, as `status --json` gives it."""
     return {
         "study": entry.study.hex(),
-        "accepted": entry.accepted.isoformat(),
+        "accepted_at": entry.accepted.isoformat(),
         "urgent": entry.urgent,
         "state": entry.state,
         "hub": entry.status,
