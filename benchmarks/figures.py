@@ -49,7 +49,12 @@ def readme() -> str:
             sender["studies"],
             "sender",
         ),
-        ("sender, peak memory", f"{default['peak_memory_mb']:.0f} MB, torch never loaded", "one process", "sender"),
+        (
+            "sender, peak memory, the rendering of the phantoms included",
+            f"{default['peak_memory_mb']:.0f} MB, torch never loaded",
+            "one process",
+            "sender",
+        ),
         (
             f"the same, random {large['encoder_parameters'] / 1e6:.1f}-million-parameter Swin at 1024 px",
             f"{large['text_given']['milliseconds_median']['total']:.0f} ms (report given), "
