@@ -4,18 +4,21 @@ They teach, they demonstrate, they are never called anything but synthetic. The 
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from thinwire.sender.intake.phantom_film import box, film
-from thinwire.sender.intake.phantom_plan import FINDINGS, Plan, choose_findings, make_plan
+from thinwire.sender.intake.phantom_chest import FINDINGS, Plan, Wanted
+from thinwire.sender.intake.phantom_fields import box
+from thinwire.sender.intake.phantom_film import film
+from thinwire.sender.intake.phantom_plan import choose_findings, make_plan
 from thinwire.sender.intake.phantom_words import indication_of, sentences_of
 
-__all__ = ["FINDINGS", "Finding", "Phantom", "describe", "render", "to_dicom"]
+__all__ = ["FINDINGS", "Finding", "Phantom", "Wanted", "describe", "render", "to_dicom"]
 
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 LEVELS = 4095
@@ -55,9 +58,9 @@ class Phantom:
         return " ".join(sentence for sentence, _ in self.sentences)
 
 
-def describe(seed: int) -> Phantom:
-    """Everything of a phantom but its pixels."""
-    plan = make_plan(seed, choose_findings(seed))
+def describe(seed: int, wanted: Sequence[Wanted] | None = None) -> Phantom:
+    """Everything of a phantom but its pixels; with `wanted`, the same body with those findings instead."""
+    plan = make_plan(seed, choose_findings(seed) if wanted is None else wanted)
     findings = tuple(
         Finding(lesion.name, lesion.side, lesion.zone, lesion.severity, box(plan, lesion)) for lesion in plan.lesions
     )
@@ -103,6 +106,12 @@ def to_dicom(phantom: Phantom, pixels: NDArray[np.float32] | None = None) -> byt
     file.Manufacturer, file.Modality, file.BodyPartExamined = "thinwire", "DX", "CHEST"
     file.PresentationIntentType = "FOR PRESENTATION"
     file.ImageType = ["ORIGINAL", "PRIMARY", ""]
+    file.DetectorType, file.AcquisitionContextSequence = "", []
+    # PS3.16 CID 4009 and CID 4010.
+    file.AnatomicRegionSequence = [_code("51185008", "Chest")]
+    view = {"PA": ("399348003", "postero-anterior"), "AP": ("399067008", "antero-posterior")}
+    file.ViewCodeSequence = [_code(*view[phantom.view_position])]
+    file.ViewCodeSequence[0].ViewModifierCodeSequence = []
     file.ViewPosition, file.ImageLaterality = phantom.view_position, "U"
     file.PatientOrientation = ["L", "F"]
     marked = phantom.plan.look.marker or phantom.plan.look.caption
@@ -112,6 +121,8 @@ def to_dicom(phantom: Phantom, pixels: NDArray[np.float32] | None = None) -> byt
     file.Rows, file.Columns = stored.shape
     file.SamplesPerPixel, file.BitsAllocated, file.BitsStored, file.HighBit = 1, 16, 12, 11
     file.PixelRepresentation = 0
+    file.PixelIntensityRelationship = "LOG"
+    file.PixelIntensityRelationshipSign = 1 if phantom.plan.look.inverted else -1
     file.PhotometricInterpretation = "MONOCHROME1" if phantom.plan.look.inverted else "MONOCHROME2"
     file.PresentationLUTShape = "INVERSE" if phantom.plan.look.inverted else "IDENTITY"
     file.RescaleIntercept, file.RescaleSlope, file.RescaleType = 0, 1, "US"
@@ -122,6 +133,12 @@ def to_dicom(phantom: Phantom, pixels: NDArray[np.float32] | None = None) -> byt
     out = io.BytesIO()
     file.save_as(out, enforce_file_format=True)
     return out.getvalue()
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "SCT", meaning
+    return code
 
 
 def _uid(seed: int, part: int) -> str:

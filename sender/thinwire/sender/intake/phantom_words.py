@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thinwire.sender.intake.phantom_plan import FINDINGS, WORDS, Lesion, Plan, stream
+from thinwire.sender.intake.phantom_chest import FINDINGS, WORDS, Lesion, Plan, stream
 
 Sentence = tuple[str, str | None]
 
