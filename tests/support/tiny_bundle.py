@@ -67,7 +67,7 @@ def _calibration() -> Calibration:
         member=np.arange(DRAWS, dtype=np.int64) % 2,
         slope=np.ones((DRAWS, len(FINDINGS))),
         offset=np.linspace(-0.5, 0.5, DRAWS)[:, None] * np.ones((1, len(FINDINGS))),
-        threshold=np.full(len(FINDINGS), 0.5),
+        quantile=np.full((len(FINDINGS), 2), 0.5),
         centre=np.zeros(FEATURES),
         whitening=np.eye(FEATURES),
         farthest=np.float64(1e6),

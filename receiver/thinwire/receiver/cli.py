@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from thinwire.receiver.cli_bundle import bundle_app
 from thinwire.receiver.cli_models import evaluate_command, train_command
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
@@ -162,10 +163,13 @@ def export(
         typer.echo(path)
 
 
-app.command(name="train", epilog="Example: `thinwire-receiver train --phantoms 4000 --out my-bundle`")(train_command)
+app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(
+    train_command
+)
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.add_typer(bundle_app, name="bundle")
 
 
 def main() -> None:

@@ -3,13 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from thinwire.receiver.content import Content
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.shared.envelope import Header
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency
 
-Interval = tuple[float, float, float]
-"""(probability, low, high), each 0 to 1."""
+
+class Found(NamedTuple):
+    """One finding as it was read: probability and interval 0 to 1, and what they leave possible."""
+
+    probability: float
+    low: float
+    high: float
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Waiting:
 class KeptReading:
     """What the hub read in a study's graph."""
 
-    findings: Mapping[str, Interval]
+    findings: Mapping[str, Found]
     urgency: Urgency
     reason: str
     unfamiliar: bool

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from thinwire.receiver.bundles import Bundles
 from thinwire.receiver.content import Examiner
 from thinwire.receiver.enrolment import Enrolment
-from thinwire.receiver.kept import KeptReading, Part, Waiting
+from thinwire.receiver.kept import Found, KeptReading, Part, Waiting
 from thinwire.receiver.link.shelf import Joined
 from thinwire.receiver.quarantine import Quarantine
 from thinwire.receiver.reading.triage import triage
@@ -170,7 +170,8 @@ class Pipeline:
     def _triage(self, waiting: Waiting, graph: FusedGraph, reading: "Reading") -> None:
         outcome, at = triage(reading, waiting.urgent_asked), self._clock.now()
         findings = {
-            name: (round(p.value, 4), round(p.low, 4), round(p.high, 4)) for name, p in reading.findings.items()
+            name: Found(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
+            for name, p in reading.findings.items()
         }
         kept = KeptReading(findings, outcome.urgency, outcome.reason, reading.unfamiliar, graph.bundle, at)
         told = detail(

@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from thinwire.shared.errors import BadConfiguration, DiskFull, HubBusy
 
-VERSION = 1
+VERSION = 2
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
 

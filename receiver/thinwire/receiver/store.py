@@ -10,7 +10,8 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.content import Content, Files
-from thinwire.receiver.kept import Interval, KeptReading, KeptStudy, Part, Waiting
+from thinwire.receiver.kept import Found, KeptReading, KeptStudy, Part, Waiting
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.receiver.schema import Database, files, listed, objects, readings, receipts, requests, studies
 from thinwire.shared.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
 from thinwire.shared.errors import UnknownStudy
@@ -257,5 +258,8 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
 
 
 def _reading(row: Row[Any]) -> KeptReading:
-    findings: dict[str, Interval] = {name: (p, low, high) for name, (p, low, high) in json.loads(row.findings).items()}
+    findings = {
+        name: Found(value, low, high, Outcome(said))
+        for name, (value, low, high, said) in json.loads(row.findings).items()
+    }
     return KeptReading(findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at))

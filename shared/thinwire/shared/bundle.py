@@ -70,9 +70,15 @@ def default_bundle_folder() -> Path:
     return Path(__file__).parent / "bundles" / "nano"
 
 
-def bundle_id(index: bytes) -> BundleId:
-    """Identity of a bundle from the bytes of its bundle.json, which holds the digests of all its files."""
-    return BundleId(hashlib.sha256(index).digest()[:BUNDLE_ID_BYTES])
+def bundle_id(index: Mapping[str, Any]) -> BundleId:
+    """Identity of a bundle from its index: of all that computes and of where it comes from.
+
+    Measured figures and the card that tells them stand outside, since they are measured on the bundle that is named.
+    """
+    files = {name: digest for name, digest in index["files"].items() if name != CARD}
+    named = {**{key: value for key, value in index.items() if key != "figures"}, "files": files}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
+    return BundleId(hashlib.sha256(text.encode()).digest()[:BUNDLE_ID_BYTES])
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -86,9 +92,8 @@ def load_bundle(folder: Path) -> Bundle:
             f"no bundle in {folder}",
             "Give a folder that holds bundle.json, or train one: thinwire-receiver train.",
         )
-    raw = (folder / INDEX).read_bytes()
     try:
-        index = json.loads(raw)
+        index = json.loads((folder / INDEX).read_bytes())
         if index["version"] != BUNDLE_VERSION:
             raise BadBundle(f"bundle version {index['version']}, expected {BUNDLE_VERSION}")
         files: dict[str, str] = dict(index["files"])
@@ -104,7 +109,7 @@ def load_bundle(folder: Path) -> Bundle:
             raise BadBundle(f"{name} is missing")
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise BadBundle(f"{name} does not match its digest")
-    return Bundle(folder, bundle_id(raw), spec, index.get("figures", {}))
+    return Bundle(folder, bundle_id(index), spec, index.get("figures", {}))
 
 
 def write_index(folder: Path, spec: BundleSpec, provenance: Mapping[str, Any], figures: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Tier(IntEnum):
 
 
 class Urgency(StrEnum):
-    """Where a study belongs on the worklist. `UNCERTAIN`: the models' interval spans a decision."""
+    """Where a study belongs on the worklist. `UNCERTAIN`: what was read leaves the decision open."""
 
     IMMEDIATE = "immediate"
     URGENT = "urgent"

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
+from thinwire.receiver.cli_bundle import figures
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.outputs.meter import meter
 from thinwire.shared.bundle import Bundle
@@ -118,6 +119,21 @@ def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "b")))
     restored = sorted((tmp_path / "b" / stem).iterdir())
     assert tuple(path.read_bytes() for path in restored) == parts.files
+
+
+def test_a_bundle_shows_its_card_and_its_figures(bundle: Bundle, tmp_path: Path) -> None:
+    shown = said(run("bundle", "show", str(bundle.folder)))
+    assert "it knows nothing" in shown
+    assert bundle.id.hex() in shown
+    told = json.loads(said(run("bundle", "show", str(bundle.folder), "--json")))
+    assert (told["id"], told["name"], told["figures"]) == (bundle.id.hex(), bundle.spec.name, {})
+    assert json.loads(said(run("bundle", "show", "--json")))["card"].startswith("# Model card")
+    assert isinstance(run("bundle", "show", str(tmp_path)).exception, BadConfiguration)
+
+
+def test_figures_are_named_by_their_path() -> None:
+    tree = {"auc": {"nodule": 0.91234, "effusion": 1}, "made": "here"}
+    assert list(figures(tree)) == [("auc / effusion", "1"), ("auc / nodule", "0.9123"), ("made", "here")]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 import pytest
 
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.receiver.reading.mpnn import Probability, Reading
 from thinwire.receiver.reading.triage import triage
 from thinwire.shared.identifiers import Urgency
 
-LOW, HIGH, SPANNING = Probability(0.05, 0.02, 0.1), Probability(0.9, 0.8, 0.95), Probability(0.5, 0.3, 0.7)
+LOW, HIGH = Probability(0.05, 0.02, 0.1, Outcome.NO), Probability(0.9, 0.8, 0.95, Outcome.YES)
+OPEN = Probability(0.5, 0.3, 0.7, Outcome.EITHER)
 
 
 def reading(unfamiliar: bool = False, **findings: Probability) -> Reading:
     names = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
-    return Reading({n: findings.get(n, LOW) for n in names}, unfamiliar, dict.fromkeys(names, 0.4))
+    return Reading({n: findings.get(n, LOW) for n in names}, unfamiliar)
 
 
 @pytest.mark.parametrize(
@@ -19,11 +21,12 @@ def reading(unfamiliar: bool = False, **findings: Probability) -> Reading:
         ({"pneumothorax": HIGH}, Urgency.IMMEDIATE),
         ({"consolidation": HIGH}, Urgency.URGENT),
         ({"cardiomegaly": HIGH}, Urgency.ROUTINE),
-        ({"cardiomegaly": SPANNING}, Urgency.ROUTINE),
-        ({"consolidation": SPANNING}, Urgency.UNCERTAIN),
-        ({"consolidation": HIGH, "effusion": SPANNING}, Urgency.URGENT),
-        ({"consolidation": HIGH, "pneumothorax": SPANNING}, Urgency.UNCERTAIN),
-        ({"pneumothorax": HIGH, "consolidation": SPANNING}, Urgency.IMMEDIATE),
+        ({"cardiomegaly": OPEN}, Urgency.ROUTINE),
+        ({"consolidation": OPEN}, Urgency.UNCERTAIN),
+        ({"consolidation": HIGH, "effusion": OPEN}, Urgency.URGENT),
+        ({"consolidation": HIGH, "pneumothorax": OPEN}, Urgency.URGENT),
+        ({"cardiomegaly": HIGH, "pneumothorax": OPEN}, Urgency.UNCERTAIN),
+        ({"pneumothorax": HIGH, "consolidation": OPEN}, Urgency.IMMEDIATE),
     ],
 )
 def test_urgency_follows_what_is_sure_and_doubt_counts_where_it_could_change_it(
@@ -46,4 +49,7 @@ def test_the_clinics_word_lifts_but_never_lowers() -> None:
 
 def test_the_reason_names_the_finding() -> None:
     assert "consolidation" in triage(reading(consolidation=HIGH), asked_urgent=False).reason
-    assert "consolidation" in triage(reading(consolidation=SPANNING), asked_urgent=False).reason
+    assert "consolidation neither" in triage(reading(consolidation=OPEN), asked_urgent=False).reason
+    both = triage(reading(consolidation=HIGH, pneumothorax=OPEN, nodule=OPEN), asked_urgent=False)
+    assert both.reason == "consolidation likely; pneumothorax neither likely nor excluded"
+    assert triage(reading(cardiomegaly=OPEN), asked_urgent=False).reason == "none of the findings likely"

@@ -4,13 +4,18 @@ from io import StringIO
 from rich.console import Console
 
 from tests.support.clock import START
-from thinwire.receiver.kept import KeptReading, KeptStudy
+from thinwire.receiver.kept import Found, KeptReading, KeptStudy
 from thinwire.receiver.outputs.screen import age, findings_text, study_page, worklist_table
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.receiver.reading.worklist import Row, as_json, worklist
 from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
 
 BUNDLE = BundleId(bytes(range(16)))
-FINDINGS = {"consolidation": (0.83, 0.71, 0.91), "effusion": (0.24, 0.1, 0.4), "nodule": (0.02, 0.0, 0.05)}
+FINDINGS = {
+    "consolidation": Found(0.83, 0.71, 0.91, Outcome.YES),
+    "effusion": Found(0.24, 0.1, 0.4, Outcome.EITHER),
+    "nodule": Found(0.02, 0.0, 0.05, Outcome.NO),
+}
 
 
 def study(
@@ -70,7 +75,8 @@ def test_a_page_of_100_columns_holds_what_a_reader_needs() -> None:
     row = Row(study(171, Urgency.IMMEDIATE, source="generated"))
     text = written(worklist_table([row], START + timedelta(minutes=3)))
     assert max(map(len, text.splitlines())) <= 100
-    for words in ("immediate", "3 min", "north-valley", "abababab", "0.83 (0.71-0.91)", "6/252", "31 %", "generated"):
+    found = ("0.83 (0.71-0.91) yes", "0.24 (0.10-0.40) either")
+    for words in ("immediate", "3 min", "north-valley", "abababab", *found, "6/252", "31 %", "generated"):
         assert words in text, words
     assert "nodule" not in text
 
@@ -91,4 +97,4 @@ def test_a_study_s_page_has_every_finding_and_the_reason() -> None:
 
 def test_words_for_numbers() -> None:
     assert [age(s) for s in (-5, 59, 61, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
-    assert findings_text({"nodule": (0.02, 0.0, 0.05)}) == "nodule 0.02 (0.00-0.05)"
+    assert findings_text({"nodule": FINDINGS["nodule"]}) == "nodule 0.02 (0.00-0.05) no"

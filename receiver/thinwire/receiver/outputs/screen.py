@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thinwire.receiver.kept import Interval
+from thinwire.receiver.kept import Found
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.receiver.reading.worklist import Row
 from thinwire.shared.identifiers import Tier, Urgency
 
@@ -79,9 +80,10 @@ def study_page(row: Row, now: datetime) -> RenderableType:
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
     if reading is None:
         return facts
-    table = Table("finding", "probability", "95 % interval", "")
-    for name, (value, low, high) in _likeliest_first(reading.findings):
-        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high))
+    table = Table("finding", "probability", "95 % interval", "", "present?")
+    for name, (value, low, high, outcome) in _likeliest_first(reading.findings):
+        said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
+        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
     return Group(facts, "", table)
 
 
@@ -92,11 +94,11 @@ def urgency_text(row: Row) -> Text:
     return Text(str(row.urgency), COLOUR[row.urgency])
 
 
-def findings_text(findings: Mapping[str, Interval]) -> str:
-    """As `consolidation 0.83 (0.71-0.91)`, one a line, the likeliest first."""
+def findings_text(findings: Mapping[str, Found]) -> str:
+    """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
     ordered = _likeliest_first(findings)[:MOST_FINDINGS]
     said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
-    return "\n".join(f"{name} {value:.2f} ({low:.2f}-{high:.2f})" for name, (value, low, high) in said)
+    return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
 
 
 def kept_text(row: Row, between: str = " patches, ") -> str:
@@ -118,7 +120,7 @@ def tiers_text(row: Row) -> str:
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 
 
-def _likeliest_first(findings: Mapping[str, Interval]) -> list[tuple[str, Interval]]:
+def _likeliest_first(findings: Mapping[str, Found]) -> list[tuple[str, Found]]:
     return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
 
 

@@ -47,7 +47,8 @@ def export_study(
     if payload is not None:
         graph = decode(payload, study.study, bundles.spec)
         names = [concept.name for concept in bundles.spec(graph.bundle).concepts]
-        findings = {} if study.reading is None else study.reading.findings
+        read = {} if study.reading is None else study.reading.findings
+        findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))

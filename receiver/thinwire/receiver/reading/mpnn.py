@@ -18,6 +18,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINEConv
 from torch_geometric.utils import scatter
 
+from thinwire.receiver.reading.conformal import Outcome, outcome_of, possible
 from thinwire.shared.bundle import MPNN, Bundle, BundleSpec
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.graph import FusedGraph, Relation
@@ -37,11 +38,12 @@ INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Probability:
-    """A calibrated probability with its 95 % interval, all 0 to 1, low <= value <= high."""
+    """A calibrated probability with its 95 % interval, all 0 to 1, low <= value <= high, and what it leaves possible."""
 
     value: float
     low: float
     high: float
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,6 @@ class Reading:
     findings: dict[str, Probability]
     unfamiliar: bool
     """True when the image is unlike what the bundle was trained on: its probabilities mean little."""
-    thresholds: dict[str, float]
-    """The bundle's decision threshold for each finding's probability, chosen on its validation split."""
 
 
 def to_data(graph: FusedGraph) -> Data:
@@ -161,6 +161,10 @@ class GraphNetwork(nn.Module):
         edge = self.edge_input(batch.edge_type)
         for convolve, norm in zip(self.rounds, self.norms, strict=True):
             h = h + norm(convolve(h, batch.edge_index, edge))
+        return cast(Tensor, self.head(self.pool(h, kind, of, graphs)))
+
+    def pool(self, h: Tensor, kind: Tensor, of: Tensor, graphs: int) -> Tensor:
+        """Nodes [n, width] of type kind [n] in graph of [n] to a vector a graph, [B, 6 * width]: mean, max by type."""
         pooled = [
             reduced
             for t in (PATCH, CONTEXT, CONCEPT)
@@ -170,7 +174,7 @@ class GraphNetwork(nn.Module):
                 scatter(h[chosen], of[chosen], dim=0, dim_size=graphs, reduce="max"),
             )
         ]
-        return cast(Tensor, self.head(torch.cat(pooled, dim=1)))
+        return torch.cat(pooled, dim=1)
 
 
 class MpnnReader:
@@ -197,7 +201,7 @@ class MpnnReader:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling with its doubt, decision thresholds, and what familiar context vectors look like."""
+    """Platt scaling with its doubt, what a probability leaves possible, and what familiar context vectors look like."""
 
     member: NDArray[np.int64]
     """[draws]: the member that a draw reads."""
@@ -205,8 +209,8 @@ class Calibration:
     """[draws, F]"""
     offset: NDArray[np.float64]
     """[draws, F]"""
-    threshold: NDArray[np.float64]
-    """[F], probability at or above which a finding is called."""
+    quantile: NDArray[np.float64]
+    """[F, 2], for outcome absent and present: `conformal.quantiles` of the calibration split."""
     centre: NDArray[np.float64]
     """[d], mean context vector of the training images."""
     whitening: NDArray[np.float64]
@@ -235,21 +239,20 @@ class Calibration:
         low, high = np.percentile(draws, INTERVAL, axis=0)
         low, high = np.minimum(low, value), np.maximum(high, value)
         unfamiliar = self.distance(context) > self.farthest
-        thresholds = {name: float(t) for name, t in zip(findings, self.threshold, strict=True)}
+        sets = possible(value, self.quantile).tolist()
         return [
             Reading(
                 {
-                    name: Probability(float(value[n, f]), float(low[n, f]), float(high[n, f]))
+                    name: Probability(float(value[n, f]), float(low[n, f]), float(high[n, f]), outcome_of(*sets[n][f]))
                     for f, name in enumerate(findings)
                 },
                 bool(unfamiliar[n]),
-                thresholds,
             )
             for n in range(len(value))
         ]
 
 
-CALIBRATION_FIELDS = ("member", "slope", "offset", "threshold", "centre", "whitening", "farthest")
+CALIBRATION_FIELDS = ("member", "slope", "offset", "quantile", "centre", "whitening", "farthest")
 
 
 def load_reader(bundle: Bundle) -> MpnnReader:

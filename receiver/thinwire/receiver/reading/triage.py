@@ -1,12 +1,13 @@
-"""From probabilities with intervals to a place on the worklist.
+"""From what each finding's probability leaves possible to a place on the worklist.
 
-A finding is called when its probability reaches the bundle's threshold. When its interval spans the threshold the
-call could as well have gone the other way; if that would change the urgency, the study is `uncertain` and says why.
+A finding whose set is `yes` is likely, one whose set is `either` is uncertain (reading/conformal.py). A study is
+`uncertain` where its image is unfamiliar, or where no likely finding asks for haste and an uncertain one would.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from thinwire.receiver.reading.conformal import Outcome
 from thinwire.shared.identifiers import Urgency
 
 if TYPE_CHECKING:
@@ -34,18 +35,20 @@ class Triage:
 
 def triage(reading: "Reading", asked_urgent: bool) -> Triage:
     """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
-    called = [name for name, p in reading.findings.items() if p.value >= reading.thresholds[name]]
-    doubtful = [name for name, p in reading.findings.items() if p.low < reading.thresholds[name] <= p.high]
-    firm = _highest([name for name in called if name not in doubtful])
-    possible = _highest(sorted({*called, *doubtful}))
+    likely = [name for name, p in reading.findings.items() if p.outcome is Outcome.YES]
+    doubtful = [name for name, p in reading.findings.items() if p.outcome is Outcome.EITHER]
+    firm = _highest(likely)
+    named = [name for name in likely if _urgency(name) is firm]
+    # Only doubt about something more urgent than what is sure could change the urgency.
+    unsettled = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
+    said = [f"{', '.join(named)} likely"] if named else []
+    said += [f"{', '.join(unsettled)} neither likely nor excluded"] if unsettled else []
     if reading.unfamiliar:
         outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
-    elif possible != firm:
-        spans = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
-        outcome = Triage(Urgency.UNCERTAIN, f"{', '.join(spans)} neither likely nor excluded")
     else:
-        named = [name for name in called if _urgency(name) is firm]
-        outcome = Triage(firm, f"{', '.join(named)} likely" if named else "none of the findings likely")
+        # Doubt lifts a study that would wait, and never lowers one that would not.
+        urgency = min(firm, Urgency.UNCERTAIN if unsettled else firm, key=ORDER.index)
+        outcome = Triage(urgency, "; ".join(said) or "none of the findings likely")
     if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):
         return Triage(Urgency.URGENT, f"sent as urgent by the clinic; {outcome.reason}")
     return outcome

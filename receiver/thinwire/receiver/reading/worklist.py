@@ -48,7 +48,8 @@ def as_json(row: Row) -> dict[str, Any]:
         "urgent_asked": study.urgent_asked,
         "triaged": None if reading is None else reading.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "findings": {
-            name: {"probability": value, "low": low, "high": high} for name, (value, low, high) in findings.items()
+            name: {"probability": f.probability, "low": f.low, "high": f.high, "outcome": str(f.outcome)}
+            for name, f in findings.items()
         },
         "unfamiliar": None if reading is None else reading.unfamiliar,
         "text_source": study.text_source,
