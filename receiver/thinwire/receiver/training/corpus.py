@@ -4,10 +4,10 @@ A sample's role is fixed by its patient (or seed), so that no patient is in two 
 model, `graph` the MPNN, `validation` chooses, `calibration` calibrates; `test` is only ever reported.
 """
 
-import csv
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,36 +17,28 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from thinwire.receiver.training.composed import Box
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.intake.normalise import normalise
 from thinwire.sender.intake.phantom import describe, render
-from thinwire.shared.errors import BadConfiguration
+from thinwire.sender.intake.study import load_study
 from thinwire.shared.graph import FloatArray, Grid
 
 log = logging.getLogger(__name__)
 
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
 Role = Literal["report", "graph", "validation", "calibration", "test"]
+TextKind = Literal["report", "note", "composed", "phantom", "proxy", "none"]
+"""Where a sample's words come from: its own report or case note, composed by us from labels and boxes, the phantom's,
+or another patient's report with the same findings (a proxy, named so wherever a number comes from it)."""
 # Shares of the training seeds or patients by role, cumulative.
 ROLES: tuple[tuple[Role, float], ...] = (("report", 0.62), ("graph", 0.84), ("validation", 0.89), ("calibration", 1.0))
 TEST_SEEDS = 1_000_000_000
 """Phantoms from this seed on are held out: no training run draws them."""
 PHANTOM_SCALE = 1.25
 """Phantoms are rendered at this many times the working size and then cut like a native image."""
-
-# NIH ChestX-ray14's names (text-mined labels and its box list) to ours.
-NIH_FINDINGS = {
-    "Consolidation": "consolidation",
-    "Pneumonia": "consolidation",
-    "Infiltration": "consolidation",
-    "Infiltrate": "consolidation",
-    "Effusion": "effusion",
-    "Pneumothorax": "pneumothorax",
-    "Cardiomegaly": "cardiomegaly",
-    "Nodule": "nodule",
-    "Mass": "nodule",
-}
 
 
 @dataclass(frozen=True)
@@ -63,13 +55,21 @@ class Sample:
     indication: str
     labels: tuple[float, ...]
     """In the order of FINDINGS: 1, 0 or nan."""
-    boxes: tuple[tuple[str, float, float, float, float], ...]
+    boxes: tuple[Box, ...]
     """(finding, x, y, width, height) in unit image coordinates."""
     boxed: bool
     """True when `boxes` holds every finding of the image."""
     view_position: str = ""
     path: str = ""
     seed: int = -1
+    patient: str = ""
+    """Unit of every split and of every bootstrap; the key where a source has one image a patient."""
+    sex: str = ""
+    text_kind: TextKind = "composed"
+    opacity: float = math.nan
+    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/training.md)."""
+    judge_boxes: tuple[Box, ...] = ()
+    """Boxes that judge and never train, in the form of `boxes`."""
 
     @property
     def report(self) -> str:
@@ -107,73 +107,20 @@ def phantom(seed: int) -> Sample:
         boxed=True,
         view_position=made.view_position,
         seed=seed,
+        patient=f"phantom-{seed}",
+        text_kind="phantom",
     )
 
 
 def manifest(path: Path, sources: Sequence[str] = ("nih14", "kermany224")) -> list[Sample]:
-    """Images of a manifest in the columns of shared/data's, with texts composed from their labels.
+    """`datasets.manifest.manifest` without its summary. Raises BadConfiguration."""
+    from thinwire.receiver.training.datasets.manifest import manifest as load
+    from thinwire.receiver.training.datasets.summary import Summary
 
-    Only rows of `sources` that carry a label; boxes only from the NIH's own list (src nih_bbox2017). Raises
-    BadConfiguration that names the file and the missing column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        samples = [_manifest_row(path.parent, row) for row in rows if row["source"] in sources]
-    except (OSError, KeyError, ValueError) as error:
-        raise BadConfiguration(
-            f"manifest {path}: {type(error).__name__} {error}", "See docs/training.md for the columns."
-        ) from error
-    kept = [s for s in samples if s is not None]
-    log.info("manifest: %d of %d rows used", len(kept), len(rows))
-    return kept
-
-
-def _manifest_row(root: Path, row: dict[str, str]) -> Sample | None:
-    if not (root / row["file"]).is_file() or row["label_pneumonia"] not in ("0", "1"):
-        return None
-    names = {NIH_FINDINGS[f] for f in row["findings"].split("|") if f in NIH_FINDINGS}
-    if row["source"] == "nih14":
-        labels = tuple(float(name in names) for name in FINDINGS)
-    else:
-        labels = (float(row["label_pneumonia"]), *(float("nan"),) * (len(FINDINGS) - 1))
-    width, height = int(row["width"]), int(row["height"])
-    boxes = tuple(
-        (NIH_FINDINGS[b["label"]], b["x"] / width, b["y"] / height, b["w"] / width, b["h"] / height)
-        for b in json.loads(row["boxes"] or "[]")
-        if b["src"] == "nih_bbox2017" and b["label"] in NIH_FINDINGS
-    )
-    present = [name for name, label in zip(FINDINGS, labels, strict=True) if label == 1]
-    split = row["split"]
-    role: Role = role_of(row["patient_id"])
-    if split == "train":
-        role = "report" if role in ("report", "validation") else "graph"
-    elif split == "val":
-        role = "validation" if role == "report" else "calibration"
-    else:
-        role = "test"
-    return Sample(
-        key=row["id"],
-        source=row["source"],
-        role=role,
-        height=height,
-        width=width,
-        sentences=_composed(present, labels),
-        indication="cough and fever.",
-        labels=labels,
-        boxes=boxes,
-        boxed=not present or {b[0] for b in boxes} >= set(present),
-        view_position=row["view"] if row["view"] in ("PA", "AP") else "",
-        path=str(root / row["file"]),
-    )
-
-
-def _composed(present: Sequence[str], labels: Sequence[float]) -> tuple[tuple[str, str | None], ...]:
-    words = {"effusion": "pleural effusion"}
-    said: list[tuple[str, str | None]] = [(f"There is {words.get(name, name)}.", name) for name in present]
-    denied = [words.get(n, n) for n, label in zip(FINDINGS, labels, strict=True) if label == 0]
-    said += [(f"No {name}.", None) for name in denied]
-    return tuple(said)
+    summary = Summary("manifest")
+    samples = load(path, summary, sources)
+    log.info("%s", summary)
+    return samples
 
 
 def canvas_of(sample: Sample, working_size: int) -> NDArray[np.uint8]:
@@ -182,11 +129,13 @@ def canvas_of(sample: Sample, working_size: int) -> NDArray[np.uint8]:
         scale = min(1.0, PHANTOM_SCALE * working_size / max(sample.height, sample.width))
         height, width = round(sample.height * scale), round(sample.width * scale)
         pixels = normalise(render(describe(sample.seed), height, width))
+    elif Path(sample.path).suffix == ".dcm":
+        pixels = load_study([Path(sample.path)]).frontal.pixels
     else:
-        from PIL import Image
-
         with Image.open(sample.path) as image:
-            pixels = normalise(np.asarray(image.convert("L"), dtype=np.float32))
+            # 16-bit grey opens in mode I, which "L" would clip.
+            grey = image if image.mode.startswith("I") else image.convert("L")
+            pixels = normalise(np.asarray(grey, dtype=np.float32))
     return np.asarray(np.round(cut(pixels, working_size).canvas * 255), dtype=np.uint8)
 
 
@@ -200,25 +149,27 @@ def canvases(
     cache: Path,
     workers: int,
     progress: Callable[[int, int], None],
-    chunk: int = 256,
-) -> NDArray[np.uint8]:
-    """uint8 [n, S, S] of all samples, memory-mapped from `cache`, rendered in parallel, resumable by chunk."""
+    block: int = 256,
+) -> list[NDArray[np.uint8]]:
+    """uint8 [S, S] of each sample, memory-mapped from `cache`; made in parallel, in blocks that are kept.
+
+    A block is known by its samples, so that a stopped run goes on, and a larger corpus uses what is there.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    fingerprint = hashlib.sha256(json.dumps([working_size, *(s.key for s in samples)]).encode()).hexdigest()
-    path, done_path = cache / f"{fingerprint[:16]}.u8", cache / f"{fingerprint[:16]}.done"
-    done = int(done_path.read_text()) if path.exists() and done_path.exists() else 0
-    shape = (len(samples), working_size, working_size)
-    pixels = np.memmap(path, dtype=np.uint8, mode="r+" if done else "w+", shape=shape)
+    rows: list[NDArray[np.uint8]] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        while done < len(samples):
-            jobs = [(sample, working_size) for sample in samples[done : done + chunk]]
-            for offset, canvas in enumerate(pool.map(_canvas, jobs, chunksize=4)):
-                pixels[done + offset] = canvas
-            done += len(jobs)
-            pixels.flush()
-            done_path.write_text(str(done))
-            progress(done, len(samples))
-    return pixels
+        for start in range(0, len(samples), block):
+            part = samples[start : start + block]
+            name = hashlib.sha256(json.dumps([working_size, *(s.key for s in part)]).encode()).hexdigest()[:16]
+            path = cache / f"{name}.npy"
+            if not path.exists():
+                made = np.stack(list(pool.map(_canvas, [(sample, working_size) for sample in part], chunksize=4)))
+                beside = cache / f"{name}.tmp.npy"
+                np.save(beside, made)
+                beside.replace(path)
+            rows += list(np.load(path, mmap_mode="r"))
+            progress(len(rows), len(samples))
+    return rows
 
 
 def by_role(samples: Iterable[Sample], role: Role) -> NDArray[np.int64]:

@@ -1,0 +1,71 @@
+"""Any data set by one line of text: what the command line takes."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from thinwire.receiver.training.corpus import Sample, phantom
+from thinwire.receiver.training.datasets import chexpert_plus, folder, mimic, open_i
+from thinwire.receiver.training.datasets.manifest import manifest
+from thinwire.receiver.training.datasets.patients import Choice, Patient, samples_of
+from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.summary import Summary
+from thinwire.shared.errors import BadConfiguration
+
+_STUDIES: dict[str, Callable[[Path, Choice, Summary], Iterable[Patient]]] = {
+    "mimic-cxr": lambda root, choice, summary: mimic.patients(root, ".dcm", choice, summary),
+    "mimic-cxr-jpg": lambda root, choice, summary: mimic.patients(root, ".jpg", choice, summary),
+    "chexpert-plus": chexpert_plus.patients,
+    "open-i": lambda root, _, summary: open_i.patients(root, summary),
+    "folder": folder.patients,
+}
+KINDS = (*_STUDIES, "manifest", "phantoms")
+_OPTIONS: dict[str, dict[str, str]] = {
+    **{kind: {"subset": "paper", "split": "official"} for kind in ("mimic-cxr", "mimic-cxr-jpg", "chexpert-plus")},
+    **{kind: {"subset": "paper"} for kind in ("open-i", "folder")},
+    "manifest": {"sources": ""},
+    "phantoms": {},
+}
+"""The options of each kind with the one value that each may have; empty: any."""
+
+
+def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Sample], Summary]:
+    """The samples of a data set, and what was left out.
+
+    spec: `kind:place`, e.g. "mimic-cxr:/data/mimic", "manifest:/data/manifest.csv", "phantoms:4000". After a "?",
+    joined by "&": subset=paper (10,000 images, 15 % with pneumonia, the impression as text), split=official (the data
+    set's own), sources=nih14,kermany224 (of a manifest). strict: stop at the first missing or malformed file. seed:
+    splits, and which study of a patient.
+
+    Raises BadConfiguration for an unknown kind or option and for a folder without what the kind needs.
+    """
+    kind, separator, rest = spec.partition(":")
+    place, _, query = rest.partition("?")
+    if not separator or not place or kind not in KINDS:
+        raise BadConfiguration(f"{spec!r} names no data set", f"Write KIND:PLACE with one of {', '.join(KINDS)}.")
+    options = _options(spec, kind, query)
+    summary = Summary(kind, strict)
+    if kind == "phantoms":
+        return _phantoms(place, summary), summary
+    if kind == "manifest":
+        sources = options["sources"].split(",") if "sources" in options else None
+        return manifest(Path(place), summary, sources, seed=seed), summary
+    choice = Choice(seed, paper="subset" in options, official="split" in options)
+    return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportReader(), summary), summary
+
+
+def _phantoms(count: str, summary: Summary) -> list[Sample]:
+    if not count.isdecimal() or not int(count):
+        raise BadConfiguration(f"phantoms:{count} is no count", "Write phantoms:4000, for example.")
+    summary.used = int(count)
+    return [phantom(seed) for seed in range(int(count))]
+
+
+def _options(spec: str, kind: str, query: str) -> dict[str, str]:
+    options = {}
+    for each in filter(None, query.split("&")):
+        name, _, value = each.partition("=")
+        if name not in _OPTIONS[kind] or value == "" or _OPTIONS[kind][name] not in ("", value):
+            known = " and ".join(f"{n}={v or '...'}" for n, v in _OPTIONS[kind].items()) or "no options"
+            raise BadConfiguration(f"{spec!r}: unknown option {each}", f"{kind} takes {known}.")
+        options[name] = value
+    return options
