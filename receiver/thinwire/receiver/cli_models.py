@@ -19,24 +19,41 @@ Manifest = Annotated[
 
 
 def train_command(
+    stage: Annotated[
+        Literal["report-model", "graph-model", "all"],
+        typer.Argument(help="report-model: Swin and T5. graph-model: the network on their graphs, and the bundle."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; its work stands beside it in OUT.work.")],
-    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to learn from.")] = 4000,
-    manifest: Manifest = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND:PATH (docs/data-sets.md) or phantoms:N; several times. Default: phantoms:4000."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first missing or malformed file.")] = False,
     preset: Annotated[Literal["nano", "paper"], typer.Option(help="paper needs --swin and --t5.")] = "nano",
     working_size: Annotated[int | None, typer.Option(help="Pixels of the square canvas, a multiple of 32.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data for the report model.")] = None,
+    small_epochs: Annotated[int, typer.Option(min=0, help="The first of them at half the working size (nano).")] = 0,
+    painting: Annotated[int, typer.Option(min=0, help="Epochs of masked-image pretraining before them.")] = 0,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Batches whose gradients are added before a step.")
+    ] = None,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better validation loss before the end.")] = 6,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same course.")] = 0,
     swin: Annotated[Path | None, typer.Option(help="Folder of a SwinModel checkpoint (paper).")] = None,
     t5: Annotated[Path | None, typer.Option(help="Folder of a T5 checkpoint with its tokenizer (paper).")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="The paper's loss alone, without grounding.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="The paper's losses alone, without grounding.")] = False,
+    imitate: Annotated[
+        float, typer.Option(min=0, help="Weight of imitating EfficientNet-Lite0 cell by cell; 0: not at all.")
+    ] = 0.0,
     keep: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the cells that are kept.")] = 2.3,
 ) -> None:
-    """Train a bundle from nothing: report model, MPNN, calibration. A run that was stopped goes on where it was."""
+    """Train a bundle from nothing, or one of its two stages. A run that was stopped goes on where it was."""
+    from thinwire.receiver.training import train
+    from thinwire.receiver.training.graph_stage import Learning
     from thinwire.receiver.training.presets import NANO, at_size, paper
-    from thinwire.receiver.training.report_model import Weights
+    from thinwire.receiver.training.report_model import PLAIN, Weights
     from thinwire.receiver.training.report_stage import Schedule
-    from thinwire.receiver.training.train import TrainOptions, train
 
     chosen = NANO
     if preset == "paper":
@@ -47,22 +64,35 @@ def train_command(
         chosen = paper(swin, t5)
     if working_size is not None:
         chosen = at_size(chosen, working_size)
-    schedule = Schedule(batch=batch or chosen.batch, learning_rate=chosen.learning_rate, seed=seed)
-    if epochs is not None:
-        schedule = replace(schedule, epochs=epochs)
-    if plain:
-        schedule = replace(schedule, weights=Weights(grounding=0, null=0, cell=0))
-    options = TrainOptions(
+    weights = replace(PLAIN if plain else Weights(), finding=chosen.finding_weight, imitation=imitate)
+    schedule = Schedule(
+        epochs=epochs or chosen.epochs,
+        small_epochs=small_epochs,
+        batch=batch or chosen.batch,
+        accumulate=accumulate or chosen.accumulate,
+        patience=patience,
+        learning_rate=chosen.learning_rate,
+        weights=weights,
+        seed=seed,
+    )
+    options = train.TrainOptions(
         out=out,
-        phantoms=phantoms,
-        manifest=manifest,
+        data=tuple(data or ["phantoms:4000"]),
+        strict=strict,
         preset=chosen,
         schedule=schedule,
+        painting=painting,
+        learning=Learning(chosen.mpnn_epochs, chosen.mpnn_batch, chosen.mpnn_learning_rate),
         keep_percent=keep,
         seed=seed,
     )
     with meter(Console(stderr=True)) as progress:
-        folder = train(options, progress)
+        if stage == "graph-model" and not options.report_model_done:
+            raise BadConfiguration(
+                f"{options.work} holds no finished report model", "Run train report-model with the same options first."
+            )
+        run = train.train_report_model(options, progress)
+        folder = options.work if stage == "report-model" else train.train_graph_model(options, run, progress)
     typer.echo(folder)
 
 
@@ -71,44 +101,60 @@ def evaluate_command(
     bundle: Annotated[Path | None, typer.Option(help="The bundle; the default one if not given.")] = None,
     phantoms: Annotated[int, typer.Option(min=0, help="Held-out synthetic studies, none of them trained on.")] = 0,
     manifest: Manifest = None,
-    split: Annotated[Literal["test", "val", "train"], typer.Option(help="Which rows of the manifest.")] = "test",
+    split: Annotated[Literal["test", "val", "train", "all"], typer.Option(help="Which rows of the manifest.")] = "test",
+    seeds: Annotated[int, typer.Option(min=1, help="How often random choice draws.")] = 3,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Without what is slow: other retentions, floors.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Write the whole result as JSON to stdout.")] = False,
 ) -> None:
-    """Measure a bundle on images that it has not seen: AUC with intervals, calibration, boxes touched, bytes."""
-    from thinwire.receiver.training.evaluate import evaluate
+    """Measure a bundle on images that it has not seen: AUC with intervals, comparators, reports, gaze, doubt, bytes."""
+    from thinwire.receiver.training.evaluation.evaluate import evaluate
 
     with meter(Console(stderr=True)) as progress:
-        result = evaluate(bundle or default_bundle_folder(), out, progress, phantoms, manifest, split)
+        result = evaluate(
+            bundle or default_bundle_folder(), out, progress, phantoms, manifest, split, workers, seeds, not quick
+        )
     if json_:
         typer.echo(json.dumps(result, indent=1))
         return
     console = Console(highlight=False)
     for source, figures in result["sources"].items():
-        console.print(_table(source, figures))
-    typer.echo(f"More, with pictures: {out}", err=True)
+        console.print(_table(source, figures, result))
+    typer.echo(f"All tables, with pictures: {out}", err=True)
 
 
-def _table(source: str, figures: dict[str, Any]) -> Table:
-    """AUC with its interval by finding, for each guide and choice of patches; below it the boxes touched."""
-    kept = figures["kept_patches"]
+def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Table:
+    """AUC with its interval by endpoint at the bundle's own retention, by guide and beside random choice."""
+    from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM
+
     said = "synthetic" if figures["synthetic"] else "real images"
+    size = figures.get("sealed_bytes_median")
     table = Table(
-        title=f"{source} ({said}): {figures['images']} images, {kept['mean']:.1f} of {kept['of']:.0f} patches kept, "
-        f"payload {figures['payload_bytes']['median']:.0f} bytes",
+        title=f"{source} ({said}): {figures['images']} images, {result['keep_percent']:g} % of "
+        f"{figures['cells']:.0f} cells kept" + ("" if size is None else f", sealed graph {size:.0f} bytes"),
         title_justify="left",
     )
-    touched = figures["boxes_touched"]
-    arms = [name for name in figures["auc"] if name in touched]
+    shown = (ATTENTION, RANDOM)
+    choices = [r for r in result["tables"]["choices"] if r["source"] == source and r["choice"] in shown]
+    rows = [r for r in choices if r["hidden"] == ""]
+    arms = list(dict.fromkeys((r["guide"], r["choice"]) for r in rows))
     table.add_column("AUC (95 % interval)")
-    for name in arms:
-        table.add_column(name.replace(", ", "\n"))
-    for finding in figures["auc"][arms[0]]:
-        table.add_row(finding, *(_auc(figures["auc"][name][finding]) for name in arms))
-    shares = [touched[name].get("all") for name in arms]
-    table.add_section()
-    table.add_row("boxes touched", *("" if each is None else f"{100 * each['share']:.0f} %" for each in shares))
+    for guide, choice in arms:
+        table.add_column(f"text {guide}\n{choice}")
+    for endpoint in figures["endpoints"]:
+        of = {(r["guide"], r["choice"]): r for r in rows if r["endpoint"] == endpoint}
+        table.add_row(endpoint, *(_auc(of[arm]) for arm in arms))
+    touched = [
+        r
+        for r in result["tables"]["gaze"]
+        if r["source"] == source and r["finding"] == "all" and r["measure"] == "box_touched"
+    ]
+    for by in dict.fromkeys(r["boxes_by"] for r in touched) if arms else ():
+        mean = {(r["guide"], r["choice"]): r["mean"] for r in touched if r["boxes_by"] == by}
+        table.add_section()
+        table.add_row(f"touched, boxes by {by}", *(f"{100 * mean[arm]:.0f} %" for arm in arms))
     return table
 
 
-def _auc(value: dict[str, Any] | None) -> str:
-    return "one outcome only" if value is None else f"{value['auc']:.3f} ({value['low']:.3f}-{value['high']:.3f})"
+def _auc(value: dict[str, Any]) -> str:
+    return f"{value['auc']:.3f} ({value['low']:.3f}-{value['high']:.3f})"

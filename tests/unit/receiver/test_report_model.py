@@ -11,8 +11,9 @@ from transformers import SwinConfig, SwinModel, T5Config, T5ForConditionalGenera
 
 from thinwire.receiver.training import corpus, words
 from thinwire.receiver.training.presets import Preset, paper
+from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import PAD, ReportModel, Targets, Weights, grounding, losses, written
-from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule
+from thinwire.receiver.training.report_stage import Material, Progress, ReportStage, Schedule, move, narrowed
 from thinwire.shared.errors import BadConfiguration
 
 TINY = Preset(
@@ -103,10 +104,18 @@ def test_writing_in_a_batch_is_writing_one_by_one() -> None:
         assert torch.allclose(attention[row, :count], seen[0, :count], atol=1e-5)
 
 
-def material(count: int = 12) -> Material:
+def material(count: int = 12, size: int = 64) -> Material:
     samples = [replace(corpus.phantom(seed), role="report") for seed in range(count)]
-    canvases = np.stack([corpus.canvas_of(sample, 64) for sample in samples])
-    return Material(samples, canvases, 64)
+    return Material(samples, [corpus.canvas_of(sample, size) for sample in samples], size)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_in_the_second_epoch(_stage: str, done: float, _total: float, _words: str) -> None:
+    if done > 1.4:
+        raise Killed
 
 
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path: Path) -> None:
@@ -121,13 +130,6 @@ def test_a_killed_run_goes_on_to_the_same_curve(tmp_path: Path) -> None:
 
     whole = stage("whole")
     whole.run(train, validation, lambda *_: None)
-
-    class Killed(BaseException):
-        pass
-
-    def kill_in_the_second_epoch(_stage: str, done: float, _total: float, _words: str) -> None:
-        if done > 1.4:
-            raise Killed
 
     with pytest.raises(Killed):
         stage("cut").run(train, validation, kill_in_the_second_epoch)
@@ -188,3 +190,97 @@ def test_each_token_knows_the_finding_of_its_sentence() -> None:
     said = tokenizer.decode([int(i) for i, a in zip(ids, about, strict=True) if a in asserted])
     for sentence, finding in sample.sentences:
         assert (sentence.lower() in said) == bool(finding)
+
+
+def test_what_is_written_with_kept_keys_is_what_the_whole_decoder_would_write() -> None:
+    torch.manual_seed(3)
+    made = model()
+    features, valid = torch.randn(4, 4, 16), torch.tensor([[True, True, True, False]]).expand(4, -1)
+    prompts = torch.tensor([[PAD, 7, 9, 11], [PAD, 8, PAD, PAD], [PAD, 5, 6, 4], [PAD, PAD, PAD, PAD]])
+    tokens, attention = made.write(features, valid, prompts)
+    for row, size in enumerate((4, 2, 4, 1)):
+        ids = prompts[row, :size].tolist()
+        while len(ids) < TINY.max_tokens:
+            with torch.no_grad():
+                logits, _ = made.decoder(features[row : row + 1], valid[row : row + 1], torch.tensor([ids]))
+            following = int(logits[0, -1].argmax())
+            if following in (PAD, 1):
+                break
+            ids.append(following)
+        assert tokens[row, : len(ids)].tolist() == ids
+        assert not tokens[row, len(ids) :].any()
+        assert not attention[row, len(ids) :].any()
+
+
+def test_an_image_moves_with_its_boxes_and_half_of_a_batch_stays() -> None:
+    pixels = torch.zeros(64, 1, 64, 64)
+    pixels[:, :, 32:, 32:] = 1.0
+    target = replace(targets(torch.zeros(64, 3, dtype=torch.long)), coverage=torch.zeros(64, 4, 5))
+    target.coverage[:, 3, 0] = 1.0
+    moved, with_boxes = move(pixels, target, torch.Generator().manual_seed(0))
+    stayed = (moved - pixels).abs().amax((1, 2, 3)) < 1e-4
+    assert 16 < int(stayed.sum()) < 48
+    share = moved[:, 0, 32:, 32:].mean((1, 2))
+    assert torch.allclose(share, with_boxes.coverage[:, 3, 0], atol=0.25)
+    assert float(share.min()) > 0.6
+
+
+def test_few_cells_are_seen_only_where_boxes_are_complete() -> None:
+    valid = torch.ones(40, 400, dtype=torch.bool)
+    coverage = torch.zeros(40, 400, 5)
+    coverage[:, 17, 2] = 1.0
+    boxed = torch.arange(40) % 2 == 0
+    target = replace(targets(torch.zeros(40, 3, dtype=torch.long)), coverage=coverage, boxed=boxed)
+    seen = narrowed(valid, target, 1.0, torch.Generator().manual_seed(0))
+    assert bool(seen[~boxed].all())
+    assert bool(seen[boxed, 17].all())
+    assert int(seen[boxed].sum(1).max()) < 20
+    assert bool(narrowed(valid, target, 0.0, torch.Generator()).all())
+
+
+def test_imitation_pulls_a_cell_towards_what_the_teacher_says() -> None:
+    _, _, tokens = batch()
+    pixels, valid, _ = batch()
+    out = model()(pixels, valid, tokens)
+    same = replace(targets(tokens), teacher=out.imitation.detach() * 3)
+    other = replace(targets(tokens), teacher=-out.imitation.detach())
+    weights = Weights(imitation=1.0)
+    assert losses(out, same, weights)["imitation"].item() == pytest.approx(0.0, abs=1e-5)
+    assert losses(out, other, weights)["imitation"].item() == pytest.approx(2.0, abs=1e-4)
+    assert "imitation" not in losses(out, targets(tokens), weights)
+
+
+def test_training_may_begin_at_a_smaller_size(tmp_path: Path) -> None:
+    data = material(size=128)
+    preset = replace(TINY, working_size=128, small_size=64, patch_size=8, depths=(1, 1, 2), heads=(1, 2, 2))
+    tokenizer = words.learn_tokenizer((s.report for s in data.samples), VOCABULARY)
+    stage = ReportStage(preset, Schedule(epochs=3, small_epochs=2, batch=4), data, tokenizer, tmp_path)
+    stage.run(np.arange(8), np.arange(8, 12), lambda *_: None)
+    assert len(stage.history) == 3
+    best = torch.load(stage.best_path, weights_only=True)["model"]
+    # The best epoch is one of the bundle's own size, however low the loss was before.
+    assert all(torch.equal(value, stage.model.state_dict()[name]) for name, value in best.items())
+    # What it computes at its own size does not depend on what it saw before.
+    fresh = ReportModel(preset, tokenizer.get_vocab_size(), len(corpus.FINDINGS)).eval()
+    fresh.load_state_dict(best)
+    pixels, _ = data.images([0, 1], torch.device("cpu"))
+    small, _ = data.at(64).images([0, 1], torch.device("cpu"))
+    with torch.no_grad():
+        stage.model.encoder.hidden(small)
+        assert torch.equal(stage.model.encoder.hidden(pixels), fresh.encoder.hidden(pixels))
+    assert (tmp_path / "tensorboard").is_dir()
+
+
+def test_painting_in_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    data, indices = material(), np.arange(12)
+
+    def painted(path: Path, progress: Progress) -> torch.Tensor:
+        encoder = model().encoder
+        pretrain(encoder, data, indices, 2, Schedule(batch=4), path, progress)
+        return encoder.projection.weight.new_tensor(encoder.swin.layernorm.weight.tolist())
+
+    whole = painted(tmp_path / "whole.pt", lambda *_: None)
+    with pytest.raises(Killed):
+        painted(tmp_path / "cut.pt", kill_in_the_second_epoch)
+    assert torch.allclose(painted(tmp_path / "cut.pt", lambda *_: None), whole, atol=1e-7)
+    assert not torch.allclose(whole, model().encoder.swin.layernorm.weight)

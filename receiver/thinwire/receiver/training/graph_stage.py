@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from thinwire.receiver.reading.conformal import quantiles
 from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, Progress, mixed_precision
@@ -40,6 +41,16 @@ NO_BUNDLE = BundleId(bytes(16))
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What the encoder makes of some images, before any text."""
+
+    features: NDArray[np.float16]
+    """[n, N, d]"""
+    context: FloatArray
+    """[n, d]"""
+
+
+@dataclass(frozen=True)
 class Read:
     """What the report model makes of some images under one source of text."""
 
@@ -53,6 +64,32 @@ class Read:
     """What the concepts come from: the given text, or the generated one."""
     source: TextSource
 
+    def every(self, first: int, step: int) -> "Read":
+        """The images first, first + step and so on."""
+        rows = slice(first, None, step)
+        return Read(self.features[rows], self.context[rows], self.share[rows], self.texts[rows], self.source)
+
+
+@torch.no_grad()
+def look_at(
+    model: ReportModel,
+    material: Material,
+    indices: NDArray[np.int64],
+    progress: Callable[[int, int], None],
+    batch: int = 64,
+) -> Looked:
+    """Encode images, in float32 as at the clinic unless there is a GPU."""
+    device = next(model.parameters()).device
+    features, context = [], []
+    for start in range(0, len(indices), batch):
+        pixels, valid = material.images(indices[start : start + batch], device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            encoded, whole = model.encoder(pixels, valid)
+        features.append(encoded.float().cpu().numpy().astype(np.float16))
+        context.append(whole.float().cpu().numpy())
+        progress(min(start + batch, len(indices)), len(indices))
+    return Looked(np.concatenate(features), np.concatenate(context))
+
 
 @torch.no_grad()
 def read_images(
@@ -60,42 +97,38 @@ def read_images(
     material: Material,
     tokenizer: Tokenizer,
     indices: NDArray[np.int64],
+    looked: Looked,
     source: TextSource,
     progress: Callable[[int, int], None],
     batch: int = 128,
 ) -> Read:
-    """Encode images and let a text attend to them: the given report, or what the model writes.
+    """Let a text attend to images that were looked at: the given report, or what the model writes.
 
     With an indication the decoder is prompted with it and writes on; the concepts are the indication's alone.
     """
     device = next(model.parameters()).device
-    features, context, share, texts = [], [], [], []
+    share, texts = [], []
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
         samples = [material.samples[i] for i in part]
-        pixels, valid = material.images(part, device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            encoded, whole = model.encoder(pixels, valid)
-        encoded, whole = encoded.float(), whole.float()
-        if source is TextSource.GENERATED:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+        encoded = torch.from_numpy(looked.features[start : start + batch].astype(np.float32)).to(device)
+        valid = torch.from_numpy(material.valid[part]).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+            if source is TextSource.GENERATED:
                 tokens, attention = model.write(encoded, valid)
-            texts += [tokenizer.decode([t for t in row if t != PAD]) for row in tokens.tolist()]
-        elif source is TextSource.INDICATION:
-            prompts = _given(tokenizer, [s.indication for s in samples], model.preset.max_tokens, device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                texts += [tokenizer.decode([t for t in row if t != PAD]) for row in tokens.tolist()]
+            elif source is TextSource.INDICATION:
+                prompts = _given(tokenizer, [s.indication for s in samples], model.preset.max_tokens, device)
                 _, attention = model.write(encoded, valid, prompts)
-            texts += [s.indication for s in samples]
-        else:
-            tokens = _given(tokenizer, [s.report for s in samples], model.preset.max_tokens, device)
-            _, attention = model.decoder(encoded, valid, tokens)
-            attention = attention * written(tokens)[..., None]
-            texts += [s.report for s in samples]
-        features.append(encoded.cpu().numpy().astype(np.float16))
-        context.append(whole.cpu().numpy())
+                texts += [s.indication for s in samples]
+            else:
+                tokens = _given(tokenizer, [s.report for s in samples], model.preset.max_tokens, device)
+                _, attention = model.decoder(encoded, valid, tokens)
+                attention = attention * written(tokens)[..., None]
+                texts += [s.report for s in samples]
         share += [cumulative(rows)[0] for rows in attention.float().cpu().numpy()]
         progress(start + len(part), len(indices))
-    return Read(np.concatenate(features), np.concatenate(context), np.stack(share), texts, source)
+    return Read(looked.features, looked.context, np.stack(share), texts, source)
 
 
 def _given(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, device: torch.device) -> Tensor:
@@ -186,12 +219,16 @@ def train_member(
     seed: int,
     progress: Progress,
     name: str,
+    network: type[GraphNetwork] = GraphNetwork,
 ) -> GraphNetwork:
-    """One member, the weights of its best epoch on the validation split (mean AUC of the findings known there)."""
+    """One member, the weights of its best epoch on the validation split (mean AUC of the findings known there).
+
+    network: another reader of the same graphs, for a benchmark's comparison.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    member = GraphNetwork(shape).to(device)
+    member = network(shape).to(device)
     optimiser = torch.optim.AdamW(member.parameters(), lr=learning.learning_rate, weight_decay=0.02)
     data, labels = train
     # Graphs are small: all batches of an epoch are collated once, only their order and the hiding change.
@@ -270,8 +307,10 @@ def calibrate(
     """Calibration from the calibration split.
 
     logits [members, n, F], labels [n, F] (nan unknown), context [n, d]. Each draw takes one member and one bootstrap
-    sample and fits Platt's slope and offset; a finding with one outcome only keeps slope 1. Thresholds are Youden's
-    on the mean of the draws. The farthest distance is the 99.5th percentile of the split's own.
+    sample and fits Platt's slope and offset; a finding with one outcome only keeps slope 1. The conformal quantiles are
+    of the mean of the draws. Platt's scaling keeps the order of one member's images, on which alone the sets depend;
+    only how members are weighed is learned here too, so that the same split may serve both. The farthest distance is
+    the 99.5th percentile of the split's own.
     """
     random = np.random.default_rng(seed)
     members, count, findings = logits.shape
@@ -288,16 +327,10 @@ def calibrate(
     centre = context.mean(axis=0, dtype=np.float64)
     covariance = np.cov(context.T.astype(np.float64)) + 1e-3 * np.eye(context.shape[1])
     whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-    first = Calibration(member, slope, offset, np.full(findings, 0.5), centre, whitening, np.inf)
-    probability = first.probabilities(logits)
-    threshold = np.full(findings, 0.5)
-    for f in range(findings):
-        known = ~np.isnan(labels[:, f])
-        if len(np.unique(labels[known, f])) == 2:
-            false, true, at = roc_curve(labels[known, f], probability[known, f])
-            threshold[f] = np.clip(at[int(np.argmax(true - false))], 0.05, 0.95)
+    first = Calibration(member, slope, offset, np.full((findings, 2), np.inf), centre, whitening, np.inf)
+    quantile = quantiles(first.probabilities(logits), labels)
     farthest = float(np.percentile(first.distance(context), 99.5))
-    return replace(first, threshold=threshold, farthest=farthest)
+    return replace(first, quantile=quantile, farthest=farthest)
 
 
 def save_reader(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import SwinConfig, SwinModel, T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, SwinConfig, SwinModel, T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from thinwire.receiver.training.presets import Preset
@@ -18,6 +18,8 @@ from thinwire.shared.graph import CELL
 
 PAD = 0
 END = 1
+TEACHER_WIDTH = 112
+"""Channels of EfficientNet-Lite0 at a stride of 16 pixels: one vector for each cell, of an image at half the size."""
 
 
 def positions(side: int, width: int) -> Tensor:
@@ -48,7 +50,7 @@ class ImageEncoder(nn.Module):
         else:
             config = SwinConfig(
                 image_size=preset.working_size,
-                patch_size=4,
+                patch_size=preset.patch_size,
                 num_channels=1,
                 embed_dim=preset.embed_dim,
                 depths=list(preset.depths),
@@ -60,20 +62,36 @@ class ImageEncoder(nn.Module):
             )
             self.swin = SwinModel(config, add_pooling_layer=False)
         if self.swin.config.patch_size * 2 ** (len(self.swin.config.depths) - 1) != CELL:
-            raise ValueError(f"the Swin's stride is not {CELL} pixels: patch size 4 and four stages are needed")
+            raise ValueError(
+                f"the Swin's stride is not {CELL} pixels: patch size times 2 for each stage after the first"
+            )
+        self.shifts = [(block, block.shift_size) for stage in self.swin.encoder.layers for block in stage.blocks]
         self.channels = int(self.swin.config.num_channels)
         self.projection = nn.Linear(int(self.swin.num_features), preset.feature_size)
         self.norm = nn.LayerNorm(preset.feature_size)
         self.context_projection = nn.Linear(int(self.swin.num_features), preset.feature_size)
         self.context_norm = nn.LayerNorm(preset.feature_size)
-        side = preset.working_size // CELL
-        self.register_buffer("position", 0.5 * positions(side, preset.feature_size), persistent=False)
+        # Any working size can be read, so that training may begin small; the bundle's own is kept ready for the export.
+        self.width = preset.feature_size
+        self.register_buffer("position", self._place(preset.working_size // CELL), persistent=False)
+
+    def _place(self, side: int) -> Tensor:
+        return 0.5 * positions(side, self.width)
+
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """What the Swin says of each cell, float [B, N, c], of pixels [B, 1, S, S] 0 to 1."""
+        # transformers' Swin forgets the shift of its windows for good once an image is no larger than a window.
+        for block, shift in self.shifts:
+            block.shift_size = shift
+        return cast(Tensor, self.swin(((pixels - 0.5) / 0.25).expand(-1, self.channels, -1, -1)).last_hidden_state)
 
     def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """pixels float [B, 1, S, S] 0 to 1; valid bool [B, N]. Returns features [B, N, d] and context [B, d]."""
-        centred = ((pixels - 0.5) / 0.25).expand(-1, self.channels, -1, -1)
-        hidden = self.swin(centred).last_hidden_state
-        features = self.norm(self.projection(hidden)) + cast(Tensor, self.position)
+        hidden = self.hidden(pixels)
+        place = cast(Tensor, self.position)
+        if place.shape[0] != hidden.shape[1]:
+            place = self._place(pixels.shape[-1] // CELL).to(place)
+        features = self.norm(self.projection(hidden)) + place
         weight = valid.to(hidden.dtype)[..., None]
         mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         return features, self.context_norm(self.context_projection(mean))
@@ -117,10 +135,8 @@ class ReportDecoder(nn.Module):
         Returns logits [B, T, V] and attention [B, T, N]: last layer, mean over heads. A row of attention sums to 1
         less what the null keys took.
         """
-        batch, cells, _ = features.shape
-        nulls = self.null_keys.to(features.dtype).expand(batch, -1, -1)
-        keys = torch.cat([features, nulls], dim=1)
-        open_keys = torch.cat([valid, valid.new_ones(batch, nulls.shape[1])], dim=1)
+        cells = features.shape[1]
+        keys, open_keys = self._keys(features, valid)
         out = self.stack(
             input_ids=tokens,
             encoder_hidden_states=keys,
@@ -130,6 +146,32 @@ class ReportDecoder(nn.Module):
         )
         attention = out.cross_attentions[-1].mean(dim=1)[..., :cells]
         return self.head(out.last_hidden_state * self.scale), attention
+
+    def _keys(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells with the null keys behind them, and which of them may be attended to."""
+        nulls = self.null_keys.to(features.dtype).expand(len(features), -1, -1)
+        return torch.cat([features, nulls], dim=1), torch.cat([valid, valid.new_ones(nulls.shape[:2])], dim=1)
+
+    @torch.no_grad()
+    def go_on(self, features: Tensor, valid: Tensor, prompts: Tensor, room: int) -> Tensor:
+        """Greedy tokens after prompts of one length: int64 [B, <= room], prompt first, PAD after each text's end."""
+        keys, open_keys = self._keys(features, valid)
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        tokens, following = prompts, prompts
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
+        while tokens.shape[1] < room and not bool(done.all()):
+            out = self.stack(
+                input_ids=following,
+                encoder_hidden_states=keys,
+                encoder_attention_mask=open_keys,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            following = self.head(out.last_hidden_state[:, -1:] * self.scale).argmax(-1)
+            done = done | (following[:, 0] == END) | (following[:, 0] == PAD)
+            following = following.masked_fill(done[:, None], PAD)
+            tokens = torch.cat([tokens, following], dim=1)
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -142,6 +184,8 @@ class Outputs:
     """[B, F], from the context vector."""
     cell_logits: Tensor
     """[B, N, F]: is this finding in this cell?"""
+    imitation: Tensor
+    """[B, N, TEACHER_WIDTH]: what the teacher would say of each cell."""
 
 
 class ReportModel(nn.Module):
@@ -152,11 +196,21 @@ class ReportModel(nn.Module):
         self.decoder = ReportDecoder(preset, vocabulary)
         self.finding_head = nn.Linear(preset.feature_size, findings)
         self.cell_head = nn.Linear(preset.feature_size, findings)
+        self.imitation_head = nn.Linear(preset.feature_size, TEACHER_WIDTH)
 
-    def forward(self, pixels: Tensor, valid: Tensor, tokens: Tensor) -> Outputs:
+    def forward(self, pixels: Tensor, valid: Tensor, tokens: Tensor, seen: Tensor | None = None) -> Outputs:
+        """pixels [B, 1, S, S], valid bool [B, N], tokens [B, T]; seen bool [B, N]: the cells that the decoder reads."""
         features, context = self.encoder(pixels, valid)
-        logits, attention = self.decoder(features, valid, tokens)
-        return Outputs(features, context, logits, attention, self.finding_head(context), self.cell_head(features))
+        logits, attention = self.decoder(features, valid if seen is None else seen, tokens)
+        return Outputs(
+            features,
+            context,
+            logits,
+            attention,
+            self.finding_head(context),
+            self.cell_head(features),
+            self.imitation_head(features),
+        )
 
     @torch.no_grad()
     def write(self, features: Tensor, valid: Tensor, prompts: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -165,24 +219,17 @@ class ReportModel(nn.Module):
         prompts: int64 [B, P], start token first, PAD after each prompt's end. Returns tokens int64 [B, T] in the same
         form and attention [B, T, N] of the tokens before the end (0 after): what `Attention.write` sums at the clinic.
         """
-        batch, device = len(features), features.device
+        batch, device, room = len(features), features.device, self.preset.max_tokens
         if prompts is None:
             prompts = torch.full((batch, 1), PAD, dtype=torch.long, device=device)
+        prompts = prompts[:, :room]
         length = written(prompts).sum(1)
-        room = self.preset.max_tokens
         tokens = torch.full((batch, room), PAD, dtype=torch.long, device=device)
-        tokens[:, : prompts.shape[1]] = prompts[:, :room]
-        rows = torch.arange(batch, device=device)
-        done = length >= room
-        while not bool(done.all()):
-            seen = int(length.max())
-            logits, _ = self.decoder(features, valid, tokens[:, :seen])
-            following = logits[rows, length - 1].argmax(-1)
-            done = done | (following == END) | (following == PAD)
-            tokens[rows[~done], length[~done]] = following[~done]
-            length = length + (~done).long()
-            done = done | (length >= room)
-        tokens = tokens[:, : int(length.max())]
+        for size in length.unique().tolist():
+            rows = torch.nonzero(length == size)[:, 0]
+            made = self.decoder.go_on(features[rows], valid[rows], prompts[rows, :size], room)
+            tokens[rows, : made.shape[1]] = made
+        tokens = tokens[:, : int(written(tokens).sum(1).max())]
         _, attention = self.decoder(features, valid, tokens)
         return tokens, attention * written(tokens)[..., None]
 
@@ -206,16 +253,23 @@ class Targets:
     """float [B, N, F]: share of the cell inside the finding's box."""
     boxed: Tensor
     """bool [B]: boxes are complete for this image."""
+    teacher: Tensor | None = None
+    """[B, N, TEACHER_WIDTH]: what an ImageNet network says of each cell, to be imitated."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the losses. grounding = 0 is the paper's method ("plain")."""
+    """Weights of the losses beside the report's."""
 
     finding: float = 1.0
-    cell: float = 1.0
+    cell: float = 5.0
     grounding: float = 0.1
     null: float = 0.02
+    imitation: float = 0.0
+
+
+PLAIN = Weights(cell=0.0, grounding=0.0, null=0.0)
+"""The paper's method: report and classification losses alone."""
 
 
 def losses(out: Outputs, target: Targets, weights: Weights) -> dict[str, Tensor]:
@@ -235,8 +289,11 @@ def losses(out: Outputs, target: Targets, weights: Weights) -> dict[str, Tensor]
     best = torch.where(target.boxed[:, None], cell + 0.1 * some, 0.1 * some)
     parts["cell"] = (best * known).sum() / known.sum().clamp(min=1)
     parts["grounding"], parts["null"] = grounding(out.attention[:, :-1].float(), target)
+    if target.teacher is not None:
+        likeness = F.cosine_similarity(out.imitation.float(), target.teacher, dim=-1)
+        parts["imitation"] = (1 - likeness).mean()
     total = parts["report"]
-    for name in ("finding", "cell", "grounding", "null"):
+    for name in sorted(parts.keys() - {"report"}):
         total = total + getattr(weights, name) * parts[name]
     return {"total": total, **parts}
 
@@ -244,12 +301,14 @@ def losses(out: Outputs, target: Targets, weights: Weights) -> dict[str, Tensor]
 def grounding(attention: Tensor, target: Targets) -> tuple[Tensor, Tensor]:
     """-log of the attention inside the box for the tokens of a finding's sentence; -log of the null share for others.
 
-    attention [B, T-1, N] of the positions that predict tokens 1..T-1. Only images with boxes count.
+    attention [B, T-1, N] of the positions that predict tokens 1..T-1. Words of a finding count where it has a box, the
+    others where the image's boxes are complete.
     """
     about = target.token_finding[:, 1:]
     inside = torch.einsum("btn,bnf->btf", attention, (target.coverage > 0.1).to(attention.dtype))
     of_token = inside.gather(2, about.clamp(min=0)[..., None])[..., 0]
-    positive = (about >= 0) & target.boxed[:, None]
+    has_box = (target.coverage > 0.1).any(1)
+    positive = (about >= 0) & has_box.gather(1, about.clamp(min=0))
     negative = (about == -1) & target.boxed[:, None]
     nothing = (1.0 - attention.sum(-1)).clamp(min=0)
 

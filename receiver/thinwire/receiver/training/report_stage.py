@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
 
 from thinwire.receiver.training import words
 from thinwire.receiver.training.corpus import FINDINGS, Sample
 from thinwire.receiver.training.presets import Preset
 from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
-from thinwire.shared.graph import Grid
+from thinwire.shared.graph import CELL, Grid
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +34,17 @@ Progress = Callable[[str, float, float, str], None]
 @dataclass(frozen=True)
 class Schedule:
     epochs: int = 20
+    small_epochs: int = 0
+    """The first epochs run at the preset's small size."""
     batch: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
     """Share of all steps."""
+    moves: bool = True
+    """Whether images are turned, scaled and shifted a little."""
+    narrow: float = 0.2
+    """Share of boxed images whose report is written from their boxes and a few cells alone."""
     patience: int = 6
     """Epochs without a better validation loss before the stage ends."""
     accumulate: int = 1
@@ -50,8 +58,14 @@ class Material:
     """Samples with their canvases, on the way to a device."""
 
     samples: Sequence[Sample]
-    canvases: NDArray[np.uint8]
+    canvases: Sequence[NDArray[np.uint8]]
+    """uint8 [C, C] each; C a whole multiple of the working size."""
     working_size: int
+    teacher: Sequence[NDArray[np.float16]] = ()
+    """[N, TEACHER_WIDTH] each, N the cells of the canvas; empty: nothing to imitate."""
+
+    def at(self, working_size: int) -> "Material":
+        return replace(self, working_size=working_size)
 
     def grid(self, index: int) -> Grid:
         sample = self.samples[index]
@@ -69,8 +83,10 @@ class Material:
 
     def images(self, indices: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
         """pixels float32 [B, 1, S, S] 0 to 1 and valid bool [B, N] on the device."""
-        pixels = torch.from_numpy(np.stack([self.canvases[i] for i in indices])).to(device)
-        return pixels[:, None].float() / 255, torch.from_numpy(self.valid[indices]).to(device)
+        whole = torch.from_numpy(np.stack([self.canvases[i] for i in indices])).to(device)
+        pixels = whole[:, None].float() / 255
+        shrink = pixels.shape[-1] // self.working_size
+        return F.avg_pool2d(pixels, shrink) if shrink > 1 else pixels, torch.from_numpy(self.valid[indices]).to(device)
 
     def targets(
         self,
@@ -90,11 +106,32 @@ class Material:
             torch.tensor([self.samples[i].labels for i in indices], dtype=torch.float32),
             torch.from_numpy(self.coverage[indices].astype(np.float32)),
             torch.tensor([self.samples[i].boxed for i in indices]),
+            self._taught(indices),
         )
+
+    def _taught(self, indices: Indices) -> Tensor | None:
+        if not len(self.teacher):
+            return None
+        said = torch.from_numpy(np.stack([self.teacher[i] for i in indices])).float()
+        side, wanted = math.isqrt(said.shape[1]), self.working_size // CELL
+        plane = as_plane(said)
+        return as_cells(F.avg_pool2d(plane, side // wanted) if side > wanted else plane)
+
+
+def as_plane(cells: Tensor) -> Tensor:
+    """[B, N, c] to [B, c, side, side]."""
+    side = math.isqrt(cells.shape[1])
+    return cells.transpose(1, 2).unflatten(2, (side, side))
+
+
+def as_cells(plane: Tensor) -> Tensor:
+    """[B, c, side, side] to [B, N, c]."""
+    return plane.flatten(2).transpose(1, 2)
 
 
 def to_device(target: Targets, device: torch.device) -> Targets:
-    return Targets(**{name: value.to(device, non_blocking=True) for name, value in vars(target).items()})
+    moved = {name: value.to(device, non_blocking=True) for name, value in vars(target).items() if value is not None}
+    return Targets(**moved)
 
 
 def mixed_precision(device: torch.device) -> bool:
@@ -105,17 +142,68 @@ def mixed_precision(device: torch.device) -> bool:
     return flags.exists() and "amx_bf16" in flags.read_text(encoding="ascii", errors="replace")
 
 
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Exposure, contrast and noise. No left-right flips: laterality is in the text."""
+def tone(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Exposure, contrast, sharpness and noise of another film. pixels [B, 1, S, S] 0 to 1; black borders stay black."""
     batch = len(pixels)
 
     def draw(low: float, high: float) -> Tensor:
         value = torch.rand(batch, 1, 1, 1, generator=generator) * (high - low) + low
         return value.to(pixels.device)
 
-    gamma, gain, shift, noise = draw(0.7, 1.4), draw(0.85, 1.15), draw(-0.08, 0.08), draw(0.0, 0.04)
+    gamma, gain, shift, noise = draw(0.6, 1.6), draw(0.75, 1.25), draw(-0.12, 0.12), draw(0.0, 0.05)
+    sharp = draw(-1.0, 0.5)
     toned = pixels.clamp(min=1e-3) ** gamma
-    return ((toned - 0.5) * gain + 0.5 + shift + noise * torch.randn_like(pixels)).clamp(0, 1) * (pixels > 0)
+    soft = F.interpolate(F.avg_pool2d(toned, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+    toned = toned + sharp * (toned - soft)
+    # Even noise, of the variance asked for: normal numbers cost as much as a stage of the network.
+    grain = (torch.rand_like(pixels) - 0.5) * math.sqrt(12)
+    return ((toned - 0.5) * gain + 0.5 + shift + noise * grain).clamp(0, 1) * (pixels > 0)
+
+
+def move(pixels: Tensor, target: Targets, generator: torch.Generator) -> tuple[Tensor, Targets]:
+    """Turn by up to 6 degrees, scale by up to 10 %, shift by up to 5 %, boxes with the image.
+
+    Never left for right: laterality is in the text. Half of a batch stays as it is.
+    """
+    batch = len(pixels)
+    draw = torch.rand(batch, 5, generator=generator) * 2 - 1
+    draw = draw * (draw[:, 4:] > 0)
+    angle, scale = draw[:, 0] * math.radians(6), 1 + 0.1 * draw[:, 1]
+    row = torch.stack([scale * angle.cos(), -scale * angle.sin(), 0.1 * draw[:, 2]], 1)
+    column = torch.stack([scale * angle.sin(), scale * angle.cos(), 0.1 * draw[:, 3]], 1)
+    affine = torch.stack([row, column], 1).to(pixels.device)
+
+    def moved(plane: Tensor) -> Tensor:
+        places = F.affine_grid(affine, list(plane.shape), align_corners=False)
+        return F.grid_sample(plane, places, align_corners=False)
+
+    coverage = as_cells(moved(as_plane(target.coverage)))
+    teacher = None if target.teacher is None else as_cells(moved(as_plane(target.teacher)))
+    return moved(pixels), replace(target, coverage=coverage, teacher=teacher)
+
+
+def narrowed(valid: Tensor, target: Targets, share: float, generator: torch.Generator) -> Tensor:
+    """Cells that the decoder may look at: for a share of the boxed images only their boxes and a few cells beside.
+
+    So the decoder also learns to write from what pruning leaves. bool [B, N].
+    """
+    few = torch.rand(valid.shape, generator=generator).to(valid.device) < 4 / valid.shape[1]
+    chosen = (torch.rand(len(valid), generator=generator) < share).to(valid.device) & target.boxed
+    box = (target.coverage > 0.1).any(-1)
+    return valid & (few | box | ~chosen[:, None])
+
+
+def _groups(model: ReportModel, preset: Preset, schedule: Schedule) -> list[dict[str, Any]]:
+    """Parameters by what they decay and at which share of the learning rate they learn."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, value in model.named_parameters():
+        share = preset.vision_share if name.startswith("encoder.swin.") else 1.0
+        decay = schedule.weight_decay if value.ndim >= 2 else 0.0
+        groups.setdefault((share, decay), []).append(value)
+    return [
+        {"params": values, "share": share, "weight_decay": decay, "lr": share * schedule.learning_rate}
+        for (share, decay), values in groups.items()
+    ]
 
 
 def rate(step: int, steps: int, schedule: Schedule) -> float:
@@ -140,35 +228,39 @@ class ReportStage:
         self.best_path = folder / "report_best.pt"
         torch.manual_seed(schedule.seed)
         self.model = ReportModel(preset, tokenizer.get_vocab_size(), len(FINDINGS)).to(self.device)
-        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
-        plain = [p for p in self.model.parameters() if p.ndim < 2]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=schedule.learning_rate,
-            betas=(0.9, 0.98),
-        )
+        self.optimiser = torch.optim.AdamW(_groups(self.model, preset, schedule), betas=(0.9, 0.98))
         self.history: list[dict[str, Any]] = []
 
     def run(self, train: NDArray[np.int64], validation: NDArray[np.int64], progress: Progress) -> ReportModel:
         """Train to the end or to early stopping; returns the model that was best on the validation split."""
         self._resume()
+        board = SummaryWriter(str(self.state_path.with_name("tensorboard")), purge_step=len(self.history))
         while len(self.history) < self.schedule.epochs and not self._stopped():
             epoch = len(self.history)
             began = time.monotonic()
             row = {"epoch": epoch, **self._epoch(epoch, train, progress)}
-            row |= {f"validation_{name}": value for name, value in self.validate(validation).items()}
+            row |= {f"validation_{name}": value for name, value in self.validate(validation, epoch).items()}
             row["seconds"] = round(time.monotonic() - began, 2)
             self.history.append(row)
-            if row["validation_total"] <= min(h["validation_total"] for h in self.history):
-                _save(self.best_path, {"model": self.model.state_dict()})
+            if row["validation_total"] <= min(self._comparable()):
+                save(self.best_path, {"model": self.model.state_dict()})
             self._keep()
+            for name, value in row.items():
+                board.add_scalar(f"report model/{name}", value, epoch)
+            board.flush()
             log.info("report model %s", json.dumps({k: round(v, 4) for k, v in row.items()}))
+        board.close()
         self.model.load_state_dict(torch.load(self.best_path, map_location=self.device, weights_only=True)["model"])
         return self.model.eval()
 
     def _stopped(self) -> bool:
-        totals = [h["validation_total"] for h in self.history]
+        totals = self._comparable()
         return bool(totals) and len(totals) - 1 - int(np.argmin(totals)) >= self.schedule.patience
+
+    def _comparable(self) -> list[float]:
+        """Validation losses of the epochs at the last one's working size; a change of size begins anew."""
+        last = self._material(len(self.history) - 1)
+        return [h["validation_total"] for h in self.history if self._material(h["epoch"]) is last]
 
     def _epoch(self, epoch: int, train: NDArray[np.int64], progress: Progress) -> dict[str, float]:
         # All randomness of an epoch follows from its number, so that a resumed run takes the same way.
@@ -179,13 +271,18 @@ class ReportStage:
         batches = [order[i : i + self.schedule.batch] for i in range(0, len(order), self.schedule.batch)]
         steps = self.schedule.epochs * len(batches)
         sums: dict[str, Tensor] = {}
+        material = self._material(epoch)
         self.model.train()
         for number, indices in enumerate(batches):
             for group in self.optimiser.param_groups:
-                group["lr"] = rate(epoch * len(batches) + number, steps, self.schedule)
-            pixels, valid = self.material.images(indices, self.device)
+                group["lr"] = group["share"] * rate(epoch * len(batches) + number, steps, self.schedule)
+            pixels, valid = material.images(indices, self.device)
             asked = random.random(len(indices)) < 0.4
-            parts = self._losses(augment(pixels, generator), valid, indices, asked)
+            target = self._targets(material, indices, asked)
+            if self.schedule.moves:
+                pixels, target = move(pixels, target, generator)
+            seen = narrowed(valid, target, self.schedule.narrow, generator)
+            parts = self._losses(tone(pixels, generator), valid, target, seen)
             (parts["total"] / self.schedule.accumulate).backward()
             if (number + 1) % self.schedule.accumulate == 0 or number + 1 == len(batches):
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -196,28 +293,38 @@ class ReportStage:
             progress("report model", epoch + (number + 1) / len(batches), self.schedule.epochs, f"epoch {epoch + 1}")
         return {name: float(value) / len(order) for name, value in sums.items()}
 
-    def _losses(
-        self, pixels: Tensor, valid: Tensor, indices: Indices, asked: Sequence[bool] | NDArray[np.bool_]
-    ) -> dict[str, Tensor]:
-        target = to_device(self.material.targets(indices, self.tokenizer, self.preset.max_tokens, asked), self.device)
+    def _material(self, epoch: int) -> Material:
+        small = self.preset.small_size if epoch < self.schedule.small_epochs else 0
+        return self._small if small else self.material
+
+    @cached_property
+    def _small(self) -> Material:
+        return self.material.at(self.preset.small_size)
+
+    def _targets(self, material: Material, indices: Indices, asked: Sequence[bool] | NDArray[np.bool_]) -> Targets:
+        return to_device(material.targets(indices, self.tokenizer, self.preset.max_tokens, asked), self.device)
+
+    def _losses(self, pixels: Tensor, valid: Tensor, target: Targets, seen: Tensor) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
-            out = self.model(pixels, valid, target.tokens)
+            out = self.model(pixels, valid, target.tokens, seen)
         return losses(out, target, self.schedule.weights)
 
     @torch.no_grad()
-    def validate(self, indices: NDArray[np.int64]) -> dict[str, float]:
-        """Mean losses over the validation split, and the share of report tokens guessed right."""
+    def validate(self, indices: NDArray[np.int64], epoch: int) -> dict[str, float]:
+        """Mean losses over the validation split, at the epoch's working size."""
         self.model.eval()
+        material = self._material(epoch)
         sums: dict[str, float] = {}
         for start in range(0, len(indices), self.schedule.batch):
             part = indices[start : start + self.schedule.batch]
-            pixels, valid = self.material.images(part, self.device)
-            for name, value in self._losses(pixels, valid, part, [False] * len(part)).items():
+            pixels, valid = material.images(part, self.device)
+            target = self._targets(material, part, [False] * len(part))
+            for name, value in self._losses(pixels, valid, target, valid).items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(part)
         return {name: value / max(1, len(indices)) for name, value in sums.items()}
 
     def _keep(self) -> None:
-        _save(
+        save(
             self.state_path,
             {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "history": self.history},
         )
@@ -231,7 +338,8 @@ class ReportStage:
             log.info("report model goes on after epoch %d", len(self.history))
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Keep a state whole or not at all."""
     beside = path.with_suffix(".tmp")
     torch.save(state, beside)
     beside.replace(path)

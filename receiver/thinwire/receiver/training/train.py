@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from torch_geometric.data import Data
 
 from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, to_data
 from thinwire.receiver.training import card, corpus, graph_stage, words
+from thinwire.receiver.training.datasets.opening import open_data
 from thinwire.receiver.training.export import export, rounded
+from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, Preset
+from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
 from thinwire.receiver.training.report_stage import Material, Progress, ReportStage, Schedule, described
 from thinwire.sender.graph.pruning import KeepPercent
@@ -38,17 +42,27 @@ log = logging.getLogger(__name__)
 Graphs = tuple[list[Data], NDArray[np.float32], FloatArray]
 """(graphs, labels [n, F], context vectors [n, d])"""
 
+REPORT_MODEL_DONE = "report_model.done"
+
 GUIDES = {TextSource.GENERATED: 1, TextSource.REPORT: 1, TextSource.INDICATION: 4}
 """Under each source of text the MPNN meets every n-th image; writing on from an indication is the slow one."""
+
+OTHER_RETENTIONS = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
+"""Every other image also comes pruned to one of these percents, so that the MPNN can read what a clinic that keeps more
+or less sends, and so that "unpruned" is a fair comparator."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     out: Path
-    phantoms: int = 4000
-    manifest: Path | None = None
+    data: tuple[str, ...] = ("phantoms:4000",)
+    """As `datasets.open_data` reads them: phantoms:N, manifest:CSV, mimic-cxr:FOLDER and so on."""
+    strict: bool = False
+    """Stop at the first missing or malformed file instead of leaving it out."""
     preset: Preset = NANO
     schedule: Schedule = field(default_factory=Schedule)
+    painting: int = 0
+    """Epochs of masked-image pretraining before the first word."""
     learning: graph_stage.Learning = field(default_factory=graph_stage.Learning)
     keep_percent: float = 2.3
     name: str = ""
@@ -56,43 +70,96 @@ class TrainOptions:
     """Processes that render; 0: one per core."""
     seed: int = 0
 
+    @property
+    def work(self) -> Path:
+        """Where the run keeps what it has done."""
+        return self.out.with_name(self.out.name + ".work")
+
+    @property
+    def report_model_done(self) -> bool:
+        return (self.work / REPORT_MODEL_DONE).exists()
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """Stage one as it ended."""
+
+    material: Material
+    tokenizer: Tokenizer
+    model: ReportModel
+    history: list[dict[str, Any]]
+    roles: dict[str, NDArray[np.int64]]
+    summaries: list[str]
+    """What each data set gave and what was left out."""
+
 
 def train(options: TrainOptions, progress: Progress) -> Path:
     """Train a bundle into `options.out`; returns that folder. The working folder beside it (`<out>.work`) resumes.
 
     Raises BadConfiguration when there is nothing to learn from or the folder holds another run's work.
     """
-    work = options.out.with_name(options.out.name + ".work")
+    return train_graph_model(options, train_report_model(options, progress), progress)
+
+
+def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
+    """Stage one. A stage that is done is only loaded."""
+    work = options.work
     work.mkdir(parents=True, exist_ok=True)
     _same_run(options, work)
-    material = gather(options, work, progress)
+    material, summaries = gather(options, work, progress)
     tokenizer = _tokenizer(options, material, work)
     roles = {role: corpus.by_role(material.samples, role) for role in ("report", "graph", "validation", "calibration")}
     for role, indices in roles.items():
         if not len(indices):
             raise BadConfiguration(
-                f"no sample for {role}", "Train on more phantoms (at least 50) or a larger manifest."
+                f"no sample for {role}", "Train on more phantoms (at least 50) or a larger data set."
             )
     stage = ReportStage(options.preset, options.schedule, material, tokenizer, work)
+    if options.painting and not stage.state_path.exists():
+        size = options.preset.small_size or options.preset.working_size
+        pretrain(
+            stage.model.encoder,
+            material.at(size),
+            np.concatenate([roles["report"], roles["graph"]]),
+            options.painting,
+            options.schedule,
+            work / "painting.pt",
+            progress,
+        )
     model = rounded(stage.run(roles["report"], roles["validation"], progress))
-    history = stage.history
+    (work / REPORT_MODEL_DONE).touch()
+    return ReportRun(material, tokenizer, model, stage.history, roles, summaries)
 
+
+def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress) -> Path:
+    """Stage two: graphs, MPNN, calibration, and the bundle."""
+    work, material, tokenizer, model = options.work, run.material, run.tokenizer, run.model
+    roles, history = run.roles, run.history
     vocabulary = load_vocabulary()
     extractor = RuleExtractor(vocabulary)
     policy = KeepPercent(options.keep_percent)
-    scale = _scale(model, material, tokenizer, roles["validation"], work, progress)
+    scale = _scale(model, material, roles["validation"], work, progress)
     codec = Int8Codec(scale)
 
     def graphs_of(role: str) -> Graphs:
         data, labels, context = [], [], []
+        whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
+            looked = graph_stage.Looked(whole.features[::every], whole.context[::every])
             read = graph_stage.read_images(
-                model, material, tokenizer, chosen, guide, _counted(progress, f"graphs: {role}, {guide}")
+                model, material, tokenizer, chosen, looked, guide, _counted(progress, f"graphs: {role}, {guide}")
             )
             graphs = graph_stage.fuse_all(read, material, chosen, codec, extractor, policy)
+            picked = chosen
+            if role == "graph" and guide is TextSource.GENERATED:
+                for number, percent in enumerate(OTHER_RETENTIONS):
+                    first, step = 2 * number, 2 * len(OTHER_RETENTIONS)
+                    some, kept = read.every(first, step), KeepPercent(percent)
+                    graphs += graph_stage.fuse_all(some, material, chosen[first::step], codec, extractor, kept)
+                    picked = np.concatenate([picked, chosen[first::step]])
             data += [to_data(graph) for graph in graphs]
-            labels.append(np.array([material.samples[i].labels for i in chosen], dtype=np.float32))
+            labels.append(np.array([material.samples[i].labels for i in picked], dtype=np.float32))
             context.append(np.stack([graph.context for graph in graphs]))
         return data, np.concatenate(labels), np.concatenate(context)
 
@@ -125,13 +192,17 @@ def train(options: TrainOptions, progress: Progress) -> Path:
         concepts=vocabulary.concepts,
         quantiser_scale=scale,
     )
+    sources = [s.source for s in material.samples]
     provenance = {
-        "phantoms": options.phantoms,
-        "manifest_images": sum(s.seed < 0 for s in material.samples),
+        "data": [spec.split("/")[0] for spec in options.data],
+        "data_summary": run.summaries,
+        "images_by_source": {source: sources.count(source) for source in sorted(set(sources))},
+        "text_kinds": sorted({s.text_kind for s in material.samples}),
         "samples_by_role": {role: len(indices) for role, indices in roles.items()},
         "schedule": described(options.schedule),
         "seed": options.seed,
         "epochs_run": len(history),
+        "painting_epochs": options.painting,
         "report_model_seconds": round(sum(row["seconds"] for row in history), 1),
         "report_model_parameters": sum(p.numel() for p in model.parameters()),
         "machine": _machine(),
@@ -150,19 +221,26 @@ def train(options: TrainOptions, progress: Progress) -> Path:
     return options.out
 
 
-def gather(options: TrainOptions, work: Path, progress: Progress) -> Material:
-    """All samples of a run with their canvases."""
-    samples = [corpus.phantom(seed) for seed in range(options.phantoms)]
-    if options.manifest is not None:
-        samples += [s for s in corpus.manifest(options.manifest) if s.role != "test"]
-    pixels = corpus.canvases(
-        samples,
-        options.preset.working_size,
-        work / "canvases",
-        options.workers or len(os.sched_getaffinity(0)),
-        _counted(progress, "images"),
-    )
-    return Material(samples, pixels, options.preset.working_size)
+def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Material, list[str]]:
+    """All samples of a run with their canvases and what the teacher says of them; what each data set left out."""
+    parts, summaries = [], []
+    for spec in options.data:
+        found, summary = open_data(spec, options.strict, options.seed)
+        log.info("%s", summary)
+        parts.append([s for s in found if s.role != "test"])
+        summaries.append(str(summary))
+    workers = options.workers or len(os.sched_getaffinity(0))
+    samples: list[corpus.Sample] = []
+    canvases: list[NDArray[np.uint8]] = []
+    teacher: list[NDArray[np.float16]] = []
+    for spec, part in zip(options.data, parts, strict=True):
+        name = spec.split(":")[0]
+        drawn = corpus.canvases(part, options.preset.working_size, work / "canvases", workers, _counted(progress, name))
+        if options.schedule.weights.imitation:
+            teacher += teacher_maps(part, drawn, work / "teacher", _counted(progress, f"teacher: {name}"))
+        samples += part
+        canvases += drawn
+    return Material(samples, canvases, options.preset.working_size, teacher), summaries
 
 
 def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokenizer:
@@ -181,17 +259,14 @@ def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokeniz
 def _scale(
     model: ReportModel,
     material: Material,
-    tokenizer: Tokenizer,
     indices: NDArray[np.int64],
     work: Path,
     progress: Progress,
 ) -> FloatArray:
     path = work / "scale.npy"
     if not path.exists():
-        read = graph_stage.read_images(
-            model, material, tokenizer, indices, TextSource.REPORT, _counted(progress, "quantiser")
-        )
-        np.save(path, graph_stage.learn_scale(read.features, read.context))
+        looked = graph_stage.look_at(model, material, indices, _counted(progress, "quantiser"))
+        np.save(path, graph_stage.learn_scale(looked.features, looked.context))
     return np.asarray(np.load(path), dtype=np.float32)
 
 
@@ -229,8 +304,8 @@ def _same_run(options: TrainOptions, work: Path) -> None:
     """A working folder belongs to one set of options; another set must not resume from it."""
     wanted = json.dumps(
         {
-            "phantoms": options.phantoms,
-            "manifest": str(options.manifest),
+            "data": options.data,
+            "painting": options.painting,
             "preset": str(options.preset),
             "schedule": str(options.schedule),
             "learning": str(options.learning),

@@ -1,6 +1,7 @@
 """One edge joins the two graphs: between their nodes of highest betweenness centrality (NEURAL, section 2.4)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import networkx as nx
 import numpy as np
@@ -52,6 +53,12 @@ def fusion_edge(patches: Patches, concepts: Concepts, side: int) -> tuple[int, i
 
 def most_between(nodes: int, edges: list[tuple[int, int]]) -> int:
     """The node of highest betweenness centrality; the lowest index among equals."""
+    return _most_between(nodes, tuple(edges))
+
+
+# Whoever keeps much of every image (training, evaluation) meets the same grid again and again.
+@lru_cache(maxsize=1024)
+def _most_between(nodes: int, edges: tuple[tuple[int, int], ...]) -> int:
     graph = nx.Graph()
     graph.add_nodes_from(range(nodes))
     graph.add_edges_from(edges)
