@@ -1,0 +1,35 @@
+"""Graphs of what was seen, as the hub receives them: pruned, quantised, fused, with the bundle's concepts."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from thinwire.receiver.training.corpus import Sample
+from thinwire.receiver.training.graph_stage import NOBODY, Read, fuse_all
+from thinwire.receiver.training.report_stage import Material
+from thinwire.sender.graph.pruning import KeepPercent
+from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.shared.bundle import Bundle
+from thinwire.shared.envelope import EpochKey, Kind, seal
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import EpochId, SiteName
+from thinwire.shared.payload import encode
+from thinwire.shared.quantiser import codec_of
+
+
+def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
+    """percent of the cells kept; None as the bundle says."""
+    extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
+    # Graphs are made of what was read; the canvases themselves are not looked at again.
+    material = Material(samples, (), bundle.spec.working_size)
+    policy = KeepPercent(bundle.spec.keep_percent if percent is None else percent)
+    return fuse_all(read, material, np.arange(len(samples)), codec_of(bundle.spec), extractor, policy)
+
+
+def sealed_bytes(bundle: Bundle, graphs: Sequence[FusedGraph]) -> list[int]:
+    """Size of each graph as it crosses the link."""
+    codec = codec_of(bundle.spec)
+    epoch = EpochKey(EpochId(bytes(8)), SiteName("bench"), bytes(32), datetime(2025, 1, 1, tzinfo=UTC))
+    return [len(seal(epoch, Kind.GRAPH, NOBODY, encode(graph, codec))) for graph in graphs]

@@ -1,0 +1,269 @@
+"""Is tier 0 better than a thumbnail of as many bytes? JPEG XL, AVIF and JPEG at 0.5 to 10 KB, read three ways.
+
+    python -m benchmarks.bench_thumbnails --manifest CSV --bundle DIR --cache DIR [--endpoints phantoms,nih14,kermany]
+        [--train 400] [--test 400] [--epochs 8] [--codecs jpegxl,avif,jpeg] [--out FILE]
+
+Each thumbnail is scaled up to the working canvas and read by (a) the bundle's encoder with a logistic head for that
+codec and budget, (b) the bundle's own reader on the whole, unpruned graph, (c) EfficientNet-Lite0 fine-tuned on
+thumbnails of mixed codec and budget and whole images at 224 pixels (nih14: on whole images, by fold). Tier 0 is the
+sealed graph with the text withheld. Endpoints stand by themselves; phantoms are synthetic. On nih14 everything that
+learns is cross-fitted by patient ("cross-fitted, research"); the bundle's own reader is as shipped everywhere.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.baselines.endpoints import Endpoint, paediatric_pneumonia, patients, phantom_findings, rsna_opacity
+from benchmarks.baselines.fine_tuning import FineTuning, fine_tune, read, small
+from benchmarks.baselines.graphs import graphs_of, sealed_bytes
+from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, trained_scores, vector_of
+from benchmarks.baselines.scores import Row, rows_of, save, told
+from benchmarks.baselines.sight import Sight, opened
+from benchmarks.baselines.thumbnail_plot import plot
+from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelf
+from thinwire.receiver.reading.mpnn import MpnnReader, load_reader
+from thinwire.receiver.training.corpus import Sample, canvases
+from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
+from thinwire.receiver.training.graph_stage import Read
+from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.graph import FloatArray, FusedGraph, IntArray
+
+WHOLE = ("whole image", 0)
+"""A setting beside the thumbnails: the working canvas itself."""
+VERSIONS = 3
+"""Thumbnails of each training image that EfficientNet-Lite0 meets, beside the whole image."""
+HEAD, GRAPH, LITE0 = "encoder and logistic head", "the bundle's reader, unpruned", "EfficientNet-Lite0"
+
+Setting = tuple[str, int]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Some samples with their canvases, whole and from thumbnails."""
+
+    name: str
+    samples: list[Sample]
+    canvases: list[Pixels]
+    shelves: dict[Setting, Shelf]
+
+    def canvas(self, sight: Sight, setting: Setting) -> Callable[[int], Pixels]:
+        if setting == WHOLE:
+            return lambda i: np.asarray(self.canvases[i])
+        files = self.shelves[setting].files
+        return lambda i: restore(files[i], setting[0], sight.grid(self.samples[i]))
+
+
+def album(sight: Sight, name: str, samples: list[Sample], settings: Sequence[Setting], workers: int) -> Album:
+    size = sight.bundle.spec.working_size
+    drawn = canvases(samples, size, sight.cache, workers, lambda n, of: sight.say(f"{name}: {n} of {of} drawn"))
+    images = [inside(np.asarray(canvas), sight.grid(s)) for canvas, s in zip(drawn, samples, strict=True)]
+    shelves = {}
+    for codec, budget in settings:
+        shelves[codec, budget] = shelf(name, images, codec, budget, sight.cache, sight.pool)
+        sight.say(f"{name}: {codec} in {budget} bytes, {len(shelves[codec, budget].files)} thumbnails")
+    return Album(name, samples, list(drawn), shelves)
+
+
+def vectors(sight: Sight, samples: Sequence[Sample], seen: Read) -> FloatArray:
+    """Vectors float32 [n, 4 d] of all cells, none weighted by attention, and the context."""
+    rows = []
+    for i, sample in enumerate(samples):
+        valid = sight.grid(sample).valid
+        share = np.zeros(len(valid), np.float32)
+        rows.append(pooled(seen.features[i], np.flatnonzero(valid).astype(np.int32), share, seen.context[i]))
+    return np.stack(rows)
+
+
+def head_scores(endpoint: Endpoint, train: FloatArray | None, test: FloatArray) -> Scores:
+    """Scores [n, L]: of a head trained on the training vectors, or cross-fitted where there are none."""
+    groups = patients(endpoint.test)
+    if train is None:
+        return cross_fitted(test, endpoint.labels(endpoint.test)[:, 0], groups, 0)[:, None]
+    return trained_scores((train, endpoint.labels(endpoint.train), patients(endpoint.train)), test)
+
+
+def shipped_scores(reader: MpnnReader, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
+    """Probabilities [n, L] of the bundle's own reader."""
+    logits = [reader.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
+    return reader.calibration.probabilities(np.concatenate(logits, axis=1))[:, endpoint.columns]
+
+
+def lite0_scores(
+    sight: Sight,
+    endpoint: Endpoint,
+    teaching: Album | None,
+    judging: Album,
+    settings: Sequence[Setting],
+    plan: FineTuning,
+    start: Callable[[], EfficientNetLite0] = load_lite0,
+) -> dict[Setting, Scores]:
+    """Logits [n, L] of EfficientNet-Lite0 for each setting; every fine-tuned network's are kept in the cache."""
+    labels = endpoint.labels(endpoint.test)
+    out = {setting: np.zeros(labels.shape) for setting in settings}
+
+    every = np.arange(len(labels), dtype=np.int32)
+    lessons: list[tuple[Callable[[], tuple[Pixels, Scores]], IntArray]]
+    if teaching is not None:
+        lessons = [(lambda: (versions(sight, teaching, settings), endpoint.labels(endpoint.train)), every)]
+    else:
+        folds = folds_of(labels[:, 0], patients(endpoint.test), FOLDS, plan.seed)
+        lessons = [(partial(of_whole, judging.canvas(sight, WHOLE), labels, train), test) for train, test in folds]
+
+    for number, (lesson, test) in enumerate(lessons):
+        keys = [s.key for s in [*endpoint.train, *endpoint.test]]
+        about = [endpoint.name, repr(plan), number, keys, list(settings), sight.bundle.spec.working_size]
+        path = sight.cache / f"lite0-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:20]}.npy"
+        if not path.exists():
+            sight.say(f"{endpoint.name}: EfficientNet-Lite0, fine-tuning {number + 1}")
+            images, wanted = lesson()
+            model = fine_tune(images, wanted, plan, sight.say, start)
+            found = []
+            for setting in settings:
+                canvas = judging.canvas(sight, setting)
+                found.append(read(model, np.stack([small(canvas(int(i))) for i in test])))
+            beside = path.with_suffix(".partial")
+            with beside.open("wb") as file:
+                np.save(file, np.stack(found))
+            beside.replace(path)
+        for setting, scores in zip(settings, np.load(path), strict=True):
+            out[setting][test] = scores
+    return out
+
+
+def of_whole(canvas: Callable[[int], Pixels], labels: Scores, rows: IntArray) -> tuple[Pixels, Scores]:
+    """Whole images alone, uint8 [n, 1, 224, 224], with their labels."""
+    return np.stack([small(canvas(int(i))) for i in rows])[:, None], labels[rows]
+
+
+def versions(sight: Sight, teaching: Album, settings: Sequence[Setting]) -> Pixels:
+    """uint8 [n, 1 + VERSIONS, 224, 224]: each image whole, then thumbnails of settings drawn at random."""
+    random = np.random.default_rng(0)
+    small_settings = [s for s in settings if s != WHOLE]
+    rows = []
+    for i in range(len(teaching.samples)):
+        drawn = [small_settings[n] for n in random.integers(0, len(small_settings), VERSIONS)] if small_settings else []
+        rows.append([small(teaching.canvas(sight, setting)(i)) for setting in (WHOLE, *drawn)])
+    return np.array(rows, dtype=np.uint8)
+
+
+def endpoint_rows(
+    sight: Sight, endpoint: Endpoint, wanted: Sequence[Setting], plan: FineTuning, workers: int
+) -> list[Row]:
+    """Tier 0 first, then the whole image and every thumbnail with each reader."""
+    bundle, labels, groups = sight.bundle, endpoint.labels(endpoint.test), patients(endpoint.test)
+    judging = album(sight, f"{endpoint.name}, test", endpoint.test, wanted, workers)
+    teaching = album(sight, f"{endpoint.name}, train", endpoint.train, wanted, workers) if endpoint.train else None
+    shelved = [judging.shelves, *([teaching.shelves] if teaching else [])]
+    settings = [WHOLE, *(s for s in wanted if not any(shelves[s].missing for shelves in shelved))]
+    reader = load_reader(bundle)
+    rows: list[Row] = []
+    ours: Scores | None = None
+
+    def add(arm: str, size: dict[str, Any], by: str, scores: Scores, fitted: bool) -> None:
+        nonlocal ours
+        kind = "as shipped" if not fitted else ("cross-fitted, research" if teaching is None else "trained here")
+        described: Row = {"arm": arm, "reader": by, "kind": kind, "endpoint": endpoint.name} | size
+        described |= {"synthetic": endpoint.synthetic, "guide": "generated"}
+        new = rows_of(labels, scores, endpoint.outcomes, groups, described, ours)
+        if ours is None:
+            ours = scores
+        rows.extend(new)
+        sight.say(f"{endpoint.name}, {by}: {told(new[-1])}")
+
+    def seen(of: Album, setting: Setting, write: bool) -> Read:
+        words = f"{of.name}, {setting[0]} {setting[1] or ''}"
+        return sight.see(words, of.samples, of.canvas(sight, setting), write)
+
+    whole = seen(judging, WHOLE, True)
+    graphs = graphs_of(bundle, endpoint.test, whole)
+    sizes = sealed_bytes(bundle, graphs)
+    tier0 = {"codec": "tier 0", "bytes_mean": round(float(np.mean(sizes)), 1), "bytes_max": max(sizes)}
+    add("tier 0", tier0, "the bundle's reader", shipped_scores(reader, graphs, endpoint), False)
+    taught = None
+    if teaching is not None:
+        taught = np.stack([vector_of(g) for g in graphs_of(bundle, endpoint.train, seen(teaching, WHOLE, True))])
+    add("tier 0", tier0, "logistic head", head_scores(endpoint, taught, np.stack([vector_of(g) for g in graphs])), True)
+
+    lite0 = lite0_scores(sight, endpoint, teaching, judging, settings, plan) if plan.epochs else {}
+    for setting in settings:
+        codec, budget = setting
+        arm = codec if setting == WHOLE else f"{codec}, at most {budget} bytes"
+        size: dict[str, Any] = {"codec": codec, "budget_bytes": budget or None}
+        if setting != WHOLE:
+            files, sides = judging.shelves[setting].files, judging.shelves[setting].sides
+            size |= {"bytes_mean": round(float(np.mean([len(f) for f in files])), 1), "bytes_max": max(map(len, files))}
+            size |= {"side_median": float(np.median(sides))}
+        looked = seen(judging, setting, True)
+        learned = None if teaching is None else vectors(sight, endpoint.train, seen(teaching, setting, False))
+        add(arm, size, HEAD, head_scores(endpoint, learned, vectors(sight, endpoint.test, looked)), True)
+        unpruned = graphs_of(bundle, endpoint.test, looked, percent=100)
+        add(arm, size, GRAPH, shipped_scores(reader, unpruned, endpoint), False)
+        if setting in lite0:
+            add(arm, size, LITE0, lite0[setting], True)
+    for codec, budget in wanted:
+        if (codec, budget) not in settings:
+            missing = max(shelves[codec, budget].missing for shelves in shelved)
+            rows.append({"arm": f"{codec}, at most {budget} bytes", "endpoint": endpoint.name, "codec": codec})
+            rows[-1] |= {"budget_bytes": budget, "auc": None, "does_not_fit": missing}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--bundle", type=Path, default=default_bundle_folder())
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--endpoints", default="phantoms,nih14,kermany")
+    parser.add_argument("--codecs", default=",".join(CODECS))
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="bytes")
+    parser.add_argument("--train", type=int, default=400, help="training images (phantoms, kermany)")
+    parser.add_argument("--test", type=int, default=400, help="test images at most (phantoms, kermany)")
+    parser.add_argument("--epochs", type=int, default=8, help="of EfficientNet-Lite0; 0 leaves it out")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "thumbnails.json")
+    options = parser.parse_args()
+    asked = options.endpoints.split(",")
+    if options.manifest is None and set(asked) - {"phantoms"}:
+        parser.error("nih14 and kermany need --manifest")
+    make: dict[str, Callable[[], Endpoint]] = {
+        "phantoms": lambda: phantom_findings(options.train, options.test),
+        "nih14": lambda: rsna_opacity(options.manifest),
+        "kermany": lambda: paediatric_pneumonia(options.manifest, options.train, options.test),
+    }
+    wanted = [(codec, int(budget)) for codec in options.codecs.split(",") for budget in options.budgets.split(",")]
+    rows: list[Row] = []
+    images: dict[str, Any] = {}
+    command = (
+        "python -m benchmarks.bench_thumbnails --manifest CSV --bundle DIR --cache DIR "
+        f"--endpoints {options.endpoints} --codecs {options.codecs} --budgets {options.budgets} "
+        f"--train {options.train} --test {options.test} --epochs {options.epochs}"
+    )
+    with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
+        spec = sight.bundle.spec
+        what: Row = {
+            "bundle": {"name": spec.name, "id": sight.bundle.id.hex(), "working_size": spec.working_size},
+            "keep_percent": spec.keep_percent,
+            "to_ours": "AUC of the arm less that of tier 0 read by the bundle's reader, same images and resamples",
+            "images": images,
+        }
+        for name in asked:
+            endpoint = make[name]()
+            rows += endpoint_rows(sight, endpoint, wanted, FineTuning(options.epochs), options.workers or 2)
+            images[endpoint.name] = {"train": len(endpoint.train), "test": len(endpoint.test)}
+            # After each endpoint, so that a run that is cut leaves what it has.
+            save(options.out, command, what, rows)
+            plot(rows, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

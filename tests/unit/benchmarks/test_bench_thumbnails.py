@@ -1,0 +1,49 @@
+"""EfficientNet-Lite0 in the thumbnail benchmark: by fold where nothing may be trained on, once where it may."""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.baselines.endpoints import Endpoint
+from benchmarks.baselines.fine_tuning import FineTuning
+from benchmarks.baselines.sight import Sight
+from benchmarks.baselines.thumbnails import Shelf, shrink
+from benchmarks.bench_thumbnails import WHOLE, Album, lite0_scores
+from tests.support.tiny_bundle import tiny_bundle
+from thinwire.receiver.training import corpus
+from thinwire.receiver.training.efficientnet import EfficientNetLite0
+
+SETTING = ("jpeg", 2048)
+
+
+def an_album(samples: list[corpus.Sample], size: int) -> Album:
+    pixels = [np.random.default_rng(n).integers(0, 255, (size, size), dtype=np.uint8) for n in range(len(samples))]
+    made = [shrink(image, *SETTING) for image in pixels]
+    files = [one.data for one in made if one is not None]
+    return Album("a", samples, pixels, {SETTING: Shelf(*SETTING, files, [1] * len(files), 0)})
+
+
+@pytest.mark.parametrize("crossed", [True, False])
+def test_every_setting_is_read_and_kept(tmp_path: Path, crossed: bool) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    said: list[str] = []
+    # No process starts before work is given to it, and none is.
+    with ProcessPoolExecutor(1) as pool:
+        sight = Sight(bundle, pool, tmp_path, said.append)
+        samples = [replace(corpus.phantom(n), opacity=float(n % 2)) for n in range(10)]
+        teaching = [] if crossed else samples[:4]
+        endpoint = Endpoint("opacity", True, ("opacity",), (0,), teaching, samples)
+        judging = an_album(samples, bundle.spec.working_size)
+        album = None if crossed else an_album(teaching, bundle.spec.working_size)
+        plan = FineTuning(epochs=1, batch=4)
+        found = lite0_scores(sight, endpoint, album, judging, [WHOLE, SETTING], plan, EfficientNetLite0)
+        trained = len([line for line in said if "fine-tuning" in line])
+        assert trained == (5 if crossed else 1)
+        assert found[WHOLE].shape == found[SETTING].shape == (10, 1)
+        assert not np.array_equal(found[WHOLE], found[SETTING])
+        again = lite0_scores(sight, endpoint, album, judging, [WHOLE, SETTING], plan, EfficientNetLite0)
+        assert len([line for line in said if "fine-tuning" in line]) == trained
+        np.testing.assert_array_equal(again[SETTING], found[SETTING])
