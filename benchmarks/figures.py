@@ -3,167 +3,213 @@
     python -m benchmarks.figures            write
     python -m benchmarks.figures --check    fail where a document is not what the results say
 
-No figure in those documents is typed by hand.
+No figure in those documents is typed by hand. What a result file holds is taken with `python -m benchmarks.evidence`.
 """
 
 import argparse
-import json
+import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean as mean_of
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: begin, written by benchmarks.figures -->", "<!-- figures: end -->"
+from benchmarks.evidence.compared import HEADS, same_bytes, same_bytes_words
+from benchmarks.evidence.markdown import figure, share
+from benchmarks.evidence.page import page, shipped_bundle
+from benchmarks.evidence.results import (
+    BOXES,
+    MEAN,
+    OURS,
+    PHANTOMS,
+    ROOT,
+    SMALL,
+    WHOLE,
+    WITHHELD,
+    NotMeasured,
+    Results,
+    of,
+    one,
+    values,
+)
+
+BETWEEN = re.compile(
+    r"(<!-- figures: begin (?P<name>\w+), written by benchmarks\.figures -->\n).*?(<!-- figures: end -->)", re.S
+)
+
+Line = tuple[str, str, str, str, str]
+"""What, measured, beside it, on, file."""
 
 
-def result(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def sizes(results: Results) -> list[Line]:
+    sender = results.result("sender")
+    default, studies = sender["default_bundle"], sender["studies"]
+    lines = []
+    for mode, words in (("generated", "text withheld"), ("given", "report given")):
+        of_mode = default[f"text_{mode}"]
+        size = of_mode["sealed_graph_bytes"]
+        measured = f"{size['median']:,.0f} bytes median, {size['max']:,.0f} largest"
+        lines.append((f"sealed graph, {words}", measured, "", studies, "sender"))
+        total = f"{of_mode['milliseconds_median']['total']:,.0f} ms median, {of_mode['total_ms_p95']:,.0f} ms 95 %"
+        lines.append((f"sender, file read to payload, {words}", total, "", studies, "sender"))
+    loaded = "torch loaded" if default["torch_loaded"] else "torch never loaded"
+    memory = f"{default['peak_memory_mb']:,.0f} MB, {loaded}"
+    lines.append(("sender, peak memory, the rendering of phantoms included", memory, "", "one process", "sender"))
+    if large := sender.get("random_swin_1024"):
+        given = large["text_given"]["milliseconds_median"]
+        words = f"a random Swin of {large['encoder_parameters'] / 1e6:.1f} million parameters at 1024 pixels"
+        measured = f"{given['total']:,.0f} ms, of which encoder {given['encoder']:,.0f} ms; "
+        lines.append((words, f"{measured}{large['peak_memory_mb']:,.0f} MB", "", studies, "sender"))
+    return lines
+
+
+def hub(results: Results) -> list[Line]:
+    found = results.result("hub")
+    reading, loop = found["reading"], found["loopback"]
+    about = f"{reading['members']} members, batches of {reading['batch']}"
+    rate = f"{reading['graphs_per_second_median']:,.0f} graphs a second ({about})"
+    seconds = loop["seconds_accepted_to_triaged"]
+    took = f"{seconds['median']:.2f} s median, {seconds['max']:.2f} s worst"
+    return [
+        ("hub, reading", rate, "", f"{reading['graphs']} synthetic graphs", "hub"),
+        ("accepted at the clinic to triaged at the hub, loopback", took, "", f"{loop['studies']} synthetic", "hub"),
+    ]
+
+
+def phantoms(results: Results) -> list[Line]:
+    mean = one(results.rows("readers", outcome=MEAN), arm="the bundle's reader, as shipped")
+    kept = results.percent(PHANTOMS)
+    read = results.table(PHANTOMS, "retention", guide=WITHHELD)
+    chosen = results.table(PHANTOMS, "choices", guide=WITHHELD, hidden="", choice="random")
+    means = [mean_of(row["auc"] for row in rows) for rows in (of(read, retention_percent=WHOLE), chosen)]
+    beside = f"unpruned {means[0]:.3f}; random cells {means[1]:.3f}"
+    words = "AUC, text withheld, mean of the findings"
+    lines = [(words, figure(mean), beside, f"{mean['images']} synthetic images", f"readers`, `{PHANTOMS}")]
+    for name in SMALL:
+        row = one(read, endpoint=name, retention_percent=kept)
+        whole = one(read, endpoint=name, retention_percent=WHOLE)
+        random = one(chosen, endpoint=name)
+        beside = f"unpruned {figure(whole)}; random cells {figure(random)}"
+        on = f"{row['images']} synthetic images, {row['positive']} with it"
+        lines.append((f"AUC, text withheld, {name}", figure(row), beside, on, PHANTOMS))
+    return [*lines, *boxes(results, PHANTOMS, "phantom", "synthetic")]
+
+
+def boxes(results: Results, name: str, source: str, kind: str) -> list[Line]:
+    rows = results.table(name, "gaze", guide=WITHHELD, source=source, finding="all", measure="box_touched")
+    lines = []
+    for by in values(rows, "boxes_by"):
+        part = of(rows, boxes_by=by)
+        row = one(part, choice=OURS)
+        beside = "; ".join(f"{c} {share(one(part, choice=c))}" for c in ("random", "lung-field prior"))
+        words = f"boxes touched by the kept cells, text withheld ({by})"
+        lines.append((words, share(row), beside, f"{row['boxes']} {kind} boxes", name))
+    return lines
+
+
+def cross_fitted(results: Results) -> list[Line]:
+    rows = results.rows("cross_fit", subset="all")
+    ours = one(rows, arm=HEADS)
+    rivals = [r for r in rows if r["arm"].startswith(("24 x 24", "EfficientNet"))]
+    beside = "; ".join(f"{r['arm'].removesuffix(', cross-fitted head')} {figure(r)}" for r in rivals)
+    on = f"{ours['images']} nih14 images, {ours['positive']} with it"
+    return [(f"AUC, RSNA readers' opacity, {ours['kind']}", figure(ours), beside, on, "cross_fit")]
+
+
+def thumbnails(results: Results) -> list[Line]:
+    rows = results.rows("thumbnails")
+    lines = []
+    for endpoint in values(rows, "endpoint"):
+        here = of(rows, endpoint=endpoint)
+        ours, best = same_bytes(here)[-1]
+        rival = "none fits" if best is None else f"{best['arm']}, {best['reader']}: {figure(best)}"
+        about = f"tier 0 and the best thumbnail of at most its bytes, {endpoint}, {ours['outcome']}"
+        synthetic = "synthetic " if ours["synthetic"] else ""
+        lines.append((f"AUC, {about}", figure(ours), rival, f"{ours['images']} {synthetic}images", "thumbnails"))
+    return lines
+
+
+def export(_: Results) -> list[Line]:
+    by_output = shipped_bundle()["figures"]["export_largest_difference"]
+    on = ", ".join(by_output)
+    return [("export, largest difference to torch", f"{max(by_output.values()):.1e}", "", on, "bundle.json")]
+
+
+GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...] = (
+    ("the sender's sizes and times", sizes, ("sender",)),
+    ("the hub's times", hub, ("hub",)),
+    ("synthetic phantoms, text withheld", phantoms, (PHANTOMS, "readers")),
+    ("real images, boxes touched", lambda results: boxes(results, BOXES, "nih14", "nih14"), (BOXES,)),
+    ("real images, RSNA opacity, cross-fitted", cross_fitted, ("cross_fit",)),
+    ("tier 0 beside thumbnails", thumbnails, ("thumbnails",)),
+    ("export", export, ()),
+)
+"""Words where it is not measured yet, what makes the lines, the files."""
+
+
+def readme(results: Results) -> dict[str, str]:
+    """Marker to text of the README."""
+    table = ["| what | measured | beside it | on | file |", "| --- | --- | --- | --- | --- |"]
+    told: dict[str, Any] = {}
+    for words, lines, files in GROUPS:
+        try:
+            made = lines(results)
+            told |= {name: results.result(name) for name in files}
+        except NotMeasured as missing:
+            made = [(words, "not measured yet", "", "", str(missing))]
+        table += [f"| {what} | {value} | {beside} | {on} | `{file}` |" for what, value, beside, on, file in made]
+    interval = (
+        "Intervals in brackets: 95 %, bootstrap by patient. Files are in `benchmarks/results`, each names its machine."
+    )
+    commands = [f"`{found['command']}`" for found in told.values()]
+    return {"measured": "\n".join([*table, "", interval, f"Commands: {', '.join(commands)}.", *_outcome(results)])}
+
+
+def _outcome(results: Results) -> list[str]:
+    try:
+        rows = results.rows("thumbnails")
+    except NotMeasured:
+        return []
+    said = [f"- {endpoint}: {same_bytes_words(of(rows, endpoint=endpoint))}" for endpoint in values(rows, "endpoint")]
+    return ["", *said]
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """The document with its parts between their markers. Raises KeyError where markers and parts are not the same."""
+    names = {found["name"] for found in BETWEEN.finditer(text)}
+    if names != set(parts):
+        raise KeyError(f"markers and parts differ: {sorted(names ^ set(parts))}")
+    return BETWEEN.sub(lambda found: f"{found[1]}\n{parts[found['name']]}\n\n{found[3]}", text)
+
+
+DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {"README.md": readme, "docs/clinical-evidence.md": page}
+
+
+def stale(results: Results, root: Path = ROOT, write: bool = False) -> list[str]:
+    """Names of documents that are not what the results say; written anew where asked."""
+    found = []
+    for name, make in DOCUMENTS.items():
+        path = root / name
+        text = path.read_text(encoding="utf-8")
+        made = filled(text, make(results))
+        if made != text:
+            found.append(name)
+            if write:
+                path.write_text(made, encoding="utf-8")
     return found
 
 
-def interval(auc: dict[str, float] | None) -> str:
-    return "" if auc is None else f"{auc['auc']:.3f} ({auc['low']:.3f}-{auc['high']:.3f})"
-
-
-def readme() -> str:
-    evaluation, sender, hub = result("evaluation_phantoms"), result("sender"), result("hub")
-    phantoms = evaluation["sources"]["phantom"]
-    default, large = sender["default_bundle"], sender["random_swin_1024"]
-    generated, given = default["text_generated"], default["text_given"]
-    consolidation = {
-        arm: interval(phantoms["auc"][f"text generated, {arm}"]["consolidation"])
-        for arm in ("attention", "random", "attention, no context node", "random, no context node")
-    }
-    touched = phantoms["boxes_touched"]
-    attention = touched["text generated, attention"]["all"]
-    random = touched["text generated, random"]["all"]["share"]
-    difference = max(bundle_figures()["export_largest_difference"].values())
-    rows = [
-        ("sealed graph, bytes (text generated)", spread(generated), sender["studies"], "sender"),
-        ("sealed graph, bytes (report given)", spread(given), sender["studies"], "sender"),
-        (
-            "sender, read to payload, median",
-            f"{generated['milliseconds_median']['total']:.0f} ms (text generated), "
-            f"{given['milliseconds_median']['total']:.0f} ms (report given)",
-            sender["studies"],
-            "sender",
-        ),
-        (
-            "sender, peak memory, the rendering of the phantoms included",
-            f"{default['peak_memory_mb']:.0f} MB, torch never loaded",
-            "one process",
-            "sender",
-        ),
-        (
-            f"the same, random {large['encoder_parameters'] / 1e6:.1f}-million-parameter Swin at 1024 px",
-            f"{large['text_given']['milliseconds_median']['total']:.0f} ms (report given), "
-            f"encoder {large['text_given']['milliseconds_median']['encoder']:.0f} ms, {large['peak_memory_mb']:.0f} MB",
-            sender["studies"],
-            "sender",
-        ),
-        (
-            "hub, graphs read per second",
-            f"{hub['reading']['graphs_per_second_median']:.0f} ({hub['reading']['members']} members, batches of "
-            f"{hub['reading']['batch']})",
-            f"{hub['reading']['graphs']} graphs",
-            "hub",
-        ),
-        (
-            "accepted at the clinic to triaged at the hub, loopback",
-            f"{hub['loopback']['seconds_accepted_to_triaged']['median']:.2f} s median, "
-            f"{hub['loopback']['seconds_accepted_to_triaged']['max']:.2f} s worst",
-            f"{hub['loopback']['studies']} synthetic studies",
-            "hub",
-        ),
-        (
-            "consolidation, AUC, text withheld",
-            f"{consolidation['attention']}; random patches {consolidation['random']}",
-            f"{phantoms['images']} synthetic images",
-            "evaluation_phantoms",
-        ),
-        (
-            "the same without the context node",
-            f"{consolidation['attention, no context node']}; random patches {consolidation['random, no context node']}",
-            f"{phantoms['images']} synthetic images",
-            "evaluation_phantoms",
-        ),
-        (
-            "boxes of findings touched by the kept patches",
-            f"{attention['share']:.0%}; random patches {random:.0%}",
-            f"{attention['boxes']} synthetic boxes",
-            "evaluation_phantoms",
-        ),
-        ("export, largest difference to torch", f"{difference:.1e}", "4 lengths of text", "bundle.json"),
-    ]
-    table = ["| what | measured | on | file |", "| --- | --- | --- | --- |"]
-    table += [f"| {what} | {value} | {on} | `{file}` |" for what, value, on, file in rows]
-    table += ["", f"Machine: {sender['machine']}. Intervals: {evaluation['interval']}. All studies here are synthetic."]
-    table += [f"Commands: `{sender['command']}`, `{hub['command']}`, `{evaluation['command']}`."]
-    return "\n".join(table)
-
-
-def spread(mode: dict[str, Any]) -> str:
-    sizes = mode["sealed_graph_bytes"]
-    return f"{sizes['median']:.0f} median, {sizes['max']:.0f} largest"
-
-
-def bundle_figures() -> dict[str, Any]:
-    path = ROOT / "shared" / "thinwire" / "shared" / "bundles" / "nano" / "bundle.json"
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    return figures
-
-
-def evidence() -> str:
-    evaluation, leak = result("evaluation_phantoms"), result("phantom_leak")
-    phantoms = evaluation["sources"]["phantom"]
-    findings = list(leak["auc"])
-    lines = [
-        f"Bundle {evaluation['bundle']['name']} ({evaluation['bundle']['id'][:8]}), "
-        f"{evaluation['keep_percent']} % kept: "
-        f"{phantoms['kept_patches']['mean']:.1f} of {phantoms['kept_patches']['of']:.0f} patches with "
-        f"{phantoms['kept_patches']['attention_kept_mean']:.0%} of the attention on the image. "
-        f"{phantoms['images']} held-out synthetic phantoms. AUC, {evaluation['interval']}.",
-        "",
-        "| synthetic phantoms | " + " | ".join(findings) + " |",
-        "| --- |" + " --- |" * len(findings),
-    ]
-    for arm, by_finding in phantoms["auc"].items():
-        lines.append(f"| {arm} | " + " | ".join(interval(by_finding[f]) for f in findings) + " |")
-    lines.append(
-        "| 24 x 24 thumbnail, logistic regression | " + " | ".join(interval(leak["auc"][f]) for f in findings) + " |"
-    )
-    lines += ["", "Share of the findings' boxes that the kept patches touch (synthetic):", ""]
-    lines += ["| guide and choice | all | " + " | ".join(findings) + " |", "| --- |" + " --- |" * (len(findings) + 1)]
-    for arm, boxes in phantoms["boxes_touched"].items():
-        shares = [f"{boxes[f]['share']:.0%}" for f in ("all", *findings)]
-        lines.append(f"| {arm} | " + " | ".join(shares) + " |")
-    lines += ["", f"Share of the attention on null keys: {phantoms['null_share_mean']:.0%} on average.", ""]
-    lines += [f"Commands: `{evaluation['command']}`, `{leak['command']}`. Machine: {evaluation['machine']}."]
-    return "\n".join(lines)
-
-
-def filled(path: Path, figures: str) -> str:
-    """The document with its figures between the markers."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    stale = []
-    for path, figures in ((ROOT / "README.md", readme()), (ROOT / "docs" / "clinical-evidence.md", evidence())):
-        text = filled(path, figures)
-        if text != path.read_text(encoding="utf-8"):
-            stale.append(path.name)
-            if not check:
-                path.write_text(text, encoding="utf-8")
-    if check and stale:
-        print(f"not what benchmarks/results says: {', '.join(stale)}; run python -m benchmarks.figures")
-    return int(check and bool(stale))
+    results = Results()
+    old = stale(results, write=not check)
+    if check and old:
+        print(f"not what benchmarks/results says: {', '.join(old)}; run python -m benchmarks.figures")
+    if missing := results.missing():
+        print(f"not measured yet: {', '.join(missing)}")
+    return int(check and bool(old))
 
 
 if __name__ == "__main__":

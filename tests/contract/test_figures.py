@@ -1,13 +1,54 @@
-"""Every figure in the README and in the clinical evidence is what benchmarks/results says."""
+"""Every figure in the README and in the clinical evidence is what benchmarks/results says, and none is missing."""
+
+import re
 
 import pytest
 
 from benchmarks import figures
+from benchmarks.evidence.page import page, shipped_bundle
+from benchmarks.evidence.results import EVALUATIONS, PROXY, REQUIRED, ROOT, NotMeasured, Results
+from benchmarks.evidence.take import CASES, LARGEST
+from thinwire.shared.bundle import default_bundle_folder, load_bundle
+
+ALL_PICTURES = 2_000_000
+"""Bytes of all pictures together."""
+SHOWN = re.compile(r"\((evidence/[^)]+)\)")
 
 
-@pytest.mark.parametrize(
-    ("document", "make"), [("README.md", figures.readme), ("docs/clinical-evidence.md", figures.evidence)]
-)
-def test_the_document_is_what_was_measured(document: str, make) -> None:  # type: ignore[no-untyped-def]
-    path = figures.ROOT / document
-    assert figures.filled(path, make()) == path.read_text(encoding="utf-8"), "run python -m benchmarks.figures"
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return Results()
+
+
+def test_the_documents_are_what_was_measured(results: Results) -> None:
+    assert figures.stale(results) == [], "run python -m benchmarks.figures"
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_every_part_has_its_result(name: str, results: Results) -> None:
+    assert name not in results.missing(), f"benchmarks/results/{name}.json is not there, or of an older form"
+
+
+@pytest.mark.parametrize("document", figures.DOCUMENTS)
+def test_nothing_is_left_unmeasured(document: str) -> None:
+    assert "not measured yet" not in (ROOT / document).read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize("name", [*EVALUATIONS, PROXY, "readers", "thumbnails", "cross_fit"])
+def test_what_was_judged_is_the_bundle_that_is_shipped(name: str, results: Results) -> None:
+    try:
+        judged = results.result(name)["bundle"]
+    except NotMeasured:
+        return  # told by the test above, where it is required
+    assert judged["id"] == load_bundle(default_bundle_folder()).id.hex(), f"{name} is of another bundle"
+    assert judged["working_size"] == shipped_bundle()["working_size"]
+
+
+def test_the_pictures_are_small_and_all_shown(results: Results) -> None:
+    told = "\n".join(page(results).values())
+    shown = {ROOT / "docs" / place for place in SHOWN.findall(told)}
+    taken = set(results.pictures.iterdir()) if results.pictures.is_dir() else set()
+    assert shown == taken
+    sizes = [path.stat().st_size for path in taken if path != CASES]
+    assert all(size <= LARGEST for size in sizes)
+    assert sum(sizes) <= ALL_PICTURES

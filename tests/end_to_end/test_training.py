@@ -1,19 +1,25 @@
 """From nothing to a bundle that both ends load, on a few tiny phantoms; what it learned is not the question here."""
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.unit.receiver.test_report_model import TINY
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.reading.triage import triage
-from thinwire.receiver.training.evaluate import evaluate
+from thinwire.receiver.training.datasets.manifest import COLUMNS
+from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness
+from thinwire.receiver.training.evaluation.evaluate import evaluate
 from thinwire.receiver.training.graph_stage import Learning
 from thinwire.receiver.training.report_stage import Schedule
 from thinwire.receiver.training.train import TrainOptions, train
 from thinwire.sender.config import SenderConfig
+from thinwire.sender.graph.patches import cut
 from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.pipeline import GraphMaker
@@ -31,7 +37,7 @@ pytestmark = [
 def options(out: Path, **changes: object) -> TrainOptions:
     return TrainOptions(
         out,
-        phantoms=70,
+        data=("phantoms:70",),
         preset=TINY,
         schedule=Schedule(epochs=1, batch=16),
         learning=Learning(epochs=2, batch=32),
@@ -47,7 +53,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_bundle_is_whole_and_says_where_it_comes_from(bundle: Path) -> None:
     index = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-    assert index["provenance"]["phantoms"] == 70
+    assert index["provenance"]["images_by_source"] == {"phantom": 70}
     assert max(index["figures"]["export_largest_difference"].values()) < 2e-3
     assert "It has seen no real X-ray" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     (bundle / "decoder.onnx").write_bytes((bundle / "decoder.onnx").read_bytes() + b"\0")
@@ -70,15 +76,90 @@ def test_a_graph_of_the_sender_is_read_and_triaged(bundle: Path) -> None:
     assert triage(reading[0], asked_urgent=False).reason
 
 
-def test_evaluation_writes_figures_and_pictures(bundle: Path, tmp_path: Path) -> None:
-    result = evaluate(bundle, tmp_path, lambda *_: None, phantoms=10, workers=1)
+@pytest.fixture(scope="module")
+def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("evaluation")
+    return evaluate(bundle, out, lambda *_: None, phantoms=12, workers=1, seeds=2), out
+
+
+def test_evaluation_writes_every_table_and_picture(evaluated: tuple[dict[str, Any], Path]) -> None:
+    result, out = evaluated
     phantoms = result["sources"]["phantom"]
     assert phantoms["synthetic"] is True
-    assert phantoms["images"] == 10
-    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == result
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
-    arms = phantoms["auc"]
-    assert {"text generated, attention", "text generated, random"} <= set(arms)
+    assert phantoms["images"] == 12
+    assert json.loads((out / "evaluation.json").read_text(encoding="utf-8")) == result
+    assert {path.stem for path in out.glob("*.csv")} == result["tables"].keys()
+    drawn = {path.stem.removeprefix("phantom-") for path in out.glob("*.png")}
+    assert {"retention", "bytes", "choices", "bleu", "attention", "reliability", "case-0"} <= drawn
+    for rows in result["tables"].values():
+        assert all(row["source"] == "phantom" and row["synthetic"] is True for row in rows)
+
+
+def test_evaluation_answers_each_question(evaluated: tuple[dict[str, Any], Path]) -> None:
+    tables = evaluated[0]["tables"]
+    endpoints = set(evaluated[0]["sources"]["phantom"]["endpoints"])
+    retention = tables["retention"]
+    assert {r["guide"] for r in retention} == {"given", "generated", "none", "shuffled"}
+    assert {r["retention_percent"] for r in retention} == {0.5, 1, 2.3, 5, 10, 25, 50, 100}
+    assert {r["endpoint"] for r in retention} == endpoints
+    for row in retention:
+        assert row["low"] <= row["auc"] <= row["high"]
+        assert row["difference"] == 0 or row["retention_percent"] < 100
+    choices = tables["choices"]
+    assert {"random", "centre", "attention rollout", "diversity", "token merging", "text similarity"} <= {
+        r["choice"] for r in choices
+    }
+    assert all(r["difference"] == 0 for r in choices if r["choice"] == "cumulative cross-attention")
+    assert {r["variant"] for r in tables["ablation"]} >= {"whole", "no context node", "all-to-all fusion edges"}
+    touched = [r for r in tables["gaze"] if r["measure"] == "box_touched"]
+    assert all(0 <= r["low"] <= r["mean"] <= r["high"] <= 1 for r in touched)
+    assert "lung-field prior" in {r["choice"] for r in touched}
+    assert {r["written_from"].split(":")[0] for r in tables["reports"]} == {"full graph", "pruned graph", "floor"}
+    assert [r["retention_percent"] for r in tables["bleu"]] == [0.5, 1, 2.3, 5, 10, 25, 50, 100]
+    ranks = [r for r in tables["attention_by_rank"] if r["guide"] == "generated"]
+    assert ranks[-1]["share_up_to_rank"] == pytest.approx(1, abs=1e-4)
+
+
+def test_an_exported_swin_shows_its_attention_and_its_embedding(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    pixels = np.random.default_rng(0).random((100, 80)).astype(np.float32)
+    patches = cut(pixels, loaded.spec.working_size)
+    shares = Rollout(loaded).of(patches)
+    assert shares.sum() == pytest.approx(1, rel=1e-5)
+    assert (shares > 0).all()
+    assert TextLikeness(loaded).of(np.ones((4, loaded.spec.feature_size), np.float32), "no effusion").any()
+
+
+def test_a_manifest_never_seen_is_evaluated(bundle: Path, tmp_path: Path) -> None:
+    """A real source of another name, with a case note, one outcome missing, and RSNA boxes and readings."""
+    rows = []
+    for n in range(6):
+        phantom = describe(n)
+        Image.fromarray((render(phantom, 100, 90) * 255).astype(np.uint8)).save(tmp_path / f"{n}.png")
+        box = {"x": 10, "y": 20, "w": 30, "h": 40, "label": "Lung Opacity", "src": "rsna2018"}
+        rows.append(
+            dict.fromkeys(COLUMNS, "")
+            | {"id": f"image-{n}", "source": "elsewhere", "patient_id": f"p{n // 2}", "file": f"{n}.png"}
+            | {"width": "90", "height": "100", "view": "PA", "split": "test", "label_pneumonia": "1"}
+            | {"label_rsna_opacity": str(n % 2), "boxes": json.dumps([box] * (n % 2))}
+            | {"text": "fever and cough", "text_kind": "clinical_note"}
+        )
+    with (tmp_path / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    out = tmp_path / "out"
+    result = evaluate(bundle, out, lambda *_: None, manifest=tmp_path / "manifest.csv", workers=1, seeds=1, full=False)
+    assert (
+        result["sources"]["elsewhere"] | {"synthetic": False, "text_kind": "note", "patients": 3}
+        == (result["sources"]["elsewhere"])
+    )
+    assert {r["endpoint"] for r in result["tables"]["retention"]} == {"RSNA opacity"}
+    assert {r["boxes_by"] for r in result["tables"]["gaze"]} == {"RSNA readers"}
+    assert result["tables"]["reports"] == []
+    assert "fever and cough" in (out / "cases.md").read_text(encoding="utf-8")
+    with pytest.raises(BadConfiguration):
+        evaluate(bundle, out, lambda *_: None, manifest=tmp_path / "manifest.csv", split="val")
 
 
 def test_a_finished_run_is_not_trained_twice_and_another_is_refused(bundle: Path) -> None:
@@ -92,7 +173,7 @@ def test_a_finished_run_is_not_trained_twice_and_another_is_refused(bundle: Path
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration):
-        train(TrainOptions(tmp_path / "none", phantoms=0, preset=TINY), lambda *_: None)
+        train(TrainOptions(tmp_path / "none", data=("phantoms:1",), preset=TINY), lambda *_: None)
     with pytest.raises(BadConfiguration):
         evaluate(Path("nowhere"), tmp_path, lambda *_: None)
 

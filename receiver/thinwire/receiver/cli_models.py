@@ -102,6 +102,9 @@ def evaluate_command(
     phantoms: Annotated[int, typer.Option(min=0, help="Held-out synthetic studies, none of them trained on.")] = 0,
     manifest: Manifest = None,
     split: Annotated[Literal["test", "val", "train", "all"], typer.Option(help="Which rows of the manifest.")] = "test",
+    proxies: Annotated[
+        Path | None, typer.Option(help="Open-i's reports, to stand in for those the manifest's images lack.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often random choice draws.")] = 3,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Without what is slow: other retentions, floors.")] = False,
@@ -112,7 +115,16 @@ def evaluate_command(
 
     with meter(Console(stderr=True)) as progress:
         result = evaluate(
-            bundle or default_bundle_folder(), out, progress, phantoms, manifest, split, workers, seeds, not quick
+            bundle or default_bundle_folder(),
+            out,
+            progress,
+            phantoms,
+            manifest,
+            split,
+            workers,
+            seeds,
+            not quick,
+            proxies,
         )
     if json_:
         typer.echo(json.dumps(result, indent=1))

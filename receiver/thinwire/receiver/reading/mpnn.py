@@ -38,7 +38,7 @@ INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Probability:
-    """A calibrated probability with its 95 % interval, all 0 to 1, low <= value <= high, and what it leaves possible."""
+    """A calibrated probability with its 95 % interval (0 to 1, low <= value <= high) and what it leaves possible."""
 
     value: float
     low: float

@@ -9,6 +9,7 @@ from thinwire.receiver.training.datasets.manifest import manifest
 from thinwire.receiver.training.datasets.patients import Choice, Patient, samples_of
 from thinwire.receiver.training.datasets.report_text import ReportReader
 from thinwire.receiver.training.datasets.summary import Summary
+from thinwire.receiver.training.proxy import pair, read
 from thinwire.shared.errors import BadConfiguration
 
 _STUDIES: dict[str, Callable[[Path, Choice, Summary], Iterable[Patient]]] = {
@@ -22,7 +23,7 @@ KINDS = (*_STUDIES, "manifest", "phantoms")
 _OPTIONS: dict[str, dict[str, str]] = {
     **{kind: {"subset": "paper", "split": "official"} for kind in ("mimic-cxr", "mimic-cxr-jpg", "chexpert-plus")},
     **{kind: {"subset": "paper"} for kind in ("open-i", "folder")},
-    "manifest": {"sources": ""},
+    "manifest": {"sources": "", "proxies": ""},
     "phantoms": {},
 }
 """The options of each kind with the one value that each may have; empty: any."""
@@ -33,7 +34,8 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
 
     spec: `kind:place`, e.g. "mimic-cxr:/data/mimic", "manifest:/data/manifest.csv", "phantoms:4000". After a "?",
     joined by "&": subset=paper (10,000 images, 15 % with pneumonia, the impression as text), split=official (the data
-    set's own), sources=nih14,kermany224 (of a manifest). strict: stop at the first missing or malformed file. seed:
+    set's own), sources=nih14,kermany224 (of a manifest), proxies=NLMCXR_reports.tgz (of a manifest: each image with a
+    report of Open-i that says the same of it, for research). strict: stop at the first missing or malformed file. seed:
     splits, and which study of a patient.
 
     Raises BadConfiguration for an unknown kind or option and for a folder without what the kind needs.
@@ -48,9 +50,18 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
         return _phantoms(place, summary), summary
     if kind == "manifest":
         sources = options["sources"].split(",") if "sources" in options else None
-        return manifest(Path(place), summary, sources, seed=seed), summary
+        samples = manifest(Path(place), summary, sources, seed=seed)
+        return with_proxies(samples, Path(options["proxies"]), summary) if "proxies" in options else samples, summary
     choice = Choice(seed, paper="subset" in options, official="split" in options)
     return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportReader(), summary), summary
+
+
+def with_proxies(samples: list[Sample], archive: Path, summary: Summary, seed: int = 0) -> list[Sample]:
+    """The samples that find a report in the archive, with it (`proxy.pair`); the others are left out and counted."""
+    found = pair(samples, read(open_i.reports(archive, summary), ReportReader(), seed), seed)
+    summary.used = len(found)
+    summary.skip("no report of Open-i says the same of it", len(samples) - len(found))
+    return found
 
 
 def _phantoms(count: str, summary: Summary) -> list[Sample]:

@@ -1,0 +1,1 @@
+"""What the documents say of the measurements, written from benchmarks/results alone."""

@@ -1,0 +1,256 @@
+"""What a bundle is worth, measured on the clinic's own path: onnxruntime, pruning, quantiser, then the hub's MPNN.
+
+Everything is written to files, so that nothing in a document is typed by hand: evaluation.json, a CSV for each table,
+and pictures.
+"""
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinwire.receiver.reading.mpnn import load_reader
+from thinwire.receiver.training import corpus
+from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvas_of
+from thinwire.receiver.training.datasets.manifest import manifest as read_manifest
+from thinwire.receiver.training.datasets.opening import with_proxies
+from thinwire.receiver.training.datasets.summary import Summary
+from thinwire.receiver.training.evaluation import plots
+from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
+from thinwire.receiver.training.evaluation.gaze import Prior, box_prior, gaze_table, lung_fields, phantom_prior
+from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, referenced, report_table
+from thinwire.receiver.training.evaluation.seen import Guide, see_all
+from thinwire.receiver.training.evaluation.statistics import RESAMPLES
+from thinwire.receiver.training.evaluation.tables import (
+    RETENTIONS,
+    Row,
+    Source,
+    ablation_table,
+    attention_table,
+    choice_table,
+    kept_table,
+    retention_table,
+)
+from thinwire.receiver.training.graph_stage import by_attention
+from thinwire.receiver.training.report_stage import Progress
+from thinwire.shared.bundle import load_bundle
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.graph import Grid
+
+SPLITS: dict[str, tuple[Role, ...]] = {
+    "train": ("report", "graph"),
+    "val": ("validation", "calibration"),
+    "test": ("test",),
+    "all": ("report", "graph", "validation", "calibration", "test"),
+}
+TEXT_WITHHELD, TEXT_GIVEN = Guide.GENERATED, Guide.GIVEN
+FLOOR_IMAGES = 500
+PICTURED = 4
+
+
+def evaluate(
+    bundle_folder: Path,
+    out: Path,
+    progress: Progress,
+    phantoms: int = 0,
+    manifest: Path | None = None,
+    split: str = "test",
+    workers: int = 0,
+    seeds: int = 3,
+    full: bool = True,
+    proxies: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a bundle on held-out phantoms, on a manifest's split, or both, each source by itself.
+
+    proxies: archive of Open-i's reports; the manifest's images then come with a report that says the same of them, and
+    those that find none are left out.
+
+    Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns what the JSON holds. seeds: of
+    random choice. full=False leaves out what is slow: all retentions, most comparators, reports of kept cells.
+    Raises BadConfiguration when there is nothing to evaluate on.
+    """
+    if split not in SPLITS:
+        raise BadConfiguration(f"no split {split!r}", f"Choose one of {', '.join(SPLITS)}.")
+    bundle = load_bundle(bundle_folder)
+    summary = Summary("manifest", False)
+    listed = [] if manifest is None else read_manifest(manifest, summary, None)
+    listed = listed if proxies is None else with_proxies(listed, proxies, summary)
+    samples = [corpus.phantom(corpus.TEST_SEEDS + n) for n in range(phantoms)]
+    samples += [s for s in listed if s.role in SPLITS[split]]
+    if not samples:
+        raise BadConfiguration("nothing to evaluate on", "Give --phantoms N, or --manifest with rows in --split.")
+    out.mkdir(parents=True, exist_ok=True)
+    reader = load_reader(bundle)
+    guides = tuple(Guide) if full else (TEXT_GIVEN, TEXT_WITHHELD)
+    seen = see_all(bundle, samples, progress, workers, guides)
+    floor = _floor(bundle_folder, len(samples), progress, workers) if full else None
+    tables: dict[str, list[Row]] = {}
+    told: list[str] = []
+    summaries = {}
+    names = sorted({s.source for s in samples})
+    for number, name in enumerate(names):
+        progress("tables", number, len(names), name)
+        source = Source(name, bundle, reader, seen.part([n for n, s in enumerate(samples) if s.source == name]))
+        made = _tables(source, guides, seeds, full, floor, _prior(name, listed), progress, workers)
+        _conclude(source, made, out, told)
+        summaries[name] = _summary(source, made)
+        for table, rows in made.items():
+            tables.setdefault(table, []).extend(rows)
+        progress("tables", number + 1, len(names), name)
+    for table, rows in tables.items():
+        _write_csv(out / f"{table}.csv", rows)
+    if told:
+        (out / "cases.md").write_text("\n\n".join(["# Cases shown whole", *told]) + "\n", encoding="utf-8")
+    result = {
+        "command": _command(phantoms, manifest, split, seeds, full, proxies),
+        "bundle": {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size},
+        "machine": f"{platform.machine()}, {workers or len(os.sched_getaffinity(0))} cores, onnxruntime on CPU",
+        "keep_percent": bundle.spec.keep_percent,
+        "interval": f"95 %, bootstrap by patient, {RESAMPLES} resamples",
+        "split": split,
+        "sources": summaries,
+        "tables": tables,
+    }
+    (out / "evaluation.json").write_text(json.dumps(_plain(result), indent=1) + "\n", encoding="utf-8")
+    return _plain(result)
+
+
+def _command(phantoms: int, manifest: Path | None, split: str, seeds: int, full: bool, proxies: Path | None) -> str:
+    asked = [f"--phantoms {phantoms}"] if phantoms else []
+    asked += [f"--manifest {manifest.name} --split {split}"] if manifest else []
+    asked += [f"--proxies {proxies.name}"] if proxies else []
+    return " ".join(
+        ["thinwire-receiver evaluate", *asked, f"--seeds {seeds}", *([] if full else ["--quick"]), "--out DIR"]
+    )
+
+
+def _floor(folder: Path, images: int, progress: Progress, workers: int) -> Floor:
+    """Training phantoms whose reports the floors repeat: as many as are judged, at most FLOOR_IMAGES."""
+    seeds = (seed for seed in range(10 * FLOOR_IMAGES) if corpus.role_of(f"phantom {seed}") == "report")
+    chosen = [corpus.phantom(seed) for seed, _ in zip(seeds, range(min(FLOOR_IMAGES, max(20, images))), strict=False)]
+    seen = see_all(load_bundle(folder), chosen, lambda _, *rest: progress("floors", *rest), workers, ())
+    return Floor(seen, f"{len(chosen)} synthetic training phantoms")
+
+
+def _prior(name: str, listed: Sequence[Sample]) -> Prior:
+    """The mean map of the source's own training boxes; where it has none, of training phantoms."""
+    own = [s for s in listed if s.source == name and s.role in SPLITS["train"] and s.boxes]
+    return box_prior(own, f"mean of {{}} training boxes of {name}") if own else phantom_prior()
+
+
+def _tables(
+    source: Source,
+    guides: Sequence[Guide],
+    seeds: int,
+    full: bool,
+    floor: Floor | None,
+    prior: Prior,
+    progress: Progress,
+    workers: int,
+) -> dict[str, list[Row]]:
+    two = (TEXT_WITHHELD, TEXT_GIVEN)
+    lungs, lungs_from = lung_fields(source.seen)
+    ranks, cells = attention_table(source, guides)
+    made = {
+        "retention": retention_table(source, guides, RETENTIONS if full else ()),
+        "choices": choice_table(source, two, seeds, full),
+        "gaze": gaze_table(source, two, prior, seeds),
+        "ablation": ablation_table(source, two),
+        "kept": kept_table(source, lungs, lungs_from),
+        "attention_by_rank": ranks,
+        "attention_by_cell": cells,
+        "reports": report_table(source, floor),
+        "doubt": _doubt(source),
+    }
+    if full and referenced(source):
+        made["bleu"] = bleu_curve(source, progress, workers)
+    return made
+
+
+def _logits(source: Source) -> Any:
+    choice = Choice(ATTENTION, by_attention, source.seen)
+    return source.batches(TEXT_WITHHELD, choice, source.percent).logits(source.reader)
+
+
+def _labels(source: Source) -> Any:
+    """[n, F] in the order of the bundle's findings."""
+    labels = np.array([s.labels for s in source.seen.samples], dtype=np.float64)
+    return labels[:, [FINDINGS.index(name) for name in source.bundle.spec.findings]]
+
+
+def _doubt(source: Source) -> list[Row]:
+    rows = conformal_table(source.reader, _logits(source), source.seen.samples, _labels(source))
+    return [{**source.base, "guide": TEXT_WITHHELD.value, "retention_percent": source.percent, **row} for row in rows]
+
+
+def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[str]) -> None:
+    """Pictures of one source's tables, a few of its cases as the hub shows them, and texts to be read whole."""
+    from thinwire.shared.picture import draw
+
+    name = source.name
+    if made["retention"]:
+        plots.retention_picture(made["retention"], "retention_percent", "cells kept, %", out / f"{name}-retention.png")
+        plots.retention_picture(
+            made["retention"], "sealed_bytes_median", "sealed tier 0, bytes (median)", out / f"{name}-bytes.png"
+        )
+        plots.choice_picture(made["choices"], out / f"{name}-choices.png")
+    if made["gaze"]:
+        plots.gaze_picture(made["gaze"], out / f"{name}-gaze.png")
+    if made.get("bleu"):
+        plots.bleu_picture(made["bleu"], out / f"{name}-bleu.png")
+    plots.attention_picture(made["attention_by_rank"], made["attention_by_cell"], out / f"{name}-attention.png")
+    if made["doubt"]:
+        reliability_picture(
+            source.reader, _logits(source), source.seen.samples, _labels(source), name, out / f"{name}-reliability.png"
+        )
+    choice = Choice(ATTENTION, by_attention, source.seen)
+    graphs = source.graphs(TEXT_WITHHELD, choice, source.percent)
+    readings = source.reader.read(graphs)
+    if text := cases(source, readings):
+        told.append(text)
+    concepts = [c.name for c in source.bundle.spec.concepts]
+    size = source.bundle.spec.working_size
+    for number, sample in enumerate(source.seen.samples[:PICTURED]):
+        top, left, height, width = Grid(sample.height, sample.width, size).placed
+        image = canvas_of(sample, size)[top : top + height, left : left + width]
+        findings = {f: (p.value, p.low, p.high) for f, p in readings[number].findings.items()}
+        draw(graphs[number], concepts, image, findings).save(out / f"{name}-case-{number}.png")
+
+
+def _summary(source: Source, made: dict[str, list[Row]]) -> dict[str, Any]:
+    """What the command line shows of a source before its tables."""
+    kept = next((r for r in made["retention"] if r["retention_percent"] == source.percent), {})
+    return {
+        **source.base,
+        "images": len(source.seen.samples),
+        "patients": len(set(source.patients)),
+        "cells": float(source.seen.valid.sum(axis=1).mean()),
+        "endpoints": list(source.endpoints),
+        **{k: kept[k] for k in ("cells_kept_mean", "sealed_bytes_median", "sealed_bytes_p99") if k in kept},
+    }
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> None:
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _plain(value: Any) -> Any:
+    """The same with floats rounded to 6 digits and nan, which JSON does not have, as null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 6) if np.isfinite(value) else None
+    return value

@@ -1,0 +1,131 @@
+"""Reports from the full and from the pruned graph against the true ones, beside two floors; and whole, to be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.receiver.reading.mpnn import Reading
+from thinwire.receiver.training.evaluation import language
+from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_pruned
+from thinwire.receiver.training.evaluation.tables import RETENTIONS, WHOLE, Row, Source
+from thinwire.receiver.training.report_stage import Progress
+from thinwire.sender.graph.pruning import KeepPercent, prune
+from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.vocabulary import load_vocabulary
+
+REFERENCES = ("phantom", "report", "proxy")
+"""Kinds of text that a written report is measured against; a text that we composed or a case note is no report."""
+CURVE_IMAGES = 200
+"""At most so many images are written anew at every retention."""
+CASES = 8
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Training images whose reports the floors repeat."""
+
+    seen: Seen
+    words: str
+
+
+def referenced(source: Source) -> list[int]:
+    """Rows that have a report to compare with."""
+    return [n for n, s in enumerate(source.seen.samples) if s.text_kind in REFERENCES and s.report]
+
+
+def report_table(source: Source, floor: Floor | None) -> list[Row]:
+    """BLEU, ROUGE-L and concepts (Table 1 of NEURAL) of written reports and of the floors."""
+    rows = referenced(source)
+    if not rows or Guide.GENERATED not in source.seen.texts:
+        return []
+    seen = source.seen.part(rows)
+    written = {
+        ("full graph", WHOLE): seen.texts[Guide.GENERATED],
+        ("pruned graph", source.percent): seen.reports_pruned,
+    }
+    if floor is not None:
+        known = [s.report for s in floor.seen.samples]
+        common = language.most_common(known)
+        nearest = language.nearest(floor.seen.context, seen.context)
+        written["floor: most common report", 0.0] = [common] * len(rows)
+        written["floor: report of the nearest training image", 0.0] = [known[n] for n in nearest]
+    about = floor.words if floor is not None else ""
+    return [
+        {
+            **source.base,
+            "guide": Guide.GENERATED.value,
+            "written_from": name,
+            "retention_percent": percent,
+            "floors_from": about if name.startswith("floor") else "",
+            **_scores(seen, texts),
+        }
+        for (name, percent), texts in written.items()
+    ]
+
+
+def _scores(seen: Seen, texts: Sequence[str]) -> Row:
+    patients = [s.patient or s.key for s in seen.samples]
+    return language.scores([s.report for s in seen.samples], texts, RuleExtractor(load_vocabulary()), patients)
+
+
+def bleu_curve(source: Source, progress: Progress, workers: int) -> list[Row]:
+    """BLEU against retention (NEURAL, figure 2, right), on the first CURVE_IMAGES images with a report."""
+    rows = referenced(source)[:CURVE_IMAGES]
+    if not rows:
+        return []
+    seen = source.seen.part(rows)
+    references = [s.report for s in seen.samples]
+    patients = [s.patient or s.key for s in seen.samples]
+    texts = {WHOLE: seen.texts[Guide.GENERATED], source.percent: seen.reports_pruned}
+    others = sorted({*RETENTIONS} - texts.keys())
+    policies = [KeepPercent(percent) for percent in others]
+    anew = write_pruned(source.bundle, source.seen, rows, policies, progress, workers)
+    texts |= dict(zip(others, anew, strict=True))
+    said = {**source.base, "guide": Guide.GENERATED.value, "images": len(rows)}
+    return [
+        {**said, "retention_percent": percent, **language.bleu(references, texts[percent], patients)}
+        for percent in sorted(texts)
+    ]
+
+
+def cases(source: Source, readings: Sequence[Reading]) -> str:
+    """A few real cases whole, as Markdown: the true text, what was written, what the hub made of it.
+
+    Only of images with a report or a note of their own; empty where there is none.
+    """
+    seen = source.seen
+    rows = [n for n, s in enumerate(seen.samples) if s.seed < 0 and s.text_kind in ("report", "note")][:CASES]
+    parts = []
+    for n in rows:
+        sample = seen.samples[n]
+        found = ", ".join(
+            f"{name} {p.value:.2f} ({p.low:.2f}-{p.high:.2f})" for name, p in readings[n].findings.items()
+        )
+        unlike = " The image is unlike those that the bundle learned from." if readings[n].unfamiliar else ""
+        kept = _places(seen, n, source)
+        parts += [
+            f"## {sample.key} ({source.name}, {sample.view_position or 'view unknown'})",
+            f"**Its own text ({sample.text_kind}).** {sample.report}",
+            f"**Written from the full graph.** {seen.texts[Guide.GENERATED][n] or '(nothing)'}",
+            f"**Written from the pruned graph ({source.percent:g} % of the cells).** "
+            f"{seen.reports_pruned[n] or '(nothing)'}",
+            f"**Read at the hub, text withheld.** {found}.{unlike}",
+            f"**Kept cells (row, column of {seen.grids[n].side} x {seen.grids[n].side}).** "
+            f"Text withheld: {kept[Guide.GENERATED]}. Its own text as guide: {kept[Guide.GIVEN]}.",
+        ]
+    return "\n\n".join(parts)
+
+
+def _places(seen: Seen, row: int, source: Source) -> dict[Guide, str]:
+    side = seen.grids[row].side
+    return {guide: _listed(_kept(seen, guide, row, source), side) for guide in (Guide.GENERATED, Guide.GIVEN)}
+
+
+def _kept(seen: Seen, guide: Guide, row: int, source: Source) -> NDArray[np.int32]:
+    return prune(seen.valid[row], seen.share[guide][row], source.policy)
+
+
+def _listed(cells: NDArray[np.int32], side: int) -> str:
+    return ", ".join(f"({c // side}, {c % side})" for c in cells)

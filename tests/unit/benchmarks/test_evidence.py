@@ -1,0 +1,116 @@
+"""What the evidence says of a result, whichever way it came out; results are made up here."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import figures
+from benchmarks.evidence.aims import MET, NOT_MET, SPANS, outcome
+from benchmarks.evidence.compared import same_bytes, same_bytes_words
+from benchmarks.evidence.markdown import favour, figure, gap
+from benchmarks.evidence.results import PAIRED, PHANTOMS, NotMeasured, Results, Row
+from benchmarks.evidence.take import LARGEST, small, take, without_texts
+
+CASE = """# Cases shown whole
+
+## openi_1 (openi, view unknown)
+
+**Its own text (report).** FINDINGS: No pneumothorax.
+
+There is a right pleural effusion.
+
+**Written from the full graph.** Effusion.
+"""
+
+
+@pytest.mark.parametrize(
+    ("spread", "least", "came"),
+    [
+        ((0.02, 0.01, 0.03), 0.0, MET),
+        ((0.02, -0.01, 0.05), 0.0, SPANS),
+        ((-0.01, -0.03, 0.02), 0.0, NOT_MET),
+        ((0.02, -0.01, 0.05), -0.01, MET),
+    ],
+)
+def test_an_aim_is_met_only_with_its_interval(spread: tuple[float, float, float], least: float, came: str) -> None:
+    assert outcome([spread], least) == came
+
+
+def test_the_weakest_part_decides_an_aim() -> None:
+    assert outcome([(0.1, 0.05, 0.2), (-0.01, -0.1, 0.1), (0.1, -0.1, 0.2)], 0) == NOT_MET
+
+
+def test_a_difference_is_always_ours_less_the_other() -> None:
+    assert favour({"to_ours": 0.1, "to_ours_low": -0.05, "to_ours_high": 0.2}) == (-0.1, -0.2, 0.05)
+    assert gap((-0.00001, -0.2, 0.05)) == "+0.000 (-0.200 to +0.050)"
+    assert favour({"auc": 0.5}) is None
+    assert figure({"auc": 0.5, "low": 0.4, "high": 0.6}) == "0.500 (0.400-0.600)"
+
+
+def thumbnail(auc: float, size: float, apart: float, outcome: str = "opacity") -> Row:
+    row: Row = {"arm": f"jpegxl, at most {size:.0f} bytes", "reader": "EfficientNet-Lite0", "codec": "jpegxl"}
+    row |= {"endpoint": "nih14", "outcome": outcome, "auc": auc, "budget_bytes": size, "bytes_mean": size}
+    return row | {"to_ours": apart, "to_ours_low": apart - 0.02, "to_ours_high": apart + 0.02}
+
+
+def test_a_thumbnail_that_wins_is_named() -> None:
+    ours: Row = {"arm": "tier 0", "reader": "the bundle's reader", "codec": "tier 0", "endpoint": "nih14"}
+    ours |= {"outcome": "opacity", "auc": 0.7, "bytes_mean": 600.0}
+    larger = thumbnail(0.9, 1024, 0.2)
+    lost = [ours, thumbnail(0.75, 512, 0.05), thumbnail(0.6, 500, -0.1), larger]
+    ((_, best),) = same_bytes(lost)
+    assert best is not None
+    assert best["auc"] == 0.75
+    assert "on 0 of 1 endpoints" in same_bytes_words(lost)
+    assert "opacity (jpegxl, at most 512 bytes, EfficientNet-Lite0)" in same_bytes_words(lost)
+    assert "on 1 of 1 endpoints, on 1 of them" in same_bytes_words([ours, thumbnail(0.6, 500, -0.1), larger])
+    assert same_bytes_words([ours, larger]) == "No thumbnail fits into the bytes of tier 0."
+
+
+def test_a_result_of_an_older_form_is_not_measured(tmp_path: Path) -> None:
+    results = Results(tmp_path, tmp_path)
+    (tmp_path / "evaluation_phantoms.json").write_text(json.dumps({"sources": {}}), encoding="utf-8")
+    with pytest.raises(NotMeasured):
+        results.table(PHANTOMS, "retention")
+    assert PHANTOMS in results.missing()
+
+
+def test_what_is_only_drawn_is_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "run" / "evaluation.json"
+    source.parent.mkdir()
+    tables = {"attention_by_cell": [{"row": 0}], "retention": [{"auc": 0.5}, {"auc": None}], "reports": []}
+    source.write_text(json.dumps({"command": "evaluate", "tables": tables}), encoding="utf-8")
+    Image.effect_noise((900, 700), 90).save(source.with_name("phantom-retention.png"))
+    written = take(source, PHANTOMS, tmp_path, tmp_path / "pictures")
+    assert [path.name for path in written] == ["evaluation_phantoms.json", "phantom-retention.png"]
+    assert Results(tmp_path).result(PHANTOMS) == {
+        "command": "evaluate",
+        "tables": {"retention": [{"auc": 0.5}, {"auc": None}], "reports": []},
+    }
+    assert written[1].stat().st_size <= LARGEST
+
+
+def test_a_case_is_told_without_its_own_text(tmp_path: Path) -> None:
+    told = without_texts(CASE)
+    assert "There is a right" not in told
+    assert "pneumothorax absent" in told
+    assert "effusion present" in told
+    assert "**Written from the full graph.** Effusion." in told
+    assert PAIRED in Results(tmp_path).missing()
+
+
+def test_a_document_has_the_markers_of_its_parts() -> None:
+    text = "a\n<!-- figures: begin one, written by benchmarks.figures -->\nold\n<!-- figures: end -->\nb"
+    made = figures.filled(text, {"one": "new"})
+    assert "old" not in made
+    assert figures.filled(made, {"one": "new"}) == made
+    with pytest.raises(KeyError):
+        figures.filled(text, {"two": "new"})
+
+
+def test_a_picture_that_fits_is_not_made_narrower(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300), "white").save(tmp_path / "a.png")
+    with Image.open(small(tmp_path / "a.png", tmp_path / "b.png")) as made:
+        assert made.size == (400, 300)
