@@ -5,9 +5,10 @@
 
 Each thumbnail is scaled up to the working canvas and read by (a) the bundle's encoder with a logistic head for that
 codec and budget, (b) the bundle's own reader on the whole, unpruned graph (of the first codec alone, since it has to
-write a text for each), (c) EfficientNet-Lite0 fine-tuned on thumbnails of mixed codec and budget and whole images at 224 pixels (nih14: on whole images, by fold). Tier 0 is the
-sealed graph with the text withheld. Endpoints stand by themselves; phantoms are synthetic. On nih14 everything that
-learns is cross-fitted by patient ("cross-fitted, research"); the bundle's own reader is as shipped everywhere.
+write a text for each), (c) EfficientNet-Lite0 fine-tuned on thumbnails of mixed codec and budget and whole images at
+224 pixels (nih14: on whole images, by fold). Tier 0 is the sealed graph with the text withheld. Endpoints stand by
+themselves; phantoms are synthetic. On nih14 everything that learns is cross-fitted by patient ("cross-fitted,
+research"); the bundle's own reader is as shipped everywhere.
 """
 
 import argparse

@@ -82,7 +82,7 @@ On the calibration split, which set the calibration but not the weights (all sou
 - Findings outside the list ({", ".join(spec.findings)}) are not looked for.
 
 ## Ethical considerations
-Labels of ChestX-ray14 were mined from text and are wrong for perhaps one image in ten; sex and age groups are not
+Labels of ChestX-ray14 were mined from text, and their makers expect errors in them; sex and age groups are not
 balanced. Coverage of the conformal sets by source, view position and sex is in docs/clinical-evidence.md.
 """
 

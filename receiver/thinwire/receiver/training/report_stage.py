@@ -253,6 +253,11 @@ class ReportStage:
         self.model.load_state_dict(torch.load(self.best_path, map_location=self.device, weights_only=True)["model"])
         return self.model.eval()
 
+    def best(self) -> dict[str, Any]:
+        """The row of the epoch whose weights are kept."""
+        totals = self._comparable()
+        return self.history[len(self.history) - len(totals) + int(np.argmin(totals))]
+
     def _stopped(self) -> bool:
         totals = self._comparable()
         return bool(totals) and len(totals) - 1 - int(np.argmin(totals)) >= self.schedule.patience

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,8 @@ class ReportRun:
     tokenizer: Tokenizer
     model: ReportModel
     history: list[dict[str, Any]]
+    best: dict[str, Any]
+    """The row of the history whose weights are the model's."""
     roles: dict[str, NDArray[np.int64]]
     summaries: list[str]
     """What each data set gave and what was left out."""
@@ -128,13 +131,14 @@ def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
         )
     model = rounded(stage.run(roles["report"], roles["validation"], progress))
     (work / REPORT_MODEL_DONE).touch()
-    return ReportRun(material, tokenizer, model, stage.history, roles, summaries)
+    return ReportRun(material, tokenizer, model, stage.history, stage.best(), roles, summaries)
 
 
 def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress) -> Path:
     """Stage two: graphs, MPNN, calibration, and the bundle."""
     work, material, tokenizer, model = options.work, run.material, run.tokenizer, run.model
     roles, history = run.roles, run.history
+    began = time.monotonic()
     vocabulary = load_vocabulary()
     extractor = RuleExtractor(vocabulary)
     policy = KeepPercent(options.keep_percent)
@@ -194,7 +198,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
     sources = [s.source for s in material.samples]
     provenance = {
-        "data": [spec.split("/")[0] for spec in options.data],
+        "data": [_without_folders(spec) for spec in options.data],
         "data_summary": run.summaries,
         "images_by_source": {source: sources.count(source) for source in sorted(set(sources))},
         "text_kinds": sorted({s.text_kind for s in material.samples}),
@@ -204,12 +208,13 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
         "epochs_run": len(history),
         "painting_epochs": options.painting,
         "report_model_seconds": round(sum(row["seconds"] for row in history), 1),
+        "graph_model_seconds": round(time.monotonic() - began, 1),
         "report_model_parameters": sum(p.numel() for p in model.parameters()),
         "machine": _machine(),
     }
     figures = {
         "export_largest_difference": tolerance,
-        "validation": {k: round(v, 5) for k, v in min(history, key=lambda r: r["validation_total"]).items()},
+        "validation": {k: round(v, 5) for k, v in run.best.items()},
         "calibration_auc_by_finding": graph_stage.aucs(labels, calibration.probabilities(logits), corpus.FINDINGS),
     }
     (staged / card.CARD).write_text(card.model_card(spec, provenance, figures), encoding="utf-8")
@@ -320,6 +325,14 @@ def _same_run(options: TrainOptions, work: Path) -> None:
             f"{work} holds the work of a run with other options", "Choose another --out, or remove that folder."
         )
     path.write_text(wanted)
+
+
+def _without_folders(spec: str) -> str:
+    """A data set's text without where it lies: that is nobody else's business."""
+    kind, _, rest = spec.partition(":")
+    place, mark, query = rest.partition("?")
+    options = [f"{name}={Path(value).name}" for name, _, value in (each.partition("=") for each in query.split("&"))]
+    return f"{kind}:{Path(place).name}{mark}{'&'.join(options) if mark else ''}"
 
 
 def _counted(progress: Progress, stage: str) -> Callable[[int, int], None]:

@@ -52,6 +52,8 @@ def report_table(source: Source, floor: Floor | None) -> list[Row]:
         written["floor: most common report", 0.0] = [common] * len(rows)
         written["floor: report of the nearest training image", 0.0] = [known[n] for n in nearest]
     about = floor.words if floor is not None else ""
+    extractor = RuleExtractor(load_vocabulary())
+    references, patients = [s.report for s in seen.samples], [s.patient or s.key for s in seen.samples]
     return [
         {
             **source.base,
@@ -59,15 +61,10 @@ def report_table(source: Source, floor: Floor | None) -> list[Row]:
             "written_from": name,
             "retention_percent": percent,
             "floors_from": about if name.startswith("floor") else "",
-            **_scores(seen, texts),
+            **language.scores(references, texts, extractor, patients),
         }
         for (name, percent), texts in written.items()
     ]
-
-
-def _scores(seen: Seen, texts: Sequence[str]) -> Row:
-    patients = [s.patient or s.key for s in seen.samples]
-    return language.scores([s.report for s in seen.samples], texts, RuleExtractor(load_vocabulary()), patients)
 
 
 def bleu_curve(source: Source, progress: Progress, workers: int) -> list[Row]:

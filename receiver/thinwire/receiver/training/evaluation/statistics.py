@@ -6,6 +6,7 @@ so that all resamples are worked out at once and no image is copied.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ INTERVAL = (2.5, 97.5)
 """Percentiles of the resamples that make an interval."""
 WEIGHTS_AT_ONCE = 2_000_000
 """Weights held in memory at once (8 bytes each, and a handful of arrays of that size)."""
+WEIGHTS_KEPT = 4_000_000
+"""Sets of resamples up to this many weights (32 MB) are kept for the next figure of the same images; eight of them."""
 
 
 def resamples(groups: Groups, images: int, seed: int = 0, count: int = RESAMPLES) -> Iterator[Floats]:
@@ -30,11 +33,25 @@ def resamples(groups: Groups, images: int, seed: int = 0, count: int = RESAMPLES
     else:
         names, of = np.unique(np.asarray(groups), return_inverse=True)
         patients = len(names)
-    rng = np.random.default_rng(seed)
+    # One table after another asks for the same images: drawing anew would take longer than what is done with it.
+    draw = _kept if images * count <= WEIGHTS_KEPT else _drawn
     block = max(1, WEIGHTS_AT_ONCE // max(images, 1))
+    return iter(draw(patients, np.asarray(of, dtype=np.int64).tobytes(), seed, count, block))
+
+
+def _drawn(patients: int, of: bytes, seed: int, count: int, block: int) -> Iterator[Floats]:
+    index = np.frombuffer(of, np.int64)
+    rng = np.random.default_rng(seed)
     for start in range(0, count, block):
         drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=min(block, count - start))
-        yield drawn[:, of].astype(np.float64)
+        weights = drawn[:, index].astype(np.float64)
+        weights.flags.writeable = False
+        yield weights
+
+
+@lru_cache(maxsize=8)
+def _kept(patients: int, of: bytes, seed: int, count: int, block: int) -> tuple[Floats, ...]:
+    return tuple(_drawn(patients, of, seed, count, block))
 
 
 def bootstrap(statistic: Callable[[Floats], Floats], groups: Groups, images: int, seed: int = 0) -> Floats:
