@@ -2,28 +2,32 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.unit.receiver.test_report_model import TINY
+from thinwire.receiver.cli import app
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.reading.triage import triage
+from thinwire.receiver.training.card import write_measured
 from thinwire.receiver.training.datasets.manifest import COLUMNS
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness
 from thinwire.receiver.training.evaluation.evaluate import evaluate
 from thinwire.receiver.training.graph_stage import Learning
 from thinwire.receiver.training.report_stage import Schedule
-from thinwire.receiver.training.train import TrainOptions, train
+from thinwire.receiver.training.train import TrainOptions, train, train_report_model
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.shared.bundle import load_bundle
+from thinwire.shared.bundle import CARD, load_bundle
 from thinwire.shared.errors import BadBundle, BadConfiguration
 
 # The exporter of torch warns of its own deprecations.
@@ -166,9 +170,38 @@ def test_a_finished_run_is_not_trained_twice_and_another_is_refused(bundle: Path
     stages: list[str] = []
     train(options(bundle), lambda stage, *_: stages.append(stage))
     assert "report model" not in stages
-    assert "images" not in stages
+    assert not any(stage.startswith("MPNN") for stage in stages)
     with pytest.raises(BadConfiguration):
         train(options(bundle, seed=1), lambda *_: None)
+
+
+def test_measured_figures_stand_in_the_card_and_the_id_stays(
+    bundle: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    before = load_bundle(copy).id
+    write_measured(copy, [evaluated[1] / "evaluation.json"])
+    assert load_bundle(copy).id == before
+    row = next(
+        r
+        for r in evaluated[0]["tables"]["retention"]
+        if r["guide"] == "generated" and r["retention_percent"] == load_bundle(copy).spec.keep_percent
+    )
+    assert f"{row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in (copy / CARD).read_text(encoding="utf-8")
+    (tmp_path / "other.json").write_text(json.dumps(evaluated[0] | {"bundle": {"id": "00"}}), encoding="utf-8")
+    for wrong in (tmp_path / "other.json", tmp_path / "none.json", copy / CARD):
+        with pytest.raises(BadConfiguration):
+            write_measured(copy, [wrong])
+
+
+def test_the_stages_can_be_run_one_by_one(bundle: Path, tmp_path: Path) -> None:
+    run = train_report_model(options(bundle), lambda *_: None)
+    assert options(bundle).report_model_done
+    assert not options(tmp_path / "other").report_model_done
+    assert len(run.history) == 1
+    asked = ["train", "graph-model", "--data", "phantoms:70", "--out", str(tmp_path / "other")]
+    with pytest.raises(BadConfiguration, match="holds no finished report model"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
