@@ -1,8 +1,8 @@
 """What each part of the training is worth: the report model trained small, one part added or taken away at a time.
 
 `python -m benchmarks.bench_ablations --work FOLDER` trains every arm on the same phantoms (synthetic) at a small
-working size and judges it on phantoms of the validation and calibration roles, which no arm learns from. A stopped run
-goes on; arms that are done are not trained again.
+working size and judges it on phantoms of the calibration role, which no arm learns from or chooses its epoch by. A
+stopped run goes on; arms that are done are not trained again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ARMS: dict[str, tuple[Weights, bool, float, int]] = {
     "grounded, without the loss by cell": (Weights(cell=0), True, 0.2, 0),
     "grounded, without turning and scaling": (Weights(), False, 0.2, 0),
     "grounded, reports never from few cells": (Weights(), True, 0.0, 0),
-    "grounded, imitating EfficientNet-Lite0": (Weights(imitation=1.0), True, 0.2, 0),
+    "grounded, imitating EfficientNet-Lite0": (Weights(imitation=0.5), True, 0.2, 0),
     "grounded, painting in first": (Weights(), True, 0.2, 4),
 }
 
@@ -73,7 +73,7 @@ def main() -> None:
         "machine": machine(),
         "synthetic": True,
         "working_size": asked.size,
-        "judged_on": "phantoms of the validation and calibration roles, not the test seeds",
+        "judged_on": "phantoms of the calibration role, not the test seeds",
         "images": len(_judges(material)),
         "rows": rows,
     }
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _judges(material: Material) -> NDArray[np.int64]:
-    return np.sort(np.concatenate([corpus.by_role(material.samples, role) for role in ("validation", "calibration")]))
+    return corpus.by_role(material.samples, "calibration")
 
 
 def _arm(name: str, material: Material, asked: argparse.Namespace) -> dict[str, Any]:

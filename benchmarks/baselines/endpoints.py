@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, role_of
+from thinwire.receiver.training.datasets.manifest import manifest as read_manifest
+from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration
 
 CONSOLIDATION = FINDINGS.index("consolidation")
@@ -62,7 +64,7 @@ def phantom_findings(train: int, test: int) -> Endpoint:
 
 def rsna_opacity(manifest: Path) -> Endpoint:
     """nih14 images that RSNA's readers judged. All are `test`: readings judge, and heads on them are cross-fitted."""
-    known = [s for s in corpus.manifest(manifest, ("nih14",)) if not np.isnan(s.opacity)]
+    known = [s for s in read_manifest(manifest, Summary("manifest"), ("nih14",)) if not np.isnan(s.opacity)]
     if not known:
         raise BadConfiguration(f"no RSNA reading in {manifest}", "The column label_rsna_opacity holds 0 or 1.")
     return Endpoint("nih14 RSNA opacity", False, ("opacity",), (CONSOLIDATION,), [], known)
@@ -70,7 +72,7 @@ def rsna_opacity(manifest: Path) -> Endpoint:
 
 def paediatric_pneumonia(manifest: Path, train: int, test: int) -> Endpoint:
     """kermany224: rows of role `graph` first, which the encoder did not learn from, then other training rows."""
-    rows = corpus.manifest(manifest, ("kermany224",))
+    rows = read_manifest(manifest, Summary("manifest"), ("kermany224",))
     teaching = sorted((s for s in rows if s.role in ("graph", "report")), key=lambda s: (s.role != "graph", s.key))
     judging = sorted((s for s in rows if s.role == "test"), key=lambda s: s.key)
     if not teaching or not judging:

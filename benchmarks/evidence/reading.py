@@ -145,7 +145,7 @@ def _ranks(results: Results) -> str:
             strongest = [f"{up_to[rank]:.0%}" for rank in (1, min(kept, len(line)), min(4 * kept, len(line)))]
             lines.append([whose(line[0]), f"{line[0]['images']}", guide, *strongest, half])
     head = ["images", "n", "text", "strongest cell", "as many as are kept", "four times as many", "cells for a half"]
-    return paragraphs("Mean share of the attention by rank; what is missing to the whole lies on null keys:",
+    return paragraphs("Mean share of the attention on the image by rank (what the null keys took is left out):",
                       table(head, lines))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.errors import BadConfiguration
 
 Manifest = Annotated[
-    Path | None, typer.Option(help="CSV of real images with labels, texts and splits (docs/training.md).")
+    Path | None, typer.Option(help="CSV of real images with labels, texts and splits (docs/data-sets.md).")
 ]
 
 
@@ -92,6 +92,8 @@ def train_command(
                 f"{options.work} holds no finished report model", "Run train report-model with the same options first."
             )
         run = train.train_report_model(options, progress)
+        for summary in run.summaries:
+            typer.echo(str(summary), err=True)
         folder = options.work if stage == "report-model" else train.train_graph_model(options, run, progress)
     typer.echo(folder)
 
@@ -129,6 +131,8 @@ def evaluate_command(
     if json_:
         typer.echo(json.dumps(result, indent=1))
         return
+    if result["manifest"]:
+        typer.echo(result["manifest"], err=True)
     console = Console(highlight=False)
     for source, figures in result["sources"].items():
         console.print(_table(source, figures, result))

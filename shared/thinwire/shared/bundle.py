@@ -62,7 +62,7 @@ class Bundle:
     id: BundleId
     spec: BundleSpec
     figures: Mapping[str, Any]
-    """Measured figures and thresholds, as bundle.json holds them."""
+    """Measured figures, as bundle.json holds them."""
 
 
 def default_bundle_folder() -> Path:

@@ -6,7 +6,6 @@ model, `graph` the MPNN, `validation` chooses, `calibration` calibrates; `test` 
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,9 +23,8 @@ from thinwire.sender.graph.patches import cut
 from thinwire.sender.intake.normalise import normalise
 from thinwire.sender.intake.phantom import describe, render
 from thinwire.sender.intake.study import load_study
+from thinwire.shared.errors import BadInput
 from thinwire.shared.graph import FloatArray, Grid
-
-log = logging.getLogger(__name__)
 
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
 Role = Literal["report", "graph", "validation", "calibration", "test"]
@@ -67,7 +65,7 @@ class Sample:
     sex: str = ""
     text_kind: TextKind = "composed"
     opacity: float = math.nan
-    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/training.md)."""
+    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/data-sets.md)."""
     judge_boxes: tuple[Box, ...] = ()
     """Boxes that judge and never train, in the form of `boxes`."""
 
@@ -112,17 +110,6 @@ def phantom(seed: int) -> Sample:
     )
 
 
-def manifest(path: Path, sources: Sequence[str] = ("nih14", "kermany224")) -> list[Sample]:
-    """`datasets.manifest.manifest` without its summary. Raises BadConfiguration."""
-    from thinwire.receiver.training.datasets.manifest import manifest as load
-    from thinwire.receiver.training.datasets.summary import Summary
-
-    summary = Summary("manifest")
-    samples = load(path, summary, sources)
-    log.info("%s", summary)
-    return samples
-
-
 def canvas_of(sample: Sample, working_size: int) -> NDArray[np.uint8]:
     """The image as the encoder sees it: uint8 [S, S]; the same normalisation and cut as at the clinic."""
     if sample.seed >= 0:
@@ -139,8 +126,12 @@ def canvas_of(sample: Sample, working_size: int) -> NDArray[np.uint8]:
     return np.asarray(np.round(cut(pixels, working_size).canvas * 255), dtype=np.uint8)
 
 
-def _canvas(job: tuple[Sample, int]) -> NDArray[np.uint8]:
-    return canvas_of(*job)
+def _canvas(job: tuple[Sample, int]) -> NDArray[np.uint8] | str:
+    """The canvas, or why there is none."""
+    try:
+        return canvas_of(*job)
+    except (OSError, SyntaxError, BadInput) as error:  # Pillow calls a broken PNG a syntax error.
+        return f"image cannot be read ({type(error).__name__})"
 
 
 def canvases(
@@ -150,10 +141,13 @@ def canvases(
     workers: int,
     progress: Callable[[int, int], None],
     block: int = 256,
+    faults: dict[int, str] | None = None,
 ) -> list[NDArray[np.uint8]]:
     """uint8 [S, S] of each sample, memory-mapped from `cache`; made in parallel, in blocks that are kept.
 
-    A block is known by its samples, so that a stopped run goes on, and a larger corpus uses what is there.
+    A block is known by its samples, so that a stopped run goes on, and a larger corpus uses what is there. An image
+    that cannot be read is black and stands in `faults` by its index, with the reason; where no faults are asked for it
+    raises BadInput.
     """
     cache.mkdir(parents=True, exist_ok=True)
     rows: list[NDArray[np.uint8]] = []
@@ -163,10 +157,18 @@ def canvases(
             name = hashlib.sha256(json.dumps([working_size, *(s.key for s in part)]).encode()).hexdigest()[:16]
             path = cache / f"{name}.npy"
             if not path.exists():
-                made = np.stack(list(pool.map(_canvas, [(sample, working_size) for sample in part], chunksize=4)))
+                made = list(pool.map(_canvas, [(sample, working_size) for sample in part], chunksize=4))
+                unread = {n: drawn for n, drawn in enumerate(made) if isinstance(drawn, str)}
+                blank = np.zeros((working_size, working_size), np.uint8)
+                path.with_suffix(".json").write_text(json.dumps(unread), encoding="utf-8")
                 beside = cache / f"{name}.tmp.npy"
-                np.save(beside, made)
+                np.save(beside, np.stack([blank if isinstance(drawn, str) else drawn for drawn in made]))
                 beside.replace(path)
+            told = path.with_suffix(".json")
+            for n, reason in (json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}).items():
+                if faults is None:
+                    raise BadInput(f"{part[int(n)].key}: {reason}", "Mend or leave out this image.")
+                faults[start + int(n)] = reason
             rows += list(np.load(path, mmap_mode="r"))
             progress(len(rows), len(samples))
     return rows

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.graph import CELL
 
 
 @dataclass(frozen=True)
@@ -108,5 +109,12 @@ def _width(t5: Path) -> int:
 
 
 def at_size(preset: Preset, working_size: int) -> Preset:
-    small = preset.small_size if preset.small_size < working_size else 0
-    return replace(preset, working_size=working_size, small_size=small)
+    """The preset at another canvas; its small size is half of that, where half a canvas holds whole windows.
+
+    Raises BadConfiguration for a size that is no multiple of the cell.
+    """
+    if working_size % CELL or working_size < CELL:
+        raise BadConfiguration(f"a canvas of {working_size} pixels", f"Give a multiple of {CELL}.")
+    half = working_size // 2
+    fits = preset.small_size and half % CELL == 0 and half // CELL >= preset.window
+    return replace(preset, working_size=working_size, small_size=half if fits else 0)

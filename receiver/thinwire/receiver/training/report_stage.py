@@ -259,6 +259,8 @@ class ReportStage:
         return self.history[len(self.history) - len(totals) + int(np.argmin(totals))]
 
     def _stopped(self) -> bool:
+        if len(self.history) < self.schedule.small_epochs:
+            return False  # The epochs at the bundle's own size are still to come.
         totals = self._comparable()
         return bool(totals) and len(totals) - 1 - int(np.argmin(totals)) >= self.schedule.patience
 

@@ -23,6 +23,7 @@ from torch_geometric.data import Data
 from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, to_data
 from thinwire.receiver.training import card, corpus, graph_stage, words
 from thinwire.receiver.training.datasets.opening import open_data
+from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.export import export, rounded
 from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, Preset
@@ -92,7 +93,7 @@ class ReportRun:
     best: dict[str, Any]
     """The row of the history whose weights are the model's."""
     roles: dict[str, NDArray[np.int64]]
-    summaries: list[str]
+    summaries: list[Summary]
     """What each data set gave and what was left out."""
 
 
@@ -199,7 +200,8 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     sources = [s.source for s in material.samples]
     provenance = {
         "data": [_without_folders(spec) for spec in options.data],
-        "data_summary": run.summaries,
+        # Counts alone: a file's name may be a patient's.
+        "data_summary": [summary.counts for summary in run.summaries],
         "images_by_source": {source: sources.count(source) for source in sorted(set(sources))},
         "text_kinds": sorted({s.text_kind for s in material.samples}),
         "samples_by_role": {role: len(indices) for role, indices in roles.items()},
@@ -226,21 +228,25 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     return options.out
 
 
-def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Material, list[str]]:
+def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Material, list[Summary]]:
     """All samples of a run with their canvases and what the teacher says of them; what each data set left out."""
-    parts, summaries = [], []
-    for spec in options.data:
-        found, summary = open_data(spec, options.strict, options.seed)
-        log.info("%s", summary)
-        parts.append([s for s in found if s.role != "test"])
-        summaries.append(str(summary))
     workers = options.workers or len(os.sched_getaffinity(0))
     samples: list[corpus.Sample] = []
     canvases: list[NDArray[np.uint8]] = []
     teacher: list[NDArray[np.float16]] = []
-    for spec, part in zip(options.data, parts, strict=True):
-        name = spec.split(":")[0]
-        drawn = corpus.canvases(part, options.preset.working_size, work / "canvases", workers, _counted(progress, name))
+    summaries: list[Summary] = []
+    for spec in options.data:
+        found, summary = open_data(spec, options.strict, options.seed)
+        part, name, faults = [s for s in found if s.role != "test"], spec.split(":")[0], dict[int, str]()
+        size, cache = options.preset.working_size, work / "canvases"
+        drawn = corpus.canvases(part, size, cache, workers, _counted(progress, name), faults=faults)
+        for index, reason in faults.items():
+            summary.used -= 1
+            summary.fault(part[index].key, reason)
+        part = [sample for index, sample in enumerate(part) if index not in faults]
+        drawn = [canvas for index, canvas in enumerate(drawn) if index not in faults]
+        log.info("%s", summary)
+        summaries.append(summary)
         if options.schedule.weights.imitation:
             teacher += teacher_maps(part, drawn, work / "teacher", _counted(progress, f"teacher: {name}"))
         samples += part

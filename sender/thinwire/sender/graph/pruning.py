@@ -1,7 +1,7 @@
 """Which cells of the grid are kept (NEURAL, section 2.2).
 
 A policy is a value; `prune` applies it. The paper's policies choose by cumulative cross-attention; the comparators of
-`benchmarks/baselines` give other scores to the same function.
+the evaluation give other scores to the same function.
 """
 
 import math

@@ -51,12 +51,14 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
     if kind == "manifest":
         sources = options["sources"].split(",") if "sources" in options else None
         samples = manifest(Path(place), summary, sources, seed=seed)
-        return with_proxies(samples, Path(options["proxies"]), summary) if "proxies" in options else samples, summary
+        return with_proxies(
+            samples, Path(options["proxies"]), summary, seed
+        ) if "proxies" in options else samples, summary
     choice = Choice(seed, paper="subset" in options, official="split" in options)
     return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportReader(), summary), summary
 
 
-def with_proxies(samples: list[Sample], archive: Path, summary: Summary, seed: int = 0) -> list[Sample]:
+def with_proxies(samples: list[Sample], archive: Path, summary: Summary, seed: int) -> list[Sample]:
     """The samples that find a report in the archive, with it (`proxy.pair`); the others are left out and counted."""
     found = pair(samples, read(open_i.reports(archive, summary), ReportReader(), seed), seed)
     summary.used = len(found)

@@ -38,6 +38,13 @@ class Summary:
     def left_out(self) -> int:
         return self.skipped.total() + sum(map(len, self.faults.values()))
 
+    @property
+    def counts(self) -> str:
+        """The same without the names of files, which may be a patient's."""
+        lines = [f"{self.source}: {self.used} used, {self.left_out} left out"]
+        reasons = self.skipped + Counter({reason: len(names) for reason, names in self.faults.items()})
+        return "\n".join(lines + [f"  {count} {reason}" for reason, count in sorted(reasons.items())])
+
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.used} used, {self.left_out} left out"]
         lines += [f"  {count} {reason}" for reason, count in sorted(self.skipped.items())]

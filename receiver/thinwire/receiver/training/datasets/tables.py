@@ -27,9 +27,9 @@ def rows(path: Path, columns: Sequence[str], summary: Summary) -> Iterator[dict[
     """
     try:
         with (
-            gzip.open(path, "rt", newline="", encoding="utf-8")
+            gzip.open(path, "rt", newline="", encoding="utf-8-sig")
             if path.suffix == ".gz"
-            else path.open(newline="", encoding="utf-8")
+            else path.open(newline="", encoding="utf-8-sig")
         ) as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]

@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from thinwire.receiver.training.evaluation.tables import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.receiver.training.report_stage import Progress
-from thinwire.shared.bundle import load_bundle
+from thinwire.shared.bundle import INDEX, load_bundle
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import Grid
 
@@ -78,9 +79,11 @@ def evaluate(
     if split not in SPLITS:
         raise BadConfiguration(f"no split {split!r}", f"Choose one of {', '.join(SPLITS)}.")
     bundle = load_bundle(bundle_folder)
+    # Patients without a stated split are split as they were when the bundle was trained.
+    seed = int(json.loads((bundle_folder / INDEX).read_text(encoding="utf-8"))["provenance"].get("seed", 0))
     summary = Summary("manifest", False)
-    listed = [] if manifest is None else read_manifest(manifest, summary, None)
-    listed = listed if proxies is None else with_proxies(listed, proxies, summary)
+    listed = [] if manifest is None else read_manifest(manifest, summary, None, seed=seed)
+    listed = listed if proxies is None else with_proxies(listed, proxies, summary, seed)
     samples = [corpus.phantom(corpus.TEST_SEEDS + n) for n in range(phantoms)]
     samples += [s for s in listed if s.role in SPLITS[split]]
     if not samples:
@@ -88,7 +91,9 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     reader = load_reader(bundle)
     guides = tuple(Guide) if full else (TEXT_GIVEN, TEXT_WITHHELD)
-    seen = see_all(bundle, samples, progress, workers, guides)
+    seen = see_all(bundle, samples, progress, workers, guides, summary=summary)
+    samples = seen.samples
+    summary.used = len(samples) - phantoms
     floor = _floor(bundle_folder, len(samples), progress, workers) if full else None
     tables: dict[str, list[Row]] = {}
     told: list[str] = []
@@ -114,6 +119,7 @@ def evaluate(
         "keep_percent": bundle.spec.keep_percent,
         "interval": f"95 %, bootstrap by patient, {RESAMPLES} resamples",
         "split": split,
+        "manifest": str(summary) if manifest else None,
         "sources": summaries,
         "tables": tables,
     }
@@ -193,7 +199,8 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
     """Pictures of one source's tables, a few of its cases as the hub shows them, and texts to be read whole."""
     from thinwire.shared.picture import draw
 
-    name = source.name
+    # A manifest names its sources as it likes; a file's name may not.
+    name = re.sub(r"[^\w.-]+", "-", source.name)
     if made["retention"]:
         plots.retention_picture(made["retention"], "retention_percent", "cells kept, %", out / f"{name}-retention.png")
         plots.retention_picture(

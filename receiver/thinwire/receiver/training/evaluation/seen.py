@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.receiver.training.corpus import Sample, canvas_of
+from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness, edge_energy
 from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -27,6 +28,7 @@ from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.bundle import Bundle, load_bundle
+from thinwire.shared.errors import BadInput
 from thinwire.shared.graph import BoolArray, Concepts, FloatArray, Grid
 from thinwire.shared.identifiers import TextSource
 
@@ -188,9 +190,13 @@ def _open(folder: Path) -> None:
     _clinic = Clinic(load_bundle(folder))
 
 
-def _see(job: tuple[Sample, str, tuple[Guide, ...]]) -> _One:
+def _see(job: tuple[Sample, str, tuple[Guide, ...]]) -> _One | str:
+    """What was seen, or why the image could not be."""
     assert _clinic is not None
-    return _clinic.see(*job)
+    try:
+        return _clinic.see(*job)
+    except (OSError, SyntaxError, BadInput) as error:  # Pillow calls a broken PNG a syntax error.
+        return f"image cannot be read ({type(error).__name__})"
 
 
 def _write(job: tuple[NDArray[np.float16], NDArray[np.integer[Any]]]) -> str:
@@ -226,11 +232,27 @@ def see_all(
     workers: int = 0,
     guides: Sequence[Guide] = GUIDES,
     seed: int = 0,
+    summary: Summary | None = None,
 ) -> Seen:
-    """See every sample under every guide. guides=() encodes alone. seed: of the shuffled texts."""
+    """See every sample under every guide. guides=() encodes alone. seed: of the shuffled texts.
+
+    An image that cannot be read is left out and named in `summary`; BadInput where there is none to tell, or where none
+    of the images could be read.
+    """
     others = shuffled(samples, seed)
     jobs = [(sample, other, tuple(guides)) for sample, other in zip(samples, others, strict=True)]
-    rows = _in_processes(bundle, _see, jobs, "see", progress, workers)
+    rows, good = [], []
+    for sample, outcome in zip(samples, _in_processes(bundle, _see, jobs, "see", progress, workers), strict=True):
+        if not isinstance(outcome, str):
+            rows.append(outcome)
+            good.append(sample)
+        elif summary is None:
+            raise BadInput(f"{sample.key}: {outcome}", "Mend or leave out this image.")
+        else:
+            summary.fault(sample.key, outcome)
+    if not good:
+        raise BadInput("none of the images can be read", "Look at the paths in the manifest.")
+    samples = good
     grids = [Grid(s.height, s.width, bundle.spec.working_size) for s in samples]
     return Seen(
         samples=list(samples),
