@@ -180,7 +180,9 @@ def test_measured_figures_stand_in_the_card_and_the_id_stays(
 ) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     before = load_bundle(copy).id
-    write_measured(copy, [evaluated[1] / "evaluation.json"])
+    measured = tmp_path / "evaluation.json"
+    measured.write_text(json.dumps(evaluated[0] | {"bundle": {"id": before.hex()}}), encoding="utf-8")
+    write_measured(copy, [measured])
     assert load_bundle(copy).id == before
     row = next(
         r

@@ -142,7 +142,7 @@ def test_figures_are_named_by_their_path() -> None:
         (["worklist", "--data", "nowhere"], BadConfiguration.code),
         (["enrol", "Not A Name", "--data", "nowhere"], BadInput.code),
         (["serve", "--data", "nowhere"], BadConfiguration.code),
-        (["train", "--out", "x", "--preset", "paper"], BadConfiguration.code),
+        (["train", "all", "--out", "x", "--preset", "paper"], BadConfiguration.code),
         (["--help"], 0),
         (["no-such-command"], 2),
     ],
