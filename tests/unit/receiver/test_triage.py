@@ -51,5 +51,5 @@ def test_the_reason_names_the_finding() -> None:
     assert "consolidation" in triage(reading(consolidation=HIGH), asked_urgent=False).reason
     assert "consolidation neither" in triage(reading(consolidation=OPEN), asked_urgent=False).reason
     both = triage(reading(consolidation=HIGH, pneumothorax=OPEN, nodule=OPEN), asked_urgent=False)
-    assert both.reason == "consolidation likely; pneumothorax neither likely nor excluded"
-    assert triage(reading(cardiomegaly=OPEN), asked_urgent=False).reason == "none of the findings likely"
+    assert both.reason == "consolidation suspected; pneumothorax neither suspected nor excluded"
+    assert triage(reading(cardiomegaly=OPEN), asked_urgent=False).reason == "none of the findings suspected"

@@ -1,7 +1,7 @@
 """From what each finding's probability leaves possible to a place on the worklist.
 
-A finding whose set is `yes` is likely, one whose set is `either` is uncertain (reading/conformal.py). A study is
-`uncertain` where its image is unfamiliar, or where no likely finding asks for haste and an uncertain one would.
+A finding whose set is `yes` is suspected, one whose set is `either` is uncertain (reading/conformal.py). A study is
+`uncertain` where its image is unfamiliar, or where no suspected finding asks for haste and an uncertain one would.
 """
 
 from dataclasses import dataclass
@@ -35,20 +35,20 @@ class Triage:
 
 def triage(reading: "Reading", asked_urgent: bool) -> Triage:
     """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
-    likely = [name for name, p in reading.findings.items() if p.outcome is Outcome.YES]
+    suspected = [name for name, p in reading.findings.items() if p.outcome is Outcome.YES]
     doubtful = [name for name, p in reading.findings.items() if p.outcome is Outcome.EITHER]
-    firm = _highest(likely)
-    named = [name for name in likely if _urgency(name) is firm]
+    firm = _highest(suspected)
+    named = [name for name in suspected if _urgency(name) is firm]
     # Only doubt about something more urgent than what is sure could change the urgency.
     unsettled = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
-    said = [f"{', '.join(named)} likely"] if named else []
-    said += [f"{', '.join(unsettled)} neither likely nor excluded"] if unsettled else []
+    said = [f"{', '.join(named)} suspected"] if named else []
+    said += [f"{', '.join(unsettled)} neither suspected nor excluded"] if unsettled else []
     if reading.unfamiliar:
         outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
     else:
         # Doubt lifts a study that would wait, and never lowers one that would not.
         urgency = min(firm, Urgency.UNCERTAIN if unsettled else firm, key=ORDER.index)
-        outcome = Triage(urgency, "; ".join(said) or "none of the findings likely")
+        outcome = Triage(urgency, "; ".join(said) or "none of the findings suspected")
     if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):
         return Triage(Urgency.URGENT, f"sent as urgent by the clinic; {outcome.reason}")
     return outcome

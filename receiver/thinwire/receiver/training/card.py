@@ -1,6 +1,7 @@
 """The model card of a bundle, written from what was measured and nothing else (Mitchell et al., arXiv 1810.03993)."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,16 @@ def write_measured(folder: Path, evaluations: Sequence[Path]) -> None:
                 f"{path} holds no evaluation ({type(error).__name__})", "Give the evaluation.json that evaluate wrote."
             ) from error
     figures = {**index["figures"], "measured": rows}
-    (folder / CARD).write_text(model_card(bundle.spec, index["provenance"], figures), encoding="utf-8")
-    write_index(folder, bundle.spec, index["provenance"], figures)
+    # Card and index only hold together: a whole folder takes the old one's place, so that no cut leaves one of each.
+    new, old = (folder.with_name(folder.name + end) for end in (".new", ".old"))
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(folder, new)
+    (new / CARD).write_text(model_card(bundle.spec, index["provenance"], figures), encoding="utf-8")
+    write_index(new, bundle.spec, index["provenance"], figures)
+    load_bundle(new)
+    folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old)
 
 
 def _headline(row: Mapping[str, Any], keep: float) -> bool:

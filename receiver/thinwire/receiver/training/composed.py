@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinwire.sender.intake.phantom_chest import FINDINGS
+from thinwire.sender.intake.phantom_words import ALL_CLEAR, HEART_NORMAL, INDICATIONS
 
 Sentence = tuple[str, str | None]
 Box = tuple[str, float, float, float, float]
@@ -105,23 +106,9 @@ _OTHERS: dict[str, tuple[str, ...]] = {
     "Hernia": ("Hiatal hernia.", "There is a hiatus hernia.", "A hernia is noted behind the heart."),
 }
 """Other labels of NIH ChestX-ray14, by its names: said, but no finding of ours."""
-_ALL_CLEAR = ("No acute cardiopulmonary abnormality.", "No acute abnormality.", "Normal chest radiograph.")
 _LUNGS_CLEAR = ("The lungs are clear.", "Lungs are clear.", "Both lungs are clear.")
-_HEART_NORMAL = ("Heart size is normal.", "The heart is not enlarged.", "Cardiac silhouette is within normal limits.")
 _BONES_NORMAL = ("The bones are intact.", "No acute bony abnormality.", "Bony thorax is unremarkable.")
 _OF_A_CHILD = ("Paediatric chest radiograph.", "Chest radiograph of a child.", "AP view of a child.")
-_INDICATIONS = (
-    "Cough and fever.",
-    "Shortness of breath.",
-    "Chest pain.",
-    "Follow-up.",
-    "Preoperative assessment.",
-    "Weight loss and night sweats.",
-    "Fall from standing height.",
-    "Employment screening.",
-    "Dyspnoea on exertion, smoker.",
-    "Persistent cough for three weeks.",
-)
 _INDICATIONS_OF_CHILDREN = ("Cough and fever.", "Fever.", "Fast breathing.", "Poor feeding.", "Cough.", "Follow-up.")
 
 _MIDLINE = 0.03
@@ -168,12 +155,12 @@ def compose(
     if rng.random() < 0.3:
         normal.append(_pick(_BONES_NORMAL, rng))
     if not present and not rest and known["consolidation"] == 0 and rng.random() < 0.5:
-        normal.append(_pick(_ALL_CLEAR, rng))
+        normal.append(_pick(ALL_CLEAR, rng))
     denied: list[Sentence] = [(sentence, None) for sentence in normal]
     said = [*denied[:1], *said, *denied[1:]] if rng.random() < 0.2 else [*said, *denied]
     if paediatric and rng.random() < 0.3:
         said.insert(0, (_pick(_OF_A_CHILD, rng), None))
-    indications = _INDICATIONS_OF_CHILDREN if paediatric else _INDICATIONS
+    indications = _INDICATIONS_OF_CHILDREN if paediatric else INDICATIONS
     return tuple(said), _pick(indications, _stream(key, "indication"))
 
 
@@ -234,7 +221,7 @@ def _denials(known: dict[str, float], clear_lungs: bool, rng: np.random.Generato
     absent = _shuffled([name for name in FINDINGS if known[name] == 0], rng)
     if "cardiomegaly" in absent and rng.random() < 0.6:
         absent.remove("cardiomegaly")
-        said.append(_pick(_HEART_NORMAL, rng))
+        said.append(_pick(HEART_NORMAL, rng))
     if clear_lungs and "consolidation" in absent and known["nodule"] != 1 and rng.random() < 0.3:
         absent.remove("consolidation")
         said.append(_pick(_LUNGS_CLEAR, rng))

@@ -49,9 +49,9 @@ _DENIED: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("cardiomegaly",),
     "nodule": ("nodule", "pulmonary nodule", "suspicious nodule"),
 }
-_ALL_CLEAR = ("No acute cardiopulmonary abnormality.", "No acute abnormality.", "Normal chest radiograph.")
-_HEART_NORMAL = ("Heart size is normal.", "The heart is not enlarged.", "Cardiac silhouette is within normal limits.")
-_INDICATIONS = (
+ALL_CLEAR = ("No acute cardiopulmonary abnormality.", "No acute abnormality.", "Normal chest radiograph.")
+HEART_NORMAL = ("Heart size is normal.", "The heart is not enlarged.", "Cardiac silhouette is within normal limits.")
+INDICATIONS = (
     "Cough and fever.",
     "Shortness of breath.",
     "Chest pain.",
@@ -66,7 +66,7 @@ _INDICATIONS = (
 
 
 def indication_of(plan: Plan) -> str:
-    return str(stream(plan.seed, WORDS, 1).choice(_INDICATIONS))
+    return str(stream(plan.seed, WORDS, 1).choice(INDICATIONS))
 
 
 def sentences_of(plan: Plan) -> tuple[Sentence, ...]:
@@ -77,7 +77,7 @@ def sentences_of(plan: Plan) -> tuple[Sentence, ...]:
     absent = [name for name in FINDINGS if name not in present]
     if "cardiomegaly" in absent and rng.random() < 0.6:
         absent.remove("cardiomegaly")
-        said.append((str(rng.choice(_HEART_NORMAL)), None))
+        said.append((str(rng.choice(HEART_NORMAL)), None))
     order = [absent[i] for i in rng.permutation(len(absent))]
     keep = order[: max(2, round(len(order) * rng.uniform(0.6, 1.0)))] if order else []
     words = [str(rng.choice(_DENIED[name])) for name in keep]
@@ -88,7 +88,7 @@ def sentences_of(plan: Plan) -> tuple[Sentence, ...]:
     else:
         said += [(f"No {word}.", None) for word in words]
     if not present and rng.random() < 0.5:
-        said.append((str(rng.choice(_ALL_CLEAR)), None))
+        said.append((str(rng.choice(ALL_CLEAR)), None))
     return tuple(said)
 
 
