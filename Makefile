@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python demo/demo.py $(if $(STUDIES),--studies $(STUDIES))
 
-# Makes the bundle that comes with thinwire again, into build/nano, and writes what it is worth into its card. Training
-# goes on where it was stopped.
+# Makes the bundle that comes with thinwire again, into build/nano, and writes what it is worth into its card; resumable.
+# What the training took, part by part, is in docs/clinical-evidence.md; the two evaluations come on top.
 MANIFEST = $(firstword $(subst ?, ,$(patsubst manifest:%,%,$(DATA))))
 bundle: $(STAMP)
 	$(BIN)/thinwire-receiver train all --data phantoms:7000 $(if $(DATA),--data '$(DATA)') \

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.judged import phantoms_digest
 from benchmarks.machine import machine
 from thinwire.receiver.training import corpus, graph_stage, words
+from thinwire.receiver.training.datasets.opening import open_data
 from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, at_size
 from thinwire.receiver.training.pretrain import pretrain
@@ -29,6 +31,8 @@ from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.identifiers import TextSource
 
 RESULT = Path(__file__).parent / "results" / "ablations.json"
+HALF = "grounded, two thirds of the epochs at half the size"
+"""Where the size has such a half: `presets.at_size`."""
 # name: (weights, moves, narrow, epochs of painting in)
 ARMS: dict[str, tuple[Weights, bool, float, int]] = {
     "plain (the paper's loss)": (PLAIN, True, 0.0, 0),
@@ -38,6 +42,7 @@ ARMS: dict[str, tuple[Weights, bool, float, int]] = {
     "grounded, reports never from few cells": (Weights(), True, 0.0, 0),
     "grounded, imitating EfficientNet-Lite0": (Weights(imitation=0.5), True, 0.2, 0),
     "grounded, painting in first": (Weights(), True, 0.2, 4),
+    HALF: (Weights(), True, 0.2, 0),
 }
 
 
@@ -49,6 +54,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--canvases", type=Path, help="folder of canvases of a training run, to save drawing them")
     parser.add_argument("--canvas-size", type=int, default=0)
+    parser.add_argument(
+        "--data", action="append", default=[], help="images that are painted in too, as `train` reads them"
+    )
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -57,10 +65,14 @@ def main() -> None:
         samples, asked.canvas_size or asked.size, asked.canvases or asked.work / "canvases", 2, _say("canvases")
     )
     material = Material(samples, drawn, asked.size)
+    more = _more(asked, asked.canvas_size or asked.size)
+    painted = replace(material, samples=[*samples, *more.samples], canvases=[*drawn, *more.canvases])
+    if not at_size(NANO, asked.size).small_size:
+        asked.arms = [name for name in asked.arms if name != HALF]
     for name in asked.arms:
         path = asked.work / f"{list(ARMS).index(name)}.json"
         if not path.exists():
-            path.write_text(json.dumps(_arm(name, material, asked), indent=1))
+            path.write_text(json.dumps(_arm(name, material, painted, asked), indent=1))
         print(name, path.read_text(), flush=True)
     rows = [
         {"arm": name} | json.loads((asked.work / f"{number}.json").read_text())
@@ -69,9 +81,11 @@ def main() -> None:
     ]
     result = {
         "command": f"python -m benchmarks.bench_ablations --work FOLDER --phantoms {asked.phantoms} "
-        f"--epochs {asked.epochs} --size {asked.size}",
+        f"--epochs {asked.epochs} --size {asked.size}" + " --data DATA" * len(asked.data),
         "machine": machine(),
         "synthetic": True,
+        "phantoms_digest": phantoms_digest(),
+        "painted_in": len(_taught(painted)),
         "working_size": asked.size,
         "judged_on": "phantoms of the calibration role, not the test seeds",
         "images": len(_judges(material)),
@@ -84,7 +98,18 @@ def _judges(material: Material) -> NDArray[np.int64]:
     return corpus.by_role(material.samples, "calibration")
 
 
-def _arm(name: str, material: Material, asked: argparse.Namespace) -> dict[str, Any]:
+def _taught(material: Material) -> NDArray[np.int64]:
+    """Whose images may be painted in: those of the report model's training."""
+    return corpus.by_role(material.samples, "report")
+
+
+def _more(asked: argparse.Namespace, size: int) -> Material:
+    """The images of --data, phantoms apart."""
+    samples = [s for spec in asked.data for s in open_data(spec, False, 0)[0] if s.role == "report"]
+    return Material(samples, corpus.canvases(samples, size, asked.work / "canvases", 2, _say("more")), asked.size)
+
+
+def _arm(name: str, material: Material, painted: Material, asked: argparse.Namespace) -> dict[str, Any]:
     weights, moves, narrow, painting = ARMS[name]
     folder = asked.work / str(list(ARMS).index(name))
     folder.mkdir(exist_ok=True)
@@ -94,10 +119,12 @@ def _arm(name: str, material: Material, asked: argparse.Namespace) -> dict[str, 
     train = corpus.by_role(material.samples, "report")
     tokenizer = words.learn_tokenizer((material.samples[i].report for i in train), NANO.vocabulary)
     schedule = Schedule(epochs=asked.epochs, patience=asked.epochs, weights=weights, moves=moves, narrow=narrow)
+    if name == HALF:
+        schedule = replace(schedule, small_epochs=round(asked.epochs * 2 / 3))
     stage = ReportStage(at_size(NANO, asked.size), schedule, material, tokenizer, folder)
     began = time.monotonic()
     if painting:
-        pretrain(stage.model.encoder, material, train, painting, schedule, folder / "painting.pt", _quiet)
+        pretrain(stage.model.encoder, painted, _taught(painted), painting, schedule, folder / "painting.pt", _quiet)
     model = stage.run(train, corpus.by_role(material.samples, "validation"), _quiet)
     seconds = time.monotonic() - began
     return _judged(model, material, tokenizer) | {"epochs_run": len(stage.history), "seconds": round(seconds)}

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.baselines.endpoints import CONSOLIDATION, patients, rsna_opacity
-from benchmarks.baselines.fine_tuning import FineTuning, fine_tune, read, small
+from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, vector_of
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Say, Sight, opened
 from benchmarks.baselines.thumbnails import inside
-from thinwire.receiver.reading.mpnn import load_reader
+from benchmarks.judged import bundle_told
+from thinwire.receiver.reading.mpnn import load_reader, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.shared.bundle import default_bundle_folder
@@ -68,7 +69,8 @@ def vectors(
     }
     reader = load_reader(sight.bundle)
     logits = [reader.logits(graphs[i : i + 128]) for i in range(0, len(graphs), 128)]
-    shipped = reader.calibration.probabilities(np.concatenate(logits, axis=1))[:, CONSOLIDATION]
+    texts = text_index([graph.text_source for graph in graphs])
+    shipped = reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, CONSOLIDATION]
     return {name: np.stack(rows) for name, rows in arms.items()}, shipped.astype(np.float32)
 
 
@@ -88,7 +90,7 @@ def fine_tuned_scores(
         path = cache / f"lite0-fold-{digest}.npy"
         if not path.exists():
             say(f"EfficientNet-Lite0, seed {plan.seed}, fold {fold + 1} of {FOLDS}")
-            model = fine_tune(images[train][:, None], labels[train][:, None], plan, say, start)
+            model = fine_tuned(images[train][:, None], labels[train][:, None], plan, cache, say, start)
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
                 np.save(file, read(model, images[test])[:, 0])
@@ -159,7 +161,7 @@ def main() -> None:
     for row in rows:
         say(f"{row['subset']}: {told(row)}")
     what: dict[str, Any] = {
-        "bundle": {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size},
+        "bundle": bundle_told(bundle),
         "kind": CROSS_FITTED,
         "keep_percent": bundle.spec.keep_percent,
         "folds": FOLDS,

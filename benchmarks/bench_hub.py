@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
+from thinwire.shared.bundle import default_bundle_folder, load_bundle
 
 BIN = Path(sys.executable).parent
 FIRST = 1_000_000_100
@@ -31,7 +33,6 @@ def reading(count: int) -> dict[str, object]:
     from thinwire.sender.intake.phantom import describe, render, to_dicom
     from thinwire.sender.intake.study import load_study
     from thinwire.sender.pipeline import GraphMaker
-    from thinwire.shared.bundle import default_bundle_folder, load_bundle
 
     bundle = load_bundle(default_bundle_folder())
     maker = GraphMaker(bundle, SenderConfig())
@@ -125,6 +126,7 @@ def main() -> None:
     result = {
         "command": f"python -m benchmarks.bench_hub --graphs {options.graphs} --studies {options.studies}",
         "machine": machine(),
+        "bundle": bundle_told(load_bundle(default_bundle_folder())),
         "synthetic": True,
         "reading": reading(options.graphs),
         "loopback": loopback(options.studies),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -17,6 +18,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.judged import phantoms_digest
 from benchmarks.machine import machine
 from thinwire.sender.intake.phantom import FINDINGS, describe, render
 
@@ -24,7 +26,7 @@ FIRST = 1_000_000_000
 SIDE = 24
 
 
-def thumbnail(seed: int) -> np.ndarray:  # type: ignore[type-arg]
+def thumbnail(seed: int) -> NDArray[np.float32]:
     phantom = describe(seed)
     scale = 192 / max(phantom.height, phantom.width)
     pixels = render(phantom, round(phantom.height * scale), round(phantom.width * scale))
@@ -58,6 +60,7 @@ def main() -> None:
         "command": f"python -m benchmarks.bench_phantom_leak --phantoms {count}",
         "machine": machine(),
         "synthetic": True,
+        "phantoms_digest": phantoms_digest(),
         "images": count,
         "reader": f"logistic regression on {SIDE} x {SIDE} pixels, 5-fold",
         "interval": "95 %, 500 bootstrap resamples",

@@ -4,7 +4,9 @@
 
 Graphs of synthetic phantoms, made by the bundle with the text withheld (it writes one itself) and pruned as it says.
 Training and validation phantoms are of the roles `graph` and `validation`, the test phantoms held out. Every arm has
-the same widths, batches, epochs and hiding; its parameters are counted. Scores are the mean logit over the seeds.
+the same widths, batches, epochs and hiding (the network of the published code its own widths); its parameters are
+counted. Scores are the mean logit over the seeds. One arm learned from and is judged on the unpruned graphs of the same
+images, so that the pruned ones are set beside a reader that knows what it reads.
 """
 
 import argparse
@@ -22,10 +24,11 @@ from torch_geometric.data import Data
 from benchmarks.baselines import edits
 from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
-from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Relational, parameters
+from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
-from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, load_reader, to_data
+from benchmarks.judged import bundle_told
+from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, load_reader, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
 from thinwire.shared.bundle import default_bundle_folder, load_bundle
@@ -33,6 +36,7 @@ from thinwire.shared.graph import FusedGraph
 
 SHARES: tuple[tuple[Role, float], ...] = (("graph", 1200 / 2600), ("validation", 400 / 2600), ("test", 1000 / 2600))
 OURS = "ours (GINE)"
+UNPRUNED = "ours, trained on unpruned graphs"
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,21 @@ class Arm:
     edit: Callable[[Data], Data] = edits.whole
     layers: int | None = None
     """None: as the bundle's own members."""
+    width: int | None = None
+    unpruned: bool = False
+    """Learns from and is judged on all cells of the same images."""
 
 
 ARMS = (
     Arm(OURS),
+    Arm(UNPRUNED, unpruned=True),
     Arm("R-GCN", Relational),
     Arm("HGT", Heterogeneous),
     Arm("attention pooling, no edges", AttentionPooling),
     Arm("no message passing, same layers on each node", NoMessages),
     Arm("mean and max pooling only", layers=0),
+    Arm("the published code's network (GCN)", Published, layers=2, width=128),
+    Arm("the published code's network (GCN) without context node", Published, edits.without_context, 2, 128),
     Arm("ours without context node", edit=edits.without_context),
     Arm("ours without concepts (no G2)", edit=edits.without_concepts),
     Arm("ours without fusion edge", edit=edits.without_fusion),
@@ -65,6 +75,8 @@ class Part:
     samples: list[Sample]
     graphs: list[FusedGraph]
     data: list[Data]
+    unpruned: list[Data]
+    """All cells of the same images, the same text."""
     labels: NDArray[np.float32]
 
 
@@ -75,7 +87,8 @@ def part_of(sight: Sight, role: Role, number: int, workers: int) -> Part:
     read = sight.see(role, samples, lambda i: pixels[i])
     graphs = graphs_of(sight.bundle, samples, read)
     labels = np.array([s.labels for s in samples], dtype=np.float32)
-    return Part(samples, graphs, [to_data(graph) for graph in graphs], labels)
+    unpruned = graphs_of(sight.bundle, samples, read, percent=100)
+    return Part(samples, graphs, [to_data(g) for g in graphs], [to_data(g) for g in unpruned], labels)
 
 
 def test_logits(
@@ -85,7 +98,10 @@ def test_logits(
     digest = hashlib.sha256(f"{key} {arm.name} {seed} {shape} {learning}".encode()).hexdigest()[:20]
     path = cache / f"reader-{digest}.npy"
     if not path.exists():
-        edited = {role: [arm.edit(one) for one in part.data] for role, part in parts.items()}
+        edited = {
+            role: [arm.edit(one) for one in (part.unpruned if arm.unpruned else part.data)]
+            for role, part in parts.items()
+        }
         name = f"{arm.name}, seed {seed}"
 
         def progress(_: str, done: float, total: float, words: str) -> None:
@@ -110,7 +126,8 @@ def compare(
     labels = test.labels.astype(np.float64)
     ours: NDArray[np.float64] | None = None
     for arm in ARMS:
-        shape = Shape(base.feature_size, base.concepts, base.findings, base.hidden, rounds if arm.layers is None else 0)
+        deep = rounds if arm.layers is None else arm.layers
+        shape = Shape(base.feature_size, base.concepts, base.findings, arm.width or base.hidden, deep)
         each = [test_logits(arm, seed, parts, shape, learning, key, cache) for seed in range(seeds)]
         scores = np.mean(each, axis=0)
         described: Row = {
@@ -121,6 +138,7 @@ def compare(
             "parameters": parameters(arm.network(shape)),
             "width": shape.hidden,
             "rounds": shape.layers,
+            "unpruned": arm.unpruned,
             "seeds": seeds,
             "auc_of_each_seed": [round(mean_auc(labels, one), 4) for one in each],
         }
@@ -135,7 +153,8 @@ def compare(
 def as_shipped(bundle_reader: Any, part: Part) -> list[Row]:
     """The bundle's own members, which learned from more graphs and for longer."""
     logits = [bundle_reader.logits(part.graphs[i : i + 256]) for i in range(0, len(part.graphs), 256)]
-    probability = bundle_reader.calibration.probabilities(np.concatenate(logits, axis=1))
+    texts = text_index([graph.text_source for graph in part.graphs])
+    probability = bundle_reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)
     described: Row = {"arm": "the bundle's reader, as shipped", "source": "phantom", "synthetic": True}
     described |= {"guide": "generated", "seeds": len(bundle_reader.members)}
     return rows_of(part.labels, probability, FINDINGS, patients(part.samples), described)
@@ -163,7 +182,7 @@ def main() -> None:
     rows = compare(parts, shape, learning, options.seeds, key, options.cache, shape.layers)
     rows += as_shipped(reader, parts["test"])
     what: Row = {
-        "bundle": {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size},
+        "bundle": bundle_told(bundle),
         "synthetic": True,
         "keep_percent": bundle.spec.keep_percent,
         "images": numbers,

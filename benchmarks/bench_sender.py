@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
-from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.bundle import default_bundle_folder, load_bundle
 
 FIRST = 1_000_000_000
 CORES = 2
@@ -33,7 +34,6 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
     from thinwire.sender.intake.phantom import describe, to_dicom
     from thinwire.sender.intake.study import load_study
     from thinwire.sender.pipeline import GraphMaker
-    from thinwire.shared.bundle import load_bundle
     from thinwire.shared.clock import SystemClock
     from thinwire.shared.envelope import EpochKey, Kind, seal
     from thinwire.shared.identifiers import EpochId, SiteName, TextSource
@@ -80,7 +80,7 @@ def large_bundle(folder: Path) -> int:
     """A bundle around random weights; returns the encoder's parameters."""
     import torch
 
-    from thinwire.receiver.reading.mpnn import Calibration, GraphNetwork, Shape
+    from thinwire.receiver.reading.mpnn import SOURCES, Calibration, GraphNetwork, Shape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
     from thinwire.receiver.training.graph_stage import save_reader
@@ -100,7 +100,13 @@ def large_bundle(folder: Path) -> int:
     concepts, d, f = load_vocabulary().concepts, preset.feature_size, len(corpus.FINDINGS)
     shape = Shape(d, len(concepts), f)
     nothing = Calibration(
-        np.zeros(1, np.int64), np.ones((1, f)), np.zeros((1, f)), np.full(f, 0.5), np.zeros(d), np.eye(d), 1e9
+        member=np.zeros(1, np.int64),
+        slope=np.ones((len(SOURCES), 1, f)),
+        offset=np.zeros((len(SOURCES), 1, f)),
+        quantile=np.full((len(SOURCES), f, 2), np.inf),
+        centre=np.zeros(d),
+        whitening=np.eye(d),
+        farthest=1e9,
     )
     save_reader(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
     (folder / card.CARD).write_text("Random weights, for timing only.\n", encoding="utf-8")
@@ -128,6 +134,7 @@ def main() -> None:
     result: dict[str, object] = {
         "command": f"python -m benchmarks.bench_sender --studies {options.studies}" + (" --large" * options.large),
         "machine": machine(),
+        "bundle": bundle_told(load_bundle(default_bundle_folder())),
         "studies": f"{options.studies} synthetic phantoms, 1400 to 2600 pixels on the long side, 12 bit",
         "default_bundle": in_own_process(default_bundle_folder(), options.studies),
     }

@@ -14,28 +14,33 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
-from benchmarks.evidence.compared import HEADS, same_bytes, same_bytes_words
+from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
-from benchmarks.evidence.page import page, shipped_bundle
+from benchmarks.evidence.page import page
 from benchmarks.evidence.results import (
+    ALL,
     BOXES,
     MEAN,
     OURS,
     PHANTOMS,
     ROOT,
     SMALL,
+    UNSEEN,
     WHOLE,
     WITHHELD,
     NotMeasured,
     Results,
     of,
     one,
+    shipped_bundle,
     values,
 )
 
 BETWEEN = re.compile(
     r"(<!-- figures: begin (?P<name>\w+), written by benchmarks\.figures -->\n).*?(<!-- figures: end -->)", re.S
 )
+
+UNTAUGHT = ", images that taught the encoder nothing"
 
 Line = tuple[str, str, str, str, str]
 """What, measured, beside it, on, file."""
@@ -82,38 +87,49 @@ def phantoms(results: Results) -> list[Line]:
     read = results.table(PHANTOMS, "retention", guide=WITHHELD)
     chosen = results.table(PHANTOMS, "choices", guide=WITHHELD, hidden="", choice="random")
     means = [mean_of(row["auc"] for row in rows) for rows in (of(read, retention_percent=WHOLE), chosen)]
-    beside = f"unpruned {means[0]:.3f}; random cells {means[1]:.3f}"
+    beside = f"the same reader unpruned {means[0]:.3f}; random cells {means[1]:.3f}"
     words = "AUC, text withheld, mean of the findings"
     lines = [(words, figure(mean), beside, f"{mean['images']} synthetic images", f"readers`, `{PHANTOMS}")]
+    if trained := results.rows("readers", outcome=MEAN, arm=UNPRUNED):
+        ours = one(results.rows("readers", outcome=MEAN), arm=FIRST)
+        on = f"{ours['images']} synthetic images"
+        lines.append((f"{words}, trained anew", figure(ours), f"{UNPRUNED} {figure(trained[0])}", on, "readers"))
     for name in SMALL:
         row = one(read, endpoint=name, retention_percent=kept)
         whole = one(read, endpoint=name, retention_percent=WHOLE)
         random = one(chosen, endpoint=name)
-        beside = f"unpruned {figure(whole)}; random cells {figure(random)}"
+        beside = f"the same reader unpruned {figure(whole)}; random cells {figure(random)}"
         on = f"{row['images']} synthetic images, {row['positive']} with it"
         lines.append((f"AUC, text withheld, {name}", figure(row), beside, on, PHANTOMS))
     return [*lines, *boxes(results, PHANTOMS, "phantom", "synthetic")]
 
 
 def boxes(results: Results, name: str, source: str, kind: str) -> list[Line]:
-    rows = results.table(name, "gaze", guide=WITHHELD, source=source, finding="all", measure="box_touched")
+    wanted = {"guide": WITHHELD, "source": source, "finding": "all", "measure": "box_touched"}
+    # No phantom that judges has taught anything: they have one subset.
+    subsets = {ALL: ""} if source == "phantom" else {ALL: ", all images", UNSEEN: UNTAUGHT}
     lines = []
-    for by in values(rows, "boxes_by"):
-        part = of(rows, boxes_by=by)
-        row = one(part, choice=OURS)
-        beside = "; ".join(f"{c} {share(one(part, choice=c))}" for c in ("random", "lung-field prior"))
-        words = f"boxes touched by the kept cells, text withheld ({by})"
-        lines.append((words, share(row), beside, f"{row['boxes']} {kind} boxes", name))
+    for subset, about in subsets.items():
+        rows = results.table(name, "gaze", subset, **wanted)
+        for by in values(rows, "boxes_by"):
+            part = of(rows, boxes_by=by)
+            row = one(part, choice=OURS)
+            beside = "; ".join(f"{c} {share(one(part, choice=c))}" for c in ("random", "lung-field prior", "box prior"))
+            words = f"boxes touched by the kept cells, text withheld ({by})"
+            lines.append((words, share(row), beside, f"{row['boxes']} {kind} boxes{about}", name))
     return lines
 
 
 def cross_fitted(results: Results) -> list[Line]:
-    rows = results.rows("cross_fit", subset="all")
-    ours = one(rows, arm=HEADS)
-    rivals = [r for r in rows if r["arm"].startswith(("24 x 24", "EfficientNet"))]
-    beside = "; ".join(f"{r['arm'].removesuffix(', cross-fitted head')} {figure(r)}" for r in rivals)
-    on = f"{ours['images']} nih14 images, {ours['positive']} with it"
-    return [(f"AUC, RSNA readers' opacity, {ours['kind']}", figure(ours), beside, on, "cross_fit")]
+    lines = []
+    for subset, about in (("all", ", all images"), ("test", UNTAUGHT)):
+        rows = results.rows("cross_fit", subset=subset)
+        ours = one(rows, arm=HEADS)
+        rivals = [r for r in rows if r["arm"].startswith(("24 x 24", "EfficientNet"))]
+        beside = "; ".join(f"{r['arm'].removesuffix(', cross-fitted head')} {figure(r)}" for r in rivals)
+        on = f"{ours['images']} nih14 images, {ours['positive']} with it{about}"
+        lines.append((f"AUC, RSNA readers' opacity, {ours['kind']}", figure(ours), beside, on, "cross_fit"))
+    return lines
 
 
 def thumbnails(results: Results) -> list[Line]:
@@ -121,11 +137,12 @@ def thumbnails(results: Results) -> list[Line]:
     lines = []
     for endpoint in values(rows, "endpoint"):
         here = of(rows, endpoint=endpoint)
-        ours, best = same_bytes(here)[-1]
-        rival = "none fits" if best is None else f"{best['arm']}, {best['reader']}: {figure(best)}"
-        about = f"tier 0 and the best thumbnail of at most its bytes, {endpoint}, {ours['outcome']}"
-        synthetic = "synthetic " if ours["synthetic"] else ""
-        lines.append((f"AUC, {about}", figure(ours), rival, f"{ours['images']} {synthetic}images", "thumbnails"))
+        for words, pairs in (("a logistic head on both", same_head(here)), ("as shipped", same_bytes(here))):
+            ours, best = pairs[-1]
+            rival = "none fits" if best is None else f"{best['arm']}, {best['reader']}: {figure(best)}"
+            about = f"tier 0 and the best thumbnail of at most its bytes, {words}, {endpoint}, {ours['outcome']}"
+            on = ("synthetic, " if ours["synthetic"] else "") + taught(results, endpoint)
+            lines.append((f"AUC, {about}", figure(ours), rival, on, "thumbnails"))
     return lines
 
 

@@ -1,7 +1,9 @@
 """EfficientNet-Lite0 from ImageNet weights, fine-tuned whole: the strong small reader of plain pictures."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,29 @@ def fine_tune(
             schedule.step()
             spent += float(mean.detach()) * len(rows)
         say(f"EfficientNet-Lite0, epoch {epoch + 1} of {plan.epochs}: loss {spent / count:.3f}")
+    return model.eval()
+
+
+def fine_tuned(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.floating[Any]],
+    plan: FineTuning,
+    cache: Path,
+    say: Callable[[str], None],
+    start: Callable[[], EfficientNetLite0] = load_lite0,
+) -> EfficientNetLite0:
+    """`fine_tune`, whose weights are kept in the cache: what two benchmarks both train is trained once."""
+    about = hashlib.sha256(repr((plan, images.shape, labels.astype(np.float32).tolist())).encode() + images.tobytes())
+    path = cache / f"lite0-weights-{about.hexdigest()[:20]}.pt"
+    if not path.exists():
+        model = fine_tune(images, labels, plan, say, start)
+        partial = path.with_suffix(".partial")
+        torch.save(model.state_dict(), partial)
+        partial.replace(path)
+    model = start()
+    model.replace_classifier(labels.shape[1])
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 
 

@@ -1,14 +1,15 @@
 """Other readers of the same graphs: relational, heterogeneous and attention networks, and none that pass messages.
 
-All take the inputs, the pooling and the head of `GraphNetwork` and differ in one thing each, so that a difference in
-AUC is that thing's.
+All but `Published` take the inputs, the pooling and the head of `GraphNetwork` and differ in one thing each, so that a
+difference in AUC is that thing's.
 """
 
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import HGTConv, RGCNConv
+from torch_geometric.nn import GCNConv, HGTConv, RGCNConv
 from torch_geometric.utils import scatter, softmax
 
 from thinwire.receiver.reading.mpnn import (
@@ -20,6 +21,7 @@ from thinwire.receiver.reading.mpnn import (
     FUSED,
     OVERVIEW,
     PATCH,
+    PLACE,
     GraphNetwork,
     Shape,
 )
@@ -137,6 +139,38 @@ class AttentionPooling(NoMessages):
         share = softmax(score, of, num_nodes=graphs)
         mixed = (share[:, :, None] * h[:, None, :]).flatten(1)
         return cast(Tensor, scatter(mixed, of, dim=0, dim_size=graphs, reduce="sum"))
+
+
+class Published(GraphNetwork):
+    """The network of the code published with NEURAL (basiralab/NEURAL, src/models.py): GCN layers with ReLU (two, 128
+    wide, there), the mean over all nodes, one linear layer. It reads no kind of node, edge or text.
+
+    Its inputs are our nodes' own features; a concept has a learned vector, where theirs is a language model's.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        # Nothing of GraphNetwork's layers is used: only how it is called is the same.
+        nn.Module.__init__(self)
+        self.shape = shape
+        wide = shape.feature_size + PLACE
+        self.concept_input, self.assertion_input = nn.Embedding(shape.concepts, wide), nn.Embedding(3, wide)
+        widths = [wide, *[shape.hidden] * shape.layers]
+        self.convolutions = nn.ModuleList(GCNConv(a, b) for a, b in pairwise(widths))
+        self.classifier = nn.Linear(shape.hidden, shape.findings)
+
+    def forward(self, batch: Any, keep_context: Tensor | None = None, keep_concepts: Tensor | None = None) -> Tensor:
+        of, kind = batch.batch, batch.node_type
+        concept = (kind == CONCEPT)[:, None] * (
+            self.concept_input(batch.concept) + self.assertion_input(batch.assertion)
+        )
+        h = batch.x + concept
+        for hidden_type, keep in ((CONTEXT, keep_context), (CONCEPT, keep_concepts)):
+            if keep is not None:
+                h = h * ((kind != hidden_type) | keep[of])[:, None]
+        for convolve in self.convolutions:
+            h = convolve(h, batch.edge_index).relu()
+        pooled = scatter(h, of, dim=0, dim_size=int(batch.num_graphs), reduce="mean")
+        return cast(Tensor, self.classifier(pooled))
 
 
 def parameters(network: nn.Module) -> int:

@@ -58,7 +58,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("mean size (KB of 1024 bytes)")
         axis.set_ylabel("AUC" + (", mean of findings" if here[0]["outcome"].startswith("mean") else ""))
         synthetic = " (synthetic)" if here[0]["synthetic"] else ""
-        axis.set_title(f"{endpoint}{synthetic}, n = {here[0]['images']}")
+        taught = here[0]["train"] or "by folds"
+        axis.set_title(f"{endpoint}{synthetic}, n = {here[0]['images']}, taught here: {taught}")
         axis.grid(alpha=0.25)
         axis.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     figure.tight_layout()

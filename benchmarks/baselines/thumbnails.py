@@ -43,7 +43,7 @@ def _jpegxl(image: Pixels, quality: int) -> bytes:
 def _avif(image: Pixels, quality: int) -> bytes:
     # Pillow's: imagecodecs 2026.3.6 writes grey AVIF losslessly whatever the level.
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "AVIF", quality=quality, speed=6, max_threads=1)
+    Image.fromarray(image).save(file, "AVIF", quality=quality, speed=7, max_threads=1)
     return file.getvalue()
 
 
@@ -70,20 +70,29 @@ class Thumbnail:
     quality: int
 
 
-def shrink(image: Pixels, codec: str, budget: int) -> Thumbnail | None:
-    """The thumbnail of uint8 [H, W] within a budget of bytes; None where not even the smallest and worst fits."""
+def shrink(image: Pixels, codec: str, budgets: Sequence[int]) -> list[Thumbnail | None]:
+    """The thumbnail of uint8 [H, W] within each budget of bytes; None where not even the smallest and worst fits.
+
+    What is tried for one budget is not encoded again for another.
+    """
     kind = CODECS[codec]
 
     @lru_cache(None)
-    def file(side: int, quality: int) -> bytes:
-        return kind.encode(_at(image, side), quality)
+    def at(side: int) -> Pixels:
+        return _at(image, side)
 
-    sides = [side for side in SIDES if side <= max(image.shape)]
-    number = bisect_right(sides, budget, key=lambda side: len(file(side, kind.floor)))
+    @lru_cache(None)
+    def file(side: int, quality: int) -> bytes:
+        return kind.encode(at(side), quality)
+
+    return [_largest(max(image.shape), kind.floor, budget, file) for budget in budgets]
+
+
+def _largest(edge: int, floor: int, budget: int, file: Callable[[int, int], bytes]) -> Thumbnail | None:
+    sides = [side for side in SIDES if side <= edge]
+    number = bisect_right(sides, budget, key=lambda side: len(file(side, floor)))
     # Below the floor only at the smallest side, where there is nothing smaller to turn to.
-    side, qualities = (
-        (sides[number - 1], range(kind.floor, BEST + 1, 3)) if number else (sides[0], range(1, kind.floor))
-    )
+    side, qualities = (sides[number - 1], range(floor, BEST + 1, 3)) if number else (sides[0], range(1, floor))
     best = bisect_right(qualities, budget, key=lambda quality: len(file(side, quality)))
     if not best:
         return None
@@ -118,7 +127,7 @@ def inside(canvas: Pixels, grid: Grid) -> Pixels:
     return np.ascontiguousarray(canvas[top : top + height, left : left + width])
 
 
-def _job(job: tuple[Pixels, str, int]) -> Thumbnail | None:
+def _job(job: tuple[Pixels, str, Sequence[int]]) -> list[Thumbnail | None]:
     return shrink(*job)
 
 
@@ -134,27 +143,38 @@ class Shelf:
     """Images that do not fit the budget at all; such a shelf has no files."""
 
 
-def shelf(name: str, images: Sequence[Pixels], codec: str, budget: int, cache: Path, pool: Executor) -> Shelf:
-    """The shelf of `images`, read from the cache where it was made before."""
-    digest = hashlib.sha256(json.dumps([name, codec, budget, len(images)]).encode())
+def shelves(
+    name: str, images: Sequence[Pixels], codec: str, budgets: Sequence[int], cache: Path, pool: Executor
+) -> list[Shelf]:
+    """The shelf of `images` for each budget, read from the cache where it was made before."""
+    digest = hashlib.sha256(json.dumps([name, codec, len(images)]).encode())
     for image in images:
         digest.update(image.tobytes())
-    path = cache / f"thumbnails-{digest.hexdigest()[:20]}.npz"
-    if not path.exists():
-        made = list(pool.map(_job, [(image, codec, budget) for image in images], chunksize=8))
-        fits = [one for one in made if one is not None]
-        missing = len(made) - len(fits)
-        kept = fits if not missing else []
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                data=np.frombuffer(b"".join(one.data for one in kept), dtype=np.uint8),
-                ends=np.cumsum([len(one.data) for one in kept], dtype=np.int64),
-                sides=np.array([one.side for one in kept], dtype=np.int64),
-                missing=np.array(missing),
-            )
-        partial.replace(path)
+    paths = {budget: cache / f"thumbnails-{digest.hexdigest()[:20]}-{budget}.npz" for budget in budgets}
+    if missing := [budget for budget in budgets if not paths[budget].exists()]:
+        made = list(pool.map(_job, [(image, codec, missing) for image in images], chunksize=8))
+        for column, budget in enumerate(missing):
+            _keep([row[column] for row in made], paths[budget])
+    return [_kept(codec, budget, paths[budget]) for budget in budgets]
+
+
+def _keep(made: Sequence[Thumbnail | None], path: Path) -> None:
+    fits = [one for one in made if one is not None]
+    missing = len(made) - len(fits)
+    kept = fits if not missing else []
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            data=np.frombuffer(b"".join(one.data for one in kept), dtype=np.uint8),
+            ends=np.cumsum([len(one.data) for one in kept], dtype=np.int64),
+            sides=np.array([one.side for one in kept], dtype=np.int64),
+            missing=np.array(missing),
+        )
+    partial.replace(path)
+
+
+def _kept(codec: str, budget: int, path: Path) -> Shelf:
     with np.load(path) as stored:
         data, ends = stored["data"].tobytes(), stored["ends"].tolist()
         files = [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]

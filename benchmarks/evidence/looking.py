@@ -13,13 +13,15 @@ from benchmarks.evidence.markdown import (
     whose,
     with_gap,
 )
-from benchmarks.evidence.reading import one_n
+from benchmarks.evidence.reading import SUBSETS, one_n
 from benchmarks.evidence.results import (
+    ALL,
     BOXES,
     OURS,
     PHANTOMS,
     REAL,
     RSNA,
+    UNSEEN,
     WITHHELD,
     Results,
     Row,
@@ -36,12 +38,13 @@ HIDDEN = {"": "the whole graph is read", "no context node": "the context node is
 def choices(results: Results) -> str:
     """AUC of every choice of the same number of cells, each source by itself."""
     parts = []
-    for name in (PHANTOMS, REAL, BOXES):
-        rows = results.table(name, "choices", guide=WITHHELD, **({"endpoint": RSNA} if name == BOXES else {}))
+    for name, subset in ((PHANTOMS, ALL), (REAL, ALL), (BOXES, ALL), (BOXES, UNSEEN)):
+        wanted = {"guide": WITHHELD} | ({"endpoint": RSNA} if name == BOXES else {})
+        rows = results.table(name, "choices", subset, **wanted)
         for source in scored(rows):
             part = of(rows, source=source)
             for hidden, words in HIDDEN.items():
-                title = of_split(results, name, part[0])
+                title = of_split(results, name, part[0]) + (f" ({SUBSETS[subset]})" if name == BOXES else "")
                 parts.append(_choices(f"**{title}; {words}**", of(part, hidden=hidden)))
     return paragraphs(
         f"AUC at {results.percent(PHANTOMS):g} % kept, text withheld; below it the attention's AUC less this one's on "
@@ -85,10 +88,10 @@ MEASURES = {
 def gaze(results: Results) -> str:
     """Kept cells and attention against boxes: exact ones on phantoms, radiologists' on nih14."""
     parts = []
-    for name in (PHANTOMS, BOXES):
-        rows = results.table(name, "gaze", guide=WITHHELD, source=SOURCE[name])
+    for name, subset in ((PHANTOMS, ALL), (BOXES, ALL), (BOXES, UNSEEN)):
+        rows = results.table(name, "gaze", subset, guide=WITHHELD, source=SOURCE[name])
         for by in values(rows, "boxes_by"):
-            parts.append(_gaze(of(rows, boxes_by=by)))
+            parts.append(_gaze(of(rows, boxes_by=by), f"; {SUBSETS[subset]}" if name == BOXES else ""))
     return paragraphs(
         f"At {results.percent(PHANTOMS):g} % kept, text withheld. Concentration is the share of the kept area inside "
         "the box over the box's share of the lungs: at 1 the choice knows no more than where lungs are. In the second "
@@ -101,7 +104,7 @@ def gaze(results: Results) -> str:
     )
 
 
-def _gaze(rows: list[Row]) -> str:
+def _gaze(rows: list[Row], subset: str) -> str:
     every = of(rows, finding="all")
     lines = []
     for choice in values(every, "choice"):
@@ -123,7 +126,7 @@ def _gaze(rows: list[Row]) -> str:
     ]
     return paragraphs(
         f"**{whose(first)}: boxes by {first['boxes_by']}**, {first['boxes']} boxes of {first['patients']} "
-        f"{'phantoms' if first['synthetic'] else 'patients'}; lungs: {first['lungs_from']}.",
+        f"{'phantoms' if first['synthetic'] else 'patients'}; lungs: {first['lungs_from']}{subset}.",
         table(["choice", *(words for words, _ in MEASURES.values())], lines),
         f"The attention itself, before any pruning, has a concentration of {figure(attention, 'mean')}. Choices "
         f"that it does not pass in boxes touched with the whole interval: {listed(best)}.",

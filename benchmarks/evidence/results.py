@@ -9,6 +9,7 @@ from typing import Any
 Row = dict[str, Any]
 
 ROOT = Path(__file__).parent.parent.parent
+BUNDLE = ROOT / "shared" / "thinwire" / "shared" / "bundles" / "nano" / "bundle.json"
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs" / "evidence"
 
@@ -20,6 +21,8 @@ REQUIRED = (*EVALUATIONS, *BENCHES, "phantom_leak", "sender", "hub", "pixels", "
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"
 RSNA = "RSNA opacity"
+ALL, UNSEEN = "all", "unseen"
+"""Subsets of a source's images: all of them; those alone that taught the encoder nothing."""
 NOT_SCORED = ("covidcxr",)
 """Sources with hardly an image without the finding: what is kept of them is shown, and their doubt, but no AUC."""
 WITHHELD, GIVEN = "generated", "given"
@@ -44,13 +47,17 @@ class Results:
         if not path.is_file():
             raise NotMeasured(name)
         found: Row = json.loads(path.read_text(encoding="utf-8"))
-        if (name in (*EVALUATIONS, PROXY) and "tables" not in found) or (name in BENCHES and "rows" not in found):
+        if _older(name, found):
             raise NotMeasured(name)
         return found
 
-    def table(self, name: str, table: str, **wanted: Any) -> list[Row]:
-        """Rows of one table of an evaluation; none where it has none. Raises NotMeasured."""
-        return of(self.result(name)["tables"].get(table, []), **wanted)
+    def table(self, name: str, table: str, subset: str = ALL, **wanted: Any) -> list[Row]:
+        """Rows of one table of an evaluation; none where it has none. Raises NotMeasured.
+
+        A table without the column `subset` is of all images.
+        """
+        rows = self.result(name)["tables"].get(table, [])
+        return of((row for row in rows if row.get("subset", ALL) == subset), **wanted)
 
     def rows(self, name: str, **wanted: Any) -> list[Row]:
         return of(self.result(name)["rows"], **wanted)
@@ -69,6 +76,19 @@ class Results:
         return gone
 
 
+def _older(name: str, found: Row) -> bool:
+    """Whether a result is from before its present columns."""
+    if name in (*EVALUATIONS, PROXY):
+        return "tables" not in found or any("subset" not in row for row in found["tables"].get("gaze", []))
+    return name in BENCHES and "rows" not in found
+
+
+def shipped_bundle() -> Row:
+    """The index of the bundle that comes with thinwire."""
+    found: Row = json.loads(BUNDLE.read_text(encoding="utf-8"))
+    return found
+
+
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(row.get(k) == v for k, v in wanted.items())]
 
@@ -79,6 +99,11 @@ def one(rows: Iterable[Row], **wanted: Any) -> Row:
     if len(found) != 1:
         raise LookupError(f"{len(found)} rows for {wanted}")
     return found[0]
+
+
+def headlined(row: Row) -> bool:
+    """Whether an endpoint may stand first (docs/data-sets.md): not NIH's mined labels, not covidcxr."""
+    return row["source"] not in NOT_SCORED and (row["source"] != "nih14" or row["endpoint"] == RSNA)
 
 
 def scored(rows: Iterable[Row]) -> list[str]:

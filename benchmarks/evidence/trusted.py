@@ -1,7 +1,7 @@
 """Whether the hub's doubt can be trusted."""
 
 from benchmarks.evidence.markdown import commands, figure, listed, of_split, paragraphs, picture, share, table
-from benchmarks.evidence.results import PHANTOMS, REAL, Results, Row, of, values
+from benchmarks.evidence.results import PHANTOMS, REAL, WITHHELD, Results, Row, of, values
 
 
 def doubt(results: Results) -> str:
@@ -10,9 +10,10 @@ def doubt(results: Results) -> str:
     for name in (PHANTOMS, REAL):
         rows = results.table(name, "doubt")
         for source in values(rows, "source"):
-            part = of(rows, source=source)
-            title = of_split(results, name, part[0])
-            parts.append(_doubt(title, part))
+            for guide in values(rows, "guide"):
+                part = of(rows, source=source, guide=guide)
+                text = "text withheld" if guide == WITHHELD else f"text {guide}"
+                parts.append(_doubt(f"{of_split(results, name, part[0])}, {text}", part))
     return paragraphs(
         *parts,
         picture(results, "phantom-reliability.png", "Synthetic phantoms: reliability before and after calibration"),

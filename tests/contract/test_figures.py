@@ -5,9 +5,10 @@ import re
 import pytest
 
 from benchmarks import figures
-from benchmarks.evidence.page import page, shipped_bundle
-from benchmarks.evidence.results import EVALUATIONS, PROXY, REQUIRED, ROOT, NotMeasured, Results
+from benchmarks.evidence.page import page
+from benchmarks.evidence.results import EVALUATIONS, PROXY, REQUIRED, ROOT, NotMeasured, Results, shipped_bundle
 from benchmarks.evidence.take import CASES, LARGEST
+from benchmarks.judged import phantoms_digest
 from thinwire.shared.bundle import default_bundle_folder, load_bundle
 
 ALL_PICTURES = 2_000_000
@@ -31,14 +32,24 @@ def test_what_is_not_measured_is_said(results: Results) -> None:
     assert bool(missing) == ("not measured yet" in said)
 
 
-@pytest.mark.parametrize("name", [*EVALUATIONS, PROXY, "readers", "thumbnails", "cross_fit"])
+@pytest.mark.parametrize("name", [*EVALUATIONS, PROXY, "readers", "thumbnails", "cross_fit", "sender", "hub"])
 def test_what_was_judged_is_the_bundle_that_is_shipped(name: str, results: Results) -> None:
     try:
-        judged = results.result(name)["bundle"]
+        judged = results.result(name).get("bundle", {})
     except NotMeasured:
         return  # told by the test above, where it is required
+    assert judged, f"{name} does not say of which bundle it is"
     assert judged["id"] == load_bundle(default_bundle_folder()).id.hex(), f"{name} is of another bundle"
     assert judged["working_size"] == shipped_bundle()["working_size"]
+
+
+@pytest.mark.parametrize("name", ["phantom_leak", "ablations"])
+def test_what_is_of_phantoms_alone_is_of_these_phantoms(name: str, results: Results) -> None:
+    try:
+        judged = results.result(name)
+    except NotMeasured:
+        return  # told by the test above
+    assert judged.get("phantoms_digest") == phantoms_digest(), f"{name} is of phantoms that were drawn otherwise"
 
 
 def test_the_pictures_are_small_and_all_shown(results: Results) -> None:

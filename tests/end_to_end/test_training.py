@@ -117,7 +117,10 @@ def test_evaluation_answers_each_question(evaluated: tuple[dict[str, Any], Path]
     assert {r["variant"] for r in tables["ablation"]} >= {"whole", "no context node", "all-to-all fusion edges"}
     touched = [r for r in tables["gaze"] if r["measure"] == "box_touched"]
     assert all(0 <= r["low"] <= r["mean"] <= r["high"] <= 1 for r in touched)
-    assert "lung-field prior" in {r["choice"] for r in touched}
+    assert {"box prior", "lung-field prior"} <= {r["choice"] for r in touched}
+    assert {r["subset"] for name in ("retention", "choices", "ablation", "gaze") for r in tables[name]} == {"all"}
+    assert {r["guide"] for r in tables["doubt"]} == {"generated", "given"}
+    assert {r["radgraph_f1"] for r in tables["reports"]} == {None}
     assert {r["written_from"].split(":")[0] for r in tables["reports"]} == {"full graph", "pruned graph", "floor"}
     assert [r["retention_percent"] for r in tables["bleu"]] == [0.5, 1, 2.3, 5, 10, 25, 50, 100]
     ranks = [r for r in tables["attention_by_rank"] if r["guide"] == "generated"]
@@ -164,6 +167,37 @@ def test_a_manifest_never_seen_is_evaluated(bundle: Path, tmp_path: Path) -> Non
     assert "fever and cough" in (out / "cases.md").read_text(encoding="utf-8")
     with pytest.raises(BadConfiguration):
         evaluate(bundle, out, lambda *_: None, manifest=tmp_path / "manifest.csv", split="val")
+    # The same by the line that training takes, one image lateral.
+    text = (tmp_path / "manifest.csv").read_text(encoding="utf-8")
+    (tmp_path / "manifest.csv").write_text(text.replace(",PA,", ",lateral,", 1), encoding="utf-8")
+    line = f"manifest:{tmp_path / 'manifest.csv'}?sources=elsewhere"
+    again = evaluate(bundle, out, lambda *_: None, data=[line], workers=1, seeds=1, full=False)
+    assert "--data 'manifest:manifest.csv?sources=elsewhere' --split test" in again["command"]
+    assert again["sources"]["elsewhere"]["images"] == 5
+    assert again["data"] == ["manifest: 5 used, 1 left out\n  1 not a frontal view"]
+    assert "1 of 6 are lateral and are not read." in (out / "cases.md").read_text(encoding="utf-8")
+
+
+def test_measured_figures_stand_in_the_card_and_the_id_stays(bundle: Path, tmp_path: Path) -> None:
+    """A figure is quoted where both outcomes are common enough, of the unseen images where others taught."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    before = load_bundle(copy)
+    row = {"source": "phantom", "synthetic": True, "guide": "generated", "subset": "all", "endpoint": "effusion"}
+    row |= {"retention_percent": before.spec.keep_percent, "images": 100, "positive": 50}
+    row |= {"auc": 0.711, "low": 0.6, "high": 0.8}
+    other = {**row, "source": "elsewhere", "synthetic": False}
+    rows = [row, {**row, "positive": 9, "auc": 0.722}, {**row, "guide": "given", "auc": 0.733}]
+    rows += [{**other, "auc": 0.744}, {**other, "subset": "unseen", "auc": 0.755}]
+    result = {"bundle": {"id": before.id.hex()}, "tables": {"retention": rows}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(result), encoding="utf-8")
+    write_measured(copy, [tmp_path / "evaluation.json"])
+    assert load_bundle(copy).id == before.id
+    assert [r["auc"] for r in load_bundle(copy).figures["measured"]] == [0.711, 0.755]
+    assert "0.711 (0.600 to 0.800)" in (copy / CARD).read_text(encoding="utf-8")
+    (tmp_path / "other.json").write_text(json.dumps(result | {"bundle": {"id": "00"}}), encoding="utf-8")
+    for wrong in (tmp_path / "other.json", tmp_path / "none.json", copy / CARD):
+        with pytest.raises(BadConfiguration):
+            write_measured(copy, [wrong])
 
 
 def test_a_finished_run_is_not_trained_twice_and_another_is_refused(bundle: Path) -> None:
@@ -175,33 +209,6 @@ def test_a_finished_run_is_not_trained_twice_and_another_is_refused(bundle: Path
         train(options(bundle, seed=1), lambda *_: None)
 
 
-def test_measured_figures_stand_in_the_card_and_the_id_stays(
-    bundle: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
-) -> None:
-    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    before = load_bundle(copy).id
-    at = [
-        r
-        for r in evaluated[0]["tables"]["retention"]
-        if r["guide"] == "generated" and r["retention_percent"] == load_bundle(copy).spec.keep_percent
-    ]
-    # Twelve phantoms are too few to be quoted; as if there were more of all but the last finding.
-    *many, few = [r | {"positive": 30, "images": 100} for r in at[:-1]] + at[-1:]
-    measured = tmp_path / "evaluation.json"
-    told = {"bundle": {"id": before.hex()}, "tables": {"retention": [*many, few]}}
-    measured.write_text(json.dumps(told), encoding="utf-8")
-    write_measured(copy, [measured])
-    assert load_bundle(copy).id == before
-    card = (copy / CARD).read_text(encoding="utf-8")
-    for row in many:
-        assert f"| {row['endpoint']} | generated | 100 (30) | {row['auc']:.3f} ({row['low']:.3f}" in card
-    assert f"| {few['endpoint']} | generated |" not in card
-    (tmp_path / "other.json").write_text(json.dumps(evaluated[0] | {"bundle": {"id": "00"}}), encoding="utf-8")
-    for wrong in (tmp_path / "other.json", tmp_path / "none.json", copy / CARD):
-        with pytest.raises(BadConfiguration):
-            write_measured(copy, [wrong])
-
-
 def test_the_stages_can_be_run_one_by_one(bundle: Path, tmp_path: Path) -> None:
     run = train_report_model(options(bundle), lambda *_: None)
     assert options(bundle).report_model_done
@@ -210,6 +217,22 @@ def test_the_stages_can_be_run_one_by_one(bundle: Path, tmp_path: Path) -> None:
     asked = ["train", "graph-model", "--data", "phantoms:70", "--out", str(tmp_path / "other")]
     with pytest.raises(BadConfiguration, match="holds no finished report model"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(BadConfiguration, match="not a bundle"):
+        train(options(tmp_path / "thesis"), lambda *_: None)
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+def test_what_the_network_learned_from_is_counted(bundle: Path) -> None:
+    told = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["provenance"]
+    graphs, counted = told["samples_by_role"]["graph"], told["graphs_by_retention"]
+    assert counted["2.3"] == 2 * graphs + -(-graphs // 4)
+    assert sum(counted.values()) - counted["2.3"] == sum(1 for n in range(graphs) if n % 2 == 0)
+    assert load_bundle(bundle).figures["preparation_seconds"] >= 0
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from thinwire.receiver.training.graph_stage import save_reader
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.bundle import CARD, DECODER, ENCODER, MPNN, TOKENIZER, Bundle, BundleSpec, load_bundle, write_index
 from thinwire.shared.graph import CELL
+from thinwire.shared.identifiers import TextSource
 
 SIDE = 8
 """Cells along the canvas."""
@@ -65,9 +66,9 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
 def _calibration() -> Calibration:
     return Calibration(
         member=np.arange(DRAWS, dtype=np.int64) % 2,
-        slope=np.ones((DRAWS, len(FINDINGS))),
-        offset=np.linspace(-0.5, 0.5, DRAWS)[:, None] * np.ones((1, len(FINDINGS))),
-        quantile=np.full((len(FINDINGS), 2), 0.5),
+        slope=np.ones((len(TextSource), DRAWS, len(FINDINGS))),
+        offset=np.linspace(-0.5, 0.5, DRAWS)[:, None] * np.ones((len(TextSource), 1, len(FINDINGS))),
+        quantile=np.full((len(TextSource), len(FINDINGS), 2), 0.5),
         centre=np.zeros(FEATURES),
         whitening=np.eye(FEATURES),
         farthest=np.float64(1e6),

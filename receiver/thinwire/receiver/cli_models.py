@@ -1,6 +1,9 @@
 """The two commands that make and measure bundles. Training is imported only inside them: serving never needs it."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +19,19 @@ from thinwire.shared.errors import BadConfiguration
 Manifest = Annotated[
     Path | None, typer.Option(help="CSV of real images with labels, texts and splits (docs/data-sets.md).")
 ]
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Serving installs without what training alone needs. Raises BadConfiguration naming what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("thinwire"):
+            raise
+        raise BadConfiguration(
+            f"{error.name} is not installed", "Install what training needs: pip install 'thinwire[receiver,training]'."
+        ) from error
 
 
 def train_command(
@@ -49,11 +65,12 @@ def train_command(
     keep: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the cells that are kept.")] = 2.3,
 ) -> None:
     """Train a bundle from nothing, or one of its two stages. A run that was stopped goes on where it was."""
-    from thinwire.receiver.training import train
-    from thinwire.receiver.training.graph_stage import Learning
-    from thinwire.receiver.training.presets import NANO, at_size, paper
-    from thinwire.receiver.training.report_model import PLAIN, Weights
-    from thinwire.receiver.training.report_stage import Schedule
+    with _installed():
+        from thinwire.receiver.training import train
+        from thinwire.receiver.training.graph_stage import Learning
+        from thinwire.receiver.training.presets import NANO, at_size, paper
+        from thinwire.receiver.training.report_model import PLAIN, Weights
+        from thinwire.receiver.training.report_stage import Schedule
 
     chosen = NANO
     if preset == "paper":
@@ -103,18 +120,31 @@ def evaluate_command(
     bundle: Annotated[Path | None, typer.Option(help="The bundle; the default one if not given.")] = None,
     phantoms: Annotated[int, typer.Option(min=0, help="Held-out synthetic studies, none of them trained on.")] = 0,
     manifest: Manifest = None,
-    split: Annotated[Literal["test", "val", "train", "all"], typer.Option(help="Which rows of the manifest.")] = "test",
+    split: Annotated[
+        Literal["test", "val", "train", "all"], typer.Option(help="Which part of manifest and data.")
+    ] = "test",
     proxies: Annotated[
         Path | None, typer.Option(help="Open-i's reports, to stand in for those the manifest's images lack.")
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND:PATH (docs/data-sets.md), several times: its patients in --split, as in training."),
+    ] = None,
+    radgraph: Annotated[
+        Path | None, typer.Option(help="Folder of RadGraph's weights, for RadGraph F1; seconds for each report.")
+    ] = None,
+    radgraph_python: Annotated[str, typer.Option(help="A Python with the radgraph package.")] = sys.executable,
     seeds: Annotated[int, typer.Option(min=1, help="How often random choice draws.")] = 3,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Without what is slow: other retentions, floors.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Write the whole result as JSON to stdout.")] = False,
 ) -> None:
     """Measure a bundle on images that it has not seen: AUC with intervals, comparators, reports, gaze, doubt, bytes."""
-    from thinwire.receiver.training.evaluation.evaluate import evaluate
+    with _installed():
+        from thinwire.receiver.training.evaluation import language
+        from thinwire.receiver.training.evaluation.evaluate import evaluate
 
+    extractor = None if radgraph is None else language.radgraph(radgraph, [radgraph_python])
     with meter(Console(stderr=True)) as progress:
         result = evaluate(
             bundle or default_bundle_folder(),
@@ -127,12 +157,14 @@ def evaluate_command(
             seeds,
             not quick,
             proxies,
+            data or (),
+            extractor,
         )
     if json_:
         typer.echo(json.dumps(result, indent=1))
         return
-    if result["manifest"]:
-        typer.echo(result["manifest"], err=True)
+    for summary in result["data"]:
+        typer.echo(summary, err=True)
     console = Console(highlight=False)
     for source, figures in result["sources"].items():
         console.print(_table(source, figures, result))
@@ -152,7 +184,7 @@ def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Tabl
     )
     shown = (ATTENTION, RANDOM)
     choices = [r for r in result["tables"]["choices"] if r["source"] == source and r["choice"] in shown]
-    rows = [r for r in choices if r["hidden"] == ""]
+    rows = [r for r in choices if r["hidden"] == "" and r["subset"] == "all"]
     arms = list(dict.fromkeys((r["guide"], r["choice"]) for r in rows))
     table.add_column("AUC (95 % interval)")
     for guide, choice in arms:
@@ -163,7 +195,7 @@ def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Tabl
     touched = [
         r
         for r in result["tables"]["gaze"]
-        if r["source"] == source and r["finding"] == "all" and r["measure"] == "box_touched"
+        if (r["source"], r["finding"], r["measure"], r["subset"]) == (source, "all", "box_touched", "all")
     ]
     for by in dict.fromkeys(r["boxes_by"] for r in touched) if arms else ():
         mean = {(r["guide"], r["choice"]): r["mean"] for r in touched if r["boxes_by"] == by}

@@ -16,7 +16,7 @@ from thinwire.shared.errors import BadBundle, BadConfiguration
 from thinwire.shared.graph import CELL, MAX_WORKING_SIZE, FloatArray
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 INDEX = "bundle.json"
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
@@ -95,7 +95,10 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         index = json.loads((folder / INDEX).read_bytes())
         if index["version"] != BUNDLE_VERSION:
-            raise BadBundle(f"bundle version {index['version']}, expected {BUNDLE_VERSION}")
+            raise BadBundle(
+                f"the bundle is of version {index['version']}, this release reads version {BUNDLE_VERSION}",
+                "Take the bundle that comes with this release, or train it again: thinwire-receiver train.",
+            )
         files: dict[str, str] = dict(index["files"])
         spec = _spec(index)
     except (KeyError, TypeError, ValueError) as error:

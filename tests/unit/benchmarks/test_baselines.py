@@ -1,6 +1,8 @@
 """The code paths of the baselines on tiny material; what they are worth is the benchmarks' to say."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ from PIL import Image
 from torch_geometric.data import Batch, Data
 
 from benchmarks.baselines import edits, heads, scores
-from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, read, small
-from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Relational, parameters
-from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shrink
-from thinwire.receiver.reading.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, GraphNetwork, Shape, to_data
+from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, fine_tuned, read, small
+from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
+from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shelves, shrink
+from thinwire.receiver.reading.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches
@@ -37,7 +39,7 @@ def batch_of(*data: Data) -> Batch:
     return Batch.from_data_list(list(data))
 
 
-@pytest.mark.parametrize("network", [GraphNetwork, Relational, Heterogeneous, NoMessages, AttentionPooling])
+@pytest.mark.parametrize("network", [GraphNetwork, Relational, Heterogeneous, NoMessages, AttentionPooling, Published])
 @pytest.mark.parametrize("edit", [edits.whole, edits.without_context, edits.without_concepts])
 def test_every_network_reads_every_kind_of_graph(network: type[GraphNetwork], edit: object) -> None:
     torch.manual_seed(0)
@@ -55,7 +57,13 @@ def test_every_network_reads_every_kind_of_graph(network: type[GraphNetwork], ed
 def test_only_networks_that_pass_messages_heed_an_edge() -> None:
     data = to_data(graph(0))
     apart = edits.without_fusion(data)
-    for network, heeds in ((Relational, True), (Heterogeneous, True), (NoMessages, False), (AttentionPooling, False)):
+    for network, heeds in (
+        (Relational, True),
+        (Heterogeneous, True),
+        (Published, True),
+        (NoMessages, False),
+        (AttentionPooling, False),
+    ):
         torch.manual_seed(0)
         model = network(SHAPE).eval()
         with torch.no_grad():
@@ -90,7 +98,7 @@ def test_a_thumbnail_is_within_its_budget_and_more_bytes_say_more(codec: str) ->
     image, grid = picture(), Grid(1800, 2000, 256)
     errors = []
     for budget in (1024, 10240):
-        thumbnail = shrink(image, codec, budget)
+        (thumbnail,) = shrink(image, codec, [budget])
         assert thumbnail is not None
         assert len(thumbnail.data) <= budget
         assert max(pixels_of(thumbnail.data, codec).shape) == thumbnail.side
@@ -103,7 +111,30 @@ def test_a_thumbnail_is_within_its_budget_and_more_bytes_say_more(codec: str) ->
 
 
 def test_what_does_not_fit_is_said() -> None:
-    assert shrink(picture(), "jpeg", 64) is None
+    small_one, large = shrink(picture(), "jpeg", [64, 4096])
+    assert small_one is None
+    assert large is not None
+    assert shrink(picture(), "jpeg", [4096]) == [large]
+
+
+def test_the_published_network_has_two_convolutions_and_no_more() -> None:
+    model = Published(Shape(FEATURES, 6, 2, hidden=128, layers=2))
+    wide = FEATURES + PLACE
+    embedded = (6 + 3) * wide
+    assert parameters(model) == embedded + (wide + 1) * 128 + 129 * 128 + 129 * 2
+    data = batch_of(to_data(graph(0)))
+    with torch.no_grad():
+        hidden = model.eval()(data, torch.tensor([False]), torch.tensor([True]))
+        assert not torch.equal(hidden, model(data))
+
+
+def test_shelves_are_kept_by_budget(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1) as pool:
+        images = [picture(), picture(160)]
+        made = shelves("a", images, "jpeg", [64, 1024], tmp_path, pool)
+        assert [(one.budget, one.missing, len(one.files)) for one in made] == [(64, 2, 0), (1024, 0, 2)]
+    # The processes are gone: what is not read from the cache would fail.
+    assert shelves("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
 
 
 def test_heads_find_what_is_there_and_never_meet_the_patient() -> None:
@@ -140,7 +171,7 @@ def test_rows_compare_on_the_same_images() -> None:
     assert "to ours -" in scores.told(rows[2])
 
 
-def test_fine_tuning_takes_unknown_labels_and_gives_a_logit_for_each() -> None:
+def test_fine_tuning_takes_unknown_labels_and_gives_a_logit_for_each(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (5, 2, 32, 32), dtype=np.uint8)
     labels = np.array([[0, 1], [1, np.nan], [0, 0], [1, 1], [0, np.nan]], dtype=float)
     said: list[str] = []
@@ -150,4 +181,8 @@ def test_fine_tuning_takes_unknown_labels_and_gives_a_logit_for_each() -> None:
     assert out.shape == (5, 2)
     np.testing.assert_array_equal(out, read(again, images[:, 0]))
     assert len(said) == 4
+    for _ in range(2):  # trained, then read from the cache
+        kept = fine_tuned(images, labels, plan, tmp_path, said.append, EfficientNetLite0)
+        np.testing.assert_allclose(read(kept, images[:, 0]), out, rtol=1e-4, atol=1e-5)
+    assert len(said) == 6
     assert small(picture()).shape == (SIDE, SIDE)

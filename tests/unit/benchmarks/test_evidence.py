@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from benchmarks import figures
-from benchmarks.evidence.aims import MET, NOT_MET, SPANS, outcome
-from benchmarks.evidence.compared import same_bytes, same_bytes_words
+from benchmarks.evidence import reading
+from benchmarks.evidence.aims import MET, NOT_MET, SPANS, aims, outcome
+from benchmarks.evidence.compared import FIRST, UNPRUNED, alike, same_bytes, same_bytes_words
 from benchmarks.evidence.markdown import favour, figure, gap
-from benchmarks.evidence.results import PAIRED, PHANTOMS, NotMeasured, Results, Row
+from benchmarks.evidence.reading import learned
+from benchmarks.evidence.results import MEAN, PAIRED, PHANTOMS, RSNA, UNSEEN, NotMeasured, Results, Row, headlined
 from benchmarks.evidence.take import LARGEST, small, take, without_texts
 
 CASE = """# Cases shown whole
@@ -64,6 +66,15 @@ def test_a_thumbnail_that_wins_is_named() -> None:
     assert best is not None
     assert best["auc"] == 0.75
     assert "on 0 of 1 endpoints" in same_bytes_words(lost)
+    # As many bytes as tier 0's mean, in whole bytes, are the same bytes.
+    exact = thumbnail(0.8, 600, 0.1)
+    assert same_bytes([*lost, exact])[0][1] is exact
+    ours_head = ours | {"reader": "logistic head", "auc": 0.72}
+    their_head = thumbnail(0.6, 600, -0.1) | {"reader": "encoder and logistic head", "to_head": -0.12}
+    their_head |= {"to_head_low": -0.2, "to_head_high": -0.01}
+    words = same_bytes_words([*lost, ours_head, their_head])
+    assert words.startswith("With a logistic head on both")
+    assert "on 1 of 1 endpoints, on 1 of them" in words.split("Read by the bundle's")[0]
     assert "opacity (jpegxl, at most 512 bytes, EfficientNet-Lite0)" in same_bytes_words(lost)
     assert "on 1 of 1 endpoints, on 1 of them" in same_bytes_words([ours, thumbnail(0.6, 500, -0.1), larger])
     assert same_bytes_words([ours, larger]) == "No thumbnail fits into the bytes of tier 0."
@@ -114,3 +125,48 @@ def test_a_picture_that_fits_is_not_made_narrower(tmp_path: Path) -> None:
     Image.new("RGB", (400, 300), "white").save(tmp_path / "a.png")
     with Image.open(small(tmp_path / "a.png", tmp_path / "b.png")) as made:
         assert made.size == (400, 300)
+
+
+def test_a_table_is_of_all_images_unless_a_subset_is_asked_for(tmp_path: Path) -> None:
+    rows = [{"auc": 0.5}, {"auc": 0.6, "subset": "all"}, {"auc": 0.7, "subset": "unseen"}]
+    result = {"tables": {"retention": rows, "gaze": [{"subset": "all"}]}}
+    (tmp_path / "evaluation_phantoms.json").write_text(json.dumps(result), encoding="utf-8")
+    results = Results(tmp_path)
+    assert [row["auc"] for row in results.table(PHANTOMS, "retention")] == [0.5, 0.6]
+    assert [row["auc"] for row in results.table(PHANTOMS, "retention", UNSEEN)] == [0.7]
+    result["tables"]["gaze"] = [{"mean": 0.5}]
+    (tmp_path / "evaluation_phantoms.json").write_text(json.dumps(result), encoding="utf-8")
+    assert PHANTOMS in results.missing()
+
+
+def test_mined_labels_are_not_headlined() -> None:
+    assert headlined({"source": "nih14", "endpoint": RSNA})
+    assert headlined({"source": "kermany224", "endpoint": "consolidation"})
+    assert not headlined({"source": "nih14", "endpoint": "consolidation"})
+    assert not headlined({"source": "covidcxr", "endpoint": "consolidation"})
+
+
+def test_pruned_beside_unpruned_is_of_readers_that_learned_from_each(tmp_path: Path) -> None:
+    rows = []
+    for arm, auc, apart in ((FIRST, 0.9, None), (UNPRUNED, 0.88, -0.02)):
+        for name in ("nodule", MEAN):
+            row: Row = {"arm": arm, "outcome": name, "auc": auc, "low": auc - 0.01, "high": auc + 0.01, "images": 300}
+            if apart is not None:
+                row |= {"to_ours": apart, "to_ours_low": -0.03, "to_ours_high": -0.01}
+            rows.append(row)
+    result = {"command": "bench", "machine": "m", "images": {"graph": 9, "test": 3}, "rows": rows}
+    (tmp_path / "readers.json").write_text(json.dumps(result), encoding="utf-8")
+    results = Results(tmp_path, tmp_path)
+    assert "+0.020 (+0.010 to +0.030)" in alike(results)
+    line = next(line for line in aims(results).splitlines() if "unpruned graph" in line)
+    assert "nodule +0.020" in line
+    assert f"| {MET} |" in line
+    result["rows"] = rows[:2]
+    (tmp_path / "readers.json").write_text(json.dumps(result), encoding="utf-8")
+    assert "not measured yet" in next(line for line in aims(results).splitlines() if "unpruned graph" in line)
+
+
+def test_what_the_reader_learned_from_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"provenance": {"graphs_by_retention": {"100": 40, "2.3": 1000}}}
+    monkeypatch.setattr(reading, "shipped_bundle", lambda: told)
+    assert "2.3 %: 1,000; 100 %: 40" in learned(Results())

@@ -69,14 +69,6 @@ def test_the_guide_names_the_source_of_the_text() -> None:
     assert source_of(Guide.NONE, note) is source_of(Guide.GENERATED, note) is TextSource.GENERATED
 
 
-def test_parts_are_left_out_where_asked(bundle: Bundle) -> None:
-    seen, codec = tiny_seen(), codec_of(bundle.spec)
-    for graph in graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(10), codec, context=False, concepts=False):
-        assert not graph.context.any()
-        assert len(graph.concepts.concept) == 0
-        assert graph.fusion is None
-
-
 def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
     graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10), codec_of(bundle.spec))
     kinds = data_of(graphs), data_of(graphs, "none"), data_of(graphs, "all")

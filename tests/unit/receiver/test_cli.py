@@ -1,6 +1,7 @@
 """The commands as a person runs them; the served hub has its own tests with real processes."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,21 @@ def test_an_error_is_a_line_a_remedy_and_a_code(
     if code > 2:
         assert shown.out == ""
         assert len(shown.err.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("arguments", [["train", "all", "--out", "x"], ["evaluate", "--out", "x"]])
+def test_what_training_alone_needs_is_named_where_it_is_missing(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("thinwire.receiver.training.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for missing in ("torch.utils.tensorboard", "sacrebleu.metrics.bleu"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    error = run(*arguments).exception
+    assert isinstance(error, BadConfiguration)
+    assert "is not installed" in str(error)
+    assert "thinwire[receiver,training]" in error.remedy
 
 
 @pytest.mark.parametrize("command", ["init", "enrol", "serve", "worklist", "show", "export", "train", "evaluate"])

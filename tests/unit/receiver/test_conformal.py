@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.receiver.reading.conformal import ALPHA, Outcome, outcome_of, possible, quantiles
+from thinwire.receiver.reading.mpnn import text_index
 from thinwire.receiver.training.graph_stage import calibrate
+from thinwire.shared.identifiers import TextSource
 
+WITHHELD, GIVEN = (int(n) for n in text_index([TextSource.GENERATED, TextSource.REPORT]))
 EXAMPLES = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 
@@ -96,9 +99,48 @@ def test_calibration_holds_the_quantiles_of_its_own_split() -> None:
     labels = (rng.random((120, 2)) < 0.4).astype(np.float32)
     labels[:, 1] = np.nan
     logits = rng.normal(3 * np.nan_to_num(labels)[None], 1.0, (2, 120, 2))
-    made = calibrate(logits, labels, rng.normal(size=(120, 4)).astype(np.float32), seed=0, per_member=3)
-    sets = possible(made.probabilities(logits), made.quantile)
+    texts = np.repeat([WITHHELD, GIVEN], 60)
+    patients = [f"p{n // 2}" for n in range(120)]
+    context = rng.normal(size=(120, 4)).astype(np.float32)
+    made = calibrate(logits, labels, context, texts, patients, seed=0, per_member=3)
+    sets = made.sets(made.probabilities(logits, texts), texts)
     own = np.take_along_axis(sets[:, 0], labels[:, :1].astype(int), axis=1)[:, 0]
     assert own[labels[:, 0] == 1].mean() >= 1 - ALPHA
     assert own[labels[:, 0] == 0].mean() >= 1 - ALPHA
     assert sets[:, 1].all(), "a finding without labels stays open"
+    never = np.full(120, text_index([TextSource.INDICATION])[0])
+    assert made.sets(made.probabilities(logits, never), never).all(), "a text that calibrated nothing leaves all open"
+
+
+def graphs_drawn(images: int, poor: float, good: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Logits [2, 2n, 1], labels and texts of n images, each read with its text withheld and with its report."""
+    labels = (rng.random(images) < 0.4).astype(np.float32)
+    seen = [apart * (labels - 0.4) + rng.normal(0, 1, images) for apart in (poor, good)]
+    logits = np.stack([np.concatenate(seen) + rng.normal(0, 0.1, 2 * images) for _ in range(2)])[..., None]
+    return logits, np.tile(labels, 2)[:, None], np.repeat([WITHHELD, GIVEN], images)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@given(st.floats(0.0, 1.0), st.floats(6.0, 12.0))
+def test_each_source_of_text_is_covered_by_itself(poor: float, good: float) -> None:
+    """A report tells the finding almost without error; its certainty is not lent to an image without one."""
+    covered: dict[tuple[int, int], list[float]] = {}
+    lent = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        logits, labels, texts = graphs_drawn(200, poor, good, rng)
+        patients = [f"p{n % 200}" for n in range(400)]
+        context = rng.normal(size=(400, 2)).astype(np.float32)
+        made = calibrate(logits, labels, context, texts, patients, seed=0, per_member=1)
+        logits, labels, texts = graphs_drawn(400, poor, good, rng)
+        probabilities = made.probabilities(logits, texts)
+        sets = made.sets(probabilities, texts)[:, 0]
+        for text in (WITHHELD, GIVEN):
+            for outcome in (0, 1):
+                chosen = (texts == text) & (labels[:, 0] == outcome)
+                covered.setdefault((text, outcome), []).append(float(sets[chosen, outcome].mean()))
+        chosen = (texts == WITHHELD) & (labels[:, 0] == 1)
+        lent.append(float(possible(probabilities, made.quantile[GIVEN])[chosen, 0, 1].mean()))
+    for shares in covered.values():
+        assert np.mean(shares) >= 1 - ALPHA - 0.03
+    assert np.mean(lent) < 1 - ALPHA - 0.1, "the report's quantiles would promise too much"

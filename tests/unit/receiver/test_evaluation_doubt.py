@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
-from thinwire.receiver.reading.mpnn import Calibration, MpnnReader, load_reader
+from thinwire.receiver.reading.mpnn import Calibration, MpnnReader, load_reader, text_index
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.doubt import conformal_table, parts, reliability_picture
 from thinwire.receiver.training.graph_stage import calibrate
+from thinwire.shared.identifiers import TextSource
 
 IMAGES = 300
+WITHHELD = text_index([TextSource.GENERATED] * IMAGES)
 
 
 def sample(number: int, source: str = "phantom") -> Sample:
@@ -49,7 +51,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> MpnnReader:
     made = load_reader(tiny_bundle(tmp_path_factory.mktemp("doubt") / "tiny"))
     logits, labels = drawn(0)
     context = np.random.default_rng(0).normal(size=(IMAGES, 8)).astype(np.float32)
-    calibration: Calibration = calibrate(logits, labels.astype(np.float32), context, seed=0, per_member=2)
+    patients = [sample(n).patient for n in range(IMAGES)]
+    calibration: Calibration = calibrate(
+        logits, labels.astype(np.float32), context, WITHHELD, patients, seed=0, per_member=2
+    )
     return MpnnReader(made.spec, made.members, calibration)
 
 
@@ -57,7 +62,7 @@ def test_rows_of_every_part_with_their_figures(reader: MpnnReader) -> None:
     logits, labels = drawn(1)
     half = IMAGES // 2
     samples = [sample(n) for n in range(half)] + [sample(n, "nih14") for n in range(half)]
-    rows = conformal_table(reader, logits, samples, labels)
+    rows = conformal_table(reader, logits, WITHHELD, samples, labels)
     named = {(row["source"], row["part"], row["finding"]): row for row in rows}
     assert {part for source, part, _ in named if source == "phantom"} == {"all", "view AP", "view PA"}
     assert {part for source, part, _ in named if source == "nih14"} == {"all", "view AP", "view PA", "sex F", "sex M"}
@@ -81,10 +86,18 @@ def test_a_missing_outcome_is_none_and_an_unlabelled_source_has_no_row(reader: M
     labels[:, 0] = 0
     labels[:, 1:] = np.nan
     samples = [sample(n) for n in range(IMAGES)]
-    row = next(r for r in conformal_table(reader, logits, samples, labels) if r["part"] == "all")
+    row = next(r for r in conformal_table(reader, logits, WITHHELD, samples, labels) if r["part"] == "all")
     assert row["coverage_present"] is None
     assert row["coverage_absent"] == row["coverage"]
-    assert conformal_table(reader, logits, samples, np.full_like(labels, np.nan)) == []
+    assert conformal_table(reader, logits, WITHHELD, samples, np.full_like(labels, np.nan)) == []
+
+
+def test_a_text_that_calibrated_nothing_leaves_everything_open(reader: MpnnReader) -> None:
+    logits, labels = drawn(3)
+    given = text_index([TextSource.REPORT] * IMAGES)
+    samples = [sample(n) for n in range(IMAGES)]
+    row = next(r for r in conformal_table(reader, logits, given, samples, labels) if r["finding"] == "any")
+    assert (row["coverage"], row["uncertain"]) == (1, 1)
 
 
 def test_parts_never_mix_sources() -> None:
@@ -95,6 +108,7 @@ def test_parts_never_mix_sources() -> None:
 def test_the_picture_is_drawn(reader: MpnnReader, tmp_path: Path) -> None:
     logits, labels = drawn(1)
     path = tmp_path / "reliability.png"
-    reliability_picture(reader, logits, [sample(n) for n in range(IMAGES)], labels, "phantom", path)
+    samples = [sample(n) for n in range(IMAGES)]
+    reliability_picture(reader, logits, WITHHELD, samples, labels, "phantom", "text withheld", path)
     with Image.open(path) as image:
         assert image.width > 800

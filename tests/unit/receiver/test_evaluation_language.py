@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
 from thinwire.receiver.training.evaluation.language import (
-    RadGraphWeights,
     bleu,
     concepts,
     most_common,
     nearest,
+    radgraph,
     radgraph_f1,
     rouge_l,
     scores,
@@ -104,10 +104,9 @@ def test_all_scores_together_and_by_patient() -> None:
 
 
 def test_radgraph_only_where_its_weights_are(tmp_path: Path) -> None:
-    vocabulary = load_vocabulary()
-    assert radgraph_f1(REFERENCES, CANDIDATES, vocabulary, None) is None
+    assert set(radgraph_f1(REFERENCES, CANDIDATES, None).values()) == {None}
     with pytest.raises(BadConfiguration, match="no weights"):
-        radgraph_f1(REFERENCES, CANDIDATES, vocabulary, RadGraphWeights(tmp_path, (sys.executable,)))
+        radgraph(tmp_path, (sys.executable,))
 
 
 def test_radgraph_f1_is_the_mean_of_nodes_and_relations(tmp_path: Path) -> None:
@@ -115,11 +114,12 @@ def test_radgraph_f1_is_the_mean_of_nodes_and_relations(tmp_path: Path) -> None:
     (tmp_path / "radgraph-xl").mkdir()
     (tmp_path / "radgraph.py").write_text(STAND_IN, encoding="utf-8")
     python = ("env", f"PYTHONPATH={tmp_path}", sys.executable)
-    weights = RadGraphWeights(tmp_path, python)
-    found = radgraph_f1(["large effusion"], ["effusion"], load_vocabulary(), weights)
+    extractor = radgraph(tmp_path, python)
+    found = radgraph_f1(["large effusion"], ["effusion"], extractor)
     # Nodes: 1 of 2 found, F1 2/3; relations: 0 of 1.
-    assert found is not None
     assert found["radgraph_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    (tmp_path / "radgraph.py").unlink()
+    assert radgraph_f1(["large effusion"], ["effusion"], extractor) == found, "each text is read once"
 
 
 STAND_IN = """

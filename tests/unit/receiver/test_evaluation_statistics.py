@@ -11,6 +11,7 @@ from thinwire.receiver.training.evaluation.statistics import (
     Ranked,
     auc_of,
     expected_calibration_error,
+    mean_auc_of,
     mean_with_interval,
     paired,
     paired_mean,
@@ -118,3 +119,19 @@ def test_calibration_error_of_known_cases():
     assert math.isnan(expected_calibration_error([math.nan], [0.3]))
     rows = reliability([1, 0, 1], [1.0, 0.0, 0.95])
     assert [(row["low"], row["images"], row["observed"]) for row in rows] == [(0.0, 1, 0.0), (0.9, 2, 1.0)]
+
+
+def test_the_interval_of_a_mean_over_seeds_is_of_the_mean() -> None:
+    """Scores that err apart from each other: their mean AUC is surer than each, and the ends do not simply average."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat([0.0, 1.0], 60)
+    scores = [labels + rng.normal(0, 1.5, 120) for _ in range(6)]
+    each = [auc_of(labels, s) for s in scores]
+    mean = mean_auc_of(labels, scores)
+    assert mean is not None
+    assert mean["auc"] == pytest.approx(np.mean([e["auc"] for e in each if e]))
+    wide = np.mean([e["high"] - e["low"] for e in each if e])
+    assert mean["low"] < mean["auc"] < mean["high"]
+    assert mean["high"] - mean["low"] < 0.8 * wide
+    assert mean_auc_of(labels, scores[:1]) == each[0]
+    assert mean_auc_of(np.ones(120), scores) is None

@@ -190,7 +190,8 @@ class MpnnReader:
         """A reading for each graph, in order."""
         if not graphs:
             return []
-        return self.calibration.readings(self.logits(graphs), np.stack([g.context for g in graphs]), self.spec.findings)
+        texts, context = text_index([g.text_source for g in graphs]), np.stack([g.context for g in graphs])
+        return self.calibration.readings(self.logits(graphs), texts, context, self.spec.findings)
 
     @torch.no_grad()
     def logits(self, graphs: Sequence[FusedGraph]) -> NDArray[np.float64]:
@@ -199,18 +200,27 @@ class MpnnReader:
         return np.stack([member(batch).double().cpu().numpy() for member in self.members])
 
 
+def text_index(sources: Sequence[TextSource]) -> NDArray[np.int64]:
+    """Each source of text by its number in `SOURCES`, int64 [n]."""
+    return np.array([SOURCES.index(source) for source in sources], dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling with its doubt, what a probability leaves possible, and what familiar context vectors look like."""
+    """Platt scaling with its doubt, what a probability leaves possible, and what familiar context vectors look like.
+
+    Each source of text (S of them, as in `SOURCES`) has its own: a graph that carries a report is read almost without
+    error, and its certainty must not be lent to one that does not.
+    """
 
     member: NDArray[np.int64]
     """[draws]: the member that a draw reads."""
     slope: NDArray[np.float64]
-    """[draws, F]"""
+    """[S, draws, F]"""
     offset: NDArray[np.float64]
-    """[draws, F]"""
+    """[S, draws, F]"""
     quantile: NDArray[np.float64]
-    """[F, 2], for outcome absent and present: `conformal.quantiles` of the calibration split."""
+    """[S, F, 2], for outcome absent and present: `conformal.quantiles` of the calibration split."""
     centre: NDArray[np.float64]
     """[d], mean context vector of the training images."""
     whitening: NDArray[np.float64]
@@ -218,28 +228,36 @@ class Calibration:
     farthest: float
     """Distance beyond which an image is called unfamiliar."""
 
-    def draws(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities [draws, n, F] of member logits [members, n, F]."""
-        z = logits[self.member] * self.slope[:, None] + self.offset[:, None]
+    def draws(self, logits: NDArray[np.float64], texts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities [draws, n, F] of member logits [members, n, F] under texts [n] (`text_index`)."""
+        z = logits[self.member] * self.slope[texts].swapaxes(0, 1) + self.offset[texts].swapaxes(0, 1)
         return np.asarray(1 / (1 + np.exp(-np.clip(z, -50, 50))))
 
-    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def probabilities(self, logits: NDArray[np.float64], texts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean over the draws, [n, F]."""
-        return np.asarray(self.draws(logits).mean(axis=0))
+        return np.asarray(self.draws(logits, texts).mean(axis=0))
+
+    def sets(self, probabilities: NDArray[np.float64], texts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool [n, F, 2] of probabilities [n, F]: is absent possible, is present?"""
+        return possible(probabilities, self.quantile[texts])
 
     def distance(self, context: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Mahalanobis distance [n] of context vectors [n, d] to the training images."""
         return np.asarray(np.linalg.norm((context - self.centre) @ self.whitening, axis=1))
 
     def readings(
-        self, logits: NDArray[np.float64], context: NDArray[np.floating[Any]], findings: Sequence[str]
+        self,
+        logits: NDArray[np.float64],
+        texts: NDArray[np.int64],
+        context: NDArray[np.floating[Any]],
+        findings: Sequence[str],
     ) -> list[Reading]:
-        draws = self.draws(logits)
+        draws = self.draws(logits, texts)
         value = draws.mean(axis=0)
         low, high = np.percentile(draws, INTERVAL, axis=0)
         low, high = np.minimum(low, value), np.maximum(high, value)
         unfamiliar = self.distance(context) > self.farthest
-        sets = possible(value, self.quantile).tolist()
+        sets = self.sets(value, texts).tolist()
         return [
             Reading(
                 {
@@ -260,8 +278,8 @@ def load_reader(bundle: Bundle) -> MpnnReader:
     try:
         with safe_open(bundle.folder / MPNN, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            shape = Shape(**json.loads(file.metadata()["shape"]))
-            count = int(file.metadata()["members"])
+            told = json.loads(file.metadata()["reader"])
+            shape, count = Shape(**told["shape"]), int(told["members"])
         members = []
         for number in range(count):
             member = GraphNetwork(shape)
@@ -274,4 +292,9 @@ def load_reader(bundle: Bundle) -> MpnnReader:
         raise BadBundle(f"{MPNN} does not fit the bundle ({type(error).__name__})") from error
     if shape.feature_size != bundle.spec.feature_size or shape.findings != len(bundle.spec.findings):
         raise BadBundle(f"{MPNN} is of another shape than bundle.json says")
-    return MpnnReader(bundle.spec, members, Calibration(**values))
+    calibration = Calibration(**values)
+    draws, findings = len(calibration.member), shape.findings
+    wanted = [(len(SOURCES), draws, findings)] * 2 + [(len(SOURCES), findings, 2)]
+    if [part.shape for part in (calibration.slope, calibration.offset, calibration.quantile)] != wanted:
+        raise BadBundle(f"the calibration in {MPNN} is not one for each source of text")
+    return MpnnReader(bundle.spec, members, calibration)

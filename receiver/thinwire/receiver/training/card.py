@@ -38,7 +38,11 @@ def model_card(spec: BundleSpec, provenance: Mapping[str, Any], figures: Mapping
         "images is put on the worklist as uncertain."
     )
     difference = max(figures["export_largest_difference"].values())
-    calibrated = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures["calibration_auc_by_finding"].items())
+    calibrated = "\n".join(
+        f"| {source} | {name} | {value:.3f} |"
+        for source, found in figures["calibration_auc_text_withheld"].items()
+        for name, value in found.items()
+    )
     return f"""# Model card: {spec.name}
 
 ## Model details
@@ -64,17 +68,17 @@ certification. It is not a certified medical device.
 By role: {roles}. {caution}
 
 ## Training
-{provenance["epochs_run"]} epochs of the report model, {provenance["report_model_seconds"]:,.0f} s, on
+{provenance["epochs_run"]} epochs of the report model, {figures["report_model_seconds"]:,.0f} s, on
 {provenance["machine"]}; seed {provenance["seed"]}; loss weights {provenance["schedule"]["weights"]}. Largest difference
 of the ONNX files to torch: {difference:.1e}.
 
 ## Figures
 {_measured(figures.get("measured"))}
 
-On the calibration split, which set the calibration but not the weights (all sources of text pooled; not to be quoted):
+On the calibration split, which set the calibration but not the weights, text withheld (not to be quoted):
 
-| finding | AUC |
-| --- | --- |
+| source | finding | AUC |
+| --- | --- | --- |
 {calibrated}
 
 ## Failure modes
@@ -117,7 +121,10 @@ def write_measured(folder: Path, evaluations: Sequence[Path]) -> None:
             result = json.loads(path.read_text(encoding="utf-8"))
             if result["bundle"]["id"] != bundle.id.hex():
                 raise BadConfiguration(f"{path} measured another bundle", "Evaluate this one: --bundle.")
-            rows += [row for row in result["tables"]["retention"] if _headline(row, bundle.spec.keep_percent)]
+            quoted = [row for row in result["tables"]["retention"] if _headline(row, bundle.spec.keep_percent)]
+            # Where some of a source's images taught, those that did not are quoted.
+            mixed = {row["source"] for row in result["tables"]["retention"] if row["subset"] == "unseen"}
+            rows += [row for row in quoted if row["subset"] == "unseen" or row["source"] not in mixed]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise BadConfiguration(
                 f"{path} holds no evaluation ({type(error).__name__})", "Give the evaluation.json that evaluate wrote."

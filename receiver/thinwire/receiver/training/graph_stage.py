@@ -23,14 +23,14 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.reading.conformal import quantiles
-from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, Calibration, GraphNetwork, Shape
+from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, Progress, mixed_precision
 from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
-from thinwire.shared.graph import Concepts, FloatArray, FusedGraph, IntArray, Patches
+from thinwire.shared.graph import FloatArray, FusedGraph, IntArray, Patches
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
 from thinwire.shared.quantiser import FeatureCodec
 
@@ -190,17 +190,6 @@ def fuse_all(
     return graphs
 
 
-def without_text(graph: FusedGraph) -> FusedGraph:
-    """The same graph with no concepts: the ablation that shows what the image alone carries."""
-    none = Concepts(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
-    return replace(graph, concepts=none, fusion=None)
-
-
-def without_context(graph: FusedGraph) -> FusedGraph:
-    """The same graph with an empty context vector: only the kept patches carry the image."""
-    return replace(graph, context=np.zeros_like(graph.context))
-
-
 @dataclass(frozen=True)
 class Learning:
     epochs: int = 30
@@ -301,34 +290,43 @@ def calibrate(
     logits: NDArray[np.float64],
     labels: NDArray[np.float32],
     context: FloatArray,
+    texts: NDArray[np.int64],
+    patients: Sequence[str],
     seed: int,
     per_member: int = 40,
 ) -> Calibration:
-    """Calibration from the calibration split.
+    """Calibration from the calibration split, for each source of text by itself.
 
-    logits [members, n, F], labels [n, F] (nan unknown), context [n, d]. Each draw takes one member and one bootstrap
-    sample and fits Platt's slope and offset; a finding with one outcome only keeps slope 1. The conformal quantiles are
-    of the mean of the draws. Platt's scaling keeps the order of one member's images, on which alone the sets depend;
-    only how members are weighed is learned here too, so that the same split may serve both. The farthest distance is
-    the 99.5th percentile of the split's own.
+    logits [members, n, F], labels [n, F] (nan unknown), context [n, d], texts [n] (`mpnn.text_index`), patients [n].
+    Each draw takes one member and one bootstrap sample of the patients and fits Platt's slope and offset; a finding
+    with one outcome only keeps slope 1. The conformal quantiles are of the mean of the draws. Platt's scaling keeps the
+    order of one member's images, on which alone the sets depend; only how members are weighed is learned here too, so
+    that the same split may serve both. The farthest distance is the 99.5th percentile of the split's own.
     """
     random = np.random.default_rng(seed)
-    members, count, findings = logits.shape
+    members, _, findings = logits.shape
     member = np.repeat(np.arange(members), per_member)
-    slope, offset = np.ones((len(member), findings)), np.zeros((len(member), findings))
-    for draw, chosen in enumerate(member):
-        sample = random.integers(0, count, count)
-        for f in range(findings):
-            x, y = logits[chosen, sample, f], labels[sample, f]
-            known = ~np.isnan(y)
-            if len(np.unique(y[known])) == 2:
-                fit = LogisticRegression(C=1e3).fit(x[known, None], y[known])
-                slope[draw, f], offset[draw, f] = fit.coef_[0, 0], fit.intercept_[0]
+    slope = np.ones((len(SOURCES), len(member), findings))
+    offset = np.zeros_like(slope)
+    for text in range(len(SOURCES)):
+        rows = np.flatnonzero(texts == text)
+        _, patient = np.unique(np.array(patients)[rows], return_inverse=True)
+        for draw, chosen in enumerate(member if len(rows) else ()):
+            count = int(patient.max()) + 1
+            weight = np.bincount(random.integers(0, count, count), minlength=count)[patient]
+            for f in range(findings):
+                x, y = logits[chosen, rows, f], labels[rows, f]
+                drawn = ~np.isnan(y) & (weight > 0)
+                if len(np.unique(y[drawn])) == 2:
+                    fit = LogisticRegression(C=1e3).fit(x[drawn, None], y[drawn], weight[drawn])
+                    slope[text, draw, f], offset[text, draw, f] = fit.coef_[0, 0], fit.intercept_[0]
     centre = context.mean(axis=0, dtype=np.float64)
     covariance = np.cov(context.T.astype(np.float64)) + 1e-3 * np.eye(context.shape[1])
     whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-    first = Calibration(member, slope, offset, np.full((findings, 2), np.inf), centre, whitening, np.inf)
-    quantile = quantiles(first.probabilities(logits), labels)
+    nothing = np.full((len(SOURCES), findings, 2), np.inf)
+    first = Calibration(member, slope, offset, nothing, centre, whitening, np.inf)
+    probability = first.probabilities(logits, texts)
+    quantile = np.stack([quantiles(probability[texts == t], labels[texts == t]) for t in range(len(SOURCES))])
     farthest = float(np.percentile(first.distance(context), 99.5))
     return replace(first, quantile=quantile, farthest=farthest)
 
@@ -340,4 +338,6 @@ def save_reader(path: Path, shape: Shape, members: Sequence[GraphNetwork], calib
     }
     for name in CALIBRATION_FIELDS:
         tensors[f"calibration.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(calibration, name)))
-    save_file(tensors, str(path), metadata={"shape": json.dumps(vars(shape)), "members": str(len(members))})
+    # One key: safetensors writes several in an order that differs from run to run, and so would the bundle's id.
+    told = json.dumps({"shape": vars(shape), "members": len(members)}, sort_keys=True)
+    save_file(tensors, str(path), metadata={"reader": told})

@@ -9,7 +9,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
-from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, to_data
+from thinwire.receiver.reading.mpnn import SOURCES, GraphNetwork, Shape, to_data
 from thinwire.receiver.training import card, corpus, graph_stage, words
-from thinwire.receiver.training.datasets.opening import open_data
+from thinwire.receiver.training.datasets.opening import open_data, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.export import export, rounded
 from thinwire.receiver.training.imitation import teacher_maps
@@ -33,7 +34,7 @@ from thinwire.receiver.training.report_stage import Material, Progress, ReportSt
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
+from thinwire.shared.bundle import INDEX, MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import FloatArray
 from thinwire.shared.identifiers import TextSource
@@ -41,11 +42,13 @@ from thinwire.shared.quantiser import Int8Codec
 
 log = logging.getLogger(__name__)
 
-Graphs = tuple[list[Data], NDArray[np.float32], FloatArray]
-"""(graphs, labels [n, F], context vectors [n, d])"""
+Graphs = tuple[list[Data], NDArray[np.float32], FloatArray, NDArray[np.int64]]
+"""(graphs, labels [n, F], context vectors [n, d], the sample of each)"""
 
 REPORT_MODEL_DONE = "report_model.done"
+SECONDS = "seconds.json"
 
+WITHHELD = SOURCES.index(TextSource.GENERATED)
 GUIDES = {TextSource.GENERATED: 1, TextSource.REPORT: 1, TextSource.INDICATION: 4}
 """Under each source of text the MPNN meets every n-th image; writing on from an indication is the slow one."""
 
@@ -108,9 +111,11 @@ def train(options: TrainOptions, progress: Progress) -> Path:
 def train_report_model(options: TrainOptions, progress: Progress) -> ReportRun:
     """Stage one. A stage that is done is only loaded."""
     work = options.work
+    _may_be_replaced(options.out)
     work.mkdir(parents=True, exist_ok=True)
     _same_run(options, work)
-    material, summaries = gather(options, work, progress)
+    with _timed(work, "preparation"):
+        material, summaries = gather(options, work, progress)
     tokenizer = _tokenizer(options, material, work)
     roles = {role: corpus.by_role(material.samples, role) for role in ("report", "graph", "validation", "calibration")}
     for role, indices in roles.items():
@@ -139,7 +144,6 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     """Stage two: graphs, MPNN, calibration, and the bundle."""
     work, material, tokenizer, model = options.work, run.material, run.tokenizer, run.model
     roles, history = run.roles, run.history
-    began = time.monotonic()
     vocabulary = load_vocabulary()
     extractor = RuleExtractor(vocabulary)
     policy = KeepPercent(options.keep_percent)
@@ -147,7 +151,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     codec = Int8Codec(scale)
 
     def graphs_of(role: str) -> Graphs:
-        data, labels, context = [], [], []
+        data, labels, context, rows = [], [], [], []
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
@@ -166,7 +170,8 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
             data += [to_data(graph) for graph in graphs]
             labels.append(np.array([material.samples[i].labels for i in picked], dtype=np.float32))
             context.append(np.stack([graph.context for graph in graphs]))
-        return data, np.concatenate(labels), np.concatenate(context)
+            rows.append(picked)
+        return data, np.concatenate(labels), np.concatenate(context), np.concatenate(rows)
 
     shape = Shape(
         len(scale),
@@ -175,10 +180,15 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
         options.preset.mpnn_hidden,
         options.preset.mpnn_layers,
     )
-    members = _members(options, shape, graphs_of, work, progress)
-    data, labels, context = graphs_of("calibration")
-    logits = np.stack([graph_stage.member_logits(member, data) for member in members])
-    calibration = graph_stage.calibrate(logits, labels, context, options.seed)
+    with _timed(work, "graph model"):
+        members = _members(options, shape, graphs_of, work, progress)
+        data, labels, context, rows = graphs_of("calibration")
+        logits = np.stack([graph_stage.member_logits(member, data) for member in members])
+    texts = np.array([int(graph.source) for graph in data], dtype=np.int64)
+    judged = [material.samples[i] for i in rows]
+    calibration = graph_stage.calibrate(
+        logits, labels, context, texts, [s.patient or s.key for s in judged], options.seed
+    )
 
     staged = work / "bundle"
     shutil.rmtree(staged, ignore_errors=True)
@@ -199,26 +209,32 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
     sources = [s.source for s in material.samples]
     provenance = {
-        "data": [_without_folders(spec) for spec in options.data],
+        "data": [without_folder(spec) for spec in options.data],
         # Counts alone: a file's name may be a patient's.
         "data_summary": [summary.counts for summary in run.summaries],
         "images_by_source": {source: sources.count(source) for source in sorted(set(sources))},
         "text_kinds": sorted({s.text_kind for s in material.samples}),
         "samples_by_role": {role: len(indices) for role, indices in roles.items()},
+        "graphs_by_retention": _graphs_by_retention(roles["graph"], options.keep_percent),
         "schedule": described(options.schedule),
         "seed": options.seed,
         "epochs_run": len(history),
         "painting_epochs": options.painting,
-        "report_model_seconds": round(sum(row["seconds"] for row in history), 1),
         "report_model_parameters": sum(p.numel() for p in model.parameters()),
         "machine": _machine(),
     }
     figures = {
         # Not of the provenance: the same work done again is the same bundle.
-        "graph_model_seconds": round(time.monotonic() - began, 1),
+        "preparation_seconds": _seconds(work)["preparation"],
+        "report_model_seconds": round(sum(row["seconds"] for row in history), 1),
+        "graph_model_seconds": _seconds(work)["graph model"],
         "export_largest_difference": tolerance,
         "validation": {k: round(v, 5) for k, v in run.best.items()},
-        "calibration_auc_by_finding": graph_stage.aucs(labels, calibration.probabilities(logits), corpus.FINDINGS),
+        "calibration_auc_text_withheld": {
+            source: graph_stage.aucs(labels[own], calibration.probabilities(logits, texts)[own], corpus.FINDINGS)
+            for source in sorted({s.source for s in judged})
+            for own in [(texts == WITHHELD) & np.array([s.source == source for s in judged])]
+        },
     }
     (staged / card.CARD).write_text(card.model_card(spec, provenance, figures), encoding="utf-8")
     write_index(staged, spec, provenance, figures)
@@ -312,6 +328,38 @@ def _members(
     return members
 
 
+def _graphs_by_retention(indices: NDArray[np.int64], keep_percent: float) -> dict[str, int]:
+    """How many graphs of each percent kept the MPNN learns from, as `graphs_of` makes them."""
+    count = {f"{keep_percent:g}": sum(len(indices[::every]) for every in GUIDES.values())}
+    for number, percent in enumerate(OTHER_RETENTIONS):
+        some = len(indices[2 * number :: 2 * len(OTHER_RETENTIONS)])
+        count[f"{percent:g}"] = count.get(f"{percent:g}", 0) + some
+    return count
+
+
+def _seconds(work: Path) -> dict[str, float]:
+    path = work / SECONDS
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+@contextmanager
+def _timed(work: Path, part: str) -> Iterator[None]:
+    """Adds the wall time to what the part took before the run was stopped; a killed attempt's own time is not known."""
+    began = time.monotonic()
+    yield
+    took = _seconds(work)
+    took[part] = round(took.get(part, 0.0) + time.monotonic() - began, 1)
+    path = work / SECONDS
+    path.with_suffix(".tmp").write_text(json.dumps(took))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _may_be_replaced(out: Path) -> None:
+    """Raises BadConfiguration for anything that is no bundle: the new one takes its place."""
+    if out.exists() and not (out.is_dir() and ((out / INDEX).exists() or not any(out.iterdir()))):
+        raise BadConfiguration(f"{out} exists and is not a bundle", "Choose another --out; training would replace it.")
+
+
 def _same_run(options: TrainOptions, work: Path) -> None:
     """A working folder belongs to one set of options; another set must not resume from it."""
     wanted = json.dumps(
@@ -332,14 +380,6 @@ def _same_run(options: TrainOptions, work: Path) -> None:
             f"{work} holds the work of a run with other options", "Choose another --out, or remove that folder."
         )
     path.write_text(wanted)
-
-
-def _without_folders(spec: str) -> str:
-    """A data set's text without where it lies: that is nobody else's business."""
-    kind, _, rest = spec.partition(":")
-    place, mark, query = rest.partition("?")
-    options = [f"{name}={Path(value).name}" for name, _, value in (each.partition("=") for each in query.split("&"))]
-    return f"{kind}:{Path(place).name}{mark}{'&'.join(options) if mark else ''}"
 
 
 def _counted(progress: Progress, stage: str) -> Callable[[int, int], None]:

@@ -33,6 +33,7 @@ COLUMNS = (
     *("id", "source", "patient_id", "file", "width", "height", "view", "text", "text_kind", "label_pneumonia"),
     *("label_basis", "label_rsna_opacity", "findings", "age", "sex", "boxes", "split"),
 )
+NOT_FRONTAL = "not a frontal view"
 _TAUGHT_BY, _JUDGED_BY = "nih_bbox2017", "rsna2018"
 _KINDS: dict[str, TextKind] = {"report": "report", "clinical_note": "note", "qa": "note"}
 _BINARY = {"0": 0.0, "1": 1.0}
@@ -60,7 +61,7 @@ def manifest(
         elif not (row["label_pneumonia"] in _BINARY or row["label_rsna_opacity"] in _BINARY or _kind(row)):
             summary.skip("without a label and without a text")
         elif row["view"].lower() in ("lateral", "ll"):
-            summary.skip("not a frontal view")
+            summary.skip(NOT_FRONTAL)
         elif not (path.parent / row["file"]).is_file():
             summary.fault(row["file"], "image missing")
         else:

@@ -58,6 +58,14 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
     return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportReader(), summary), summary
 
 
+def without_folder(spec: str) -> str:
+    """A data set's line without where it lies: that is nobody else's business."""
+    kind, _, rest = spec.partition(":")
+    place, mark, query = rest.partition("?")
+    options = [f"{name}={Path(value).name}" for name, _, value in (each.partition("=") for each in query.split("&"))]
+    return f"{kind}:{Path(place).name}{mark}{'&'.join(options) if mark else ''}"
+
+
 def with_proxies(samples: list[Sample], archive: Path, summary: Summary, seed: int) -> list[Sample]:
     """The samples that find a report in the archive, with it (`proxy.pair`); the others are left out and counted."""
     found = pair(samples, read(open_i.reports(archive, summary), ReportReader(), seed), seed)

@@ -17,7 +17,7 @@ from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.reading.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to_data
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
-from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose, without_context, without_text
+from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
 from thinwire.shared.envelope import CHUNK_LOG2, HEADER_BYTES, TAG_BYTES
 from thinwire.shared.graph import FusedGraph, Patches, empty_measurements, grid_edges
@@ -28,17 +28,8 @@ Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""
 
 
-def graphs_of(
-    seen: Seen,
-    guide: Guide,
-    choose: Choose,
-    policy: Policy,
-    codec: FeatureCodec,
-    *,
-    context: bool = True,
-    concepts: bool = True,
-) -> list[FusedGraph]:
-    """The FusedGraph of every image as the hub receives it. context, concepts: False leaves that part out."""
+def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy, codec: FeatureCodec) -> list[FusedGraph]:
+    """The FusedGraph of every image as the hub receives it."""
     graphs = []
     for row, (sample, grid) in enumerate(zip(seen.samples, seen.grids, strict=True)):
         share = seen.share[guide][row]
@@ -46,26 +37,26 @@ def graphs_of(
         raw = np.concatenate([seen.features[row, kept].astype(np.float32), seen.context[row][None]])
         received = codec.decode(codec.encode(raw), len(raw))
         said = seen.concepts[guide][row]
-        graph = FusedGraph(
-            study=NOBODY,
-            bundle=NO_BUNDLE,
-            grid=grid,
-            patches=Patches(kept, share[kept], received[:-1]),
-            context=received[-1],
-            concepts=said,
-            measurements=empty_measurements(),
-            fusion=(
-                _most_between(len(kept), grid_edges(kept, grid.side).T.astype(np.int32).tobytes()),
-                _most_between(len(said.concept), said.relations[:, :2].astype(np.int32).tobytes()),
+        graphs.append(
+            FusedGraph(
+                study=NOBODY,
+                bundle=NO_BUNDLE,
+                grid=grid,
+                patches=Patches(kept, share[kept], received[:-1]),
+                context=received[-1],
+                concepts=said,
+                measurements=empty_measurements(),
+                fusion=(
+                    _most_between(len(kept), grid_edges(kept, grid.side).T.astype(np.int32).tobytes()),
+                    _most_between(len(said.concept), said.relations[:, :2].astype(np.int32).tobytes()),
+                )
+                if len(kept) and len(said.concept)
+                else None,
+                text_source=source_of(guide, sample),
+                modality="DX",
+                view_position=sample.view_position,
             )
-            if len(kept) and len(said.concept)
-            else None,
-            text_source=source_of(guide, sample),
-            modality="DX",
-            view_position=sample.view_position,
         )
-        graph = graph if context else without_context(graph)
-        graphs.append(graph if concepts else without_text(graph))
     return graphs
 
 

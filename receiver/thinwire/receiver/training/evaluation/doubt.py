@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.reading.conformal import ALPHA, possible
+from thinwire.receiver.reading.conformal import ALPHA
 from thinwire.receiver.reading.mpnn import MpnnReader
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.statistics import (
@@ -27,20 +27,25 @@ BINS = 10
 
 
 def conformal_table(
-    reader: MpnnReader, logits: Floats, samples: Sequence[Sample], labels: NDArray[np.floating[Any]]
+    reader: MpnnReader,
+    logits: Floats,
+    texts: NDArray[np.int64],
+    samples: Sequence[Sample],
+    labels: NDArray[np.floating[Any]],
 ) -> list[dict[str, Any]]:
     """One flat row for each source, part of it and finding, where a label is known; sources are never pooled.
 
-    logits [members, n, F] of `reader`, labels [n, F] (1, 0, nan unknown). Columns: source, synthetic, part ("all",
-    "view PA", "sex F"), finding ("any" for all together), images, patients, promised, and with `_low` and `_high`
-    (95 %, bootstrap by patient): coverage (share of known labels in their set), coverage_present, coverage_absent,
-    uncertain (share of images whose set holds both; for "any" those with at least one such finding), ece_before and
-    ece_after (calibration error of the members' mean probability, and of the calibrated one; not for "any").
+    logits [members, n, F] of `reader` under texts [n] (`mpnn.text_index`), labels [n, F] (1, 0, nan unknown). Columns:
+    source, synthetic, part ("all", "view PA", "sex F"), finding ("any" for all together), images, patients, promised,
+    and with `_low` and `_high` (95 %, bootstrap by patient): coverage (share of known labels in their set),
+    coverage_present, coverage_absent, uncertain (share of images whose set holds both; for "any" those with at least
+    one such finding), ece_before and ece_after (calibration error of the members' mean probability, and of the
+    calibrated one; not for "any").
     """
     y = np.asarray(labels, dtype=np.float64)
-    after = reader.calibration.probabilities(logits)
+    after = reader.calibration.probabilities(logits, texts)
     before = uncalibrated(logits)
-    sets = possible(after, reader.calibration.quantile)
+    sets = reader.calibration.sets(after, texts)
     own = np.where(y == 1, sets[..., 1], sets[..., 0]).astype(np.float64)
     covered = np.where(np.isnan(y), np.nan, own)
     either = sets[..., 0] & sets[..., 1]
@@ -91,15 +96,18 @@ def parts(samples: Sequence[Sample]) -> Iterator[tuple[str, str, NDArray[np.int6
 def reliability_picture(
     reader: MpnnReader,
     logits: Floats,
+    texts: NDArray[np.int64],
     samples: Sequence[Sample],
     labels: NDArray[np.floating[Any]],
     source: str,
+    words: str,
     path: Path,
     fewest: int = 5,
 ) -> None:
     """A PNG of one source: observed share against probability, before and after calibration, below it how many images.
 
-    Bins with less than `fewest` images are left out of the curves; findings with one outcome only have none.
+    words: of the text, for the title. Bins with less than `fewest` images are left out of the curves; findings with one
+    outcome only have none.
     """
     import matplotlib as mpl
 
@@ -108,7 +116,7 @@ def reliability_picture(
 
     chosen = np.array([n for n, s in enumerate(samples) if s.source == source])
     y = np.asarray(labels, dtype=np.float64)[chosen]
-    panels = {"before": uncalibrated(logits), "after": reader.calibration.probabilities(logits)}
+    panels = {"before": uncalibrated(logits), "after": reader.calibration.probabilities(logits, texts)}
     figure, axes = plt.subplots(
         2, 2, figsize=(10, 6.4), dpi=120, sharex=True, sharey="row", height_ratios=(4, 1), layout="constrained"
     )
@@ -140,7 +148,7 @@ def reliability_picture(
     axes[0, 0].set_ylabel("observed share")
     axes[1, 0].set_ylabel("images")
     synthetic = " (synthetic)" if source == "phantom" else ""
-    figure.suptitle(f"{source}{synthetic}, {len(chosen)} images")
+    figure.suptitle(f"{source}{synthetic}, {len(chosen)} images, {words}")
     figure.savefig(path)
     plt.close(figure)
 

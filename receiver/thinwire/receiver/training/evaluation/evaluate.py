@@ -18,17 +18,20 @@ import numpy as np
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvas_of
+from thinwire.receiver.training.datasets.manifest import NOT_FRONTAL
 from thinwire.receiver.training.datasets.manifest import manifest as read_manifest
-from thinwire.receiver.training.datasets.opening import with_proxies
+from thinwire.receiver.training.datasets.opening import open_data, with_proxies, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import plots
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
 from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
-from thinwire.receiver.training.evaluation.gaze import Prior, box_prior, gaze_table, lung_fields, phantom_prior
-from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, referenced, report_table
+from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
+from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
 from thinwire.receiver.training.evaluation.seen import Guide, see_all
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
+    ALL,
+    LEARNED_FROM,
     RETENTIONS,
     Row,
     Source,
@@ -40,18 +43,18 @@ from thinwire.receiver.training.evaluation.tables import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.receiver.training.report_stage import Progress
+from thinwire.sender.graph.report_graph import Extractor
 from thinwire.shared.bundle import INDEX, load_bundle
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import Grid
 
 SPLITS: dict[str, tuple[Role, ...]] = {
-    "train": ("report", "graph"),
+    "train": LEARNED_FROM,
     "val": ("validation", "calibration"),
     "test": ("test",),
     "all": ("report", "graph", "validation", "calibration", "test"),
 }
 TEXT_WITHHELD, TEXT_GIVEN = Guide.GENERATED, Guide.GIVEN
-FLOOR_IMAGES = 500
 PICTURED = 4
 
 
@@ -66,11 +69,14 @@ def evaluate(
     seeds: int = 3,
     full: bool = True,
     proxies: Path | None = None,
+    data: Sequence[str] = (),
+    radgraph: Extractor | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a bundle on held-out phantoms, on a manifest's split, or both, each source by itself.
+    """Evaluate a bundle on held-out phantoms, on a split of a manifest and of other data sets, each source by itself.
 
-    proxies: archive of Open-i's reports; the manifest's images then come with a report that says the same of them, and
-    those that find none are left out.
+    data: lines of `datasets.opening.open_data`; patients have the split that they had when the bundle was trained.
+    radgraph: its model, for the table of reports. proxies: archive of Open-i's reports; the manifest's images then come
+    with a report that says the same of them, and those that find none are left out.
 
     Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns what the JSON holds. seeds: of
     random choice. full=False leaves out what is slow: all retentions, most comparators, reports of kept cells.
@@ -81,20 +87,25 @@ def evaluate(
     bundle = load_bundle(bundle_folder)
     # Patients without a stated split are split as they were when the bundle was trained.
     seed = int(json.loads((bundle_folder / INDEX).read_text(encoding="utf-8"))["provenance"].get("seed", 0))
-    summary = Summary("manifest", False)
-    listed = [] if manifest is None else read_manifest(manifest, summary, None, seed=seed)
-    listed = listed if proxies is None else with_proxies(listed, proxies, summary, seed)
+    opened = [*_of_manifest(manifest, proxies, seed), *(open_data(line, False, seed) for line in data)]
+    listed = [sample for found, _ in opened for sample in found]
     samples = [corpus.phantom(corpus.TEST_SEEDS + n) for n in range(phantoms)]
     samples += [s for s in listed if s.role in SPLITS[split]]
     if not samples:
-        raise BadConfiguration("nothing to evaluate on", "Give --phantoms N, or --manifest with rows in --split.")
+        raise BadConfiguration(
+            "nothing to evaluate on", "Give --phantoms N, or --manifest or --data with images in --split."
+        )
     out.mkdir(parents=True, exist_ok=True)
     reader = load_reader(bundle)
     guides = tuple(Guide) if full else (TEXT_GIVEN, TEXT_WITHHELD)
-    seen = see_all(bundle, samples, progress, workers, guides, summary=summary)
+    unread = Summary("images")
+    seen = see_all(bundle, samples, progress, workers, guides, summary=unread)
     samples = seen.samples
-    summary.used = len(samples) - phantoms
-    floor = _floor(bundle_folder, len(samples), progress, workers) if full else None
+    judged = {s.key for s in samples}
+    for found, summary in opened:
+        summary.used = sum(s.key in judged for s in found)
+    unread.used = len(samples)
+    said_of_data = [str(summary) for _, summary in opened] + ([str(unread)] if unread.left_out else [])
     tables: dict[str, list[Row]] = {}
     told: list[str] = []
     summaries = {}
@@ -102,7 +113,9 @@ def evaluate(
     for number, name in enumerate(names):
         progress("tables", number, len(names), name)
         source = Source(name, bundle, reader, seen.part([n for n, s in enumerate(samples) if s.source == name]))
-        made = _tables(source, guides, seeds, full, floor, _prior(name, listed), progress, workers)
+        floor = floor_of(source, listed, progress, workers) if full and referenced(source) else None
+        prior = own_prior(name, listed, source.seen.samples)
+        made = _tables(source, guides, seeds, full, floor, radgraph, prior, progress, workers)
         _conclude(source, made, out, told)
         summaries[name] = _summary(source, made)
         for table, rows in made.items():
@@ -111,15 +124,16 @@ def evaluate(
     for table, rows in tables.items():
         _write_csv(out / f"{table}.csv", rows)
     if told:
-        (out / "cases.md").write_text("\n\n".join(["# Cases shown whole", *told]) + "\n", encoding="utf-8")
+        heading = ["# Cases shown whole", *_not_read(opened)]
+        (out / "cases.md").write_text("\n\n".join([*heading, *told]) + "\n", encoding="utf-8")
     result = {
-        "command": _command(phantoms, manifest, split, seeds, full, proxies),
+        "command": _command(phantoms, manifest, split, seeds, full, proxies, data, radgraph is not None),
         "bundle": {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size},
         "machine": f"{platform.machine()}, {workers or len(os.sched_getaffinity(0))} cores, onnxruntime on CPU",
         "keep_percent": bundle.spec.keep_percent,
         "interval": f"95 %, bootstrap by patient, {RESAMPLES} resamples",
         "split": split,
-        "manifest": str(summary) if manifest else None,
+        "data": said_of_data,
         "sources": summaries,
         "tables": tables,
     }
@@ -127,27 +141,40 @@ def evaluate(
     return _plain(result)
 
 
-def _command(phantoms: int, manifest: Path | None, split: str, seeds: int, full: bool, proxies: Path | None) -> str:
+def _of_manifest(path: Path | None, proxies: Path | None, seed: int) -> list[tuple[list[Sample], Summary]]:
+    if path is None:
+        return []
+    summary = Summary("manifest")
+    listed = read_manifest(path, summary, None, seed=seed)
+    return [(listed if proxies is None else with_proxies(listed, proxies, summary, seed), summary)]
+
+
+def _not_read(opened: Sequence[tuple[list[Sample], Summary]]) -> list[str]:
+    """What a reader of the cases would miss."""
+    lateral = sum(summary.skipped[NOT_FRONTAL] for _, summary in opened)
+    every = sum(len(found) + summary.left_out for found, summary in opened)
+    return [f"{lateral} of {every} are lateral and are not read."] if lateral else []
+
+
+def _command(
+    phantoms: int,
+    manifest: Path | None,
+    split: str,
+    seeds: int,
+    full: bool,
+    proxies: Path | None,
+    data: Sequence[str],
+    radgraph: bool,
+) -> str:
     asked = [f"--phantoms {phantoms}"] if phantoms else []
-    asked += [f"--manifest {manifest.name} --split {split}"] if manifest else []
+    asked += [f"--manifest {manifest.name}"] if manifest else []
+    asked += [f"--data '{without_folder(line)}'" for line in data]
+    asked += [f"--split {split}"] if manifest or data else []
     asked += [f"--proxies {proxies.name}"] if proxies else []
+    asked += ["--radgraph FOLDER"] if radgraph else []
     return " ".join(
         ["thinwire-receiver evaluate", *asked, f"--seeds {seeds}", *([] if full else ["--quick"]), "--out DIR"]
     )
-
-
-def _floor(folder: Path, images: int, progress: Progress, workers: int) -> Floor:
-    """Training phantoms whose reports the floors repeat: as many as are judged, at most FLOOR_IMAGES."""
-    seeds = (seed for seed in range(10 * FLOOR_IMAGES) if corpus.role_of(f"phantom {seed}") == "report")
-    chosen = [corpus.phantom(seed) for seed, _ in zip(seeds, range(min(FLOOR_IMAGES, max(20, images))), strict=False)]
-    seen = see_all(load_bundle(folder), chosen, lambda _, *rest: progress("floors", *rest), workers, ())
-    return Floor(seen, f"{len(chosen)} synthetic training phantoms")
-
-
-def _prior(name: str, listed: Sequence[Sample]) -> Prior:
-    """The mean map of the source's own training boxes; where it has none, of training phantoms."""
-    own = [s for s in listed if s.source == name and s.role in SPLITS["train"] and s.boxes]
-    return box_prior(own, f"mean of {{}} training boxes of {name}") if own else phantom_prior()
 
 
 def _tables(
@@ -156,6 +183,7 @@ def _tables(
     seeds: int,
     full: bool,
     floor: Floor | None,
+    radgraph: Extractor | None,
     prior: Prior,
     progress: Progress,
     workers: int,
@@ -171,17 +199,17 @@ def _tables(
         "kept": kept_table(source, lungs, lungs_from),
         "attention_by_rank": ranks,
         "attention_by_cell": cells,
-        "reports": report_table(source, floor),
-        "doubt": _doubt(source),
+        "reports": report_table(source, floor, radgraph),
+        "doubt": [row for guide in two for row in _doubt(source, guide)],
     }
     if full and referenced(source):
         made["bleu"] = bleu_curve(source, progress, workers)
     return made
 
 
-def _logits(source: Source) -> Any:
+def _logits(source: Source, guide: Guide) -> Any:
     choice = Choice(ATTENTION, by_attention, source.seen)
-    return source.batches(TEXT_WITHHELD, choice, source.percent).logits(source.reader)
+    return source.batches(guide, choice, source.percent).logits(source.reader)
 
 
 def _labels(source: Source) -> Any:
@@ -190,9 +218,11 @@ def _labels(source: Source) -> Any:
     return labels[:, [FINDINGS.index(name) for name in source.bundle.spec.findings]]
 
 
-def _doubt(source: Source) -> list[Row]:
-    rows = conformal_table(source.reader, _logits(source), source.seen.samples, _labels(source))
-    return [{**source.base, "guide": TEXT_WITHHELD.value, "retention_percent": source.percent, **row} for row in rows]
+def _doubt(source: Source, guide: Guide) -> list[Row]:
+    rows = conformal_table(
+        source.reader, _logits(source, guide), source.texts(guide), source.seen.samples, _labels(source)
+    )
+    return [{**source.base, "guide": guide.value, "retention_percent": source.percent, **row} for row in rows]
 
 
 def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[str]) -> None:
@@ -201,20 +231,28 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
 
     # A manifest names its sources as it likes; a file's name may not.
     name = re.sub(r"[^\w.-]+", "-", source.name)
-    if made["retention"]:
-        plots.retention_picture(made["retention"], "retention_percent", "cells kept, %", out / f"{name}-retention.png")
+    whole = {table: [row for row in rows if row.get("subset", ALL) == ALL] for table, rows in made.items()}
+    if whole["retention"]:
+        plots.retention_picture(whole["retention"], "retention_percent", "cells kept, %", out / f"{name}-retention.png")
         plots.retention_picture(
-            made["retention"], "sealed_bytes_median", "sealed tier 0, bytes (median)", out / f"{name}-bytes.png"
+            whole["retention"], "sealed_bytes_median", "sealed tier 0, bytes (median)", out / f"{name}-bytes.png"
         )
-        plots.choice_picture(made["choices"], out / f"{name}-choices.png")
-    if made["gaze"]:
-        plots.gaze_picture(made["gaze"], out / f"{name}-gaze.png")
-    if made.get("bleu"):
-        plots.bleu_picture(made["bleu"], out / f"{name}-bleu.png")
-    plots.attention_picture(made["attention_by_rank"], made["attention_by_cell"], out / f"{name}-attention.png")
+        plots.choice_picture(whole["choices"], out / f"{name}-choices.png")
+    if whole["gaze"]:
+        plots.gaze_picture(whole["gaze"], out / f"{name}-gaze.png")
+    if whole.get("bleu"):
+        plots.bleu_picture(whole["bleu"], out / f"{name}-bleu.png")
+    plots.attention_picture(whole["attention_by_rank"], whole["attention_by_cell"], out / f"{name}-attention.png")
     if made["doubt"]:
         reliability_picture(
-            source.reader, _logits(source), source.seen.samples, _labels(source), name, out / f"{name}-reliability.png"
+            source.reader,
+            _logits(source, TEXT_WITHHELD),
+            source.texts(TEXT_WITHHELD),
+            source.seen.samples,
+            _labels(source),
+            source.name,
+            "text withheld",
+            out / f"{name}-reliability.png",
         )
     choice = Choice(ATTENTION, by_attention, source.seen)
     graphs = source.graphs(TEXT_WITHHELD, choice, source.percent)
@@ -232,7 +270,8 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
 
 def _summary(source: Source, made: dict[str, list[Row]]) -> dict[str, Any]:
     """What the command line shows of a source before its tables."""
-    kept = next((r for r in made["retention"] if r["retention_percent"] == source.percent), {})
+    whole = (r for r in made["retention"] if r["subset"] == ALL)
+    kept = next((r for r in whole if r["retention_percent"] == source.percent), {})
     return {
         **source.base,
         "images": len(source.seen.samples),

@@ -1,7 +1,11 @@
-"""Does it look where radiologists looked? Kept cells and attention against boxes, on phantoms and on real images."""
+"""Does it look where radiologists looked? Kept cells and attention against boxes, on phantoms and on real images.
+
+No box judges that taught: the data set's own boxes of the training roles are left out.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,15 +16,22 @@ from thinwire.receiver.training.corpus import FINDINGS, Sample, phantom
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice, by_score, choices
 from thinwire.receiver.training.evaluation.seen import Guide, Seen
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
-from thinwire.receiver.training.evaluation.tables import Row, Source
+from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
+from thinwire.receiver.training.graph_stage import Choose
+from thinwire.sender.graph.pruning import Policy, prune
 from thinwire.sender.intake.phantom import describe
 from thinwire.sender.intake.phantom_grid import lung_mask, make_grid
-from thinwire.shared.graph import CELL, FloatArray, Grid
+from thinwire.shared.graph import CELL, BoolArray, FloatArray, Grid, IntArray
 
 PLANE = 64
 """Edge of a prior's plane over the unit image."""
-PRIOR = "lung-field prior"
+BOX_PRIOR, LUNG_PRIOR = "box prior", "lung-field prior"
 PHANTOMS_OF_PRIOR = 200
+LUNG = 0.5
+"""A cell is lung where at least this share of it is, by the share of the cell that is most."""
+OWN_BOXES, PHANTOM_BOXES, RSNA_BOXES = "boxes of the data set", "phantom's plan", "RSNA readers"
+TOLD_BY_BOXES = ("composed", "proxy")
+"""Texts that were made or chosen by the data set's own boxes: they name the place that those boxes mark."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Prior:
 
 
 def box_prior(samples: Sequence[Sample], words: str) -> Prior:
-    """The mean of the training boxes as planes. samples: of training roles alone."""
+    """The mean of the boxes as planes. samples: of training roles, none of them judged."""
     plane = np.zeros((PLANE, PLANE), dtype=np.float32)
     boxes = [box for sample in samples for box in sample.boxes]
     for _, x, y, width, height in boxes:
@@ -45,6 +56,57 @@ def box_prior(samples: Sequence[Sample], words: str) -> Prior:
 def phantom_prior() -> Prior:
     """The boxes of training phantoms."""
     return box_prior([phantom(seed) for seed in range(PHANTOMS_OF_PRIOR)], "mean of {} boxes of training phantoms")
+
+
+def own_prior(name: str, listed: Sequence[Sample], judged: Sequence[Sample]) -> Prior:
+    """The box prior of a source's own training boxes; of training phantoms where it has none.
+
+    Patients of whom a box judges give none.
+    """
+    judging = {s.patient or s.key for s in judged if s.judge_boxes or (s.boxes and s.role not in LEARNED_FROM)}
+    own = [s for s in listed if s.source == name and s.role in LEARNED_FROM and s.boxes]
+    own = [s for s in own if (s.patient or s.key) not in judging]
+    return box_prior(own, f"mean of {{}} training boxes of {name}") if own else phantom_prior()
+
+
+def spread(lungs: FloatArray) -> Choose:
+    """The lung-field prior: cells of the lungs [n, N], spread evenly, as many as the policy keeps of the attention.
+
+    The lungs are parted into as many regions of about one size (Lloyd 1982, from the cells that lie farthest apart);
+    of each the cell nearest to its middle. Where there are fewer lung cells than that, the cells with most lung.
+    """
+
+    def choose(row: int, valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
+        count, lung = len(prune(valid, share, policy)), lungs[row] * valid
+        cells = np.flatnonzero(lung >= LUNG * max(float(lung.max()), 1e-9))
+        if len(cells) <= count:
+            most = np.argsort(-np.where(valid, lungs[row], -1), kind="stable")[:count]
+            return np.sort(most).astype(np.int32)
+        return _middles(cells.astype(np.int32).tobytes(), count, round(len(valid) ** 0.5))
+
+    return choose
+
+
+@lru_cache(maxsize=4096)
+def _middles(cells: bytes, count: int, side: int) -> IntArray:
+    """int32 [count] of the cells (int32) of a grid; the same for the same cells."""
+    known = np.frombuffer(cells, np.int32)
+    places = np.stack(np.divmod(known, side), axis=1).astype(np.float64)
+    far = [int(np.linalg.norm(places - places.mean(axis=0), axis=1).argmax())]
+    while len(far) < count:
+        apart = np.linalg.norm(places[:, None] - places[far], axis=2).min(axis=1)
+        far.append(int(apart.argmax()))
+    middles = places[far]
+    for _ in range(20):
+        of = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
+        middles = np.stack([places[of == n].mean(axis=0) if (of == n).any() else m for n, m in enumerate(middles)])
+    found: list[int] = []
+    for middle in middles:
+        order = np.argsort(np.linalg.norm(places - middle, axis=1), kind="stable").tolist()
+        found.append(next(n for n in order if n not in found))
+    out = np.sort(known[found]).astype(np.int32)
+    out.flags.writeable = False
+    return out
 
 
 def lung_fields(seen: Seen) -> tuple[FloatArray, str]:
@@ -90,10 +152,10 @@ class Marked:
 
 
 def marked(seen: Seen) -> Iterator[Marked]:
-    """The boxes by who drew them; a phantom's are exact."""
+    """The boxes by who drew them, without those that taught; a phantom's are exact."""
     synthetic = all(s.seed >= 0 for s in seen.samples)
-    by_whom = {"phantom's plan" if synthetic else "boxes of the data set": [s.boxes for s in seen.samples]}
-    by_whom["RSNA readers"] = [s.judge_boxes for s in seen.samples]
+    own = [() if s.role in LEARNED_FROM else s.boxes for s in seen.samples]
+    by_whom = {PHANTOM_BOXES if synthetic else OWN_BOXES: own, RSNA_BOXES: [s.judge_boxes for s in seen.samples]}
     for words, drawn in by_whom.items():
         each = [(row, box) for row, boxes in enumerate(drawn) for box in boxes]
         cover = [
@@ -116,26 +178,32 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
 
     Concentration is the share of the kept cells' area inside the box over the box's share of the lungs; of the
     attention itself, the share of attention inside it over the same. `difference` is the attention's less this one's.
-    Means over boxes, intervals by patient; random is the mean over seeds.
+    Means over boxes, intervals by patient; random is the mean over seeds. `circular`: the text that guides was made or
+    chosen by the very boxes that judge.
     """
     lungs, lungs_from = lung_fields(source.seen)
+    priors = np.stack([to_cells(prior.plane, grid) for grid in source.seen.grids])
+    told_by_boxes = any(s.text_kind in TOLD_BY_BOXES for s in source.seen.samples)
+    extra = Choice(BOX_PRIOR, by_score(priors), source.seen), Choice(LUNG_PRIOR, spread(lungs), source.seen)
+    words = {BOX_PRIOR: prior.words, LUNG_PRIOR: f"cells spread evenly over the lungs, {lungs_from}"}
     rows = []
     for drawn in marked(source.seen):
         patients = np.array(source.patients)[drawn.row]
         of_lungs = (drawn.cover * lungs[drawn.row]).sum(axis=1) / np.maximum(lungs[drawn.row].sum(axis=1), 1e-9)
         for guide in guides:
             measured: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-            priors = np.stack([to_cells(prior.plane, grid) for grid in source.seen.grids])
-            extra = Choice(PRIOR, by_score(priors), source.seen)
-            for choice in [*choices(source.seen, guide, source.policy, seeds), extra]:
+            for choice in [*choices(source.seen, guide, source.policy, seeds), *extra]:
                 measures = _measures(source, guide, choice, drawn, of_lungs)
                 measured.setdefault(choice.name, []).append(measures)
             inside = (source.seen.share[guide][drawn.row] * drawn.cover).sum(axis=1)
             ours = measured[ATTENTION][0]
             ours["attention_in_box"] = inside
             ours["attention_concentration"] = _over(inside, of_lungs)
-            for finding in (None, *range(len(FINDINGS))):
-                at = np.ones(len(drawn.row), bool) if finding is None else drawn.finding == finding
+            circular = guide is Guide.GIVEN and drawn.words == OWN_BOXES and told_by_boxes
+            wanted = [(subset, finding) for subset in source.subsets for finding in (None, *range(len(FINDINGS)))]
+            for subset, finding in wanted:
+                at = source.subsets[subset][drawn.row]
+                at = at if finding is None else at & (drawn.finding == finding)
                 if not at.any():
                     continue
                 for name, drawings in measured.items():
@@ -150,6 +218,8 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
                                 "boxes_by": drawn.words,
                                 "finding": "all" if finding is None else FINDINGS[finding],
                                 "guide": guide.value,
+                                "circular": circular,
+                                "subset": subset,
                                 "choice": name,
                                 "retention_percent": source.percent,
                                 "measure": measure,
@@ -162,7 +232,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
                                 "difference_low": paired.get("low"),
                                 "difference_high": paired.get("high"),
                                 "lungs_from": lungs_from,
-                                "prior": prior.words if name == PRIOR else "",
+                                "prior": words.get(name, ""),
                             }
                         )
     return rows

@@ -7,7 +7,7 @@ Texts are compared as the radiology report papers do: lower case, words and punc
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from sacrebleu.metrics.bleu import BLEU
 from thinwire.receiver.training.evaluation.statistics import Floats, Groups, bootstrap, interval
 from thinwire.sender.graph.radgraph import RadGraphExtractor
 from thinwire.sender.graph.report_graph import Extractor
-from thinwire.sender.graph.vocabulary import Vocabulary
+from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.graph import Concepts, FloatArray
+from thinwire.shared.identifiers import TextSource
 
 ORDERS = 4
 """BLEU-1 to BLEU-4."""
@@ -111,39 +112,44 @@ def concepts(
     return {key: v for n, name in enumerate(names) for key, v in _figure(name, float(point[n]), drawn[:, n]).items()}
 
 
-@dataclass(frozen=True)
-class RadGraphWeights:
-    """Where the RadGraph model is, for those who have it (docs/report-graph.md)."""
+@dataclass
+class Remembered:
+    """An extractor that reads each text once: RadGraph's model takes seconds for each."""
 
-    folder: Path
-    python: tuple[str, ...]
-    """Command of a Python that has the `radgraph` package."""
+    extractor: Extractor
+    said: dict[str, Concepts] = field(default_factory=dict)
+
+    def extract(self, text: str, source: TextSource = TextSource.REPORT) -> Concepts:
+        if text not in self.said:
+            self.said[text] = self.extractor.extract(text, source)
+        return self.said[text]
+
+
+def radgraph(folder: Path, python: Sequence[str]) -> Remembered:
+    """The RadGraph model (docs/report-graph.md). folder: of its weights; python: command of one with its package.
+
+    Raises BadConfiguration where it cannot be run, before anything is measured.
+    """
+    extractor = Remembered(RadGraphExtractor(load_vocabulary(), tuple(python), folder))
+    extractor.extract("No effusion.")
+    return extractor
 
 
 def radgraph_f1(
     references: Sequence[str],
     candidates: Sequence[str],
-    vocabulary: Vocabulary,
-    weights: RadGraphWeights | None,
+    extractor: Extractor | None,
     groups: Groups = None,
     seed: int = 0,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """radgraph_f1: mean of the micro F1 of entities and of relations by the RadGraph model (Yu 2023, Patterns).
 
-    None where no weights are given. Only what the closed vocabulary names counts, so that the figure is not the
-    published one to the digit. The model loads anew for each text: some seconds a report. Raises BadConfiguration
-    where it cannot be run.
+    None without the model. Only what the closed vocabulary names counts, so that the figure is not the published one
+    to the digit. Raises BadConfiguration where the model cannot be run.
     """
-    if weights is None:
-        return None
+    if extractor is None:
+        return {"radgraph_f1": None, "radgraph_f1_low": None, "radgraph_f1_high": None}
     _pairs(references, candidates)
-    extractor = RadGraphExtractor(vocabulary, weights.python, weights.folder)
-    return _radgraph_f1(references, candidates, extractor, groups, seed)
-
-
-def _radgraph_f1(
-    references: Sequence[str], candidates: Sequence[str], extractor: Extractor, groups: Groups, seed: int
-) -> dict[str, Any]:
     said = _extracted([*references, *candidates], extractor)
     nodes, edges = (_counted(said, references, candidates, parts) for parts in (_nodes, _relations))
 

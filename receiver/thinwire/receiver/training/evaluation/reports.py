@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.receiver.reading.mpnn import Reading
+from thinwire.receiver.training.corpus import Sample, phantom, role_of
+from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_pruned
+from thinwire.receiver.training.evaluation.seen import Guide, Seen, see_all, write_pruned
 from thinwire.receiver.training.evaluation.tables import RETENTIONS, WHOLE, Row, Source
 from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.pruning import KeepPercent, prune
-from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.report_graph import Extractor, RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 
 REFERENCES = ("phantom", "report", "proxy")
@@ -20,6 +22,8 @@ REFERENCES = ("phantom", "report", "proxy")
 CURVE_IMAGES = 200
 """At most so many images are written anew at every retention."""
 CASES = 8
+FLOOR_IMAGES, FEWEST_FLOOR_IMAGES = 500, 20
+"""As many training images as are judged, within these bounds, stand behind the floors."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,35 @@ def referenced(source: Source) -> list[int]:
     return [n for n, s in enumerate(source.seen.samples) if s.text_kind in REFERENCES and s.report]
 
 
-def report_table(source: Source, floor: Floor | None) -> list[Row]:
-    """BLEU, ROUGE-L and concepts (Table 1 of NEURAL) of written reports and of the floors."""
+def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, workers: int) -> Floor:
+    """Images of the source that taught the report model, with their reports; training phantoms where it has none.
+
+    listed: all that the data sets hold, whatever their role. Patients who are judged take no part.
+    """
+    judged, count = set(source.patients), min(FLOOR_IMAGES, max(FEWEST_FLOOR_IMAGES, len(source.patients)))
+    known = [s for s in listed if s.source == source.name and s.role == "report" and s.text_kind in REFERENCES]
+    known = [s for s in known if s.report and (s.patient or s.key) not in judged]
+    if known:
+        drawn = np.sort(np.random.default_rng(0).permutation(len(known))[:count])
+        chosen = [known[n] for n in drawn]
+        kinds = " and ".join(sorted({s.text_kind for s in chosen}))
+        words = f"training images of {source.name} (text: {kinds})"
+    else:
+        seeds = (seed for seed in range(10 * FLOOR_IMAGES) if role_of(f"phantom {seed}") == "report")
+        chosen = [phantom(seed) for seed, _ in zip(seeds, range(count), strict=False)]
+        words = "synthetic training phantoms"
+    # One that cannot be read is no fault of what is judged.
+    seen = see_all(
+        source.bundle, chosen, lambda _, *rest: progress("floors", *rest), workers, (), summary=Summary("floors")
+    )
+    return Floor(seen, f"{len(seen.samples)} {words}")
+
+
+def report_table(source: Source, floor: Floor | None, radgraph: Extractor | None) -> list[Row]:
+    """BLEU, ROUGE-L and concepts (Table 1 of NEURAL) of written reports and of the floors.
+
+    radgraph: its model, for the column `radgraph_f1`, which is None without it.
+    """
     rows = referenced(source)
     if not rows or Guide.GENERATED not in source.seen.texts:
         return []
@@ -62,6 +93,7 @@ def report_table(source: Source, floor: Floor | None) -> list[Row]:
             "retention_percent": percent,
             "floors_from": about if name.startswith("floor") else "",
             **language.scores(references, texts, extractor, patients),
+            **language.radgraph_f1(references, texts, radgraph, patients),
         }
         for (name, percent), texts in written.items()
     ]

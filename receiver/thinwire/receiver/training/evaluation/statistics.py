@@ -76,12 +76,23 @@ def auc_of(labels: ArrayLike, scores: ArrayLike, groups: Groups = None, seed: in
     and positive, images, patients: counts of what is known. None where one outcome is missing. Raises ValueError where
     a score of a known label is not finite.
     """
-    y, p, of = _known(labels, scores, groups)
+    return mean_auc_of(labels, [scores], groups, seed)
+
+
+def mean_auc_of(
+    labels: ArrayLike, scores: Sequence[ArrayLike], groups: Groups = None, seed: int = 0
+) -> dict[str, Any] | None:
+    """As `auc_of`, of the mean over several scores of the same images: each resample judges all of them."""
+    (y, _, of), *_ = known = [_known(labels, each, groups) for each in scores]
     if len(np.unique(y)) < 2:
         return None
-    ranked = Ranked(y, p)
-    point = ranked.all(np.ones((1, len(y))))[0]
-    drawn = bootstrap(ranked.all, of, len(y), seed)
+    ranked = [Ranked(y, p) for _, p, _ in known]
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray(np.mean([each.all(weights) for each in ranked], axis=0))
+
+    point = mean(np.ones((1, len(y))))[0]
+    drawn = bootstrap(mean, of, len(y), seed)
     (low, high), (pr_low, pr_high), (at_low, at_high) = (interval(drawn[:, n]) for n in range(3))
     return {
         "auc": float(point[0]),

@@ -1,7 +1,8 @@
 """The tables of the evaluation: rows that say all of themselves, one source of images at a time.
 
 A row is flat: source, synthetic, text_kind, guide, choice, retention_percent, endpoint, then the figure with its
-interval. Sources are never pooled: the source's name alone would tell the outcomes apart.
+interval. Sources are never pooled: the source's name alone would tell the outcomes apart. Where a source has images of
+the training roles among others, rows come twice: of "all", and of the "unseen" (column `subset`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.reading.mpnn import MpnnReader
-from thinwire.receiver.training.corpus import FINDINGS
+from thinwire.receiver.reading.mpnn import MpnnReader, text_index
+from thinwire.receiver.training.corpus import FINDINGS, Role
 from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
 from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, Choice, choices
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
     Ranked,
-    auc_of,
     bootstrap,
     interval,
+    mean_auc_of,
     mean_with_interval,
 )
 from thinwire.receiver.training.graph_stage import by_attention
@@ -36,6 +37,10 @@ RETENTIONS = (0.5, 1.0, 2.3, 5.0, 10.0, 25.0, 50.0, 100.0)
 RSNA = "RSNA opacity"
 """The radiologists' reading of the RSNA challenge, scored by the probability of consolidation."""
 WHOLE = 100.0
+LEARNED_FROM: tuple[Role, ...] = ("report", "graph")
+"""The roles whose images teach the weights of a bundle."""
+ALL, UNSEEN = "all", "unseen"
+"""Subsets: every image, and those whose role taught nothing."""
 
 
 @dataclass
@@ -53,6 +58,10 @@ class Source:
         self.policy = KeepPercent(self.percent)
         self.patients = [s.patient or s.key for s in self.seen.samples]
         self.endpoints = dict(self._endpoints())
+        unseen = np.array([s.role not in LEARNED_FROM for s in self.seen.samples], dtype=np.bool_)
+        self.subsets = {ALL: np.ones(len(unseen), dtype=np.bool_)}
+        if unseen.any() and not unseen.all():
+            self.subsets[UNSEEN] = unseen
 
     @property
     def synthetic(self) -> bool:
@@ -76,9 +85,13 @@ class Source:
             if len(np.unique(values[~np.isnan(values)])) == 2:
                 yield name, (values, at)
 
-    def probabilities(self, logits: Floats) -> Floats:
-        """[n, F] of member logits [members, n, F]."""
-        return self.reader.calibration.probabilities(logits)
+    def texts(self, guide: Guide) -> NDArray[np.int64]:
+        """What the hub takes each image's text for, [n] (`mpnn.text_index`): no text at all counts as generated."""
+        return text_index([source_of(guide, sample) for sample in self.seen.samples])
+
+    def probabilities(self, logits: Floats, guide: Guide) -> Floats:
+        """[n, F] of member logits [members, n, F] of graphs under a guide."""
+        return self.reader.calibration.probabilities(logits, self.texts(guide))
 
     def graphs(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
         return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent), self.codec)
@@ -86,16 +99,34 @@ class Source:
     def batches(self, guide: Guide, choice: Choice, percent: float, fusion: Fusion = "single") -> Batches:
         return Batches.of(data_of(self.graphs(guide, choice, percent), fusion))
 
-    def aucs(self, probability: Floats) -> Iterator[tuple[str, Row]]:
-        """(endpoint, figures) for every endpoint."""
-        for name, (labels, column) in self.endpoints.items():
-            figures = auc_of(labels, probability[:, column], self.patients)
-            if figures is not None:
-                yield name, figures
+    def aucs(self, drawn: Sequence[Floats]) -> Iterator[tuple[str, str, Row]]:
+        """(subset, endpoint, figures) wherever both outcomes are there.
 
-    def difference(self, endpoint: str, ours: Floats, others: Sequence[Floats]) -> Row:
-        """Our AUC less the mean AUC of the others on the same images, with its paired interval."""
+        drawn: probabilities [n, F], whose figures are averaged; with several, `auc_sd_of_seeds` is the AUC's standard
+        deviation between them.
+        """
+        for subset in self.subsets:
+            for name in self.endpoints:
+                labels, column = self._judged(subset, name)
+                figures = mean_auc_of(labels, [p[:, column] for p in drawn], self.patients)
+                if figures is None:
+                    continue
+                if len(drawn) > 1:
+                    known = ~np.isnan(labels)
+                    once = np.ones((1, int(known.sum())))
+                    figures["auc_sd_of_seeds"] = float(
+                        np.std([Ranked(labels[known], p[known, column]).auc(once)[0] for p in drawn])
+                    )
+                yield subset, name, figures
+
+    def _judged(self, subset: str, endpoint: str) -> tuple[Floats, int]:
+        """(labels [n], nan outside the subset; column of the score)"""
         labels, column = self.endpoints[endpoint]
+        return np.where(self.subsets[subset], labels, np.nan), column
+
+    def difference(self, subset: str, endpoint: str, ours: Floats, others: Sequence[Floats]) -> Row:
+        """Our AUC less the mean AUC of the others on the same images, with its paired interval."""
+        labels, column = self._judged(subset, endpoint)
         known = ~np.isnan(labels)
         groups = np.array(self.patients)[known]
         first, *rest = (Ranked(labels[known], p[known, column]) for p in (ours, *others))
@@ -113,24 +144,34 @@ def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[
     rows = []
     choice = Choice(ATTENTION, by_attention, source.seen)
     for guide in guides:
-        read: dict[float, tuple[Row, Floats]] = {}
+        read: dict[float, tuple[dict[str, Row], Floats]] = {}
         for percent in sorted({*percents, source.percent, WHOLE}):
             graphs = source.graphs(guide, choice, percent)
-            size = sealed_bytes(graphs, source.codec)
-            about = {
-                "retention_percent": percent,
-                "pruned_percent": round(100 - percent, 6),
-                "cells_kept_mean": float(np.mean([len(g.patches.cell) for g in graphs])),
-                "attention_kept_mean": float(np.mean([g.attention_kept for g in graphs])),
-                "sealed_bytes_median": float(np.median(size)),
-                "sealed_bytes_p99": float(np.percentile(size, 99)),
-            }
-            read[percent] = about, source.probabilities(Batches.of(data_of(graphs)).logits(source.reader))
-        for about, probability in read.values():
-            for endpoint, figures in source.aucs(probability):
-                said = {**source.base, "guide": guide.value, "choice": ATTENTION, **about, "endpoint": endpoint}
-                rows.append({**said, **figures, **source.difference(endpoint, probability, [read[WHOLE][1]])})
+            probability = source.probabilities(Batches.of(data_of(graphs)).logits(source.reader), guide)
+            read[percent] = _sizes(source, graphs), probability
+        for percent, (sizes, probability) in read.items():
+            for subset, endpoint, figures in source.aucs([probability]):
+                said = {**source.base, "guide": guide.value, "choice": ATTENTION, "retention_percent": percent}
+                said |= {"pruned_percent": round(100 - percent, 6), **sizes[subset]}
+                paired = source.difference(subset, endpoint, probability, [read[WHOLE][1]])
+                rows.append({**said, "subset": subset, "endpoint": endpoint, **figures, **paired})
     return rows
+
+
+def _sizes(source: Source, graphs: Sequence[FusedGraph]) -> dict[str, Row]:
+    """What is kept and what it takes, by subset."""
+    cells = np.array([len(g.patches.cell) for g in graphs])
+    attention = np.array([g.attention_kept for g in graphs])
+    size = sealed_bytes(graphs, source.codec)
+    return {
+        subset: {
+            "cells_kept_mean": float(cells[rows].mean()),
+            "attention_kept_mean": float(attention[rows].mean()),
+            "sealed_bytes_median": float(np.median(size[rows])),
+            "sealed_bytes_p99": float(np.percentile(size[rows], 99)),
+        }
+        for subset, rows in source.subsets.items()
+    }
 
 
 HIDDEN = {
@@ -151,27 +192,21 @@ def choice_table(source: Source, guides: Sequence[Guide], seeds: int, full: bool
         for choice in choices(source.seen, guide, source.policy, seeds):
             if full or choice.name in (ATTENTION, RANDOM):
                 batches = source.batches(guide, choice, source.percent)
-                by_hidden = {n: source.probabilities(batches.logits(source.reader, **h)) for n, h in HIDDEN.items()}
+                by_hidden = {
+                    name: source.probabilities(batches.logits(source.reader, **shown), guide)
+                    for name, shown in HIDDEN.items()
+                }
                 read.setdefault(choice.name, []).append(by_hidden)
         for hidden in HIDDEN:
             ours = read[ATTENTION][0][hidden]
             for name, drawn in read.items():
                 said = {**source.base, "guide": guide.value, "choice": name, "hidden": hidden, "seeds": len(drawn)}
                 said["retention_percent"] = source.percent
-                for endpoint in source.endpoints:
-                    figures = _mean_auc(source, endpoint, [each[hidden] for each in drawn])
-                    paired = source.difference(endpoint, ours, [each[hidden] for each in drawn])
-                    rows.append({**said, "endpoint": endpoint, **figures, **paired})
+                probabilities = [each[hidden] for each in drawn]
+                for subset, endpoint, figures in source.aucs(probabilities):
+                    found = {"subset": subset, "endpoint": endpoint, "auc_sd_of_seeds": 0.0, **figures}
+                    rows.append({**said, **found, **source.difference(subset, endpoint, ours, probabilities)})
     return rows
-
-
-def _mean_auc(source: Source, endpoint: str, drawn: Sequence[Floats]) -> Row:
-    """Figures of one probability, or the means over several with the AUC's standard deviation between seeds."""
-    labels, column = source.endpoints[endpoint]
-    found = [f for p in drawn if (f := auc_of(labels, p[:, column], source.patients)) is not None]
-    mean: Row = {k: float(np.mean([f[k] for f in found])) for k in found[0]}
-    counts = {k: found[0][k] for k in ("positive", "images", "patients")}
-    return {**mean, **counts, "auc_sd_of_seeds": float(np.std([f["auc"] for f in found])) if len(found) > 1 else 0.0}
 
 
 def ablation_table(source: Source, guides: Sequence[Guide]) -> list[Row]:
@@ -192,13 +227,13 @@ def ablation_table(source: Source, guides: Sequence[Guide]) -> list[Row]:
         }
         for name, fusion in fusions.items():
             read[name] = source.batches(guide, choice, source.percent, fusion).logits(source.reader)
-        whole = source.probabilities(read["whole"])
+        whole = source.probabilities(read["whole"], guide)
         for name, logits in read.items():
-            probability = source.probabilities(logits)
-            for endpoint, figures in source.aucs(probability):
+            probability = source.probabilities(logits, guide)
+            for subset, endpoint, figures in source.aucs([probability]):
                 said = {**source.base, "guide": guide.value, "variant": name, "retention_percent": source.percent}
-                paired = source.difference(endpoint, whole, [probability])
-                rows.append({**said, "retrained": False, "endpoint": endpoint, **figures, **paired})
+                said |= {"retrained": False, "subset": subset, "endpoint": endpoint}
+                rows.append({**said, **figures, **source.difference(subset, endpoint, whole, [probability])})
     return rows
 
 
