@@ -12,11 +12,11 @@ from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.bundle import Bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import EpochKey, Kind, seal
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import EpochId, SiteName
 from thinwire.shared.payload import encode
-from thinwire.shared.quantiser import codec_of
 
 
 def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
@@ -25,11 +25,11 @@ def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: fl
     # Graphs are made of what was read; the canvases themselves are not looked at again.
     material = Material(samples, (), bundle.spec.working_size)
     policy = KeepPercent(bundle.spec.keep_percent if percent is None else percent)
-    return fuse_all(read, material, np.arange(len(samples)), codec_of(bundle.spec), extractor, policy)
+    return fuse_all(read, material, np.arange(len(samples)), load_coder(bundle), extractor, policy)
 
 
 def sealed_bytes(bundle: Bundle, graphs: Sequence[FusedGraph]) -> list[int]:
     """Size of each graph as it crosses the link."""
-    codec = codec_of(bundle.spec)
+    coder = load_coder(bundle)
     epoch = EpochKey(EpochId(bytes(8)), SiteName("bench"), bytes(32), datetime(2025, 1, 1, tzinfo=UTC))
-    return [len(seal(epoch, Kind.GRAPH, NOBODY, encode(graph, codec))) for graph in graphs]
+    return [len(seal(epoch, Kind.GRAPH, NOBODY, encode(graph, coder))) for graph in graphs]

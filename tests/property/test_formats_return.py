@@ -8,25 +8,24 @@ from hypothesis import strategies as st
 
 from tests.support.format_samples import (
     BUNDLE,
+    CODER,
     EPOCH,
     HUB_SIGNING,
     SITE,
     SITE_SIGNING,
     STUDY,
+    coder_of,
     key_of,
     spec,
-    spec_of,
 )
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
 from thinwire.shared.identifiers import BundleId, Digest, StudyId, TextSource, Tier, study_id
 from thinwire.shared.manifest import IDENTITY_KEYWORDS, Manifest, TierEntry, read_manifest, sign_manifest
-from thinwire.shared.payload import decode, encode, read_ascending, write_ascending
-from thinwire.shared.quantiser import codec_of
+from thinwire.shared.payload import decode, encode
 from thinwire.shared.receipts import Receipt, StudyStatus, detail, read_receipt, sign_receipt
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
-CODEC = codec_of(spec())
 MOMENTS = st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 DIGESTS = st.binary(min_size=32, max_size=32).map(Digest)
 SIZES = st.integers(0, (1 << 53) - 1)
@@ -66,20 +65,13 @@ def graphs(draw: st.DrawFn) -> FusedGraph:
 @EXAMPLES
 @given(graphs())
 def test_a_graph_returns_in_one_form(graph: FusedGraph) -> None:
-    data = encode(graph, CODEC)
-    back = decode(data, STUDY, spec_of)
-    assert encode(back, CODEC) == data
+    data = encode(graph, CODER)
+    back = decode(data, STUDY, coder_of)
+    assert encode(back, CODER) == data
     assert (back.grid, back.fusion, back.text_source) == (graph.grid, graph.fusion, graph.text_source)
     np.testing.assert_array_equal(back.patches.cell, graph.patches.cell)
     np.testing.assert_array_equal(back.concepts.relations, graph.concepts.relations)
-    np.testing.assert_allclose(back.patches.score, graph.patches.score, atol=1e-5)
-
-
-@EXAMPLES
-@given(st.sets(st.integers(0, (1 << 21) - 1), max_size=60))
-def test_ascending_numbers_return(values: set[int]) -> None:
-    ordered = sorted(values)
-    assert read_ascending(write_ascending(ordered), 1 << 21, 60).tolist() == ordered
+    np.testing.assert_allclose(back.patches.score, graph.patches.score, rtol=0.045, atol=2**-12)
 
 
 @EXAMPLES

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.support.plain_coder import plain_coder
 from thinwire.shared.bundle import BundleSpec, Concept
+from thinwire.shared.coder import Coder
 from thinwire.shared.envelope import EpochKey
 from thinwire.shared.errors import Forged, UnknownBundle
 from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
@@ -79,14 +81,16 @@ def spec(feature_size: int = 128, working_size: int = 1024, concepts: int = 90) 
         keep_percent=2.3,
         findings=("consolidation", "effusion"),
         concepts=tuple(Concept(f"concept {n}", "observation") for n in range(concepts)),
-        quantiser_scale=np.linspace(0.01, 0.05, feature_size, dtype=np.float32),
     )
 
 
-def spec_of(bundle: BundleId) -> BundleSpec:
+CODER = plain_coder(spec())
+
+
+def coder_of(bundle: BundleId) -> Coder:
     if bundle != BUNDLE:
         raise UnknownBundle("no such bundle")
-    return spec()
+    return CODER
 
 
 def graph(feature_size: int = 128) -> FusedGraph:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
 from thinwire.shared.bundle import Bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
 from thinwire.shared.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, TextSource, Tier, digest, study_id
@@ -15,7 +16,6 @@ from thinwire.shared.keys import new_request, new_signing_key, read_token
 from thinwire.shared.manifest import Manifest, TierEntry, sign_manifest
 from thinwire.shared.payload import encode
 from thinwire.shared.pixels import Member, pack
-from thinwire.shared.quantiser import codec_of
 from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
 
 
@@ -91,7 +91,7 @@ def study_parts(clinic: Clinic, bundle: Bundle, seed: int = 0) -> StudyParts:
     study = study_id(digest(each) for each in files)
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
-    payload = encode(fused(bundle.id, study, seed), codec_of(bundle.spec))
+    payload = encode(fused(bundle.id, study, seed), load_coder(bundle))
     graph = clinic.seal(Kind.GRAPH, study, payload)
     pixels = clinic.seal(Kind.PIXELS, study, archive)
     manifest = Manifest(

@@ -14,10 +14,23 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from tests.support.plain_coder import plain_tables
 from thinwire.receiver.reading.mpnn import Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.graph_stage import save_reader
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import CARD, DECODER, ENCODER, MPNN, TOKENIZER, Bundle, BundleSpec, load_bundle, write_index
+from thinwire.shared.bundle import (
+    CARD,
+    CODER,
+    DECODER,
+    ENCODER,
+    MPNN,
+    TOKENIZER,
+    Bundle,
+    BundleSpec,
+    load_bundle,
+    write_index,
+)
+from thinwire.shared.coder import save_tables
 from thinwire.shared.graph import CELL
 from thinwire.shared.identifiers import TextSource
 
@@ -57,8 +70,8 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
         keep_percent=10.0,
         findings=FINDINGS,
         concepts=concepts,
-        quantiser_scale=np.full(FEATURES, 0.02, np.float32),
     )
+    save_tables(folder / CODER, plain_tables(spec))
     write_index(folder, spec, {"made_by": "a test"}, {})
     return load_bundle(folder)
 

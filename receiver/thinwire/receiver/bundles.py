@@ -5,7 +5,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
+from thinwire.shared.bundle import Bundle, load_bundle
+from thinwire.shared.coder import Coder, load_coder
 from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
@@ -17,11 +18,12 @@ DEFAULT = "default"
 
 
 class Bundles:
-    """Bundles and their readers are loaded when first needed and then kept. Safe from any thread."""
+    """Bundles, their coders and readers are loaded when first needed and then kept. Safe from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bundles: dict[BundleId, Bundle] = {}
+        self._coders: dict[BundleId, Coder] = {}
         self._readers: dict[BundleId, MpnnReader] = {}
         self._lock = threading.Lock()
 
@@ -35,8 +37,13 @@ class Bundles:
                 self._bundles[id] = load_bundle(folder)
             return self._bundles[id]
 
-    def spec(self, id: BundleId) -> BundleSpec:
-        return self.bundle(id).spec
+    def coder(self, id: BundleId) -> Coder:
+        """What reads the payloads of a bundle. Raises UnknownBundle, BadBundle."""
+        bundle = self.bundle(id)
+        with self._lock:
+            if id not in self._coders:
+                self._coders[id] = load_coder(bundle)
+            return self._coders[id]
 
     def reader(self, id: BundleId) -> "MpnnReader":
         # Imported here, so that the worklist does not wait seconds for torch.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.shared.bundle import BundleSpec
+from thinwire.shared.coder import Coder
 from thinwire.shared.envelope import Header, Kind
 from thinwire.shared.errors import BadArchive, BadFormat, Forged
 from thinwire.shared.graph import FusedGraph
@@ -46,7 +46,7 @@ def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
 class Examiner:
     """Looks at a part's content with what the hub knows. max_bytes: most that a pixels archive may restore to."""
 
-    spec_of: Callable[[BundleId], BundleSpec]
+    coder_of: Callable[[BundleId], Coder]
     max_bytes: int = 2 << 30
 
     def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
@@ -56,7 +56,7 @@ class Examiner:
         """
         match header.kind:
             case Kind.GRAPH:
-                return decode(plaintext, header.study, self.spec_of)
+                return decode(plaintext, header.study, self.coder_of)
             case Kind.PIXELS:
                 members = study_files(plaintext, header.study, self.max_bytes)
                 return Files(tuple((digest(each.data), len(each.data)) for each in members))

@@ -44,7 +44,7 @@ class Hub:
     bundles: Bundles = field(repr=False)
 
     def pipeline(self) -> Pipeline:
-        examiner = Examiner(self.bundles.spec, self.settings.largest_study)
+        examiner = Examiner(self.bundles.coder, self.settings.largest_study)
         quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
         return Pipeline(
             self.store,

@@ -151,7 +151,7 @@ class Pipeline:
     def _graph(self, waiting: Waiting) -> list[FusedGraph]:
         """The graph, or none where the disk or a lost bundle keeps it from being read; others go on."""
         try:
-            return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.spec)]
+            return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.coder)]
         except (BadFormat, UnknownBundle) as error:
             self._skip(waiting, error)
             return []

@@ -35,6 +35,9 @@ class SenderConfig(BaseSettings):
     """Share of the image's cells that is kept; the bundle's own where not set."""
     tau: float | None = None
     """Keep cells above this share of the attention instead."""
+    graph_bytes: int | None = Field(default=None, ge=1)
+    """Bytes that a graph may take on the link: more patches where there is room, coarser or fewer where there is
+    not."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
     send_identity: bool = True

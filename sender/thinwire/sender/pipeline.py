@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
+from thinwire.sender.graph.budget import fit
 from thinwire.sender.graph.encoder import Encoded, Encoder
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.patches import cut
-from thinwire.sender.graph.pruning import Policy, prune
+from thinwire.sender.graph.pruning import KeepCount, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.study import Study, load_study
@@ -25,14 +26,14 @@ from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared.bundle import Bundle, load_bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadArchive, BadInput
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.graph import FusedGraph, IntArray
 from thinwire.shared.identifiers import StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.payload import encode
 from thinwire.shared.pixels import Member, pack, unpack
-from thinwire.shared.quantiser import codec_of
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,11 @@ class GraphMaker:
     def __init__(self, bundle: Bundle, config: SenderConfig, policy: Policy | None = None) -> None:
         self.bundle = bundle
         self.policy = policy or config.policy(bundle.spec.keep_percent)
+        self.graph_bytes = config.graph_bytes
         self.encoder = Encoder(bundle, config.provider, config.threads)
         self.attention = Attention(bundle, config.provider, config.threads)
         self.extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
-        self.codec = codec_of(bundle.spec)
+        self.coder = load_coder(bundle)
 
     def see(self, study: Study) -> Seen:
         """The fused graph of a study, and its payload."""
@@ -74,13 +76,25 @@ class GraphMaker:
             guidance, source = self._guide(encoded, study)
         with _timed(spent, "graph"):
             kept = prune(patches.valid, guidance.share, self.policy)
-            g1 = image_graph(encoded, guidance.share, kept)
             # What a person wrote is in the graph; what was written on board is in it only if nobody wrote anything.
             g2 = self.extractor.extract(study.text or guidance.text, source)
             origin = Origin(study.id, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
-            graph = fuse(g1, g2, encoded.context, patches.grid, origin)
+
+            def fused(kept: IntArray) -> FusedGraph:
+                return fuse(image_graph(encoded, guidance.share, kept), g2, encoded.context, patches.grid, origin)
+
+            graph = fused(kept)
         with _timed(spent, "payload"):
-            payload = encode(graph, self.codec)
+            if self.graph_bytes is None:
+                payload = encode(graph, self.coder)
+            else:
+                graph, payload = fit(
+                    lambda count: fused(prune(patches.valid, guidance.share, KeepCount(count))),
+                    self.coder,
+                    len(kept),
+                    int(patches.valid.sum()),
+                    self.graph_bytes,
+                )
         return Seen(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:

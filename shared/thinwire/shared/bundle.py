@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from thinwire.shared.errors import BadBundle, BadConfiguration
-from thinwire.shared.graph import CELL, MAX_WORKING_SIZE, FloatArray
+from thinwire.shared.graph import CELL, MAX_WORKING_SIZE
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 INDEX = "bundle.json"
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
 TOKENIZER = "tokenizer.json"
+CODER = "coder.npz"
 MPNN = "mpnn.safetensors"
 CARD = "MODEL_CARD.md"
-REQUIRED = (ENCODER, DECODER, TOKENIZER, MPNN, CARD)
+REQUIRED = (ENCODER, DECODER, TOKENIZER, CODER, MPNN, CARD)
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,6 @@ class BundleSpec:
     """What the hub's classifier answers, in the order of its outputs."""
     concepts: tuple[Concept, ...]
     """The closed vocabulary; a payload's concept ids index it."""
-    quantiser_scale: FloatArray
-    """float32 [d]: one step of the plain int8 coder per feature dimension."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,6 @@ def write_index(folder: Path, spec: BundleSpec, provenance: Mapping[str, Any], f
         "keep_percent": spec.keep_percent,
         "findings": list(spec.findings),
         "concepts": [[c.name, c.kind] for c in spec.concepts],
-        "quantiser": {"kind": "int8", "scale": [float(np.float32(s)) for s in spec.quantiser_scale]},
         "files": files,
         "provenance": dict(provenance),
         "figures": dict(figures),
@@ -141,10 +137,7 @@ def write_index(folder: Path, spec: BundleSpec, provenance: Mapping[str, Any], f
 
 
 def _spec(index: dict[str, Any]) -> BundleSpec:
-    scale = np.asarray(index["quantiser"]["scale"], dtype=np.float32)
-    working, size = int(index["working_size"]), int(index["feature_size"])
-    if index["quantiser"]["kind"] != "int8" or scale.shape != (size,) or not (scale > 0).all():
-        raise ValueError("quantiser")
+    working = int(index["working_size"])
     if working % CELL or not CELL <= working <= MAX_WORKING_SIZE:
         raise ValueError("working size")
     if any(kind not in ("anatomy", "observation") for _, kind in index["concepts"]):
@@ -153,10 +146,9 @@ def _spec(index: dict[str, Any]) -> BundleSpec:
         name=str(index["name"]),
         preset=str(index["preset"]),
         working_size=working,
-        feature_size=size,
+        feature_size=int(index["feature_size"]),
         max_tokens=int(index["max_tokens"]),
         keep_percent=float(index["keep_percent"]),
         findings=tuple(str(f) for f in index["findings"]),
         concepts=tuple(Concept(str(name), kind) for name, kind in index["concepts"]),
-        quantiser_scale=scale,
     )

@@ -13,6 +13,11 @@ MAX_MESSAGE = LARGEST_CHUNK + (1 << 16)
 HEAD = HEADER_BYTES
 """Every offer carries at least so many of the object's first bytes: they say what it is."""
 
+OFFER_BYTES = 90
+"""What an object that goes whole with its offer takes on the stream beside its own bytes: 49 of protobuf at most, 5 of
+gRPC (its message's length), 9 of HTTP/2 (RFC 9113, 4.1), 22 of TLS 1.3 (RFC 8446, 5.2), and some
+for longer numbers."""
+
 CHUNK_SECONDS = 0.15
 """What is urgent waits at most for the chunk that is on its way."""
 

@@ -152,6 +152,11 @@ def peek_epoch(record: bytes) -> EpochId:
     return _parse_record(record)[0]
 
 
+def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
+    """Bytes of a sealed object over `plain` bytes: header, then a tag for each chunk."""
+    return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << chunk_log2)))
+
+
 def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int = CHUNK_LOG2) -> bytes:
     """Seal `plaintext`. The same arguments give the same bytes. chunk_log2: 10 to 20, ValueError otherwise."""
     if chunk_log2 not in _CHUNK_LOG2_RANGE:

@@ -25,10 +25,10 @@ from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.bundle import Bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import EpochKey, Kind, seal
 from thinwire.shared.identifiers import BundleId, EpochId, TextSource, site_name
 from thinwire.shared.payload import encode
-from thinwire.shared.quantiser import codec_of
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_the_graphs_have_the_bytes_that_the_clinic_would_send(bundle: Bundle) -> None:
-    seen, codec = tiny_seen(), codec_of(bundle.spec)
+    seen, coder = tiny_seen(), load_coder(bundle)
     for percent in (2.3, 30, 100):
-        for row, graph in enumerate(graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(percent), codec)):
+        for row, graph in enumerate(graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(percent), coder)):
             share, sample = seen.share[Guide.GIVEN][row], seen.samples[row]
             encoded = Encoded(seen.features[row].astype(np.float32), seen.context[row], seen.valid[row])
             origin = Origin(NOBODY, BundleId(bytes(16)), TextSource.REPORT, "DX", sample.view_position)
             patches = image_graph(encoded, share, graph.patches.cell)
             sent = fuse(patches, seen.concepts[Guide.GIVEN][row], encoded.context, seen.grids[row], origin)
             assert graph.fusion == sent.fusion
-            assert encode(graph, codec) == encode(sent, codec)
+            assert encode(graph, coder) == encode(sent, coder)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -70,7 +70,7 @@ def test_the_guide_names_the_source_of_the_text() -> None:
 
 
 def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
-    graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10), codec_of(bundle.spec))
+    graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10), load_coder(bundle))
     kinds = data_of(graphs), data_of(graphs, "none"), data_of(graphs, "all")
     for graph, *data in zip(graphs, *kinds, strict=True):
         fused = [int((d.edge_type == FUSED).sum()) for d in data]
@@ -82,12 +82,12 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
 
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:
-    reader, codec = load_reader(bundle), codec_of(bundle.spec)
-    graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10), codec)
+    reader, coder = load_reader(bundle), load_coder(bundle)
+    graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10), coder)
     batches = Batches.of(data_of(graphs), size=2)
     np.testing.assert_allclose(batches.logits(reader), reader.logits(graphs), atol=1e-5)
     assert not np.allclose(batches.logits(reader, context=False), reader.logits(graphs), atol=1e-3)
-    bare = graphs_of(tiny_seen(5), Guide.NONE, by_attention, KeepPercent(10), codec)
+    bare = graphs_of(tiny_seen(5), Guide.NONE, by_attention, KeepPercent(10), coder)
     nothing = Batches.of(data_of(bare))
     np.testing.assert_allclose(nothing.logits(reader), nothing.logits(reader, concepts=False), atol=1e-6)
 
@@ -96,7 +96,7 @@ def test_the_sealed_size_is_exact(bundle: Bundle) -> None:
     epoch = EpochKey(EpochId(bytes(8)), site_name("clinic"), bytes(32), datetime(2026, 1, 1, tzinfo=UTC))
     for plain in (0, 1, 500, 65535, 65536, 65537, 200_000):
         assert sealed_size(plain) == len(seal(epoch, Kind.GRAPH, NOBODY, bytes(plain)))
-    codec = codec_of(bundle.spec)
-    graphs = graphs_of(tiny_seen(2), Guide.GIVEN, by_attention, KeepPercent(10), codec)
-    sealed = [len(seal(epoch, Kind.GRAPH, NOBODY, encode(g, codec))) for g in graphs]
-    assert sealed_bytes(graphs, codec).tolist() == sealed
+    coder = load_coder(bundle)
+    graphs = graphs_of(tiny_seen(2), Guide.GIVEN, by_attention, KeepPercent(10), coder)
+    sealed = [len(seal(epoch, Kind.GRAPH, NOBODY, encode(g, coder))) for g in graphs]
+    assert sealed_bytes(graphs, coder).tolist() == sealed

@@ -12,12 +12,12 @@ from thinwire.receiver.outputs.graph_file import unwrap, wrap
 from thinwire.receiver.outputs.graphml import graphml
 from thinwire.receiver.outputs.pyg import hetero_bytes, load_pyg, to_hetero
 from thinwire.receiver.outputs.radiograph import radiograph
+from thinwire.shared.coder import load_coder
 from thinwire.shared.errors import BadPayload
 from thinwire.shared.graph import FusedGraph, Grid
 from thinwire.shared.identifiers import BundleId, StudyId
 from thinwire.shared.payload import decode, encode
 from thinwire.shared.picture import HEIGHT, WIDTH, draw
-from thinwire.shared.quantiser import codec_of
 
 STUDY = StudyId(bytes(range(16)))
 
@@ -29,10 +29,10 @@ def graph() -> FusedGraph:
 
 def test_a_graph_file_gives_the_payload_back(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
-    payload = encode(fused(bundle.id, STUDY), codec_of(bundle.spec))
+    payload = encode(fused(bundle.id, STUDY), load_coder(bundle))
     study, again = unwrap(wrap(STUDY, payload))
     assert (study, again) == (STUDY, payload)
-    assert decode(again, study, lambda _: bundle.spec).bundle == bundle.id
+    assert decode(again, study, lambda _: load_coder(bundle)).bundle == bundle.id
 
 
 @pytest.mark.parametrize("data", [b"", b"TWG\x01", b"TWG\x02" + bytes(40), bytes(40)])

@@ -45,8 +45,8 @@ def export_study(
             files.append(member.data)
     payload = store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
-        graph = decode(payload, study.study, bundles.spec)
-        names = [concept.name for concept in bundles.spec(graph.bundle).concepts]
+        graph = decode(payload, study.study, bundles.coder)
+        names = [concept.name for concept in bundles.coder(graph.bundle).spec.concepts]
         read = {} if study.reading is None else study.reading.findings
         findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))

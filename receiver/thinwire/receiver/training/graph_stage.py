@@ -30,9 +30,9 @@ from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.shared.coder import Coder, score_symbols, scores
 from thinwire.shared.graph import FloatArray, FusedGraph, IntArray, Patches
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
-from thinwire.shared.quantiser import FeatureCodec
 
 log = logging.getLogger(__name__)
 
@@ -139,15 +139,6 @@ def _given(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, device: 
     return out.to(device)
 
 
-def learn_scale(features: NDArray[np.float16], context: FloatArray) -> FloatArray:
-    """float32 [d]: int8 step per dimension, so that 99.9 % of the values lie within 127 steps."""
-    flat = features.reshape(-1, features.shape[-1])[:: max(1, features.size // features.shape[-1] // 200_000)]
-    reach = np.maximum(
-        np.quantile(np.abs(flat.astype(np.float32)), 0.999, axis=0), np.quantile(np.abs(context), 0.999, axis=0)
-    )
-    return np.asarray(np.maximum(reach, 1e-3) / 127, dtype=np.float32)
-
-
 Choose = Callable[[int, NDArray[np.bool_], FloatArray, Policy], IntArray]
 """(row, valid [N], share [N], policy) to kept cells: `by_attention`, or a comparator."""
 
@@ -171,22 +162,26 @@ def fuse_all(
     read: Read,
     material: Material,
     indices: NDArray[np.int64],
-    codec: FeatureCodec,
+    coder: Coder,
     extractor: RuleExtractor,
     policy: Policy,
     choose: Choose = by_attention,
+    level_of: Callable[[int], int | None] = lambda _: None,
 ) -> list[FusedGraph]:
-    """The FusedGraphs of what was read, as the hub will receive them (features after the quantiser)."""
+    """The FusedGraphs of what was read, as the hub will receive them.
+
+    level_of: how finely each row's features are written; None as the coder chooses.
+    """
     graphs = []
     for row, index in enumerate(indices):
         grid, sample = material.grid(int(index)), material.samples[index]
         kept = choose(row, grid.valid, read.share[row], policy)
-        raw = np.concatenate([read.features[row, kept].astype(np.float32), read.context[row][None]])
-        received = codec.decode(codec.encode(raw), len(raw))
-        patches = Patches(kept, read.share[row][kept], received[:-1])
+        level = level_of(row)
+        context, feature = coder.received(read.context[row], read.features[row, kept].astype(np.float32), kept, level)
+        patches = Patches(kept, scores(score_symbols(read.share[row][kept])), feature)
         concepts = extractor.extract(read.texts[row], read.source)
         origin = Origin(NOBODY, NO_BUNDLE, read.source, "DX", sample.view_position)
-        graphs.append(fuse(patches, concepts, received[-1], grid, origin))
+        graphs.append(fuse(patches, concepts, context, grid, origin))
     return graphs
 
 

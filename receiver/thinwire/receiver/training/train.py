@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
 from thinwire.receiver.reading.mpnn import SOURCES, GraphNetwork, Shape, to_data
-from thinwire.receiver.training import card, corpus, graph_stage, words
+from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.export import export, rounded
@@ -34,11 +35,11 @@ from thinwire.receiver.training.report_stage import Material, Progress, ReportSt
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import INDEX, MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
+from thinwire.shared.bundle import CODER, INDEX, MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
+from thinwire.shared.coder import Coder, Tables, load_tables, save_tables
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import FloatArray
 from thinwire.shared.identifiers import TextSource
-from thinwire.shared.quantiser import Int8Codec
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class TrainOptions:
     schedule: Schedule = field(default_factory=Schedule)
     painting: int = 0
     """Epochs of masked-image pretraining before the first word."""
+    bottleneck: coder_stage.Bottleneck = field(default_factory=coder_stage.Bottleneck)
     learning: graph_stage.Learning = field(default_factory=graph_stage.Learning)
     keep_percent: float = 2.3
     name: str = ""
@@ -147,26 +149,47 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     vocabulary = load_vocabulary()
     extractor = RuleExtractor(vocabulary)
     policy = KeepPercent(options.keep_percent)
-    scale = _scale(model, material, roles["validation"], work, progress)
-    codec = Int8Codec(scale)
+    spec = BundleSpec(
+        name=options.name or options.out.name,
+        preset=options.preset.name,
+        working_size=options.preset.working_size,
+        feature_size=options.preset.feature_size,
+        max_tokens=options.preset.max_tokens,
+        keep_percent=options.keep_percent,
+        findings=corpus.FINDINGS,
+        concepts=vocabulary.concepts,
+    )
 
-    def graphs_of(role: str) -> Graphs:
-        data, labels, context, rows = [], [], [], []
+    @cache
+    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.Read]]:
+        """(samples, what was read) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
+        out = []
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
             looked = graph_stage.Looked(whole.features[::every], whole.context[::every])
-            read = graph_stage.read_images(
-                model, material, tokenizer, chosen, looked, guide, _counted(progress, f"graphs: {role}, {guide}")
-            )
-            graphs = graph_stage.fuse_all(read, material, chosen, codec, extractor, policy)
+            said = _counted(progress, f"read: {role}, {guide}")
+            out.append((chosen, graph_stage.read_images(model, material, tokenizer, chosen, looked, guide, said)))
+        return out
+
+    def graphs_of(role: str) -> Graphs:
+        data, labels, context, rows = [], [], [], []
+        for chosen, part in read(role):
+            graphs = graph_stage.fuse_all(part, material, chosen, coder, extractor, policy)
             picked = chosen
-            if role == "graph" and guide is TextSource.GENERATED:
+            if role == "graph" and part.source is TextSource.GENERATED:
                 for number, percent in enumerate(OTHER_RETENTIONS):
                     first, step = 2 * number, 2 * len(OTHER_RETENTIONS)
-                    some, kept = read.every(first, step), KeepPercent(percent)
-                    graphs += graph_stage.fuse_all(some, material, chosen[first::step], codec, extractor, kept)
-                    picked = np.concatenate([picked, chosen[first::step]])
+                    some, kept, those = part.every(first, step), KeepPercent(percent), chosen[first::step]
+                    graphs += graph_stage.fuse_all(some, material, those, coder, extractor, kept)
+                    picked = np.concatenate([picked, those])
+                for level in range(coder.levels):
+                    first, step = 2 * level + 1, 2 * coder.levels
+                    some, those = part.every(first, step), chosen[first::step]
+                    graphs += graph_stage.fuse_all(
+                        some, material, those, coder, extractor, policy, level_of=partial(_always, level)
+                    )
+                    picked = np.concatenate([picked, those])
             data += [to_data(graph) for graph in graphs]
             labels.append(np.array([material.samples[i].labels for i in picked], dtype=np.float32))
             context.append(np.stack([graph.context for graph in graphs]))
@@ -174,13 +197,14 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
         return data, np.concatenate(labels), np.concatenate(context), np.concatenate(rows)
 
     shape = Shape(
-        len(scale),
+        spec.feature_size,
         len(vocabulary.concepts),
         len(corpus.FINDINGS),
         options.preset.mpnn_hidden,
         options.preset.mpnn_layers,
     )
     with _timed(work, "graph model"):
+        coder = Coder(spec, _tables(options, run, read, spec, extractor, progress))
         members = _members(options, shape, graphs_of, work, progress)
         data, labels, context, rows = graphs_of("calibration")
         logits = np.stack([graph_stage.member_logits(member, data) for member in members])
@@ -195,18 +219,8 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     staged.mkdir()
     tolerance = export(model, staged)
     tokenizer.save(str(staged / TOKENIZER))
+    save_tables(staged / CODER, coder.tables)
     graph_stage.save_reader(staged / MPNN, shape, members, calibration)
-    spec = BundleSpec(
-        name=options.name or options.out.name,
-        preset=options.preset.name,
-        working_size=options.preset.working_size,
-        feature_size=len(scale),
-        max_tokens=options.preset.max_tokens,
-        keep_percent=options.keep_percent,
-        findings=corpus.FINDINGS,
-        concepts=vocabulary.concepts,
-        quantiser_scale=scale,
-    )
     sources = [s.source for s in material.samples]
     provenance = {
         "data": [without_folder(spec) for spec in options.data],
@@ -284,18 +298,39 @@ def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokeniz
     return Tokenizer.from_file(str(path))
 
 
-def _scale(
-    model: ReportModel,
-    material: Material,
-    indices: NDArray[np.int64],
-    work: Path,
+def _tables(
+    options: TrainOptions,
+    run: ReportRun,
+    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.Read]]],
+    spec: BundleSpec,
+    extractor: RuleExtractor,
     progress: Progress,
-) -> FloatArray:
-    path = work / "scale.npy"
+) -> Tables:
+    """What the coder learns; from the disk where an earlier run left it."""
+    path = options.work / CODER
     if not path.exists():
-        looked = graph_stage.look_at(model, material, indices, _counted(progress, "quantiser"))
-        np.save(path, graph_stage.learn_scale(looked.features, looked.context))
-    return np.asarray(np.load(path), dtype=np.float32)
+        material = run.material
+        asked = np.zeros(len(material.samples), dtype=np.bool_)
+        tokens = material.targets(
+            np.arange(len(material.samples)), run.tokenizer, options.preset.max_tokens, asked
+        ).tokens
+        indices, seen = read("validation")[0]
+        held_out = coder_stage.kept_of(seen, material.valid[indices])
+        learned = coder_stage.learn(
+            run.model,
+            material,
+            tokens,
+            read("graph"),
+            held_out,
+            spec,
+            extractor,
+            options.bottleneck,
+            options.seed,
+            progress,
+        )
+        save_tables(path.with_name("coder.tmp.npz"), learned)
+        path.with_name("coder.tmp.npz").replace(path)
+    return load_tables(path)
 
 
 def _members(
@@ -328,9 +363,14 @@ def _members(
     return members
 
 
+def _always(level: int, _row: int) -> int:
+    return level
+
+
 def _graphs_by_retention(indices: NDArray[np.int64], keep_percent: float) -> dict[str, int]:
     """How many graphs of each percent kept the MPNN learns from, as `graphs_of` makes them."""
-    count = {f"{keep_percent:g}": sum(len(indices[::every]) for every in GUIDES.values())}
+    levels = sum(len(indices[2 * level + 1 :: 2 * coder_stage.LEVELS]) for level in range(coder_stage.LEVELS))
+    count = {f"{keep_percent:g}": levels + sum(len(indices[::every]) for every in GUIDES.values())}
     for number, percent in enumerate(OTHER_RETENTIONS):
         some = len(indices[2 * number :: 2 * len(OTHER_RETENTIONS)])
         count[f"{percent:g}"] = count.get(f"{percent:g}", 0) + some
@@ -368,6 +408,7 @@ def _same_run(options: TrainOptions, work: Path) -> None:
             "painting": options.painting,
             "preset": str(options.preset),
             "schedule": str(options.schedule),
+            "bottleneck": str(options.bottleneck),
             "learning": str(options.learning),
             "keep_percent": options.keep_percent,
             "seed": options.seed,

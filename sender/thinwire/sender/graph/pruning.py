@@ -34,7 +34,18 @@ class KeepAbove:
             raise ValueError("tau is a share of the attention: at least 0 and below 1")
 
 
-Policy = KeepPercent | KeepAbove
+@dataclass(frozen=True)
+class KeepCount:
+    """Keep the best `count` cells, or all where there are fewer."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError("keep at least one cell")
+
+
+Policy = KeepPercent | KeepAbove | KeepCount
 
 
 def prune(valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
@@ -50,4 +61,6 @@ def prune(valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
             count = max(1, math.ceil(percent / 100 * len(candidates) - 1e-9))
         case KeepAbove(tau):
             count = max(1, int((share[candidates] > tau).sum()))
+        case KeepCount(count):
+            pass
     return np.sort(ranked[:count]).astype(np.int32)

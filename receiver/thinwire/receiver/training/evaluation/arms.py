@@ -19,31 +19,30 @@ from thinwire.receiver.reading.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
-from thinwire.shared.envelope import CHUNK_LOG2, HEADER_BYTES, TAG_BYTES
+from thinwire.shared.coder import Coder, score_symbols, scores
+from thinwire.shared.envelope import sealed_size
 from thinwire.shared.graph import FusedGraph, Patches, empty_measurements, grid_edges
 from thinwire.shared.payload import encode
-from thinwire.shared.quantiser import FeatureCodec
 
 Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""
 
 
-def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy, codec: FeatureCodec) -> list[FusedGraph]:
+def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy, coder: Coder) -> list[FusedGraph]:
     """The FusedGraph of every image as the hub receives it."""
     graphs = []
     for row, (sample, grid) in enumerate(zip(seen.samples, seen.grids, strict=True)):
         share = seen.share[guide][row]
         kept = choose(row, seen.valid[row], share, policy)
-        raw = np.concatenate([seen.features[row, kept].astype(np.float32), seen.context[row][None]])
-        received = codec.decode(codec.encode(raw), len(raw))
+        context, feature = coder.received(seen.context[row], seen.features[row, kept].astype(np.float32), kept)
         said = seen.concepts[guide][row]
         graphs.append(
             FusedGraph(
                 study=NOBODY,
                 bundle=NO_BUNDLE,
                 grid=grid,
-                patches=Patches(kept, share[kept], received[:-1]),
-                context=received[-1],
+                patches=Patches(kept, scores(score_symbols(share[kept])), feature),
+                context=context,
                 concepts=said,
                 measurements=empty_measurements(),
                 fusion=(
@@ -136,11 +135,6 @@ def _nothing(batch: Batch, device: torch.device) -> Tensor:
     return torch.zeros(int(batch.num_graphs), dtype=torch.bool, device=device)
 
 
-def sealed_bytes(graphs: Sequence[FusedGraph], codec: FeatureCodec) -> NDArray[np.int64]:
+def sealed_bytes(graphs: Sequence[FusedGraph], coder: Coder) -> NDArray[np.int64]:
     """[n]: exact size of each graph's tier 0 as it crosses the link."""
-    return np.array([sealed_size(len(encode(graph, codec))) for graph in graphs], dtype=np.int64)
-
-
-def sealed_size(plain: int) -> int:
-    """Bytes of a sealed object over `plain` bytes: header, then a tag for each chunk (docs/envelope-format.md)."""
-    return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << CHUNK_LOG2)))
+    return np.array([sealed_size(len(encode(graph, coder))) for graph in graphs], dtype=np.int64)

@@ -28,8 +28,8 @@ from thinwire.receiver.training.evaluation.statistics import (
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.bundle import Bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.graph import FusedGraph
-from thinwire.shared.quantiser import codec_of
 
 Row = dict[str, Any]
 RETENTIONS = (0.5, 1.0, 2.3, 5.0, 10.0, 25.0, 50.0, 100.0)
@@ -53,7 +53,7 @@ class Source:
     seen: Seen
 
     def __post_init__(self) -> None:
-        self.codec = codec_of(self.bundle.spec)
+        self.coder = load_coder(self.bundle)
         self.percent = self.bundle.spec.keep_percent
         self.policy = KeepPercent(self.percent)
         self.patients = [s.patient or s.key for s in self.seen.samples]
@@ -94,7 +94,7 @@ class Source:
         return self.reader.calibration.probabilities(logits, self.texts(guide))
 
     def graphs(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
-        return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent), self.codec)
+        return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent), self.coder)
 
     def batches(self, guide: Guide, choice: Choice, percent: float, fusion: Fusion = "single") -> Batches:
         return Batches.of(data_of(self.graphs(guide, choice, percent), fusion))
@@ -162,7 +162,7 @@ def _sizes(source: Source, graphs: Sequence[FusedGraph]) -> dict[str, Row]:
     """What is kept and what it takes, by subset."""
     cells = np.array([len(g.patches.cell) for g in graphs])
     attention = np.array([g.attention_kept for g in graphs])
-    size = sealed_bytes(graphs, source.codec)
+    size = sealed_bytes(graphs, source.coder)
     return {
         subset: {
             "cells_kept_mean": float(cells[rows].mean()),
