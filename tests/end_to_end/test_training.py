@@ -16,6 +16,7 @@ from thinwire.receiver.cli import app
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.reading.triage import triage
 from thinwire.receiver.training.card import write_measured
+from thinwire.receiver.training.coder_stage import Bottleneck
 from thinwire.receiver.training.datasets.manifest import COLUMNS
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness
 from thinwire.receiver.training.evaluation.evaluate import evaluate
@@ -44,6 +45,7 @@ def options(out: Path, **changes: object) -> TrainOptions:
         data=("phantoms:70",),
         preset=TINY,
         schedule=Schedule(epochs=1, batch=16),
+        bottleneck=Bottleneck(steps=20, batch=8),
         learning=Learning(epochs=2, batch=32),
         workers=1,
         **changes,  # type: ignore[arg-type]

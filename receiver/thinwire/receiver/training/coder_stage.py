@@ -28,8 +28,8 @@ from thinwire.shared.graph import Assertion, Concepts, FloatArray, IntArray, Rel
 
 log = logging.getLogger(__name__)
 
-LEVELS = 10
-FINEST = 0.08
+LEVELS = 8
+FINEST = 0.16
 """Step of the finest level, in standard deviations of what is left of a feature after what was expected; each next
 level's is half an octave larger."""
 REACH = 63
@@ -231,7 +231,7 @@ def _train(
     optimiser = torch.optim.Adam(transform.parameters(), how.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, how.steps)
     for number in range(how.steps):
-        rows = torch.from_numpy(random.choice(len(kept.context), how.batch, replace=False))
+        rows = torch.from_numpy(random.choice(len(kept.context), min(how.batch, len(kept.context)), replace=False))
         part = Kept(kept.feature[rows], kept.cell[rows], kept.here[rows], kept.context[rows])
         step = transform.level[int(random.integers(LEVELS))]
         bits, context, feature = transform.pass_(part, step, noise)
