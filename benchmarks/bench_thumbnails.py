@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks.baselines.endpoints import Endpoint, paediatric_pneumonia, patients, phantom_findings, rsna_opacity
 from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
-from benchmarks.baselines.graphs import graphs_of, sealed_bytes
+from benchmarks.baselines.graphs import graphs_of, made_of, sealed_bytes
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, trained_scores, vector_of
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
@@ -220,7 +220,7 @@ def endpoint_rows(
 
     whole = seen(judging, WHOLE, True)
     graphs = graphs_of(bundle, endpoint.test, whole)
-    sizes = sealed_bytes(bundle, graphs)
+    sizes = sealed_bytes(bundle, made_of(bundle, endpoint.test, whole))
     own = round(float(np.mean(sizes)))
     tier0 = {"codec": "tier 0", "bytes_mean": round(float(np.mean(sizes)), 1), "bytes_max": max(sizes)}
     add("tier 0", tier0, "the bundle's reader", shipped_scores(reader, graphs, endpoint), False)

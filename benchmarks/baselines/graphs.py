@@ -1,4 +1,4 @@
-"""Graphs of what was seen, as the hub receives them: pruned, quantised, fused, with the bundle's concepts."""
+"""Graphs of what was seen, pruned and fused with the bundle's concepts, and as the hub receives them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,20 +16,26 @@ from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import EpochKey, Kind, seal
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import EpochId, SiteName
-from thinwire.shared.payload import encode
+from thinwire.shared.payload import encode, received
 
 
 def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
-    """percent of the cells kept; None as the bundle says."""
+    """As the hub receives them. percent of the cells kept; None as the bundle says."""
+    coder = load_coder(bundle)
+    return [received(graph, coder) for graph in made_of(bundle, samples, read, percent)]
+
+
+def made_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
+    """As the clinic makes them."""
     extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
     # Graphs are made of what was read; the canvases themselves are not looked at again.
     material = Material(samples, (), bundle.spec.working_size)
     policy = KeepPercent(bundle.spec.keep_percent if percent is None else percent)
-    return fuse_all(read, material, np.arange(len(samples)), load_coder(bundle), extractor, policy)
+    return fuse_all(read, material, np.arange(len(samples)), extractor, policy)
 
 
 def sealed_bytes(bundle: Bundle, graphs: Sequence[FusedGraph]) -> list[int]:
-    """Size of each graph as it crosses the link."""
+    """Size of each sealed graph. graphs: as the clinic makes them."""
     coder = load_coder(bundle)
     epoch = EpochKey(EpochId(bytes(8)), SiteName("bench"), bytes(32), datetime(2025, 1, 1, tzinfo=UTC))
     return [len(seal(epoch, Kind.GRAPH, NOBODY, encode(graph, coder))) for graph in graphs]

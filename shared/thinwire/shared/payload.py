@@ -6,7 +6,7 @@ One sequence has one payload: a reader writes what it has read again and refuses
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,6 +101,13 @@ def encode(graph: FusedGraph, coder: Coder, level: int | None = None) -> bytes:
     if len(data) > MAX_PAYLOAD:
         raise BadPayload(f"a payload of {len(data)} bytes; the limit is {MAX_PAYLOAD}")
     return data
+
+
+def received(graph: FusedGraph, coder: Coder, level: int | None = None) -> FusedGraph:
+    """What decode(encode(graph)) gives, without the bytes."""
+    context, patch = coder.received(graph.context, graph.patches.feature, graph.patches.cell, level)
+    patches = Patches(graph.patches.cell, scores(score_symbols(graph.patches.score)), patch)
+    return replace(graph, context=context, patches=patches)
 
 
 def decode(data: bytes, study: StudyId, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:

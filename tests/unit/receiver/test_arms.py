@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_the_graphs_have_the_bytes_that_the_clinic_would_send(bundle: Bundle) -> None:
     seen, coder = tiny_seen(), load_coder(bundle)
     for percent in (2.3, 30, 100):
-        for row, graph in enumerate(graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(percent), coder)):
+        for row, graph in enumerate(graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(percent))):
             share, sample = seen.share[Guide.GIVEN][row], seen.samples[row]
             encoded = Encoded(seen.features[row].astype(np.float32), seen.context[row], seen.valid[row])
             origin = Origin(NOBODY, BundleId(bytes(16)), TextSource.REPORT, "DX", sample.view_position)
@@ -70,7 +70,7 @@ def test_the_guide_names_the_source_of_the_text() -> None:
 
 
 def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
-    graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10), load_coder(bundle))
+    graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10))
     kinds = data_of(graphs), data_of(graphs, "none"), data_of(graphs, "all")
     for graph, *data in zip(graphs, *kinds, strict=True):
         fused = [int((d.edge_type == FUSED).sum()) for d in data]
@@ -82,12 +82,12 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
 
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:
-    reader, coder = load_reader(bundle), load_coder(bundle)
-    graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10), coder)
+    reader = load_reader(bundle)
+    graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10))
     batches = Batches.of(data_of(graphs), size=2)
     np.testing.assert_allclose(batches.logits(reader), reader.logits(graphs), atol=1e-5)
     assert not np.allclose(batches.logits(reader, context=False), reader.logits(graphs), atol=1e-3)
-    bare = graphs_of(tiny_seen(5), Guide.NONE, by_attention, KeepPercent(10), coder)
+    bare = graphs_of(tiny_seen(5), Guide.NONE, by_attention, KeepPercent(10))
     nothing = Batches.of(data_of(bare))
     np.testing.assert_allclose(nothing.logits(reader), nothing.logits(reader, concepts=False), atol=1e-6)
 
@@ -97,6 +97,6 @@ def test_the_sealed_size_is_exact(bundle: Bundle) -> None:
     for plain in (0, 1, 500, 65535, 65536, 65537, 200_000):
         assert sealed_size(plain) == len(seal(epoch, Kind.GRAPH, NOBODY, bytes(plain)))
     coder = load_coder(bundle)
-    graphs = graphs_of(tiny_seen(2), Guide.GIVEN, by_attention, KeepPercent(10), coder)
+    graphs = graphs_of(tiny_seen(2), Guide.GIVEN, by_attention, KeepPercent(10))
     sealed = [len(seal(epoch, Kind.GRAPH, NOBODY, encode(g, coder))) for g in graphs]
     assert sealed_bytes(graphs, coder).tolist() == sealed

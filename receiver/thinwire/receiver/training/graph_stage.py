@@ -30,7 +30,6 @@ from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
-from thinwire.shared.coder import Coder, score_symbols, scores
 from thinwire.shared.graph import FloatArray, FusedGraph, IntArray, Patches
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
 
@@ -162,26 +161,19 @@ def fuse_all(
     read: Read,
     material: Material,
     indices: NDArray[np.int64],
-    coder: Coder,
     extractor: RuleExtractor,
     policy: Policy,
     choose: Choose = by_attention,
-    level_of: Callable[[int], int | None] = lambda _: None,
 ) -> list[FusedGraph]:
-    """The FusedGraphs of what was read, as the hub will receive them.
-
-    level_of: how finely each row's features are written; None as the coder chooses.
-    """
+    """The FusedGraphs of what was read, as the clinic makes them: not yet through the coder."""
     graphs = []
     for row, index in enumerate(indices):
         grid, sample = material.grid(int(index)), material.samples[index]
         kept = choose(row, grid.valid, read.share[row], policy)
-        level = level_of(row)
-        context, feature = coder.received(read.context[row], read.features[row, kept].astype(np.float32), kept, level)
-        patches = Patches(kept, scores(score_symbols(read.share[row][kept])), feature)
+        patches = Patches(kept, read.share[row][kept], read.features[row, kept].astype(np.float32))
         concepts = extractor.extract(read.texts[row], read.source)
         origin = Origin(NOBODY, NO_BUNDLE, read.source, "DX", sample.view_position)
-        graphs.append(fuse(patches, concepts, context, grid, origin))
+        graphs.append(fuse(patches, concepts, read.context[row], grid, origin))
     return graphs
 
 

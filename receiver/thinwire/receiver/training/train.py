@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from thinwire.shared.coder import Coder, Tables, load_tables, save_tables
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.graph import FloatArray
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.payload import received
 
 log = logging.getLogger(__name__)
 
@@ -173,28 +174,28 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
         return out
 
     def graphs_of(role: str) -> Graphs:
-        data, labels, context, rows = [], [], [], []
+        data, labels, context, samples = [], [], [], []
         for chosen, part in read(role):
-            graphs = graph_stage.fuse_all(part, material, chosen, coder, extractor, policy)
+            made = graph_stage.fuse_all(part, material, chosen, extractor, policy)
+            graphs = [received(graph, coder) for graph in made]
             picked = chosen
             if role == "graph" and part.source is TextSource.GENERATED:
                 for number, percent in enumerate(OTHER_RETENTIONS):
                     first, step = 2 * number, 2 * len(OTHER_RETENTIONS)
                     some, kept, those = part.every(first, step), KeepPercent(percent), chosen[first::step]
-                    graphs += graph_stage.fuse_all(some, material, those, coder, extractor, kept)
+                    graphs += [
+                        received(graph, coder) for graph in graph_stage.fuse_all(some, material, those, extractor, kept)
+                    ]
                     picked = np.concatenate([picked, those])
                 for level in range(coder.levels):
-                    first, step = 2 * level + 1, 2 * coder.levels
-                    some, those = part.every(first, step), chosen[first::step]
-                    graphs += graph_stage.fuse_all(
-                        some, material, those, coder, extractor, policy, level_of=partial(_always, level)
-                    )
-                    picked = np.concatenate([picked, those])
+                    rows = slice(2 * level + 1, None, 2 * coder.levels)
+                    graphs += [received(graph, coder, level) for graph in made[rows]]
+                    picked = np.concatenate([picked, chosen[rows]])
             data += [to_data(graph) for graph in graphs]
             labels.append(np.array([material.samples[i].labels for i in picked], dtype=np.float32))
             context.append(np.stack([graph.context for graph in graphs]))
-            rows.append(picked)
-        return data, np.concatenate(labels), np.concatenate(context), np.concatenate(rows)
+            samples.append(picked)
+        return data, np.concatenate(labels), np.concatenate(context), np.concatenate(samples)
 
     shape = Shape(
         spec.feature_size,
@@ -361,10 +362,6 @@ def _members(
         member.load_state_dict(torch.load(path, weights_only=True))
         members.append(member.eval())
     return members
-
-
-def _always(level: int, _row: int) -> int:
-    return level
 
 
 def _graphs_by_retention(indices: NDArray[np.int64], keep_percent: float) -> dict[str, int]:

@@ -19,7 +19,7 @@ from thinwire.receiver.reading.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
-from thinwire.shared.coder import Coder, score_symbols, scores
+from thinwire.shared.coder import Coder
 from thinwire.shared.envelope import sealed_size
 from thinwire.shared.graph import FusedGraph, Patches, empty_measurements, grid_edges
 from thinwire.shared.payload import encode
@@ -28,21 +28,20 @@ Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""
 
 
-def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy, coder: Coder) -> list[FusedGraph]:
-    """The FusedGraph of every image as the hub receives it."""
+def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy) -> list[FusedGraph]:
+    """The FusedGraph of every image as the clinic makes it: not yet through the coder."""
     graphs = []
     for row, (sample, grid) in enumerate(zip(seen.samples, seen.grids, strict=True)):
         share = seen.share[guide][row]
         kept = choose(row, seen.valid[row], share, policy)
-        context, feature = coder.received(seen.context[row], seen.features[row, kept].astype(np.float32), kept)
         said = seen.concepts[guide][row]
         graphs.append(
             FusedGraph(
                 study=NOBODY,
                 bundle=NO_BUNDLE,
                 grid=grid,
-                patches=Patches(kept, scores(score_symbols(share[kept])), feature),
-                context=context,
+                patches=Patches(kept, share[kept], seen.features[row, kept].astype(np.float32)),
+                context=seen.context[row],
                 concepts=said,
                 measurements=empty_measurements(),
                 fusion=(
@@ -136,5 +135,5 @@ def _nothing(batch: Batch, device: torch.device) -> Tensor:
 
 
 def sealed_bytes(graphs: Sequence[FusedGraph], coder: Coder) -> NDArray[np.int64]:
-    """[n]: exact size of each graph's tier 0 as it crosses the link."""
+    """[n]: exact size of each graph's sealed tier 0. graphs: as the clinic makes them."""
     return np.array([sealed_size(len(encode(graph, coder))) for graph in graphs], dtype=np.int64)

@@ -24,6 +24,7 @@ from thinwire.receiver.training.datasets.opening import open_data, with_proxies,
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import plots
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.coding import coding_table
 from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
 from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
@@ -200,6 +201,7 @@ def _tables(
         "attention_by_rank": ranks,
         "attention_by_cell": cells,
         "reports": report_table(source, floor, radgraph),
+        "coding": coding_table(source, two, progress, workers) if full else [],
         "doubt": [row for guide in two for row in _doubt(source, guide)],
     }
     if full and referenced(source):

@@ -282,5 +282,15 @@ def write_pruned(
     """For each policy the reports of some rows from the cells alone that it keeps of the generated text's attention."""
     share = seen.share[Guide.GENERATED]
     jobs = [(seen.features[n], prune(seen.valid[n], share[n], policy)) for policy in policies for n in rows]
-    written = _in_processes(bundle, _write, jobs, "reports of kept cells", progress, workers)
+    written = write_from(bundle, jobs, progress, workers)
     return [written[start : start + len(rows)] for start in range(0, len(jobs), max(1, len(rows)))]
+
+
+def write_from(
+    bundle: Bundle,
+    kept: Sequence[tuple[NDArray[np.float16], NDArray[np.integer[Any]]]],
+    progress: Progress,
+    workers: int = 0,
+) -> list[str]:
+    """Reports from some cells alone. kept: (features [N, d], the cells that are read) of each image."""
+    return _in_processes(bundle, _write, kept, "reports of kept cells", progress, workers)

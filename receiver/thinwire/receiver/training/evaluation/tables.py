@@ -30,6 +30,7 @@ from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.coder import load_coder
 from thinwire.shared.graph import FusedGraph
+from thinwire.shared.payload import received
 
 Row = dict[str, Any]
 RETENTIONS = (0.5, 1.0, 2.3, 5.0, 10.0, 25.0, 50.0, 100.0)
@@ -93,8 +94,13 @@ class Source:
         """[n, F] of member logits [members, n, F] of graphs under a guide."""
         return self.reader.calibration.probabilities(logits, self.texts(guide))
 
+    def made(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
+        """As the clinic makes them."""
+        return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent))
+
     def graphs(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
-        return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent), self.coder)
+        """As the hub receives them."""
+        return [received(graph, self.coder) for graph in self.made(guide, choice, percent)]
 
     def batches(self, guide: Guide, choice: Choice, percent: float, fusion: Fusion = "single") -> Batches:
         return Batches.of(data_of(self.graphs(guide, choice, percent), fusion))
@@ -146,9 +152,9 @@ def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[
     for guide in guides:
         read: dict[float, tuple[dict[str, Row], Floats]] = {}
         for percent in sorted({*percents, source.percent, WHOLE}):
-            graphs = source.graphs(guide, choice, percent)
-            probability = source.probabilities(Batches.of(data_of(graphs)).logits(source.reader), guide)
-            read[percent] = _sizes(source, graphs), probability
+            made = source.made(guide, choice, percent)
+            data = data_of([received(graph, source.coder) for graph in made])
+            read[percent] = _sizes(source, made), source.probabilities(Batches.of(data).logits(source.reader), guide)
         for percent, (sizes, probability) in read.items():
             for subset, endpoint, figures in source.aucs([probability]):
                 said = {**source.base, "guide": guide.value, "choice": ATTENTION, "retention_percent": percent}
@@ -159,7 +165,7 @@ def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[
 
 
 def _sizes(source: Source, graphs: Sequence[FusedGraph]) -> dict[str, Row]:
-    """What is kept and what it takes, by subset."""
+    """What is kept and what it takes, by subset. graphs: as the clinic makes them."""
     cells = np.array([len(g.patches.cell) for g in graphs])
     attention = np.array([g.attention_kept for g in graphs])
     size = sealed_bytes(graphs, source.coder)

@@ -1,0 +1,99 @@
+"""What writing costs: AUC of graphs as they are, at every level of the coder, and within budgets of bytes."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from thinwire.receiver.training.evaluation import language
+from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
+from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenced
+from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_from
+from thinwire.receiver.training.evaluation.tables import Row, Source
+from thinwire.receiver.training.graph_stage import NOBODY, by_attention
+from thinwire.receiver.training.report_stage import Progress
+from thinwire.sender.graph.budget import fit, on_the_link
+from thinwire.sender.graph.pruning import KeepCount, prune
+from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.payload import decode, encode, received
+
+BUDGETS = (400, 700, 1024, 1300, 2000, 4000)
+"""Bytes on the link; 1300 is one packet."""
+AS_THEY_ARE = "as they are"
+
+Sent = tuple[list[FusedGraph], list[int]]
+"""(graphs as the hub receives them, bytes of each on the link)"""
+
+
+def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, workers: int) -> list[Row]:
+    """`difference` is this AUC less that of the same images' graphs as they are, at the bundle's retention."""
+    rows = []
+    count = 1 + source.coder.levels + len(BUDGETS)
+    for guide in guides:
+        whole = None
+        for number, (name, said, (graphs, sizes)) in enumerate(_arms(source, guide)):
+            progress("coding", number + 1, count, f"{source.name}, text {guide.value}: {name}")
+            probability = source.probabilities(Batches.of(data_of(graphs)).logits(source.reader), guide)
+            whole = probability if whole is None else whole
+            size: Row = {"cells_kept_mean": float(np.mean([len(g.patches.cell) for g in graphs]))}
+            if sizes:
+                quantiles = np.percentile(sizes, (50, 99, 100))
+                size |= dict(zip(("link_bytes_median", "link_bytes_p99", "link_bytes_max"), quantiles, strict=True))
+            if "budget_bytes" in said and guide is Guide.GENERATED:
+                size |= _written(source, graphs, progress, workers)
+            head = {**source.base, "guide": guide.value, "coded": name, "level": None, "default": False}
+            head |= {"budget_bytes": None, "concept_f1": None, **said, **size}
+            for subset, endpoint, figures in source.aucs([probability]):
+                paired = source.difference(subset, endpoint, probability, [whole])
+                rows.append({**head, "subset": subset, "endpoint": endpoint, **figures, **paired})
+    return rows
+
+
+def _arms(source: Source, guide: Guide) -> Iterator[tuple[str, Row, Sent]]:
+    """(name, what is said of it, what the hub receives)"""
+    coder = source.coder
+    made = source.made(guide, Choice(ATTENTION, by_attention, source.seen), source.percent)
+    yield AS_THEY_ARE, {}, (made, [])
+    for level in range(coder.levels):
+        sizes = [on_the_link(len(encode(graph, coder, level))) for graph in made]
+        arrived = [received(graph, coder, level) for graph in made]
+        yield f"level {level}", {"level": level, "default": level == coder.chosen}, (arrived, sizes)
+    for most in BUDGETS:
+        yield f"at most {most} bytes", {"budget_bytes": most}, budgeted(source, guide, most)
+
+
+def budgeted(source: Source, guide: Guide, most: int) -> Sent:
+    """Every image's graph within `most` bytes on the link, through the very bytes."""
+    graphs, sizes = [], []
+    for row in range(len(source.seen.samples)):
+        one = source.seen.part([row])
+        wanted = len(prune(one.valid[0], one.share[guide][0], source.policy))
+        build = partial(_best, one, guide)
+        _, payload = fit(build, source.coder, wanted, int(one.valid[0].sum()), most)
+        graphs.append(decode(payload, NOBODY, lambda _: source.coder))
+        sizes.append(on_the_link(len(payload)))
+    return graphs, sizes
+
+
+def _best(one: Seen, guide: Guide, count: int) -> FusedGraph:
+    return graphs_of(one, guide, by_attention, KeepCount(count))[0]
+
+
+def _written(source: Source, graphs: Sequence[FusedGraph], progress: Progress, workers: int) -> Row:
+    """Concepts of reports that the bundle's decoder writes from the received patches; none without a report."""
+    rows = referenced(source)[:CURVE_IMAGES]
+    if not rows:
+        return {}
+    features = []
+    for row in rows:
+        received_patches = np.zeros_like(source.seen.features[row])
+        received_patches[graphs[row].patches.cell] = graphs[row].patches.feature
+        features.append((received_patches, graphs[row].patches.cell))
+    texts = write_from(source.bundle, features, progress, workers)
+    seen = source.seen.part(rows)
+    references, patients = [s.report for s in seen.samples], [s.patient or s.key for s in seen.samples]
+    found = language.concepts(references, texts, RuleExtractor(load_vocabulary()), patients)
+    return {"reports": len(rows), **found}
