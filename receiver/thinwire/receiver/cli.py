@@ -38,6 +38,7 @@ app = typer.Typer(
 Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
+_ASKED = (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
 Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
 
 
@@ -124,19 +125,65 @@ def worklist(data: Data, json_: Json = False) -> None:
 
 
 @app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")
-def show(study: Study, data: Data, json_: Json = False, site: Site = None) -> None:
-    """One study: what was kept of it, what the hub reads in it and why it stands where it stands."""
+def show(
+    study: Study,
+    data: Data,
+    json_: Json = False,
+    site: Site = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the picture of the study.", dir_okay=False)] = None,
+) -> None:
+    """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
+
+    The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
+    it, whole or still arriving. What is not here is striped.
+    """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.outputs.screen import study_page
+    from thinwire.receiver.outputs.study_folder import picture
     from thinwire.receiver.reading.worklist import Row, as_json
 
     with open_hub(data, SystemClock()) as hub:
         row = Row(hub.store.find(study, _site(site) if site else None))
+        arriving = hub.views().arriving_words(row.study.site, row.study.study)
+        drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
+        if png is not None and drawn is not None:
+            hub.disk.write(png, drawn[0], "export")
         now = hub.clock.now()
+    source = None if drawn is None else drawn[1]
     if json_:
-        _json(as_json(row))
+        _json(
+            {
+                **as_json(row),
+                "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "picture": source,
+            }
+        )
     else:
-        _out().print(study_page(row, now))
+        _out().print(study_page(row, now, arriving))
+    if png is not None:
+        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+
+
+@app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
+def ask(
+    study: Study,
+    tier: Annotated[str, typer.Argument(help="preview, evidence or pixels.")],
+    data: Data,
+    site: Site = None,
+) -> None:
+    """Ask the clinic for a part of a study that it keeps until it is wanted. What is here is not asked for again."""
+    from thinwire.receiver.hub import open_hub
+
+    kind = next((each for each in _ASKED if each.name.lower() == tier), None)
+    if kind is None:
+        raise typer.BadParameter(f"{tier} is none of preview, evidence, pixels")
+    with open_hub(data, SystemClock()) as hub:
+        found = hub.store.find(study, _site(site) if site else None)
+        if Tier(kind) in found.sealed_sizes:
+            _words(f"The {tier} is here already.")
+            return
+        hub.store.ask(found.site, found.study, kind, hub.clock.now())
+    _words(f"The clinic is asked for the {tier}.")
 
 
 @app.command(epilog="Example: `thinwire-receiver export 3fa9 --data hub --to here`")
@@ -146,7 +193,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
     site: Site = None,
 ) -> None:
-    """Write a study's graph (.thinwire, PyG, GraphML), its picture, and its DICOM files where they are here.
+    """Write what is here of a study: graph (.thinwire, PyG, GraphML), picture, preview, evidence and DICOM files.
 
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
     """
@@ -155,7 +202,7 @@ def export(
 
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
-        paths = export_study(found, hub.store, hub.bundles, to, hub.disk, hub.settings.largest_study)
+        paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
         if Tier.PIXELS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
             _words("The pixels are not here yet; the clinic is asked for them.")

@@ -13,6 +13,8 @@ from thinwire.receiver.config import FILE, Settings, load_settings
 from thinwire.receiver.content import Examiner
 from thinwire.receiver.enrolment import Enrolment
 from thinwire.receiver.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.link.arriving import Arriving
+from thinwire.receiver.outputs.sight import Views
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.quarantine import Quarantine
 from thinwire.receiver.schema import Database, create_database, open_database
@@ -42,6 +44,11 @@ class Hub:
     store: Store = field(repr=False)
     enrolment: Enrolment = field(repr=False)
     bundles: Bundles = field(repr=False)
+
+    def views(self) -> Views:
+        """What people see of a study's image."""
+        arriving = Arriving(self.data / "inbox", self.enrolment)
+        return Views(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:
         examiner = Examiner(self.bundles.spec, self.settings.largest_study)

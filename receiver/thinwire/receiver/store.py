@@ -21,6 +21,9 @@ from thinwire.shared.manifest import Manifest
 from thinwire.shared.positional import micros, moment
 from thinwire.shared.receipts import StudyStatus
 
+_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
+"""Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
+
 
 class Store:
     """Safe from any thread. One process at a time may `keep` (the one that holds DATA/lock); all may read."""
@@ -156,8 +159,9 @@ class Store:
             complete = None
             if int(Kind.MANIFEST) in here:
                 # A part that was sealed anew has another digest and the same content.
+                covered = _COVERED if int(Kind.PIXELS) in here else frozenset()
                 complete = all(
-                    (row.site, object) in known or (tier in here and here[tier][1] == size)
+                    (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
                     for tier, object, size in lists.get(key, [])
                 )
             found.append(

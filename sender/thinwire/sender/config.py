@@ -37,6 +37,8 @@ class SenderConfig(BaseSettings):
     """Keep cells above this share of the attention instead."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
+    preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
+    """Most bytes of a preview on the link."""
     send_identity: bool = True
     """Whether the sealed manifest names the patient and the study; the pixels tier carries the files as they are."""
 

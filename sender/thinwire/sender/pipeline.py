@@ -3,11 +3,14 @@
 study -> patches -> encoder -> attention -> pruning -> image graph (G1)
 text  -> report graph (G2)
 G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
+
+Beside it the other parts: the image as a person is shown it (preview), the kept patches and their surroundings
+(evidence), the files themselves (pixels), and the signed list of them all (manifest).
 """
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -19,18 +22,21 @@ from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.graph.pruning import Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import TierPolicy
-from thinwire.shared.bundle import Bundle, load_bundle
-from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import BadArchive, BadInput
+from thinwire.shared import evidence, preview
+from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
+from thinwire.shared.envelope import Kind, room_in
+from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle
 from thinwire.shared.graph import FusedGraph
-from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.payload import encode
+from thinwire.shared.payload import decode, encode
 from thinwire.shared.pixels import Member, pack, unpack
 from thinwire.shared.quantiser import codec_of
 
@@ -38,6 +44,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
+MAKING = (Kind.GRAPH, Kind.PREVIEW, Kind.PIXELS, Kind.EVIDENCE, Kind.MANIFEST)
+"""In which order parts are made: the manifest lists the others."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 
 
@@ -57,6 +65,7 @@ class GraphMaker:
 
     def __init__(self, bundle: Bundle, config: SenderConfig, policy: Policy | None = None) -> None:
         self.bundle = bundle
+        self.config = config
         self.policy = policy or config.policy(bundle.spec.keep_percent)
         self.encoder = Encoder(bundle, config.provider, config.threads)
         self.attention = Attention(bundle, config.provider, config.threads)
@@ -92,6 +101,17 @@ class GraphMaker:
         return self.attention.write(encoded, study.text), TextSource.INDICATION
 
 
+def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
+    """The preview of an image, in at most `sealed_bytes` when it is sealed."""
+    return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
+
+
+def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
+    """The kept patches of an image's graph and their neighbours, losslessly."""
+    around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
+    return evidence.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
+
+
 def file_members(study: Study) -> list[Member]:
     """The study's own files under neutral names, in their order."""
     suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
@@ -113,6 +133,13 @@ class Pipeline:
         self.config = config
         self.tiers = tiers or TierPolicy()
         self._maker: GraphMaker | None = None
+        self._made: dict[Kind, Callable[[StudyId], bytes]] = {
+            Kind.GRAPH: self._graph,
+            Kind.PREVIEW: self._preview,
+            Kind.EVIDENCE: self._evidence,
+            Kind.PIXELS: self._pixels,
+            Kind.MANIFEST: self._manifest,
+        }
 
     @property
     def maker(self) -> GraphMaker:
@@ -137,7 +164,7 @@ class Pipeline:
     def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        for kind in (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST):
+        for kind in MAKING:
             for entry in unfinished:
                 if kind in entry.missing:
                     return entry.study, kind
@@ -149,7 +176,7 @@ class Pipeline:
         Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
         """
         try:
-            plaintext = {Kind.GRAPH: self._graph, Kind.PIXELS: self._pixels, Kind.MANIFEST: self._manifest}[kind](study)
+            plaintext = self._made[kind](study)
         except (BadInput, BadArchive) as error:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
@@ -174,6 +201,24 @@ class Pipeline:
 
     def _graph(self, study: StudyId) -> bytes:
         return self.maker.see(self._study(study)).payload
+
+    def _preview(self, study: StudyId) -> bytes:
+        return preview_of(self._study(study).frontal, self.config.preview_bytes)
+
+    def _evidence(self, study: StudyId) -> bytes:
+        """Of the graph that was made before; its bytes stay here while a part is missing."""
+        loaded = self._study(study)
+        payload = self.outbox.plaintext(study, Kind.GRAPH)
+        try:
+            graph = decode(payload or b"", study, self._spec_of)
+        except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
+            graph = self.maker.see(loaded).graph
+        return evidence_of(loaded.frontal, graph)
+
+    def _spec_of(self, bundle: BundleId) -> BundleSpec:
+        if bundle != self.maker.bundle.id:
+            raise UnknownBundle("a graph here was made with another bundle")
+        return self.maker.bundle.spec
 
     def _pixels(self, study: StudyId) -> bytes:
         return pack(self._members(study), "small")

@@ -19,7 +19,8 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.link.channel import LinkState, LinkStatus
 from thinwire.sender.link.entries import Entry, Part, PartState
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import GraphMaker, Seen, file_members
+from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.envelope import EpochKey, Kind, seal
@@ -116,18 +117,15 @@ def status_table(
 ) -> Table:
     """One row a study: its parts with their state, and what the hub said."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "accepted", "graph", "manifest", "pixels", "at the hub"):
+    for name in ("study", "accepted", *(kind.name.lower() for kind in ORDER), "at the hub"):
         table.add_column(name, no_wrap=name in ("study", "accepted"))
     for entry in entries:
         accepted = entry.accepted.astimezone().strftime("%d %b %H:%M:%S")
         mark = " [red]urgent[/red]" if entry.urgent else ""
-        cells = [
-            _part_cell(entry.part(kind), (crossing or {}).get((entry.study, kind)))
-            for kind in (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
-        ]
+        cells = [_part_cell(entry.part(kind), (crossing or {}).get((entry.study, kind))) for kind in ORDER]
         table.add_row(entry.study.hex()[:12] + mark, accepted, *cells, _hub_cell(entry, outbox))
     if not entries:
-        table.add_row("no study here", "", "", "", "", "")
+        table.add_row("no study here")
     return table
 
 
@@ -192,10 +190,13 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     names = [concept.name for concept in maker.bundle.spec.concepts]
     # A key of its own: the sizes of what would be sent, sealed for nobody.
     epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
-    sealed = {
-        "graph": len(seal(epoch, Kind.GRAPH, study.id, seen.payload)),
-        "pixels": len(seal(epoch, Kind.PIXELS, study.id, pack(file_members(study), "small"))),
+    parts = {
+        Kind.GRAPH: seen.payload,
+        Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
+        Kind.EVIDENCE: evidence_of(study.frontal, graph),
+        Kind.PIXELS: pack(file_members(study), "small"),
     }
+    sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)
     return {
         "study": study.id.hex(),
@@ -258,8 +259,9 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
             "concepts: " + ", ".join(f"{c['name']} ({c['assertion']})" for c in facts["concepts"]), highlight=False
         )
     out.print(
-        f"bytes sealed: graph {bytes_text(sizes['graph'])}, pixels {bytes_text(sizes['pixels'])}; "
-        f"the study as it came {bytes_text(sizes['source'])}",
+        "bytes sealed: "
+        + ", ".join(f"{tier} {bytes_text(size)}" for tier, size in sizes.items() if tier != "source")
+        + f"; the study as it came {bytes_text(sizes['source'])}",
         highlight=False,
     )
     spent = ", ".join(f"{name} {ms:.0f}" for name, ms in facts["milliseconds"].items())
@@ -271,4 +273,4 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
 def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":
     """The radiograph with its kept patches, and the graph beside it."""
     names = [concept.name for concept in maker.bundle.spec.concepts]
-    return draw(seen.graph, names, np.round(study.frontal.pixels * 255).astype(np.uint8))
+    return draw(seen.graph, names, study.frontal.shown)

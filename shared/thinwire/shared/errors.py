@@ -16,6 +16,8 @@
         │   ├── BadPayload         a graph that lies about its counts, sizes or values
         │   ├── BadManifest
         │   ├── BadBundle          a bundle that is damaged or incomplete
+        │   ├── BadPreview
+        │   ├── BadEvidence
         │   └── BadArchive         a pixels tier that does not unpack to what it names
         ├── Forged                 a signature, a tag, a digest or an identity that does not hold
         ├── UnknownBundle          a payload names a bundle that this end does not have
@@ -103,6 +105,14 @@ class BadManifest(BadFormat):
 
 class BadBundle(BadFormat):
     remedy = "Install the bundle again: its files do not match its own digests."
+
+
+class BadPreview(BadFormat):
+    pass
+
+
+class BadEvidence(BadFormat):
+    pass
 
 
 class BadArchive(BadFormat):

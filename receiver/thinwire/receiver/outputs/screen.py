@@ -54,8 +54,11 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
     return table
 
 
-def study_page(row: Row, now: datetime) -> RenderableType:
-    """Everything that is known of one study, but for the patient's identity."""
+def study_page(row: Row, now: datetime, arriving: Mapping[Tier, str]) -> RenderableType:
+    """Everything that is known of one study, but for the patient's identity.
+
+    arriving: what is of use already of tiers that are not here whole, in words.
+    """
     study, reading = row.study, row.study.reading
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -74,7 +77,8 @@ def study_page(row: Row, now: datetime) -> RenderableType:
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
-        facts.add_row(tier.name.lower(), "not here" if size is None else f"{size:,} bytes on the wire")
+        here = f"arriving: {arriving[tier]}" if tier in arriving else "not here"
+        facts.add_row(tier.name.lower(), here if size is None else f"{size:,} bytes on the wire")
     complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
     facts.add_row("complete", complete[study.complete])
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())

@@ -27,8 +27,8 @@ def _today() -> Mapping[Kind, When]:
         {
             Kind.GRAPH: When.ALWAYS,
             Kind.MANIFEST: When.ALWAYS,
-            Kind.PREVIEW: When.NEVER,
-            Kind.EVIDENCE: When.NEVER,
+            Kind.PREVIEW: When.ALWAYS,
+            Kind.EVIDENCE: When.ON_REQUEST,
             Kind.PIXELS: When.ALWAYS,
         }
     )
