@@ -176,13 +176,17 @@ class Pipeline:
         Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
         """
         try:
-            plaintext = self._made[kind](study)
+            plaintext = self.plaintext_of(study, kind)
         except (BadInput, BadArchive) as error:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
         part = self.outbox.add(study, kind, plaintext, hold=self.tiers.held(kind))
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
+
+    def plaintext_of(self, study: StudyId, kind: Kind) -> bytes:
+        """One part's bytes before sealing. Raises BadInput, BadArchive, UnknownStudy."""
+        return self._made[kind](study)
 
     def _members(self, study: StudyId) -> list[Member]:
         return unpack(self.outbox.source(study), LARGEST_SOURCE)

@@ -33,7 +33,7 @@ MAX_VALUES = 1 << 16
 MAX_EVIDENCE = 60 << 20
 """Bytes; what is attended least is left out beyond them, and the hub's limit for the sealed object is above them."""
 
-_HEAD = struct.Struct(f">4sBHHBBBdddd{WINDOW_BYTES}slLHH")
+_HEAD = struct.Struct(f">4sBHHBBBdddd{WINDOW_BYTES}slLLH")
 _RECORD = struct.Struct(">HHHHHBL")
 _FULL_SHARE = 65535
 _JPEG_XL_EFFORT = 5

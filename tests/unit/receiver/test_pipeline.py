@@ -9,26 +9,32 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, stored, study_parts
 from tests.support.power import Fuse, PowerCut
+from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
+from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist
+from thinwire.shared import evidence
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import (
     BadArchive,
+    BadEvidence,
     BadFormat,
     BadManifest,
     BadPayload,
+    BadPreview,
     DiskFull,
     Forged,
     ThinwireError,
     UnknownBundle,
 )
-from thinwire.shared.identifiers import BundleId, StudyId, digest
+from thinwire.shared.evidence import Rectangle
+from thinwire.shared.identifiers import BundleId, StudyId, Tier, digest
 from thinwire.shared.pixels import Member, pack
 from thinwire.shared.receipts import StudyStatus, read_receipt
 
@@ -202,13 +208,18 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
         "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
         "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
         "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
-        "preview": (clinic.seal(Kind.PREVIEW, study, b"no format yet"), BadFormat),
+        "preview": (clinic.seal(Kind.PREVIEW, study, sample_preview()[:-1]), BadPreview),
+        "evidence": (clinic.seal(Kind.EVIDENCE, study, sample_evidence() + b"more"), BadEvidence),
+        "source": (clinic.seal(Kind.SOURCE, study, b"never crosses"), BadFormat),
     }
 
 
 @pytest.mark.parametrize(
     "what",
-    ["payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest", "preview"],
+    [
+        *("payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest"),
+        *("preview", "evidence", "source"),
+    ],
 )
 def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
     hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, what: str
@@ -324,3 +335,42 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     assert pipeline.wanted(clinic.site) == [(parts.study, Kind.PIXELS)]
     put(hub, pipeline, clinic, parts.pixels)
     assert pipeline.wanted(clinic.site) == []
+
+
+def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_the_pixels_are_here(
+    hub: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    pipeline = hub.pipeline()
+    tiers = {
+        Kind.PREVIEW: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
+        Kind.EVIDENCE: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+    }
+    for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
+        put(hub, pipeline, clinic, part)
+    (study,) = hub.store.studies()
+    assert study.complete is False
+    put(hub, pipeline, clinic, parts.pixels)
+    assert hub.store.studies()[0].complete is True
+    for kind, part in tiers.items():
+        put(hub, pipeline, clinic, part)
+        assert hub.store.plaintext(clinic.site, parts.study, kind) == part.plaintext
+    (study,) = hub.store.studies()
+    assert study.complete is True
+    assert study.sealed_sizes == {
+        Tier.GRAPH: len(parts.graph.sealed),
+        Tier.PREVIEW: len(tiers[Kind.PREVIEW].sealed),
+        Tier.EVIDENCE: len(tiers[Kind.EVIDENCE].sealed),
+        Tier.PIXELS: len(parts.pixels.sealed),
+    }
+
+
+def test_evidence_beyond_what_a_study_may_take_is_refused(
+    data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))
+    with open_hub(data, FakeClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        values = stored_values(800, 800)
+        large = evidence.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
+        with pytest.raises(BadEvidence, match="limit"):
+            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyId(bytes(16)), large))

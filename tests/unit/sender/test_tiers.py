@@ -5,7 +5,9 @@ from thinwire.shared.envelope import Kind
 
 
 def test_the_plan_goes_in_the_order_in_which_a_reader_needs_it() -> None:
-    assert TierPolicy().plan == (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+    assert TierPolicy().plan == ORDER
+    assert TierPolicy().held(Kind.EVIDENCE)
+    assert not TierPolicy().held(Kind.PREVIEW)
     everything = TierPolicy(dict.fromkeys(ORDER, When.ALWAYS))
     assert everything.plan == ORDER
 
