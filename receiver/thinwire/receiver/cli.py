@@ -139,12 +139,12 @@ def show(
     """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.outputs.screen import study_page
-    from thinwire.receiver.outputs.study_folder import picture
+    from thinwire.receiver.outputs.study_picture import picture
     from thinwire.receiver.reading.worklist import Row, as_json
 
     with open_hub(data, SystemClock()) as hub:
         row = Row(hub.store.find(study, _site(site) if site else None))
-        arriving = hub.views().arriving_words(row.study.site, row.study.study)
+        arriving = hub.views().arriving_words(row.study)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
         if png is not None and drawn is not None:
             hub.disk.write(png, drawn[0], "export")

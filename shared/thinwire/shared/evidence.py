@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -23,8 +23,7 @@ from thinwire.shared.pixels import CODEC_ERRORS
 from thinwire.shared.window import WINDOW_BYTES, Window
 
 Grey = NDArray[np.uint8]
-Stored = NDArray[np.integer]
-Samples = NDArray[np.uint8] | NDArray[np.uint16]
+Samples = NDArray[np.integer]
 
 MAGIC = b"TWEV"
 VERSION = 1
@@ -128,7 +127,7 @@ class Evidence:
             image[rectangle.place] = self.tone[samples]
 
 
-def encode(stored: Stored, shown: Grey, rectangles: Sequence[Rectangle], meaning: Meaning) -> bytes:
+def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meaning: Meaning) -> bytes:
     """The evidence of an image. The same arguments give the same bytes with the same codec libraries.
 
     stored: integers [H, W] of at most 16 bits, as the file holds them. shown: uint8 [H, W], the grey of each pixel,
@@ -191,11 +190,11 @@ def _order(rectangle: Rectangle) -> tuple[int, int, int]:
     return -round(rectangle.share * _FULL_SHARE), rectangle.y, rectangle.x
 
 
-def _kind(span: int) -> type[np.uint8 | np.uint16]:
-    return np.uint8 if span <= 256 else np.uint16
+def _kind(span: int) -> np.dtype[Any]:
+    return np.dtype("<u1" if span <= 256 else "<u2")
 
 
-def _tone(parts: Sequence[Stored], shown: Sequence[Grey], least: int, span: int) -> bytes:
+def _tone(parts: Sequence[Samples], shown: Sequence[Grey], least: int, span: int) -> bytes:
     """The grey of each value, packed; values that no pixel has get that of the next lower one."""
     table = np.zeros(span, np.uint8)
     known = np.zeros(span, np.intp)
@@ -212,7 +211,7 @@ def _packed(plain: bytes) -> bytes:
 
 def _record(rectangle: Rectangle, samples: Samples) -> bytes:
     by_codec = {
-        Codec.ZSTD: _packed(samples.astype(samples.dtype.newbyteorder("<")).tobytes()),
+        Codec.ZSTD: _packed(samples.tobytes()),
         Codec.JPEG_XL: bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=_JPEG_XL_EFFORT, numthreads=1)),
     }
     codec = min(by_codec, key=lambda each: (len(by_codec[each]), each))
@@ -304,9 +303,8 @@ def _walk(data: bytes, at: int, total: int) -> Iterator[tuple[_Record, int]]:
 def _samples(record: _Record, span: int) -> Samples:
     shape, kind = (record.rectangle.height, record.rectangle.width), _kind(span)
     if record.codec is Codec.ZSTD:
-        size = record.rectangle.area * np.dtype(kind).itemsize
-        plain = np.frombuffer(_unpacked(record.packed, size), np.dtype(kind).newbyteorder("<"))
-        samples: Samples = plain.reshape(shape).astype(kind, copy=False)
+        plain = _unpacked(record.packed, record.rectangle.area * kind.itemsize)
+        samples: Samples = np.frombuffer(plain, kind).reshape(shape)
     else:
         samples = np.empty(shape, kind)  # libjxl compares before it decodes
         try:

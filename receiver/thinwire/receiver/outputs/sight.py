@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thinwire.receiver.content import study_files
+from thinwire.receiver.kept import KeptStudy
 from thinwire.receiver.link.arriving import Arriving
 from thinwire.receiver.outputs.radiograph import radiograph
 from thinwire.receiver.store import Store
@@ -72,14 +73,14 @@ class Views:
             log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
             return None
 
-    def arriving_words(self, site: SiteName, study: StudyId) -> dict[Tier, str]:
+    def arriving_words(self, study: KeptStudy) -> dict[Tier, str]:
         """What is of use already of tiers that are not here whole, in words."""
         said: dict[Tier, str] = {}
-        if self.store.plaintext(site, study, Kind.PREVIEW) is None:
-            coarse = self.preview(site, study)
+        if Tier.PREVIEW not in study.sealed_sizes:
+            coarse = self.preview(study.site, study.study)
             said |= {} if coarse is None else {Tier.PREVIEW: preview_words(coarse)}
-        if self.store.plaintext(site, study, Kind.EVIDENCE) is None:
-            fine = self.evidence(site, study)
+        if Tier.EVIDENCE not in study.sealed_sizes:
+            fine = self.evidence(study.site, study.study)
             said |= {} if fine is None else {Tier.EVIDENCE: evidence_words(fine)}
         return said
 
@@ -135,4 +136,4 @@ def stripes(height: int, width: int) -> Grey:
     """uint8 [height, width]: what stands where nothing of an image is here."""
     period = max(2, max(height, width) // _STRIPES)
     at = np.arange(height)[:, None] + np.arange(width)[None, :]
-    return np.where(at // period % 2 == 0, *np.array(_STRIPE, np.uint8)).astype(np.uint8)
+    return np.where(at // period % 2 == 0, _STRIPE[0], _STRIPE[1]).astype(np.uint8)

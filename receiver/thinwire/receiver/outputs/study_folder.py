@@ -1,7 +1,5 @@
 """`export`: one study as files for people and other programs. Names and formats: docs/store-format.md."""
 
-from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from thinwire.receiver.bundles import Bundles
@@ -9,13 +7,12 @@ from thinwire.receiver.kept import KeptStudy
 from thinwire.receiver.outputs.graph_file import wrap
 from thinwire.receiver.outputs.graphml import graphml
 from thinwire.receiver.outputs.pyg import hetero_bytes
-from thinwire.receiver.outputs.sight import Sight, Views
+from thinwire.receiver.outputs.sight import Views
+from thinwire.receiver.outputs.study_picture import concept_names, drawn
 from thinwire.receiver.outputs.tier_files import evidence_json, evidence_png, preview_png
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
-from thinwire.shared.graph import FusedGraph
 from thinwire.shared.payload import decode
-from thinwire.shared.picture import draw
 
 SHORT = 16
 """Hex digits of a study's id in file names."""
@@ -48,32 +45,10 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
     payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
         graph = decode(payload, study.study, bundles.spec)
-        names = [concept.name for concept in bundles.spec(graph.bundle).concepts]
+        names = concept_names(graph, bundles)
         sight = views.sight(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
-        write(folder / f"{stem}.png", _drawn(study, graph, names, sight))
+        write(folder / f"{stem}.png", drawn(study, graph, names, sight))
     return written
-
-
-def picture(study: KeptStudy, views: Views, bundles: Bundles) -> tuple[bytes, str] | None:
-    """The picture of a study as a PNG, and from what its radiograph is drawn; None where there is no graph yet.
-
-    Raises BadFormat for a part that the disk damaged.
-    """
-    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
-    if payload is None:
-        return None
-    graph = decode(payload, study.study, bundles.spec)
-    sight = views.sight(study.site, study.study, graph.grid, views.files(study.site, study.study))
-    names = [concept.name for concept in bundles.spec(graph.bundle).concepts]
-    return _drawn(study, graph, names, sight), sight.source
-
-
-def _drawn(study: KeptStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
-    read = {} if study.reading is None else study.reading.findings
-    findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
-    png = BytesIO()
-    draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")
-    return png.getvalue()

@@ -65,7 +65,7 @@ class _Edges:
     @property
     def image(self) -> BoolArray:
         """bool [side, side]: cells that hold any of the image."""
-        return np.outer(np.diff(self.rows) > 0, np.diff(self.columns) > 0)
+        return np.asarray(np.outer(np.diff(self.rows) > 0, np.diff(self.columns) > 0), dtype=np.bool_)
 
 
 def surroundings(grid: Grid, cell: IntArray, share: FloatArray) -> list[Rectangle]:
@@ -98,7 +98,7 @@ def _with_neighbours(kept: BoolArray) -> BoolArray:
     padded = np.pad(kept, 1)
     side = len(kept)
     shifted = [padded[y : y + side, x : x + side] for y in range(3) for x in range(3)]
-    return np.logical_or.reduce(shifted)
+    return np.asarray(np.logical_or.reduce(shifted), dtype=np.bool_)
 
 
 def _parts(wanted: BoolArray) -> Iterator[BoolArray]:

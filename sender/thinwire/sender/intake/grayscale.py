@@ -184,7 +184,8 @@ def _values_of_interest(
 
     table: output of the modality LUT by stored value. seen: indices into it of some of the image's pixels.
     """
-    out, applied = None, Window(Function.LUT)
+    out = None
+    applied = Window(Function.LUT)
     for item in header.items("VOILUTSequence")[:1]:
         out = _lookup(table, item, bool(table.min() < 0))
     if out is None:
