@@ -26,7 +26,7 @@ from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared.bundle import Bundle, load_bundle
 from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import BadArchive, BadInput
+from thinwire.shared.errors import BadArchive, BadInput, UnknownStudy
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
@@ -142,6 +142,16 @@ class Pipeline:
                 if kind in entry.missing:
                     return entry.study, kind
         return None
+
+    def make_all(self) -> None:
+        """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
+        damaged: set[StudyId] = set()
+        while job := self.next_job(damaged):
+            try:
+                self.make(*job)
+            except UnknownStudy as error:
+                log.error("%s; %s", error, error.remedy)
+                damaged.add(job[0])
 
     def make(self, study: StudyId, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
