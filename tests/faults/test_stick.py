@@ -110,26 +110,28 @@ def test_repeats_do_nothing(pair: StickPair) -> None:
     assert_arrived(pair, CASES)
 
 
-def test_the_power_may_go_at_every_step_of_the_journey(pair: StickPair, tmp_path: Path, bundle: Bundle) -> None:
-    journey(pair, CASES)
-    assert_arrived(pair, CASES)
-    passes = Counter(pair.fuse.passed)
-    assert {name for name in passes if name.startswith("carry.")} >= {
+def test_the_power_may_go_at_every_step_of_the_journey(tmp_path: Path, bundle: Bundle) -> None:
+    ready = StickPair(tmp_path / "ready", bundle)
+    ready.accept(CASES[1:])
+    one = ready.copy(tmp_path / "undisturbed")
+    journey(one, CASES[1:])
+    assert_arrived(one, CASES[1:])
+    # What comes in between is cut in tests of the link: the same code stores the same objects.
+    passes = Counter(name for name in one.fuse.passed if name.startswith(("carry.", "receipt.")))
+    assert set(passes) >= {
         f"carry.{what}.{step}"
         for what in ("object", "note")
         for step in ("before_write", "before_fsync", "before_rename", "before_folder_fsync", "done")
     }
-    steps = [name for name in sorted(passes) if not name.startswith(("accept.", "epoch.", "part."))]
-    for name in steps:
-        one = StickPair(tmp_path / name, bundle)
-        one.accept(CASES)
+    for name in sorted(passes):
+        one = ready.copy(tmp_path / name)
         one.switch_on(Fuse((name, passes[name])))
         with pytest.raises(PowerCut):
-            journey(one, CASES)
+            journey(one, CASES[1:])
         one.switch_on()
-        journey(one, CASES)
+        journey(one, CASES[1:])
         try:
-            assert_arrived(one, CASES)
+            assert_arrived(one, CASES[1:])
         except AssertionError as error:
             raise AssertionError(f"after a power cut at the last {name}: {error}") from error
 
@@ -149,7 +151,8 @@ def test_what_is_half_written_is_never_taken_and_goes_with_the_next_export(pair:
 def test_a_stick_that_shows_a_name_without_its_bytes_is_written_again(pair: StickPair) -> None:
     pair.accept(CASES)
     pair.export()
-    path = max((pair.stick / "objects").iterdir(), key=lambda each: each.stat().st_size)
+    (due, *_) = pair.clinic.open(pair).due()
+    path = pair.stick / "objects" / f"{due.object.hex()}.sealed"
     whole = path.read_bytes()
     path.write_bytes(bytes(len(whole)))
     assert len(pair.export().written) == 1
@@ -203,7 +206,7 @@ def test_clinics_share_a_stick_and_each_takes_its_own(pair: StickPair, tmp_path:
     by_site = Counter((each.site, each.outcome) for each in done.taken)
     assert by_site[pair.clinic.site, Outcome.STORED] == by_site[other.site, Outcome.STORED] == 4
     # Its epoch record is signed by nobody that this hub knows, though it claims a name that is.
-    assert by_site[None, Outcome.REFUSED] == 4
+    assert by_site[None, Outcome.REFUSED] == 5
     home = pair.bring_home()
     assert (home.foreign, home.cleared) == (1, 3)
     assert pair.bring_home(other).cleared == 3

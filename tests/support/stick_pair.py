@@ -1,7 +1,9 @@
 """A real hub and a real clinic in folders, and a stick between them; both can be switched off at any step."""
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +24,7 @@ from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest, study_i
 from thinwire.shared.keys import new_request, read_token
 from thinwire.shared.manifest import Manifest, TierEntry, sign_manifest
 from thinwire.shared.payload import encode
-from thinwire.shared.pixels import Member, pack
+from thinwire.shared.pixels import Member, pack, unpack
 from thinwire.shared.quantiser import codec_of
 from thinwire.shared.stick import Stick
 
@@ -80,8 +82,6 @@ class Clinic:
                 outbox.add(study, Kind.MANIFEST, self._manifest(outbox, study, archive))
 
     def _manifest(self, outbox: Outbox, study: StudyId, archive: bytes) -> bytes:
-        from thinwire.shared.pixels import unpack
-
         entry = outbox.entry(study)
         parts = [(tier, entry.part(Kind(tier))) for tier in Tier]
         tiers = tuple(TierEntry(t, p.object, p.size, p.plain_size) for t, p in parts if p.object is not None)
@@ -106,6 +106,15 @@ class StickPair:
     def switch_on(self, fuse: Fuse | None = None) -> None:
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse)
+
+    def copy(self, folder: Path) -> "StickPair":
+        """The same as it is now, in another folder."""
+        shutil.copytree(self.folder, folder)
+        other = copy(self)
+        other.folder, other.hub, other.stick = folder, folder / "hub", folder / "stick"
+        other.clinic = replace(self.clinic, folder=folder / self.clinic.folder.name)
+        other.switch_on()
+        return other
 
     def enrol(self, name: str) -> Clinic:
         site = SiteName(name)

@@ -7,9 +7,10 @@ G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
+FIRST = (Kind.GRAPH,)
+REST = (Kind.PIXELS, Kind.MANIFEST)
+"""What is made beside the graphs: a study's graph need not wait until another's pixels are packed."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 
 
@@ -112,14 +116,15 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or TierPolicy()
-        self._maker: GraphMaker | None = None
 
-    @property
+    @cached_property
+    def bundle(self) -> Bundle:
+        return load_bundle(self.config.bundle)
+
+    @cached_property
     def maker(self) -> GraphMaker:
-        """Loads the models when the first graph is made."""
-        if self._maker is None:
-            self._maker = GraphMaker(load_bundle(self.config.bundle), self.config)
-        return self._maker
+        """Loads the models when the first graph is made, in the thread that makes graphs."""
+        return GraphMaker(self.bundle, self.config)
 
     def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
         """Take a study over; it is durable when this returns. given: its words came beside the files.
@@ -134,12 +139,17 @@ class Pipeline:
             words = f"{name}\n{study.text}".encode()
         return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
 
-    def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
-        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
+    def next_job(
+        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
+    ) -> tuple[StudyId, Kind] | None:
+        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
+
+        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them.
+        """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        for kind in (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST):
+        for kind in kinds:
             for entry in unfinished:
-                if kind in entry.missing:
+                if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
                     return entry.study, kind
         return None
 
@@ -201,7 +211,7 @@ class Pipeline:
             study=study,
             site=self.outbox.epochs.site,
             created=entry.accepted,
-            bundle=self.maker.bundle.id,
+            bundle=self.bundle.id,
             tiers=tiers,
             files=tuple((file.digest, len(file.data)) for file in loaded.files),
             identity=fitting_identity(loaded.identity) if self.config.send_identity else {},

@@ -12,7 +12,7 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.sender.link.epochs import Epochs
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.pipeline import FIRST, REST, Pipeline
 from thinwire.sender.service import Accepted, Rejected, Words, finished, take
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
@@ -93,6 +93,29 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
         made.append(job[1])
         pipeline.make(*job)
     assert made == [Kind.GRAPH] * 2 + [Kind.PIXELS] * 2 + [Kind.MANIFEST] * 2
+
+
+def test_pixels_are_packed_beside_the_graphs_and_the_manifest_waits_for_both(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    assert pipeline.next_job(kinds=FIRST) == (study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=REST) == (study, Kind.PIXELS)
+    pipeline.make(study, Kind.PIXELS)
+    assert pipeline.next_job(kinds=REST) is None
+    pipeline.make(study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=FIRST) is None
+    assert pipeline.next_job(kinds=REST) == (study, Kind.MANIFEST)
+
+
+def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
+    for seed in (1_000_000_003, 1_000_000_011):
+        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+    pipeline.make_all()
+    assert not pipeline.outbox.unfinished()
+    assert len(pipeline.outbox.due()) == 6
 
 
 def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_again(

@@ -30,7 +30,6 @@ from thinwire.shared.envelope import (
     open_sealed,
     peek,
     peek_epoch,
-    peek_site,
 )
 from thinwire.shared.errors import BadConfiguration, BadFormat, DiskFull, Forged, UnknownStudy
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, digest
@@ -217,12 +216,12 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
 
 
 def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
-    """The epoch of a record of this clinic."""
+    """The epoch of a record that was made here."""
     if not head.startswith(RECORD_MAGIC):
         return None
     try:
-        return peek_epoch(head) if peek_site(head) == outbox.epochs.site else None
-    except Forged:
+        return outbox.epochs.key(peek_epoch(head)).id
+    except (Forged, BadConfiguration):
         return None
 
 
