@@ -17,6 +17,7 @@ from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, exit_code
 from thinwire.shared.identifiers import SiteName, Tier, site_name
+from thinwire.shared.stick import Stick
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
 69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
@@ -186,28 +187,79 @@ def ask(
     _words(f"The clinic is asked for the {tier}.")
 
 
-@app.command(epilog="Example: `thinwire-receiver export 3fa9 --data hub --to here`")
+@app.command(
+    epilog="Examples: `thinwire-receiver export 3fa9 --data hub --to here` · "
+    "`thinwire-receiver export --data hub --to /media/stick/thinwire`"
+)
 def export(
-    study: Study,
     data: Data,
     to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    study: Annotated[
+        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a stick, for clinics.")
+    ] = None,
     site: Site = None,
+    json_: Json = False,
 ) -> None:
-    """Write what is here of a study: graph (.thinwire, PyG, GraphML), picture, preview, evidence and DICOM files.
+    """Of one study: its graph (.thinwire, PyG, GraphML), picture, preview, evidence, DICOM files, as they are here.
 
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+
+    Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
+    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
     """
-    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.hub import open_hub, sole_carrier
     from thinwire.receiver.outputs.study_folder import export_study
 
+    named = _site(site) if site else None
     with open_hub(data, SystemClock()) as hub:
-        found = hub.store.find(study, _site(site) if site else None)
+        if study is None:
+            from thinwire.receiver.carry import export_to
+
+            with sole_carrier(data):
+                sites = [named] if named else hub.enrolment.served()
+                written = export_to(Stick(to), hub, hub.pipeline(), sites)
+            if json_:
+                _json({"receipts": written})
+            for each in () if json_ else sorted(written):
+                typer.echo(f"{each}: {written[each]} receipts")
+            return
+        found = hub.store.find(study, named)
         paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
         if Tier.PIXELS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
             _words("The pixels are not here yet; the clinic is asked for them.")
-    for path in paths:
+    if json_:
+        _json([str(path) for path in paths])
+    for path in () if json_ else paths:
         typer.echo(path)
+
+
+@app.command(name="import", epilog="Example: `thinwire-receiver import /media/stick/thinwire --data hub`")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="The folder that clinics exported to.", file_okay=False)],
+    data: Data,
+    json_: Json = False,
+) -> None:
+    """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
+
+    Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
+    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    """
+    from thinwire.receiver.carry import import_from
+    from thinwire.receiver.hub import open_hub, sole_carrier
+    from thinwire.receiver.outputs.carried import imported_json, imported_lines
+
+    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+        done = import_from(Stick(folder), hub, hub.pipeline())
+    if json_:
+        _json(imported_json(done))
+    for line in () if json_ else imported_lines(done):
+        typer.echo(line)
+    if done.full is not None:
+        raise done.full
+    errors = [each.error for each in done.taken if each.error is not None]
+    if errors:
+        raise typer.Exit(exit_code(errors[0]))
 
 
 app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(

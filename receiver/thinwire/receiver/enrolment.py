@@ -106,6 +106,29 @@ class Enrolment:
         with self._database.write() as connection:
             connection.execute(insert_new(epochs).values(row).on_conflict_do_nothing())
 
+    def sites_of(self, epoch: EpochId) -> list[SiteName]:
+        """The sites that announced an epoch of this id, by name; as a rule one, since ids are random."""
+        with self._database.read() as connection:
+            named = select(epochs.c.site).where(epochs.c.epoch == epoch).order_by(epochs.c.site)
+            return [SiteName(name) for name in connection.scalars(named)]
+
+    def newest_epoch(self, site: SiteName) -> EpochKey | None:
+        """The epoch that a site announced last under its present signing key; None where there is none.
+
+        Raises NotEnrolled for a site that the hub does not serve.
+        """
+        mine = (epochs.c.site == site) & (epochs.c.signing_key == self._site_key(site))
+        last = select(epochs.c.epoch).where(mine).order_by(epochs.c.admitted_at.desc(), epochs.c.epoch).limit(1)
+        with self._database.read() as connection:
+            found = connection.scalar(last)
+        return None if found is None else self.epoch_key(site, EpochId(found))
+
+    def served(self) -> list[SiteName]:
+        """The sites that have joined and were not removed, by name."""
+        live = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
+        with self._database.read() as connection:
+            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(live).order_by(sites.c.name))]
+
     def site_names(self) -> list[SiteName]:
         """Every site ever enrolled, by name."""
         with self._database.read() as connection:

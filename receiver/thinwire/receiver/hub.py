@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,8 @@ from thinwire.receiver.quarantine import Quarantine
 from thinwire.receiver.schema import Database, create_database, open_database
 from thinwire.receiver.store import Store
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.durable import Disk, flock
+from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
 
 DATABASE = "thinwire.db"
@@ -106,12 +105,21 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
 @contextlib.contextmanager
 def sole_keeper(data: Path) -> Iterator[None]:
     """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
-    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
-        yield
-    finally:
-        os.close(handle)
+        with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
+
+
+@contextlib.contextmanager
+def sole_carrier(data: Path) -> Iterator[None]:
+    """Hold DATA/carry.lock: one process at a time takes from sticks, and `serve` may go on beside it.
+
+    Raises HubBusy where another does, or where `serve` sweeps its store in this very moment.
+    """
+    try:
+        with flock(data / "carry.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise HubBusy("another import or export goes on at this hub", "Let it end, then repeat.") from None

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 
 from thinwire.receiver.config import address
-from thinwire.receiver.hub import Hub, sole_keeper
+from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.server import HubServer
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.keys import issue_server
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,19 @@ def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
     """
     host, _ = address(listen)
     with sole_keeper(hub.data):
-        swept = hub.store.sweep()
-        if swept:
-            log.info("removed %d unfinished files", swept)
+        _sweep(hub)
         asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+
+
+def _sweep(hub: Hub) -> None:
+    try:
+        with sole_carrier(hub.data):
+            swept = hub.store.sweep()
+    except HubBusy:
+        log.info("an import goes on: the store is swept at the next start")
+        return
+    if swept:
+        log.info("removed %d unfinished files", swept)
 
 
 async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:

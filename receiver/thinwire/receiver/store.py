@@ -26,7 +26,7 @@ _COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
 
 
 class Store:
-    """Safe from any thread. One process at a time may `keep` (the one that holds DATA/lock); all may read."""
+    """Safe from any thread and process. `sweep` is for one that holds both DATA/lock and DATA/carry.lock."""
 
     def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
         self._database = database

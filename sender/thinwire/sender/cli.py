@@ -21,6 +21,7 @@ from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
+from thinwire.sender.link.carry import export_to, import_from
 from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import EntryState
 from thinwire.sender.link.outbox import Outbox
@@ -29,8 +30,9 @@ from thinwire.sender.service import Accepted, Rejected, Service, Words, finished
 from thinwire.shared.bundle import load_bundle
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadInput, Final, Retryable, ThinwireError, exit_code
+from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.stick import Stick
 
 EXIT_CODES = (
     "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
@@ -147,6 +149,64 @@ def status(data: Data, as_json: Json = False) -> None:
     if refused:
         out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
     out.print(f"Execution provider: {views.provider(pipeline.config)}", style="dim")
+
+
+@app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")
+def export(
+    data: Data,
+    to: Annotated[Path, typer.Option("--to", help="Folder on the stick.", file_okay=False)],
+    study: Annotated[
+        list[str] | None, typer.Option("--study", help="Only this study: its id or the first digits. Repeatable.")
+    ] = None,
+    held: Annotated[bool, typer.Option("--held", help="Also parts that otherwise wait until a reader asks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write what waits for the hub to a USB stick: the very objects that the link would send, sealed.
+
+    At the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, by the link or by
+    `thinwire-sender import`; what went both ways counts once. A repeat writes only what is new. `run` may go on.
+    """
+    _, outbox, pipeline, _ = _open(data)
+    with outbox.own_stick():
+        try:
+            with outbox.own_link():
+                outbox.recover()
+                pipeline.make_all()
+        except Retryable as error:
+            if isinstance(error, DiskFull):
+                raise
+            # `run` is making the parts.
+        chosen = [outbox.find(each) for each in study] if study else outbox.entries()
+        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
+    unmade = sum(len(entry.missing) for entry in chosen)
+    if as_json:
+        out.print_json(json.dumps(views.exported_json(done, unmade)))
+    else:
+        views.show_exported(done, unmade, to, out)
+    if done.full is not None:
+        raise done.full
+
+
+@app.command(name="import", epilog="Example: thinwire-sender import /media/stick/thinwire --data clinic")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder on the stick.", file_okay=False)],
+    data: Data,
+    as_json: Json = False,
+) -> None:
+    """Take the hub's receipts and requests from a USB stick that was there, and tidy the stick.
+
+    Each is verified and made durable; then the bytes of what the hub has are removed here, as after a receipt over the
+    link. Replies to other clinics are left on the stick. `run` may go on.
+    """
+    _, outbox, _, _ = _open(data)
+    with outbox.own_stick():
+        done = import_from(Stick(folder), outbox)
+    if as_json:
+        out.print_json(json.dumps(views.imported_json(done)))
+    else:
+        views.show_imported(done, out)
+    if done.refused:
+        raise typer.Exit(exit_code(done.refused[0]))
 
 
 @app.command(epilog="Example: thinwire-sender inspect study.dcm --png seen.png")

@@ -10,9 +10,10 @@ Beside it the other parts: the image as a person is shown it (preview), the kept
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -32,7 +33,7 @@ from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared import evidence, preview
 from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
 from thinwire.shared.envelope import Kind, room_in
-from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle
+from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
@@ -44,8 +45,9 @@ log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
-MAKING = (Kind.GRAPH, Kind.PREVIEW, Kind.PIXELS, Kind.EVIDENCE, Kind.MANIFEST)
-"""In which order parts are made: the manifest lists the others."""
+FIRST = (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE)
+REST = (Kind.PIXELS, Kind.MANIFEST)
+"""What is made beside the graphs: a study's graph need not wait until another's pixels are packed."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 
 
@@ -132,7 +134,6 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or TierPolicy()
-        self._maker: GraphMaker | None = None
         self._made: dict[Kind, Callable[[StudyId], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
@@ -141,12 +142,14 @@ class Pipeline:
             Kind.MANIFEST: self._manifest,
         }
 
-    @property
+    @cached_property
+    def bundle(self) -> Bundle:
+        return load_bundle(self.config.bundle)
+
+    @cached_property
     def maker(self) -> GraphMaker:
-        """Loads the models when the first graph is made."""
-        if self._maker is None:
-            self._maker = GraphMaker(load_bundle(self.config.bundle), self.config)
-        return self._maker
+        """Loads the models when the first graph is made, in the thread that makes graphs."""
+        return GraphMaker(self.bundle, self.config)
 
     def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
         """Take a study over; it is durable when this returns. given: its words came beside the files.
@@ -161,14 +164,29 @@ class Pipeline:
             words = f"{name}\n{study.text}".encode()
         return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
 
-    def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
-        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
+    def next_job(
+        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
+    ) -> tuple[StudyId, Kind] | None:
+        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
+
+        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them.
+        """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        for kind in MAKING:
+        for kind in kinds:
             for entry in unfinished:
-                if kind in entry.missing:
+                if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
                     return entry.study, kind
         return None
+
+    def make_all(self) -> None:
+        """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
+        damaged: set[StudyId] = set()
+        while job := self.next_job(damaged):
+            try:
+                self.make(*job)
+            except UnknownStudy as error:
+                log.error("%s; %s", error, error.remedy)
+                damaged.add(job[0])
 
     def make(self, study: StudyId, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
@@ -220,9 +238,9 @@ class Pipeline:
         return evidence_of(loaded.frontal, graph)
 
     def _spec_of(self, bundle: BundleId) -> BundleSpec:
-        if bundle != self.maker.bundle.id:
+        if bundle != self.bundle.id:
             raise UnknownBundle("a graph here was made with another bundle")
-        return self.maker.bundle.spec
+        return self.bundle.spec
 
     def _pixels(self, study: StudyId) -> bytes:
         return pack(self._members(study), "small")
@@ -240,7 +258,7 @@ class Pipeline:
             study=study,
             site=self.outbox.epochs.site,
             created=entry.accepted,
-            bundle=self.maker.bundle.id,
+            bundle=self.bundle.id,
             tiers=tiers,
             files=tuple((file.digest, len(file.data)) for file in loaded.files),
             identity=fitting_identity(loaded.identity) if self.config.send_identity else {},

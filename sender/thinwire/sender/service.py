@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +15,9 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import Entry, PartState
-from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.pipeline import FIRST, REST, Pipeline
 from thinwire.shared.clock import Clock
+from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.receipts import StudyStatus
@@ -25,6 +29,7 @@ LOOK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 SETTLED_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
+FORGET_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
 """After which a full disk, or a study whose bytes are damaged here, is looked at again."""
 
@@ -109,7 +114,9 @@ class Service:
     ) -> None:
         """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
         self.pipeline.outbox.recover()
-        tasks = [asyncio.ensure_future(self.uplink.run(stop)), asyncio.ensure_future(self._make(stop))]
+        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
+        first, rest = ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_give_way)
+        tasks += [asyncio.ensure_future(self._make(stop, *each)) for each in ((first, FIRST), (rest, REST))]
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
         try:
@@ -120,17 +127,18 @@ class Service:
         finally:
             stop.set()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for each in (first, rest):
+                each.shutdown()
 
-    async def _make(self, stop: asyncio.Event) -> None:
-        """Makes what is missing, one part after another, beside the link."""
-        purged = self.clock.monotonic()
+    async def _make(self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind]) -> None:
+        """Makes what is missing of these kinds, one part after another, beside the link."""
         stuck: dict[StudyId, float] = {}
         while not stop.is_set():
             now = self.clock.monotonic()
-            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now})
+            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, kinds)
             if job is not None:
                 try:
-                    await asyncio.to_thread(self.pipeline.make, *job)
+                    await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
                     self.uplink.nudge()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
@@ -140,11 +148,14 @@ class Service:
                     log.error("%s; %s", error, error.remedy)
                     stuck[job[0]] = now + STUCK_SECONDS
                 continue
-            if self.clock.monotonic() - purged > 3600:
-                keep = timedelta(days=self.pipeline.config.keep_days)
-                self.pipeline.outbox.purge(self.clock.now() - keep)
-                purged = self.clock.monotonic()
             await _pause(stop, LOOK_SECONDS)
+
+    async def _forget(self, stop: asyncio.Event) -> None:
+        """Studies that arrived long ago are forgotten here."""
+        while not stop.is_set():
+            await _pause(stop, FORGET_SECONDS)
+            keep = timedelta(days=self.pipeline.config.keep_days)
+            self.pipeline.outbox.purge(self.clock.now() - keep)
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Files in the folder are taken over when they have settled; they are left where they are."""
@@ -172,6 +183,12 @@ class Service:
                     log.info("study %s accepted", outcome.study.id.hex())
                 case Rejected():
                     log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
+
+
+def _give_way() -> None:
+    """Packing pixels is in no hurry: on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.nice(10)
 
 
 def _listing(folder: Path) -> dict[Path, tuple[int, int]]:

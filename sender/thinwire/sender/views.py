@@ -3,8 +3,10 @@
 import json
 import os
 import resource
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +18,9 @@ from rich.table import Table
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
+from thinwire.sender.link.carry import Exported, Imported
 from thinwire.sender.link.channel import LinkState, LinkStatus
-from thinwire.sender.link.entries import Entry, Part, PartState
+from thinwire.sender.link.entries import Due, Entry, Part, PartState
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
@@ -66,6 +69,66 @@ def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
         case Rejected(error, kept):
             err.print(f"[bold red]refused[/bold red]   {escape(str(error))}", highlight=False)
             err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
+
+
+def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
+    """What `export --json` gives. unmade: parts that are still being made."""
+    objects = {"written": done.written, "there_already": done.there, "damaged_here": done.damaged}
+    rows = {
+        name: [
+            {"object": due.object.hex(), "study": due.study.hex(), "kind": _kind(due), "bytes": due.size}
+            for due in dues
+        ]
+        for name, dues in objects.items()
+    }
+    return {**rows, "without_room": done.rest, "not_made_yet": unmade}
+
+
+def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> None:
+    studies = {due.study for due in (*done.written, *done.there)}
+    size = bytes_text(sum(due.size for due in done.written))
+    out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {len(studies)} studies")
+    if done.damaged:
+        out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
+    if unmade:
+        out.print(f"{unmade} parts are not made yet: repeat the command when `status` shows them as waiting")
+    if done.rest:
+        out.print(f"{done.rest} objects have no room on the stick")
+    if studies:
+        out.print(f"At the hub: thinwire-receiver import {folder} --data HUB", highlight=False, soft_wrap=True)
+
+
+def imported_json(done: Imported) -> dict[str, Any]:
+    """What `import --json` gives."""
+    return {
+        "receipts": [
+            {"study": r.study.hex(), "status": r.status, "object": r.object.hex() if r.object else None}
+            for r in done.receipts
+        ],
+        "requests": done.requests,
+        "requests_for_unknown_studies": done.forgotten,
+        "replies_to_others": done.foreign,
+        "refused": [str(error) for error in done.refused],
+        "objects_removed_from_stick": done.cleared,
+    }
+
+
+def show_imported(done: Imported, out: Console) -> None:
+    counts = Counter(receipt.status for receipt in done.receipts)
+    said = ", ".join(f"{counts[status]} {status}" for status in StudyStatus if counts[status])
+    out.print(f"{len(done.receipts)} receipts{f': {said}' if said else ''}; {done.requests} requests")
+    if done.cleared:
+        out.print(f"{done.cleared} objects have arrived and were removed from the stick")
+    if done.requests:
+        out.print("What readers ask for goes over the link, or by the next export")
+    if done.foreign:
+        out.print(f"{done.foreign} replies are not for this clinic and stay on the stick")
+    for error in done.refused:
+        out.print(f"refused: {error}. {error.remedy}", style="bold red", markup=False, highlight=False)
+
+
+def _kind(due: Due) -> str:
+    return "epoch" if due.kind is None else due.kind.name.lower()
 
 
 def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ _SALT_CONTEXT = b"thinwire salt v1\0"
 _OBJECT_CONTEXT = b"thinwire object v1\0"
 
 _RECORD = struct.Struct(">3sB8sQ8sB")
-_RECORD_MAGIC = b"TWE"
+RECORD_MAGIC = b"TWE"
 _SEALED_KEY_BYTES = 1168
 _EPOCH_CONTEXT = b"thinwire epoch v1"
 _KEY_FILE = struct.Struct(">3sB8sQ32s")
@@ -61,6 +61,10 @@ class Kind(IntEnum):
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
+    WAYBILL = 10
+    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    REPLY = 11
+    """What the hub says to a clinic by stick."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
@@ -143,7 +147,7 @@ def new_epoch(
     epoch, key = EpochId(random_bytes(EPOCH_ID_BYTES)), random_bytes(KEY_BYTES)
     created = clock.now().replace(microsecond=0)
     name = site.encode("ascii")
-    head = _RECORD.pack(_RECORD_MAGIC, VERSION, epoch, _seconds(created), hub.key_id, len(name)) + name
+    head = _RECORD.pack(RECORD_MAGIC, VERSION, epoch, _seconds(created), hub.key_id, len(name)) + name
     unsigned = head + hub.seal(key, info=_EPOCH_CONTEXT + b"\0" + head)
     return EpochKey(epoch, site, key, created), unsigned + sign(signing, _EPOCH_CONTEXT, unsigned)
 
@@ -164,6 +168,14 @@ def open_epoch(record: bytes, site: SiteName, site_verify: Ed25519PublicKey, hub
 def peek_epoch(record: bytes) -> EpochId:
     """The epoch id that a record claims; nothing is verified but its form. Raises Forged."""
     return _parse_record(record)[0]
+
+
+def peek_site(record: bytes) -> SiteName:
+    """The site that a record claims to be of; nothing is verified but its form. Raises Forged."""
+    try:
+        return site_name(_parse_record(record)[3].decode("ascii"))
+    except ValueError as error:
+        raise Forged("an epoch record names no site") from error
 
 
 def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
@@ -302,7 +314,7 @@ def _parse_record(record: bytes) -> tuple[EpochId, datetime, bytes, bytes, int]:
     if len(record) < _RECORD.size:
         raise Forged("an epoch record is cut short")
     magic, version, epoch, created, hub_key, name_length = _RECORD.unpack(record[: _RECORD.size])
-    if (magic, version) != (_RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
+    if (magic, version) != (RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
         raise Forged("this is no epoch record of version 1")
     sealed_at = _RECORD.size + name_length
     if len(record) != sealed_at + _SEALED_KEY_BYTES + SIGNATURE_BYTES:

@@ -4,6 +4,7 @@
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks to come back later
+    │   ├── StickLost              a stick or folder that carries objects cannot be read or written
     │   └── DiskFull               no room to write; nothing was acknowledged
     └── Final                      repeating the same act cannot help
         ├── BadInput               what a person gave cannot be used
@@ -65,6 +66,11 @@ class DiskFull(Retryable):
 
 class Final(ThinwireError):
     code = 70  # EX_SOFTWARE
+
+
+class StickLost(Retryable):
+    code = 74  # EX_IOERR
+    remedy = "Put the stick in again, writable, and repeat the command: what was done already is not done twice."
 
 
 class BadInput(Final):

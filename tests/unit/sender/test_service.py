@@ -15,7 +15,7 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.sender.link.epochs import Epochs
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import MAKING, Pipeline, Seen
+from thinwire.sender.pipeline import FIRST, REST, Pipeline, Seen
 from thinwire.sender.service import Accepted, Rejected, Words, finished, take
 from thinwire.shared import evidence, preview
 from thinwire.shared.clock import SystemClock
@@ -61,7 +61,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == list(MAKING)
+    assert made == [*FIRST, *REST]
     outbox = pipeline.outbox
     entry = outbox.entry(study)
     assert entry.urgent
@@ -99,7 +99,7 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [kind for kind in MAKING for _ in range(2)]
+    assert made == [kind for kind in (*FIRST, *REST) for _ in range(2)]
 
 
 def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
@@ -154,6 +154,31 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
         evidence.decode(first, 1 << 26).rectangles
     )
     assert runs == [study]
+
+
+def test_pixels_are_packed_beside_the_graphs_and_the_manifest_waits_for_both(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    assert pipeline.next_job(kinds=FIRST) == (study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=REST) == (study, Kind.PIXELS)
+    pipeline.make(study, Kind.PIXELS)
+    assert pipeline.next_job(kinds=REST) is None
+    for kind in FIRST:
+        assert pipeline.next_job(kinds=FIRST) == (study, kind)
+        pipeline.make(study, kind)
+    assert pipeline.next_job(kinds=FIRST) is None
+    assert pipeline.next_job(kinds=REST) == (study, Kind.MANIFEST)
+
+
+def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
+    for seed in (1_000_000_003, 1_000_000_011):
+        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+    pipeline.make_all()
+    assert not pipeline.outbox.unfinished()
+    assert len(pipeline.outbox.due()) == 8
 
 
 def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_again(

@@ -52,6 +52,8 @@ TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
     (PartState.MISSING, Event.STORED): PartState.STORED,
     (PartState.HELD, Event.REQUESTED): PartState.WAITING,
     (PartState.HELD, Event.DAMAGED): PartState.MISSING,
+    # Taken to the hub by stick though nobody asked.
+    (PartState.HELD, Event.STORED): PartState.STORED,
     (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
     (PartState.WAITING, Event.STORED): PartState.STORED,
     (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
@@ -159,12 +161,13 @@ class Entry:
             return EntryState.SENDING
         return EntryState.REFUSED if PartState.REFUSED in states else EntryState.ARRIVED
 
-    def due(self) -> "list[Due]":
-        """The parts that wait for the link."""
+    def due(self, held: bool = False) -> "list[Due]":
+        """The parts that wait for the link. held: those too that wait for a reader to ask."""
+        states = (PartState.WAITING, PartState.HELD) if held else (PartState.WAITING,)
         return [
             Due(part.object, part.size, self.urgent or part.requested, self.accepted, self.epoch, self.study, part.kind)
             for part in self.parts
-            if part.state is PartState.WAITING and part.object is not None
+            if part.state in states and part.object is not None
         ]
 
     def to_json(self) -> bytes:

@@ -11,12 +11,14 @@ import contextlib
 import fcntl
 import hmac
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,8 +26,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.sender.link.entries import Due, Entry, EntryState, Event, Part, PartState
 from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.study_folder import StudyFolder, flock
-from thinwire.shared.durable import Disk, sweep
+from thinwire.sender.link.study_folder import StudyFolder
+from thinwire.shared.durable import Disk, flock, sweep
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId, digest
@@ -105,6 +107,13 @@ class Outbox:
     def entry(self, study: StudyId) -> Entry:
         """Raises UnknownStudy."""
         return self._at(study).read()
+
+    def find(self, prefix: str) -> Entry:
+        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
+        if len(matches) != 1:
+            raise UnknownStudy(f"{len(matches) or 'no'} studies here have an id that starts so")
+        return matches[0]
 
     def unfinished(self) -> list[Entry]:
         """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
@@ -191,6 +200,15 @@ class Outbox:
                 ) from error
             yield
 
+    @contextlib.contextmanager
+    def own_stick(self) -> Iterator[None]:
+        """Be the one process that uses a stick, beside whoever drives the link. Raises Retryable where another does."""
+        try:
+            with flock(self.folder / "stick.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError as error:
+            raise Retryable("another export or import goes on here", "Let it end, then repeat.") from error
+
     def recover(self) -> list[Entry]:
         """After a start, as owner of the link: sweep what was half-written, and check what is here.
 
@@ -218,6 +236,16 @@ class Outbox:
         with self._at(due.study).part(due.kind).open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    @contextlib.contextmanager
+    def content(self, due: Due) -> Iterator[bytes]:
+        """A part's whole sealed bytes, mapped and not read into memory; to be used like bytes within the block.
+
+        Raises FileNotFoundError.
+        """
+        with self._at(due.study).part(cast(Kind, due.kind)).open("rb") as file:
+            # Not closed by hand: a traceback may still hold a view of it, and the last reference closes it.
+            yield cast(bytes, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
     def check(self, due: Due) -> bool:
         """Whether the bytes here still are those of the object; if not, the part is to be made anew."""
