@@ -7,9 +7,10 @@ G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -23,7 +24,7 @@ from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.link.tiers import TierPolicy, When
 from thinwire.shared.bundle import Bundle, load_bundle
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadArchive, BadInput
@@ -111,7 +112,7 @@ class Pipeline:
     def __init__(self, outbox: Outbox, config: SenderConfig, tiers: TierPolicy | None = None) -> None:
         self.outbox = outbox
         self.config = config
-        self.tiers = tiers or TierPolicy()
+        self.tiers = tiers or config.tier_policy()
         self._maker: GraphMaker | None = None
 
     @property
@@ -121,8 +122,11 @@ class Pipeline:
             self._maker = GraphMaker(load_bundle(self.config.bundle), self.config)
         return self._maker
 
-    def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
-        """Take a study over; it is durable when this returns. given: its words came beside the files.
+    def accept(
+        self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
+    ) -> Entry:
+        """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
+        its parts go, where that is not as configured.
 
         Raises AlreadyAccepted, DiskFull.
         """
@@ -132,7 +136,7 @@ class Pipeline:
             name = _TEXT_MEMBER[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
+        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan_of(choice), words, urgent, choice)
 
     def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
@@ -154,7 +158,8 @@ class Pipeline:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
-        part = self.outbox.add(study, kind, plaintext, hold=self.tiers.held(kind))
+        held = self.tiers.held(kind, self.outbox.entry(study).choice)
+        part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
     def _members(self, study: StudyId) -> list[Member]:

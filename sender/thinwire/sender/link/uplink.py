@@ -1,14 +1,15 @@
 """The clinic's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from thinwire.sender.link.entries import Due
+from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.pace import Pace
-from thinwire.sender.link.scheduler import Piece, Transfer, TransferEvent, TransferState, choose, fits, rank
-from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.link.pace import Measured, Pace
+from thinwire.sender.link.scheduler import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.sender.link.tiers import ORDER, TierPolicy
 from thinwire.shared.chunks import VERSION
 from thinwire.shared.clock import Clock
 from thinwire.shared.durable import Disk
@@ -58,15 +59,29 @@ class Pause:
 class UplinkSession:
     """One stream. `hello` first; then `receive` what comes and send what `receive` and `next` give, in that order."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, disk: Disk, software: str = "thinwire-sender") -> None:
-        self.pace = Pace(clock)
+    def __init__(
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        disk: Disk,
+        policy: TierPolicy | None = None,
+        used: Callable[[], int] = lambda: 0,
+        before: Measured | None = None,
+        software: str = "thinwire-sender",
+    ) -> None:
+        """policy: when the parts go. used: bytes on the link this month. before: what the last stream measured."""
+        self.pace = Pace(clock, before)
         self.welcomed = False
         self.pauses: dict[Digest, Pause] = {}
+        self._policy = policy or TierPolicy()
+        self._used = used
+        self._floor = Floor()
         self._outbox = outbox
         self._clock = clock
         self._disk = disk
         self._software = software
         self._queue: list[Due] = []
+        self._by_age: list[Due] = []
         self._announced: set[EpochId] = set()
         self._lost: set[EpochId] = set()
         self._by_number: dict[int, Transfer] = {}
@@ -79,11 +94,14 @@ class UplinkSession:
         return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
 
     def refresh(self) -> None:
-        """Look at the outbox anew: what was accepted or made since, by whichever process."""
+        """Look at the outbox anew: what was accepted or made since, by whichever process, and what of it may go."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        for due in sorted(self._outbox.due(), key=rank):
+        gate = Gate(self._policy, self._clock.now(), self._used())
+        durable = {each.due.object: each.durable for each in self._by_number.values()}
+        going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
+        for due in going:
             if due.epoch not in announced | told:
                 if self._outbox.epochs.is_announced(due.epoch):
                     announced.add(due.epoch)
@@ -92,14 +110,22 @@ class UplinkSession:
                     queue.extend(self._record(due))
             queue.append(due)
         self._queue, self._announced = queue, announced
+        self._by_age = sorted(queue, key=age)
 
     def next(self) -> wire.Up | None:
         """The next piece, or None until the hub answers or the outbox has something new."""
-        while piece := choose(self._eligible(), self._by_object, self.pace.window, self.pace.chunk):
-            if not fits(piece, self.pace.window, self.pace.in_flight):
+        while piece := self._floor.choose(
+            self._eligible(self._queue),
+            self._eligible(self._by_age),
+            self._by_object,
+            self.pace.window,
+            self.pace.chunk,
+        ):
+            if not fits(piece, self.pace.room, self.pace.in_flight):
                 return None
             data = self._read(piece)
             if data is not None:
+                self._floor.sent(piece)
                 return self._send(piece, data)
         self.pace.ran_dry()
         return None
@@ -133,7 +159,7 @@ class UplinkSession:
     @property
     def stalled(self) -> bool:
         """Whether the hub has been silent for too long while bytes are on their way."""
-        return bool(self._by_number) and self._clock.monotonic() - self._moved > STALL_SECONDS
+        return self.pace.in_flight > 0 and self._clock.monotonic() - self._moved > STALL_SECONDS
 
     @property
     def crossings(self) -> tuple[Crossing, ...]:
@@ -239,12 +265,13 @@ class UplinkSession:
 
     def _drop(self, object: Digest) -> None:
         self._queue = [due for due in self._queue if due.object != object]
+        self._by_age = [due for due in self._by_age if due.object != object]
         self.pauses.pop(object, None)
 
-    def _eligible(self) -> Iterator[Due]:
+    def _eligible(self, queue: Iterable[Due]) -> Iterator[Due]:
         now = self._clock.monotonic()
         sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.rest == 0}
-        for due in self._queue:
+        for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
             if ready and (pause is None or pause.until <= now):
@@ -265,7 +292,7 @@ class UplinkSession:
 
     def _send(self, piece: Piece, data: bytes) -> wire.Up:
         due, transfer = piece.due, piece.transfer
-        if not self._by_number:
+        if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()
         if transfer is None:
             self._disk.step("uplink.offer")
