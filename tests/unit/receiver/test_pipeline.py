@@ -88,7 +88,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     assert pipeline.read_waiting() == 1
     assert pipeline.read_waiting() == 0
     put(hub, pipeline, clinic, parts.pixels)
-    assert hub.store.studies()[0].complete is None
+    assert next(hub.store.studies()).complete is None
     put(hub, pipeline, clinic, parts.manifest)
 
     (row,) = worklist(hub.store.studies())
@@ -156,7 +156,7 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
     assert pipeline.stored_receipt(clinic.site, later.object) == receipt
     assert pipeline.read_waiting() == 0
     assert len(blobs(hub)) == 3
-    assert hub.store.studies()[0].complete is True
+    assert next(hub.store.studies()).complete is True
 
 
 def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
@@ -219,7 +219,7 @@ def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
         put(hub, pipeline, clinic, part)
     assert pipeline.stored_receipt(clinic.site, part.object) is None
     assert pipeline.undelivered_receipts(clinic.site) == []
-    assert hub.store.studies() == []
+    assert list(hub.store.studies()) == []
     assert blobs(hub) == []
     kept = {path.name for path in (hub.data / "quarantine" / clinic.site).iterdir()}
     assert f"{part.object.hex()}.json" in kept
@@ -264,7 +264,7 @@ def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
         assert pipeline.read_waiting() == 1
     with open_hub(data, FakeClock()) as hub:
         assert hub.pipeline().read_waiting() == 0
-        assert hub.store.studies()[0].reading is not None
+        assert next(hub.store.studies()).reading is not None
 
 
 STEPS = (
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
     with open_hub(data, FakeClock(), Disk(reserve=1 << 62)) as hub, pytest.raises(DiskFull):
         put(hub, hub.pipeline(), clinic, parts.graph)
     with open_hub(data, FakeClock()) as hub:
-        assert hub.store.studies() == []
+        assert list(hub.store.studies()) == []
         put(hub, hub.pipeline(), clinic, parts.graph)
         assert len(hub.store.studies()) == 1
 

@@ -13,9 +13,11 @@ import pytest
 
 from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
+from thinwire.receiver import server as server_module
 from thinwire.receiver.link.shelf import Joined
 from thinwire.receiver.server import HubServer
-from thinwire.sender.link.channel import HubAddress, LinkState, Uplink, dial, error_of, join
+from thinwire.sender.link.channel import HubAddress, Uplink, dial, error_of, join
+from thinwire.sender.link.live import LinkState
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, LinkLost, NotEnrolled, ProtocolBroken
@@ -253,7 +255,7 @@ def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
     with_hub(ends, act)
 
 
-def test_a_message_out_of_turn_ends_the_stream_with_its_status(ends: TwoEnds) -> None:
+def test_a_stream_that_ends_says_why(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         for up, said in (
@@ -263,9 +265,24 @@ def test_a_message_out_of_turn_ends_the_stream_with_its_status(ends: TwoEnds) ->
             async with dial(address) as channel:
                 call = HubStub(channel).Connect()
                 await call.write(up)
-                code, details = await call.code(), await call.details()
-                error = error_of(code, details)
-                assert isinstance(error, ProtocolBroken)
-                assert said in str(error)
+                refusal = (await call.read()).refusal
+                assert (refusal.number, refusal.code) == (0, wire.REFUSAL_CODE_PROTOCOL_BROKEN)
+                assert said in refusal.what
+
+    with_hub(ends, act)
+
+
+def test_a_clinic_that_stays_is_ended_by_a_status(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "FAREWELL_SECONDS", 0.1)
+
+    async def act(_: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        async with dial(address) as channel:
+            call = HubStub(channel).Connect()
+            await call.write(wire.Up(chunk=wire.Chunk(number=1)))
+            assert (await call.read()).refusal.number == 0
+            error = error_of(await call.code(), await call.details())
+            assert isinstance(error, ProtocolBroken)
+            assert "out of turn" in str(error)
 
     with_hub(ends, act)

@@ -7,7 +7,7 @@ from thinwire.sender.link.entries import PartState
 from thinwire.sender.link.uplink import UplinkSession
 from thinwire.shared.chunks import VERSION
 from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import Forged, ProtocolBroken
+from thinwire.shared.errors import Forged, NotEnrolled, ProtocolBroken
 from thinwire.shared.identifiers import digest
 from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -258,3 +258,12 @@ def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: Tw
         b"TWE",
         ends.outbox.entry(other.study).part(Kind.GRAPH).object,
     )
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+def test_a_stream_that_is_refused_ends_with_the_hubs_own_reason(uplink: UplinkSession, welcomed: bool) -> None:
+    if welcomed:
+        uplink.receive(WELCOME)
+    with pytest.raises(NotEnrolled, match="the hub refuses: no") as refused:
+        uplink.receive(refusal(0, wire.REFUSAL_CODE_NOT_ENROLLED))
+    assert refused.value.remedy == "Do it."

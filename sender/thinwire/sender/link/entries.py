@@ -149,6 +149,8 @@ class Entry:
     """The hub's furthest word on the study."""
     choice: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as the clinic's configuration says."""
+    urged: bool = True
+    """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; one that was never planned is missing."""
@@ -199,6 +201,7 @@ class Entry:
                 "epoch": self.epoch.hex(),
                 "mark": self.mark.hex(),
                 "status": self.status,
+                "urged": self.urged,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
@@ -220,6 +223,7 @@ class Entry:
                 mark=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
+                urged=bool(facts["urged"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:

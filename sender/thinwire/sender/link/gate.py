@@ -7,7 +7,7 @@ from datetime import datetime
 from thinwire.sender.link.entries import Due, Entry, Part, PartState
 from thinwire.sender.link.tiers import Asked, TierPolicy, Verdict, decide, month
 from thinwire.shared.envelope import Kind
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import Digest, StudyId
 
 _REASON = {
     PartState.MISSING: "to be made",
@@ -28,7 +28,7 @@ class Gate:
         """months: bytes by month, as `usage.read_usage` gives them."""
         return cls(policy, now, sum(months.get(month(policy.local(now)), ())))
 
-    def sort_out(self, dues: Iterable[Due], durable: Mapping[bytes, int]) -> tuple[list[Due], list[tuple[Due, str]]]:
+    def sort_out(self, dues: Iterable[Due], durable: Mapping[Digest, int]) -> tuple[list[Due], list[tuple[Due, str]]]:
         """(what may go, what waits with its reason), each in the order of `dues`. durable: bytes at the hub, by
         object."""
         dues = list(dues)

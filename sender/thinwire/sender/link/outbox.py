@@ -252,6 +252,21 @@ class Outbox:
             at.clear(after)
         return receipt
 
+    def unurged(self) -> list[StudyId]:
+        """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
+        return [
+            entry.study
+            for entry in self.entries()
+            if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
+        ]
+
+    def urged(self, study: StudyId) -> None:
+        """The hub knows that a study is urgent; durable when this returns."""
+        at = self._at(study)
+        with contextlib.suppress(UnknownStudy), at.locked() as entry:
+            if not entry.urged:
+                at.write(replace(entry, urged=True), "urged")
+
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
         at = self._at(due.study)
@@ -272,6 +287,9 @@ class Outbox:
             if not hmac.compare_digest(entry.mark, mark):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
             changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
+            if urgent and not entry.urgent:
+                # Parts that the hub has told it nothing of this.
+                changed = replace(changed, urged=False)
             for part in entry.parts:
                 if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
                     changed = changed.with_part(part.after(Event.RELEASED))

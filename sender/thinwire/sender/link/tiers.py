@@ -75,7 +75,7 @@ class TierPolicy:
     """Bytes a month on the link, both ways; None for no limit."""
 
     def __post_init__(self) -> None:
-        checked(self.when)
+        checked({**dict.fromkeys(WHOLE, When.NEVER), **self.when})
 
     @property
     def plan(self) -> tuple[Kind, ...]:

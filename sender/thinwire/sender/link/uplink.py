@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from thinwire.sender.link.entries import Due
 from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.live import Crossing
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.pace import Measured, Pace
 from thinwire.sender.link.scheduler import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
@@ -13,7 +14,6 @@ from thinwire.sender.link.tiers import ORDER, TierPolicy
 from thinwire.shared.chunks import VERSION
 from thinwire.shared.clock import Clock
 from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
 from thinwire.shared.receipts import StudyStatus
@@ -27,21 +27,6 @@ STALL_SECONDS = 120.0
 _LONGEST_PAUSE = 60.0
 """Seconds for which an object that the hub cannot take now is held back at most."""
 _LONGEST_REASON = 500
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """An object on its way, for people."""
-
-    study: StudyId
-    kind: Kind | None
-    """None for an epoch record."""
-    object: Digest
-    sent: int
-    """Bytes from the start that were sent or were there."""
-    durable: int
-    """Bytes from the start that the hub has durably."""
-    size: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +72,8 @@ class UplinkSession:
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
+        self._unurged: list[StudyId] = []
+        self._urging: set[StudyId] = set()
         self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
@@ -111,9 +98,12 @@ class UplinkSession:
             queue.append(due)
         self._queue, self._announced = queue, announced
         self._by_age = sorted(queue, key=age)
+        self._unurged = self._outbox.unurged()
 
     def next(self) -> wire.Up | None:
-        """The next piece, or None until the hub answers or the outbox has something new."""
+        """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
+        if self.welcomed and (late := self._late()):
+            return late
         while piece := self._floor.choose(
             self._eligible(self._queue),
             self._eligible(self._by_age),
@@ -133,10 +123,15 @@ class UplinkSession:
     def receive(self, down: wire.Down) -> list[wire.Up]:
         """Take the hub's message; what it makes durable is durable when this returns. Gives the answers.
 
-        Raises ProtocolBroken, Forged (a receipt), DiskFull (a receipt that cannot be kept); they end the stream.
+        Raises what ends the stream: the hub's own reason, ProtocolBroken, Forged (a receipt), DiskFull (a receipt
+        that cannot be kept).
         """
         self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
+        if what == "refusal" and down.refusal.number == 0:
+            error = ERROR_OF.get(down.refusal.code, Final)
+            said = down.refusal.what[:_LONGEST_REASON]
+            raise error(f"the hub refuses: {said}", down.refusal.remedy[:_LONGEST_REASON])
         if self.welcomed is (what == "welcome"):
             raise ProtocolBroken(f"the hub sent {what} out of turn")
         match what:
@@ -152,6 +147,8 @@ class UplinkSession:
                 self._refusal(down.refusal)
             case "tier_request":
                 self._request(down.tier_request)
+            case "urged":
+                self._outbox.urged(StudyId(down.urged.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -239,6 +236,14 @@ class UplinkSession:
         except UnknownStudy:
             log.warning("the hub asks for a study that is no longer here")
         self.refresh()
+
+    def _late(self) -> wire.Up | None:
+        """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
+        study = next((each for each in self._unurged if each not in self._urging), None)
+        if study is None:
+            return None
+        self._urging.add(study)
+        return wire.Up(urge=wire.Urge(study=study))
 
     def _record(self, due: Due) -> list[Due]:
         """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
