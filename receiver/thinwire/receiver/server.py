@@ -52,7 +52,7 @@ _OPTIONS = (
     # A handshake crosses a link of 16 kbit/s on which a bulk transfer may stand before it.
     ("grpc.server_handshake_timeout_ms", 300_000),
     # The clinic's pace decides how much is on its way: gRPC neither holds it back nor measures with its own pings.
-    ("grpc.http2.lookahead_bytes", 16 << 20),
+    ("grpc.http2.lookahead_bytes", 8 << 20),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

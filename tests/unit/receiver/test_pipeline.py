@@ -12,7 +12,9 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+from thinwire.receiver import store as store_module
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.kept import KeptReading
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist
 from thinwire.shared.bundle import Bundle
@@ -27,8 +29,9 @@ from thinwire.shared.errors import (
     Forged,
     ThinwireError,
     UnknownBundle,
+    UnknownStudy,
 )
-from thinwire.shared.identifiers import BundleId, StudyId, digest
+from thinwire.shared.identifiers import BundleId, StudyId, Urgency, digest
 from thinwire.shared.pixels import Member, pack
 from thinwire.shared.receipts import StudyStatus, read_receipt
 
@@ -178,6 +181,60 @@ def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle:
     assert [row.study.urgent_asked for row in worklist(hub.store.studies())] == [True, False, False]
 
 
+def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    assert not pipeline.urge(clinic.site, parts.study)
+    put_and_read(hub, clinic, parts.graph)
+    assert next(hub.store.studies()).reading is not None
+    assert pipeline.urge(clinic.site, parts.study)
+    (waiting,) = hub.store.untriaged()
+    assert waiting.urgent_asked
+    pipeline.read_waiting()
+    study = next(hub.store.studies())
+    assert study.urgent_asked
+    assert study.reading is not None
+    assert study.reading.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
+    assert pipeline.urge(clinic.site, parts.study)  # a repeat
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert hub.store.untriaged() == []
+    told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
+    assert [each.status for each in told].count(StudyStatus.TRIAGED) == 2
+
+
+def test_a_late_part_that_is_urgent_lifts_the_study_too(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put_and_read(hub, clinic, parts.graph)
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert [each.urgent_asked for each in hub.store.untriaged()] == [True]
+
+
+def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, parts.graph)
+    (before,) = hub.store.untriaged()
+    pipeline.urge(clinic.site, parts.study)
+    found = KeptReading({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
+    assert not hub.store.add_reading(before, found, b"receipt")
+    assert next(hub.store.studies()).reading is None
+
+
+def test_studies_are_read_a_page_at_a_time(
+    hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAGE", 2)
+    pipeline = hub.pipeline()
+    for seed in range(5):
+        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+    studies = [each.study for each in hub.store.studies()]
+    assert len(set(studies)) == 5
+    assert studies == sorted(studies)  # they came at the same moment
+    assert hub.store.find(studies[3].hex().upper()[:12]).study == studies[3]
+    with pytest.raises(UnknownStudy, match="5 studies"):
+        hub.store.find("")
+    with pytest.raises(UnknownStudy):
+        hub.store.find("%")
+
+
 def test_more_graphs_than_a_batch_are_read_in_batches(
     data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +368,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
     with open_hub(data, FakeClock()) as hub:
         assert list(hub.store.studies()) == []
         put(hub, hub.pipeline(), clinic, parts.graph)
-        assert len(hub.store.studies()) == 1
+        assert len(list(hub.store.studies())) == 1
 
 
 def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from thinwire.sender.link.channel import _silent
+from thinwire.sender.link.channel import silent
 from thinwire.sender.link.line import Condition, Line, address
 from thinwire.sender.link.network import network_changes, says_new
 from thinwire.shared.errors import BadConfiguration, LinkLost
@@ -101,11 +101,22 @@ def test_a_target_may_be_ipv6() -> None:
 
 def test_a_connection_is_silent_when_packets_are_out_and_nothing_came_back_for_longer_than_a_loss_explains() -> None:
     lost = Condition(0, 0, unacknowledged=3, silent=5.0, round_trip=0.65)
-    assert _silent(lost, waited=5.0)
-    assert not _silent(lost, waited=1.0)  # it was idle before these packets
-    assert not _silent(Condition(0, 0, 0, 500.0, 0.65), waited=500.0)
-    assert not _silent(Condition(0, 0, 3, 5.0, 1.5), waited=5.0)  # a slow link with a queue
-    assert not _silent(Condition(0, 0, 3, 1.9, 0.005), waited=5.0)
+    assert silent(lost, waited=5.0)
+    assert not silent(lost, waited=1.0)  # it was idle before these packets
+    assert silent(Condition(0, 0, 0, 500.0, 0.65), waited=5.0)  # TCP has asked for so long
+    assert not silent(Condition(0, 0, 3, 5.0, 1.5), waited=5.0)  # a slow link with a queue
+    assert not silent(Condition(0, 0, 3, 1.9, 0.005), waited=5.0)
+
+
+def test_a_connection_can_be_asked_whether_the_other_end_is_there() -> None:
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        for on in (True, True, False):
+            line.ask(on)
+            assert line.asking is on
+        await line.close()
+
+    with_echo(act)
 
 
 def message(kind: int, payload: bytes = b"") -> bytes:

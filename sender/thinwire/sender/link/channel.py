@@ -40,6 +40,7 @@ _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """gRPC's words for writing to a call that has ended."""
 _STATUS_SECONDS = 5.0
 _GUARD_SECONDS = 0.25
+_ASK_SECONDS = 1.5
 _DIAL_SECONDS = 2.0
 """One attempt to connect, and two round trips on top."""
 _UNKNOWN_ROUND_TRIP = 1.5
@@ -56,7 +57,7 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # TLS may take this long on a slow link; pauses between attempts are made here, not in gRPC.
-    ("grpc.min_reconnect_backoff_ms", 300_000),
+    ("grpc.min_reconnect_backoff_ms", 120_000),
     # What comes down is small: gRPC need not measure the link with pings of its own.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -214,7 +215,7 @@ class Uplink:
         answers: deque[wire.Up] = deque()
         reading = asyncio.ensure_future(self._read(call, session, answers))
         writing = asyncio.ensure_future(self._write(call, session, answers))
-        beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(line))]
+        beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(session, line))]
         try:
             await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
@@ -270,22 +271,27 @@ class Uplink:
             if session.stalled:
                 raise LinkLost("the hub has been silent for too long")
 
-    async def _guard(self, line: Line) -> None:
+    async def _guard(self, session: UplinkSession, line: Line) -> None:
         """Ends a stream whose connection is dead as soon as the hub can be reached by a new one.
 
-        After an outage TCP itself stays silent for up to as long again; its own acknowledgements say that the network
-        is silent, whatever the hub does. So a hub that is busy is left in peace, and so is a link that is slow.
+        After an outage TCP itself stays silent for up to as long again, at either end. Its acknowledgements say that
+        the network is silent, whatever the hub does; where nothing is out and yet the hub's answer is awaited, TCP is
+        let to ask for one. So a hub that is busy is left in peace, and so is a link that is slow.
         """
         since: float | None = None
         while True:
             await asyncio.sleep(_GUARD_SECONDS)
             now, condition = self._clock.monotonic(), line.condition
-            since = (now if since is None else since) if condition.unacknowledged else None
-            if since is None or not _silent(condition, now - since):
+            line.ask(session.pace.in_flight > 0 and not condition.unacknowledged and condition.silent > _ASK_SECONDS)
+            if not condition.unacknowledged and not line.asking:
+                since = None
+                continue
+            since = now if since is None else since
+            if not silent(condition, now - since):
                 continue
             with contextlib.suppress(LinkLost):
                 spare = await self._reach(condition.round_trip)
-                if _silent(line.condition, self._clock.monotonic() - since):
+                if silent(line.condition, self._clock.monotonic() - since):
                     self._spare = spare
                     raise _Dead("the connection died; the hub answers on a new one")
                 await spare.close(abruptly=True)
@@ -358,7 +364,7 @@ class _Dead(Retryable):
     remedy = LinkLost.remedy
 
 
-def _silent(condition: Condition, waited: float) -> bool:
-    """Whether packets are out and nothing came back for longer than a loss explains. waited: seconds for which
-    packets have been out."""
-    return condition.unacknowledged > 0 and min(condition.silent, waited) > max(2.0, 1 + 3 * condition.round_trip)
+def silent(condition: Condition, waited: float) -> bool:
+    """Whether nothing came back for longer than a loss explains, though it was due. waited: seconds for which packets
+    have been out, or TCP has been asking."""
+    return min(condition.silent, waited) > max(_ASK_SECONDS + 1.0, 1.0 + 3 * condition.round_trip)

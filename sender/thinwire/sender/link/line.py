@@ -59,6 +59,7 @@ class Line:
         self._up = 0
         self._down = 0
         self._last: Condition | None = None
+        self.asking = False
         self._socket: socket.socket = writer.get_extra_info("socket")
         self.control = _settle(self._socket)
         """The congestion control in use; empty where the system does not say."""
@@ -81,6 +82,14 @@ class Line:
         with contextlib.suppress(OSError, ValueError, struct.error):
             self._last = _condition(self._socket)
         return self._last or Condition(self._up, self._down, 0, 0.0, 0.0)
+
+    def ask(self, on: bool) -> None:
+        """Let TCP ask the hub's machine every second whether it is there, while nothing else is out (RFC 9293, 3.8.4).
+        The answer shows in `condition`; the hub's program has no part in it."""
+        if on is not self.asking:
+            self.asking = on
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(on))
 
     @contextlib.asynccontextmanager
     async def relay(self) -> AsyncIterator[str]:
@@ -156,6 +165,9 @@ def _settle(connection: socket.socket) -> str:
     """Set what can be set; a system that refuses a setting keeps its own."""
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    for option, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 127)):
+        with contextlib.suppress(OSError, AttributeError):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     for control in _CONTROLS:
         with contextlib.suppress(OSError, AttributeError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, control.encode())

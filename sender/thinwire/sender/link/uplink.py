@@ -22,8 +22,9 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 120.0
-"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew."""
+STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
+"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew. The first and ten times
+what these bytes take at the measured rate, the second at most."""
 _LONGEST_PAUSE = 60.0
 """Seconds for which an object that the hub cannot take now is held back at most."""
 _LONGEST_REASON = 500
@@ -156,7 +157,10 @@ class UplinkSession:
     @property
     def stalled(self) -> bool:
         """Whether the hub has been silent for too long while bytes are on their way."""
-        return self.pace.in_flight > 0 and self._clock.monotonic() - self._moved > STALL_SECONDS
+        if self.pace.in_flight == 0:
+            return False
+        crossing = self.pace.in_flight / self.pace.rate if self.pace.rate else 0.0
+        return self._clock.monotonic() - self._moved > min(LONGEST_STALL, STALL_SECONDS + 10 * crossing)
 
     @property
     def crossings(self) -> tuple[Crossing, ...]:
