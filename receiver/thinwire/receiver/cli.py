@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +104,38 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     with open_hub(data, SystemClock()) as hub:
         serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
+
+
+@app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")
+def status(
+    data: Data,
+    json_: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+) -> None:
+    """Every clinic's link: whether it is connected, what is under way and how much of it is durable here."""
+    from rich.live import Live
+
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.link.traffic import EVERY, as_json, find
+    from thinwire.receiver.outputs.screen import links_table
+
+    clock = SystemClock()
+    with open_hub(data, clock) as hub:
+        sites = hub.enrolment.site_names()
+    if json_:
+        while True:
+            serves, links = find(data, clock.now())
+            _json({"serving": serves, "sites": sites, "links": [as_json(link) for link in links]})
+            if not watch:
+                return
+            time.sleep(EVERY)
+    if not watch:
+        _out().print(links_table(*find(data, clock.now()), sites, clock.now()))
+        return
+    with Live(console=_out(), auto_refresh=False) as view:
+        while True:
+            view.update(links_table(*find(data, clock.now()), sites, clock.now()), refresh=True)
+            time.sleep(EVERY)
 
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")

@@ -15,8 +15,8 @@ from thinwire.receiver.schema import Database, epochs, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.envelope import EpochKey, open_epoch, peek_epoch
 from thinwire.shared.errors import NotEnrolled
-from thinwire.shared.identifiers import EpochId, SiteName
-from thinwire.shared.keys import JoinTokenId, issue_client, make_token, read_token
+from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.keys import JoinTokenId, fingerprint, issue_client, make_token, read_token
 from thinwire.shared.positional import micros
 
 
@@ -66,13 +66,20 @@ class Enrolment:
                     .where(sites.c.name == site)
                     .values(signing_key=signing_key, joined_at=now, dismissed_at=None)
                 )
+            # The newest alone counts: an answer that was lost is never used, nor is that of an earlier enrolment.
+            given = {"certificate": fingerprint(certificate)}
+            connection.execute(update(sites).where(sites.c.name == site).values(given))
         return Joined(
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
-    def check_site(self, site: SiteName) -> None:
+    def check_site(self, site: SiteName, certificate: Digest) -> None:
         """As `Shelf.check_site`."""
         self._site_key(site)
+        with self._database.read() as connection:
+            given = connection.scalar(select(sites.c.certificate).where(sites.c.name == site))
+        if given != certificate:
+            raise NotEnrolled("the site joined anew and has another certificate")
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `Shelf.epoch_key`. Opened from its record on demand and then kept in memory."""

@@ -10,10 +10,11 @@ Beside it the other parts: the image as a person is shown it (preview), the kept
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -29,7 +30,7 @@ from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.link.tiers import TierPolicy, When
 from thinwire.shared import evidence, preview
 from thinwire.shared.bundle import Bundle, BundleSpec, load_bundle
 from thinwire.shared.envelope import Kind, room_in
@@ -133,7 +134,7 @@ class Pipeline:
     def __init__(self, outbox: Outbox, config: SenderConfig, tiers: TierPolicy | None = None) -> None:
         self.outbox = outbox
         self.config = config
-        self.tiers = tiers or TierPolicy()
+        self.tiers = tiers or config.tier_policy()
         self._made: dict[Kind, Callable[[StudyId], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
@@ -151,8 +152,11 @@ class Pipeline:
         """Loads the models when the first graph is made, in the thread that makes graphs."""
         return GraphMaker(self.bundle, self.config)
 
-    def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
-        """Take a study over; it is durable when this returns. given: its words came beside the files.
+    def accept(
+        self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
+    ) -> Entry:
+        """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
+        its parts go, where that is not as configured.
 
         Raises AlreadyAccepted, DiskFull.
         """
@@ -162,7 +166,7 @@ class Pipeline:
             name = _TEXT_MEMBER[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
+        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan_of(choice), words, urgent, choice)
 
     def next_job(
         self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
@@ -199,7 +203,8 @@ class Pipeline:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
-        part = self.outbox.add(study, kind, plaintext, hold=self.tiers.held(kind))
+        held = self.tiers.held(kind, self.outbox.entry(study).choice)
+        part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
     def plaintext_of(self, study: StudyId, kind: Kind) -> bytes:

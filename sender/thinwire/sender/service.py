@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +15,8 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import Entry, PartState
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.tiers import When
 from thinwire.sender.pipeline import FIRST, REST, Pipeline
 from thinwire.shared.clock import Clock
 from thinwire.shared.envelope import Kind
@@ -55,8 +57,17 @@ class Rejected:
     """Files that are in quarantine now."""
 
 
+@dataclass(frozen=True)
+class Wish:
+    """How a person wants a study sent."""
+
+    urgent: bool = False
+    choice: Mapping[Kind, When] = field(default_factory=dict)
+    """When its parts go, where that is not as configured."""
+
+
 def take(
-    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, urgent: bool = False
+    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, wish: Wish = Wish()
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
 
@@ -66,16 +77,16 @@ def take(
         if isinstance(found, Refused):
             yield _reject(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, words, urgent)
+            yield _take_one(pipeline, quarantine, found, words, wish)
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, urgent: bool
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, wish: Wish
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
         study = load_study(files.paths, words.text if words else None, source)
-        return Accepted(study, pipeline.accept(study, given=words is not None, urgent=urgent))
+        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice))
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
 
@@ -85,13 +96,13 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
     return Rejected(error, sum(each is not None for each in kept))
 
 
-def finished(entry: Entry) -> bool:
-    """Whether nothing more is to be waited for: every part is at the hub, which also triaged it, or it is refused.
+def finished(entry: Entry, gate: Gate) -> bool:
+    """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
+    is at the hub, which also triaged the study, or it is refused.
 
     A study whose graph could not be made is never triaged; it is finished when it has arrived.
     """
-    open_parts = {PartState.MISSING, PartState.WAITING}
-    if any(part.state in open_parts for part in entry.parts):
+    if any(gate.goes_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
     return refused or entry.status not in (None, StudyStatus.STORED)

@@ -14,7 +14,9 @@ from tests.support.power import Fuse, PowerCut
 from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+from thinwire.receiver import store as store_module
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.kept import KeptReading
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist
 from thinwire.shared import evidence
@@ -32,9 +34,10 @@ from thinwire.shared.errors import (
     Forged,
     ThinwireError,
     UnknownBundle,
+    UnknownStudy,
 )
 from thinwire.shared.evidence import Rectangle
-from thinwire.shared.identifiers import BundleId, StudyId, Tier, digest
+from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
 from thinwire.shared.pixels import Member, pack
 from thinwire.shared.receipts import StudyStatus, read_receipt
 
@@ -94,7 +97,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     assert pipeline.read_waiting() == 1
     assert pipeline.read_waiting() == 0
     put(hub, pipeline, clinic, parts.pixels)
-    assert hub.store.studies()[0].complete is None
+    assert next(hub.store.studies()).complete is None
     put(hub, pipeline, clinic, parts.manifest)
 
     (row,) = worklist(hub.store.studies())
@@ -162,7 +165,7 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
     assert pipeline.stored_receipt(clinic.site, later.object) == receipt
     assert pipeline.read_waiting() == 0
     assert len(blobs(hub)) == 3
-    assert hub.store.studies()[0].complete is True
+    assert next(hub.store.studies()).complete is True
 
 
 def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
@@ -182,6 +185,60 @@ def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle:
     waiting = hub.store.untriaged()
     assert [each.urgent_asked for each in waiting] == [True, False, False]
     assert [row.study.urgent_asked for row in worklist(hub.store.studies())] == [True, False, False]
+
+
+def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    assert not pipeline.urge(clinic.site, parts.study)
+    put_and_read(hub, clinic, parts.graph)
+    assert next(hub.store.studies()).reading is not None
+    assert pipeline.urge(clinic.site, parts.study)
+    (waiting,) = hub.store.untriaged()
+    assert waiting.urgent_asked
+    pipeline.read_waiting()
+    study = next(hub.store.studies())
+    assert study.urgent_asked
+    assert study.reading is not None
+    assert study.reading.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
+    assert pipeline.urge(clinic.site, parts.study)  # a repeat
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert hub.store.untriaged() == []
+    told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
+    assert [each.status for each in told].count(StudyStatus.TRIAGED) == 2
+
+
+def test_a_late_part_that_is_urgent_lifts_the_study_too(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put_and_read(hub, clinic, parts.graph)
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert [each.urgent_asked for each in hub.store.untriaged()] == [True]
+
+
+def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, parts.graph)
+    (before,) = hub.store.untriaged()
+    pipeline.urge(clinic.site, parts.study)
+    found = KeptReading({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
+    assert not hub.store.add_reading(before, found, b"receipt")
+    assert next(hub.store.studies()).reading is None
+
+
+def test_studies_are_read_a_page_at_a_time(
+    hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAGE", 2)
+    pipeline = hub.pipeline()
+    for seed in range(5):
+        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+    studies = [each.study for each in hub.store.studies()]
+    assert len(set(studies)) == 5
+    assert studies == sorted(studies)  # they came at the same moment
+    assert hub.store.find(studies[3].hex().upper()[:12]).study == studies[3]
+    with pytest.raises(UnknownStudy, match="5 studies"):
+        hub.store.find("")
+    with pytest.raises(UnknownStudy):
+        hub.store.find("%")
 
 
 def test_more_graphs_than_a_batch_are_read_in_batches(
@@ -230,7 +287,7 @@ def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
         put(hub, pipeline, clinic, part)
     assert pipeline.stored_receipt(clinic.site, part.object) is None
     assert pipeline.undelivered_receipts(clinic.site) == []
-    assert hub.store.studies() == []
+    assert list(hub.store.studies()) == []
     assert blobs(hub) == []
     kept = {path.name for path in (hub.data / "quarantine" / clinic.site).iterdir()}
     assert f"{part.object.hex()}.json" in kept
@@ -275,7 +332,7 @@ def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
         assert pipeline.read_waiting() == 1
     with open_hub(data, FakeClock()) as hub:
         assert hub.pipeline().read_waiting() == 0
-        assert hub.store.studies()[0].reading is not None
+        assert next(hub.store.studies()).reading is not None
 
 
 STEPS = (
@@ -320,9 +377,9 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
     with open_hub(data, FakeClock(), Disk(reserve=1 << 62)) as hub, pytest.raises(DiskFull):
         put(hub, hub.pipeline(), clinic, parts.graph)
     with open_hub(data, FakeClock()) as hub:
-        assert hub.store.studies() == []
+        assert list(hub.store.studies()) == []
         put(hub, hub.pipeline(), clinic, parts.graph)
-        assert len(hub.store.studies()) == 1
+        assert len(list(hub.store.studies())) == 1
 
 
 def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:

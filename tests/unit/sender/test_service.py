@@ -14,9 +14,11 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.sender.link.epochs import Epochs
+from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.tiers import TierPolicy
 from thinwire.sender.pipeline import FIRST, REST, Pipeline, Seen
-from thinwire.sender.service import Accepted, Rejected, Words, finished, take
+from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
 from thinwire.shared import evidence, preview
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
@@ -54,7 +56,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), urgent=True)))
+    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), Wish(True))))
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     made = []
@@ -66,7 +68,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     entry = outbox.entry(study)
     assert entry.urgent
     assert entry.state is EntryState.SENDING
-    assert not finished(entry)
+    assert not finished(entry, Gate(TierPolicy(), SystemClock().now(), 0))
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
