@@ -97,7 +97,7 @@ class Pipeline:
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
         return self._enrolment.join(token, request, signing_key)
 
-    def check_site(self, site: SiteName, certificate: Digest) -> None:
+    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
