@@ -203,3 +203,25 @@ def test_a_killed_hub_goes_on_where_it_was(tmp_path: Path, hub: Path, study: Pat
         rows = running.worklist()
         assert len(rows) == 1
         assert study.read_bytes() in restored(tmp_path, running, rows[0]["study"])
+
+
+def test_a_study_goes_by_stick_beside_a_hub_that_serves(tmp_path: Path, hub: Path, study: Path) -> None:
+    stick = tmp_path / "stick"
+    with serving(hub) as (running, _):
+        clinic = joined(tmp_path, running)
+        call("thinwire-sender", "send", study, "--data", clinic, "--urgent")
+        exported = json.loads(call("thinwire-sender", "export", "--to", stick, "--data", clinic, "--json"))
+        assert {row["kind"] for row in exported["written"]} >= {"graph", "manifest", "pixels"}
+        assert b"PHANTOM" not in b"".join(path.read_bytes() for path in stick.rglob("*.sealed"))
+        taken = json.loads(call("thinwire-receiver", "import", stick, "--data", hub, "--json"))
+        assert {row["outcome"] for row in taken["objects"]} == {"stored"}
+        (row,) = running.worklist()
+        assert row["complete"] is True
+        assert study.read_bytes() in restored(tmp_path, running, row["study"])
+        home = json.loads(call("thinwire-sender", "import", stick, "--data", clinic, "--json"))
+        assert {receipt["status"] for receipt in home["receipts"]} == {"stored", "triaged"}
+        (entry,) = json.loads(call("thinwire-sender", "status", "--data", clinic, "--json"))["studies"]
+        assert entry["state"] == "arrived"
+        assert entry["result"]["urgency"] == row["urgency"]
+        call("thinwire-receiver", "export", "--to", stick, "--data", hub)
+        call("thinwire-sender", "import", tmp_path / "nowhere", "--data", clinic, code=65)

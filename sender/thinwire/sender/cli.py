@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -208,11 +209,13 @@ def export(
     At the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, by the link or by
     `thinwire-sender import`; what went both ways counts once. A repeat writes only what is new. `run` may go on.
     """
-    _, outbox, pipeline, _ = _open(data)
+    config, outbox, pipeline, _ = _open(data)
     with outbox.own_stick():
         try:
+            # Where nobody runs `run`, its duties are done here.
             with outbox.own_link():
                 outbox.recover()
+                outbox.purge(outbox.epochs.clock.now() - timedelta(days=config.keep_days))
                 pipeline.make_all()
         except Retryable as error:
             if isinstance(error, DiskFull):
