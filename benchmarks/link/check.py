@@ -38,6 +38,8 @@ SIGMAS = 3.5
 """Of the binomial distribution: a true emulator fails about once in two thousand checks."""
 OUTAGE_SECONDS, OUTAGE_TOLERANCE = 2.0, 0.2
 UDP_BYTES = 500
+SMALL_UDP_BYTES = 100
+"""Of the loss's measure: many packets in little time."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,19 @@ def ping(lab: Lab, profile: Profile, count: int) -> Check:
 
 
 def goodput(lab: Lab, profile: Profile, upward: bool, seconds: float) -> Check:
-    """A TCP stream's bytes a second, once it has filled the line."""
+    """A TCP stream's bytes a second, once it has filled the line.
+
+    Its window is more than the line holds and less than the queue does: without a drop, what the reader gets in a time
+    is what crossed in it.
+    """
+    way = profile.up if upward else profile.down
+    window = int(way.rate / 8 * profile.round_trip) + way.queue // 3
     source, sink = (lab.at_clinic, lab.at_hub) if upward else (lab.at_hub, lab.at_clinic)
     address = namespaces.HUB_ADDRESS if upward else namespaces.CLINIC_ADDRESS
     with sink():
         server = socket.create_server((address, PORT))
+    # Before the connection is there, so that its very first window is within it.
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     with source():
         client = socket.socket()
     stop = threading.Event()
@@ -95,7 +105,6 @@ def goodput(lab: Lab, profile: Profile, upward: bool, seconds: float) -> Check:
     sender = threading.Thread(target=send)
     sender.start()
     with server, server.accept()[0] as taken:
-        way = profile.up if upward else profile.down
         _receive(taken, until=time.monotonic() + 2 + 8 * profile.round_trip)
         began = time.monotonic()
         count, last = _receive(taken, until=began + seconds)
@@ -121,8 +130,8 @@ def _receive(stream: socket.socket, until: float) -> tuple[int, float]:
 def loss(lab: Lab, profile: Profile, upward: bool, packets: int) -> Check:
     """Share of UDP packets that do not come, at half the line's rate."""
     way = profile.up if upward else profile.down
-    gap = 2 * (UDP_BYTES + UDP_HEADERS) * 8 / way.rate
-    got = _flow(lab, upward, (number * gap for number in range(packets)), profile)
+    gap = 2 * (SMALL_UDP_BYTES + UDP_HEADERS) * 8 / way.rate
+    got = _flow(lab, upward, (number * gap for number in range(packets)), profile, size=SMALL_UDP_BYTES)
     expected = way.loss_share
     tolerance = SIGMAS * math.sqrt(expected * (1 - expected) / packets) + 0.5 / packets
     name = f"UDP loss, {'up' if upward else 'down'}, {packets} packets"
@@ -160,6 +169,7 @@ def _flow(
     times: Iterable[float],
     profile: Profile,
     at: Callable[[float], object] = lambda _: None,
+    size: int = UDP_BYTES,
 ) -> int:
     """Send a UDP packet at each of these seconds from now; how many come. at: told of each one's arrival."""
     source, sink = (lab.at_clinic, lab.at_hub) if upward else (lab.at_hub, lab.at_clinic)
@@ -189,7 +199,7 @@ def _flow(
         began = time.monotonic()
         for when in times:
             time.sleep(max(0.0, began + when - time.monotonic()))
-            given.sendto(bytes(UDP_BYTES), address)
+            given.sendto(bytes(size), address)
         receiver.join()
     return got[0]
 
@@ -206,7 +216,7 @@ def check(profile: Profile, seconds: float, seed: int, say: Callable[[Check], No
         say(outage(lab, lab.profile))
     for upward in (True, False):
         way = profile.up if upward else profile.down
-        packets = int(min(20_000, max(300, 2 * seconds * way.rate / 16 / (UDP_BYTES + UDP_HEADERS))))
+        packets = int(min(20_000, max(300, 2 * seconds * way.rate / 16 / (SMALL_UDP_BYTES + UDP_HEADERS))))
         with open_lab(profile, seed, steady=True) as lab:
             say(loss(lab, lab.profile, upward, packets))
 

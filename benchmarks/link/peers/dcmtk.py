@@ -1,0 +1,118 @@
+"""DICOM C-STORE by DCMTK: storescu at the clinic, storescp at the hub."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
+
+from benchmarks.link.lab import Lab
+from benchmarks.link.peers.certificates import make_certificates
+from benchmarks.link.peers.peer import TLS_NAME, Peer, Sending, same_pixels
+from benchmarks.link.peers.recompress import recompressed
+
+PORT = 11112
+
+
+class Storescu(Peer):
+    """The file as it is, in an association of its own."""
+
+    name: ClassVar[str] = "storescu"
+    programs = ("storescu", "storescp")
+    package = "dcmtk"
+    ports = (PORT,)
+    retries = "nothing: a person gives the command again"
+    proposes: ClassVar[tuple[str, ...]] = ()
+    syntax: ClassVar[str] = ""
+    tls: ClassVar[bool] = False
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        super().__init__(lab, folder)
+        self._certificates = make_certificates(folder, TLS_NAME) if self.tls else None
+        self._whole: dict[Path, float] = {}
+        self._looked: dict[Path, tuple[int, int]] = {}
+        self._uids: dict[Path, str] = {}
+
+    def start_hub(self) -> None:
+        words = ["storescp", *self._tls_words(), "--accept-all", "--bit-preserving", "-od", str(self.at_hub)]
+        self.hub_process = self.lab.hub([*words, str(PORT)], self.log)
+        # A look from inside the hub: storescp takes it for an association that ends at once.
+        self.until_listening(PORT)
+
+    def send(self, study: Path, urgent: bool = False) -> Sending:
+        self._uids[study] = str(pydicom.dcmread(study, stop_before_pixels=True).SOPInstanceUID)
+        began = time.monotonic()
+        sending = super().send(recompressed(study, self.syntax, self.at_clinic) if self.syntax else study, urgent)
+        self._uids[sending.study] = self._uids[study]
+        sending.study, sending.began = study, began  # what the recompression took is part of it
+        return sending
+
+    def command(self, study: Path, urgent: bool) -> Sequence[str]:
+        host, port = self.lab.reach(PORT)
+        return ["storescu", *self._tls_words(), *self.proposes, host, str(port), str(study)]
+
+    def moments(self, sending: Sending) -> dict[str, float]:
+        path = next(iter(self.at_hub.glob(f"*{self._uids[sending.study]}*")), None)
+        if path is None:
+            return {}
+        if sending.study not in self._whole:
+            status = path.stat()
+            now, stamp = time.monotonic(), (status.st_size, status.st_mtime_ns)
+            # Read anew only when it has changed: a large file costs more than a look.
+            if self._looked.get(path) != stamp and _is_whole(path):
+                self._whole[sending.study] = now
+            self._looked[path] = stamp
+        return {"stored": self._whole[sending.study]} if sending.study in self._whole else {}
+
+    def verified(self, sending: Sending) -> bool:
+        paths = list(self.at_hub.glob(f"*{self._uids[sending.study]}*"))
+        return len(paths) == 1 and same_pixels(sending.study, paths[0])
+
+    def _tls_words(self) -> list[str]:
+        made = self._certificates
+        return [] if made is None else ["+tls", str(made.key), str(made.certificate), "+cf", str(made.authority)]
+
+
+def _is_whole(path: Path) -> bool:
+    with contextlib.suppress(InvalidDicomError, EOFError, OSError, ValueError, AttributeError, KeyError):
+        file = pydicom.dcmread(path)
+        length = len(file.PixelData)
+        if file.file_meta.TransferSyntaxUID.is_encapsulated:
+            # The item of the codestream, closed by the delimiter that pydicom takes away (PS3.5 A.4).
+            return length > 8
+        return bool(length >= file.Rows * file.Columns * file.BitsAllocated // 8)
+    return False
+
+
+class StorescuJpegLs(Storescu):
+    """Recompressed as JPEG-LS first."""
+
+    name = "storescu-jpegls"
+    proposes = ("--propose-jls-lossless",)
+    syntax = JPEGLSLossless
+
+
+class StorescuJpeg2000(Storescu):
+    """Recompressed as JPEG 2000, reversible, first."""
+
+    name = "storescu-jpeg2000"
+    proposes = ("--propose-j2k-lossless",)
+    syntax = JPEG2000Lossless
+
+
+class StorescuTls(Storescu):
+    """The file as it is, over TLS with certificates on both sides."""
+
+    name = "storescu-tls"
+    tls = True
+
+
+class StorescuTlsJpegLs(StorescuJpegLs):
+    """Recompressed as JPEG-LS, over TLS: what comes nearest to thinwire in what it promises."""
+
+    name = "storescu-tls-jpegls"
+    tls = True
