@@ -7,6 +7,7 @@ loss: what TCP makes of loss is TCP's business, not the link's. Loss is measured
 """
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ SIGMAS = 3.5
 """Of the binomial distribution: a true emulator fails about once in two thousand checks."""
 OUTAGE_SECONDS, OUTAGE_TOLERANCE = 2.0, 0.2
 UDP_BYTES = 500
+BURST_BYTES = 1400
+"""Of the queue's measure: few and large, so that they come faster than any line takes them."""
 SMALL_UDP_BYTES = 100
 """Of the loss's measure: many packets in little time."""
 
@@ -139,13 +142,22 @@ def loss(lab: Lab, profile: Profile, upward: bool, packets: int) -> Check:
 
 
 def queue(lab: Lab, profile: Profile) -> Check:
-    """Packets of a burst that arrive: the one on the line and as many as the queue holds."""
-    size = UDP_BYTES + UDP_HEADERS
+    """Packets of a burst that arrive: what the queue holds, and what the line takes while the burst comes."""
+    size = BURST_BYTES + UDP_HEADERS
     holds = 1 + profile.up.queue // size
-    got = _flow(lab, True, (0.0 for _ in range(2 * holds)), profile)
-    # While the burst comes, the line takes some.
-    tolerance = QUEUE_PACKETS + 0.02 * holds + 0.05 * profile.up.rate / 8 / size
-    return Check(profile.name, "packets of a burst that the queue holds", "", holds, got, tolerance)
+    sent: list[float] = []
+    got = _flow(lab, True, _at_once(3 * holds, sent), profile, size=BURST_BYTES)
+    expected = holds + (sent[-1] - sent[0]) * profile.up.rate / 8 / size
+    return Check(
+        profile.name, "packets of a burst that get through", "", expected, got, QUEUE_PACKETS + 0.05 * expected
+    )
+
+
+def _at_once(count: int, sent: list[float]) -> Iterator[float]:
+    """No pause between packets; notes when each was asked for."""
+    for _ in range(count):
+        sent.append(time.monotonic())
+        yield 0.0
 
 
 def outage(lab: Lab, profile: Profile) -> Check:
@@ -158,7 +170,7 @@ def outage(lab: Lab, profile: Profile) -> Check:
     cut.start()
     back.start()
     _flow(lab, True, times, profile, arrivals.append)
-    silent = max((b - a for a, b in zip(arrivals, arrivals[1:], strict=False)), default=0.0)
+    silent = max((b - a for a, b in itertools.pairwise(arrivals)), default=0.0)
     tolerance = OUTAGE_TOLERANCE + 2 * gap
     return Check(profile.name, "silence at an outage", "s", OUTAGE_SECONDS, silent, tolerance)
 

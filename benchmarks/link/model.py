@@ -1,4 +1,4 @@
-"""One direction of a link as a queue that time runs through: packets in, packets out, no sockets and no clock of its own.
+"""One direction of a link as a queue that time runs through: packets in, packets out, no socket, no clock.
 
 The model, in the order in which a packet meets it:
 
@@ -10,8 +10,9 @@ The model, in the order in which a packet meets it:
 4. **Propagation**: `delay` seconds and up to `jitter` more, uniformly. A packet never overtakes another unless
    `reorder` says so.
 
-While the direction is down, what waits, what is on the line and what is offered is lost; what had left the line arrives.
-Seconds are of any clock that never steps back. The same seed and the same packets at the same times give the same fates.
+While the direction is down, what waits, what is on the line and what is offered is lost; what had left the line
+arrives. Seconds are of any clock that never steps back. The same seed and the same packets at the same times give the
+same fates.
 """
 
 import heapq

@@ -25,6 +25,9 @@ LOOK_SECONDS = 0.02
 _PIECE = MTU
 """Bytes read from a stream at a time, so that streams take turns on the line as packets do."""
 
+_Arrival = tuple[float, bytes] | None
+"""Bytes and when they come out; None: the stream has ended."""
+
 
 class Line:
     """One direction that all streams share: `Direction` with bytes of streams for packets, and no way to lose them."""
@@ -42,7 +45,7 @@ class Line:
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Until the stream ends at either side."""
         with contextlib.suppress(ConnectionError):
-            arrivals: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
+            arrivals: asyncio.Queue[_Arrival] = asyncio.Queue()
             delivering = asyncio.ensure_future(self._deliver(arrivals, writer))
             try:
                 while data := await reader.read(_PIECE):
@@ -66,7 +69,7 @@ class Line:
             direction.offer(data, now)
             return now + direction.counts.queued_bytes * 8 / direction.way.rate + direction.way.delay
 
-    async def _deliver(self, arrivals: "asyncio.Queue[tuple[float, bytes] | None]", writer: asyncio.StreamWriter) -> None:
+    async def _deliver(self, arrivals: "asyncio.Queue[_Arrival]", writer: asyncio.StreamWriter) -> None:
         while (arrival := await arrivals.get()) is not None:
             at, data = arrival
             await asyncio.sleep(at - time.monotonic())

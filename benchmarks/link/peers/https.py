@@ -1,6 +1,6 @@
 """A plain HTTPS upload: curl at the clinic, a server that writes, syncs, renames and answers at the hub.
 
-    python -m benchmarks.link.peers.https ADDRESS PORT FOLDER CERTIFICATE KEY      the server
+python -m benchmarks.link.peers.https ADDRESS PORT FOLDER CERTIFICATE KEY      the server
 """
 
 import os

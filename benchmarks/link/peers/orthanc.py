@@ -1,4 +1,4 @@
-"""Orthanc at both ends: its own peer protocol (HTTP), DICOMweb STOW-RS, and C-STORE. Without TLS: the least it can send.
+"""Orthanc at both ends: its own peer protocol (HTTP), DICOMweb STOW-RS, and C-STORE. No TLS: the least it can send.
 
 The study is in the clinic's Orthanc before the clock starts. Settings are those of Debian's package, among them a
 timeout of 60 s over each HTTP request.
