@@ -24,7 +24,7 @@ from benchmarks.link.profiles import Profile
 ROOT = Path(__file__).resolve().parents[2]
 PACKETS, RELAY = "packets", "TCP relay: no packet loss, no queue, no TCP of the link's own"
 LOCAL = "127.0.0.1"
-PATIENCE = 30.0
+PATIENCE = 120.0
 _labels = itertools.count()
 
 Process = subprocess.Popen[bytes]

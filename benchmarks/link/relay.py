@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -96,7 +96,7 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
             return
         await asyncio.gather(up.carry(clinic, to_hub), down.carry(hub, to_clinic))
 
-    def server(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
+    def server(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
         return lambda reader, writer: serve(port, reader, writer)
 
     servers = [await asyncio.start_server(server(port), LOCAL, 0) for port in ports]

@@ -57,7 +57,8 @@ def stored_values(size: StudySize, seed: int = SEED) -> NDArray[np.uint16]:
     most = 2**size.bits - 1
     random = np.random.default_rng(seed)
     spread = np.sqrt(size.quantum**2 * signal + size.electronic**2)
-    return np.clip(np.round(signal * most + random.normal(size=signal.shape) * spread), 0, most).astype(np.uint16)
+    values = np.clip(np.round(signal * most + random.normal(size=signal.shape) * spread), 0, most)
+    return np.asarray(values, dtype=np.uint16)
 
 
 def make_study(size: StudySize, seed: int = SEED) -> bytes:
@@ -89,4 +90,4 @@ def study_file(size: StudySize, folder: Path, seed: int = SEED) -> Path:
 
 def pixels(path: Path) -> NDArray[np.generic]:
     """What any reader sees in a DICOM file, whatever codec it is in."""
-    return pydicom.dcmread(path).pixel_array
+    return np.asarray(pydicom.dcmread(path).pixel_array)

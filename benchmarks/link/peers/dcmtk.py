@@ -16,6 +16,8 @@ from benchmarks.link.peers.peer import TLS_NAME, Peer, Sending, same_pixels
 from benchmarks.link.peers.recompress import recompressed
 
 PORT = 11112
+DELIMITER = bytes.fromhex("feffdde000000000")
+"""Sequence delimitation item, which ends encapsulated pixels (PS3.5 A.4)."""
 
 
 class Storescu(Peer):
@@ -63,7 +65,7 @@ class Storescu(Peer):
             status = path.stat()
             now, stamp = time.monotonic(), (status.st_size, status.st_mtime_ns)
             # Read anew only when it has changed: a large file costs more than a look.
-            if self._looked.get(path) != stamp and _is_whole(path):
+            if self._looked.get(path) != stamp and _is_whole(path, bool(self.syntax)):
                 self._whole[sending.study] = now
             self._looked[path] = stamp
         return {"stored": self._whole[sending.study]} if sending.study in self._whole else {}
@@ -77,14 +79,13 @@ class Storescu(Peer):
         return [] if made is None else ["+tls", str(made.key), str(made.certificate), "+cf", str(made.authority)]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, encapsulated: bool) -> bool:
+    """Whether storescp, which writes while it receives, has written the end. The pixels are a file's last element."""
+    if encapsulated:
+        return path.read_bytes()[-len(DELIMITER) :] == DELIMITER
     with contextlib.suppress(InvalidDicomError, EOFError, OSError, ValueError, AttributeError, KeyError):
         file = pydicom.dcmread(path)
-        length = len(file.PixelData)
-        if file.file_meta.TransferSyntaxUID.is_encapsulated:
-            # The item of the codestream, closed by the delimiter that pydicom takes away (PS3.5 A.4).
-            return length > 8
-        return bool(length >= file.Rows * file.Columns * file.BitsAllocated // 8)
+        return bool(len(file.PixelData) >= file.Rows * file.Columns * file.BitsAllocated // 8)
     return False
 
 

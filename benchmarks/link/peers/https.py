@@ -79,7 +79,7 @@ class _Server(ThreadingHTTPServer):
         # In the connection's own thread: a handshake on a slow link must not hold up the others.
         assert isinstance(request, ssl.SSLSocket)
         request.do_handshake()
-        super().finish_request(request, client_address)  # type: ignore[arg-type]
+        super().finish_request(request, client_address)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from benchmarks.link.lab import Lab, Process, stop
 from benchmarks.link.studies import pixels
 
 TLS_NAME = "thinwire-hub"
-PATIENCE = 120.0
+PATIENCE = 900.0
 """Seconds for a server to listen; a busy machine loads slowly."""
 
 

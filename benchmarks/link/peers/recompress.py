@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
-_CODECS: dict[str, Callable[[NDArray[Any], int], bytes]] = {
+_CODECS: dict[str, Callable[[NDArray[Any], int], bytes | bytearray]] = {
     JPEGLSLossless: lambda image, _: imagecodecs.jpegls_encode(image),  # CharLS
     JPEG2000Lossless: lambda image, bits: imagecodecs.jpeg2k_encode(
         image, level=0, reversible=True, codecformat="j2k", bitspersample=bits
@@ -24,7 +24,7 @@ def recompressed(study: Path, syntax: str, folder: Path) -> Path:
     """The study in another transfer syntax; every pixel the same."""
     file = pydicom.dcmread(study)
     image = np.ascontiguousarray(file.pixel_array)
-    file.PixelData = encapsulate([_CODECS[syntax](image, int(file.BitsStored))])
+    file.PixelData = encapsulate([bytes(_CODECS[syntax](image, int(file.BitsStored)))])
     file["PixelData"].VR = "OB"
     file.file_meta.TransferSyntaxUID = syntax
     out = io.BytesIO()
