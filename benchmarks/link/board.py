@@ -9,6 +9,7 @@
 | 16 | emulator | worst lateness of a delivery, microseconds: how far the machine could not keep the link's time |
 | 17 | emulator | deliveries that were over LATE late |
 | 18 | emulator | 1 once it moves packets |
+| 19 | bench | 1: the profile's outages run from now on |
 
 Words are 64-bit and native; each is written whole, so that a reader may see two counters of different moments and
 never half of one.
@@ -23,10 +24,10 @@ from typing import Self
 
 from benchmarks.link.model import Counts
 
-WORDS = 19
+WORDS = 20
 LATE = 0.005
 """Seconds after which a delivery is counted as late."""
-_SWITCH, _IS_DOWN, _UP, _DOWN, _WORST, _LATE_COUNT, _READY = 0, 1, 2, 9, 16, 17, 18
+_SWITCH, _IS_DOWN, _UP, _DOWN, _WORST, _LATE_COUNT, _READY, _BEGUN = 0, 1, 2, 9, 16, 17, 18, 19
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Board:
         """Cut the link, or let it come back."""
         self._words[_SWITCH] = int(down)
 
+    def begin(self) -> None:
+        """The profile's outages run from now on: what came before, such as starting servers, met none."""
+        self._words[_BEGUN] = 1
+
     @property
     def ready(self) -> bool:
         return bool(self._words[_READY])
@@ -95,6 +100,10 @@ class Board:
     @property
     def switched_down(self) -> bool:
         return bool(self._words[_SWITCH])
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._words[_BEGUN])
 
     def tell_ready(self) -> None:
         self._words[_READY] = 1

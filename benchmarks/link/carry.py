@@ -14,6 +14,8 @@ TICK = 0.01
 """Seconds between two looks: what every moment is exact to."""
 RETRY_SECONDS = 5.0
 """After which a failed sending is given again, where a script stands around it."""
+LINGER_SECONDS = 60.0
+"""A study whose sender gave up is looked for at the hub so long: some report failure for what arrives."""
 FLOWING = 3000
 """Bytes at the hub's side after an outage that are more than handshakes and probes."""
 
@@ -31,7 +33,12 @@ class Journey:
     kept_at_failure: list[int] = field(default_factory=list)
     """Bytes that the hub had of it when an attempt failed."""
     again_at: float | None = None
+    """When a script gives it again."""
+    given_up: bool = False
+    """It failed, and nobody gives it again."""
     verified: bool = False
+    needed: int = 0
+    """Bytes of what was to be sent: the file, recompressed or sealed where it is."""
 
     @property
     def stored(self) -> bool:
@@ -46,6 +53,7 @@ class Journey:
             "attempts": self.attempts,
             "failures": [{"at": round(at, 2), "what": what} for at, what in self.failures],
             "kept_at_failure": self.kept_at_failure,
+            "needed_bytes": self.needed,
             "verified": self.verified,
         }
 
@@ -57,6 +65,7 @@ class Carrier:
         self.lab, self.peer, self.faults, self.persist = lab, peer, faults, persist
         self.journeys: list[Journey] = []
         self.happened: list[Happened] = []
+        lab.board.begin()
         self.began = time.monotonic()
         self.first_up, self.first_down = lab.board.up, lab.board.down
         self._back: tuple[float, int] | None = None
@@ -84,7 +93,7 @@ class Carrier:
         """Until all of these are stored, or have failed for good, or the clock says `limit`."""
         while self.now < limit:
             self.look()
-            if all(each.stored or (each.failures and each.again_at is None) for each in journeys):
+            if all(each.stored or self._is_over(each) for each in journeys):
                 return
             time.sleep(TICK)
 
@@ -101,14 +110,16 @@ class Carrier:
                 journey.moments.setdefault(name, at - self.began)
             if journey.again_at is not None:
                 self._maybe_again(journey)
-            elif not journey.stored and (said := self.peer.verdict(journey.sending)).failed:
+            elif not journey.stored and not journey.given_up and (said := self.peer.verdict(journey.sending)).failed:
                 journey.failures.append((self.now, said.failed))
                 journey.kept_at_failure.append(self.peer.kept(journey.sending))
                 journey.again_at = self.now + RETRY_SECONDS if self.persist else None
+                journey.given_up = not self.persist
 
     def verify(self) -> None:
         for journey in self.journeys:
             journey.verified = journey.stored and self.peer.verified(journey.sending)
+            journey.needed = self.peer.needed(journey.sending)
 
     def told(self) -> dict[str, Any]:
         """What every row has of a run."""
@@ -126,6 +137,9 @@ class Carrier:
             "emulator_worst_lateness_ms": round(worst * 1000, 2),
             "emulator_late_deliveries": late,
         }
+
+    def _is_over(self, journey: Journey) -> bool:
+        return journey.given_up and self.now > journey.failures[-1][0] + LINGER_SECONDS
 
     def _maybe_again(self, journey: Journey) -> None:
         assert journey.again_at is not None

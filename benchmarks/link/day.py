@@ -46,8 +46,8 @@ PIXELS_MEDIAN, PIXELS_SPREAD, PIXELS_LEAST, PIXELS_MOST = 1.6e6, 0.5, 0.4e6, 5e6
 """Bytes of a study's lossless pixels: a log-normal between two ends."""
 GRAPH_SECONDS, PIXELS_SECONDS = 1.5, 20.0
 """After a study was accepted its graph, and then its pixels, are made."""
-OVERHEAD_SHARE, OVERHEAD_BYTES = 52 / 1448, 90
-"""Of a piece on the line: TCP and IP of each packet; TLS, HTTP/2 and gRPC of each message."""
+OVERHEAD_SHARE, OVERHEAD_BYTES = 52 / 1448, 50
+"""Of a piece on the line: TCP and IP of each packet; TLS (22), HTTP/2 (9), gRPC (5), the message's fields of each."""
 ACK_BYTES = 150
 DIAL_ROUND_TRIPS, DIAL_SECONDS = 4, 1.0
 """From the link's return to a stream: TCP, TLS, HTTP/2, and the offers that are answered."""

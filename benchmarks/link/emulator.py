@@ -48,34 +48,39 @@ class Emulator:
         # From which device, in which direction, to which device.
         self._ways = ((clinic, self._up, hub), (hub, self._down, clinic))
         self._is_down = False
+        self._began: float | None = None
+        """When the schedule began; None: not yet."""
 
     def run(self) -> None:
         """Until the process is ended."""
-        began = time.monotonic()
         sources = [clinic for clinic, _, _ in self._ways]
         self._board.tell_ready()
         while True:
             now = time.monotonic()
             self._deliver(now)
-            self._set_down(now - began)
-            readable, _, _ = select.select(sources, [], [], self._wait(now, now - began))
+            self._set_down(now)
+            readable, _, _ = select.select(sources, [], [], self._wait(now))
             # Packets of an outage that has begun meanwhile belong to the outage.
-            self._set_down(time.monotonic() - began)
+            self._set_down(time.monotonic())
             for source, direction, _ in self._ways:
                 if source in readable:
                     self._take(source, direction)
             self._board.tell(self._up.counts, self._down.counts)
 
-    def _wait(self, now: float, since: float) -> float:
+    def _wait(self, now: float) -> float:
         """Seconds until something is to be done though no packet comes."""
         due = [direction.next_at for _, direction, _ in self._ways]
         until = min((at - now for at in due if at is not None), default=LOOK_SECONDS)
-        if self._schedule is not None:
-            until = min(until, self._schedule.next_change(since) - since)
+        if self._schedule is not None and self._began is not None:
+            until = min(until, self._schedule.next_change(now - self._began) + self._began - now)
         return min(max(until, 0.0), LOOK_SECONDS)
 
-    def _set_down(self, since: float) -> None:
-        down = self._board.switched_down or (self._schedule is not None and self._schedule.is_down(since))
+    def _set_down(self, now: float) -> None:
+        if self._began is None and self._board.begun:
+            self._began = now
+        down = self._board.switched_down
+        if self._schedule is not None and self._began is not None:
+            down = down or self._schedule.is_down(now - self._began)
         if down != self._is_down:
             self._deliver(time.monotonic())
             for _, direction, _ in self._ways:

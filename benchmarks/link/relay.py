@@ -80,11 +80,13 @@ class Line:
 
 
 async def relay(profile: Profile, ports: list[int], board: Board) -> None:
-    began = time.monotonic()
+    began: list[float] = []
 
     def is_down() -> bool:
-        scheduled = profile.schedule is not None and profile.schedule.is_down(time.monotonic() - began)
-        return board.switched_down or scheduled
+        if board.begun and not began:
+            began.append(time.monotonic())
+        scheduled = profile.schedule is not None and began and profile.schedule.is_down(time.monotonic() - began[0])
+        return board.switched_down or bool(scheduled)
 
     up, down = Line(profile.up, is_down), Line(profile.down, is_down)
 

@@ -187,6 +187,7 @@ def fresh(case: Case, setting: Setting) -> dict[str, Any]:
             time.sleep(TICK)
         peer.kill_clinic()
         peer.start_hub()
+        peer.until_ready(hub=True)
         # What the killed process left on its way belongs to no dial.
         time.sleep(SETTLE_SECONDS + PROFILES[case.profile].round_trip)
         before = lab.board.up

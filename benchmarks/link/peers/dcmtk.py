@@ -42,16 +42,24 @@ class Storescu(Peer):
     def start_hub(self) -> None:
         words = ["storescp", *self._tls_words(), "--accept-all", "--bit-preserving", "-od", str(self.at_hub)]
         self.hub_process = self.lab.hub([*words, str(PORT)], self.log)
-        # A look from inside the hub: storescp takes it for an association that ends at once.
-        self.until_listening(PORT)
 
     def send(self, study: Path, urgent: bool = False) -> Sending:
         self._uids[study] = str(pydicom.dcmread(study, stop_before_pixels=True).SOPInstanceUID)
         began = time.monotonic()
-        sending = super().send(recompressed(study, self.syntax, self.at_clinic) if self.syntax else study, urgent)
+        sending = super().send(self._given(study), urgent)
         self._uids[sending.study] = self._uids[study]
         sending.study, sending.began = study, began  # what the recompression took is part of it
         return sending
+
+    def needed(self, sending: Sending) -> int:
+        return self._given(sending.study).stat().st_size
+
+    def _given(self, study: Path) -> Path:
+        """The file that storescu gets: recompressed once, also where it is given again."""
+        if not self.syntax:
+            return study
+        made = self.at_clinic / f"recompressed-{study.name}"
+        return made if made.exists() else recompressed(study, self.syntax, made)
 
     def command(self, study: Path, urgent: bool) -> Sequence[str]:
         host, port = self.lab.reach(PORT)

@@ -34,7 +34,6 @@ class Https(Peer):
         made = self._certificates
         words = [self.lab.hub_bind, str(PORT), str(self.at_hub), str(made.certificate), str(made.key)]
         self.hub_process = self.lab.hub([sys.executable, "-m", __name__, *words], self.log)
-        self.until_listening(PORT)
 
     def command(self, study: Path, urgent: bool) -> Sequence[str]:
         host, port = self.lab.reach(PORT)

@@ -48,7 +48,6 @@ class Orthanc(Peer):
     def start_hub(self) -> None:
         words = self._configured("hub", self.at_hub, HUB_HTTP, HUB_DICOM, {})
         self.hub_process = self.lab.hub(words, self.log)
-        self._until_answers(hub=True)
 
     def start_clinic(self) -> None:
         host, http_port = self.lab.reach(HUB_HTTP)
@@ -60,7 +59,6 @@ class Orthanc(Peer):
         }
         words = self._configured("clinic", self.at_clinic, CLINIC_HTTP, CLINIC_DICOM, more)
         self.clinic_process = self.lab.clinic(words, self.log)
-        self._until_answers(hub=False)
 
     def send(self, study: Path, urgent: bool = False) -> Sending:
         self._uids[study] = str(pydicom.dcmread(study, stop_before_pixels=True).SOPInstanceUID)
@@ -76,7 +74,7 @@ class Orthanc(Peer):
         except _Gone as error:
             return Verdict(ended=True, failed=f"the job is not there any more ({error})")
         except OSError:
-            return Verdict(ended=True, failed="the clinic's Orthanc does not run")
+            return Verdict(ended=False)  # it was killed; the job may be there when it runs again
         state = job["State"]
         reason = f"{job.get('ErrorCode', 0)} {job.get('ErrorDescription', '')} {job.get('ErrorDetails', '')}".strip()
         return Verdict(ended=state in ("Success", "Failure"), failed=reason if state == "Failure" else "")
@@ -93,6 +91,11 @@ class Orthanc(Peer):
         arrived = self.at_hub / "arrived.dcm"
         arrived.write_bytes(self._bytes(True, "GET", f"/instances/{found[0]['ID']}/file"))
         return same_pixels(sending.study, arrived)
+
+    def needed(self, sending: Sending) -> int:
+        # Transcoded, the hub has what was sent; compressed on the way, nobody says how much it was.
+        arrived = self.at_hub / "arrived.dcm"
+        return arrived.stat().st_size if arrived.exists() else super().needed(sending)
 
     def _found(self, study: Path) -> list[dict[str, Any]]:
         try:
@@ -119,12 +122,12 @@ class Orthanc(Peer):
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
         return ["Orthanc", str(path)]
 
-    def _until_answers(self, hub: bool) -> None:
+    def until_ready(self, hub: bool) -> None:
         until = time.monotonic() + PATIENCE
         while True:
             try:
                 self._ask(hub, "GET", "/system")
-            except (OSError, _Gone) as error:
+            except OSError as error:
                 if time.monotonic() > until:
                     raise SystemExit(f"{self.name}: Orthanc does not answer; see {self.log}") from error
                 time.sleep(0.05)
@@ -152,7 +155,7 @@ class Orthanc(Peer):
         return said
 
 
-class _Gone(Exception):
+class _Gone(OSError):
     """Orthanc answers, and says no."""
 
 

@@ -70,14 +70,21 @@ class Peer(ABC):
     def start(self) -> None:
         """Both ends, ready to send."""
         self.start_hub()
+        self.until_ready(hub=True)
         self.start_clinic()
+        self.until_ready(hub=False)
 
     @abstractmethod
     def start_hub(self) -> None:
-        """Start what takes studies, or start it again on the same folder, and wait until it listens."""
+        """Start what takes studies, or start it again on the same folder; returns at once."""
 
     def start_clinic(self) -> None:  # noqa: B027 - most have nothing that runs at the clinic
-        """Start what stays at the clinic, or start it again on the same folder."""
+        """Start what stays at the clinic, or start it again on the same folder; returns at once."""
+
+    def until_ready(self, hub: bool) -> None:
+        """Wait until this end serves."""
+        if hub:
+            self.until_listening(self.ports[0])
 
     def send(self, study: Path, urgent: bool = False) -> Sending:
         """Give the command to send a study; returns at once."""
@@ -106,6 +113,10 @@ class Peer(ABC):
     def verified(self, sending: Sending) -> bool:
         """Whether the study at the hub shows the same pixels (thinwire: is the same file)."""
 
+    def needed(self, sending: Sending) -> int:
+        """Bytes that had to be sent, at the least; asked when the run is over."""
+        return sending.study.stat().st_size
+
     def kept(self, sending: Sending) -> int:
         """Bytes of an unfinished study that the hub has on disk and would go on from."""
         del sending
@@ -126,11 +137,11 @@ class Peer(ABC):
             if process is not None:
                 stop(process)
 
-    def until_listening(self, port: int, address: str | None = None) -> None:
+    def until_listening(self, port: int) -> None:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                with self.lab.at_hub(), socket.create_connection((address or self.lab.hub_bind, port), timeout=1):
+                with self.lab.at_hub(), socket.create_connection((self.lab.hub_bind, port), timeout=1):
                     return
             except OSError as error:
                 if time.monotonic() > until:

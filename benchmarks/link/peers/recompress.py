@@ -20,8 +20,8 @@ _CODECS: dict[str, Callable[[NDArray[Any], int], bytes | bytearray]] = {
 }
 
 
-def recompressed(study: Path, syntax: str, folder: Path) -> Path:
-    """The study in another transfer syntax; every pixel the same."""
+def recompressed(study: Path, syntax: str, path: Path) -> Path:
+    """The study in another transfer syntax, written to `path`; every pixel the same."""
     file = pydicom.dcmread(study)
     image = np.ascontiguousarray(file.pixel_array)
     file.PixelData = encapsulate([bytes(_CODECS[syntax](image, int(file.BitsStored)))])
@@ -29,6 +29,5 @@ def recompressed(study: Path, syntax: str, folder: Path) -> Path:
     file.file_meta.TransferSyntaxUID = syntax
     out = io.BytesIO()
     file.save_as(out, enforce_file_format=True)
-    path = folder / f"recompressed-{study.name}"
     path.write_bytes(out.getvalue())
     return path

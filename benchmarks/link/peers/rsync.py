@@ -29,7 +29,6 @@ class Rsync(Peer):
     def start_hub(self) -> None:
         words = ["--daemon", "--no-detach", f"--config={self._configuration}", f"--port={PORT}"]
         self.hub_process = self.lab.hub(["rsync", *words], self.log)
-        self.until_listening(PORT)
 
     def command(self, study: Path, urgent: bool) -> Sequence[str]:
         host, port = self.lab.reach(PORT)

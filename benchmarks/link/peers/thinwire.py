@@ -81,8 +81,6 @@ class Thinwire(Peer):
         self.hub_process = self.lab.hub(
             command("thinwire-receiver", "serve", "--data", self.at_hub, "--listen", listen), self.log
         )
-        # gRPC takes a look for a connection that ends at once; the clinic has not dialled yet.
-        self.until_listening(PORT)
 
     def start_clinic(self) -> None:
         words = command("thinwire-sender", "run", "--data", self.at_clinic)
@@ -139,7 +137,12 @@ class Thinwire(Peer):
     def sealed_bytes(self, sending: Sending) -> dict[str, int]:
         """By part, as the clinic's state tells."""
         state = self.at_clinic / "outbox" / study_of(sending.study).hex() / "state.json"
+        if not state.exists():
+            return {}
         return {part["kind"]: part["size"] for part in json.loads(state.read_text(encoding="utf-8"))["parts"]}
+
+    def needed(self, sending: Sending) -> int:
+        return sum(self.sealed_bytes(sending).values())
 
     def kept(self, sending: Sending) -> int:
         return sum(path.stat().st_size for path in (self.at_hub / "inbox").glob("*/*"))

@@ -120,7 +120,7 @@ def test_a_study_follows_from_its_seed(small: Path) -> None:
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"])
 def test_recompression_loses_nothing(small: Path, tmp_path: Path, syntax: str) -> None:
-    made = recompressed(small, syntax, tmp_path)
+    made = recompressed(small, syntax, tmp_path / "made.dcm")
     assert pydicom.dcmread(made).file_meta.TransferSyntaxUID == syntax
     assert made.stat().st_size < small.stat().st_size
     assert np.array_equal(pixels(made), pixels(small))
@@ -128,6 +128,7 @@ def test_recompression_loses_nothing(small: Path, tmp_path: Path, syntax: str) -
 
 def row(peer: str, profile: str = "gprs", **more: Any) -> dict[str, Any]:
     journey: dict[str, Any] = {"study": "a", "bytes": 1000, "given": 1.0, "moments": {}, "attempts": 1, "failures": []}
+    journey["needed_bytes"] = 1000
     journey |= {"kept_at_failure": [], "verified": True} | more.pop("journey", {})
     base = {"scenario": "transfer", "profile": profile, "peer": peer, "study": "1MB-8bit", "repeat": 0}
     base |= {"congestion": "cubic", "emulation": "packets", "silences": [], "up_bytes_sent": 1200}
