@@ -68,7 +68,7 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
     finally:
         showing.cancel()
         await server.stop()
-        traffic.leave(hub.data, server.links(), hub.clock.now())
+        traffic.leave(hub.data, server.links(), hub.clock.now(), serves=False)
         pipeline.stop()
         reading.join()
 

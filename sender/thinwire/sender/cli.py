@@ -114,7 +114,8 @@ def send(
     if as_json:
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
-        out.print(views.status_table([outbox.entry(study) for study in studies], outbox))
+        entries, gate = [outbox.entry(study) for study in studies], _gate(config, outbox)()
+        out.print(views.status_table(entries, outbox, waits=gate.waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(

@@ -12,6 +12,7 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.cli_bundle import figures
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.link.traffic import SiteLink, leave
 from thinwire.receiver.outputs.meter import meter
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.clock import SystemClock
@@ -218,3 +219,16 @@ def test_progress_away_from_a_terminal_is_a_line_a_tenth() -> None:
             progress("images", done, 100, f"{done} of 100")
         progress("graphs", 1, 1, "")
     assert len(out.getvalue().splitlines()) == 12
+
+
+def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> None:
+    said(run("enrol", "north-valley", "--data", data))
+    told = json.loads(said(run("status", "--data", data, "--json")))
+    assert told == {"serving": False, "sites": ["north-valley"], "links": []}
+    shown = said(run("status", "--data", data))
+    assert "does not serve" in shown
+    assert "never connected" in shown
+    valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
+    leave(Path(data), [valley], SystemClock().now())
+    told = json.loads(said(run("status", "--data", data, "--json")))
+    assert (told["serving"], told["links"][0]["connected"]) == (True, True)

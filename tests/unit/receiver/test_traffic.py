@@ -25,9 +25,13 @@ def test_another_process_sees_the_links_while_the_hub_serves(tmp_path: Path) -> 
     serves, links = find(tmp_path, START + timedelta(minutes=3))
     assert not serves
     assert links == [replace(VALLEY, connected=False, rate=0.0), RIDGE]
+    leave(tmp_path, [VALLEY], START, serves=False)
+    assert find(tmp_path, START)[0] is False
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"at": 7}', b'{"at": "2026-03-04T12:00:00Z", "links": [1]}'])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"[]", b"{}", b'{"at": 7}', b'{"at": "2026-03-04T12:00:00Z", "serves": true, "links": [1]}']
+)
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / FILE).write_bytes(damaged)
     assert find(tmp_path, START) == (False, [])

@@ -131,6 +131,8 @@ def test_nothing_known_yet() -> None:
     before = Measured(8_000.0, 0.7)
     pace = Pace(FakeClock(), before)
     assert (pace.window, pace.chunk, pace.rate) == (5_600 + 2 * 1_200, 1_200, None)
+    pace = Pace(FakeClock(), Measured(1e7, 0.5))  # it may be another network now
+    assert (pace.window, pace.chunk) == (64 << 10, 16 << 10)
 
 
 def test_a_refused_piece_leaves_the_window() -> None:

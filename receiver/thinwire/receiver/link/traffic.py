@@ -59,9 +59,9 @@ class Meter:
         return self.rate
 
 
-def leave(data: Path, links: Sequence[SiteLink], now: datetime) -> None:
-    """data: the hub's folder."""
-    facts = {"version": VERSION, "at": now.isoformat(), "links": [as_json(link) for link in links]}
+def leave(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
+    """data: the hub's folder. serves: False with the last word of a process that stops."""
+    facts = {"version": VERSION, "at": now.isoformat(), "serves": serves, "links": [as_json(link) for link in links]}
     beside = data / f".{FILE}.tmp"
     try:
         beside.write_text(json.dumps(facts), encoding="ascii")
@@ -74,7 +74,7 @@ def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
     try:
         facts = json.loads((data / FILE).read_bytes())
-        serves = timedelta(0) <= now - _moment(facts["at"]) < _FRESH
+        serves = bool(facts["serves"]) and timedelta(0) <= now - _moment(facts["at"]) < _FRESH
         links = [_read(link, serves) for link in facts["links"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False, []

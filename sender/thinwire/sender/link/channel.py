@@ -151,6 +151,7 @@ class Uplink:
         self._sessions = session_cache.ssl_session_cache_lru(1)
         self._before: Measured | None = live.find(outbox.folder, clock.now()).measured
         self._counted = 0, 0
+        self._unanswered = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, never this."""
@@ -289,9 +290,12 @@ class Uplink:
             since = now if since is None else since
             if not silent(condition, now - since):
                 continue
+            heard = session.moved
             with contextlib.suppress(LinkLost):
                 spare = await self._reach(condition.round_trip)
-                if silent(line.condition, self._clock.monotonic() - since):
+                # What TCP at the hub has to say again it may say only when as long a time has passed once more.
+                await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
+                if session.moved == heard and (session.pace.in_flight or line.condition.unacknowledged):
                     self._spare = spare
                     raise _Dead("the connection died; the hub answers on a new one")
                 await spare.close(abruptly=True)
@@ -313,13 +317,15 @@ class Uplink:
                         line = await attempt
                     except LinkLost as error:
                         attempts.discard(attempt)
-                        self._report(replace(self.status, reason=str(error)))
+                        self._unanswered = str(error)
+                        self._report(replace(self.status, reason=self._unanswered))
                     except OSError as error:
                         raise LinkLost(f"the link is not there: {error.strerror or error}") from error
                     else:
                         attempts.discard(attempt)
                         return line
         finally:
+            self._unanswered = ""
             for attempt in attempts:
                 attempt.cancel()
             for late in await asyncio.gather(*attempts, return_exceptions=True):
@@ -340,7 +346,7 @@ class Uplink:
 
     def _report_session(self, session: UplinkSession) -> None:
         state = LinkState.CONNECTED if session.welcomed else LinkState.CONNECTING
-        reason = next((pause.reason for pause in session.pauses.values()), "")
+        reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
         self._report(LinkStatus(state, reason, session.pace.rate, session.pace.round_trip, session.crossings))
 
     def _known(self, status: LinkStatus) -> LinkStatus:

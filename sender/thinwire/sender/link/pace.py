@@ -15,12 +15,14 @@ so a packet that TCP sends again, behind which everything waits for a round trip
 from collections import deque
 from dataclasses import dataclass, field
 
-from thinwire.shared.chunks import CHUNK_SECONDS, chunk_size
+from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
 from thinwire.shared.clock import Clock
 
 FIRST_WINDOW = 8 << 10
 """Bytes before anything is known; TCP itself would send 14 KB at first (RFC 6928)."""
 FIRST_CHUNK = 2 << 10
+_UNPROVEN = 64 << 10
+"""Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
 
 _STARTUP_GAIN = 2.0
 _GROWTH = 1.25
@@ -121,7 +123,8 @@ class Pace:
         known = self.measured
         if known is None:
             return FIRST_CHUNK
-        return chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2)
+        most = _UNPROVEN // 4 if self._best is None else LARGEST_CHUNK
+        return min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2))
 
     @property
     def window(self) -> int:
@@ -129,7 +132,7 @@ class Pace:
         if self._best is None or self._quickest is None:
             if self.before is None:
                 return FIRST_WINDOW
-            return max(FIRST_CHUNK, int(self.before.rate * self.before.round_trip) + 2 * self.chunk)
+            return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk)
         if self.starting:
             # Until the link was full once, what little there was to send says nothing.
             least = 0 if self._round_end else FIRST_WINDOW

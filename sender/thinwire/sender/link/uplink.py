@@ -155,6 +155,11 @@ class UplinkSession:
         return []
 
     @property
+    def moved(self) -> float:
+        """When the hub said something last; seconds, monotonic."""
+        return self._moved
+
+    @property
     def stalled(self) -> bool:
         """Whether the hub has been silent for too long while bytes are on their way."""
         if self.pace.in_flight == 0:
