@@ -181,6 +181,7 @@ def show(
         arriving = hub.views().arriving_words(row.study)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
         if png is not None and drawn is not None:
+            hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
         now = hub.clock.now()
     source = None if drawn is None else drawn[1]
