@@ -228,7 +228,7 @@ def test_a_removed_site_is_refused(pair: StickPair) -> None:
     done = pair.at_hub()
     assert {each.outcome for each in done.taken} == {Outcome.REFUSED}
     with open_hub(pair.hub, pair.clock) as hub:
-        assert not hub.store.studies()
+        assert not list(hub.store.studies())
 
 
 def test_one_site_cannot_take_another_ones_epoch_for_its_own(pair: StickPair) -> None:

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import fused
 from tests.support.power import Fuse, LossyDisk
+from tests.support.two_ends import PLAN
 from thinwire.receiver import carry as at_hub
 from thinwire.receiver.hub import make_hub, open_hub
 from thinwire.sender.link import carry as at_clinic
 from thinwire.sender.link.epochs import Epochs
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
@@ -131,7 +131,7 @@ class StickPair:
         outbox = clinic.open(self)
         outbox.recover()
         for case in cases:
-            outbox.accept(case.study, case.archive, TierPolicy().plan, b"", case.urgent)
+            outbox.accept(case.study, case.archive, PLAN, b"", case.urgent)
         clinic.make_parts(outbox)
 
     def export(self, clinic: Clinic | None = None, held: bool = False) -> at_clinic.Exported:

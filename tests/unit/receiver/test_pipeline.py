@@ -407,7 +407,7 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
     (study,) = hub.store.studies()
     assert study.complete is False
     put(hub, pipeline, clinic, parts.pixels)
-    assert hub.store.studies()[0].complete is True
+    assert next(hub.store.studies()).complete is True
     for kind, part in tiers.items():
         put(hub, pipeline, clinic, part)
         assert hub.store.plaintext(clinic.site, parts.study, kind) == part.plaintext
