@@ -36,9 +36,10 @@ class Journey:
     """When a script gives it again."""
     given_up: bool = False
     """It failed, and nobody gives it again."""
-    verified: bool = False
-    needed: int = 0
-    """Bytes of what was to be sent: the file, recompressed or sealed where it is."""
+    verified: bool | None = None
+    """Whether what the hub has is what was sent; None: nobody looked."""
+    needed: int | None = None
+    """Bytes of what was to be sent: the file, recompressed or sealed where it is. None: nobody asked."""
 
     @property
     def stored(self) -> bool:

@@ -1,6 +1,8 @@
 """Fault scripts, rows on disk and tables of the link laboratory; rows are made up here."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,7 +12,7 @@ import pydicom
 import pytest
 
 from benchmarks.link import tables
-from benchmarks.link.__main__ import cases, parse
+from benchmarks.link.__main__ import cases, main, parse
 from benchmarks.link.board import Board
 from benchmarks.link.faults import Act, AfterBytes, Barrage, PowerCuts, kill, outage
 from benchmarks.link.model import Counts
@@ -175,3 +177,14 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     (picture,) = tables.plots(rows, tmp_path)
     assert picture.stat().st_size > 1000
     json.dumps(rows)
+
+
+def test_without_root_the_bench_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.link", "--quick"])
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert "need root" in said or "not Linux" in said
+    assert "--relay" in said
