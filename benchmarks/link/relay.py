@@ -84,8 +84,8 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
     began: list[float] = []
 
     def is_down() -> bool:
-        if board.begun and not began:
-            began.append(time.monotonic())
+        if not began and (phase := board.begun) is not None:
+            began.append(time.monotonic() - phase)
         scheduled = profile.schedule is not None and began and profile.schedule.is_down(time.monotonic() - began[0])
         return board.switched_down or bool(scheduled)
 

@@ -65,6 +65,9 @@ def test_a_barrage_follows_from_its_seed_and_repairs_what_it_breaks() -> None:
 def test_counters_are_seen_by_another_that_maps_the_file(tmp_path: Path) -> None:
     with Board(tmp_path / "board") as mine, Board(tmp_path / "board") as its:
         mine.switch(True)
+        assert its.begun is None
+        mine.begin(12.5)
+        assert its.begun == 12.5
         assert its.switched_down
         assert not mine.ready
         its.tell_ready()
@@ -91,6 +94,10 @@ def test_every_peer_of_a_run_meets_the_same_line() -> None:
     seeds = {Case("transfer", "gprs", peer, "1MB-8bit", 1).seed for peer in PEERS}
     assert len(seeds) == 1
     assert seeds != {Case("transfer", "gprs", "https", "1MB-8bit", 2).seed}
+    phases = {Case("transfer", "flaky-vsat", peer, "1MB-8bit", 1).phase for peer in PEERS}
+    assert len(phases) == 1
+    assert 0 < phases.pop() < 40
+    assert Case("transfer", "vsat", "https", "1MB-8bit").phase == 0
 
 
 def test_the_cases_are_what_was_asked_for() -> None:
