@@ -9,7 +9,7 @@
 | 16 | emulator | worst lateness of a delivery, microseconds: how far the machine could not keep the link's time |
 | 17 | emulator | deliveries that were over LATE late |
 | 18 | emulator | 1 once it moves packets |
-| 19 | bench | 1: the profile's outages run from now on |
+| 19 | bench | 1 and the milliseconds of the profile's schedule that count as over: its outages run from now on |
 
 Words are 64-bit and native; each is written whole, so that a reader may see two counters of different moments and
 never half of one.
@@ -68,9 +68,10 @@ class Board:
         """Cut the link, or let it come back."""
         self._words[_SWITCH] = int(down)
 
-    def begin(self) -> None:
-        """The profile's outages run from now on: what came before, such as starting servers, met none."""
-        self._words[_BEGUN] = 1
+    def begin(self, phase: float) -> None:
+        """The profile's outages run from now on, as if `phase` seconds of its schedule were over. What came before,
+        such as starting servers, met none."""
+        self._words[_BEGUN] = 1 + int(phase * 1000)
 
     @property
     def ready(self) -> bool:
@@ -102,8 +103,10 @@ class Board:
         return bool(self._words[_SWITCH])
 
     @property
-    def begun(self) -> bool:
-        return bool(self._words[_BEGUN])
+    def begun(self) -> float | None:
+        """Seconds of the schedule that were over when it began; None: it has not begun."""
+        word = self._words[_BEGUN]
+        return (word - 1) / 1000 if word else None
 
     def tell_ready(self) -> None:
         self._words[_READY] = 1

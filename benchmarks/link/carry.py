@@ -36,9 +36,10 @@ class Journey:
     """When a script gives it again."""
     given_up: bool = False
     """It failed, and nobody gives it again."""
-    verified: bool = False
-    needed: int = 0
-    """Bytes of what was to be sent: the file, recompressed or sealed where it is."""
+    verified: bool | None = None
+    """Whether what the hub has is what was sent; None: nobody looked."""
+    needed: int | None = None
+    """Bytes of what was to be sent: the file, recompressed or sealed where it is. None: nobody asked."""
 
     @property
     def stored(self) -> bool:
@@ -59,13 +60,14 @@ class Journey:
 
 
 class Carrier:
-    """lab, peer: started. faults: what goes wrong. persist: whether a script gives a failed study again."""
+    """lab, peer: started. faults: what goes wrong. persist: whether a script gives a failed study again. phase: seconds
+    of the profile's schedule of outages that are over when the first study is given."""
 
-    def __init__(self, lab: Lab, peer: Peer, faults: Faults, persist: bool) -> None:
+    def __init__(self, lab: Lab, peer: Peer, faults: Faults, persist: bool, phase: float = 0.0) -> None:
         self.lab, self.peer, self.faults, self.persist = lab, peer, faults, persist
         self.journeys: list[Journey] = []
         self.happened: list[Happened] = []
-        lab.board.begin()
+        lab.board.begin(phase)
         self.began = time.monotonic()
         self.first_up, self.first_down = lab.board.up, lab.board.down
         self._back: tuple[float, int] | None = None

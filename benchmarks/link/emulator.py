@@ -49,7 +49,7 @@ class Emulator:
         self._ways = ((clinic, self._up, hub), (hub, self._down, clinic))
         self._is_down = False
         self._began: float | None = None
-        """When the schedule began; None: not yet."""
+        """When the schedule began, on this clock; None: not yet."""
 
     def run(self) -> None:
         """Until the process is ended."""
@@ -76,8 +76,8 @@ class Emulator:
         return min(max(until, 0.0), LOOK_SECONDS)
 
     def _set_down(self, now: float) -> None:
-        if self._began is None and self._board.begun:
-            self._began = now
+        if self._began is None and (phase := self._board.begun) is not None:
+            self._began = now - phase
         down = self._board.switched_down
         if self._schedule is not None and self._began is not None:
             down = down or self._schedule.is_down(now - self._began)

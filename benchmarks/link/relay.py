@@ -38,8 +38,9 @@ class Line:
         self._is_down = is_down
         self._turn = asyncio.Lock()
 
-    @property
     def counts(self) -> Counts:
+        """As of now."""
+        self._direction.advance(time.monotonic())
         return self._direction.counts
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,8 +84,8 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
     began: list[float] = []
 
     def is_down() -> bool:
-        if board.begun and not began:
-            began.append(time.monotonic())
+        if not began and (phase := board.begun) is not None:
+            began.append(time.monotonic() - phase)
         scheduled = profile.schedule is not None and began and profile.schedule.is_down(time.monotonic() - began[0])
         return board.switched_down or bool(scheduled)
 
@@ -106,7 +107,7 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
     board.tell_ready()
     while True:
         board.tell_down(is_down())
-        board.tell(up.counts, down.counts)
+        board.tell(up.counts(), down.counts())
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -50,6 +50,12 @@ class Case:
         told = f"{self.scenario} {self.profile} {self.study} {self.repeat}"
         return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4], "big")
 
+    @property
+    def phase(self) -> float:
+        """How far into its first good time a link with outages is when the clock starts, seconds; drawn."""
+        schedule = PROFILES[self.profile].schedule
+        return 0.0 if schedule is None else Random(f"phase {self.seed}").uniform(0, schedule.up)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -96,7 +102,7 @@ def transfer(case: Case, setting: Setting) -> dict[str, Any]:
     study = study_file(STUDIES[case.study], setting.studies)
     with running(case, setting, steady=False) as (lab, peer):
         faults: Faults = PowerCuts(lab.board.is_down) if profile.power else NoFaults()
-        carrier = Carrier(lab, peer, faults, persist=profile.schedule is not None)
+        carrier = Carrier(lab, peer, faults, persist=profile.schedule is not None, phase=case.phase)
         journey = carrier.give(study)
         carrier.until([journey], limit(profile, study.stat().st_size))
         carrier.verify()
@@ -223,7 +229,7 @@ def _many(case: Case, setting: Setting, faults: Callable[[int], Faults]) -> dict
     size = STUDIES[case.study]
     files = [study_file(size, setting.studies, SEED + 100 + number) for number in range(BARRAGE_STUDIES)]
     with running(case, setting, steady=False) as (lab, peer):
-        carrier = Carrier(lab, peer, faults(case.seed), persist=True)
+        carrier = Carrier(lab, peer, faults(case.seed), persist=True, phase=case.phase)
         journeys = [carrier.give(each) for each in files]
         carrier.until(journeys, limit(profile, sum(each.stat().st_size for each in files)))
         carrier.verify()

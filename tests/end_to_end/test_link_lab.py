@@ -94,6 +94,9 @@ def test_a_peer_carries_a_study_and_the_row_says_through_what(tmp_path: Path, re
             carrier.verify()
         finally:
             peer.close()
+        # The relay tells its counters now and then.
+        while lab.board.up.delivered_bytes <= study.stat().st_size:
+            time.sleep(0.005)
         told = carrier.told()
     assert journey.verified, (tmp_path / "peer" / "https.log").read_text(encoding="utf-8")
     assert told["journeys"][0]["failures"] == []

@@ -1,6 +1,8 @@
 """Fault scripts, rows on disk and tables of the link laboratory; rows are made up here."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,7 +12,7 @@ import pydicom
 import pytest
 
 from benchmarks.link import tables
-from benchmarks.link.__main__ import cases, parse
+from benchmarks.link.__main__ import cases, main, parse
 from benchmarks.link.board import Board
 from benchmarks.link.faults import Act, AfterBytes, Barrage, PowerCuts, kill, outage
 from benchmarks.link.model import Counts
@@ -63,6 +65,9 @@ def test_a_barrage_follows_from_its_seed_and_repairs_what_it_breaks() -> None:
 def test_counters_are_seen_by_another_that_maps_the_file(tmp_path: Path) -> None:
     with Board(tmp_path / "board") as mine, Board(tmp_path / "board") as its:
         mine.switch(True)
+        assert its.begun is None
+        mine.begin(12.5)
+        assert its.begun == 12.5
         assert its.switched_down
         assert not mine.ready
         its.tell_ready()
@@ -89,6 +94,10 @@ def test_every_peer_of_a_run_meets_the_same_line() -> None:
     seeds = {Case("transfer", "gprs", peer, "1MB-8bit", 1).seed for peer in PEERS}
     assert len(seeds) == 1
     assert seeds != {Case("transfer", "gprs", "https", "1MB-8bit", 2).seed}
+    phases = {Case("transfer", "flaky-vsat", peer, "1MB-8bit", 1).phase for peer in PEERS}
+    assert len(phases) == 1
+    assert 0 < phases.pop() < 40
+    assert Case("transfer", "vsat", "https", "1MB-8bit").phase == 0
 
 
 def test_the_cases_are_what_was_asked_for() -> None:
@@ -175,3 +184,14 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     (picture,) = tables.plots(rows, tmp_path)
     assert picture.stat().st_size > 1000
     json.dumps(rows)
+
+
+def test_without_root_the_bench_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.link", "--quick"])
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert "need root" in said or "not Linux" in said
+    assert "--relay" in said
