@@ -72,6 +72,16 @@ def test_enrol_prints_the_token_and_nothing_else(data: str) -> None:
     assert told["expires"].endswith("Z")
 
 
+def test_export_without_a_study_is_for_clinics(data: str, parts: StudyParts, tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    assert said(run("export", "--data", data, "--to", str(stick))) == "north-valley: 2 receipts\n"
+    (reply,) = (stick / "receipts").iterdir()
+    told = json.loads(said(run("import", str(stick), "--data", data, "--json")))
+    assert told == {"objects": [], "graphs_read": 0, "missing": {}, "receipts_on_the_stick": {}}
+    assert reply.exists()
+    assert isinstance(run("import", str(tmp_path / "nowhere"), "--data", data).exception, BadInput)
+
+
 def test_enrol_refuses_what_is_no_name_and_removes(data: str) -> None:
     assert isinstance(run("enrol", "North Valley", "--data", data).exception, BadInput)
     said(run("enrol", "north-valley", "--data", data))
