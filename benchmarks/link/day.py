@@ -28,8 +28,8 @@ from benchmarks.link.model import Direction, Way
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.machine import machine
 from thinwire.sender.link.entries import Due
-from thinwire.sender.link.pace import Mark, Pace
-from thinwire.sender.link.scheduler import Piece, Transfer, TransferEvent, TransferState, choose, fits, rank
+from thinwire.sender.link.pace import Mark, Measured, Pace
+from thinwire.sender.link.scheduler import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
 
@@ -152,6 +152,9 @@ class ThinDay:
     _left: dict[StudyId, int] = field(default_factory=dict)
     """Parts that the hub has yet to get."""
     _queue: list[Due] = field(default_factory=list)
+    _by_age: list[Due] = field(default_factory=list)
+    _wake: float | None = None
+    """When the pace lets the next piece go."""
     _messages: dict[int, Message] = field(default_factory=dict)
     _number: int = 0
     _stream: int = 0
@@ -160,13 +163,13 @@ class ThinDay:
     def __post_init__(self) -> None:
         self._up = Direction(way_of(self.profile.up), Random(0))
         self._down = Direction(way_of(self.profile.down), Random(0))
-        self._new_stream()
+        self._new_stream(None)
 
     def run(self) -> list[Times]:
         """The whole day and what is left of it in the evening. Raises RuntimeError where it does not end."""
         happens = self._script()
         while len(self.whole) < len(self.day):
-            line = [at for at in (self._up.next_at, self._down.next_at) if at is not None]
+            line = [at for at in (self._up.next_at, self._down.next_at, self._wake) if at is not None]
             at = min([*line, *([happens[0][0]] if happens else [])], default=None)
             if at is None or at > MOST_SECONDS:
                 raise RuntimeError("the day does not end: something waits that nothing sends")
@@ -214,30 +217,36 @@ class ThinDay:
         match what:
             case Due():
                 bisect.insort(self._queue, what, key=rank)
+                bisect.insort(self._by_age, what, key=age)
             case "dialled":
                 self._connected = True
-                self._new_stream()
+                self._new_stream(self._pace.measured)
             case _:
                 for direction in (self._up, self._down):
                     direction.set_down(what == "gone")
                 self._connected = False
 
-    def _new_stream(self) -> None:
+    def _new_stream(self, before: Measured | None) -> None:
         self._stream += 1
-        self._pace = Pace(self.clock)
+        self._pace, self._floor = Pace(self.clock, before), Floor()
         self._under_way: dict[bytes, Transfer] = {}
         self._by_number: dict[int, Transfer] = {}
 
     # What follows is the uplink's part of the work: docs/wire-protocol.md.
 
     def _send(self) -> None:
+        self._wake = None
         while self._connected:
-            piece = choose(self._queue, self._under_way, self._pace.window, self._pace.chunk)
+            pace = self._pace
+            piece = self._floor.choose(self._queue, self._by_age, self._under_way, pace.window, pace.chunk)
             if piece is None:
-                self._pace.ran_dry()
+                pace.ran_dry()
                 return
-            if not fits(piece, self._pace.window, self._pace.in_flight):
+            if not fits(piece, pace.room, pace.in_flight):
+                # A nanosecond at least, so that time moves.
+                self._wake = self.clock.at + max(pace.wait, 1e-9) if pace.wait > 0 else None
                 return
+            self._floor.sent(piece)
             self._put(piece)
 
     def _put(self, piece: Piece) -> None:
@@ -285,6 +294,7 @@ class ThinDay:
         if message.end == transfer.due.size:
             del self._under_way[transfer.due.object]
             self._queue = [due for due in self._queue if due.object != transfer.due.object]
+            self._by_age = [due for due in self._by_age if due.object != transfer.due.object]
             return
         transfer.on(TransferEvent.PROGRESS)
         if transfer.rest == 0 and transfer.state is TransferState.SENDING:

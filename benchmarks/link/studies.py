@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from thinwire.sender.intake.phantom import describe, render, to_dicom
+from thinwire.sender.intake.study import load_study
 
 SEED = 1_000_000_050
 """Held out: it taught no bundle."""
@@ -89,5 +90,5 @@ def study_file(size: StudySize, folder: Path, seed: int = SEED) -> Path:
 
 
 def pixels(path: Path) -> NDArray[np.generic]:
-    """What any reader sees in a DICOM file, whatever codec it is in."""
-    return np.asarray(pydicom.dcmread(path).pixel_array)
+    """The stored values of a DICOM file, whatever codec it is in, as the clinic reads them."""
+    return load_study([path]).frontal.stored

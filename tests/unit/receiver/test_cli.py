@@ -1,7 +1,6 @@
 """The commands as a person runs them; the served hub has its own tests with real processes."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.support.hub_folder import StudyParts, join, stored, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.cli_bundle import figures
+from thinwire.receiver.cli_models import training_installed
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.link.traffic import SiteLink, leave
 from thinwire.receiver.outputs.meter import meter
@@ -179,19 +179,12 @@ def test_an_error_is_a_line_a_remedy_and_a_code(
         assert len(shown.err.strip().splitlines()) == 2
 
 
-@pytest.mark.parametrize("arguments", [["train", "all", "--out", "x"], ["evaluate", "--out", "x"]])
-def test_what_training_alone_needs_is_named_where_it_is_missing(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in sys.modules if name.startswith("thinwire.receiver.training.")]:
-        monkeypatch.delitem(sys.modules, name)
-    for missing in ("torch.utils.tensorboard", "sacrebleu.metrics.bleu"):
-        monkeypatch.setitem(sys.modules, missing, None)
-    error = run(*arguments).exception
-    assert isinstance(error, BadConfiguration)
-    assert "is not installed" in str(error)
-    assert "thinwire[receiver,training]" in error.remedy
+def test_what_training_alone_needs_is_named_where_it_is_missing() -> None:
+    with pytest.raises(BadConfiguration, match="sacrebleu is not installed") as error, training_installed():
+        raise ModuleNotFoundError(name="sacrebleu")
+    assert "thinwire[receiver,training]" in error.value.remedy
+    with pytest.raises(ModuleNotFoundError), training_installed():
+        raise ModuleNotFoundError(name="thinwire.receiver.training.mistyped")
 
 
 @pytest.mark.parametrize("command", ["init", "enrol", "serve", "worklist", "show", "export", "train", "evaluate"])
