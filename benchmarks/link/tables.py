@@ -54,7 +54,7 @@ def transfers(rows: Sequence[Row], study: str) -> str:
     for name, label, since in (
         ("tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
         ("tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
-        ("stored", "thinwire, every tier, from accepted", "accepted"),
+        ("stored", "thinwire, study stored, from accepted", "accepted"),
     ):
         cells = [_cell(of(mine, peer=OURS, profile=each), name, since) for each in profiles]
         lines.append([label, *cells])
