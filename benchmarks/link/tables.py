@@ -54,7 +54,7 @@ def transfers(rows: Sequence[Row], study: str) -> str:
     for name, label, since in (
         ("tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
         ("tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
-        ("stored", "thinwire, every tier, from accepted", "accepted"),
+        ("stored", "thinwire, study stored, from accepted", "accepted"),
     ):
         cells = [_cell(of(mine, peer=OURS, profile=each), name, since) for each in profiles]
         lines.append([label, *cells])
@@ -231,19 +231,21 @@ def plots(rows: Sequence[Row], folder: Path) -> list[Path]:
             *((peer, peer, "stored", "given") for peer in peers if peer != OURS),
         ]
         figure, axes = pyplot.subplots(figsize=(5 + 2.0 * len(profiles), 5), layout="constrained")
+        axes.set_yscale("log")
         width = 0.85 / len(series)
         colours = pyplot.get_cmap("tab20")
         for place, (label, peer, name, since) in enumerate(series):
+            text: str | None = label  # once in the legend
             for at, profile in enumerate(profiles):
                 runs = of(here, peer=peer, profile=profile)
                 took, _ = median(runs, lambda row, name=name, since=since: moment(row, name, since))  # type: ignore[misc]
                 x = at + (place - len(series) / 2) * width
-                text = label if at == 0 else None
                 if took is not None:
                     axes.bar(x, took, width * 0.9, align="edge", color=colours(place), label=text)
+                    text = None
                 elif runs:
-                    axes.text(x, axes.get_ylim()[0] or 0.1, "never", rotation=90, fontsize=6, va="bottom")
-        axes.set_yscale("log")
+                    foot = axes.get_xaxis_transform()  # x of the data, y of the axes
+                    axes.text(x, 0.01, f"{peer}: never", rotation=90, fontsize=7, va="bottom", transform=foot)
         axes.set_xticks(range(len(profiles)), profiles)
         axes.set_ylabel("seconds until durable at the hub (median)")
         axes.set_title(f"One study of {study}")

@@ -107,7 +107,7 @@ class Thinwire(Peer):
         return Verdict(ended="stored" in self.moments(sending))
 
     def moments(self, sending: Sending) -> dict[str, float]:
-        """accepted, tier0_made (sealed at the clinic), tier0 and stored (every tier durable at the hub)."""
+        """accepted; tier0_made, pixels_made (sealed here); tier0 (durable there); stored (graph, manifest, pixels)."""
         study = study_of(sending.study)
         found = self._moments.setdefault(study, {})
         now = time.monotonic()
