@@ -7,7 +7,7 @@ STUDIES ?=
 # Real images that a shipped bundle may learn from; DATA= trains on phantoms alone.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup demo bundle test lint types contracts pytest wire clean
+.PHONY: setup demo bundle bench-link test lint types contracts pytest wire clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,12 @@ bundle: $(STAMP)
 	$(if $(DATA),$(BIN)/thinwire-receiver evaluate --bundle build/nano --manifest $(MANIFEST) --out build/real)
 	$(BIN)/thinwire-receiver bundle card build/nano --evaluation build/phantoms/evaluation.json \
 		$(if $(DATA),--evaluation build/real/evaluation.json)
+
+# thinwire beside DCMTK, Orthanc, HTTPS and rsync on emulated links; hours, resumable. Needs root: see
+# docs/link-laboratory.md. ARGS="--quick" takes minutes.
+ARGS ?=
+bench-link: $(STAMP)
+	$(BIN)/python -m benchmarks.link $(ARGS)
 
 test: lint types contracts pytest
 

@@ -1,10 +1,13 @@
-"""What the pixels tier costs in bytes and seconds: thinwire's archive beside zstd of the file and the file itself.
+"""What the pixels tier costs in bytes and seconds: thinwire's archive beside the same file with JPEG-LS, zstd, itself.
 
-    python benchmarks/bench_pixels.py [FOLDER] [--out benchmarks/results/pixels.json]
+    python -m benchmarks.bench_pixels [FOLDER] [--images FOLDER] [--efforts] [--out benchmarks/results/pixels.json]
 
-FOLDER: DICOM files, ../shared/data/dicom by default. Each file is packed alone, unpacked and compared byte for byte.
-Files whose pixels are compressed are also measured as they would come from a detector: their pixels decoded and stored
-uncompressed (Explicit VR Little Endian) under the same header.
+FOLDER: DICOM files, ../shared/data/dicom by default; --images: PNG and JPEG pictures, ../shared/data/fullres.
+Each file is packed alone, unpacked and compared byte for byte. Beside it stands what a lossless peer would send: the
+same file with its pixels as lossless JPEG-LS, header counted on both sides. Files whose pixels are compressed, and
+pictures, are also measured as they would come from a detector: pixels decoded and stored uncompressed (Explicit VR
+Little Endian). Where the source was compressed with loss, that is no detector's noise, and its row says so. --efforts
+adds bytes and seconds of each effort of libjxl.
 """
 
 import argparse
@@ -19,53 +22,98 @@ import imagecodecs
 import numpy as np
 import pydicom
 import zstandard
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 
 from thinwire.sender.intake.codestream import Shape, decode
-from thinwire.shared.pixels import Member, pack, unpack
+from thinwire.shared.pixels import Member, jpeg_xl_effort, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
 ZSTD_LEVELS = (3, 19)
+EFFORTS = (3, 5, 7, 9)
+LOSSLESS = frozenset(  # PS3.5 section 10 and PS3.6 A: transfer syntaxes that lose nothing
+    {
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.2.1.99",
+        "1.2.840.10008.1.2.2",
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+        "1.2.840.10008.1.2.5",
+    }
+)
 
 
-def best_of(act: Callable[[], bytes], times: int = 2) -> tuple[bytes, float]:
-    """The result and the least seconds of processor time of a few runs: what one core needs, whoever shares it."""
-    seconds = []
-    for _ in range(times):
-        started = time.process_time()
-        result = act()
-        seconds.append(time.process_time() - started)
-    return result, min(seconds)
+def timed(act: Callable[[], bytes]) -> tuple[bytes, float]:
+    """The result and the seconds of processor time: what one core needs, whoever shares it."""
+    started = time.process_time()
+    result = act()
+    return result, time.process_time() - started
 
 
-def uncompressed(data: bytes) -> bytes | None:
-    """The same file with its pixels decoded, as it may have left the detector; None if it is so already."""
-    found = pydicom.dcmread(BytesIO(data))
-    syntax = str(found.file_meta.TransferSyntaxUID)
+def samples_of(found: FileDataset) -> NDArray[np.generic]:
+    """[rows, columns], as stored."""
+    kind = "u1" if found.BitsAllocated == 8 else "<u2"
     if not found.file_meta.TransferSyntaxUID.is_compressed:
-        return None
+        return np.frombuffer(found.PixelData, kind, found.Rows * found.Columns).reshape(found.Rows, found.Columns)
     shape = Shape(found.Rows, found.Columns, 1, found.BitsAllocated, planar=False, luma=False, subsampled=False)
-    samples, _ = decode(found.PixelData, syntax, shape)
-    found.PixelData = np.ascontiguousarray(samples).tobytes()
-    found["PixelData"].VR = "OB" if found.BitsAllocated == 8 else "OW"
-    found["PixelData"].is_undefined_length = False
-    found.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    samples, _ = decode(found.PixelData, str(found.file_meta.TransferSyntaxUID), shape)
+    return np.ascontiguousarray(samples).reshape(found.Rows, found.Columns).view(kind)
+
+
+def written(found: FileDataset, pixels: bytes, syntax: str) -> bytes:
+    """The file with other pixel data."""
+    found.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    found.PixelData = pixels
+    compressed = found.file_meta.TransferSyntaxUID.is_compressed
+    found["PixelData"].VR = "OB" if found.BitsAllocated == 8 or compressed else "OW"
+    found["PixelData"].is_undefined_length = compressed
     out = BytesIO()
     pydicom.dcmwrite(out, found, implicit_vr=False, little_endian=True)
     return out.getvalue()
 
 
-def measured(data: bytes) -> dict[str, object]:
-    found = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-    row: dict[str, object] = {
-        "rows": int(found.Rows),
-        "columns": int(found.Columns),
-        "bits_stored": int(found.BitsStored),
-        "transfer_syntax": str(found.file_meta.TransferSyntaxUID),
-        "bytes": len(data),
-    }
+def with_jpeg_ls(data: bytes) -> bytes:
+    """The same file as a lossless peer sends it."""
+    found = pydicom.dcmread(BytesIO(data))
+    stream = bytes(imagecodecs.jpegls_encode(samples_of(found)))
+    return written(found, encapsulate([stream], has_bot=False), pydicom.uid.JPEGLSLossless)
+
+
+def uncompressed(data: bytes) -> bytes:
+    """The same file with its pixels decoded, as it may have left the detector."""
+    found = pydicom.dcmread(BytesIO(data))
+    samples = samples_of(found)
+    return written(found, samples.tobytes() + bytes(samples.nbytes % 2), pydicom.uid.ExplicitVRLittleEndian)
+
+
+def picture_as_dicom(path: Path) -> bytes:
+    """A picture's grey samples in a small uncompressed DICOM."""
+    image = imagecodecs.imread(path)
+    grey = np.ascontiguousarray(image if image.ndim == 2 else image[..., 0])
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.826.0.1.3680043.8.498.1")
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    found = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    found.SOPClassUID, found.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    found.Modality, found.PhotometricInterpretation, found.SamplesPerPixel = "DX", "MONOCHROME2", 1
+    found.Rows, found.Columns = grey.shape
+    found.BitsAllocated = found.BitsStored = 8 * grey.dtype.itemsize
+    found.HighBit, found.PixelRepresentation = found.BitsStored - 1, 0
+    return written(found, grey.tobytes() + bytes(grey.nbytes % 2), pydicom.uid.ExplicitVRLittleEndian)
+
+
+def measured(data: bytes, name: str, jpeg_ls: int, lossy: bool, efforts: bool) -> dict[str, object]:
+    """One file's row. jpeg_ls: bytes of the same file with JPEG-LS; lossy: its samples were compressed with loss."""
+    row: dict[str, object] = {"file": name, "lossy_source": lossy, "bytes": len(data), "jpeg_ls_bytes": jpeg_ls}
     for effort in ("fast", "small"):
-        packed, seconds = best_of(lambda effort=effort: pack([Member("0000.dcm", data)], effort))  # type: ignore[misc]
-        restored, back = best_of(lambda packed=packed: unpack(packed, len(data))[0].data)  # type: ignore[misc]
+        packed, seconds = timed(lambda effort=effort: pack([Member(name, data)], effort))  # type: ignore[misc]
+        restored, back = timed(lambda packed=packed: unpack(packed, len(data))[0].data)  # type: ignore[misc]
         if restored != data:
             raise SystemExit("an archive did not restore its file")
         row |= {
@@ -73,40 +121,90 @@ def measured(data: bytes) -> dict[str, object]:
             f"{effort}_pack_seconds": round(seconds, 3),
             f"{effort}_unpack_seconds": round(back, 3),
         }
+    row["small_share_of_jpeg_ls"] = round(int(str(row["small_bytes"])) / jpeg_ls, 4)
     for level in ZSTD_LEVELS:
-        compressor = zstandard.ZstdCompressor(level=level)
-        row[f"zstd_{level}_bytes"] = len(compressor.compress(data))
+        row[f"zstd_{level}_bytes"] = len(zstandard.ZstdCompressor(level=level).compress(data))
+    if efforts:
+        row["jpeg_xl"] = [tried(samples_of(pydicom.dcmread(BytesIO(data))), effort) for effort in EFFORTS]
     return row
+
+
+def tried(samples: NDArray[np.generic], effort: int) -> dict[str, float]:
+    def encode() -> bytes:
+        return bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=effort, numthreads=1))
+
+    packed, seconds = timed(encode)
+    return {"effort": effort, "bytes": len(packed), "seconds": round(seconds, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT.parent / "shared" / "data" / "dicom")
+    parser.add_argument("folder", type=Path, nargs="?", default=DATA / "dicom")
+    parser.add_argument("--images", type=Path, default=DATA / "fullres")
+    parser.add_argument("--efforts", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "pixels.json")
     arguments = parser.parse_args()
     as_found, as_detected = [], []
-    for path in sorted(arguments.folder.glob("*.dcm")):
-        data = path.read_bytes()
-        as_found.append(measured(data))
-        plain = uncompressed(data)
-        as_detected.append(as_found[-1] if plain is None else measured(plain))
-        print(path.suffix, as_found[-1]["bytes"], as_found[-1]["small_bytes"], as_detected[-1]["small_bytes"])
+    for number, path in enumerate(sorted(arguments.folder.glob("*.dcm"))):
+        data, name = path.read_bytes(), f"{number:04}.dcm"
+        header = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
+        syntax, peer = str(header.file_meta.TransferSyntaxUID), len(with_jpeg_ls(data))
+        facts: dict[str, object] = {
+            "rows": int(header.Rows),
+            "columns": int(header.Columns),
+            "bits_stored": int(header.BitsStored),
+            "transfer_syntax": syntax,
+        }
+        lossy = syntax not in LOSSLESS
+        plain = uncompressed(data) if header.file_meta.TransferSyntaxUID.is_compressed else data
+        as_found.append(facts | measured(data, name, peer, lossy, efforts=False))
+        same = plain == data and not arguments.efforts
+        as_detected.append(as_found[-1] if same else facts | measured(plain, name, peer, lossy, arguments.efforts))
+        say(as_found[-1], as_detected[-1])
+    for number, path in enumerate(sorted(arguments.images.glob("*.*"))):
+        plain = picture_as_dicom(path)
+        peer, lossy = len(with_jpeg_ls(plain)), path.suffix != ".png"
+        suffix = "jpg" if lossy else "png"
+        facts = {"picture": suffix}
+        as_found.append(facts | measured(path.read_bytes(), f"{number:04}.{suffix}", peer, lossy, efforts=False))
+        as_detected.append(facts | measured(plain, f"{number:04}.dcm", peer, lossy, arguments.efforts))
+        say(as_found[-1], as_detected[-1])
     report = {
-        "command": "python benchmarks/bench_pixels.py",
+        "command": "python -m benchmarks.bench_pixels" + (" --efforts" if arguments.efforts else ""),
         "n": len(as_found),
         "machine": {"cpu": _cpu(), "python": platform.python_version()},
-        "libraries": {"libjxl": imagecodecs.jpegxl_version(), "zstd": ".".join(map(str, zstandard.ZSTD_VERSION))},
-        "seconds": "processor time of one core, least of 2 runs; packing 'small' includes restoring once in memory",
+        "libraries": {
+            "libjxl": imagecodecs.jpegxl_version(),
+            "charls": imagecodecs.jpegls_version(),
+            "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
+        },
+        "seconds": "processor time of one core; packing 'small' includes restoring once in memory",
+        "efforts": {"up to 2 million pixels": jpeg_xl_effort(1), "up to 16 million": jpeg_xl_effort(3_000_000)},
         "as_found": as_found,
         "pixels_uncompressed": as_detected,
-        "total": {name: _totals(rows) for name, rows in (("as_found", as_found), ("uncompressed", as_detected))},
+        "total": {
+            "as_found": _totals(as_found),
+            "uncompressed": _totals(as_detected),
+            "as_found, never lossy": _totals([row for row in as_found if not row["lossy_source"]]),
+            "uncompressed, never lossy": _totals([row for row in as_detected if not row["lossy_source"]]),
+        },
     }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
+def say(found: dict[str, object], detected: dict[str, object]) -> None:
+    shares = [f"{row['bytes']} -> {row['small_bytes']} ({row['small_share_of_jpeg_ls']})" for row in (found, detected)]
+    print(*shares, flush=True)
+
+
 def _totals(rows: list[dict[str, object]]) -> dict[str, float]:
     sums = {key: sum(int(str(row[key])) for row in rows) for key in rows[0] if key.endswith("bytes")}
-    return {**sums, "small_share_of_file": round(sums["small_bytes"] / sums["bytes"], 4)}
+    return {
+        "files": len(rows),
+        **sums,
+        "small_share_of_file": round(sums["small_bytes"] / sums["bytes"], 4),
+        "small_share_of_jpeg_ls": round(sums["small_bytes"] / sums["jpeg_ls_bytes"], 4),
+    }
 
 
 def _cpu() -> str:

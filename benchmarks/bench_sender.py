@@ -87,7 +87,8 @@ def large_bundle(folder: Path) -> int:
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
     from thinwire.sender.graph.vocabulary import load_vocabulary
-    from thinwire.shared.bundle import MPNN, TOKENIZER, BundleSpec, write_index
+    from thinwire.shared.bundle import CODER, MPNN, TOKENIZER, BundleSpec, write_index
+    from thinwire.shared.coder import save_tables, untaught
 
     torch.manual_seed(0)
     preset = Preset(
@@ -110,8 +111,8 @@ def large_bundle(folder: Path) -> int:
     )
     save_reader(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
     (folder / card.CARD).write_text("Random weights, for timing only.\n", encoding="utf-8")
-    scale = np.full(d, 0.03, np.float32)
-    spec = BundleSpec("large-random", "large", 1024, d, preset.max_tokens, 2.3, corpus.FINDINGS, concepts, scale)
+    spec = BundleSpec("large-random", "large", 1024, d, preset.max_tokens, 2.3, corpus.FINDINGS, concepts)
+    save_tables(folder / CODER, untaught(spec, levels=(0.1,), reach=63))
     write_index(folder, spec, {}, {})
     return sum(p.numel() for p in model.encoder.parameters())
 

@@ -28,7 +28,6 @@ from thinwire.sender.service import finished
 from thinwire.sender.views import bytes_text, status_table
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
 from thinwire.shared.receipts import StudyStatus
 
 SEEDS = (1_000_000_003, 1_000_000_010, 1_000_000_008, 1_000_000_011, 1_000_000_002)
@@ -172,7 +171,7 @@ def result(rows: list[dict[str, object]], entries: list[Entry], outbox: Outbox, 
         likely = sorted(findings.items(), key=lambda each: -each[1]["probability"])
         shown = "\n".join(f"{n} {p['probability']:.2f} ({p['low']:.2f}-{p['high']:.2f})" for n, p in likely[:3])
         patches: dict[str, int] = row["patches"]  # type: ignore[assignment]
-        sizes = {kind: bytes_text(entry.part(kind).size) for kind in (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)}
+        sizes = [f"{part.kind.name.lower()} {bytes_text(part.size)}" for part in entry.parts]
         seconds = seconds_to_triage(entry, outbox)
         table.add_row(
             f"{entry.study.hex()[:8]}\n{study.label}",
@@ -180,8 +179,7 @@ def result(rows: list[dict[str, object]], entries: list[Entry], outbox: Outbox, 
             shown,
             f"{patches['kept']} of {patches['total']} patches\n{row['attention_kept']:.0%} of attention",
             str(row["text_source"]),
-            f"graph {sizes[Kind.GRAPH]}\nmanifest {sizes[Kind.MANIFEST]}\npixels {sizes[Kind.PIXELS]}\n"
-            f"(as it came: {bytes_text(study.size)})",
+            "\n".join((*sizes, f"(as it came: {bytes_text(study.size)})")),
             f"{seconds:.1f} s" if seconds is not None else "",
         )
     return table

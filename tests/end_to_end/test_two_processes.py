@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,12 @@ def restored(tmp_path: Path, hub: Hub, study_id: object) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.parent != folder and path.is_file()]
 
 
+def seen(hub: Hub) -> dict[str, Any]:
+    """The one study on the worklist."""
+    (row,) = hub.worklist()
+    return row
+
+
 def test_a_study_crosses_is_triaged_and_comes_out_bit_exact(tmp_path: Path, hub: Path, study: Path) -> None:
     with serving(hub) as (running, _):
         clinic = joined(tmp_path, running)
@@ -109,7 +116,10 @@ def test_a_study_crosses_is_triaged_and_comes_out_bit_exact(tmp_path: Path, hub:
         sent = json.loads(call("thinwire-sender", "send", study, "--data", clinic, *words))
         assert sent[0]["accepted"]
         assert sent[0]["hub"] == "triaged"
-        assert {part["state"] for part in sent[0]["parts"].values()} == {"stored"}
+        held = {"evidence": "held"}
+        assert {name: part["state"] for name, part in sent[0]["parts"].items()} == {
+            name: held.get(name, "stored") for name in ("graph", "preview", "evidence", "pixels", "manifest")
+        }
         assert set(sent[0]["result"]["findings"]) >= {"consolidation", "effusion", "pneumothorax"}
         again = json.loads(call("thinwire-sender", "send", study, "--data", clinic, *words))
         assert again[0]["study"] == sent[0]["study"]
@@ -123,6 +133,24 @@ def test_a_study_crosses_is_triaged_and_comes_out_bit_exact(tmp_path: Path, hub:
         tiers = row["tiers"]
         assert isinstance(tiers, dict)
         assert 0 < tiers["graph"] < 2000
+        assert 0 < tiers["preview"] <= 12_000
+        assert tiers["evidence"] is None
+        call("thinwire-receiver", "ask", str(row["study"]), "evidence", "--data", running.data)
+        sender = subprocess.Popen(command("thinwire-sender", "run", "--data", clinic), stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(50):  # each look takes as long as a process needs to start
+                if "evidence" in {name for name, size in seen(running)["tiers"].items() if size}:
+                    break
+        finally:
+            sender.terminate()
+            assert sender.wait(timeout=60) == 0
+        assert seen(running)["tiers"]["evidence"] > 0
+        picture = tmp_path / "seen.png"
+        shown = json.loads(
+            call("thinwire-receiver", "show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
+        )
+        assert shown["picture"] == "the pixels"
+        assert picture.stat().st_size > 10_000
         assert study.read_bytes() in restored(tmp_path, running, row["study"])
         # Nothing in the outbox tells whose study it is.
         left = b"".join(path.read_bytes() for path in (clinic / "outbox").rglob("*") if path.is_file())
@@ -175,3 +203,23 @@ def test_a_killed_hub_goes_on_where_it_was(tmp_path: Path, hub: Path, study: Pat
         rows = running.worklist()
         assert len(rows) == 1
         assert study.read_bytes() in restored(tmp_path, running, rows[0]["study"])
+
+
+def test_a_study_goes_by_stick_beside_a_hub_that_serves(tmp_path: Path, hub: Path, study: Path) -> None:
+    stick = tmp_path / "stick"
+    with serving(hub) as (running, _):
+        clinic = joined(tmp_path, running)
+        call("thinwire-sender", "send", study, "--data", clinic, "--urgent")
+        exported = json.loads(call("thinwire-sender", "export", "--to", stick, "--data", clinic, "--json"))
+        assert {row["kind"] for row in exported["written"]} >= {"graph", "manifest", "pixels"}
+        assert b"PHANTOM" not in b"".join(path.read_bytes() for path in stick.rglob("*.sealed"))
+        taken = json.loads(call("thinwire-receiver", "import", stick, "--data", hub, "--json"))
+        assert {row["outcome"] for row in taken["objects"]} == {"stored"}
+        (row,) = running.worklist()
+        assert row["complete"] is True
+        assert study.read_bytes() in restored(tmp_path, running, row["study"])
+        home = json.loads(call("thinwire-sender", "import", stick, "--data", clinic, "--json"))
+        assert {receipt["status"] for receipt in home["receipts"]} == {"stored", "triaged"}
+        (entry,) = json.loads(call("thinwire-sender", "status", "--data", clinic, "--json"))["studies"]
+        assert entry["state"] == "arrived"
+        assert entry["result"]["urgency"] == row["urgency"]

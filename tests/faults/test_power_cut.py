@@ -1,6 +1,7 @@
 """The power is cut at every named step of both ends; every accepted study still arrives, once and bit by bit."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples, 
 from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
 
 STUDIES = [*samples(2, size=9_000), Sample(b"the urgent one" * 40, words=b"short of breath", urgent=True)]
+
+LATE = replace(STUDIES[0], urgent=True)
+"""The first one, of which the hub has everything when it becomes urgent."""
 
 
 def live(ends: TwoEnds, accepted: list[Sample]) -> None:
@@ -26,6 +30,8 @@ def live(ends: TwoEnds, accepted: list[Sample]) -> None:
         triaged = Receipt(sample.study, SITE, None, StudyStatus.TRIAGED, at, detail({"urgency": "routine"}))
         if ends.outbox.entry(sample.study).status is not StudyStatus.TRIAGED:
             ends.shelf.say(SITE, sign_receipt(triaged, HUB_SIGNING))
+    ends.carry()
+    ends.accept(LATE)
     ends.carry()
 
 
@@ -61,6 +67,7 @@ def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: P
         try:
             ends.assert_arrived(STUDIES)
             assert all(ends.outbox.entry(s.study).status is StudyStatus.TRIAGED for s in STUDIES)
+            assert (ends.shelf.urgent(SITE, LATE.study), ends.outbox.unurged()) == (True, [])
             assert not list((tmp_path / name / "clinic").rglob("*.tmp"))
         except AssertionError as error:
             raise AssertionError(f"after a power cut at the {which} {name}: {error}") from error

@@ -28,10 +28,22 @@ from tests.support.format_samples import (
     manifest,
     receipt,
 )
-from thinwire.shared.envelope import EpochKey, Kind, new_epoch, open_epoch, open_sealed, peek, peek_epoch, seal
+from thinwire.shared.carried import read_reply, read_waybill
+from thinwire.shared.envelope import (
+    EpochKey,
+    Kind,
+    new_epoch,
+    open_epoch,
+    open_sealed,
+    peek,
+    peek_epoch,
+    peek_site,
+    seal,
+)
 from thinwire.shared.envelope import verified_length as trusted_length
 from thinwire.shared.errors import (
     BadConfiguration,
+    BadFormat,
     BadManifest,
     BadPayload,
     Forged,
@@ -42,6 +54,7 @@ from thinwire.shared.errors import (
 from thinwire.shared.keys import issue_client, make_token, new_authority, new_request, peer_identity, read_token, sign
 from thinwire.shared.manifest import read_manifest, sign_manifest
 from thinwire.shared.payload import decode, encode
+from thinwire.shared.positional import pack
 from thinwire.shared.receipts import read_receipt, sign_receipt
 
 # An altered certificate may have a serial number that the library warns of; it is refused or read all the same.
@@ -79,6 +92,9 @@ PARSERS = {
     "epoch record": Parser(RECORD, lambda b: open_epoch(b, SITE, SITE_SIGNING.public_key(), HUB), (Forged,)),
     "epoch id": Parser(RECORD, peek_epoch, (Forged,)),
     "epoch key": Parser(EPOCH.to_bytes(), EpochKey.from_bytes, (BadConfiguration,)),
+    "epoch site": Parser(RECORD, peek_site, (Forged,)),
+    "waybill": Parser(pack(1, [[bytes(32), 1]], [bytes(32)]), read_waybill, (BadFormat,)),
+    "reply": Parser(pack(1, [RECEIPT], [[STUDY, 3]]), read_reply, (BadFormat,)),
     "receipt": Parser(RECEIPT, lambda b: read_receipt(b, HUB_SIGNING.public_key()), (Forged,)),
     "receipt, signed": Parser(RECEIPT[64:], signed_receipt, (Forged,)),
     "manifest": Parser(MANIFEST, lambda b: read_manifest(b, SITE_SIGNING.public_key()), (Forged, BadManifest)),

@@ -39,7 +39,7 @@ class FolderShelf:
         self.answers[token] = signing_key, known[1]
         return known[1]
 
-    def check_site(self, site: SiteName) -> None:
+    def check_site(self, site: SiteName, certificate: Digest) -> None:
         if site not in self.sites:
             raise NotEnrolled("the hub does not serve this site")
 
@@ -83,6 +83,16 @@ class FolderShelf:
 
     def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
         return list(self.wishes)
+
+    def urge(self, site: SiteName, study: StudyId) -> bool:
+        parts = list((self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
+        for part in parts:
+            self.disk.write(part, b"\x01" + part.read_bytes()[1:], "shelf.part")
+        return bool(parts)
+
+    def urgent(self, site: SiteName, study: StudyId) -> bool:
+        """Whether a part of the study was marked so."""
+        return any(p.read_bytes()[0] for p in (self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
 
     def say(self, site: SiteName, signed: bytes) -> None:
         """Put a receipt of another status beside the others, as triage does."""

@@ -91,23 +91,30 @@ def study_parts(clinic: Clinic, bundle: Bundle, seed: int = 0) -> StudyParts:
     study = study_id(digest(each) for each in files)
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
-    payload = encode(fused(bundle.id, study, seed), load_coder(bundle))
-    graph = clinic.seal(Kind.GRAPH, study, payload)
+    graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), load_coder(bundle)))
     pixels = clinic.seal(Kind.PIXELS, study, archive)
+    return StudyParts(study, files, graph, pixels, _manifest(clinic, files, bundle.id, graph, pixels))
+
+
+def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
+    """A manifest that lists other tiers beside graph and pixels."""
+    return _manifest(clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels)
+
+
+def _manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, *tiers: Sealed) -> Sealed:
+    study = study_id(digest(each) for each in files)
     manifest = Manifest(
         study=study,
         site=clinic.site,
         created=clinic.epoch.created,
-        bundle=bundle.id,
-        tiers=(
-            TierEntry(Tier.GRAPH, graph.object, len(graph.sealed), len(payload)),
-            TierEntry(Tier.PIXELS, pixels.object, len(pixels.sealed), len(archive)),
+        bundle=bundle,
+        tiers=tuple(
+            TierEntry(Tier(each.header.kind), each.object, len(each.sealed), len(each.plaintext)) for each in tiers
         ),
         files=tuple((digest(each), len(each)) for each in files),
         identity={"PatientID": "PHANTOM-1"},
     )
-    listed = clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
-    return StudyParts(study, files, graph, pixels, listed)
+    return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
 
 
 def stored(hub: Hub, clinic: Clinic, part: Sealed) -> bytes:

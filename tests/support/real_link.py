@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds
 from thinwire.receiver.server import HubServer
-from thinwire.sender.link.channel import HubAddress, LinkStatus, Uplink
+from thinwire.sender.link.channel import HubAddress, Uplink
+from thinwire.sender.link.live import LinkStatus
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
@@ -80,6 +81,7 @@ class Wire:
         self.up = 0
         """Bytes that came from the clinic, over all connections."""
         self._server: asyncio.Server | None = None
+        self._relays: set[asyncio.Task[None]] = set()
 
     async def open(self) -> int:
         """Returns the port that clinics dial."""
@@ -89,8 +91,14 @@ class Wire:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        for relay in self._relays:
+            relay.cancel()
+        await asyncio.gather(*self._relays, return_exceptions=True)
 
     async def _relay(self, clinic: asyncio.StreamReader, to_clinic: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._relays.add(task)
         hub, to_hub = await asyncio.open_connection("127.0.0.1", self.port)
         budget = self.cuts.pop(0) if self.cuts else None
 
@@ -109,9 +117,11 @@ class Wire:
             asyncio.ensure_future(pump(clinic, to_hub, budget)),
             asyncio.ensure_future(pump(hub, to_clinic, None)),
         }
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        for end in (to_clinic, to_hub):
-            end.close()
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for end in (to_clinic, to_hub):
+                end.transport.abort()

@@ -17,13 +17,14 @@ from thinwire.receiver.link.limits import Limits
 from thinwire.sender.link.entries import Entry, EntryState
 from thinwire.sender.link.epochs import Epochs
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
 from thinwire.sender.link.uplink import UplinkSession
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
 from thinwire.shared.keys import HubPrivateKey
 
 SITE = SiteName("north-valley")
+PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+"""The parts of every sample: enough for a study to be whole."""
 HUB_KEY = HubPrivateKey(bytes(range(96)))
 HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 SITE_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
@@ -93,7 +94,7 @@ class TwoEnds:
         return IngestSession(site, self.inbox, self.shelf, HUB_SIGNING, self.clock, self.disk, self.limits)
 
     def accept(self, sample: Sample) -> Entry:
-        return self.outbox.accept(sample.study, sample.source, TierPolicy().plan, sample.words, sample.urgent)
+        return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
 
     def make_parts(self) -> None:
         """What the pipeline does: from the source alone, whatever is missing."""

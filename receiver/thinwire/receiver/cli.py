@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, exit_code
 from thinwire.shared.identifiers import SiteName, Tier, site_name
+from thinwire.shared.stick import Stick
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
 69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
@@ -38,6 +40,7 @@ app = typer.Typer(
 Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
+_ASKED = (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
 Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
 
 
@@ -103,6 +106,38 @@ def serve(
         serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
 
 
+@app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")
+def status(
+    data: Data,
+    json_: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+) -> None:
+    """Every clinic's link: whether it is connected, what is under way and how much of it is durable here."""
+    from rich.live import Live
+
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.link.traffic import EVERY, as_json, find
+    from thinwire.receiver.outputs.screen import links_table
+
+    clock = SystemClock()
+    with open_hub(data, clock) as hub:
+        sites = hub.enrolment.site_names()
+    if json_:
+        while True:
+            serves, links = find(data, clock.now())
+            _json({"serving": serves, "sites": sites, "links": [as_json(link) for link in links]})
+            if not watch:
+                return
+            time.sleep(EVERY)
+    if not watch:
+        _out().print(links_table(*find(data, clock.now()), sites, clock.now()))
+        return
+    with Live(console=_out(), auto_refresh=False) as view:
+        while True:
+            view.update(links_table(*find(data, clock.now()), sites, clock.now()), refresh=True)
+            time.sleep(EVERY)
+
+
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
 def worklist(data: Data, json_: Json = False) -> None:
     """Every study at its place: most urgent first, oldest first among equals.
@@ -124,43 +159,141 @@ def worklist(data: Data, json_: Json = False) -> None:
 
 
 @app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")
-def show(study: Study, data: Data, json_: Json = False, site: Site = None) -> None:
-    """One study: what was kept of it, what the hub reads in it and why it stands where it stands."""
+def show(
+    study: Study,
+    data: Data,
+    json_: Json = False,
+    site: Site = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the picture of the study.", dir_okay=False)] = None,
+) -> None:
+    """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
+
+    The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
+    it, whole or still arriving. What is not here is striped.
+    """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.outputs.screen import study_page
+    from thinwire.receiver.outputs.study_picture import picture
     from thinwire.receiver.reading.worklist import Row, as_json
 
     with open_hub(data, SystemClock()) as hub:
         row = Row(hub.store.find(study, _site(site) if site else None))
+        arriving = hub.views().arriving_words(row.study)
+        drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
+        if png is not None and drawn is not None:
+            hub.disk.make_folder(png.absolute().parent)
+            hub.disk.write(png, drawn[0], "export")
         now = hub.clock.now()
+    source = None if drawn is None else drawn[1]
     if json_:
-        _json(as_json(row))
+        _json(
+            {
+                **as_json(row),
+                "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "picture": source,
+            }
+        )
     else:
-        _out().print(study_page(row, now))
+        _out().print(study_page(row, now, arriving))
+    if png is not None:
+        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
 
-@app.command(epilog="Example: `thinwire-receiver export 3fa9 --data hub --to here`")
-def export(
+@app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
+def ask(
     study: Study,
+    tier: Annotated[str, typer.Argument(help="preview, evidence or pixels.")],
     data: Data,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
     site: Site = None,
 ) -> None:
-    """Write a study's graph (.thinwire, PyG, GraphML), its picture, and its DICOM files where they are here.
-
-    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
-    """
+    """Ask the clinic for a part of a study that it keeps until it is wanted. What is here is not asked for again."""
     from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.outputs.study_folder import export_study
 
+    kind = next((each for each in _ASKED if each.name.lower() == tier), None)
+    if kind is None:
+        raise typer.BadParameter(f"{tier} is none of preview, evidence, pixels")
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
-        paths = export_study(found, hub.store, hub.bundles, to, hub.disk, hub.settings.largest_study)
+        if Tier(kind) in found.sealed_sizes:
+            _words(f"The {tier} is here already.")
+            return
+        hub.store.ask(found.site, found.study, kind, hub.clock.now())
+    _words(f"The clinic is asked for the {tier}.")
+
+
+@app.command(
+    epilog="Examples: `thinwire-receiver export 3fa9 --data hub --to here` · "
+    "`thinwire-receiver export --data hub --to /media/stick/thinwire`"
+)
+def export(
+    data: Data,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    study: Annotated[
+        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a stick, for clinics.")
+    ] = None,
+    site: Site = None,
+    json_: Json = False,
+) -> None:
+    """Of one study: its graph (.thinwire, PyG, GraphML), picture, preview, evidence, DICOM files, as they are here.
+
+    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+
+    Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
+    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    """
+    from thinwire.receiver.hub import open_hub, sole_carrier
+    from thinwire.receiver.outputs.study_folder import export_study
+
+    named = _site(site) if site else None
+    with open_hub(data, SystemClock()) as hub:
+        if study is None:
+            from thinwire.receiver.carry import export_to
+
+            with sole_carrier(data):
+                sites = [named] if named else hub.enrolment.served()
+                written = export_to(Stick(to), hub, hub.pipeline(), sites)
+            if json_:
+                _json({"receipts": written})
+            for each in () if json_ else sorted(written):
+                typer.echo(f"{each}: {written[each]} receipts")
+            return
+        found = hub.store.find(study, named)
+        paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
         if Tier.PIXELS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
             _words("The pixels are not here yet; the clinic is asked for them.")
-    for path in paths:
+    if json_:
+        _json([str(path) for path in paths])
+    for path in () if json_ else paths:
         typer.echo(path)
+
+
+@app.command(name="import", epilog="Example: `thinwire-receiver import /media/stick/thinwire --data hub`")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="The folder that clinics exported to.", file_okay=False)],
+    data: Data,
+    json_: Json = False,
+) -> None:
+    """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
+
+    Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
+    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    """
+    from thinwire.receiver.carry import import_from
+    from thinwire.receiver.hub import open_hub, sole_carrier
+    from thinwire.receiver.outputs.carried import imported_json, imported_lines
+
+    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+        done = import_from(Stick(folder), hub, hub.pipeline())
+    if json_:
+        _json(imported_json(done))
+    for line in () if json_ else imported_lines(done):
+        typer.echo(line)
+    if done.full is not None:
+        raise done.full
+    errors = [each.error for each in done.taken if each.error is not None]
+    if errors:
+        raise typer.Exit(exit_code(errors[0]))
 
 
 app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(

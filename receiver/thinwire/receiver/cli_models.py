@@ -22,7 +22,7 @@ Manifest = Annotated[
 
 
 @contextmanager
-def _installed() -> Iterator[None]:
+def training_installed() -> Iterator[None]:
     """Serving installs without what training alone needs. Raises BadConfiguration naming what is missing."""
     try:
         yield
@@ -65,7 +65,7 @@ def train_command(
     keep: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the cells that are kept.")] = 2.3,
 ) -> None:
     """Train a bundle from nothing, or one of its two stages. A run that was stopped goes on where it was."""
-    with _installed():
+    with training_installed():
         from thinwire.receiver.training import train
         from thinwire.receiver.training.graph_stage import Learning
         from thinwire.receiver.training.presets import NANO, at_size, paper
@@ -140,7 +140,7 @@ def evaluate_command(
     json_: Annotated[bool, typer.Option("--json", help="Write the whole result as JSON to stdout.")] = False,
 ) -> None:
     """Measure a bundle on images that it has not seen: AUC with intervals, comparators, reports, gaze, doubt, bytes."""
-    with _installed():
+    with training_installed():
         from thinwire.receiver.training.evaluation import language
         from thinwire.receiver.training.evaluation.evaluate import evaluate
 

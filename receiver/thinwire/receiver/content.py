@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from thinwire.shared import evidence, preview
 from thinwire.shared.coder import Coder
 from thinwire.shared.envelope import Header, Kind
 from thinwire.shared.errors import BadArchive, BadFormat, Forged
+from thinwire.shared.evidence import Evidence
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, digest, study_id
 from thinwire.shared.manifest import Manifest, read_manifest
 from thinwire.shared.payload import decode
 from thinwire.shared.pixels import Member, unpack
+from thinwire.shared.preview import Preview
 
 _OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
 """Names of the study's own files in its archive; the words beside them are no part of its identity."""
@@ -27,7 +30,7 @@ class Files:
     """(SHA-256, bytes)"""
 
 
-Content = FusedGraph | Files | Manifest
+Content = FusedGraph | Preview | Evidence | Files | Manifest
 
 
 def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
@@ -44,7 +47,7 @@ def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Looks at a part's content with what the hub knows. max_bytes: most that a pixels archive may restore to."""
+    """Looks at a part's content with what the hub knows. max_bytes: most that an archive or evidence may restore to."""
 
     coder_of: Callable[[BundleId], Coder]
     max_bytes: int = 2 << 30
@@ -52,11 +55,16 @@ class Examiner:
     def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
         """verify_key: the site's, that signed the epoch of this part.
 
-        Raises BadPayload, UnknownBundle, BadArchive, BadManifest, Forged; BadFormat for a kind without a format yet.
+        Raises BadPayload, UnknownBundle, BadPreview, BadEvidence, BadArchive, BadManifest, Forged; BadFormat for a kind
+        that never crosses.
         """
         match header.kind:
             case Kind.GRAPH:
                 return decode(plaintext, header.study, self.coder_of)
+            case Kind.PREVIEW:
+                return preview.decode(plaintext)
+            case Kind.EVIDENCE:
+                return evidence.decode(plaintext, self.max_bytes)
             case Kind.PIXELS:
                 members = study_files(plaintext, header.study, self.max_bytes)
                 return Files(tuple((digest(each.data), len(each.data)) for each in members))

@@ -15,8 +15,8 @@ from thinwire.receiver.schema import Database, epochs, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.envelope import EpochKey, open_epoch, peek_epoch
 from thinwire.shared.errors import NotEnrolled
-from thinwire.shared.identifiers import EpochId, SiteName
-from thinwire.shared.keys import JoinTokenId, issue_client, make_token, read_token
+from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.keys import JoinTokenId, fingerprint, issue_client, make_token, read_token
 from thinwire.shared.positional import micros
 
 
@@ -66,13 +66,22 @@ class Enrolment:
                     .where(sites.c.name == site)
                     .values(signing_key=signing_key, joined_at=now, dismissed_at=None)
                 )
+            # The newest alone counts: an answer that was lost is never used, nor is that of an earlier enrolment.
+            given = {"certificate": fingerprint(certificate)}
+            connection.execute(update(sites).where(sites.c.name == site).values(given))
         return Joined(
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
-    def check_site(self, site: SiteName) -> None:
-        """As `Shelf.check_site`."""
+    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
+        """As `Shelf.check_site`. certificate: None where nobody dialled; what came by stick the site's epochs prove."""
         self._site_key(site)
+        if certificate is None:
+            return
+        with self._database.read() as connection:
+            given = connection.scalar(select(sites.c.certificate).where(sites.c.name == site))
+        if given != certificate:
+            raise NotEnrolled("the site joined anew and has another certificate")
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `Shelf.epoch_key`. Opened from its record on demand and then kept in memory."""
@@ -105,6 +114,29 @@ class Enrolment:
         }
         with self._database.write() as connection:
             connection.execute(insert_new(epochs).values(row).on_conflict_do_nothing())
+
+    def sites_of(self, epoch: EpochId) -> list[SiteName]:
+        """The sites that announced an epoch of this id, by name; as a rule one, since ids are random."""
+        with self._database.read() as connection:
+            named = select(epochs.c.site).where(epochs.c.epoch == epoch).order_by(epochs.c.site)
+            return [SiteName(name) for name in connection.scalars(named)]
+
+    def newest_epoch(self, site: SiteName) -> EpochKey | None:
+        """The epoch that a site announced last under its present signing key; None where there is none.
+
+        Raises NotEnrolled for a site that the hub does not serve.
+        """
+        mine = (epochs.c.site == site) & (epochs.c.signing_key == self._site_key(site))
+        last = select(epochs.c.epoch).where(mine).order_by(epochs.c.admitted_at.desc(), epochs.c.epoch).limit(1)
+        with self._database.read() as connection:
+            found = connection.scalar(last)
+        return None if found is None else self.epoch_key(site, EpochId(found))
+
+    def served(self) -> list[SiteName]:
+        """The sites that have joined and were not removed, by name."""
+        live = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
+        with self._database.read() as connection:
+            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(live).order_by(sites.c.name))]
 
     def site_names(self) -> list[SiteName]:
         """Every site ever enrolled, by name."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,15 @@ from thinwire.receiver.config import FILE, Settings, load_settings
 from thinwire.receiver.content import Examiner
 from thinwire.receiver.enrolment import Enrolment
 from thinwire.receiver.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.link.arriving import Arriving
+from thinwire.receiver.outputs.sight import Views
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.quarantine import Quarantine
 from thinwire.receiver.schema import Database, create_database, open_database
 from thinwire.receiver.store import Store
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.durable import Disk, flock
+from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
 
 DATABASE = "thinwire.db"
@@ -42,6 +43,11 @@ class Hub:
     store: Store = field(repr=False)
     enrolment: Enrolment = field(repr=False)
     bundles: Bundles = field(repr=False)
+
+    def views(self) -> Views:
+        """What people see of a study's image."""
+        arriving = Arriving(self.data / "inbox", self.enrolment)
+        return Views(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:
         examiner = Examiner(self.bundles.coder, self.settings.largest_study)
@@ -99,12 +105,21 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
 @contextlib.contextmanager
 def sole_keeper(data: Path) -> Iterator[None]:
     """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
-    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
-        yield
-    finally:
-        os.close(handle)
+        with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
+
+
+@contextlib.contextmanager
+def sole_carrier(data: Path) -> Iterator[None]:
+    """Hold DATA/carry.lock: one process at a time takes from sticks, and `serve` may go on beside it.
+
+    Raises HubBusy where another does, or where `serve` sweeps its store in this very moment.
+    """
+    try:
+        with flock(data / "carry.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise HubBusy("another import or export goes on at this hub", "Let it end, then repeat.") from None

@@ -91,14 +91,14 @@ class Pipeline:
             raise
         self.store.keep(Part(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
-        if header.kind is Kind.GRAPH:
+        if header.kind is Kind.GRAPH or urgent:
             self._news.set()
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
         return self._enrolment.join(token, request, signing_key)
 
-    def check_site(self, site: SiteName) -> None:
-        self._enrolment.check_site(site)
+    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
+        self._enrolment.check_site(site, certificate)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         return self._enrolment.epoch_key(site, epoch)
@@ -108,6 +108,12 @@ class Pipeline:
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
+
+    def urge(self, site: SiteName, study: StudyId) -> bool:
+        """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
+        here = self.store.urge(site, study)
+        self._news.set()
+        return here
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         return self.store.undelivered_receipts(site)

@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from thinwire.shared.errors import BadConfiguration, DiskFull, HubBusy
 
-VERSION = 2
+VERSION = 3
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
 
@@ -47,6 +47,7 @@ sites = Table(
     Column("name", _site, primary_key=True),
     Column("enrolled_at", BigInteger, nullable=False),
     Column("signing_key", LargeBinary(32)),
+    Column("certificate", LargeBinary(32)),
     Column("joined_at", BigInteger),
     Column("dismissed_at", BigInteger),
 )

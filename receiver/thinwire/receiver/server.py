@@ -5,21 +5,23 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.link.inbox import Inbox
-from thinwire.receiver.link.ingest import IngestSession, status_of
+from thinwire.receiver.link.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.link.limits import Limits
 from thinwire.receiver.link.shelf import Shelf
+from thinwire.receiver.link.traffic import Meter, SiteLink
 from thinwire.shared.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.clock import Clock
 from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
-from thinwire.shared.identifiers import SiteName
-from thinwire.shared.keys import Identity, JoinTokenId, Site, peer_identity
+from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubServicer, add_HubServicer_to_server
 
@@ -31,6 +33,8 @@ NEWS_SECONDS = 1.0
 """How often the store is asked for receipts that other processes put there."""
 QUIET_SECONDS = 0.005
 """A stream that is silent for so long is taken as having nothing more for now."""
+FAREWELL_SECONDS = 10.0
+"""A clinic that was told why its stream ends has so long to end it itself."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
 
@@ -42,8 +46,14 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 60_000),
+    # A clinic that is silent is asked rarely: it asks more often itself, and nothing waits here for the answer.
+    ("grpc.keepalive_time_ms", 600_000),
+    ("grpc.keepalive_timeout_ms", 120_000),
+    # A handshake crosses a link of 16 kbit/s on which a bulk transfer may stand before it.
+    ("grpc.server_handshake_timeout_ms", 300_000),
+    # The clinic's pace decides how much is on its way: gRPC neither holds it back nor measures with its own pings.
+    ("grpc.http2.lookahead_bytes", 8 << 20),
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
@@ -75,6 +85,7 @@ class HubServer(HubServicer):
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )
         self._streams: dict[SiteName, Stream] = {}
+        self._past: dict[SiteName, SiteLink] = {}
         self._server: grpc.aio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -109,9 +120,20 @@ class HubServer(HubServicer):
         """The sites that are connected."""
         return sorted(self._streams)
 
+    def links(self, before: Iterable[SiteLink] = ()) -> list[SiteLink]:
+        """Every link that is or was, by site. before: those that an earlier process left."""
+        for link in before:
+            self._past.setdefault(link.site, replace(link, connected=False, rate=0.0, arriving=()))
+        now = {site: stream.link for site, stream in self._streams.items()}
+        return [each for _, each in sorted({**self._past, **now}.items())]
+
+    def _end(self, site: SiteName) -> None:
+        link = self._streams.pop(site).link
+        self._past[site] = replace(link, connected=False, since=self._clock.now(), rate=0.0, arriving=())
+
     async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
         try:
-            peer = _peer(context)
+            peer, _ = _peer(context)
             if not isinstance(peer, JoinTokenId):
                 raise NotEnrolled("only the holder of a join token may join")
             if request.version != VERSION:
@@ -133,29 +155,35 @@ class HubServer(HubServicer):
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # read through the context, one message at a time
         try:
-            peer = _peer(context)
+            peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token may join and nothing else")
-            await asyncio.to_thread(self._shelf.check_site, peer.name)
+            await asyncio.to_thread(self._shelf.check_site, peer.name, certificate)
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was seen to be dead.
                 await before.supersede()
             session = IngestSession(
                 peer.name, self._inbox, self._shelf, self._signing, self._clock, self._disk, self._limits
             )
-            stream = self._streams[peer.name] = Stream(session, context, lambda: self._streams.pop(peer.name))
+            stream = self._streams[peer.name] = Stream(session, context, self._clock, lambda: self._end(peer.name))
             log.info("site %s connected", peer.name)
             await stream.run()
         except ThinwireError as error:
             log.warning("a stream ends: %s", error)
+            # A clinic that is just writing when the status comes never sees it, so the reason goes first.
+            await context.write(stream_refusal(error))
+            await asyncio.sleep(FAREWELL_SECONDS)
             await context.abort(status_of(error), str(error))
 
 
 class Stream:
     """One clinic's stream: messages in and out, the session's own thread, its end."""
 
-    def __init__(self, session: IngestSession, context: Any, on_end: Callable[[], object]) -> None:
+    def __init__(self, session: IngestSession, context: Any, clock: Clock, on_end: Callable[[], object]) -> None:
         self.session = session
+        self._clock = clock
+        self._meter = Meter(clock.monotonic())
+        self._since = self._seen = clock.now()
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
         self._context = context
@@ -165,6 +193,12 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         # One thread, so that `close` waits for whatever the session is doing.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"site-{session.site}")
+
+    @property
+    def link(self) -> SiteLink:
+        """As it is now."""
+        rate = self._meter.read(self._clock.monotonic(), self.session.received)
+        return SiteLink(self.session.site, True, self._since, self._seen, rate, tuple(self.session.arriving))
 
     async def run(self) -> None:
         """Until the clinic ends it, the link is lost, or a newer stream of the site takes over."""
@@ -178,6 +212,7 @@ class Stream:
                     up = reading.result()
                     if up is grpc.aio.EOF:
                         return
+                    self._seen = self._clock.now()
                     reading = asyncio.ensure_future(self._context.read())
                     await self._answer(self.session.receive, up)
                     patience = QUIET_SECONDS
@@ -217,7 +252,7 @@ class Stream:
             log.info("site %s disconnected", self.session.site)
 
 
-def _peer(context: Any) -> Site | JoinTokenId:
-    """Who calls, by the certificate that TLS verified. Raises NotEnrolled."""
-    certificates = context.auth_context().get("x509_pem_cert", ())
-    return peer_identity(next(iter(certificates), b""))
+def _peer(context: Any) -> tuple[Site | JoinTokenId, Digest]:
+    """Who calls, and with which certificate, by what TLS verified. Raises NotEnrolled."""
+    certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+    return peer_identity(certificate), fingerprint(certificate)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 import torch
 
 from thinwire.receiver.config import address
-from thinwire.receiver.hub import Hub, sole_keeper
+from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
+from thinwire.receiver.link import traffic
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.server import HubServer
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.keys import issue_server
 
 log = logging.getLogger(__name__)
@@ -24,10 +26,19 @@ def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
     """
     host, _ = address(listen)
     with sole_keeper(hub.data):
-        swept = hub.store.sweep()
-        if swept:
-            log.info("removed %d unfinished files", swept)
+        _sweep(hub)
         asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+
+
+def _sweep(hub: Hub) -> None:
+    try:
+        with sole_carrier(hub.data):
+            swept = hub.store.sweep()
+    except HubBusy:
+        log.info("an import goes on: the store is swept at the next start")
+        return
+    if swept:
+        log.info("removed %d unfinished files", swept)
 
 
 async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
@@ -49,14 +60,25 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
     port = await server.start(listen)
     reading = threading.Thread(target=_read, args=(pipeline.run, lambda: loop.call_soon_threadsafe(stop.set)))
     reading.start()
+    showing = asyncio.ensure_future(_show(hub, server))
     try:
         ready(port)
         await stop.wait()
         log.info("stopping")
     finally:
+        showing.cancel()
         await server.stop()
+        traffic.leave(hub.data, server.links(), hub.clock.now(), serves=False)
         pipeline.stop()
         reading.join()
+
+
+async def _show(hub: Hub, server: HubServer) -> None:
+    """Leave the links' state for `status`, about once a second."""
+    server.links(before=traffic.find(hub.data, hub.clock.now())[1])
+    while True:
+        traffic.leave(hub.data, server.links(), hub.clock.now())
+        await asyncio.sleep(traffic.EVERY)
 
 
 def _read(run: Callable[[], None], give_up: Callable[[], object]) -> None:

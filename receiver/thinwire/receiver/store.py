@@ -1,11 +1,24 @@
 """What the hub keeps of studies: objects, what follows from them, readings, receipts. Format: docs/store-format.md."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.blobs import Blobs
@@ -21,9 +34,14 @@ from thinwire.shared.manifest import Manifest
 from thinwire.shared.positional import micros, moment
 from thinwire.shared.receipts import StudyStatus
 
+_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
+"""Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
+PAGE = 500
+"""Studies that are read from the database at a time."""
+
 
 class Store:
-    """Safe from any thread. One process at a time may `keep` (the one that holds DATA/lock); all may read."""
+    """Safe from any thread and process. `sweep` is for one that holds both DATA/lock and DATA/carry.lock."""
 
     def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
         self._database = database
@@ -47,8 +65,9 @@ class Store:
             if connection.scalar(select(exists().where(_object(part.site, part.object)))):
                 return
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
-            raised = {"urgent_asked": studies.c.urgent_asked | part.urgent}
-            connection.execute(new.on_conflict_do_update(index_elements=["site", "study"], set_=raised))
+            connection.execute(new.on_conflict_do_nothing())
+            if part.urgent:
+                _make_urgent(connection, part.site, part.header.study)
             number = _add_receipt(connection, part.site, part.header.study, StudyStatus.STORED, receipt)
             row = {
                 "object": part.object,
@@ -99,6 +118,12 @@ class Store:
             if not connection.scalar(select(exists().where(here))):
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
+    def urge(self, site: SiteName, study: StudyId) -> bool:
+        """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
+        self._step("store.urge.before_commit")
+        with self._database.write() as connection:
+            return _make_urgent(connection, site, study)
+
     def untriaged(self) -> list[Waiting]:
         """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
         read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
@@ -114,7 +139,8 @@ class Store:
         return list(dict.fromkeys(Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in rows))
 
     def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
-        """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before."""
+        """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
+        become urgent since it was taken up: then it still waits."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
@@ -127,7 +153,10 @@ class Store:
             "at": micros(reading.at),
         }
         self._step("store.reading.before_commit")
+        mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
         with self._database.write() as connection:
+            if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
+                return False
             done = connection.execute(insert_new(readings).values(row).on_conflict_do_nothing())
             if done.rowcount != 1:
                 return False
@@ -135,64 +164,34 @@ class Store:
         self._step("store.reading.committed")
         return True
 
-    def studies(self) -> list[KeptStudy]:
-        """All studies, oldest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(studies).order_by(studies.c.received_at, studies.c.study)).all()
-            held: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
-            known: set[tuple[str, bytes]] = set()
-            for o in connection.execute(select(objects).order_by(objects.c.number)):
-                held.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
-                known.add((o.site, o.object))
-            lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
-            for entry in connection.execute(select(listed)):
-                lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
-            read = {(r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings))}
-        found = []
-        for row in rows:
-            key = (row.site, row.study)
-            here = held.get(key, {})
-            graph = here.get(int(Kind.GRAPH))
-            complete = None
-            if int(Kind.MANIFEST) in here:
-                # A part that was sealed anew has another digest and the same content.
-                complete = all(
-                    (row.site, object) in known or (tier in here and here[tier][1] == size)
-                    for tier, object, size in lists.get(key, [])
-                )
-            found.append(
-                KeptStudy(
-                    site=SiteName(row.site),
-                    study=StudyId(row.study),
-                    received=moment(row.received_at),
-                    urgent_asked=row.urgent_asked,
-                    bundle=None if row.bundle is None else BundleId(row.bundle),
-                    text_source=row.text_source,
-                    modality=row.modality,
-                    view_position=row.view_position,
-                    patches_kept=row.patches_kept,
-                    patches_total=row.patches_total,
-                    attention_kept=row.attention_kept,
-                    sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
-                    complete=complete,
-                    reading=None if graph is None else read.get((*key, graph[0])),
-                )
-            )
-        return found
+    def studies(self) -> Iterator[KeptStudy]:
+        """All studies, oldest first, read a page at a time as they are asked for."""
+        order = studies.c.received_at, studies.c.site, studies.c.study
+        last: tuple[int, str, bytes] | None = None
+        while True:
+            with self._database.read() as connection:
+                page = select(studies).order_by(*order).limit(PAGE)
+                rows = connection.execute(page if last is None else page.where(tuple_(*order) > tuple_(*last))).all()
+                found = _kept(connection, rows)
+            yield from found
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].received_at, rows[-1].site, rows[-1].study
 
     def find(self, prefix: str, site: SiteName | None = None) -> KeptStudy:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
-        matches = [
-            each for each in self.studies() if each.study.hex().startswith(prefix.lower()) and site in (None, each.site)
-        ]
-        if not matches:
-            raise UnknownStudy("no study here has an id that starts so")
-        if len(matches) > 1:
-            raise UnknownStudy(
-                f"{len(matches)} studies have an id that starts so",
-                "Give more of its digits, or --site where two clinics sent the same files.",
-            )
-        return matches[0]
+        starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
+        with self._database.read() as connection:
+            query = select(studies).where(starts if site is None else starts & (studies.c.site == site))
+            rows = connection.execute(query).all()
+            if not rows:
+                raise UnknownStudy("no study here has an id that starts so")
+            if len(rows) > 1:
+                raise UnknownStudy(
+                    f"{len(rows)} studies have an id that starts so",
+                    "Give more of its digits, or --site where two clinics sent the same files.",
+                )
+            return _kept(connection, rows)[0]
 
     def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
@@ -203,6 +202,60 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
+    """Rows of `studies` with what there is of each."""
+    if not rows:
+        return []
+    keys = [(row.site, row.study) for row in rows]
+
+    def of_these(table: Table) -> ColumnElement[bool]:
+        return tuple_(table.c.site, table.c.study).in_(keys)
+
+    held: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
+    known: set[tuple[str, bytes]] = set()
+    for o in connection.execute(select(objects).where(of_these(objects)).order_by(objects.c.number)):
+        held.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
+        known.add((o.site, o.object))
+    lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
+    for entry in connection.execute(select(listed).where(of_these(listed))):
+        lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
+    read = {
+        (r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings).where(of_these(readings)))
+    }
+    found = []
+    for row in rows:
+        key = (row.site, row.study)
+        here = held.get(key, {})
+        graph = here.get(int(Kind.GRAPH))
+        complete = None
+        if int(Kind.MANIFEST) in here:
+            # A part that was sealed anew has another digest and the same content.
+            covered = _COVERED if int(Kind.PIXELS) in here else frozenset()
+            complete = all(
+                (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
+                for tier, object, size in lists.get(key, [])
+            )
+        found.append(
+            KeptStudy(
+                site=SiteName(row.site),
+                study=StudyId(row.study),
+                received=moment(row.received_at),
+                urgent_asked=row.urgent_asked,
+                bundle=None if row.bundle is None else BundleId(row.bundle),
+                text_source=row.text_source,
+                modality=row.modality,
+                view_position=row.view_position,
+                patches_kept=row.patches_kept,
+                patches_total=row.patches_total,
+                attention_kept=row.attention_kept,
+                sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
+                complete=complete,
+                reading=None if graph is None else read.get((*key, graph[0])),
+            )
+        )
+    return found
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
@@ -223,6 +276,16 @@ def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status:
     row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
     (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
     return int(number)
+
+
+def _make_urgent(connection: Connection, site: SiteName, study: StudyId) -> bool:
+    """The clinic asks for priority; what was read without knowing it is read again. False where nothing is here."""
+    mine = (studies.c.site == site) & (studies.c.study == study)
+    asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
+    if asked is False:
+        connection.execute(update(studies).where(mine).values(urgent_asked=True))
+        connection.execute(delete(readings).where(_of(readings, site, study)))
+    return asked is not None
 
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:

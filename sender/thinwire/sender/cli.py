@@ -6,31 +6,41 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live as RichLive
 
 from thinwire.sender import views
-from thinwire.sender.config import SenderConfig, read_config
+from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
+from thinwire.sender.link import live, progress
+from thinwire.sender.link.carry import export_to, import_from
 from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import EntryState
+from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.progress import by_tier
+from thinwire.sender.link.tiers import When, checked
+from thinwire.sender.link.usage import read_usage
 from thinwire.sender.pipeline import GraphMaker, Pipeline
-from thinwire.sender.service import Accepted, Rejected, Service, Words, finished, take
+from thinwire.sender.service import Accepted, Rejected, Service, Wish, Words, finished, take
 from thinwire.shared.bundle import load_bundle
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadInput, Final, Retryable, ThinwireError, exit_code
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.stick import Stick
 
 EXIT_CODES = (
     "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
@@ -75,20 +85,26 @@ def send(
         TextSource, typer.Option("--text-source", help="What the text is: report or indication.")
     ] = TextSource.INDICATION,
     urgent: Annotated[bool, typer.Option("--urgent", help="Ask for priority at both ends.")] = False,
+    tiers: Annotated[
+        str | None,
+        typer.Option("--tiers", help="When its parts go, if not as configured: preview=always,pixels=on-request"),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
     as_json: Json = False,
 ) -> None:
     """Take studies over. A study that is accepted is on disk here until the hub has said that it is on disk there.
 
     Without --wait the running `thinwire-sender run` sends them. Refused files are kept in quarantine; they never stop
-    the others.
+    the others. What waits for an hour, for the next month's budget or for a reader is not waited for. Given again with
+    --urgent or --tiers, a study that is here already changes its priority or when its parts go.
     """
     if text_source is TextSource.GENERATED:
         raise typer.BadParameter("generated text is made on board; give report or indication")
     config, outbox, pipeline, quarantine = _open(data)
     words = Words(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
-    for outcome in take(pipeline, quarantine, paths, words, urgent):
+    wish = Wish(urgent, _choice(tiers))
+    for outcome in take(pipeline, quarantine, paths, words, wish):
         outcomes.append(outcome)
         if not as_json:
             views.told(outcome, out, err)
@@ -98,7 +114,8 @@ def send(
     if as_json:
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
-        out.print(views.status_table([outbox.entry(study) for study in studies], outbox))
+        entries, gate = [outbox.entry(study) for study in studies], _gate(config, outbox)()
+        out.print(views.status_table(entries, outbox, waits=gate.waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -127,26 +144,115 @@ def run(
         asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock()), watch))
 
 
-@app.command()
-def status(data: Data, as_json: Json = False) -> None:
-    """What is here: each study with its parts, what waits and why, what the hub said of it."""
-    _, outbox, pipeline, quarantine = _open(data)
-    entries = outbox.entries()
+@app.command(epilog="Example: thinwire-sender status --data clinic --watch")
+def status(
+    data: Data,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+) -> None:
+    """What is here: each study with its parts, what is on its way, what waits and why, what the hub said of it."""
+    config, outbox, pipeline, quarantine = _open(data)
+    gate = _gate(config, outbox)
     if as_json:
-        facts = {
-            "site": str(outbox.epochs.site),
-            "bundle": load_bundle(pipeline.config.bundle).id.hex(),
-            "execution_provider": views.provider(pipeline.config),
-            "studies": [views.entry_json(entry, outbox) for entry in entries],
-            "quarantine": quarantine.reasons(),
-        }
-        out.print_json(json.dumps(facts))
+        while True:
+            out.print_json(json.dumps(_status_json(outbox, pipeline, quarantine, gate())))
+            if not watch:
+                return
+            time.sleep(live.EVERY)
+    if not watch:
+        out.print(_status(outbox, gate()))
+        refused = quarantine.reasons()
+        if refused:
+            out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
+        out.print(f"Execution provider: {views.provider(pipeline.config)}", style="dim")
         return
-    out.print(views.status_table(entries, outbox))
-    refused = quarantine.reasons()
-    if refused:
-        out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
-    out.print(f"Execution provider: {views.provider(pipeline.config)}", style="dim")
+    with RichLive(console=out, auto_refresh=False) as view:
+        while True:
+            view.update(_status(outbox, gate()), refresh=True)
+            time.sleep(live.EVERY)
+
+
+def _status(outbox: Outbox, gate: Gate) -> Group:
+    entries, link = outbox.entries(), live.find(outbox.folder, gate.now)
+    studies = views.status_table(entries, outbox, link, gate.waits(entries))
+    budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
+    used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
+    return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
+
+
+def _status_json(outbox: Outbox, pipeline: Pipeline, quarantine: Quarantine, gate: Gate) -> dict[str, Any]:
+    entries, link = outbox.entries(), live.find(outbox.folder, gate.now)
+    waits = gate.waits(entries)
+    return {
+        "site": str(outbox.epochs.site),
+        "bundle": load_bundle(pipeline.config.bundle).id.hex(),
+        "execution_provider": views.provider(pipeline.config),
+        "link": views.link_json(link),
+        "month": {"bytes": gate.used, "budget": gate.policy.budget},
+        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
+        "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
+        "quarantine": quarantine.reasons(),
+    }
+
+
+@app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")
+def export(
+    data: Data,
+    to: Annotated[Path, typer.Option("--to", help="Folder on the stick.", file_okay=False)],
+    study: Annotated[
+        list[str] | None, typer.Option("--study", help="Only this study: its id or the first digits. Repeatable.")
+    ] = None,
+    held: Annotated[bool, typer.Option("--held", help="Also parts that otherwise wait until a reader asks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write what waits for the hub to a USB stick: the very objects that the link would send, sealed.
+
+    At the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, by the link or by
+    `thinwire-sender import`; what went both ways counts once. A repeat writes only what is new. `run` may go on.
+    """
+    config, outbox, pipeline, _ = _open(data)
+    with outbox.own_stick():
+        try:
+            # Where nobody runs `run`, its duties are done here.
+            with outbox.own_link():
+                outbox.recover()
+                outbox.purge(outbox.epochs.clock.now() - timedelta(days=config.keep_days))
+                pipeline.make_all()
+        except Retryable as error:
+            if isinstance(error, DiskFull):
+                raise
+            # `run` is making the parts.
+        chosen = [outbox.find(each) for each in study] if study else outbox.entries()
+        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
+    unmade = sum(len(entry.missing) for entry in chosen)
+    if as_json:
+        out.print_json(json.dumps(views.exported_json(done, unmade)))
+    else:
+        views.show_exported(done, unmade, to, out)
+    if done.full is not None:
+        raise done.full
+
+
+@app.command(name="import", epilog="Example: thinwire-sender import /media/stick/thinwire --data clinic")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder on the stick.", file_okay=False)],
+    data: Data,
+    as_json: Json = False,
+) -> None:
+    """Take the hub's receipts and requests from a USB stick that was there, and tidy the stick.
+
+    Each is verified and made durable; then the bytes of what the hub has are removed here, as after a receipt over the
+    link. Replies to other clinics are left on the stick. `run` may go on.
+    """
+    _, outbox, _, _ = _open(data)
+    with outbox.own_stick():
+        done = import_from(Stick(folder), outbox)
+    if as_json:
+        out.print_json(json.dumps(views.imported_json(done)))
+    else:
+        views.show_imported(done, out)
+    if done.refused:
+        raise typer.Exit(exit_code(done.refused[0]))
 
 
 @app.command(epilog="Example: thinwire-sender inspect study.dcm --png seen.png")
@@ -190,6 +296,27 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
         raise typer.BadParameter(str(error)) from error
 
 
+def _choice(text: str | None) -> dict[Kind, When]:
+    """As preview=always,pixels=on-request."""
+    choice = {}
+    try:
+        for each in (text or "").split(",") if text else ():
+            name, _, when = each.partition("=")
+            choice[Kind[name.strip().upper()]] = read_when(when)
+        checked(choice)
+    except KeyError as error:
+        raise typer.BadParameter(f"no tier {error}; preview, evidence or pixels") from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return choice
+
+
+def _gate(config: SenderConfig, outbox: Outbox) -> Callable[[], Gate]:
+    """The policy as of each moment."""
+    policy, clock = config.tier_policy(), SystemClock()
+    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder))
+
+
 def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
     enrolment = load_enrolment(data)
     config = read_config(data)
@@ -201,7 +328,7 @@ def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
 def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:
     address = load_enrolment(data).address(config.hub)
     more = {} if on_change is None else {"on_change": on_change}
-    return Uplink(outbox, address, SystemClock(), Disk(), **more)
+    return Uplink(outbox, address, SystemClock(), Disk(), config.tier_policy(), **more)
 
 
 async def _until_stopped(service: Service, watch: Path | None) -> None:
@@ -224,9 +351,10 @@ def _send_now(
     """Send and wait, or only wait where another process owns the link."""
 
     def arrived() -> bool:
-        return all(finished(outbox.entry(study)) for study in studies)
+        return all(finished(outbox.entry(study), gate()) for study in studies)
 
-    with views.live(err, quiet, outbox, studies) as show:
+    gate = _gate(config, outbox)
+    with views.live(err, quiet, outbox, studies, gate) as show:
         try:
             with outbox.own_link():
                 service = Service(pipeline, _uplink(data, config, outbox, show.link), quarantine, SystemClock())

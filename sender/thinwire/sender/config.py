@@ -1,9 +1,11 @@
 """The clinic's settings: DATA/config.toml, overridden by THINWIRE_SENDER_* in the environment; one frozen value."""
 
+from datetime import time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -12,16 +14,83 @@ from pydantic_settings import (
 )
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.link.tiers import NIGHT, Hours, TierPolicy, When
 from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 
 FILE = "config.toml"
 
 
+class TierSettings(BaseModel):
+    """Section [tiers]: when the parts of a study go. Graph and manifest always go, urgent and requested parts too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preview: When = TierPolicy().when[Kind.PREVIEW]
+    """always, "when idle", "in window", "on request" or never (not made)."""
+    evidence: When = TierPolicy().when[Kind.EVIDENCE]
+    pixels: When = TierPolicy().when[Kind.PIXELS]
+    """The same, but not never."""
+    window: Hours = NIGHT
+    """Hours of each day by the clinic's clock, as "20:00-06:00"."""
+    monthly_bytes: int | None = Field(default=None, ge=0)
+    """Data budget of a calendar month, both ways; no limit where not set."""
+    time_zone: str = ""
+    """As "Africa/Blantyre"; the system's own where not set."""
+
+    @field_validator("preview", "evidence", "pixels", mode="before")
+    @classmethod
+    def _when(cls, value: object) -> object:
+        return read_when(value) if isinstance(value, str) else value
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _window(cls, value: object) -> object:
+        return read_hours(value) if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value:
+            try:
+                ZoneInfo(value)
+            except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+                raise ValueError(
+                    "no time zone of this system; leave it out, or name one such as Africa/Blantyre"
+                ) from error
+        return value
+
+    def policy(self) -> TierPolicy:
+        """Raises ValueError for a choice that would keep a study from its reader."""
+        chosen = {Kind.PREVIEW: self.preview, Kind.EVIDENCE: self.evidence, Kind.PIXELS: self.pixels}
+        zone = ZoneInfo(self.time_zone) if self.time_zone else None
+        return TierPolicy({**TierPolicy().when, **chosen}, self.window, zone, self.monthly_bytes)
+
+
+def read_when(text: str) -> When:
+    """A choice as a person writes it: "on request", on-request, on_request. Raises ValueError that names them all."""
+    try:
+        return When(text.strip().lower().replace("-", " ").replace("_", " "))
+    except ValueError:
+        raise ValueError(f"{text!r} is none of: {', '.join(When)}") from None
+
+
+def read_hours(text: str) -> Hours:
+    """Hours as 20:00-06:00. Raises ValueError."""
+    start, _, end = text.partition("-")
+    try:
+        return Hours(time.fromisoformat(start.strip()), time.fromisoformat(end.strip()))
+    except ValueError:
+        raise ValueError(f"{text!r} is no span of hours such as 20:00-06:00") from None
+
+
 class SenderConfig(BaseSettings):
     """What a clinic may set; each has a default that works."""
 
-    model_config = SettingsConfigDict(env_prefix="THINWIRE_SENDER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="THINWIRE_SENDER_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
 
     hub: str = ""
     """HOST:PORT of the hub; written by `join`."""
@@ -40,8 +109,20 @@ class SenderConfig(BaseSettings):
     not."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
+    preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
+    """Most bytes of a preview on the link."""
     send_identity: bool = True
     """Whether the sealed manifest names the patient and the study; the pixels tier carries the files as they are."""
+
+    tiers: TierSettings = TierSettings()
+    """When the parts of a study go."""
+
+    def tier_policy(self) -> TierPolicy:
+        """Raises BadConfiguration."""
+        try:
+            return self.tiers.policy()
+        except ValueError as error:
+            raise BadConfiguration(str(error), f"Correct section [tiers] in {FILE}.") from error
 
     def policy(self, bundle_percent: float) -> Policy:
         """The pruning policy. Raises BadConfiguration."""

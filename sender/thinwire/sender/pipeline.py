@@ -3,13 +3,18 @@
 study -> patches -> encoder -> attention -> pruning -> image graph (G1)
 text  -> report graph (G2)
 G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
+
+Beside it the other parts: the image as a person is shown it (preview), the kept patches and their surroundings
+(evidence), the files themselves (pixels), and the signed list of them all (manifest).
 """
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.attention import Attention, Guidance
@@ -20,25 +25,31 @@ from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.graph.pruning import KeepCount, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
+from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.link.tiers import TierPolicy, When
+from thinwire.shared import evidence, preview
 from thinwire.shared.bundle import Bundle, load_bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import BadArchive, BadInput
+from thinwire.shared.coder import Coder, load_coder
+from thinwire.shared.envelope import Kind, room_in
+from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.graph import FusedGraph, IntArray
-from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.payload import encode
+from thinwire.shared.payload import decode, encode
 from thinwire.shared.pixels import Member, pack, unpack
 
 log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
+FIRST = (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE)
+REST = (Kind.PIXELS, Kind.MANIFEST)
+"""What is made beside the graphs: a study's graph need not wait until another's pixels are packed."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 
 
@@ -58,6 +69,7 @@ class GraphMaker:
 
     def __init__(self, bundle: Bundle, config: SenderConfig, policy: Policy | None = None) -> None:
         self.bundle = bundle
+        self.config = config
         self.policy = policy or config.policy(bundle.spec.keep_percent)
         self.graph_bytes = config.graph_bytes
         self.encoder = Encoder(bundle, config.provider, config.threads)
@@ -106,6 +118,17 @@ class GraphMaker:
         return self.attention.write(encoded, study.text), TextSource.INDICATION
 
 
+def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
+    """The preview of an image, in at most `sealed_bytes` when it is sealed."""
+    return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
+
+
+def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
+    """The kept patches of an image's graph and their neighbours, losslessly."""
+    around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
+    return evidence.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
+
+
 def file_members(study: Study) -> list[Member]:
     """The study's own files under neutral names, in their order."""
     suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
@@ -125,18 +148,33 @@ class Pipeline:
     def __init__(self, outbox: Outbox, config: SenderConfig, tiers: TierPolicy | None = None) -> None:
         self.outbox = outbox
         self.config = config
-        self.tiers = tiers or TierPolicy()
-        self._maker: GraphMaker | None = None
+        self.tiers = tiers or config.tier_policy()
+        self._made: dict[Kind, Callable[[StudyId], bytes]] = {
+            Kind.GRAPH: self._graph,
+            Kind.PREVIEW: self._preview,
+            Kind.EVIDENCE: self._evidence,
+            Kind.PIXELS: self._pixels,
+            Kind.MANIFEST: self._manifest,
+        }
 
-    @property
+    @cached_property
+    def bundle(self) -> Bundle:
+        return load_bundle(self.config.bundle)
+
+    @cached_property
+    def coder(self) -> Coder:
+        return load_coder(self.bundle)
+
+    @cached_property
     def maker(self) -> GraphMaker:
-        """Loads the models when the first graph is made."""
-        if self._maker is None:
-            self._maker = GraphMaker(load_bundle(self.config.bundle), self.config)
-        return self._maker
+        """Loads the models when the first graph is made, in the thread that makes graphs."""
+        return GraphMaker(self.bundle, self.config)
 
-    def accept(self, study: Study, given: bool, urgent: bool = False) -> Entry:
-        """Take a study over; it is durable when this returns. given: its words came beside the files.
+    def accept(
+        self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
+    ) -> Entry:
+        """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
+        its parts go, where that is not as configured.
 
         Raises AlreadyAccepted, DiskFull.
         """
@@ -146,16 +184,31 @@ class Pipeline:
             name = _TEXT_MEMBER[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan, words, urgent)
+        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan_of(choice), words, urgent, choice)
 
-    def next_job(self, but: Collection[StudyId] = ()) -> tuple[StudyId, Kind] | None:
-        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest."""
+    def next_job(
+        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
+    ) -> tuple[StudyId, Kind] | None:
+        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
+
+        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them.
+        """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        for kind in (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST):
+        for kind in kinds:
             for entry in unfinished:
-                if kind in entry.missing:
+                if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
                     return entry.study, kind
         return None
+
+    def make_all(self) -> None:
+        """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
+        damaged: set[StudyId] = set()
+        while job := self.next_job(damaged):
+            try:
+                self.make(*job)
+            except UnknownStudy as error:
+                log.error("%s; %s", error, error.remedy)
+                damaged.add(job[0])
 
     def make(self, study: StudyId, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
@@ -163,13 +216,18 @@ class Pipeline:
         Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
         """
         try:
-            plaintext = {Kind.GRAPH: self._graph, Kind.PIXELS: self._pixels, Kind.MANIFEST: self._manifest}[kind](study)
+            plaintext = self.plaintext_of(study, kind)
         except (BadInput, BadArchive) as error:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
-        part = self.outbox.add(study, kind, plaintext, hold=self.tiers.held(kind))
+        held = self.tiers.held(kind, self.outbox.entry(study).choice)
+        part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
+
+    def plaintext_of(self, study: StudyId, kind: Kind) -> bytes:
+        """One part's bytes before sealing. Raises BadInput, BadArchive, UnknownStudy."""
+        return self._made[kind](study)
 
     def _members(self, study: StudyId) -> list[Member]:
         return unpack(self.outbox.source(study), LARGEST_SOURCE)
@@ -189,6 +247,24 @@ class Pipeline:
     def _graph(self, study: StudyId) -> bytes:
         return self.maker.see(self._study(study)).payload
 
+    def _preview(self, study: StudyId) -> bytes:
+        return preview_of(self._study(study).frontal, self.config.preview_bytes)
+
+    def _evidence(self, study: StudyId) -> bytes:
+        """Of the graph that was made before; its bytes stay here while a part is missing."""
+        loaded = self._study(study)
+        payload = self.outbox.plaintext(study, Kind.GRAPH)
+        try:
+            graph = decode(payload or b"", study, self._coder_of)
+        except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
+            graph = self.maker.see(loaded).graph
+        return evidence_of(loaded.frontal, graph)
+
+    def _coder_of(self, bundle: BundleId) -> Coder:
+        if bundle != self.bundle.id:
+            raise UnknownBundle("a graph here was made with another bundle")
+        return self.coder
+
     def _pixels(self, study: StudyId) -> bytes:
         return pack(self._members(study), "small")
 
@@ -205,7 +281,7 @@ class Pipeline:
             study=study,
             site=self.outbox.epochs.site,
             created=entry.accepted,
-            bundle=self.maker.bundle.id,
+            bundle=self.bundle.id,
             tiers=tiers,
             files=tuple((file.digest, len(file.data)) for file in loaded.files),
             identity=fitting_identity(loaded.identity) if self.config.send_identity else {},

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +15,11 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import Entry, PartState
-from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.tiers import When
+from thinwire.sender.pipeline import FIRST, REST, Pipeline
 from thinwire.shared.clock import Clock
+from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.receipts import StudyStatus
@@ -25,6 +31,7 @@ LOOK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 SETTLED_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
+FORGET_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
 """After which a full disk, or a study whose bytes are damaged here, is looked at again."""
 
@@ -50,8 +57,17 @@ class Rejected:
     """Files that are in quarantine now."""
 
 
+@dataclass(frozen=True)
+class Wish:
+    """How a person wants a study sent."""
+
+    urgent: bool = False
+    choice: Mapping[Kind, When] = field(default_factory=dict)
+    """When its parts go, where that is not as configured."""
+
+
 def take(
-    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, urgent: bool = False
+    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, wish: Wish = Wish()
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
 
@@ -61,16 +77,16 @@ def take(
         if isinstance(found, Refused):
             yield _reject(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, words, urgent)
+            yield _take_one(pipeline, quarantine, found, words, wish)
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, urgent: bool
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, wish: Wish
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
         study = load_study(files.paths, words.text if words else None, source)
-        return Accepted(study, pipeline.accept(study, given=words is not None, urgent=urgent))
+        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice))
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
 
@@ -80,13 +96,13 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
     return Rejected(error, sum(each is not None for each in kept))
 
 
-def finished(entry: Entry) -> bool:
-    """Whether nothing more is to be waited for: every part is at the hub, which also triaged it, or it is refused.
+def finished(entry: Entry, gate: Gate) -> bool:
+    """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
+    is at the hub, which also triaged the study, or it is refused.
 
     A study whose graph could not be made is never triaged; it is finished when it has arrived.
     """
-    open_parts = {PartState.MISSING, PartState.WAITING}
-    if any(part.state in open_parts for part in entry.parts):
+    if any(gate.goes_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
     return refused or entry.status not in (None, StudyStatus.STORED)
@@ -109,7 +125,9 @@ class Service:
     ) -> None:
         """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
         self.pipeline.outbox.recover()
-        tasks = [asyncio.ensure_future(self.uplink.run(stop)), asyncio.ensure_future(self._make(stop))]
+        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
+        first, rest = ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_give_way)
+        tasks += [asyncio.ensure_future(self._make(stop, *each)) for each in ((first, FIRST), (rest, REST))]
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
         try:
@@ -120,17 +138,18 @@ class Service:
         finally:
             stop.set()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for each in (first, rest):
+                each.shutdown()
 
-    async def _make(self, stop: asyncio.Event) -> None:
-        """Makes what is missing, one part after another, beside the link."""
-        purged = self.clock.monotonic()
+    async def _make(self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind]) -> None:
+        """Makes what is missing of these kinds, one part after another, beside the link."""
         stuck: dict[StudyId, float] = {}
         while not stop.is_set():
             now = self.clock.monotonic()
-            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now})
+            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, kinds)
             if job is not None:
                 try:
-                    await asyncio.to_thread(self.pipeline.make, *job)
+                    await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
                     self.uplink.nudge()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
@@ -140,11 +159,14 @@ class Service:
                     log.error("%s; %s", error, error.remedy)
                     stuck[job[0]] = now + STUCK_SECONDS
                 continue
-            if self.clock.monotonic() - purged > 3600:
-                keep = timedelta(days=self.pipeline.config.keep_days)
-                self.pipeline.outbox.purge(self.clock.now() - keep)
-                purged = self.clock.monotonic()
             await _pause(stop, LOOK_SECONDS)
+
+    async def _forget(self, stop: asyncio.Event) -> None:
+        """Studies that arrived long ago are forgotten here."""
+        while not stop.is_set():
+            await _pause(stop, FORGET_SECONDS)
+            keep = timedelta(days=self.pipeline.config.keep_days)
+            self.pipeline.outbox.purge(self.clock.now() - keep)
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Files in the folder are taken over when they have settled; they are left where they are."""
@@ -172,6 +194,12 @@ class Service:
                     log.info("study %s accepted", outcome.study.id.hex())
                 case Rejected():
                     log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
+
+
+def _give_way() -> None:
+    """Packing pixels is in no hurry: on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.nice(10)
 
 
 def _listing(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -3,12 +3,15 @@
 import json
 import os
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live as RichLive
 from rich.markup import escape
 from rich.table import Table
@@ -16,10 +19,15 @@ from rich.table import Table
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
-from thinwire.sender.link.channel import LinkState, LinkStatus
-from thinwire.sender.link.entries import Entry, Part, PartState
+from thinwire.sender.link import live as live_link
+from thinwire.sender.link.carry import Exported, Imported
+from thinwire.sender.link.entries import Due, Entry, Part, PartState
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.live import LinkState, LinkStatus
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import GraphMaker, Seen, file_members
+from thinwire.sender.link.progress import TierProgress, by_tier
+from thinwire.sender.link.tiers import ORDER, WHOLE
+from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.envelope import EpochKey, Kind, seal
@@ -32,6 +40,7 @@ from thinwire.shared.receipts import StudyStatus
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+STILL = LinkStatus(LinkState.STOPPED)
 _STYLE = {
     PartState.MISSING: "dim",
     PartState.HELD: "dim",
@@ -67,6 +76,66 @@ def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
             err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
 
 
+def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
+    """What `export --json` gives. unmade: parts that are still being made."""
+    objects = {"written": done.written, "there_already": done.there, "damaged_here": done.damaged}
+    rows = {
+        name: [
+            {"object": due.object.hex(), "study": due.study.hex(), "kind": _kind(due), "bytes": due.size}
+            for due in dues
+        ]
+        for name, dues in objects.items()
+    }
+    return {**rows, "without_room": done.rest, "not_made_yet": unmade}
+
+
+def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> None:
+    studies = {due.study for due in (*done.written, *done.there)}
+    size = bytes_text(sum(due.size for due in done.written))
+    out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {len(studies)} studies")
+    if done.damaged:
+        out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
+    if unmade:
+        out.print(f"{unmade} parts are not made yet: repeat the command when `status` shows them as waiting")
+    if done.rest:
+        out.print(f"{done.rest} objects have no room on the stick")
+    if studies:
+        out.print(f"At the hub: thinwire-receiver import {folder} --data HUB", highlight=False, soft_wrap=True)
+
+
+def imported_json(done: Imported) -> dict[str, Any]:
+    """What `import --json` gives."""
+    return {
+        "receipts": [
+            {"study": r.study.hex(), "status": r.status, "object": r.object.hex() if r.object else None}
+            for r in done.receipts
+        ],
+        "requests": done.requests,
+        "requests_for_unknown_studies": done.forgotten,
+        "replies_to_others": done.foreign,
+        "refused": [str(error) for error in done.refused],
+        "objects_removed_from_stick": done.cleared,
+    }
+
+
+def show_imported(done: Imported, out: Console) -> None:
+    counts = Counter(receipt.status for receipt in done.receipts)
+    said = ", ".join(f"{counts[status]} {status}" for status in StudyStatus if counts[status])
+    out.print(f"{len(done.receipts)} receipts{f': {said}' if said else ''}; {done.requests} requests")
+    if done.cleared:
+        out.print(f"{done.cleared} objects have arrived and were removed from the stick")
+    if done.requests:
+        out.print("What readers ask for goes over the link, or by the next export")
+    if done.foreign:
+        out.print(f"{done.foreign} replies are not for this clinic and stay on the stick")
+    for error in done.refused:
+        out.print(f"refused: {error}. {error.remedy}", style="bold red", markup=False, highlight=False)
+
+
+def _kind(due: Due) -> str:
+    return "epoch" if due.kind is None else due.kind.name.lower()
+
+
 def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for outcome in outcomes:
@@ -88,8 +157,10 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
     return rows
 
 
-def entry_json(entry: Entry, outbox: Outbox) -> dict[str, Any]:
-    """A study at the clinic, as `status --json` gives it."""
+def entry_json(
+    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A study at the clinic, as `status --json` gives it. waits: why parts wait (`Gate.waits`)."""
     return {
         "study": entry.study.hex(),
         "accepted_at": entry.accepted.isoformat(),
@@ -97,7 +168,12 @@ def entry_json(entry: Entry, outbox: Outbox) -> dict[str, Any]:
         "state": entry.state,
         "hub": entry.status,
         "parts": {
-            part.kind.name.lower(): {"state": part.state, "bytes": part.size or None, "reason": part.reason or None}
+            part.kind.name.lower(): {
+                "state": part.state,
+                "bytes": part.size or None,
+                "reason": part.reason or None,
+                "waits": waits.get((entry.study, part.kind)),
+            }
             for part in entry.parts
         },
         "result": result(entry, outbox),
@@ -112,30 +188,95 @@ def result(entry: Entry, outbox: Outbox) -> dict[str, Any] | None:
 
 
 def status_table(
-    entries: Sequence[Entry], outbox: Outbox, crossing: Mapping[tuple[StudyId, Kind], str] | None = None
+    entries: Sequence[Entry],
+    outbox: Outbox,
+    link: LinkStatus = STILL,
+    waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({}),
 ) -> Table:
-    """One row a study: its parts with their state, and what the hub said."""
+    """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
+    wait (`Gate.waits`)."""
+    crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.crossings}
+    kinds = [kind for kind in ORDER if kind in WHOLE or any(part.kind is kind for e in entries for part in e.parts)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "accepted", "graph", "manifest", "pixels", "at the hub"):
+    for name in ("study", "accepted", *(kind.name.lower() for kind in kinds), "at the hub"):
         table.add_column(name, no_wrap=name in ("study", "accepted"))
     for entry in entries:
         accepted = entry.accepted.astimezone().strftime("%d %b %H:%M:%S")
         mark = " [red]urgent[/red]" if entry.urgent else ""
+        here = {part.kind: part for part in entry.parts}
         cells = [
-            _part_cell(entry.part(kind), (crossing or {}).get((entry.study, kind)))
-            for kind in (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+            _part_cell(here[kind], crossing.get((entry.study, kind)), waits.get((entry.study, kind)))
+            if kind in here
+            else ""
+            for kind in kinds
         ]
         table.add_row(entry.study.hex()[:12] + mark, accepted, *cells, _hub_cell(entry, outbox))
     if not entries:
-        table.add_row("no study here", "", "", "", "", "")
+        table.add_row("no study here")
     return table
 
 
-def _part_cell(part: Part, crossing: str | None) -> str:
+def tiers_table(tiers: Sequence[TierProgress], link: LinkStatus) -> Table:
+    """One row a tier: what is at the hub, what is sent and durable of the rest, until when, what waits and why."""
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.add_column("tier", no_wrap=True)
+    for name in ("at the hub", "open", "sent", "durable", "of", "there in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("waits")
+    for tier in tiers:
+        sizes = [bytes_text(size) if tier.open else "" for size in (tier.sent, tier.durable, tier.size)]
+        table.add_row(
+            tier.kind.name.lower(),
+            str(tier.stored),
+            str(tier.open or ""),
+            *sizes,
+            "" if tier.seconds is None else seconds_text(tier.seconds),
+            "; ".join(f"{count} {reason}" for reason, count in sorted(tier.waits.items())),
+        )
+    table.caption = link_text(link)
+    return table
+
+
+def link_text(link: LinkStatus) -> str:
+    """As "link connected, 7,950 B/s, round trip 0.66 s"."""
+    rate = f", {bytes_text(link.rate)}/s" if link.rate else ""
+    trip = f", round trip {link.round_trip:.2f} s" if link.round_trip is not None else ""
+    reason = f": {escape(link.reason)}" if link.reason else ""
+    return f"link {link.state}{rate}{trip}{reason}"
+
+
+def link_json(link: LinkStatus) -> dict[str, Any]:
+    return {
+        "state": link.state,
+        "reason": link.reason or None,
+        "bytes_per_second": link.rate and round(link.rate),
+        "round_trip_seconds": link.round_trip and round(link.round_trip, 3),
+        "crossing": [
+            {
+                "study": each.study.hex(),
+                "tier": None if each.kind is None else each.kind.name.lower(),
+                "sent": each.sent,
+                "durable": each.durable,
+                "bytes": each.size,
+            }
+            for each in link.crossings
+        ],
+    }
+
+
+def seconds_text(seconds: float) -> str:
+    """A time for people: 8 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _part_cell(part: Part, crossing: str | None, waits: str | None) -> str:
     size = f" {bytes_text(part.size)}" if part.size else ""
     said = crossing or part.state.value
-    reason = f" ({escape(part.reason)})" if part.reason else ""
-    return f"[{_STYLE[part.state]}]{said}{size}{reason}[/]"
+    reason = part.reason or (waits if part.state is PartState.WAITING and not crossing else "")
+    shown = f" ({escape(reason)})" if reason else ""
+    return f"[{_STYLE[part.state]}]{said}{size}{shown}[/]"
 
 
 def _hub_cell(entry: Entry, outbox: Outbox) -> str:
@@ -149,41 +290,41 @@ def _hub_cell(entry: Entry, outbox: Outbox) -> str:
 
 
 class Live:
-    """The outbox and the link while they move."""
+    """The outbox and the link while they move. look: the link as this process or another drives it."""
 
-    def __init__(self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyId]) -> None:
+    def __init__(
+        self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
+    ) -> None:
         self._view = view
         self._outbox = outbox
         self._studies = studies
-        self._link = LinkStatus(LinkState.STOPPED)
+        self._gate = gate
+        self._link: LinkStatus | None = None
 
     def link(self, status: LinkStatus) -> None:
-        """Called by the uplink with each change."""
+        """Called by the uplink with each change, where it runs in this process."""
         self._link = status
 
     def refresh(self) -> None:
         if self._view is None:
             return
-        crossing = {
-            (c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of"
-            for c in self._link.crossings
-            if c.kind is not None
-        }
-        table = status_table([self._outbox.entry(study) for study in self._studies], self._outbox, crossing)
-        rate = f", {bytes_text(self._link.rate)}/s" if self._link.rate else ""
-        reason = f": {self._link.reason}" if self._link.reason else ""
-        table.caption = f"link {self._link.state}{rate}{reason}"
-        self._view.update(table)
+        gate = self._gate()
+        entries = [self._outbox.entry(study) for study in self._studies]
+        link = self._link or live_link.find(self._outbox.folder, gate.now)
+        table = status_table(entries, self._outbox, link, gate.waits(entries))
+        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, gate), link)))
 
 
 @contextmanager
-def live(console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyId]) -> Iterator[Live]:
+def live(
+    console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
+) -> Iterator[Live]:
     """Live progress on a terminal; nothing where there is none or it is not wanted."""
     if quiet or not console.is_terminal:
-        yield Live(None, outbox, studies)
+        yield Live(None, outbox, studies, gate)
         return
     with RichLive(console=console, refresh_per_second=5, transient=True) as view:
-        yield Live(view, outbox, studies)
+        yield Live(view, outbox, studies, gate)
 
 
 def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
@@ -192,10 +333,13 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     names = [concept.name for concept in maker.bundle.spec.concepts]
     # A key of its own: the sizes of what would be sent, sealed for nobody.
     epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
-    sealed = {
-        "graph": len(seal(epoch, Kind.GRAPH, study.id, seen.payload)),
-        "pixels": len(seal(epoch, Kind.PIXELS, study.id, pack(file_members(study), "small"))),
+    parts = {
+        Kind.GRAPH: seen.payload,
+        Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
+        Kind.EVIDENCE: evidence_of(study.frontal, graph),
+        Kind.PIXELS: pack(file_members(study), "small"),
     }
+    sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)
     return {
         "study": study.id.hex(),
@@ -258,8 +402,9 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
             "concepts: " + ", ".join(f"{c['name']} ({c['assertion']})" for c in facts["concepts"]), highlight=False
         )
     out.print(
-        f"bytes sealed: graph {bytes_text(sizes['graph'])}, pixels {bytes_text(sizes['pixels'])}; "
-        f"the study as it came {bytes_text(sizes['source'])}",
+        "bytes sealed: "
+        + ", ".join(f"{tier} {bytes_text(size)}" for tier, size in sizes.items() if tier != "source")
+        + f"; the study as it came {bytes_text(sizes['source'])}",
         highlight=False,
     )
     spent = ", ".join(f"{name} {ms:.0f}" for name, ms in facts["milliseconds"].items())
@@ -271,4 +416,4 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
 def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":
     """The radiograph with its kept patches, and the graph beside it."""
     names = [concept.name for concept in maker.bundle.spec.concepts]
-    return draw(seen.graph, names, np.round(study.frontal.pixels * 255).astype(np.uint8))
+    return draw(seen.graph, names, study.frontal.shown)

@@ -22,9 +22,9 @@ CHUNK_SECONDS = 0.15
 """What is urgent waits at most for the chunk that is on its way."""
 
 
-def chunk_size(rate: float) -> int:
-    """Bytes of a chunk that takes about CHUNK_SECONDS. rate: bytes a second."""
-    return int(min(LARGEST_CHUNK, max(SMALLEST_CHUNK, rate * CHUNK_SECONDS)))
+def chunk_size(rate: float, seconds: float = CHUNK_SECONDS) -> int:
+    """Bytes of a chunk that takes about so many seconds, CHUNK_SECONDS at most. rate: bytes a second."""
+    return int(min(LARGEST_CHUNK, max(SMALLEST_CHUNK, rate * min(seconds, CHUNK_SECONDS))))
 
 
 def head_size(size: int, chunk: int) -> int:

@@ -3,6 +3,7 @@ symbol of a payload is. Both ends hold the same `coder.npz`; docs/model-bundle.m
 what they do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,31 @@ def load_tables(path: Path) -> Tables:
 
 def save_tables(path: Path, tables: Tables) -> None:
     np.savez_compressed(path, **{each.name: getattr(tables, each.name) for each in fields(Tables)})
+
+
+def untaught(spec: BundleSpec, levels: Sequence[float], reach: int) -> Tables:
+    """Tables that learned nothing: features as they are in steps of some sizes, small symbols likelier than large ones.
+
+    For bundles that only measure time and bytes.
+    """
+    d, cells, concepts = spec.feature_size, (spec.working_size // CELL) ** 2, len(spec.concepts)
+    step = np.array(levels, np.float32)
+    likely = chances(1 / (1 + (np.arange(-reach, reach + 1) * step[:, None]) ** 2) / 8)
+    eye = np.stack([np.eye(d, dtype=np.float32)] * 2)
+    return Tables(
+        level=step,
+        chosen=np.array(len(step) // 2, np.int32),
+        mean=np.zeros((cells, d), np.float32),
+        context_mean=np.zeros(d, np.float32),
+        predict=np.zeros((d, d), np.float32),
+        forward=eye,
+        back=eye,
+        symbol=np.broadcast_to(likely[None, :, None], (2, len(step), d, 2 * reach + 1)).copy(),
+        cell=np.full(cells, 100, np.uint16),
+        score=np.full(SCORES, 100, np.uint16),
+        concept=np.full((len(SOURCES), concepts, len(Assertion)), 2000, np.uint16),
+        relation=np.full((concepts, concepts, len(Relation)), 2000, np.uint16),
+    )
 
 
 def chances(share: NDArray[np.floating[Any]]) -> Chances:

@@ -5,6 +5,7 @@ Every act that matters passes `Disk.step(name)`, so that a test can cut the powe
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,3 +111,14 @@ def sweep(folder: Path) -> int:
     for each in left:
         each.unlink(missing_ok=True)
     return len(left)
+
+
+@contextlib.contextmanager
+def flock(path: Path, how: int) -> Iterator[None]:
+    """Hold a lock on a file that is made if need be. how: as for fcntl.flock. Raises BlockingIOError."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)

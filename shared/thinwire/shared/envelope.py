@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from types import MappingProxyType
 from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
@@ -42,7 +43,7 @@ _SALT_CONTEXT = b"thinwire salt v1\0"
 _OBJECT_CONTEXT = b"thinwire object v1\0"
 
 _RECORD = struct.Struct(">3sB8sQ8sB")
-_RECORD_MAGIC = b"TWE"
+RECORD_MAGIC = b"TWE"
 _SEALED_KEY_BYTES = 1168
 _EPOCH_CONTEXT = b"thinwire epoch v1"
 _KEY_FILE = struct.Struct(">3sB8sQ32s")
@@ -60,9 +61,26 @@ class Kind(IntEnum):
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
+    WAYBILL = 10
+    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    REPLY = 11
+    """What the hub says to a clinic by stick."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
+_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.EVIDENCE: 14})
+
+
+def chunk_log2_of(kind: Kind) -> int:
+    """The size of an object's chunks that its sender chooses: small where the first of them are of use alone."""
+    return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
+
+
+def room_in(sealed_size: int, kind: Kind) -> int:
+    """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
+    chunk = 1 << chunk_log2_of(kind)
+    whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)
+    return whole * chunk + max(0, rest - TAG_BYTES)
 
 
 @dataclass(frozen=True)
@@ -129,7 +147,7 @@ def new_epoch(
     epoch, key = EpochId(random_bytes(EPOCH_ID_BYTES)), random_bytes(KEY_BYTES)
     created = clock.now().replace(microsecond=0)
     name = site.encode("ascii")
-    head = _RECORD.pack(_RECORD_MAGIC, VERSION, epoch, _seconds(created), hub.key_id, len(name)) + name
+    head = _RECORD.pack(RECORD_MAGIC, VERSION, epoch, _seconds(created), hub.key_id, len(name)) + name
     unsigned = head + hub.seal(key, info=_EPOCH_CONTEXT + b"\0" + head)
     return EpochKey(epoch, site, key, created), unsigned + sign(signing, _EPOCH_CONTEXT, unsigned)
 
@@ -152,13 +170,25 @@ def peek_epoch(record: bytes) -> EpochId:
     return _parse_record(record)[0]
 
 
+def peek_site(record: bytes) -> SiteName:
+    """The site that a record claims to be of; nothing is verified but its form. Raises Forged."""
+    try:
+        return site_name(_parse_record(record)[3].decode("ascii"))
+    except ValueError as error:
+        raise Forged("an epoch record names no site") from error
+
+
 def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
     """Bytes of a sealed object over `plain` bytes: header, then a tag for each chunk."""
     return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << chunk_log2)))
 
 
-def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int = CHUNK_LOG2) -> bytes:
-    """Seal `plaintext`. The same arguments give the same bytes. chunk_log2: 10 to 20, ValueError otherwise."""
+def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
+    """Seal `plaintext`. The same arguments give the same bytes.
+
+    chunk_log2: 10 to 20, ValueError otherwise; `chunk_log2_of` the kind where it is not given.
+    """
+    chunk_log2 = chunk_log2_of(kind) if chunk_log2 is None else chunk_log2
     if chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise ValueError(f"chunks of 2^{chunk_log2} bytes")
     unsalted = Header(kind, chunk_log2, epoch.id, study, bytes(16))
@@ -204,20 +234,44 @@ def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
     file: positioned anywhere, read from its start, one chunk in memory at a time. 0 where no chunk holds or the
     epoch is unknown: after a power cut such a file starts again.
     """
-    file.seek(0)
+    length = 0
     try:
-        header = peek(file.read(HEADER_BYTES))
-        cipher = _cipher(_epoch(header, key_of), header)
+        for length, _ in _trusted(file, key_of):  # noqa: B007 - the last one counts
+            pass
     except Forged:
         return 0
-    step, length = (1 << header.chunk_log2) + TAG_BYTES, 0
-    for n, chunk in enumerate(_chunks(file, step)):
-        end = (length or HEADER_BYTES) + len(chunk)
-        if len(chunk) == step and _holds(cipher, header, n, False, chunk):
-            length = end
-        else:
-            return end if _holds(cipher, header, n, True, chunk) else length
     return length
+
+
+def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[Header, bytes]:
+    """The header and the plaintext of a partial object as far as it can be trusted; empty where no chunk holds.
+
+    file: as for `verified_length`. What a chunk holds is what was sealed there, but nothing is known of what follows:
+    the salt is checked by `open_sealed` alone. Raises Forged where the header or the epoch does not hold.
+    """
+    file.seek(0)
+    header = peek(file.read(HEADER_BYTES))
+    return header, b"".join(plaintext for _, plaintext in _trusted(file, key_of))
+
+
+def _trusted(file: BinaryIO, key_of: KeyOf) -> Iterator[tuple[int, bytes]]:
+    """The end in the file and the plaintext of each chunk, until one does not hold. Raises Forged."""
+    file.seek(0)
+    header = peek(file.read(HEADER_BYTES))
+    cipher = _cipher(_epoch(header, key_of), header)
+    step, end = (1 << header.chunk_log2) + TAG_BYTES, HEADER_BYTES
+    for n, chunk in enumerate(_chunks(file, step)):
+        end += len(chunk)
+        # A chunk that ends the object may be of any length, and then it is sealed as the last.
+        for last in (False, True) if len(chunk) == step else (True,):
+            plaintext = _held(cipher, header, n, last, chunk)
+            if plaintext is not None:
+                yield end, plaintext
+                break
+        else:
+            return
+        if last:
+            return
 
 
 def _chunks(file: BinaryIO, step: int) -> Iterator[bytes]:
@@ -225,12 +279,11 @@ def _chunks(file: BinaryIO, step: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _holds(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: bytes) -> bool:
+def _held(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: bytes) -> bytes | None:
     try:
-        _open_chunk(cipher, header, number, last, memoryview(chunk))
+        return _open_chunk(cipher, header, number, last, memoryview(chunk))
     except Forged:
-        return False
-    return True
+        return None
 
 
 def _open_chunk(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: memoryview) -> bytes:
@@ -266,7 +319,7 @@ def _parse_record(record: bytes) -> tuple[EpochId, datetime, bytes, bytes, int]:
     if len(record) < _RECORD.size:
         raise Forged("an epoch record is cut short")
     magic, version, epoch, created, hub_key, name_length = _RECORD.unpack(record[: _RECORD.size])
-    if (magic, version) != (_RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
+    if (magic, version) != (RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
         raise Forged("this is no epoch record of version 1")
     sealed_at = _RECORD.size + name_length
     if len(record) != sealed_at + _SEALED_KEY_BYTES + SIGNATURE_BYTES:

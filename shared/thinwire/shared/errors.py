@@ -4,6 +4,7 @@
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks to come back later
+    │   ├── StickLost              a stick or folder that carries objects cannot be read or written
     │   └── DiskFull               no room to write; nothing was acknowledged
     └── Final                      repeating the same act cannot help
         ├── BadInput               what a person gave cannot be used
@@ -16,6 +17,8 @@
         │   ├── BadPayload         a graph that lies about its counts, sizes or values
         │   ├── BadManifest
         │   ├── BadBundle          a bundle that is damaged or incomplete
+        │   ├── BadPreview
+        │   ├── BadEvidence
         │   └── BadArchive         a pixels tier that does not unpack to what it names
         ├── Forged                 a signature, a tag, a digest or an identity that does not hold
         ├── UnknownBundle          a payload names a bundle that this end does not have
@@ -65,6 +68,11 @@ class Final(ThinwireError):
     code = 70  # EX_SOFTWARE
 
 
+class StickLost(Retryable):
+    code = 74  # EX_IOERR
+    remedy = "Put the stick in again, writable, and repeat the command: what was done already is not done twice."
+
+
 class BadInput(Final):
     code = 65  # EX_DATAERR
 
@@ -103,6 +111,14 @@ class BadManifest(BadFormat):
 
 class BadBundle(BadFormat):
     remedy = "Install the bundle again: its files do not match its own digests."
+
+
+class BadPreview(BadFormat):
+    pass
+
+
+class BadEvidence(BadFormat):
+    pass
 
 
 class BadArchive(BadFormat):

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from thinwire.shared import certificates
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, Forged, NotEnrolled
-from thinwire.shared.identifiers import SiteName, site_name
+from thinwire.shared.identifiers import Digest, SiteName, digest, site_name
 
 TOKEN_ID_BYTES: Final = 8
 SIGNATURE_BYTES: Final = 64
@@ -217,6 +217,14 @@ def issue_client(authority: Authority, site: SiteName, csr: bytes, clock: Clock)
     who: list[x509.GeneralName] = [x509.UniformResourceIdentifier(_SITE_URI + site)]
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH
     return certificates.pem(certificates.issue(*_loaded(authority), site, key, who, purpose, clock, _CLIENT_LIFE))
+
+
+def fingerprint(certificate: bytes) -> Digest:
+    """SHA-256 of a certificate's DER. certificate: PEM or DER. Raises NotEnrolled for what is none."""
+    try:
+        return digest(certificates.der(certificates.load(certificate)))
+    except ValueError as error:
+        raise NotEnrolled("no certificate") from error
 
 
 def peer_identity(certificate: bytes) -> Site | JoinTokenId:

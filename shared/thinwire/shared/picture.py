@@ -109,12 +109,13 @@ def draw(
     concept_names: Sequence[str],
     image: NDArray[np.uint8] | None,
     findings: Mapping[str, tuple[float, float, float]] | None = None,
+    source: str = "",
 ) -> Image.Image:
     """The picture, RGB, WIDTH x HEIGHT pixels.
 
     concept_names: of the graph's bundle, by concept index. image: uint8 [H, W] of any size with the aspect of the
     native image, bone bright, or None where the pixels are not here (a blank field is drawn). findings: name to
-    (probability, low, high).
+    (probability, low, high). source: words on where the image comes from, written below it.
     """
     whole = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), GROUND)
     canvas = _Canvas(whole, ImageDraw.Draw(whole))
@@ -124,6 +125,7 @@ def draw(
     _radiograph(canvas, graph, image)
     _graph(canvas, graph, concept_names, image)
     _findings(canvas, findings or {})
+    canvas.text((IMAGE_AT[2], (IMAGE_AT[3] + HEIGHT) / 2), source, 14, DIM, "rm")
     _legend(canvas, graph)
     return whole.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
@@ -174,7 +176,7 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
         canvas.box(place, GROUND, LINE)
         for cell in np.flatnonzero(grid.valid):
             canvas.box(box_of(int(cell)), None, (24, 31, 41), 0.5)
-        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the pixels are not here yet", 15, DIM, "mm")
+        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the image is not here yet", 15, DIM, "mm")
     else:
         canvas.picture(image, place, 0.72)
         lit = canvas.image.crop(_whole(place)).point(lambda v: min(255, v / 0.72))

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import imagecodecs
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from thinwire.shared.errors import BadArchive
 from thinwire.shared.identifiers import DIGEST_BYTES
@@ -34,9 +35,11 @@ MAX_INDEX = 1 << 20
 
 HEADER = struct.Struct(">4sBL")
 
-JPEG_XL_EFFORT = 5
-"""A 2000 x 2000 image of 12 bits in 2 to 3 s of one core (benchmarks/results/pixels.json). Efforts below 5 miss a
-third on images that use few of their grey values; 6 and 7 take two to three times as long for under 1 % less."""
+JPEG_XL_EFFORTS = ((2_000_000, 9), (16_000_000, 7), (MAX_PIXELS, 5))
+"""(most pixels, effort): what a background thread does in seconds to tens of seconds of one core.
+`benchmarks.bench_pixels --efforts` shows seconds and bytes of each effort."""
+JPEG_XL_SECOND = 3
+"""An effort that is tried beside the first: a twentieth of its time, and smaller where all is noise."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
 _MAX_WINDOW = 1 << 27
@@ -216,10 +219,19 @@ def _as_image(data: bytes) -> tuple[int, Piece] | None:
     if image.layout.signed:
         samples ^= _SIGN_BIT
     try:
-        packed = imagecodecs.jpegxl_encode(samples, lossless=True, effort=JPEG_XL_EFFORT)
+        packed = min((_jpeg_xl(samples, effort) for effort in (jpeg_xl_effort(samples.size), JPEG_XL_SECOND)), key=len)
     except CODEC_ERRORS:
         return None
-    return image.start, Piece(Codec.JPEG_XL, bytes(packed), image.size, image.rows, image.columns, image.layout)
+    return image.start, Piece(Codec.JPEG_XL, packed, image.size, image.rows, image.columns, image.layout)
+
+
+def jpeg_xl_effort(pixels: int) -> int:
+    """How hard libjxl looks for few bytes, by the size of the image."""
+    return next(effort for most, effort in JPEG_XL_EFFORTS if pixels <= most)
+
+
+def _jpeg_xl(samples: NDArray[np.integer], effort: int) -> bytes:
+    return bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=effort, numthreads=1))
 
 
 def _as_jpeg(data: bytes) -> tuple[int, Piece] | None:

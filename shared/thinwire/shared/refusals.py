@@ -2,7 +2,16 @@
 
 from typing import Final
 
-from thinwire.shared.errors import BadFormat, DiskFull, Forged, HubBusy, ThinwireError, UnknownBundle
+from thinwire.shared.errors import (
+    BadFormat,
+    DiskFull,
+    Forged,
+    HubBusy,
+    NotEnrolled,
+    ProtocolBroken,
+    ThinwireError,
+    UnknownBundle,
+)
 from thinwire.shared.errors import Final as FinalError
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -15,6 +24,8 @@ ERROR_OF: Final[dict[wire.RefusalCode, type[ThinwireError]]] = {
     wire.REFUSAL_CODE_BAD_FORMAT: BadFormat,
     wire.REFUSAL_CODE_UNKNOWN_BUNDLE: UnknownBundle,
     wire.REFUSAL_CODE_FINAL: FinalError,
+    wire.REFUSAL_CODE_NOT_ENROLLED: NotEnrolled,
+    wire.REFUSAL_CODE_PROTOCOL_BROKEN: ProtocolBroken,
 }
 """What the clinic raises or shows for a code; a code that is not here is final."""
 
@@ -23,6 +34,8 @@ _CODE_OF: Final[tuple[tuple[type[ThinwireError], wire.RefusalCode], ...]] = (
     (Forged, wire.REFUSAL_CODE_FORGED),
     (BadFormat, wire.REFUSAL_CODE_BAD_FORMAT),
     (UnknownBundle, wire.REFUSAL_CODE_UNKNOWN_BUNDLE),
+    (NotEnrolled, wire.REFUSAL_CODE_NOT_ENROLLED),
+    (ProtocolBroken, wire.REFUSAL_CODE_PROTOCOL_BROKEN),
     (FinalError, wire.REFUSAL_CODE_FINAL),
 )
 

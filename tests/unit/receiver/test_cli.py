@@ -1,7 +1,6 @@
 """The commands as a person runs them; the served hub has its own tests with real processes."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,9 @@ from tests.support.hub_folder import StudyParts, join, stored, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.cli_bundle import figures
+from thinwire.receiver.cli_models import training_installed
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.link.traffic import SiteLink, leave
 from thinwire.receiver.outputs.meter import meter
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.clock import SystemClock
@@ -71,6 +72,16 @@ def test_enrol_prints_the_token_and_nothing_else(data: str) -> None:
     assert told["expires"].endswith("Z")
 
 
+def test_export_without_a_study_is_for_clinics(data: str, parts: StudyParts, tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    assert said(run("export", "--data", data, "--to", str(stick))) == "north-valley: 2 receipts\n"
+    (reply,) = (stick / "receipts").iterdir()
+    told = json.loads(said(run("import", str(stick), "--data", data, "--json")))
+    assert told == {"objects": [], "graphs_read": 0, "missing": {}, "receipts_on_the_stick": {}}
+    assert reply.exists()
+    assert isinstance(run("import", str(tmp_path / "nowhere"), "--data", data).exception, BadInput)
+
+
 def test_enrol_refuses_what_is_no_name_and_removes(data: str) -> None:
     assert isinstance(run("enrol", "North Valley", "--data", data).exception, BadInput)
     said(run("enrol", "north-valley", "--data", data))
@@ -89,7 +100,8 @@ def test_worklist_and_show(data: str, parts: StudyParts) -> None:
     assert row["urgent_asked"] is True
     assert row["urgency"] in ("immediate", "urgent", "uncertain")
     assert parts.study.hex()[:8] in said(run("worklist", "--data", data))
-    assert json.loads(said(run("show", parts.study.hex()[:6], "--data", data, "--json"))) == row
+    shown = json.loads(said(run("show", parts.study.hex()[:6], "--data", data, "--json")))
+    assert shown == {**row, "arriving": {}, "picture": None}
     assert parts.study.hex() in said(run("show", parts.study.hex()[:6].upper(), "--data", data))
     assert isinstance(run("show", "nothing", "--data", data).exception, UnknownStudy)
     assert isinstance(run("show", parts.study.hex(), "--data", data, "--site", "other").exception, UnknownStudy)
@@ -167,19 +179,12 @@ def test_an_error_is_a_line_a_remedy_and_a_code(
         assert len(shown.err.strip().splitlines()) == 2
 
 
-@pytest.mark.parametrize("arguments", [["train", "all", "--out", "x"], ["evaluate", "--out", "x"]])
-def test_what_training_alone_needs_is_named_where_it_is_missing(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in sys.modules if name.startswith("thinwire.receiver.training.")]:
-        monkeypatch.delitem(sys.modules, name)
-    for missing in ("torch.utils.tensorboard", "sacrebleu.metrics.bleu"):
-        monkeypatch.setitem(sys.modules, missing, None)
-    error = run(*arguments).exception
-    assert isinstance(error, BadConfiguration)
-    assert "is not installed" in str(error)
-    assert "thinwire[receiver,training]" in error.remedy
+def test_what_training_alone_needs_is_named_where_it_is_missing() -> None:
+    with pytest.raises(BadConfiguration, match="sacrebleu is not installed") as error, training_installed():
+        raise ModuleNotFoundError(name="sacrebleu")
+    assert "thinwire[receiver,training]" in error.value.remedy
+    with pytest.raises(ModuleNotFoundError), training_installed():
+        raise ModuleNotFoundError(name="thinwire.receiver.training.mistyped")
 
 
 @pytest.mark.parametrize("command", ["init", "enrol", "serve", "worklist", "show", "export", "train", "evaluate"])
@@ -218,3 +223,16 @@ def test_progress_away_from_a_terminal_is_a_line_a_tenth() -> None:
             progress("images", done, 100, f"{done} of 100")
         progress("graphs", 1, 1, "")
     assert len(out.getvalue().splitlines()) == 12
+
+
+def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> None:
+    said(run("enrol", "north-valley", "--data", data))
+    told = json.loads(said(run("status", "--data", data, "--json")))
+    assert told == {"serving": False, "sites": ["north-valley"], "links": []}
+    shown = said(run("status", "--data", data))
+    assert "does not serve" in shown
+    assert "never connected" in shown
+    valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
+    leave(Path(data), [valley], SystemClock().now())
+    told = json.loads(said(run("status", "--data", data, "--json")))
+    assert (told["serving"], told["links"][0]["connected"]) == (True, True)

@@ -11,8 +11,17 @@ from thinwire.receiver.hub import Hub, make_hub, open_hub, sole_keeper
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import new_epoch
 from thinwire.shared.errors import BadConfiguration, Forged, NotEnrolled
-from thinwire.shared.identifiers import EpochId, SiteName
-from thinwire.shared.keys import TOKEN_LIFE, JoinTokenId, Site, new_request, new_signing_key, peer_identity, read_token
+from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.keys import (
+    TOKEN_LIFE,
+    JoinTokenId,
+    Site,
+    fingerprint,
+    new_request,
+    new_signing_key,
+    peer_identity,
+    read_token,
+)
 
 SITE = SiteName("north-valley")
 OTHER = SiteName("south-ridge")
@@ -47,12 +56,12 @@ def request(site: SiteName = SITE) -> bytes:
 def test_a_token_makes_a_site(hub: Hub) -> None:
     id = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE)
+        hub.enrolment.check_site(SITE, Digest(b"?" * 32))
     joined = hub.enrolment.join(id, request(), FIRST)
     assert joined.site == SITE
     assert peer_identity(joined.certificate_pem) == Site(SITE)
     assert joined.sealing_key == hub.keys.sealing.public.raw
-    hub.enrolment.check_site(SITE)
+    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
     assert hub.enrolment.site_names() == [SITE]
 
 
@@ -119,18 +128,21 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
 
 
 def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
-    join(hub)
+    first = fingerprint(hub.enrolment.join(token(hub), request(), FIRST).certificate_pem)
+    hub.enrolment.check_site(SITE, first)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE)
+        hub.enrolment.check_site(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.join(waiting, request(), SECOND)
     fresh = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE)
-    hub.enrolment.join(fresh, request(), SECOND)
-    hub.enrolment.check_site(SITE)
+        hub.enrolment.check_site(SITE, first)
+    joined = hub.enrolment.join(fresh, request(), SECOND)
+    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    with pytest.raises(NotEnrolled, match="joined anew"):
+        hub.enrolment.check_site(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))
 

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.link.ingest import IngestSession, status_of
+from thinwire.receiver.link.ingest import Arriving, IngestSession, status_of
 from thinwire.receiver.link.limits import Limits
 from thinwire.shared import errors
 from thinwire.shared.chunks import LARGEST_CHUNK, VERSION
@@ -289,3 +289,26 @@ def test_an_object_that_began_in_chunks_and_then_comes_whole_leaves_no_partial(
     again.receive(HELLO)
     assert one(again.receive(offer(data, first=len(data)))).WhichOneof("message") == "receipt"
     assert ends.inbox.objects(SITE) == []
+
+
+def test_a_late_urge_is_answered_once_it_is_durable(ends: TwoEnds, ingest: IngestSession) -> None:
+    data = sealed(ends, Kind.GRAPH, b"graph")
+    ingest.receive(offer(data, first=len(data)))
+    assert not ends.shelf.urgent(SITE, STUDY.study)
+    down = one(ingest.receive(wire.Up(urge=wire.Urge(study=STUDY.study))))
+    assert down.urged.study == STUDY.study
+    assert ends.shelf.urgent(SITE, STUDY.study)
+    assert one(ingest.receive(wire.Up(urge=wire.Urge(study=b"?" * 16)))).urged.study == b"?" * 16
+    with pytest.raises(ProtocolBroken):
+        ingest.receive(wire.Up(urge=wire.Urge(study=b"short")))
+
+
+def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> None:
+    data = sealed(ends)
+    ingest.receive(offer(data))
+    ingest.receive(chunk(data, 45, 5_000))
+    ingest.tick()
+    assert ingest.arriving == [Arriving(STUDY.study, Kind.PIXELS, 5_000, len(data))]
+    assert ingest.received == 5_000
+    ingest.close()
+    assert ingest.arriving == []

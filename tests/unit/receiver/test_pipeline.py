@@ -9,26 +9,35 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, stored, study_parts
 from tests.support.power import Fuse, PowerCut
+from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
+from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+from thinwire.receiver import store as store_module
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.kept import KeptReading
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist
+from thinwire.shared import evidence
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import (
     BadArchive,
+    BadEvidence,
     BadFormat,
     BadManifest,
     BadPayload,
+    BadPreview,
     DiskFull,
     Forged,
     ThinwireError,
     UnknownBundle,
+    UnknownStudy,
 )
-from thinwire.shared.identifiers import BundleId, StudyId, digest
+from thinwire.shared.evidence import Rectangle
+from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
 from thinwire.shared.pixels import Member, pack
 from thinwire.shared.receipts import StudyStatus, read_receipt
 
@@ -88,7 +97,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     assert pipeline.read_waiting() == 1
     assert pipeline.read_waiting() == 0
     put(hub, pipeline, clinic, parts.pixels)
-    assert hub.store.studies()[0].complete is None
+    assert next(hub.store.studies()).complete is None
     put(hub, pipeline, clinic, parts.manifest)
 
     (row,) = worklist(hub.store.studies())
@@ -156,7 +165,7 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
     assert pipeline.stored_receipt(clinic.site, later.object) == receipt
     assert pipeline.read_waiting() == 0
     assert len(blobs(hub)) == 3
-    assert hub.store.studies()[0].complete is True
+    assert next(hub.store.studies()).complete is True
 
 
 def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
@@ -176,6 +185,60 @@ def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle:
     waiting = hub.store.untriaged()
     assert [each.urgent_asked for each in waiting] == [True, False, False]
     assert [row.study.urgent_asked for row in worklist(hub.store.studies())] == [True, False, False]
+
+
+def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    assert not pipeline.urge(clinic.site, parts.study)
+    put_and_read(hub, clinic, parts.graph)
+    assert next(hub.store.studies()).reading is not None
+    assert pipeline.urge(clinic.site, parts.study)
+    (waiting,) = hub.store.untriaged()
+    assert waiting.urgent_asked
+    pipeline.read_waiting()
+    study = next(hub.store.studies())
+    assert study.urgent_asked
+    assert study.reading is not None
+    assert study.reading.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
+    assert pipeline.urge(clinic.site, parts.study)  # a repeat
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert hub.store.untriaged() == []
+    told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
+    assert [each.status for each in told].count(StudyStatus.TRIAGED) == 2
+
+
+def test_a_late_part_that_is_urgent_lifts_the_study_too(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put_and_read(hub, clinic, parts.graph)
+    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    assert [each.urgent_asked for each in hub.store.untriaged()] == [True]
+
+
+def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    pipeline = hub.pipeline()
+    put(hub, pipeline, clinic, parts.graph)
+    (before,) = hub.store.untriaged()
+    pipeline.urge(clinic.site, parts.study)
+    found = KeptReading({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
+    assert not hub.store.add_reading(before, found, b"receipt")
+    assert next(hub.store.studies()).reading is None
+
+
+def test_studies_are_read_a_page_at_a_time(
+    hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAGE", 2)
+    pipeline = hub.pipeline()
+    for seed in range(5):
+        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+    studies = [each.study for each in hub.store.studies()]
+    assert len(set(studies)) == 5
+    assert studies == sorted(studies)  # they came at the same moment
+    assert hub.store.find(studies[3].hex().upper()[:12]).study == studies[3]
+    with pytest.raises(UnknownStudy, match="5 studies"):
+        hub.store.find("")
+    with pytest.raises(UnknownStudy):
+        hub.store.find("%")
 
 
 def test_more_graphs_than_a_batch_are_read_in_batches(
@@ -202,13 +265,18 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
         "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
         "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
         "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
-        "preview": (clinic.seal(Kind.PREVIEW, study, b"no format yet"), BadFormat),
+        "preview": (clinic.seal(Kind.PREVIEW, study, sample_preview()[:-1]), BadPreview),
+        "evidence": (clinic.seal(Kind.EVIDENCE, study, sample_evidence() + b"more"), BadEvidence),
+        "source": (clinic.seal(Kind.SOURCE, study, b"never crosses"), BadFormat),
     }
 
 
 @pytest.mark.parametrize(
     "what",
-    ["payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest", "preview"],
+    [
+        *("payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest"),
+        *("preview", "evidence", "source"),
+    ],
 )
 def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
     hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, what: str
@@ -219,7 +287,7 @@ def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
         put(hub, pipeline, clinic, part)
     assert pipeline.stored_receipt(clinic.site, part.object) is None
     assert pipeline.undelivered_receipts(clinic.site) == []
-    assert hub.store.studies() == []
+    assert list(hub.store.studies()) == []
     assert blobs(hub) == []
     kept = {path.name for path in (hub.data / "quarantine" / clinic.site).iterdir()}
     assert f"{part.object.hex()}.json" in kept
@@ -264,7 +332,7 @@ def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
         assert pipeline.read_waiting() == 1
     with open_hub(data, FakeClock()) as hub:
         assert hub.pipeline().read_waiting() == 0
-        assert hub.store.studies()[0].reading is not None
+        assert next(hub.store.studies()).reading is not None
 
 
 STEPS = (
@@ -309,9 +377,9 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
     with open_hub(data, FakeClock(), Disk(reserve=1 << 62)) as hub, pytest.raises(DiskFull):
         put(hub, hub.pipeline(), clinic, parts.graph)
     with open_hub(data, FakeClock()) as hub:
-        assert hub.store.studies() == []
+        assert list(hub.store.studies()) == []
         put(hub, hub.pipeline(), clinic, parts.graph)
-        assert len(hub.store.studies()) == 1
+        assert len(list(hub.store.studies())) == 1
 
 
 def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
@@ -324,3 +392,42 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     assert pipeline.wanted(clinic.site) == [(parts.study, Kind.PIXELS)]
     put(hub, pipeline, clinic, parts.pixels)
     assert pipeline.wanted(clinic.site) == []
+
+
+def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_the_pixels_are_here(
+    hub: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    pipeline = hub.pipeline()
+    tiers = {
+        Kind.PREVIEW: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
+        Kind.EVIDENCE: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+    }
+    for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
+        put(hub, pipeline, clinic, part)
+    (study,) = hub.store.studies()
+    assert study.complete is False
+    put(hub, pipeline, clinic, parts.pixels)
+    assert next(hub.store.studies()).complete is True
+    for kind, part in tiers.items():
+        put(hub, pipeline, clinic, part)
+        assert hub.store.plaintext(clinic.site, parts.study, kind) == part.plaintext
+    (study,) = hub.store.studies()
+    assert study.complete is True
+    assert study.sealed_sizes == {
+        Tier.GRAPH: len(parts.graph.sealed),
+        Tier.PREVIEW: len(tiers[Kind.PREVIEW].sealed),
+        Tier.EVIDENCE: len(tiers[Kind.EVIDENCE].sealed),
+        Tier.PIXELS: len(parts.pixels.sealed),
+    }
+
+
+def test_evidence_beyond_what_a_study_may_take_is_refused(
+    data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))
+    with open_hub(data, FakeClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        values = stored_values(800, 800)
+        large = evidence.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
+        with pytest.raises(BadEvidence, match="limit"):
+            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyId(bytes(16)), large))

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc.experimental import session_cache
 
 from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
+from thinwire.receiver import server as server_module
 from thinwire.receiver.link.shelf import Joined
 from thinwire.receiver.server import HubServer
-from thinwire.sender.link.channel import HubAddress, LinkState, Uplink, dial, error_of, join
+from thinwire.sender.link import live
+from thinwire.sender.link.channel import HubAddress, Uplink, dial, error_of, join
+from thinwire.sender.link.line import Line
+from thinwire.sender.link.live import LinkState
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.link.usage import read_usage
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, LinkLost, NotEnrolled, ProtocolBroken
@@ -58,7 +65,9 @@ def test_studies_cross_and_the_hub_answers(ends: TwoEnds) -> None:
             await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
             assert server.sites == [SITE]
             status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.crossings)
-            assert (status.reason, (status.rate or 0) > 0, (status.round_trip or 0) > 0) == ("", True, True)
+            assert (status.reason, (status.rate or 0) > 0, status.round_trip is not None) == ("", True, True)
+            (link,) = server.links()
+            assert (link.site, link.connected, link.arriving) == (SITE, True, ())
         assert uplink.status.state is LinkState.STOPPED
 
     with_hub(ends, act)
@@ -129,9 +138,11 @@ def test_a_second_stream_of_a_site_takes_over(ends: TwoEnds) -> None:
             await two.write(wire.Up(hello=wire.Hello(version=1)))
             assert (await two.read()).welcome.version == 1
             assert server.sites == [SITE]
+            assert [link.connected for link in server.links()] == [True]
             assert (await one.code()).name == "ABORTED"
             two.cancel()
         await until(lambda: not server.sites)
+        assert [(link.site, link.connected) for link in server.links()] == [(SITE, False)]
 
     with_hub(ends, act)
 
@@ -253,7 +264,7 @@ def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
     with_hub(ends, act)
 
 
-def test_a_message_out_of_turn_ends_the_stream_with_its_status(ends: TwoEnds) -> None:
+def test_a_stream_that_ends_says_why(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         for up, said in (
@@ -263,9 +274,78 @@ def test_a_message_out_of_turn_ends_the_stream_with_its_status(ends: TwoEnds) ->
             async with dial(address) as channel:
                 call = HubStub(channel).Connect()
                 await call.write(up)
-                code, details = await call.code(), await call.details()
-                error = error_of(code, details)
-                assert isinstance(error, ProtocolBroken)
-                assert said in str(error)
+                refusal = (await call.read()).refusal
+                assert (refusal.number, refusal.code) == (0, wire.REFUSAL_CODE_PROTOCOL_BROKEN)
+                assert said in refusal.what
 
     with_hub(ends, act)
+
+
+def test_a_clinic_that_stays_is_ended_by_a_status(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "FAREWELL_SECONDS", 0.1)
+
+    async def act(_: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        async with dial(address) as channel:
+            call = HubStub(channel).Connect()
+            await call.write(wire.Up(chunk=wire.Chunk(number=1)))
+            assert (await call.read()).refusal.number == 0
+            error = error_of(await call.code(), await call.details())
+            assert isinstance(error, ProtocolBroken)
+            assert "out of turn" in str(error)
+
+    with_hub(ends, act)
+
+
+def test_a_clinic_counts_what_crossed_and_leaves_what_it_measured(ends: TwoEnds) -> None:
+    studies = samples(1, size=300_000)
+    accepted(ends, *studies)
+
+    async def act(_: HubServer, port: int) -> None:
+        async with sending(ends, port):
+            await until(lambda: not ends.outbox.due())
+
+    with_hub(ends, act)
+    ((up, down),) = read_usage(ends.outbox.folder).values()
+    assert 300_000 < up < 400_000
+    assert 1_000 < down < 50_000
+    left = live.find(ends.outbox.folder, SystemClock().now())
+    assert left.state is LinkState.STOPPED
+    assert left.measured is not None
+
+
+def test_a_study_that_becomes_urgent_late_is_made_known(ends: TwoEnds) -> None:
+    (study,) = samples(1)
+    accepted(ends, study)
+
+    async def act(_: HubServer, port: int) -> None:
+        async with sending(ends, port):
+            await until(lambda: not ends.outbox.due())
+            ends.outbox.accept(study.study, study.source, TierPolicy().plan, urgent=True)
+            await until(lambda: not ends.outbox.unurged())
+        assert ends.shelf.urgent(SITE, study.study)
+
+    with_hub(ends, act)
+
+
+def test_a_connection_costs_few_bytes_and_the_next_one_fewer(ends: TwoEnds) -> None:
+    costs: list[tuple[int, int]] = []
+
+    async def act(_: HubServer, port: int) -> None:
+        address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+        sessions = session_cache.ssl_session_cache_lru(1)
+        for _ in range(2):
+            line = await Line.dial(address.target, 10.0)
+            async with line.relay() as via, dial(address, via, sessions) as channel:
+                call = HubStub(channel).Connect()
+                await call.write(wire.Up(hello=wire.Hello(version=1, software="thinwire-sender")))
+                assert (await call.read()).welcome.version == 1
+                costs.append((line.condition.up, line.condition.down))
+                call.cancel()
+            await line.close()
+
+    with_hub(ends, act)
+    first, second = costs
+    assert first[0] < 3_600
+    assert first[1] < 4_300
+    assert sum(second) < sum(first)

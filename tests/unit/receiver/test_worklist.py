@@ -89,10 +89,10 @@ def test_a_study_that_is_not_triaged_says_so() -> None:
 
 
 def test_a_study_s_page_has_every_finding_and_the_reason() -> None:
-    text = written(study_page(Row(study(1, Urgency.URGENT)), START))
+    text = written(study_page(Row(study(1, Urgency.URGENT)), START, {}))
     for words in ("nodule", "consolidation likely", "0.71 to 0.91", "5,000,000 bytes", "no manifest yet", "01" * 16):
         assert words in text, words
-    assert "not triaged" in written(study_page(Row(study(1, None)), START))
+    assert "not triaged" in written(study_page(Row(study(1, None)), START, {}))
 
 
 def test_words_for_numbers() -> None:

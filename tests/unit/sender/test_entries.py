@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from thinwire.sender.link.entries import TRANSITIONS, Entry, EntryState, Event, Part, PartState
+from thinwire.sender.link.tiers import When
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import EpochId, StudyId, digest
 from thinwire.shared.receipts import StudyStatus
@@ -20,6 +21,8 @@ ENTRY = Entry(
         Part(Kind.MANIFEST, reason="not yet"),
     ),
     status=StudyStatus.TRIAGED,
+    choice={Kind.PIXELS: When.WHEN_IDLE},
+    urged=False,
 )
 
 

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
+from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, samples
 from thinwire.sender.link.entries import EntryState, PartState
-from thinwire.sender.link.tiers import TierPolicy
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
 from thinwire.shared.identifiers import SiteName, StudyId, digest
@@ -228,7 +227,7 @@ def test_unfinished_studies_are_worked_on_by_urgency_and_age(ends: TwoEnds) -> N
     for sample in (old, new):
         ends.accept(sample)
         ends.clock.advance(1)
-    ends.outbox.accept(urgent.study, urgent.source, TierPolicy().plan, urgent=True)
+    ends.outbox.accept(urgent.study, urgent.source, PLAN, urgent=True)
     assert [entry.study for entry in ends.outbox.unfinished()] == [urgent.study, old.study, new.study]
 
 
@@ -236,7 +235,7 @@ def test_one_process_drives_the_link(ends: TwoEnds) -> None:
     with ends.outbox.own_link():
         with pytest.raises(Retryable, match="another process"), ends.new_outbox().own_link():
             pass
-        ends.new_outbox().accept(STUDY.study, STUDY.source, TierPolicy().plan)
+        ends.new_outbox().accept(STUDY.study, STUDY.source, PLAN)
     with ends.new_outbox().own_link():
         pass
 
@@ -266,7 +265,7 @@ def test_two_processes_accept_the_same_study_at_once(ends: TwoEnds) -> None:
     def in_the_middle(step: str) -> None:
         if step == "accept.publish.before_rename":
             ends.disk.step = lambda _: None
-            ends.new_outbox().accept(STUDY.study, STUDY.source, TierPolicy().plan)
+            ends.new_outbox().accept(STUDY.study, STUDY.source, PLAN)
 
     ends.disk.step = in_the_middle
     ends.accept(STUDY)

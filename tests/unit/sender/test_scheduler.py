@@ -7,11 +7,14 @@ from thinwire.sender.link.entries import Due
 from thinwire.sender.link.scheduler import (
     MOST_UNDER_WAY,
     MOST_URGENT,
+    SHARE,
     SMALL,
     TRANSITIONS,
+    Floor,
     Transfer,
     TransferEvent,
     TransferState,
+    age,
     choose,
     fits,
     rank,
@@ -125,7 +128,7 @@ def test_what_fits() -> None:
     def fit(what: Due, in_flight: int) -> bool:
         piece = choose([what], {}, WINDOW, SMALL * 2)
         assert piece is not None
-        return fits(piece, 1_000, in_flight)
+        return fits(piece, 1_000 - in_flight, in_flight)
 
     assert fit(graph, 300)
     assert not fit(graph, 301)
@@ -145,3 +148,52 @@ def test_a_transfer_changes_as_the_table_says_and_in_no_other_way() -> None:
             else:
                 with pytest.raises(KeyError):
                     transfer.on(event)
+
+
+def carried(queue: list[Due], floor: Floor, most: int) -> dict[bytes, int]:
+    """Send pieces, each answered at once, until so many bytes have gone; the bytes of each object that went."""
+    sent: dict[bytes, int] = {}
+    transfers: dict[bytes, Transfer] = {}
+    while sum(sent.values()) < most:
+        left = [each for each in queue if sent.get(each.object, 0) < each.size]
+        piece = floor.choose(sorted(left, key=rank), sorted(left, key=age), transfers, WINDOW, CHUNK)
+        if piece is None:
+            break
+        floor.sent(piece)
+        done = piece.offset + piece.length
+        sent[piece.due.object] = done
+        transfers[piece.due.object] = sending(piece.due, done)
+        if done == piece.due.size:
+            del transfers[piece.due.object]
+    return sent
+
+
+def test_what_is_oldest_has_its_share_though_all_else_is_urgent() -> None:
+    old = due("old pixels", Kind.PIXELS, 40_000)
+    urgent = [due(f"urgent {n}", Kind.PIXELS, 60_000, urgent=True, minute=1 + n) for n in range(20)]
+    sent = carried([old, *urgent], Floor(), 600_000)
+    assert sent[old.object] == pytest.approx(SHARE * 600_000, abs=2 * CHUNK)
+
+
+def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_it() -> None:
+    pixels, floor = due("pixels", Kind.PIXELS, 90_000), Floor()
+    bulk = under_way(sending(pixels, 10_000))
+    for _ in range(30):
+        piece = floor.choose([pixels], [pixels], bulk, WINDOW, CHUNK)
+        assert piece is not None
+        floor.sent(piece)
+    urgent = due("urgent", urgent=True, minute=1)
+    piece = floor.choose([urgent, pixels], [pixels, urgent], bulk, WINDOW, CHUNK)
+    assert piece is not None
+    assert piece.due is urgent
+
+
+def test_what_cannot_go_has_no_share() -> None:
+    old, new = due("old", Kind.PIXELS, 90_000), due("new", Kind.PIXELS, 90_000, urgent=True, minute=1)
+    offered = under_way(Transfer(1, old, TransferState.OFFERED, HEAD), sending(new, 0))
+    floor = Floor(saved=1e6)
+    piece = floor.choose([new, old], [old, new], offered, WINDOW, CHUNK)
+    assert piece is not None
+    assert piece.due is new
+    floor.sent(piece)
+    assert floor.saved == 0

@@ -3,23 +3,30 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.intake.study import Study
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.sender.link.epochs import Epochs
+from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.pipeline import Pipeline
-from thinwire.sender.service import Accepted, Rejected, Words, finished, take
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.pipeline import FIRST, REST, Pipeline, Seen
+from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
+from thinwire.shared import evidence, preview
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
-from thinwire.shared.identifiers import TextSource
+from thinwire.shared.identifiers import StudyId, TextSource, Tier
 from thinwire.shared.manifest import read_manifest
+from thinwire.shared.payload import decode
 from thinwire.shared.pixels import unpack
 
 
@@ -49,25 +56,27 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), urgent=True)))
+    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), Wish(True))))
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     made = []
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]
+    assert made == [*FIRST, *REST]
     outbox = pipeline.outbox
     entry = outbox.entry(study)
     assert entry.urgent
     assert entry.state is EntryState.SENDING
-    assert not finished(entry)
+    assert not finished(entry, Gate(TierPolicy(), SystemClock().now(), 0))
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
     sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
     manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
-    assert {tier.tier for tier in manifest.tiers} == {0, 3}
+    assert {tier.tier for tier in manifest.tiers} == set(Tier)
+    assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.EVIDENCE]
+    assert entry.part(Kind.PREVIEW).size <= pipeline.config.preview_bytes
     assert manifest.identity["PatientID"] == "PHANTOM-1000000003"
     assert datetime.now(UTC) >= manifest.created
 
@@ -92,7 +101,86 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [Kind.GRAPH] * 2 + [Kind.PIXELS] * 2 + [Kind.MANIFEST] * 2
+    assert made == [kind for kind in (*FIRST, *REST) for _ in range(2)]
+
+
+def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
+    plaintext = pipeline.outbox.plaintext(study, kind)
+    assert plaintext is not None
+    return plaintext
+
+
+def test_preview_and_evidence_show_the_study_as_it_was_accepted(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study, frontal = outcome.study.id, outcome.study.frontal
+    while job := pipeline.next_job():
+        pipeline.make(*job)
+    seen = preview.decode(opened(pipeline, study, Kind.PREVIEW))
+    assert seen.window == frontal.meaning.window
+    whole = np.asarray(Image.fromarray(seen.image).resize(frontal.shown.shape[::-1]), np.float32)
+    assert abs(whole - frontal.shown).mean() < 4
+    found = evidence.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
+    samples, here = found.canvas()
+    np.testing.assert_array_equal(samples[here].astype(np.int64) + found.least, frontal.stored[here])
+    graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.maker.bundle.spec)
+    for cell in graph.patches.cell:
+        x, y, width, height = graph.grid.native_box(int(cell))
+        assert here[y : y + height, x : x + width].all()
+    assert sum(each.share for each in found.rectangles) == pytest.approx(graph.attention_kept, abs=0.001)
+
+
+def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    pipeline.make(study, Kind.GRAPH)
+    runs: list[StudyId] = []
+    see = pipeline.maker.see
+
+    def counted(study: Study) -> Seen:
+        runs.append(study.id)
+        return see(study)
+
+    monkeypatch.setattr(pipeline.maker, "see", counted)
+    pipeline.make(study, Kind.EVIDENCE)
+    first = opened(pipeline, study, Kind.EVIDENCE)
+    assert runs == []
+    # Where its bytes were damaged the graph is made again, and the evidence is the same.
+    (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
+    assert evidence.decode(pipeline.plaintext_of(study, Kind.EVIDENCE), 1 << 26).rectangles == (
+        evidence.decode(first, 1 << 26).rectangles
+    )
+    assert runs == [study]
+
+
+def test_pixels_are_packed_beside_the_graphs_and_the_manifest_waits_for_both(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.id
+    assert pipeline.next_job(kinds=FIRST) == (study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=REST) == (study, Kind.PIXELS)
+    pipeline.make(study, Kind.PIXELS)
+    assert pipeline.next_job(kinds=REST) is None
+    for kind in FIRST:
+        assert pipeline.next_job(kinds=FIRST) == (study, kind)
+        pipeline.make(study, kind)
+    assert pipeline.next_job(kinds=FIRST) is None
+    assert pipeline.next_job(kinds=REST) == (study, Kind.MANIFEST)
+
+
+def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
+    for seed in (1_000_000_003, 1_000_000_011):
+        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+    pipeline.make_all()
+    assert not pipeline.outbox.unfinished()
+    assert len(pipeline.outbox.due()) == 8
 
 
 def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_again(

@@ -1,13 +1,15 @@
+from datetime import UTC, time
 from pathlib import Path
 
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.link.entries import PartState
-from thinwire.sender.link.uplink import UplinkSession
+from thinwire.sender.link.tiers import Hours, TierPolicy, When
+from thinwire.sender.link.uplink import LONGEST_STALL, STALL_SECONDS, UplinkSession
 from thinwire.shared.chunks import VERSION
 from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import Forged, ProtocolBroken
+from thinwire.shared.errors import Forged, NotEnrolled, ProtocolBroken
 from thinwire.shared.identifiers import digest
 from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -236,12 +238,75 @@ def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink
     record, *_ = offers(uplink)
     assert not uplink.stalled
     uplink.receive(WELCOME)
-    ends.clock.advance(119)
-    uplink.receive(progress(record.number, record.size))
-    ends.clock.advance(119)
+    ends.clock.advance(STALL_SECONDS - 1)
     assert not uplink.stalled
     ends.clock.advance(2)
+    assert uplink.stalled  # nothing is known of the link
+    uplink.receive(progress(record.number, record.size))
+    ends.clock.advance(LONGEST_STALL - 1)
+    assert not uplink.stalled  # a link as slow as this one seems to be is given its time
+    ends.clock.advance(2)
     assert uplink.stalled
+
+
+def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
+    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, idle)
+    uplink.hello()
+    ends.clock.advance(10_000)
+    assert not uplink.stalled
+
+
+def test_what_waits_by_policy_is_not_offered_until_it_goes(ends: TwoEnds) -> None:
+    evening = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, evening)
+    uplink.hello()
+    assert len(offers(uplink)) == 3
+    ends.clock.advance(6 * 3600)
+    uplink.refresh()
+    (pixels,) = offers(uplink)
+    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+
+
+def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(ends: TwoEnds) -> None:
+    used = [0]
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, TierPolicy(budget=100_000), lambda: used[0])
+    uplink.hello()
+    *_, pixels = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.number, 10_000))
+    used[0] = 90_000
+    uplink.refresh()
+    assert uplink.next() is None
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
+    up = uplink.next()
+    assert up is not None
+    assert up.chunk.offset == 10_000
+
+
+def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    ends.outbox.accept(STUDY.study, STUDY.source, TierPolicy().plan, urgent=True)
+    uplink.refresh()
+    assert uplink.next() is None  # nothing of it is at the hub: its offers say it
+    signed = sign_receipt(
+        Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now()), HUB_SIGNING
+    )
+    uplink.receive(wire.Down(receipt=wire.Receipt(signed=signed)))
+    uplink.refresh()
+    up = uplink.next()
+    assert up is not None
+    assert up.urge.study == STUDY.study
+    assert uplink.next() is None
+    again = ends.uplink()
+    again.hello()
+    again.receive(WELCOME)
+    assert again.next() == up
+    again.receive(wire.Down(urged=wire.Urged(study=STUDY.study)))
+    again.receive(wire.Down(urged=wire.Urged(study=b"?" * 16)))
+    ends.switch_on()
+    assert ends.outbox.unurged() == []
 
 
 def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:
@@ -258,3 +323,12 @@ def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: Tw
         b"TWE",
         ends.outbox.entry(other.study).part(Kind.GRAPH).object,
     )
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+def test_a_stream_that_is_refused_ends_with_the_hubs_own_reason(uplink: UplinkSession, welcomed: bool) -> None:
+    if welcomed:
+        uplink.receive(WELCOME)
+    with pytest.raises(NotEnrolled, match="the hub refuses: no") as refused:
+        uplink.receive(refusal(0, wire.REFUSAL_CODE_NOT_ENROLLED))
+    assert refused.value.remedy == "Do it."

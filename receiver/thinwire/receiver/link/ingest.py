@@ -29,7 +29,15 @@ from thinwire.shared.errors import (
     Retryable,
     ThinwireError,
 )
-from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, SiteName, StudyId, digest
+from thinwire.shared.identifiers import (
+    DIGEST_BYTES,
+    STUDY_ID_BYTES,
+    Digest,
+    EpochId,
+    SiteName,
+    StudyId,
+    digest,
+)
 from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.refusals import code_of
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -65,6 +73,17 @@ class Arrival:
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """An object that is under way, for people."""
+
+    study: StudyId
+    kind: Kind
+    durable: int
+    """Bytes."""
+    size: int
+
+
 class IngestSession:
     """One stream of one site. Methods are called one at a time.
 
@@ -89,6 +108,8 @@ class IngestSession:
         self._clock = clock
         self._disk = disk
         self._limits = limits or Limits()
+        self.received = 0
+        """Bytes of objects that came."""
         self._greeted = False
         self._last_number = 0
         self._arrivals: dict[int, Arrival] = {}
@@ -117,8 +138,18 @@ class IngestSession:
                 self._disk.step("ingest.receipt_taken")
                 self._shelf.delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
+            case "urge":
+                return self._urge(StudyId(up.urge.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
+
+    @property
+    def arriving(self) -> list[Arriving]:
+        """What is under way, oldest offer first. May be asked from another thread."""
+        return [
+            Arriving(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
+            for each in list(self._arrivals.values())
+        ]
 
     def tick(self) -> list[wire.Down]:
         """Nothing more has come for now: make durable what is not, and say so."""
@@ -146,6 +177,14 @@ class IngestSession:
                 arrival.partial.close()
         self._arrivals.clear()
 
+    def _urge(self, study: StudyId) -> list[wire.Down]:
+        if len(study) != STUDY_ID_BYTES:
+            raise ProtocolBroken("an urge without a study")
+        self._disk.step("ingest.urge")
+        # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
+        self._shelf.urge(self.site, study)
+        return [wire.Down(urged=wire.Urged(study=study))]
+
     def _offer(self, offer: wire.Offer) -> list[wire.Down]:
         least = min(offer.size, HEAD)
         if offer.number <= self._last_number or len(offer.object) != DIGEST_BYTES or offer.size == 0:
@@ -157,6 +196,7 @@ class IngestSession:
         ):
             raise ProtocolBroken("an object that is under way, or too many of them")
         self._last_number = offer.number
+        self.received += len(offer.head)
         try:
             return self._begin(offer)
         except ThinwireError as error:
@@ -200,6 +240,7 @@ class IngestSession:
     def _chunk(self, chunk: wire.Chunk) -> list[wire.Down]:
         if not 1 <= chunk.number <= self._last_number:
             raise ProtocolBroken("a chunk of an object that was never offered")
+        self.received += len(chunk.data)
         arrival = self._arrivals.get(chunk.number)
         if arrival is None:
             return []  # it ended while this was on its way
@@ -280,6 +321,11 @@ class IngestSession:
         if key is None:
             raise Forged("the epoch is not one of this site")
         return key
+
+
+def stream_refusal(error: ThinwireError) -> wire.Down:
+    """The last message of a stream that ends with an error."""
+    return _refuse(0, code_of(error), str(error), error.remedy)
 
 
 def _progress(number: int, durable: int) -> wire.Down:

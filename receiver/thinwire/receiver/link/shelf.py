@@ -35,8 +35,9 @@ class Shelf(Protocol):
         """
         ...
 
-    def check_site(self, site: SiteName) -> None:
-        """Raises NotEnrolled for a site that the hub does not know or no longer serves."""
+    def check_site(self, site: SiteName, certificate: Digest) -> None:
+        """Raises NotEnrolled for a site that the hub does not know or no longer serves, or where it gave the site
+        another certificate since. certificate: SHA-256 of its DER."""
         ...
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
@@ -64,6 +65,11 @@ class Shelf(Protocol):
         Raises BadPayload, BadManifest, BadArchive, UnknownBundle, Forged for content that does not hold; the store
         puts into quarantine what is worth it.
         """
+        ...
+
+    def urge(self, site: SiteName, study: StudyId) -> bool:
+        """The clinic asks for priority for a study of which something was stored before; durable when this returns.
+        It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
         ...
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from thinwire.receiver.kept import Found
+from thinwire.receiver.link.traffic import SiteLink
 from thinwire.receiver.reading.conformal import Outcome
 from thinwire.receiver.reading.worklist import Row
-from thinwire.shared.identifiers import Tier, Urgency
+from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 COLOUR = {
     Urgency.IMMEDIATE: "bold white on red",
@@ -54,8 +55,40 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
     return table
 
 
-def study_page(row: Row, now: datetime) -> RenderableType:
-    """Everything that is known of one study, but for the patient's identity."""
+def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteName], now: datetime) -> Table:
+    """One row for each clinic, and one more for each object that is under way from it. sites: all that are enrolled."""
+    table = Table(
+        title="the hub serves" if serves else "the hub does not serve now: thinwire-receiver serve",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for name in ("site", "link", "seen", "rate", "study", "tier"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("durable here", justify="right", no_wrap=True)
+    by_site = {link.site: link for link in links}
+    for site in sorted({*sites, *by_site}):
+        link = by_site.get(site)
+        if link is None:
+            table.add_row(site, Text("never connected", "dim"))
+            continue
+        since = age((now - link.since).total_seconds())
+        state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
+        seen = f"{age((now - link.seen).total_seconds())} ago"
+        rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
+        table.add_row(site, state, seen, rate)
+        for each in link.arriving:
+            share = f"{each.durable:,} of {each.size:,} ({100 * each.durable // each.size} %)"
+            table.add_row("", "", "", "", each.study.hex()[:SHORT], each.kind.name.lower(), share)
+    return table
+
+
+def study_page(row: Row, now: datetime, arriving: Mapping[Tier, str]) -> RenderableType:
+    """Everything that is known of one study, but for the patient's identity.
+
+    arriving: what is of use already of tiers that are not here whole, in words.
+    """
     study, reading = row.study, row.study.reading
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -74,7 +107,8 @@ def study_page(row: Row, now: datetime) -> RenderableType:
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
-        facts.add_row(tier.name.lower(), "not here" if size is None else f"{size:,} bytes on the wire")
+        here = f"arriving: {arriving[tier]}" if tier in arriving else "not here"
+        facts.add_row(tier.name.lower(), here if size is None else f"{size:,} bytes on the wire")
     complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
     facts.add_row("complete", complete[study.complete])
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())

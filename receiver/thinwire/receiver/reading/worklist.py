@@ -1,6 +1,6 @@
 """The worklist: every study at its place, most urgent first, oldest first among equals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -30,7 +30,7 @@ class Row:
         return None if source is None else source != TextSource.GENERATED
 
 
-def worklist(studies: Sequence[KeptStudy]) -> list[Row]:
+def worklist(studies: Iterable[KeptStudy]) -> list[Row]:
     rows = [Row(study) for study in studies]
     return sorted(rows, key=lambda row: (ORDER.index(row.place), row.study.received, row.study.site, row.study.study))
 

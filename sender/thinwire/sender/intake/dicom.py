@@ -5,11 +5,15 @@ Which attributes are read and every refusal: docs/intake.md.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from thinwire.sender.intake import grayscale
 from thinwire.sender.intake.codestream import Samples, Shape, decode
 from thinwire.sender.intake.header import Header, Limits, parse
 from thinwire.sender.intake.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, upright, view
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
+from thinwire.shared.evidence import Meaning, Photometric
 from thinwire.shared.graph import FloatArray
 
 DEFAULT_LIMITS = Limits()
@@ -50,14 +54,26 @@ class Radiograph:
 
     pixels: FloatArray = field(repr=False)
     """float32 [H, W] at native size, 0 to 1, bone bright; padding 0."""
-    spacing_mm: tuple[float, float] | None
-    """(between rows, between columns), millimetres at the patient where the file says, else at the detector."""
+    stored: Samples = field(repr=False)
+    """Integers [H, W] of at most 16 bits: the values in the file, each of which has one brightness in `pixels`."""
+    meaning: Meaning
+    """Its spacing: millimetres at the patient where the file says, else at the detector."""
     view_position: str
     """"PA", "AP" or "" where the file does not say."""
     modality: str
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """uint8 [H, W]: `pixels` as a screen shows them."""
+        return np.round(self.pixels * 255).astype(np.uint8)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """(between rows, between columns)."""
+        return self.meaning.spacing_mm
 
 
 def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
@@ -122,20 +138,36 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
         notes.append("a colour image; its luminance is read")
     grey = grayscale.stored_values(samples, header, as_in_file)
     del samples
-    pixels, tone = grayscale.bone_bright(grey, header)
+    shown = grayscale.bone_bright(grey, header)
     spacing, spacing_notes = _spacing(header)
-    notes += [*tone, *spacing_notes]
-    if looks_inverted(pixels):
+    notes += [*shown.warnings, *spacing_notes]
+    if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
     return Radiograph(
-        pixels=pixels,
-        spacing_mm=spacing,
+        pixels=shown.pixels,
+        stored=grey.stored,
+        meaning=_meaning(grey, header, spacing, shown),
         view_position=instance.view.value,
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=tuple(notes),
+    )
+
+
+def _meaning(
+    grey: grayscale.Grey, header: Header, spacing: tuple[float, float] | None, shown: grayscale.Shown
+) -> Meaning:
+    kind = np.iinfo(grey.stored.dtype)
+    photometric = header.code("PhotometricInterpretation")
+    return Meaning(
+        bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
+        signed=kind.min < 0,
+        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
+        spacing_mm=spacing,
+        rescale=shown.rescale,
+        window=shown.window,
     )
 
 

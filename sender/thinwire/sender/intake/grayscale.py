@@ -15,6 +15,7 @@ from thinwire.sender.intake.header import Header
 from thinwire.sender.intake.normalise import normalise
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.graph import BoolArray, FloatArray
+from thinwire.shared.window import Function, Window
 
 Values = NDArray[np.float64]
 
@@ -22,6 +23,7 @@ LEAST_INSIDE = 0.2
 """Share of the image's pixels that a VOI transform must leave between its extremes, or it is not believed."""
 MOST_PADDING = 0.9
 """Share of the image beyond which Pixel Padding Value is not believed."""
+_FUNCTIONS = {"SIGMOID": Function.SIGMOID, "LINEAR_EXACT": Function.LINEAR_EXACT}
 _RASTER = 512
 _BLOCK = 256
 
@@ -59,6 +61,18 @@ class Grey:
             index = self.stored[top : top + _BLOCK].astype(np.intp)
             out[top : top + _BLOCK] = small[index - self.low]
         return out
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a reader sees of an image, and what made it so."""
+
+    pixels: FloatArray
+    """float32 [H, W], 0..1, bone bright by the header's word; each pixel follows from its stored value alone."""
+    rescale: tuple[float, float] | None
+    """Slope and intercept; None where a Modality LUT was applied."""
+    window: Window
+    warnings: tuple[str, ...]
 
 
 def stored_values(samples: Samples, header: Header, as_in_file: bool) -> Grey:
@@ -105,8 +119,8 @@ def luma(samples: Samples, stored_as_luma: bool) -> tuple[Samples, bool]:
     return grey, coloured
 
 
-def bone_bright(grey: Grey, header: Header) -> tuple[FloatArray, tuple[str, ...]]:
-    """float32 [H, W], 0..1, bone bright by the header's word, and warnings. Raises UnreadableDicom: a blank image."""
+def bone_bright(grey: Grey, header: Header) -> Shown:
+    """The image through its modality and VOI transforms. Raises UnreadableDicom: a blank image."""
     notes: list[str] = []
     padding = _padding(grey, header, notes)
     seen = grey.raster
@@ -116,11 +130,12 @@ def bone_bright(grey: Grey, header: Header) -> tuple[FloatArray, tuple[str, ...]
         seen = seen[kept] if kept.any() else seen
     if seen.min() == seen.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
-    table = _modality(grey.values, header, notes)
-    table = _values_of_interest(table, (seen.astype(np.intp) - grey.low).ravel(), header, notes)
+    table, rescale = _modality(grey.values, header, notes)
+    table, window = _values_of_interest(table, (seen.astype(np.intp) - grey.low).ravel(), header, notes)
     if _inverted(header, notes):
         table = -table
-    return normalise(grey.through(table), None if padding is None else ~padding), tuple(notes)
+    pixels = normalise(grey.through(table), None if padding is None else ~padding)
+    return Shown(pixels, rescale, window, tuple(notes))
 
 
 def _padding(grey: Grey, header: Header, notes: list[str]) -> BoolArray | None:
@@ -146,61 +161,75 @@ def _as_stored(value: int, grey: Grey) -> int:
     return wrapped - (1 << kind.bits) if wrapped > kind.max else wrapped
 
 
-def _modality(values: Values, header: Header, notes: list[str]) -> Values:
-    """The Modality LUT or rescale (C.11.1)."""
+def _modality(values: Values, header: Header, notes: list[str]) -> tuple[Values, tuple[float, float] | None]:
+    """The Modality LUT or rescale (C.11.1), and slope and intercept where it is not a LUT."""
     signed = header.integer("PixelRepresentation") == 1
     for item in header.items("ModalityLUTSequence")[:1]:
         table = _lookup(values, item, signed)
         if table is not None:
-            return table
+            return table, None
         notes.append("the modality LUT cannot be read; pixels are taken as stored")
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
     if slope == 0:
         notes.append("the rescale slope is 0; pixels are taken as stored")
-        return values
-    return values * (1.0 if slope is None else slope) + (intercept or 0.0)
+        return values, (1.0, 0.0)
+    scale = (1.0 if slope is None else slope, intercept or 0.0)
+    return values * scale[0] + scale[1], scale
 
 
-def _values_of_interest(table: Values, seen: NDArray[np.intp], header: Header, notes: list[str]) -> Values:
+def _values_of_interest(
+    table: Values, seen: NDArray[np.intp], header: Header, notes: list[str]
+) -> tuple[Values, Window]:
     """The first VOI LUT, else the first window (C.11.2), unless it would leave little of the image.
 
     table: output of the modality LUT by stored value. seen: indices into it of some of the image's pixels.
     """
     out = None
+    applied = Window(Function.LUT)
     for item in header.items("VOILUTSequence")[:1]:
         out = _lookup(table, item, bool(table.min() < 0))
     if out is None:
-        out = _window(table, header, notes)
+        applied = _window(header, notes)
+        out = _windowed(table, applied)
     if out is not None:
         low, high = float(out.min()), float(out.max())
         edge = (high - low) / 100
         inside = (out[seen] > low + edge) & (out[seen] < high - edge)
         if float(inside.mean()) >= LEAST_INSIDE:
-            return out
+            return out, applied
         notes.append("the window or VOI LUT leaves nearly nothing of this image; it was not believed")
     if header.code("PresentationIntentType") == "FOR PROCESSING":
         notes.append("a For Processing image: its grey scale is not the one that a person would be shown")
         if header.code("PixelIntensityRelationship") == "LIN":
             # C.8.11.3.1.2: proportional to beam intensity, while tissue attenuates it exponentially.
-            return cast(Values, np.log(np.maximum(table - min(0.0, float(table.min())), 0.0) + 1.0))
-    return table
+            table = cast(Values, np.log(np.maximum(table - min(0.0, float(table.min())), 0.0) + 1.0))
+    return table, Window(Function.PERCENTILES)
 
 
-def _window(values: Values, header: Header, notes: list[str]) -> Values | None:
-    """The first window's output, 0..1, by the function that VOI LUT Function names (C.11.2.1.2, C.11.2.1.3)."""
+def _window(header: Header, notes: list[str]) -> Window:
+    """The first window, by the function that VOI LUT Function names (C.11.2.1.2, C.11.2.1.3)."""
     center, width = header.number("WindowCenter"), header.number("WindowWidth")
     if center is None or width is None:
-        return None
+        return Window(Function.PERCENTILES)
     function = header.code("VOILUTFunction") or "LINEAR"
     if width <= 0 or (function == "LINEAR" and width < 1):
         notes.append(f"a window of width {width:g} is not defined; it was left out")
-        return None
-    if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
-    if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-    # LINEAR: half a grey value is taken off the centre and a whole one off the width.
-    return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
+        return Window(Function.PERCENTILES)
+    return Window(_FUNCTIONS.get(function, Function.LINEAR), center, width)
+
+
+def _windowed(values: Values, window: Window) -> Values | None:
+    """The window's output, 0..1; None without one."""
+    center, width = window.center, window.width
+    match window.function:
+        case Function.SIGMOID:
+            return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
+        case Function.LINEAR_EXACT:
+            return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+        case Function.LINEAR:  # half a grey value is taken off the centre and a whole one off the width
+            return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
+        case _:
+            return None
 
 
 def _lookup(values: Values, item: Header, signed: bool) -> Values | None:

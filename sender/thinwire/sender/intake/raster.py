@@ -12,6 +12,8 @@ from thinwire.sender.intake.dicom import DEFAULT_LIMITS, Radiograph, looks_inver
 from thinwire.sender.intake.header import Limits
 from thinwire.sender.intake.normalise import normalise
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
+from thinwire.shared.evidence import Meaning, Photometric
+from thinwire.shared.window import Function, Window
 
 RASTER_MODALITY = "OT"  # PS3.3 C.7.3.1.1.1: other
 
@@ -56,7 +58,15 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
     pixels = normalise(grey.astype(np.float32))
     if looks_inverted(pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as it is shown")
-    return Radiograph(pixels, None, "", RASTER_MODALITY, "", tuple(notes))
+    meaning = Meaning(
+        bits_stored=grey.dtype.itemsize * 8,
+        signed=False,
+        photometric=Photometric.LUMINANCE if samples.ndim == 3 else Photometric.MONOCHROME2,
+        spacing_mm=None,
+        rescale=(1.0, 0.0),
+        window=Window(Function.PERCENTILES),
+    )
+    return Radiograph(pixels, grey, meaning, "", RASTER_MODALITY, "", tuple(notes))
 
 
 def _require_size(rows: int, columns: int, limits: Limits) -> None:

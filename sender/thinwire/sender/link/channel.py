@@ -6,17 +6,25 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import grpc
+from grpc.experimental import session_cache
 
+from thinwire.sender.link import live
+from thinwire.sender.link.line import Condition, Line
+from thinwire.sender.link.live import LinkState, LinkStatus
+from thinwire.sender.link.network import network_changes
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.uplink import Crossing, UplinkSession
+from thinwire.sender.link.pace import Measured
+from thinwire.sender.link.tiers import TierPolicy, month
+from thinwire.sender.link.uplink import UplinkSession
+from thinwire.sender.link.usage import Usage
 from thinwire.shared.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.clock import Clock
 from thinwire.shared.durable import Disk
-from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, ThinwireError
+from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
 from thinwire.shared.keys import HUB_NAME, Identity, JoinToken
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
@@ -31,19 +39,27 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """gRPC's words for writing to a call that has ended."""
 _STATUS_SECONDS = 5.0
+_GUARD_SECONDS = 0.25
+_ASK_SECONDS = 1.5
+_DIAL_SECONDS = 2.0
+"""One attempt to connect, and two round trips on top."""
+_UNKNOWN_ROUND_TRIP = 1.5
 
 _OPTIONS = (
     ("grpc.ssl_target_name_override", HUB_NAME),
     ("grpc.default_authority", HUB_NAME),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    # A silent link is asked after 30 s; it counts as lost when nothing at all has come for 60 s more.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 60_000),
+    # A link on which nothing crosses is asked after two minutes, before the address translation of a mobile network
+    # forgets it; 180 bytes. It counts as lost when nothing has come for as long again.
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 120_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # TCP and TLS may take this long on a slow link; pauses between attempts are made here, not in gRPC.
-    ("grpc.min_reconnect_backoff_ms", 60_000),
+    # TLS may take this long on a slow link; pauses between attempts are made here, not in gRPC.
+    ("grpc.min_reconnect_backoff_ms", 120_000),
+    # What comes down is small: gRPC need not measure the link with pings of its own.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
@@ -68,34 +84,17 @@ class HubAddress:
     identity: Identity
 
 
-class LinkState(StrEnum):
-    STOPPED = "stopped"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    WAITING = "waiting"
-    """Until the next attempt."""
+def dial(address: HubAddress, via: str | None = None, sessions: object | None = None) -> grpc.aio.Channel:
+    """A channel to the hub, mutual TLS; connects when it is first used. Close it.
 
-
-@dataclass(frozen=True)
-class LinkStatus:
-    """The link as people see it."""
-
-    state: LinkState
-    reason: str = ""
-    """Why it is not connected, or why objects wait though it is."""
-    rate: float | None = None
-    """Bytes a second, measured; None until known."""
-    round_trip: float | None = None
-    """Seconds."""
-    crossings: tuple[Crossing, ...] = ()
-
-
-def dial(address: HubAddress) -> grpc.aio.Channel:
-    """A channel to the hub, mutual TLS; connects when it is first used. Close it."""
+    via: the gRPC target that stands for the hub, where a `Line` does. sessions: gRPC's cache of TLS sessions, with
+    which a connection after another one is resumed.
+    """
+    options = _OPTIONS if sessions is None else (*_OPTIONS, ("grpc.ssl_session_cache", sessions))
     credentials = grpc.ssl_channel_credentials(
         address.authority_pem, address.identity.key_pem, address.identity.certificate_pem
     )
-    return grpc.aio.secure_channel(address.target, credentials, options=_OPTIONS)
+    return grpc.aio.secure_channel(via or address.target, credentials, options=options)
 
 
 def error_of(code: grpc.StatusCode, details: str | None, link: str = "lost") -> ThinwireError:
@@ -132,6 +131,7 @@ class Uplink:
         address: HubAddress,
         clock: Clock,
         disk: Disk,
+        policy: TierPolicy | None = None,
         on_change: Callable[[LinkStatus], None] = lambda _: None,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -140,34 +140,53 @@ class Uplink:
         self._address = address
         self._clock = clock
         self._disk = disk
+        self._policy = policy or TierPolicy()
+        self._usage = Usage(outbox.folder, disk)
         self._on_change = on_change
         self._uniform = uniform
         self._wake = asyncio.Event()
+        self._network = asyncio.Event()
         self._failures = 0
+        self._spare: Line | None = None
+        self._sessions = session_cache.ssl_session_cache_lru(1)
+        self._before: Measured | None = live.find(outbox.folder, clock.now()).measured
+        self._counted = 0, 0
+        self._unanswered = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, never this."""
         stopped = asyncio.ensure_future(stop.wait())
         try:
-            while not stop.is_set():
-                self._report(LinkStatus(LinkState.CONNECTING))
-                stream = asyncio.ensure_future(self._stream())
-                await asyncio.wait({stream, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if stop.is_set():
-                    stream.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    reason = await stream
-                    pause = self._pause()
-                    log.info("%s; next attempt in %.1f s", reason, pause)
-                    self._report(LinkStatus(LinkState.WAITING, str(reason)))
-                    await asyncio.wait({stopped}, timeout=pause)
+            with network_changes(self._network.set):
+                while not stop.is_set():
+                    self._report(LinkStatus(LinkState.CONNECTING))
+                    stream = asyncio.ensure_future(self._stream())
+                    await asyncio.wait({stream, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if stop.is_set():
+                        stream.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await self._rest(await stream, stopped)
         finally:
             stopped.cancel()
             self._report(LinkStatus(LinkState.STOPPED))
+            live.leave(self._outbox.folder, self._known(self.status), self._clock.now())
 
     def nudge(self) -> None:
         """The outbox has something new. To be called in the event loop's own thread."""
         self._wake.set()
+
+    async def _rest(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
+        """Until the next attempt; not at all where the hub answers already, shorter where the network changes."""
+        if self._spare is not None:
+            log.info("%s", reason)
+            return
+        pause = self._pause()
+        log.info("%s; next attempt in %.1f s", reason, pause)
+        self._report(LinkStatus(LinkState.WAITING, str(reason)))
+        self._network.clear()
+        changed: asyncio.Task[Literal[True]] = asyncio.ensure_future(self._network.wait())
+        await asyncio.wait({stopped, changed}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
 
     def _pause(self) -> float:
         """Seconds: half to all of a time that doubles with each failure up to the cap, so that clinics that lost
@@ -178,30 +197,47 @@ class Uplink:
 
     async def _stream(self) -> ThinwireError:
         """One stream from dialling to its end; returns why it ended."""
-        session = UplinkSession(self._outbox, self._clock, self._disk)
+        try:
+            line, self._spare = self._spare or await self._reach(), None
+        except ThinwireError as error:
+            return error
+        self._counted = 0, 0
+        session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
+        try:
+            async with line.relay() as via, dial(self._address, via, self._sessions) as channel:
+                return await self._converse(HubStub(channel).Connect(), session, line)
+        finally:
+            self._before = session.pace.measured
+            await line.close(abruptly=self._spare is not None)
+            self._count(line)
+            self._usage.settle()
+
+    async def _converse(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line) -> ThinwireError:
         answers: deque[wire.Up] = deque()
-        async with dial(self._address) as channel:
-            call = HubStub(channel).Connect()
-            reading = asyncio.ensure_future(self._read(call, session, answers))
-            writing = asyncio.ensure_future(self._write(call, session, answers))
-            try:
-                await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-                if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
-                    # The reader learns why.
-                    await asyncio.wait({reading}, timeout=_STATUS_SECONDS)
-                await (reading if reading.done() else writing)
-                return LinkLost("the hub ended the stream")
-            except grpc.aio.AioRpcError as error:
-                return error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
-            except asyncio.InvalidStateError:
-                return LinkLost("the link was lost")
-            except ThinwireError as error:
-                return error
-            finally:
-                call.cancel()
-                for task in (reading, writing):
-                    task.cancel()
-                await asyncio.gather(reading, writing, return_exceptions=True)
+        reading = asyncio.ensure_future(self._read(call, session, answers))
+        writing = asyncio.ensure_future(self._write(call, session, answers))
+        beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(session, line))]
+        try:
+            await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
+                # The reader learns why.
+                await asyncio.wait({reading}, timeout=_STATUS_SECONDS)
+            for task in (reading, writing, *beside):
+                if task.done():
+                    await task
+                    break
+            return LinkLost("the hub ended the stream")
+        except grpc.aio.AioRpcError as error:
+            return error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
+        except asyncio.InvalidStateError:
+            return LinkLost("the link was lost")
+        except ThinwireError as error:
+            return error
+        finally:
+            call.cancel()
+            for task in (reading, writing, *beside):
+                task.cancel()
+            await asyncio.gather(reading, writing, *beside, return_exceptions=True)
 
     async def _read(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, answers: deque[wire.Up]) -> None:
         async for down in call:
@@ -217,8 +253,6 @@ class Uplink:
             if self._clock.monotonic() - looked >= LOOK_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
                 session.refresh()
                 looked = self._clock.monotonic()
-            if session.stalled:
-                raise LinkLost("the hub has been silent for too long")
             self._wake.clear()
             up = answers.popleft() if answers else session.next()
             if up is not None:
@@ -226,14 +260,117 @@ class Uplink:
                 self._report_session(session)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(self._wake.wait(), min(LOOK_SECONDS, session.pace.wait or LOOK_SECONDS))
+
+    async def _tick(self, session: UplinkSession, line: Line) -> None:
+        """Once a second: count, show, and see whether the hub has fallen silent."""
+        while True:
+            await asyncio.sleep(live.EVERY)
+            self._count(line)
+            self._report_session(session)
+            live.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            if session.stalled:
+                raise LinkLost("the hub has been silent for too long")
+
+    async def _guard(self, session: UplinkSession, line: Line) -> None:
+        """Ends a stream whose connection is dead as soon as the hub can be reached by a new one.
+
+        After an outage TCP itself stays silent for up to as long again, at either end. Its acknowledgements say that
+        the network is silent, whatever the hub does; where nothing is out and yet the hub's answer is awaited, TCP is
+        let to ask for one. So a hub that is busy is left in peace, and so is a link that is slow.
+        """
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_GUARD_SECONDS)
+            now, condition = self._clock.monotonic(), line.condition
+            line.ask(session.pace.in_flight > 0 and not condition.unacknowledged and condition.silent > _ASK_SECONDS)
+            if not condition.unacknowledged and not line.asking:
+                since = None
+                continue
+            since = now if since is None else since
+            if not silent(condition, now - since):
+                continue
+            heard = session.moved
+            with contextlib.suppress(LinkLost):
+                spare = await self._reach(condition.round_trip)
+                # What TCP at the hub has to say again it may say only when as long a time has passed once more.
+                await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
+                if session.moved == heard and (session.pace.in_flight or line.condition.unacknowledged):
+                    self._spare = spare
+                    raise _Dead("the connection died; the hub answers on a new one")
+                await spare.close(abruptly=True)
+
+    async def _reach(self, round_trip: float = 0.0) -> Line:
+        """A connection to the hub, tried about every second for as long as nobody answers, so that a link that comes
+        back is seen at once. Raises LinkLost where the answer is no, or where this machine has no network."""
+        began = self._clock.monotonic()
+        attempts: set[asyncio.Task[Line]] = set()
+        patience = _DIAL_SECONDS + 2 * max(round_trip, self._before.round_trip if self._before else _UNKNOWN_ROUND_TRIP)
+        try:
+            while True:
+                attempts.add(asyncio.ensure_future(Line.dial(self._address.target, patience)))
+                every = min(max(1.0, (self._clock.monotonic() - began) / 60), 5.0)
+                pause = every * (0.75 + self._uniform() / 2)
+                done, _ = await asyncio.wait(attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    try:
+                        line = await attempt
+                    except LinkLost as error:
+                        attempts.discard(attempt)
+                        self._unanswered = str(error)
+                        self._report(replace(self.status, reason=self._unanswered))
+                    except OSError as error:
+                        raise LinkLost(f"the link is not there: {error.strerror or error}") from error
+                    else:
+                        attempts.discard(attempt)
+                        return line
+        finally:
+            self._unanswered = ""
+            for attempt in attempts:
+                attempt.cancel()
+            for late in await asyncio.gather(*attempts, return_exceptions=True):
+                if isinstance(late, Line):
+                    await late.close(abruptly=True)
+
+    def _count(self, line: Line) -> None:
+        condition = line.condition
+        (up, down), self._counted = self._counted, (condition.up, condition.down)
+        self._usage.add(self._month, condition.up - up, condition.down - down)
+
+    def _used(self) -> int:
+        return self._usage.used(self._month)
+
+    @property
+    def _month(self) -> str:
+        return month(self._policy.local(self._clock.now()))
 
     def _report_session(self, session: UplinkSession) -> None:
         state = LinkState.CONNECTED if session.welcomed else LinkState.CONNECTING
-        reason = next((pause.reason for pause in session.pauses.values()), "")
+        reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
         self._report(LinkStatus(state, reason, session.pace.rate, session.pace.round_trip, session.crossings))
+
+    def _known(self, status: LinkStatus) -> LinkStatus:
+        """The status with what was measured last, where it has nothing of its own."""
+        if status.measured is not None or self._before is None:
+            return status
+        return replace(status, rate=self._before.rate, round_trip=self._before.round_trip)
 
     def _report(self, status: LinkStatus) -> None:
         if status != self.status:
-            self.status = status
+            told, self.status = self.status, status
             self._on_change(status)
+            if told.state is not status.state:
+                live.leave(self._outbox.folder, self._known(status), self._clock.now())
+
+
+class _Dead(Retryable):
+    """Of the connection, not of the link: there is another one."""
+
+    code = LinkLost.code
+    remedy = LinkLost.remedy
+
+
+def silent(condition: Condition, waited: float) -> bool:
+    """Whether nothing came back for longer than a loss explains, though it was due. waited: seconds for which packets
+    have been out, or TCP has been asking."""
+    return min(condition.silent, waited) > max(_ASK_SECONDS + 1.0, 1.0 + 3 * condition.round_trip)

@@ -1,16 +1,18 @@
 """What the outbox remembers of a study: its parts, their states, and how one state follows another."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from thinwire.sender.link.tiers import Asked, When
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId
 from thinwire.shared.receipts import StudyStatus
 
-VERSION = 1
+VERSION = 2
 
 
 class PartState(StrEnum):
@@ -36,6 +38,8 @@ class Event(StrEnum):
     ADDED = "added"
     HELD_BACK = "held back"
     REQUESTED = "requested"
+    RELEASED = "released"
+    """The clinic chose anew when it goes."""
     STORED = "stored"
     REFUSED = "refused"
     RETRIED = "retried"
@@ -51,7 +55,10 @@ TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
     # Damaged here after it had reached the hub.
     (PartState.MISSING, Event.STORED): PartState.STORED,
     (PartState.HELD, Event.REQUESTED): PartState.WAITING,
+    (PartState.HELD, Event.RELEASED): PartState.WAITING,
     (PartState.HELD, Event.DAMAGED): PartState.MISSING,
+    # Taken to the hub by stick though nobody asked.
+    (PartState.HELD, Event.STORED): PartState.STORED,
     (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
     (PartState.WAITING, Event.STORED): PartState.STORED,
     (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
@@ -118,6 +125,12 @@ class Due:
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
+    choice: Mapping[Kind, When] = field(default_factory=dict)
+    """The study's own, by which the policy lets it go."""
+
+    def asked(self, durable: int = 0) -> Asked:
+        """As the policy sees it. durable: bytes that the hub has."""
+        return Asked(self.kind, self.size - durable, self.urgent, choice=self.choice)
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,10 @@ class Entry:
     """In the order in which they go."""
     status: StudyStatus | None = None
     """The hub's furthest word on the study."""
+    choice: Mapping[Kind, When] = field(default_factory=dict)
+    """When its parts go, where that is not as the clinic's configuration says."""
+    urged: bool = True
+    """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; one that was never planned is missing."""
@@ -159,12 +176,22 @@ class Entry:
             return EntryState.SENDING
         return EntryState.REFUSED if PartState.REFUSED in states else EntryState.ARRIVED
 
-    def due(self) -> "list[Due]":
-        """The parts that wait for the link."""
+    def due(self, held: bool = False) -> "list[Due]":
+        """The parts that wait for the link. held: those too that wait for a reader to ask."""
+        states = (PartState.WAITING, PartState.HELD) if held else (PartState.WAITING,)
         return [
-            Due(part.object, part.size, self.urgent or part.requested, self.accepted, self.epoch, self.study, part.kind)
+            Due(
+                part.object,
+                part.size,
+                self.urgent or part.requested,
+                self.accepted,
+                self.epoch,
+                self.study,
+                part.kind,
+                self.choice,
+            )
             for part in self.parts
-            if part.state is PartState.WAITING and part.object is not None
+            if part.state in states and part.object is not None
         ]
 
     def to_json(self) -> bytes:
@@ -177,6 +204,8 @@ class Entry:
                 "epoch": self.epoch.hex(),
                 "mark": self.mark.hex(),
                 "status": self.status,
+                "urged": self.urged,
+                "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
             indent=1,
@@ -197,8 +226,10 @@ class Entry:
                 mark=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
+                urged=bool(facts["urged"]),
+                choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not an entry of the outbox") from error
 
 

@@ -11,12 +11,15 @@ import contextlib
 import fcntl
 import hmac
 import logging
+import mmap
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,8 +27,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.sender.link.entries import Due, Entry, EntryState, Event, Part, PartState
 from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.study_folder import StudyFolder, flock
-from thinwire.shared.durable import Disk, sweep
+from thinwire.sender.link.study_folder import StudyFolder
+from thinwire.sender.link.tiers import When
+from thinwire.shared.durable import Disk, flock, sweep
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId, digest
@@ -53,17 +57,24 @@ class Outbox:
     # What people and the pipeline do.
 
     def accept(
-        self, study: StudyId, source: bytes, plan: Sequence[Kind], words: bytes = b"", urgent: bool = False
+        self,
+        study: StudyId,
+        source: bytes,
+        plan: Sequence[Kind],
+        words: bytes = b"",
+        urgent: bool = False,
+        choice: Mapping[Kind, When] = MappingProxyType({}),
     ) -> Entry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
         source: the archive of its files and words (`pixels.pack`). plan: the parts that will be made. words: the text
-        beside the files, by which a repeat is told from a contradiction. A repeat does nothing, but may make the
-        study urgent. Raises AlreadyAccepted for the same files with other words, DiskFull.
+        beside the files, by which a repeat is told from a contradiction. choice: when its parts go, where that is not
+        as the clinic's policy says. A repeat does nothing, but may make the study urgent or change the choice of when
+        its parts go. Raises AlreadyAccepted for the same files with other words, DiskFull.
         """
         mark = self._mark(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, mark, urgent)
+            return self._again(study, source, mark, urgent, choice)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -71,7 +82,7 @@ class Outbox:
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
             parts = tuple(Part(kind) for kind in sorted(plan))
-            entry = Entry(study, self.epochs.clock.now(), urgent, epoch.id, mark, parts)
+            entry = Entry(study, self.epochs.clock.now(), urgent, epoch.id, mark, parts, choice=dict(choice))
             try:
                 with self._disk.full_is_an_error():
                     new.path.mkdir(mode=0o700)
@@ -83,7 +94,7 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, mark, urgent)
+                return self._again(study, source, mark, urgent, choice)
         return entry
 
     def entries(self) -> list[Entry]:
@@ -106,6 +117,13 @@ class Outbox:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
+    def find(self, prefix: str) -> Entry:
+        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
+        if len(matches) != 1:
+            raise UnknownStudy(f"{len(matches) or 'no'} studies here have an id that starts so")
+        return matches[0]
+
     def unfinished(self) -> list[Entry]:
         """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
@@ -122,6 +140,13 @@ class Outbox:
         raise UnknownStudy(
             f"the bytes of study {study.hex()} are gone or damaged at the clinic", "Send the same study again."
         )
+
+    def plaintext(self, study: StudyId, kind: Kind) -> bytes | None:
+        """The plaintext of a part that was made; None where its bytes are not here, or are damaged."""
+        with contextlib.suppress(FileNotFoundError, Forged):
+            header, plaintext = open_sealed(self._at(study).part(kind).read_bytes(), self.epochs.key)
+            return plaintext if (header.kind, header.study) == (kind, study) else None
+        return None
 
     def add(self, study: StudyId, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal a part and keep it; durable when this returns. hold: it waits until a reader asks.
@@ -184,6 +209,15 @@ class Outbox:
                 ) from error
             yield
 
+    @contextlib.contextmanager
+    def own_stick(self) -> Iterator[None]:
+        """Be the one process that uses a stick, beside whoever drives the link. Raises Retryable where another does."""
+        try:
+            with flock(self.folder / "stick.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError as error:
+            raise Retryable("another export or import goes on here", "Let it end, then repeat.") from error
+
     def recover(self) -> list[Entry]:
         """After a start, as owner of the link: sweep what was half-written, and check what is here.
 
@@ -211,6 +245,16 @@ class Outbox:
         with self._at(due.study).part(due.kind).open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    @contextlib.contextmanager
+    def content(self, due: Due) -> Iterator[bytes]:
+        """A part's whole sealed bytes, mapped and not read into memory; to be used like bytes within the block.
+
+        Raises FileNotFoundError.
+        """
+        with self._at(due.study).part(cast(Kind, due.kind)).open("rb") as file:
+            # Not closed by hand: a traceback may still hold a view of it, and the last reference closes it.
+            yield cast(bytes, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
     def check(self, due: Due) -> bool:
         """Whether the bytes here still are those of the object; if not, the part is to be made anew."""
@@ -243,6 +287,21 @@ class Outbox:
             at.clear(after)
         return receipt
 
+    def unurged(self) -> list[StudyId]:
+        """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
+        return [
+            entry.study
+            for entry in self.entries()
+            if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
+        ]
+
+    def urged(self, study: StudyId) -> None:
+        """The hub knows that a study is urgent; durable when this returns."""
+        at = self._at(study)
+        with contextlib.suppress(UnknownStudy), at.locked() as entry:
+            if not entry.urged:
+                at.write(replace(entry, urged=True), "urged")
+
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
         at = self._at(due.study)
@@ -257,13 +316,20 @@ class Outbox:
 
     # How it is done.
 
-    def _again(self, study: StudyId, source: bytes, mark: bytes, urgent: bool) -> Entry:
+    def _again(self, study: StudyId, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.mark, mark):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
+            changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
             if urgent and not entry.urgent:
-                entry = at.write(replace(entry, urgent=True), "accept.urgent")
+                # Parts that the hub has told it nothing of this.
+                changed = replace(changed, urged=False)
+            for part in entry.parts:
+                if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
+                    changed = changed.with_part(part.after(Event.RELEASED))
+            if changed != entry:
+                entry = at.write(changed, "accept.again")
             if entry.missing:
                 try:
                     self.source(study)

@@ -1,22 +1,30 @@
 """How fast the link is, measured from what the hub says is durable; how much may be on its way because of it.
 
 The model is that of BBR (Cardwell et al., BBR: Congestion-Based Congestion Control, ACM Queue 2016): the largest
-recent delivery rate and the smallest recent round trip. It rules over TCP's own, so that bytes wait here, where an
-urgent one can overtake them, and not in a socket's buffer.
+recent delivery rate and the smallest recent round trip. Delivery rates are sampled as in
+draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that bytes wait here, where an urgent one
+can overtake them, and not in a socket's buffer.
+
+Two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
+behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
+How far the queue really is from that is read from the acknowledgements, and the sending goes a little slower or
+faster for it. And no more is on its way than two bandwidth-delay products and what a hub collects before it answers:
+so a packet that TCP sends again, behind which everything waits for a round trip, does not stop the link.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
-from thinwire.shared.chunks import chunk_size
+from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
 from thinwire.shared.clock import Clock
 
-FIRST_WINDOW = 16 << 10
-"""Bytes before anything is known: what TCP itself would send first (RFC 6928)."""
-FIRST_CHUNK = 4 << 10
+FIRST_WINDOW = 8 << 10
+"""Bytes before anything is known; TCP itself would send 14 KB at first (RFC 6928)."""
+FIRST_CHUNK = 2 << 10
+_UNPROVEN = 64 << 10
+"""Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
 
 _STARTUP_GAIN = 2.0
-_GAIN = 1.25
 _GROWTH = 1.25
 """A round that is not faster by so much, three times over, ends the start-up."""
 _ROUNDS = 3
@@ -24,8 +32,27 @@ _RATE_MEMORY = 8
 """Round trips for which a measured rate counts, and at least two seconds."""
 _LEAST_MEMORY = 2.0
 _ROUND_TRIP_LIFE = 30.0
-"""Seconds after which the round trip is measured anew, on a link that holds little for that moment."""
-_DRAIN = 0.5
+"""Seconds after which the round trip is measured anew, on a link that holds little for that moment..."""
+_ROUND_TRIP_LIVES = 40
+"""...and at least so many round trips: what that moment costs is about 1 % of the link."""
+_DRAIN = 0.75
+_SLOWEST, _FASTEST = 0.75, 1.15
+"""Share of the measured rate at which is sent, by how long the queue is."""
+_PROBE = 1.1
+_LOOK_SECONDS = 1.0
+"""The queue is looked at so often, or every two round trips."""
+_ANSWER_SECONDS = 0.2
+"""What a hub that makes things durable collects before it answers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stream knew of the link; the next one begins with it."""
+
+    rate: float
+    """Bytes a second."""
+    round_trip: float
+    """Seconds."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +67,35 @@ class Mark:
     """Bytes known to be durable then, since the stream began."""
     in_flight: int
     """Bytes on their way then, this piece included."""
+    delivered_at: float
+    """When the last of these became known, or when the link ceased to be idle."""
+    first_at: float
+    """When the last piece that was known to be durable had been sent, or when the link ceased to be idle."""
 
 
 @dataclass
 class Pace:
-    """One stream's measure."""
+    """One stream's measure. before: what the stream before it measured on the same link."""
 
     clock: Clock
+    before: Measured | None = None
     in_flight: int = 0
-    round_trip: float | None = None
-    """Seconds, the smallest of late."""
     _delivered: int = 0
+    _delivered_at: float = 0.0
+    _first_at: float = 0.0
     _rates: deque[tuple[float, float]] = field(default_factory=deque)
     _best: float | None = None
-    _round_trip_at: float = 0.0
+    _free_at: float = 0.0
+    _gain: float = 1.0
+    _least_wait: float | None = None
+    _last_wait: float = 0.0
+    _looked_at: float = 0.0
+    _quickest: tuple[float, int] | None = None
+    _quickest_at: float = 0.0
     _dry_at: float = -1.0
     _round_end: int = 0
     _slow_rounds: int = 0
-    _before: float = 0.0
+    _top: float = 0.0
 
     @property
     def rate(self) -> float | None:
@@ -65,34 +103,71 @@ class Pace:
         return self._best
 
     @property
+    def round_trip(self) -> float | None:
+        """Seconds, the smallest of late, without the time that the bytes themselves took."""
+        if self._quickest is None or self._best is None:
+            return None
+        took, size = self._quickest
+        return max(0.0, took - size / self._best)
+
+    @property
+    def measured(self) -> Measured | None:
+        """For the next stream; None where nothing was measured."""
+        if self._best is None or self.round_trip is None:
+            return self.before
+        return Measured(self._best, self.round_trip)
+
+    @property
     def chunk(self) -> int:
-        """Bytes of the next chunk."""
-        return FIRST_CHUNK if self._best is None else chunk_size(self._best)
+        """Bytes of the next chunk. A short round trip makes for short chunks: what is urgent would notice."""
+        known = self.measured
+        if known is None:
+            return FIRST_CHUNK
+        most = _UNPROVEN // 4 if self._best is None else LARGEST_CHUNK
+        return min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2))
 
     @property
     def window(self) -> int:
-        """Bytes that may be on their way at a time: about the bandwidth-delay product, and the chunk that is being
-        sent and the one behind it, because a chunk is acknowledged as a whole."""
-        if self._best is None or self.round_trip is None:
-            return FIRST_WINDOW
-        product = self._best * self.round_trip
-        if self._draining:
-            return max(self.chunk, int(_DRAIN * product))
-        if self._slow_rounds < _ROUNDS:
+        """Bytes that may be on their way at a time."""
+        if self._best is None or self._quickest is None:
+            if self.before is None:
+                return FIRST_WINDOW
+            return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk)
+        if self.starting:
             # Until the link was full once, what little there was to send says nothing.
             least = 0 if self._round_end else FIRST_WINDOW
-            return max(least, int(_STARTUP_GAIN * product) + 2 * self.chunk)
-        return int(_GAIN * product) + 2 * self.chunk
+            return max(least, int(_STARTUP_GAIN * self._best * self._quickest[0]) + 2 * self.chunk)
+        round_trip = self.round_trip or 0.0
+        if self._draining:
+            return max(self.chunk, int(_DRAIN * self._best * round_trip))
+        return int(self._best * (2 * round_trip + _ANSWER_SECONDS)) + 2 * self.chunk
 
     @property
     def room(self) -> int:
         """Bytes that may be sent now; any piece may go while nothing is on its way."""
-        return self.window - self.in_flight
+        return 0 if self.wait > 0 else self.window - self.in_flight
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the link needs the next piece."""
+        if self._best is None or self.starting:
+            return 0.0
+        return max(0.0, self._free_at - self.clock.monotonic() - self.chunk / self._best)
+
+    @property
+    def starting(self) -> bool:
+        """Whether the link was never full yet."""
+        return self._slow_rounds < _ROUNDS
 
     def sent(self, size: int) -> Mark:
         """A piece goes out."""
+        now = self.clock.monotonic()
+        if self.in_flight == 0:
+            self._delivered_at = self._first_at = now
         self.in_flight += size
-        return Mark(self.clock.monotonic(), size, self._delivered, self.in_flight)
+        if self._best is not None and not self.starting:
+            self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
+        return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at)
 
     def ran_dry(self) -> None:
         """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
@@ -100,34 +175,61 @@ class Pace:
 
     def arrived(self, mark: Mark) -> None:
         """The whole piece is known to be durable at the hub, or is known before it was needed."""
+        now = self.clock.monotonic()
         self.in_flight -= mark.size
         self._delivered += mark.size
-        now = self.clock.monotonic()
+        self._delivered_at, self._first_at = now, mark.at
         took = max(now - mark.at, 1e-6)
-        self._note_round_trip(now, took, mark)
-        rate = (self._delivered - mark.delivered) / took
-        while self._rates and self._rates[0][0] < now - max(_LEAST_MEMORY, _RATE_MEMORY * (self.round_trip or 0)):
+        # Pieces that were sent slowly did not arrive fast, though their acknowledgements may come at once.
+        rate = (self._delivered - mark.delivered) / max(now - mark.delivered_at, mark.at - mark.first_at, 1e-6)
+        while self._rates and self._rates[0][0] < now - max(_LEAST_MEMORY, _RATE_MEMORY * (self.round_trip or took)):
             self._rates.popleft()
         limited = self._dry_at >= mark.at
         if not limited or rate > (self._best or 0):
+            # The first is always the largest of late: what is smaller and older than another never counts again.
+            while self._rates and self._rates[-1][1] <= rate:
+                self._rates.pop()
             self._rates.append((now, rate))
         if self._rates:
-            self._best = max(each for _, each in self._rates)
+            self._best = self._rates[0][1]
+        self._note_round_trip(now, took, mark)
+        self._note_queue(now, took - mark.size / (self._best or rate))
         if mark.delivered >= self._round_end and not limited:
             self._round_end = self._delivered
-            self._slow_rounds = 0 if (self._best or 0) > _GROWTH * self._before else self._slow_rounds + 1
-            self._before = max(self._before, self._best or 0)
+            self._slow_rounds = 0 if (self._best or 0) > _GROWTH * self._top else self._slow_rounds + 1
+            self._top = max(self._top, self._best or 0)
 
     def lost(self, mark: Mark) -> None:
         """The piece will not be acknowledged: its object was refused."""
         self.in_flight -= mark.size
 
     @property
+    def _life(self) -> float:
+        return max(_ROUND_TRIP_LIFE, _ROUND_TRIP_LIVES * (self.round_trip or 0.0))
+
+    @property
     def _draining(self) -> bool:
-        return self._slow_rounds >= _ROUNDS and self.clock.monotonic() - self._round_trip_at > _ROUND_TRIP_LIFE
+        return not self.starting and self.clock.monotonic() - self._quickest_at > self._life
 
     def _note_round_trip(self, now: float, took: float, mark: Mark) -> None:
-        stale = now - self._round_trip_at > _ROUND_TRIP_LIFE
-        alone = mark.in_flight <= max(self.chunk, _DRAIN * (self._best or 0) * (self.round_trip or 0))
-        if self.round_trip is None or took <= self.round_trip or (stale and alone):
-            self.round_trip, self._round_trip_at = took, now
+        rate, known = self._best or 0.0, self.round_trip
+        stale = now - self._quickest_at > self._life
+        alone = mark.in_flight <= max(self.chunk, _DRAIN * rate * (known or 0.0))
+        if known is None or took - mark.size / max(rate, 1e-6) <= known or (stale and alone):
+            self._quickest, self._quickest_at = (took, mark.size), now
+
+    def _note_queue(self, now: float, took: float) -> None:
+        """Send a little slower when even the luckiest piece of late waited for more than a chunk, else faster."""
+        wait = took - (self.round_trip or 0.0)
+        self._least_wait = wait if self._least_wait is None else min(wait, self._least_wait)
+        every = max(_LOOK_SECONDS, 2 * (self.round_trip or 0.0))
+        if now - self._looked_at < every:
+            return
+        wanted = self.chunk / (self._best or 1.0)
+        gain = min(_FASTEST, max(_SLOWEST, 1 + (wanted - self._least_wait) / every))
+        if self._least_wait < wanted / 4:
+            gain = _FASTEST  # the link runs empty at times
+        elif self._gain == _SLOWEST and self._least_wait > self._last_wait - every * (1 - _SLOWEST) / 2:
+            gain = _PROBE  # going slower did not help, so it is not our bytes that wait: TCP mends losses
+        self._gain, self._last_wait = gain, self._least_wait
+        self._least_wait, self._looked_at = None, now

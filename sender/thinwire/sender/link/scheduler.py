@@ -14,6 +14,8 @@ MOST_UNDER_WAY = 16
 """Objects offered and not ended, on one stream."""
 MOST_URGENT = 48
 """The same with urgent ones; the hub allows 64."""
+SHARE = 0.05
+"""Of the link, for what has waited longest."""
 SMALL = 4 << 10
 """Bytes of an object that goes whole with its offer however slow the link: a round trip costs more."""
 
@@ -107,8 +109,62 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
     return best
 
 
-def fits(piece: Piece, window: int, in_flight: int) -> bool:
+def fits(piece: Piece, room: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
-    though the window is full, and any piece goes while nothing is on its way."""
+    though there is no room, and any piece goes while nothing is on its way."""
     small = piece.due.urgent and piece.transfer is None and piece.length <= SMALL
-    return small or in_flight == 0 or in_flight + piece.length <= window
+    return small or in_flight == 0 or piece.length <= room
+
+
+@dataclass
+class Floor:
+    """SHARE of the link for the study's part that was accepted first, however much goes before it by rank.
+
+    While anything older than what goes by rank waits, it saves up SHARE of what is sent; as soon as that covers the
+    oldest one's next piece, this piece goes. So the last byte of an object is sent at the latest when the link has
+    carried, from the moment in which it became due, the bytes of everything accepted before it and its own, divided
+    by SHARE, and a chunk. Where nothing older waits nothing is saved up, so that an urgent object which overtakes one
+    bulk transfer waits for no piece of it.
+    """
+
+    saved: float = 0.0
+    """Bytes."""
+    _oldest: Due | None = None
+    """What waited though it is older than what goes by rank."""
+
+    def choose(
+        self, queue: Iterable[Due], by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int
+    ) -> Piece | None:
+        """As the function `choose`, with the floor. queue: what may go, by rank; by_age: the same, oldest first."""
+        first = choose(queue, under_way, window, chunk)
+        oldest = None if first is None else _oldest(by_age, under_way, chunk)
+        if first is None or oldest is None or oldest.due is first.due:
+            self._oldest = None
+            return first
+        self._oldest = oldest.due
+        return oldest if self.saved >= oldest.length else first
+
+    def sent(self, piece: Piece) -> None:
+        """The piece that was chosen last goes out."""
+        if self._oldest is None:
+            self.saved = 0.0
+        elif self._oldest is piece.due:
+            self.saved -= piece.length
+        else:
+            self.saved += piece.length * SHARE / (1 - SHARE)
+
+
+def age(due: Due) -> tuple[float, tuple[bool, int, float, bytes]]:
+    """Order of the floor: what was accepted first, of one study what goes first."""
+    return due.accepted.timestamp(), rank(due)
+
+
+def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Piece | None:
+    """The next piece of the oldest object of which one can go."""
+    for due in by_age:
+        transfer = under_way.get(due.object)
+        if transfer is None and len(under_way) < MOST_URGENT:
+            return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+        if transfer is not None and transfer.state is TransferState.SENDING:
+            return Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
+    return None

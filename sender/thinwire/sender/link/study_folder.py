@@ -95,14 +95,3 @@ class StudyFolder:
                 )
         except FileNotFoundError:
             return False
-
-
-@contextlib.contextmanager
-def flock(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock on a file that is made if need be. how: as for fcntl.flock. Raises BlockingIOError."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, how)
-        yield
-    finally:
-        os.close(handle)

@@ -1,18 +1,19 @@
 """The clinic's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from thinwire.sender.link.entries import Due
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.live import Crossing
 from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.pace import Pace
-from thinwire.sender.link.scheduler import Piece, Transfer, TransferEvent, TransferState, choose, fits, rank
-from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.link.pace import Measured, Pace
+from thinwire.sender.link.scheduler import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.sender.link.tiers import ORDER, TierPolicy
 from thinwire.shared.chunks import VERSION
 from thinwire.shared.clock import Clock
 from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
 from thinwire.shared.receipts import StudyStatus
@@ -21,26 +22,12 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 120.0
-"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew."""
+STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
+"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew. The first and ten times
+what these bytes take at the measured rate, the second at most."""
 _LONGEST_PAUSE = 60.0
 """Seconds for which an object that the hub cannot take now is held back at most."""
 _LONGEST_REASON = 500
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """An object on its way, for people."""
-
-    study: StudyId
-    kind: Kind | None
-    """None for an epoch record."""
-    object: Digest
-    sent: int
-    """Bytes from the start that were sent or were there."""
-    durable: int
-    """Bytes from the start that the hub has durably."""
-    size: int
 
 
 @dataclass(frozen=True)
@@ -58,20 +45,36 @@ class Pause:
 class UplinkSession:
     """One stream. `hello` first; then `receive` what comes and send what `receive` and `next` give, in that order."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, disk: Disk, software: str = "thinwire-sender") -> None:
-        self.pace = Pace(clock)
+    def __init__(
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        disk: Disk,
+        policy: TierPolicy | None = None,
+        used: Callable[[], int] = lambda: 0,
+        before: Measured | None = None,
+        software: str = "thinwire-sender",
+    ) -> None:
+        """policy: when the parts go. used: bytes on the link this month. before: what the last stream measured."""
+        self.pace = Pace(clock, before)
         self.welcomed = False
         self.pauses: dict[Digest, Pause] = {}
+        self._policy = policy or TierPolicy()
+        self._used = used
+        self._floor = Floor()
         self._outbox = outbox
         self._clock = clock
         self._disk = disk
         self._software = software
         self._queue: list[Due] = []
+        self._by_age: list[Due] = []
         self._announced: set[EpochId] = set()
         self._lost: set[EpochId] = set()
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
+        self._unurged: list[StudyId] = []
+        self._urging: set[StudyId] = set()
         self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
@@ -79,11 +82,14 @@ class UplinkSession:
         return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
 
     def refresh(self) -> None:
-        """Look at the outbox anew: what was accepted or made since, by whichever process."""
+        """Look at the outbox anew: what was accepted or made since, by whichever process, and what of it may go."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        for due in sorted(self._outbox.due(), key=rank):
+        gate = Gate(self._policy, self._clock.now(), self._used())
+        durable = {each.due.object: each.durable for each in self._by_number.values()}
+        going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
+        for due in going:
             if due.epoch not in announced | told:
                 if self._outbox.epochs.is_announced(due.epoch):
                     announced.add(due.epoch)
@@ -92,14 +98,25 @@ class UplinkSession:
                     queue.extend(self._record(due))
             queue.append(due)
         self._queue, self._announced = queue, announced
+        self._by_age = sorted(queue, key=age)
+        self._unurged = self._outbox.unurged()
 
     def next(self) -> wire.Up | None:
-        """The next piece, or None until the hub answers or the outbox has something new."""
-        while piece := choose(self._eligible(), self._by_object, self.pace.window, self.pace.chunk):
-            if not fits(piece, self.pace.window, self.pace.in_flight):
+        """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
+        if self.welcomed and (late := self._late()):
+            return late
+        while piece := self._floor.choose(
+            self._eligible(self._queue),
+            self._eligible(self._by_age),
+            self._by_object,
+            self.pace.window,
+            self.pace.chunk,
+        ):
+            if not fits(piece, self.pace.room, self.pace.in_flight):
                 return None
             data = self._read(piece)
             if data is not None:
+                self._floor.sent(piece)
                 return self._send(piece, data)
         self.pace.ran_dry()
         return None
@@ -107,10 +124,15 @@ class UplinkSession:
     def receive(self, down: wire.Down) -> list[wire.Up]:
         """Take the hub's message; what it makes durable is durable when this returns. Gives the answers.
 
-        Raises ProtocolBroken, Forged (a receipt), DiskFull (a receipt that cannot be kept); they end the stream.
+        Raises what ends the stream: the hub's own reason, ProtocolBroken, Forged (a receipt), DiskFull (a receipt
+        that cannot be kept).
         """
         self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
+        if what == "refusal" and down.refusal.number == 0:
+            error = ERROR_OF.get(down.refusal.code, Final)
+            said = down.refusal.what[:_LONGEST_REASON]
+            raise error(f"the hub refuses: {said}", down.refusal.remedy[:_LONGEST_REASON])
         if self.welcomed is (what == "welcome"):
             raise ProtocolBroken(f"the hub sent {what} out of turn")
         match what:
@@ -126,14 +148,24 @@ class UplinkSession:
                 self._refusal(down.refusal)
             case "tier_request":
                 self._request(down.tier_request)
+            case "urged":
+                self._outbox.urged(StudyId(down.urged.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
 
     @property
+    def moved(self) -> float:
+        """When the hub said something last; seconds, monotonic."""
+        return self._moved
+
+    @property
     def stalled(self) -> bool:
         """Whether the hub has been silent for too long while bytes are on their way."""
-        return bool(self._by_number) and self._clock.monotonic() - self._moved > STALL_SECONDS
+        if self.pace.in_flight == 0:
+            return False
+        crossing = self.pace.in_flight / self.pace.rate if self.pace.rate else 0.0
+        return self._clock.monotonic() - self._moved > min(LONGEST_STALL, STALL_SECONDS + 10 * crossing)
 
     @property
     def crossings(self) -> tuple[Crossing, ...]:
@@ -214,6 +246,14 @@ class UplinkSession:
             log.warning("the hub asks for a study that is no longer here")
         self.refresh()
 
+    def _late(self) -> wire.Up | None:
+        """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
+        study = next((each for each in self._unurged if each not in self._urging), None)
+        if study is None:
+            return None
+        self._urging.add(study)
+        return wire.Up(urge=wire.Urge(study=study))
+
     def _record(self, due: Due) -> list[Due]:
         """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
         try:
@@ -239,12 +279,13 @@ class UplinkSession:
 
     def _drop(self, object: Digest) -> None:
         self._queue = [due for due in self._queue if due.object != object]
+        self._by_age = [due for due in self._by_age if due.object != object]
         self.pauses.pop(object, None)
 
-    def _eligible(self) -> Iterator[Due]:
+    def _eligible(self, queue: Iterable[Due]) -> Iterator[Due]:
         now = self._clock.monotonic()
         sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.rest == 0}
-        for due in self._queue:
+        for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
             if ready and (pause is None or pause.until <= now):
@@ -265,7 +306,7 @@ class UplinkSession:
 
     def _send(self, piece: Piece, data: bytes) -> wire.Up:
         due, transfer = piece.due, piece.transfer
-        if not self._by_number:
+        if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()
         if transfer is None:
             self._disk.step("uplink.offer")

@@ -17,6 +17,8 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_BAD_FORMAT: _ClassVar[RefusalCode]
     REFUSAL_CODE_UNKNOWN_BUNDLE: _ClassVar[RefusalCode]
     REFUSAL_CODE_FINAL: _ClassVar[RefusalCode]
+    REFUSAL_CODE_NOT_ENROLLED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_PROTOCOL_BROKEN: _ClassVar[RefusalCode]
 REFUSAL_CODE_UNSPECIFIED: RefusalCode
 REFUSAL_CODE_BUSY: RefusalCode
 REFUSAL_CODE_DISK_FULL: RefusalCode
@@ -26,6 +28,8 @@ REFUSAL_CODE_FORGED: RefusalCode
 REFUSAL_CODE_BAD_FORMAT: RefusalCode
 REFUSAL_CODE_UNKNOWN_BUNDLE: RefusalCode
 REFUSAL_CODE_FINAL: RefusalCode
+REFUSAL_CODE_NOT_ENROLLED: RefusalCode
+REFUSAL_CODE_PROTOCOL_BROKEN: RefusalCode
 
 class JoinRequest(_message.Message):
     __slots__ = ("version", "certificate_request", "signing_key")
@@ -50,30 +54,34 @@ class JoinReply(_message.Message):
     def __init__(self, certificate: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., site: _Optional[str] = ...) -> None: ...
 
 class Up(_message.Message):
-    __slots__ = ("hello", "offer", "chunk", "receipt_taken")
+    __slots__ = ("hello", "offer", "chunk", "receipt_taken", "urge")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    URGE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     offer: Offer
     chunk: Chunk
     receipt_taken: ReceiptTaken
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ...) -> None: ...
+    urge: Urge
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., urge: _Optional[_Union[Urge, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request")
+    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "urged")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     TIER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    URGED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     progress: Progress
     receipt: Receipt
     refusal: Refusal
     tier_request: TierRequest
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ...) -> None: ...
+    urged: Urged
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., urged: _Optional[_Union[Urged, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "software")
@@ -112,6 +120,12 @@ class ReceiptTaken(_message.Message):
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     receipt: bytes
     def __init__(self, receipt: _Optional[bytes] = ...) -> None: ...
+
+class Urge(_message.Message):
+    __slots__ = ("study",)
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    study: bytes
+    def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("version",)
@@ -154,3 +168,9 @@ class TierRequest(_message.Message):
     study: bytes
     kind: int
     def __init__(self, study: _Optional[bytes] = ..., kind: _Optional[int] = ...) -> None: ...
+
+class Urged(_message.Message):
+    __slots__ = ("study",)
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    study: bytes
+    def __init__(self, study: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,34 @@
+"""What sends a study from the clinic to the hub: thinwire, and what is used today. All have the interface of `peer`."""
+
+from benchmarks.link.peers.dcmtk import Storescu, StorescuJpeg2000, StorescuJpegLs, StorescuTls, StorescuTlsJpegLs
+from benchmarks.link.peers.https import Https
+from benchmarks.link.peers.orthanc import (
+    OrthancPeer,
+    OrthancPeerGzip,
+    OrthancPeerTranscoded,
+    OrthancStore,
+    OrthancStow,
+)
+from benchmarks.link.peers.peer import Peer
+from benchmarks.link.peers.rsync import Rsync, RsyncCompressed
+from benchmarks.link.peers.thinwire import Thinwire
+
+PEERS: dict[str, type[Peer]] = {
+    peer.name: peer
+    for peer in (
+        Thinwire,
+        Storescu,
+        StorescuJpegLs,
+        StorescuJpeg2000,
+        StorescuTls,
+        StorescuTlsJpegLs,
+        OrthancPeer,
+        OrthancPeerGzip,
+        OrthancPeerTranscoded,
+        OrthancStow,
+        OrthancStore,
+        Https,
+        Rsync,
+        RsyncCompressed,
+    )
+}

@@ -1,0 +1,257 @@
+"""Tables and plots of what was measured, for people. Everything is computed from the rows alone."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.link.profiles import PROFILES
+from benchmarks.link.rows import Row
+
+OURS = "thinwire"
+
+
+def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def values(rows: Iterable[Row], name: str) -> list[Any]:
+    """The different values of a field, in the order in which they come."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def moment(row: Row, name: str, since: str = "given") -> float | None:
+    """Seconds to a moment of the row's first study, from its command or another moment; None where it never came."""
+    journey = row["journeys"][0]
+    start = journey["given"] if since == "given" else journey["moments"].get(since)
+    at = journey["moments"].get(name)
+    return None if at is None or start is None else float(at) - float(start)
+
+
+def median(rows: Sequence[Row], value: Callable[[Row], float | None]) -> tuple[float | None, int]:
+    """(median of those that have it, how many have not)."""
+    found = [each for row in rows if (each := value(row)) is not None]
+    return (statistics.median(found) if found else None), len(rows) - len(found)
+
+
+def seconds(value: float | None, failed: int, runs: int) -> str:
+    if value is None:
+        return "never"
+    figure = f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    return f"{figure} ({failed} of {runs} failed)" if failed else figure
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = " | ".join("---" for _ in header)
+    return "\n".join([f"| {' | '.join(header)} |", f"| {rule} |", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def transfers(rows: Sequence[Row], study: str) -> str:
+    """Median seconds until the whole study is stored, peer by profile; thinwire's graph above."""
+    mine = of(rows, scenario="transfer", study=study)
+    profiles = values(mine, "profile")
+    lines = []
+    for name, label, since in (
+        ("tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
+        ("tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
+        ("stored", "thinwire, study stored, from accepted", "accepted"),
+    ):
+        cells = [_cell(of(mine, peer=OURS, profile=each), name, since) for each in profiles]
+        lines.append([label, *cells])
+    for peer in values(mine, "peer"):
+        cells = [_cell(of(mine, peer=peer, profile=each), "stored", "given") for each in profiles]
+        lines.append([f"{peer}, study stored, from the command", *cells])
+    return markdown(["", *profiles], lines)
+
+
+def _cell(rows: Sequence[Row], name: str, since: str) -> str:
+    if not rows:
+        return ""
+    value, failed = median(rows, lambda row: moment(row, name, since))
+    wrongly = sum(bool(row["journeys"][0]["failures"]) and row["journeys"][0]["verified"] for row in rows)
+    said = f" ({wrongly} of {len(rows)} reported failure)" if wrongly and name == "stored" else ""
+    return seconds(value, failed, len(rows)) + said
+
+
+def against(rows: Sequence[Row]) -> str:
+    """thinwire's median beside the best peer's: the aims of the transfer."""
+    lines = []
+    mine = of(rows, scenario="transfer")
+    for profile in values(mine, "profile"):
+        for study in values(of(mine, profile=profile), "study"):
+            here = of(mine, profile=profile, study=study)
+            ours = of(here, peer=OURS)
+            graph, _ = median(ours, lambda row: moment(row, "tier0", "accepted"))
+            whole, _ = median(ours, lambda row: moment(row, "stored", "accepted"))
+            others = []
+            for peer in values(here, "peer"):
+                took, failed = median(of(here, peer=peer), lambda row: moment(row, "stored"))
+                if peer != OURS and took is not None and not failed:
+                    others.append((took, str(peer)))
+            if not others or graph is None:
+                continue
+            best, name = min(others)
+            share = "" if whole is None else f"{whole / best:.2f}"
+            lines.append([str(profile), str(study), f"{name}, {best:.1f} s", f"{best / graph:.0f} times sooner", share])
+    return markdown(["link", "study", "best peer that never failed", "our graph", "our whole study / theirs"], lines)
+
+
+def floors(rows: Sequence[Row]) -> str:
+    """The graph's way from made to durable beside the least that the link allows."""
+    lines = []
+    for row in of(rows, scenario="transfer", peer=OURS):
+        took = moment(row, "tier0", "tier0_made")
+        size = row.get("sealed", {}).get("graph")
+        if took is None or not size:
+            continue
+        profile = PROFILES[row["profile"]]
+        floor = profile.round_trip / 2 + size * 8 / profile.up.rate
+        cells = [f"{size:,} B", f"{floor:.3f} s", f"{took:.3f} s", f"{took / floor:.2f}"]
+        lines.append([row["profile"], row["study"], str(row["repeat"]), *cells])
+    return markdown(["link", "study", "run", "sealed graph", "floor", "measured", "ratio"], lines)
+
+
+def urgents(rows: Sequence[Row]) -> str:
+    """Latency of small urgent studies, idle and behind a bulk transfer."""
+    lines = []
+    for row in [each for each in rows if each["scenario"].startswith("urgent")]:
+        # thinwire says itself when the graph is made; a peer's clock starts with its command.
+        since, name = ("tier0_made", "tier0") if row["peer"] == OURS else ("given", "stored")
+        took = []
+        for journey in row["urgent"]:
+            start = journey["given"] if since == "given" else journey["moments"].get(since)
+            if start is not None and name in journey["moments"]:
+                took.append(journey["moments"][name] - start)
+        if not took:
+            lines.append([row["profile"], row["peer"], row["scenario"], "none arrived", "", "", "", ""])
+            continue
+        took.sort()
+        at = (statistics.median(took), took[min(len(took) - 1, int(0.9 * len(took)))], took[-1])
+        figures = [f"{each:.2f} s" for each in at]
+        share = f"{row['line_share']:.0%}" if row["scenario"] == "urgent-bulk" else ""
+        lines.append([row["profile"], row["peer"], row["scenario"], str(len(took)), *figures, share])
+    return markdown(["link", "peer", "link is", "n", "median", "p90", "worst", "line in use"], lines)
+
+
+def faults(rows: Sequence[Row]) -> str:
+    """What each did at an outage and at kills."""
+    lines = []
+    for row in rows:
+        if row["scenario"] not in ("outage", "kill-clinic", "kill-hub", "barrage", "no-barrage") and not (
+            row["scenario"] == "transfer" and PROFILES[row["profile"]].schedule is not None
+        ):
+            continue
+        journeys = row["journeys"]
+        stored = [each for each in journeys if each["verified"]]
+        last = max((each["moments"]["stored"] for each in stored), default=None)
+        failures = sum(len(each["failures"]) for each in journeys)
+        first = next((each["failures"][0]["what"] for each in journeys if each["failures"]), "")
+        kept = max((size for each in journeys for size in each["kept_at_failure"]), default=0)
+        silence = f"{max(row['silences']):.1f} s" if row["silences"] else ""
+        needed = sum(each["needed_bytes"] for each in journeys)
+        lines.append(
+            [
+                row["scenario"],
+                row["profile"],
+                row["peer"],
+                row["study"],
+                f"{len(stored)} of {len(journeys)}",
+                "never" if last is None else f"{last:.0f} s",
+                f"{failures} {('(' + first[:60] + ')') if first else ''}".strip(),
+                f"{kept:,} B" if failures else "",
+                silence,
+                f"{row['up_bytes_sent']:,} / {needed:,}",
+            ]
+        )
+    header = [
+        "fault",
+        "link",
+        "peer",
+        "study",
+        "arrived whole",
+        "last after",
+        "attempts that failed",
+        "kept",
+        "silence",
+    ]
+    return markdown([*header, "bytes up / of the files"], lines)
+
+
+def fresh(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in of(rows, scenario="fresh"):
+        took = moment(row, "tier0", "first_packet")
+        up, down = row["up_bytes_until_tier0"], row["down_bytes_until_tier0"]
+        lines.append([row["profile"], "never" if took is None else f"{took:.2f} s", f"{up:,} B", f"{down:,} B"])
+    return markdown(["link", "first packet to graph durable", "bytes up", "bytes down"], lines)
+
+
+def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
+    """All tables with what they were taken on."""
+    emulations = ", ".join(values(rows, "emulation"))
+    parts = [
+        "# The link laboratory: what was measured",
+        f"Written by `{told['command']}`; do not edit. On: {told['machine']}. Link: {emulations}; TCP: "
+        f"{', '.join(values(rows, 'congestion'))}. Medians; every run is in `{told['file']}`. How it is measured: "
+        "[link laboratory](../link-laboratory.md).",
+    ]
+    if told["skipped"]:
+        parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in told["skipped"].items()) + ".")
+    for study in values(of(rows, scenario="transfer"), "study"):
+        parts += [f"## Time until stored, {study}", transfers(rows, study)]
+    sections: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (
+        ("thinwire beside the best peer", against),
+        ("The graph beside the floor of the link", floors),
+        ("An urgent study", urgents),
+        ("Outages and kills", faults),
+        ("A fresh connection", fresh),
+    )
+    for title, make in sections:
+        text = make(rows)
+        if text.count("\n") > 1:  # more than a header
+            parts += [f"## {title}", text]
+    return "\n\n".join(parts) + "\n"
+
+
+def plots(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """One picture a study: seconds until stored, by link and peer, on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    written = []
+    mine = of(rows, scenario="transfer")
+    for study in values(mine, "study"):
+        here = of(mine, study=study)
+        profiles, peers = values(here, "profile"), values(here, "peer")
+        series: list[tuple[str, str, str, str]] = [
+            ("thinwire: graph", OURS, "tier0", "accepted"),
+            ("thinwire: whole study", OURS, "stored", "accepted"),
+            *((peer, peer, "stored", "given") for peer in peers if peer != OURS),
+        ]
+        figure, axes = pyplot.subplots(figsize=(5 + 2.0 * len(profiles), 5), layout="constrained")
+        axes.set_yscale("log")
+        width = 0.85 / len(series)
+        colours = pyplot.get_cmap("tab20")
+        for place, (label, peer, name, since) in enumerate(series):
+            text: str | None = label  # once in the legend
+            for at, profile in enumerate(profiles):
+                runs = of(here, peer=peer, profile=profile)
+                took, _ = median(runs, lambda row, name=name, since=since: moment(row, name, since))  # type: ignore[misc]
+                x = at + (place - len(series) / 2) * width
+                if took is not None:
+                    axes.bar(x, took, width * 0.9, align="edge", color=colours(place), label=text)
+                    text = None
+                elif runs:
+                    foot = axes.get_xaxis_transform()  # x of the data, y of the axes
+                    axes.text(x, 0.01, f"{peer}: never", rotation=90, fontsize=7, va="bottom", transform=foot)
+        axes.set_xticks(range(len(profiles)), profiles)
+        axes.set_ylabel("seconds until durable at the hub (median)")
+        axes.set_title(f"One study of {study}")
+        figure.legend(fontsize=8, loc="outside right upper")
+        path = folder / f"transfer-{study}.png"
+        figure.savefig(path, dpi=110)
+        pyplot.close(figure)
+        written.append(path)
+    return written

@@ -1,0 +1,198 @@
+"""The clinic's own TCP connection beneath gRPC.
+
+gRPC for Python opens its sockets itself and lets nobody set what matters on a slow link, count what crosses, or see
+whether the network still answers (docs/link-settings.md). So the uplink dials, and gRPC speaks to it through a Unix
+socket in a folder that only this user can enter. TLS goes through untouched, from gRPC here to gRPC at the hub.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import struct
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinwire.shared.errors import BadConfiguration, LinkLost
+
+log = logging.getLogger(__name__)
+
+_READ = 64 << 10
+_UNSENT = 32 << 10
+"""Bytes that wait in the kernel at most before they are sent; the rest waits here, where a lost link drops it."""
+_CONTROLS = ("bbr",)
+"""Congestion controls in the order of preference: BBR does not take a lost packet for a full link."""
+_HEADERS = 52
+"""Bytes of IPv4 and TCP in a packet, timestamps included."""
+
+# struct tcp_info of Linux (include/uapi/linux/tcp.h), as far as it is read: bytes from its start.
+_UNACKED, _LAST_ACK, _ROUND_TRIP = 24, 56, 68
+_RECEIVED, _SEGMENTS_OUT, _SEGMENTS_IN, _SENT = 128, 136, 140, 200
+_TCP_INFO_BYTES = 208
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What TCP knows of the connection."""
+
+    up: int
+    """Bytes that were sent, headers and repeats included."""
+    down: int
+    unacknowledged: int
+    """Packets that the hub's machine has not acknowledged."""
+    silent: float
+    """Seconds since it acknowledged anything."""
+    round_trip: float
+    """Seconds, smoothed, time in queues included."""
+
+
+class Line:
+    """One TCP connection to the hub. Made by `dial`; close it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._up = 0
+        self._down = 0
+        self._last: Condition | None = None
+        self.asking = False
+        self._socket: socket.socket = writer.get_extra_info("socket")
+        self.control = _settle(self._socket)
+        """The congestion control in use; empty where the system does not say."""
+        writer.transport.set_write_buffer_limits(high=_UNSENT)
+
+    @classmethod
+    async def dial(cls, target: str, seconds: float) -> "Line":
+        """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
+        OSError for an answer that says no, or no network; BadConfiguration."""
+        host, port = address(target)
+        try:
+            async with asyncio.timeout(seconds):
+                return cls(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
+        except TimeoutError as error:
+            raise LinkLost("the link is not there: the hub does not answer") from error
+
+    @property
+    def condition(self) -> Condition:
+        """As of now, or of the last moment in which the connection was there."""
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            self._last = _condition(self._socket)
+        return self._last or Condition(self._up, self._down, 0, 0.0, 0.0)
+
+    def ask(self, on: bool) -> None:
+        """Let TCP ask the hub's machine every second whether it is there, while nothing else is out (RFC 9293, 3.8.4).
+        The answer shows in `condition`; the hub's program has no part in it."""
+        if on is not self.asking:
+            self.asking = on
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(on))
+
+    @contextlib.asynccontextmanager
+    async def relay(self) -> AsyncIterator[str]:
+        """While the block runs, gRPC reaches the hub under the target that this gives; one connection alone."""
+        folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        relays: list[asyncio.Task[None]] = []
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if taken.done():
+                writer.transport.abort()
+                return
+            taken.set_result(None)
+            relays.append(asyncio.ensure_future(self._carry(reader, writer)))
+
+        server = await asyncio.start_unix_server(take, folder / "hub")
+        try:
+            yield f"unix:{folder / 'hub'}"
+        finally:
+            server.close()
+            for relay in relays:
+                relay.cancel()
+            await asyncio.gather(*relays, return_exceptions=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def close(self, abruptly: bool = False) -> None:
+        """abruptly: what is still on its way is dropped, so that a link that comes back does not carry it twice."""
+        _ = self.condition
+        if abruptly:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._writer.transport.abort()
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both ways until either ends."""
+
+        async def up() -> None:
+            while data := await reader.read(_READ):
+                self._up += len(data)
+                self._writer.write(data)
+                await self._writer.drain()
+
+        async def down() -> None:
+            while data := await self._reader.read(_READ):
+                self._down += len(data)
+                writer.write(data)
+                await writer.drain()
+
+        ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            writer.close()
+
+
+def address(target: str) -> tuple[str, int]:
+    """(host, port) of HOST:PORT; an IPv6 host stands in brackets. Raises BadConfiguration."""
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise BadConfiguration(
+            f"{target!r} is no HOST:PORT", "Set hub in config.toml, for example hub.example.org:7443."
+        )
+    return host.strip("[]"), int(port)
+
+
+def _settle(connection: socket.socket) -> str:
+    """Set what can be set; a system that refuses a setting keeps its own."""
+    with contextlib.suppress(OSError, AttributeError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    for option, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 127)):
+        with contextlib.suppress(OSError, AttributeError):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for control in _CONTROLS:
+        with contextlib.suppress(OSError, AttributeError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, control.encode())
+            break
+    with contextlib.suppress(OSError, AttributeError):
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+    return ""
+
+
+def _condition(connection: socket.socket) -> Condition:
+    """Raises OSError, ValueError or struct.error where the system does not say."""
+    if not hasattr(socket, "TCP_INFO") or os.uname().sysname != "Linux":
+        raise ValueError("no tcp_info on this system")
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+
+    def four(at: int) -> int:
+        return int(struct.unpack_from("=I", info, at)[0])
+
+    def eight(at: int) -> int:
+        return int(struct.unpack_from("=Q", info, at)[0])
+
+    return Condition(
+        up=eight(_SENT) + _HEADERS * four(_SEGMENTS_OUT),
+        down=eight(_RECEIVED) + _HEADERS * four(_SEGMENTS_IN),
+        unacknowledged=four(_UNACKED),
+        silent=four(_LAST_ACK) / 1000,
+        round_trip=four(_ROUND_TRIP) / 1e6,
+    )

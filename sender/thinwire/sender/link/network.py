@@ -1,0 +1,56 @@
+"""Word from the system that the network changed: then a link that was lost is tried at once."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
+
+# linux/rtnetlink.h: the groups of links, addresses and routes, and the messages that say "there is a new one".
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+_NEW = (16, 20, 24)
+_HEADER = struct.Struct("=IHHII")
+
+
+def says_new(data: bytes) -> bool:
+    """Whether netlink messages (struct nlmsghdr and what follows, 4-byte aligned) tell of something new."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        if kind in _NEW:
+            return True
+        if length < _HEADER.size:
+            return False
+        at += (length + 3) & ~3
+    return False
+
+
+@contextlib.contextmanager
+def network_changes(tell: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, `tell` is called in the running event loop for each change. Where the system has no
+    netlink (it is not Linux, or a sandbox forbids it) nothing is told, and links are tried by the clock alone."""
+    with contextlib.ExitStack() as held:
+        try:
+            netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+            held.enter_context(netlink)
+            netlink.bind((0, _GROUPS))
+        except (OSError, AttributeError):
+            log.info("this system does not tell of network changes")
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            new = False
+            with contextlib.suppress(BlockingIOError, OSError):  # OSError: so many changes that some were dropped
+                while data := netlink.recv(65536):
+                    new = says_new(data) or new
+            if new:
+                tell()
+
+        loop.add_reader(netlink, read)
+        held.callback(loop.remove_reader, netlink)
+        yield

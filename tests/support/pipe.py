@@ -1,0 +1,96 @@
+"""A link in simulated time for the pace: rate, delay, loss, and a hub that acknowledges at once or in heaps."""
+
+import heapq
+import random
+from collections import deque
+
+from tests.support.clock import FakeClock
+from thinwire.sender.link.pace import Mark, Pace
+
+PACKET = 1400
+LOOKS = 500
+HEAP_BYTES, HEAP_SECONDS = 256 << 10, 0.2
+
+
+class Pipe:
+    """A link of `rate` bytes a second and `delay` seconds of round trip with a queue without end.
+
+    loss: share of packets that are sent a second time, a round trip later; what was sent behind one waits for it, as
+    in TCP. heaps: the hub acknowledges after 256 KiB or 200 ms instead of each piece. jitter: seconds by which an
+    answer is late at most.
+    """
+
+    def __init__(
+        self, rate: float, delay: float, loss: float = 0.0, heaps: bool = False, jitter: float = 0.0, seed: int = 1
+    ) -> None:
+        self.clock = FakeClock()
+        self.pace = Pace(self.clock)
+        self.rate, self.delay, self.loss, self.heaps, self.jitter = rate, delay, loss, heaps, jitter
+        self.random = random.Random(seed)
+        self.free_at = 0.0
+        self.delivered = 0
+        self._last_arrival = 0.0
+        self._events: list[tuple[float, int, str, list[Mark]]] = []
+        self._count = 0
+        self._unsynced: deque[Mark] = deque()
+        self._last_answer = 0.0
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long a byte that is sent now waits before it goes out."""
+        return max(0.0, self.free_at - self.clock.monotonic())
+
+    def send(self, size: int) -> None:
+        mark = self.pace.sent(size)
+        lost = sum(self.random.random() < self.loss for _ in range(-(-size // PACKET))) if self.loss else 0
+        self.free_at = max(self.free_at, self.clock.monotonic()) + (size + lost * PACKET) / self.rate
+        arrival = self.free_at + self.delay / 2 + (self.delay if lost else 0.0)
+        self._last_arrival = max(self._last_arrival, arrival)
+        self._at(self._last_arrival, "arrival", [mark])
+
+    def run(self, seconds: float, bulk: bool = True) -> list[float]:
+        """Send bulk for so long; returns the waits that an urgent byte meets which comes at one of LOOKS moments."""
+        waits: list[float] = []
+        now = self.clock.monotonic()
+        looks = [now + (n + 1) * seconds / LOOKS for n in range(LOOKS)]
+        while looks:
+            while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.room):
+                self.send(self.pace.chunk)
+            now = self.clock.monotonic()
+            wake = now + self.pace.wait if bulk and self.pace.wait else looks[0]
+            answer = self._events[0][0] if self._events else looks[0]
+            self.clock.advance(max(min(wake, answer, looks[0]) - now, 1e-9))
+            if looks[0] <= self.clock.monotonic():
+                waits.append(self.queue_seconds)
+                looks.pop(0)
+            elif self._events and self._events[0][0] <= self.clock.monotonic():
+                _, _, what, marks = heapq.heappop(self._events)
+                self._take(what, marks)
+        return waits
+
+    def _take(self, what: str, marks: list[Mark]) -> None:
+        now = self.clock.monotonic()
+        match what:
+            case "arrival":
+                self._unsynced.extend(marks)
+                if not self.heaps or sum(each.size for each in self._unsynced) >= HEAP_BYTES:
+                    self._answer()
+                elif len(self._unsynced) == 1:
+                    self._at(now + HEAP_SECONDS, "sync", [])
+            case "sync":
+                if self._unsynced:
+                    self._answer()
+            case "answer":
+                for mark in marks:
+                    self.pace.arrived(mark)
+                    self.delivered += mark.size
+
+    def _answer(self) -> None:
+        late = self.random.random() * self.jitter
+        self._last_answer = max(self._last_answer, self.clock.monotonic() + self.delay / 2 + late)
+        self._at(self._last_answer, "answer", list(self._unsynced))
+        self._unsynced.clear()
+
+    def _at(self, when: float, what: str, marks: list[Mark]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, what, marks))

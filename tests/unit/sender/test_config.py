@@ -1,0 +1,67 @@
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+import pytest
+
+from thinwire.sender.config import read_config, read_hours, read_when
+from thinwire.sender.link.tiers import Hours, TierPolicy, When
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadConfiguration
+
+
+def configured(folder: Path, text: str) -> TierPolicy:
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+    return read_config(folder).tier_policy()
+
+
+def test_without_a_section_the_defaults_hold(tmp_path: Path) -> None:
+    assert configured(tmp_path, 'hub = "hub:1"\n') == TierPolicy()
+
+
+def test_a_clinic_chooses_when_parts_go(tmp_path: Path) -> None:
+    policy = configured(
+        tmp_path,
+        """
+        [tiers]
+        preview = "always"
+        evidence = "on-request"
+        pixels = "in window"
+        window = "19:30-05:00"
+        monthly_bytes = 2_000_000_000
+        time_zone = "Africa/Blantyre"
+        """,
+    )
+    assert [policy.when[kind] for kind in (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)] == [
+        When.ALWAYS,
+        When.ON_REQUEST,
+        When.IN_WINDOW,
+    ]
+    assert (policy.window, policy.budget) == (Hours(time(19, 30), time(5)), 2_000_000_000)
+    assert policy.local(datetime(2026, 3, 4, 12, tzinfo=UTC)).hour == 14
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINWIRE_SENDER_TIERS__PIXELS", "when idle")
+    assert configured(tmp_path, '[tiers]\npixels = "always"\n').when[Kind.PIXELS] is When.WHEN_IDLE
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('pixels = "sometimes"', "when idle"),
+        ('pixels = "never"', "not kept whole"),
+        ('graph = "on request"', "graph"),
+        ('window = "night"', "20:00-06:00"),
+        ("monthly_bytes = -1", "monthly_bytes"),
+        ('time_zone = "Nowhere/Land"', "time zone"),
+        ('time_zone = "/etc/passwd"', "time zone"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        configured(tmp_path, f"[tiers]\n{line}\n")
+
+
+def test_people_write_choices_in_their_way() -> None:
+    assert {read_when(text) for text in ("on request", "on-request", " On_Request ")} == {When.ON_REQUEST}
+    assert read_hours("8:00 - 17:30".replace("8:00", "08:00")) == Hours(time(8), time(17, 30))

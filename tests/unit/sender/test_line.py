@@ -1,0 +1,140 @@
+"""The clinic's own socket beneath gRPC, on this machine's loopback."""
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thinwire.sender.link.channel import silent
+from thinwire.sender.link.line import Condition, Line, address
+from thinwire.sender.link.network import network_changes, says_new
+from thinwire.shared.errors import BadConfiguration, LinkLost
+
+
+def with_echo(act: Any) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with server:
+            await act(int(server.sockets[0].getsockname()[1]))
+
+    asyncio.run(run())
+
+
+def test_what_grpc_says_crosses_and_is_counted_both_ways() -> None:
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        async with line.relay() as via:
+            path = Path(via.removeprefix("unix:"))
+            assert path.parent.stat().st_mode & 0o077 == 0
+            reader, writer = await asyncio.open_unix_connection(path)
+            data = bytes(range(256)) * 1_000
+            writer.write(data)
+            assert await reader.readexactly(len(data)) == data
+            other, unwanted = await asyncio.open_unix_connection(path)
+            assert await other.read() == b""  # one connection alone
+            for end in (unwanted, writer):
+                end.close()
+                await end.wait_closed()
+        assert not path.parent.exists()
+        await line.close()
+        condition = line.condition
+        assert len(data) <= condition.up < 1.2 * len(data)
+        assert len(data) <= condition.down < 1.2 * len(data)
+
+    with_echo(act)
+
+
+def test_a_hub_that_hangs_up_ends_what_grpc_reads() -> None:
+    async def run() -> None:
+        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
+            async with line.relay() as via:
+                reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+            await line.close(abruptly=True)
+
+    asyncio.run(run())
+
+
+def test_nobody_there_and_nobody_who_answers() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        with pytest.raises(OSError):
+            await Line.dial(f"127.0.0.1:{port}", 5.0)
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+            target = f"127.0.0.1:{deaf.getsockname()[1]}"
+            # The system answers until its own queue is full.
+            dialled = await asyncio.gather(*(Line.dial(target, 0.3) for _ in range(10)), return_exceptions=True)
+            assert any(isinstance(each, LinkLost) and "does not answer" in str(each) for each in dialled)
+            for each in dialled:
+                if isinstance(each, Line):
+                    await each.close(abruptly=True)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("target", ["", "hub", "hub:", ":7443", "hub:0", "hub:70000", "hub:x"])
+def test_a_target_that_is_none(target: str) -> None:
+    with pytest.raises(BadConfiguration):
+        address(target)
+
+
+def test_a_target_may_be_ipv6() -> None:
+    assert address("[2001:db8::1]:7443") == ("2001:db8::1", 7443)
+
+
+def test_a_connection_is_silent_when_packets_are_out_and_nothing_came_back_for_longer_than_a_loss_explains() -> None:
+    lost = Condition(0, 0, unacknowledged=3, silent=5.0, round_trip=0.65)
+    assert silent(lost, waited=5.0)
+    assert not silent(lost, waited=1.0)  # it was idle before these packets
+    assert silent(Condition(0, 0, 0, 500.0, 0.65), waited=5.0)  # TCP has asked for so long
+    assert not silent(Condition(0, 0, 3, 5.0, 1.5), waited=5.0)  # a slow link with a queue
+    assert not silent(Condition(0, 0, 3, 1.9, 0.005), waited=5.0)
+
+
+def test_a_connection_can_be_asked_whether_the_other_end_is_there() -> None:
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        for on in (True, True, False):
+            line.ask(on)
+            assert line.asking is on
+        await line.close()
+
+    with_echo(act)
+
+
+def message(kind: int, payload: bytes = b"") -> bytes:
+    length = 16 + len(payload)
+    return struct.pack("=IHHII", length, kind, 0, 0, 0) + payload + bytes(-length % 4)
+
+
+def test_word_of_the_network_is_read() -> None:
+    assert says_new(message(20))
+    assert says_new(message(17, b"12345") + message(24, b"1"))
+    assert not says_new(message(17) + message(21))
+    for damaged in (b"", b"\0" * 16, message(17)[:-1], struct.pack("=IHHII", 1 << 31, 17, 0, 0, 0)):
+        assert not says_new(damaged)
+
+
+def test_a_system_is_asked_and_left_in_peace() -> None:
+    async def run() -> None:
+        with network_changes(lambda: None):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
