@@ -46,6 +46,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/mypy demo/demo.py
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports

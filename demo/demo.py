@@ -23,7 +23,9 @@ from rich.table import Table
 from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.intake.phantom import describe, to_dicom
 from thinwire.sender.link.entries import Entry
+from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.tiers import TierPolicy
 from thinwire.sender.service import finished
 from thinwire.sender.views import bytes_text, status_table
 from thinwire.shared.clock import SystemClock
@@ -124,11 +126,12 @@ def send(studies: list[Sent], clinic: Path) -> dict[str, Sent]:
 
 def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str], log: Path) -> list[Entry]:
     """Show the outbox until everything has arrived and is triaged."""
+    gate = Gate(TierPolicy(), SystemClock().now(), used=0)
     with Live(console=console, refresh_per_second=4, transient=True) as view:
         while True:
             entries = [entry for entry in outbox.entries() if entry.study.hex() in studies]
             view.update(status_table(entries, outbox))
-            if all(finished(entry) for entry in entries):
+            if all(finished(entry, gate) for entry in entries):
                 return entries
             if sender.poll() is not None:
                 raise SystemExit(f"the sender ended early; see {log}")
@@ -143,7 +146,7 @@ def draw_all(hub_folder: Path, pictures: Path, studies: dict[str, Sent]) -> None
     with open_hub(hub_folder, SystemClock()) as hub:
         for study in track(studies, description="drawing", console=console, transient=True):
             kept = hub.store.find(study, None)
-            export_study(kept, hub.store, hub.bundles, pictures, Disk(), hub.settings.largest_study)
+            export_study(kept, hub.views(), hub.bundles, pictures, Disk())
 
 
 def seconds_to_triage(entry: Entry, outbox: Outbox) -> float | None:

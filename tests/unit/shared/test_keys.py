@@ -229,9 +229,14 @@ def test_a_damaged_token_is_refused() -> None:
     for at in range(0, len(text), 3):
         other = "A" if text[at] != "A" else "B"
         with pytest.raises(NotEnrolled):
-            read_token(text[:at] + other + text[at + 1 :])
-        with pytest.raises(NotEnrolled):
             read_token(text[:at])
+        try:
+            read = read_token(text[:at] + other + text[at + 1 :])
+        except NotEnrolled:
+            continue
+        # The last byte of what is packed may have bits that say nothing.
+        assert at >= len(text) - 2
+        assert read == read_token(text)
 
 
 @pytest.mark.parametrize(
