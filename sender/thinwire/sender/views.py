@@ -26,7 +26,7 @@ from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.live import LinkState, LinkStatus
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.progress import TierProgress, by_tier
-from thinwire.sender.link.tiers import ORDER, WHOLE
+from thinwire.sender.link.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.shared.clock import SystemClock
@@ -89,10 +89,14 @@ def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
     return {**rows, "without_room": done.rest, "not_made_yet": unmade}
 
 
+def _studies(number: int) -> str:
+    return "1 study" if number == 1 else f"{number} studies"
+
+
 def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> None:
     studies = {due.study for due in (*done.written, *done.there)}
     size = bytes_text(sum(due.size for due in done.written))
-    out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {len(studies)} studies")
+    out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {_studies(len(studies))}")
     if done.damaged:
         out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
     if unmade:
@@ -196,21 +200,21 @@ def status_table(
     """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
     wait (`Gate.waits`)."""
     crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.crossings}
-    kinds = [kind for kind in ORDER if kind in WHOLE or any(part.kind is kind for e in entries for part in e.parts)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "accepted", *(kind.name.lower() for kind in kinds), "at the hub"):
+    for name in ("study", "accepted", "parts", "at the hub"):
         table.add_column(name, no_wrap=name in ("study", "accepted"))
     for entry in entries:
         accepted = entry.accepted.astimezone().strftime("%d %b %H:%M:%S")
         mark = " [red]urgent[/red]" if entry.urgent else ""
-        here = {part.kind: part for part in entry.parts}
-        cells = [
-            _part_cell(here[kind], crossing.get((entry.study, kind)), waits.get((entry.study, kind)))
-            if kind in here
-            else ""
-            for kind in kinds
-        ]
-        table.add_row(entry.study.hex()[:12] + mark, accepted, *cells, _hub_cell(entry, outbox))
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind)):
+            here = (entry.study, part.kind)
+            group, name = _part_words(part, crossing.get(here), waits.get(here))
+            groups.setdefault(group, []).append(name)
+        parts = "\n".join(
+            f"[{style}]{said} {', '.join(names)}{reason}[/]" for (style, said, reason), names in groups.items()
+        )
+        table.add_row(entry.study.hex()[:12] + mark, accepted, parts, _hub_cell(entry, outbox))
     if not entries:
         table.add_row("no study here")
     return table
@@ -271,12 +275,12 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _part_cell(part: Part, crossing: str | None, waits: str | None) -> str:
+def _part_words(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
+    """((style, state, reason), the part with its size): parts that agree in the first stand in one line."""
     size = f" {bytes_text(part.size)}" if part.size else ""
-    said = crossing or part.state.value
     reason = part.reason or (waits if part.state is PartState.WAITING and not crossing else "")
     shown = f" ({escape(reason)})" if reason else ""
-    return f"[{_STYLE[part.state]}]{said}{size}{shown}[/]"
+    return (_STYLE[part.state], crossing or part.state.value, shown), f"{part.kind.name.lower()}{size}"
 
 
 def _hub_cell(entry: Entry, outbox: Outbox) -> str:

@@ -69,7 +69,8 @@ def test_what_is_due() -> None:
     (due,) = ENTRY.due()
     assert (due.object, due.size, due.kind, due.urgent) == (digest(b"pixels"), 9000, Kind.PIXELS, True)
     calm = replace(ENTRY, urgent=False)
-    assert calm.due()[0].urgent  # a reader asked for it
+    assert calm.due()[0].first  # a reader asked for it
+    assert not calm.due()[0].urgent
     assert calm.missing == (Kind.MANIFEST,)
 
 

@@ -53,6 +53,23 @@ def test_what_grpc_says_crosses_and_is_counted_both_ways() -> None:
     with_echo(act)
 
 
+def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        # A folder that is not there, and one whose path is longer than a socket's name may be.
+        for place in (tmp_path / "gone", tmp_path / "long" / ("x" * 120)):
+            if place.parent.name == "long":
+                place.mkdir(parents=True)
+            monkeypatch.setattr("tempfile.tempdir", str(place))
+            with pytest.raises(LinkLost, match="temporary files"):
+                async with line.relay():
+                    raise AssertionError
+        assert not list((tmp_path / "long").rglob("thinwire-*"))
+        await line.close()
+
+    with_echo(act)
+
+
 def test_a_hub_that_hangs_up_ends_what_grpc_reads() -> None:
     async def run() -> None:
         async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

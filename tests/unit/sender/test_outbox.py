@@ -168,7 +168,8 @@ def test_a_held_part_goes_when_a_reader_asks(ends: TwoEnds) -> None:
     assert ends.outbox.due() == []
     ends.outbox.request(STUDY.study, Kind.PIXELS)
     (due,) = ends.outbox.due()
-    assert due.urgent
+    assert due.first
+    assert not due.urgent
 
 
 def test_a_part_that_was_asked_for_before_it_was_made_is_not_held(ends: TwoEnds) -> None:

@@ -186,6 +186,15 @@ def test_a_reader_asks(ends: TwoEnds, uplink: UplinkSession) -> None:
     uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.PIXELS)))
 
 
+def test_what_a_reader_asks_for_goes_first_and_is_not_called_urgent(ends: TwoEnds) -> None:
+    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    uplink = ends.uplink()
+    uplink.hello()
+    sent = offers(uplink)
+    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert [offer.urgent for offer in sent] == [False] * 4
+
+
 def test_a_stream_of_another_version_ends(uplink: UplinkSession) -> None:
     with pytest.raises(ProtocolBroken, match="version"):
         uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION + 1)))

@@ -117,7 +117,7 @@ class Due:
     size: int
     """Bytes."""
     urgent: bool
-    """Asked for by the clinic or by a reader at the hub."""
+    """The clinic says so of the study; this alone is what the hub hears."""
     accepted: datetime
     """UTC; its age."""
     epoch: EpochId
@@ -127,10 +127,17 @@ class Due:
     """None for an epoch record."""
     choice: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own, by which the policy lets it go."""
+    requested: bool = False
+    """A reader at the hub asked for it."""
+
+    @property
+    def first(self) -> bool:
+        """Whether it goes before the rest."""
+        return self.urgent or self.requested
 
     def asked(self, durable: int = 0) -> Asked:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.urgent, choice=self.choice)
+        return Asked(self.kind, self.size - durable, self.first, choice=self.choice)
 
 
 @dataclass(frozen=True)
@@ -183,12 +190,13 @@ class Entry:
             Due(
                 part.object,
                 part.size,
-                self.urgent or part.requested,
+                self.urgent,
                 self.accepted,
                 self.epoch,
                 self.study,
                 part.kind,
                 self.choice,
+                part.requested,
             )
             for part in self.parts
             if part.state in states and part.object is not None

@@ -13,7 +13,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,8 +93,9 @@ class Line:
 
     @contextlib.asynccontextmanager
     async def relay(self) -> AsyncIterator[str]:
-        """While the block runs, gRPC reaches the hub under the target that this gives; one connection alone."""
-        folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
+        """While the block runs, gRPC reaches the hub under the target that this gives; one connection alone.
+
+        Raises LinkLost where the system has no room for the socket between the two."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         relays: list[asyncio.Task[None]] = []
 
@@ -105,15 +106,18 @@ class Line:
             taken.set_result(None)
             relays.append(asyncio.ensure_future(self._carry(reader, writer)))
 
-        server = await asyncio.start_unix_server(take, folder / "hub")
-        try:
-            yield f"unix:{folder / 'hub'}"
-        finally:
-            server.close()
-            for relay in relays:
-                relay.cancel()
-            await asyncio.gather(*relays, return_exceptions=True)
-            shutil.rmtree(folder, ignore_errors=True)
+        with _folder() as folder:
+            try:
+                server = await asyncio.start_unix_server(take, folder / "hub")
+            except OSError as error:
+                raise _no_room(error) from error
+            try:
+                yield f"unix:{folder / 'hub'}"
+            finally:
+                server.close()
+                for relay in relays:
+                    relay.cancel()
+                await asyncio.gather(*relays, return_exceptions=True)
 
     async def close(self, abruptly: bool = False) -> None:
         """abruptly: what is still on its way is dropped, so that a link that comes back does not carry it twice."""
@@ -149,6 +153,26 @@ class Line:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             writer.close()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
+    except OSError as error:
+        raise _no_room(error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _no_room(error: OSError) -> LinkLost:
+    """A full /tmp passes, as an outage does; the studies are safe in the outbox."""
+    return LinkLost(
+        f"the folder for temporary files cannot be used ({error.strerror or error})",
+        f"Free space in {tempfile.gettempdir()}, or name another short path in TMPDIR; sending goes on by itself.",
+    )
 
 
 def address(target: str) -> tuple[str, int]:

@@ -81,7 +81,7 @@ class Piece:
 def rank(due: Due) -> tuple[bool, int, float, bytes]:
     """Order on the link: urgent or requested, then by kind, then the oldest. An epoch record goes before them all."""
     place = -1 if due.kind is None else ORDER.index(due.kind)
-    return not due.urgent, place, due.accepted.timestamp(), due.study
+    return not due.first, place, due.accepted.timestamp(), due.study
 
 
 def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Piece | None:
@@ -94,7 +94,7 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
     for due in queue:
         transfer = under_way.get(due.object)
         if transfer is None:
-            if len(under_way) >= (MOST_URGENT if due.urgent else MOST_UNDER_WAY):
+            if len(under_way) >= (MOST_URGENT if due.first else MOST_UNDER_WAY):
                 continue
             offer = Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
             if best is None or offer.length < due.size:
@@ -112,7 +112,7 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
 def fits(piece: Piece, room: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
     though there is no room, and any piece goes while nothing is on its way."""
-    small = piece.due.urgent and piece.transfer is None and piece.length <= SMALL
+    small = piece.due.first and piece.transfer is None and piece.length <= SMALL
     return small or in_flight == 0 or piece.length <= room
 
 

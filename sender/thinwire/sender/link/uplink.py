@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thinwire.sender.link.entries import Due
 from thinwire.sender.link.gate import Gate
@@ -263,7 +263,7 @@ class UplinkSession:
                 log.error("the record of an epoch is gone from outbox/epochs: restore it from a backup")
             self._lost.add(due.epoch)
             return []
-        return [Due(digest(record), len(record), due.urgent, due.accepted, due.epoch, due.study, kind=None)]
+        return [replace(due, object=digest(record), size=len(record), kind=None)]
 
     def _transfer(self, number: int) -> Transfer | None:
         """The transfer of a number, None where it has ended."""
