@@ -21,7 +21,7 @@ _EVERY = 0.01
 _GROWTH = 1.25
 """A round that is not faster by so much, three times over, ends the start-up."""
 _ROUNDS = 3
-_LATE, _AGAIN = 2.0, 30.0
+_LATE, _AGAIN = 5.0, 30.0
 """Seconds for which packets are late before the round trip is measured anew, and until that is done again."""
 
 
@@ -129,7 +129,7 @@ class FlowMeter:
             self._longer = took if took > flow.least + queue else None
             self.draining, self._alone_at, self._late_since = False, None, now + _AGAIN
         least = max(flow.least, self._longer or 0.0)
-        if flow.held == 0 or flow.round_trip <= least + 2 * queue:
+        if self.starting or flow.held == 0 or flow.round_trip <= least + 2 * queue:
             self._late_since = min(self._late_since, now) if self.draining else max(self._late_since, now)
         elif now - self._late_since > _LATE:
             self.draining = True
