@@ -3,8 +3,10 @@
 import heapq
 import random
 from collections import deque
+from dataclasses import replace
 
 from tests.support.clock import FakeClock
+from thinwire.sender.link.flow import Flow
 from thinwire.sender.link.pace import Mark, Pace
 
 PACKET = 1400
@@ -16,12 +18,19 @@ class Pipe:
     """A link of `rate` bytes a second and `delay` seconds of round trip with a queue without end.
 
     loss: share of packets that are sent a second time, a round trip later; what was sent behind one waits for it, as
-    in TCP. heaps: the hub acknowledges after 256 KiB or 200 ms instead of each piece. jitter: seconds by which an
-    answer is late at most.
+    in TCP. tcp: the pace hears what TCP says of the flow, selective acknowledgements included. heaps: the hub
+    acknowledges after 256 KiB or 200 ms instead of each piece. jitter: seconds by which an answer is late at most.
     """
 
     def __init__(
-        self, rate: float, delay: float, loss: float = 0.0, heaps: bool = False, jitter: float = 0.0, seed: int = 1
+        self,
+        rate: float,
+        delay: float,
+        loss: float = 0.0,
+        heaps: bool = False,
+        jitter: float = 0.0,
+        seed: int = 1,
+        tcp: bool = False,
     ) -> None:
         self.clock = FakeClock()
         self.pace = Pace(self.clock)
@@ -34,6 +43,16 @@ class Pipe:
         self._count = 0
         self._unsynced: deque[Mark] = deque()
         self._last_answer = 0.0
+        self.tcp = tcp
+        self._sent = self._reached = 0
+        self._round_trips: deque[float] = deque([delay], maxlen=8)
+        self._least = delay
+
+    def look(self) -> None:
+        """Let the pace hear of the flow, as before each piece."""
+        if self.tcp:
+            smoothed = sum(self._round_trips) / len(self._round_trips)
+            self.pace.heard(Flow(self._reached, self._sent - self._reached, self._least, smoothed))
 
     @property
     def queue_seconds(self) -> float:
@@ -47,6 +66,14 @@ class Pipe:
         arrival = self.free_at + self.delay / 2 + (self.delay if lost else 0.0)
         self._last_arrival = max(self._last_arrival, arrival)
         self._at(self._last_arrival, "arrival", [mark])
+        self._sent += size
+        if self.tcp:
+            # Packet by packet, at most eight, whatever they wait for in the hub's machine.
+            parts = min(8, -(-size // PACKET))
+            for n in range(parts):
+                part = size * (n + 1) // parts - size * n // parts
+                early = size * (parts - 1 - n) / parts / self.rate
+                self._at(arrival - early + self.delay / 2, "acknowledgement", [replace(mark, size=part)])
 
     def run(self, seconds: float, bulk: bool = True) -> list[float]:
         """Send bulk for so long; returns the waits that an urgent byte meets which comes at one of LOOKS moments."""
@@ -54,8 +81,10 @@ class Pipe:
         now = self.clock.monotonic()
         looks = [now + (n + 1) * seconds / LOOKS for n in range(LOOKS)]
         while looks:
+            self.look()
             while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.room):
                 self.send(self.pace.chunk)
+                self.look()
             now = self.clock.monotonic()
             wake = now + self.pace.wait if bulk and self.pace.wait else looks[0]
             answer = self._events[0][0] if self._events else looks[0]
@@ -77,6 +106,10 @@ class Pipe:
                     self._answer()
                 elif len(self._unsynced) == 1:
                     self._at(now + HEAP_SECONDS, "sync", [])
+            case "acknowledgement":
+                self._reached += sum(mark.size for mark in marks)
+                self._round_trips.extend(now - mark.at for mark in marks)
+                self._least = min(self._least, *self._round_trips)
             case "sync":
                 if self._unsynced:
                     self._answer()

@@ -40,8 +40,8 @@ class Storescu(Peer):
         self._uids: dict[Path, str] = {}
 
     def start_hub(self) -> None:
-        words = ["storescp", *self._tls_words(), "--accept-all", "--bit-preserving", "-od", str(self.at_hub)]
-        self.hub_process = self.lab.hub([*words, str(PORT)], self.log)
+        words = [self.program("storescp"), *self._tls_words(), "--accept-all", "--bit-preserving"]
+        self.hub_process = self.lab.hub([*words, "-od", str(self.at_hub), str(PORT)], self.log)
 
     def send(self, study: Path, urgent: bool = False) -> Sending:
         self._uids[study] = str(pydicom.dcmread(study, stop_before_pixels=True).SOPInstanceUID)
@@ -63,7 +63,7 @@ class Storescu(Peer):
 
     def command(self, study: Path, urgent: bool) -> Sequence[str]:
         host, port = self.lab.reach(PORT)
-        return ["storescu", *self._tls_words(), *self.proposes, host, str(port), str(study)]
+        return [self.program("storescu"), *self._tls_words(), *self.proposes, host, str(port), str(study)]
 
     def moments(self, sending: Sending) -> dict[str, float]:
         path = next(iter(self.at_hub.glob(f"*{self._uids[sending.study]}*")), None)

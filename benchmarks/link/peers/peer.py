@@ -17,6 +17,8 @@ from benchmarks.link.studies import pixels
 TLS_NAME = "thinwire-hub"
 PATIENCE = 900.0
 """Seconds for a server to listen; a busy machine loads slowly."""
+DEBIAN = "/usr/local/bin:/usr/bin:/usr/sbin:/bin"
+"""Where the peers' programs are looked for: a virtual environment has a storescp of another make."""
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Peer(ABC):
     @classmethod
     def missing(cls) -> str | None:
         """What is not installed, in words."""
-        lacking = [name for name in cls.programs if shutil.which(name) is None]
+        lacking = [name for name in cls.programs if shutil.which(name, path=DEBIAN) is None]
         return f"{', '.join(lacking)} not here: apt-get install {cls.package}" if lacking else None
 
     def start(self) -> None:
@@ -137,6 +139,11 @@ class Peer(ABC):
             if process is not None:
                 stop(process)
 
+    @staticmethod
+    def program(name: str) -> str:
+        """The path of one of `programs`."""
+        return shutil.which(name, path=DEBIAN) or name
+
     def until_listening(self, port: int) -> None:
         until = time.monotonic() + PATIENCE
         while True:
@@ -144,7 +151,7 @@ class Peer(ABC):
                 with self.lab.at_hub(), socket.create_connection((self.lab.hub_bind, port), timeout=1):
                     return
             except OSError as error:
-                if time.monotonic() > until:
+                if time.monotonic() > until or (self.hub_process and self.hub_process.poll() is not None):
                     raise SystemExit(f"{self.name}: nothing listens; see {self.log}") from error
                 time.sleep(0.05)
 

@@ -30,6 +30,7 @@ from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
+from thinwire.sender.link.live import find
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import TierPolicy, When
 from thinwire.shared import evidence, preview
@@ -41,7 +42,7 @@ from thinwire.shared.graph import FusedGraph, IntArray
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
 from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.payload import decode, encode
-from thinwire.shared.pixels import Member, pack, unpack
+from thinwire.shared.pixels import Member, effort_for, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +267,10 @@ class Pipeline:
         return self.coder
 
     def _pixels(self, study: StudyId) -> bytes:
-        return pack(self._members(study), "small")
+        members = self._members(study)
+        rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
+        wanted = effort_for(sum(len(member.data) for member in members), rate)
+        return pack(members, self.outbox.settle_effort(study, wanted))
 
     def _manifest(self, study: StudyId) -> bytes:
         loaded = self._study(study)

@@ -24,7 +24,7 @@ from thinwire.shared.pixel_place import MAX_PIXELS, ImagePlace, Layout, find_ima
 from thinwire.shared.positional import Fields
 from thinwire.shared.positional import pack as positional
 
-Effort = Literal["fast", "small"]
+Effort = Literal["fast", "quick", "small"]
 
 MAGIC = b"TWPX"
 VERSION = 1
@@ -35,14 +35,16 @@ MAX_INDEX = 1 << 20
 
 HEADER = struct.Struct(">4sBL")
 
-JPEG_XL_EFFORTS = ((2_000_000, 9), (16_000_000, 7), (MAX_PIXELS, 5))
-"""(most pixels, effort): what a background thread does in seconds to tens of seconds of one core.
-`benchmarks.bench_pixels --efforts` shows seconds and bytes of each effort."""
-JPEG_XL_SECOND = 3
-"""An effort that is tried beside the first: a twentieth of its time, and smaller where all is noise."""
-_ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "small": 9}
+JPEG_XL_EFFORTS: dict[Effort, tuple[int, ...]] = {"fast": (), "quick": (3,), "small": (3, 5)}
+"""libjxl's; the smallest stream is kept. Higher ones take three times as long for a percent at most, and large X-rays
+become no smaller; `benchmarks.bench_pixels --efforts` shows seconds and bytes of each."""
+_GAIN, _SECONDS_A_BYTE, _SECONDS = 0.02, 0.25e-6, 0.1
+"""What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
+_ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
 _MAX_WINDOW = 1 << 27
+_THREADS = 2
+"""Of libjxl; the bytes are the same with any number."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
 CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error, zstandard.ZstdError)
@@ -84,8 +86,8 @@ class Piece(NamedTuple):
 def pack(members: Sequence[Member], effort: Effort) -> bytes:
     """The members as one archive; the same members and effort give the same bytes with the same codec libraries.
 
-    effort: "fast" (zstd alone, tens of milliseconds) or "small" (seconds an image). Raises ValueError: a name that is
-    not neutral or comes twice.
+    effort: "fast" (zstd alone, tens of milliseconds), "quick" (tenths of a second an image) or "small" (seconds).
+    Raises ValueError: a name that is not neutral or comes twice.
     """
     names = [member.name for member in members]
     if len(set(names)) != len(names) or len(names) > MAX_MEMBERS or not all(map(_NAME.fullmatch, names)):
@@ -94,6 +96,12 @@ def pack(members: Sequence[Member], effort: Effort) -> bytes:
     index = positional([_entry(member, pieces) for member, pieces in packed])
     bodies = (piece.packed for _, pieces in packed for piece in pieces)
     return b"".join((HEADER.pack(MAGIC, VERSION, len(index)), index, *bodies))
+
+
+def effort_for(size: int, rate: float | None) -> Effort:
+    """With which effort the study is at the hub soonest. size: plain bytes; rate: of the link, bytes a second."""
+    slow = rate is None or _GAIN * size / rate > _SECONDS + _SECONDS_A_BYTE * size
+    return "small" if slow else "quick"
 
 
 def unpack(archive: bytes, max_bytes: int) -> list[Member]:
@@ -179,7 +187,7 @@ def _pieces(data: bytes, effort: Effort) -> list[Piece]:
     """The pieces of one member, the smallest of the ways there are."""
     if not data:
         return []
-    for middle in (_as_image(data), _as_jpeg(data)) if effort == "small" else ():
+    for middle in (_as_image(data, JPEG_XL_EFFORTS[effort]), _as_jpeg(data)) if effort != "fast" else ():
         if middle is None:
             continue
         start, piece = middle
@@ -209,7 +217,7 @@ def _compressed(data: bytes, level: int) -> Piece:
     return Piece(Codec.ZSTD, packed, len(data)) if len(packed) < len(data) else Piece(Codec.STORED, data, len(data))
 
 
-def _as_image(data: bytes) -> tuple[int, Piece] | None:
+def _as_image(data: bytes, efforts: Sequence[int]) -> tuple[int, Piece] | None:
     """A file's grey samples as JPEG XL, and where they begin; None where there seem to be none."""
     image = find_image(data)
     if image is None:
@@ -219,19 +227,14 @@ def _as_image(data: bytes) -> tuple[int, Piece] | None:
     if image.layout.signed:
         samples ^= _SIGN_BIT
     try:
-        packed = min((_jpeg_xl(samples, effort) for effort in (jpeg_xl_effort(samples.size), JPEG_XL_SECOND)), key=len)
+        packed = min((_jpeg_xl(samples, effort) for effort in efforts), key=len)
     except CODEC_ERRORS:
         return None
     return image.start, Piece(Codec.JPEG_XL, packed, image.size, image.rows, image.columns, image.layout)
 
 
-def jpeg_xl_effort(pixels: int) -> int:
-    """How hard libjxl looks for few bytes, by the size of the image."""
-    return next(effort for most, effort in JPEG_XL_EFFORTS if pixels <= most)
-
-
 def _jpeg_xl(samples: NDArray[np.integer], effort: int) -> bytes:
-    return bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=effort, numthreads=1))
+    return bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=effort, numthreads=_THREADS))
 
 
 def _as_jpeg(data: bytes) -> tuple[int, Piece] | None:

@@ -53,6 +53,47 @@ def test_what_grpc_says_crosses_and_is_counted_both_ways() -> None:
     with_echo(act)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not tell of TCP")
+def test_tcp_tells_what_is_on_its_way() -> None:
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        async with line.relay() as via:
+            reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
+            data = bytes(50_000)
+            line.expect(len(data))
+            flow = line.flow
+            assert flow is not None
+            assert flow.held >= len(data)  # gRPC has it, the socket has not
+            writer.write(data)
+            await reader.readexactly(len(data))
+            flow = line.flow
+            assert flow is not None
+            assert (flow.held, 0 < flow.least <= 1.0) == (0, True)
+            assert len(data) <= flow.delivered <= len(data) + 1
+            writer.close()
+            await writer.wait_closed()
+        await line.close()
+        assert line.flow is None
+
+    with_echo(act)
+
+
+def test_bbr_is_for_links_that_hold_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def act(port: int) -> None:
+        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        own = line.control
+        monkeypatch.setattr("thinwire.sender.link.line._control", lambda _, wanted="": asked.append(wanted) or wanted)
+        line.suit(32_000, 0.65)
+        line.suit(1_250_000, 0.06)
+        line.suit(1_250_000, 0.06)
+        assert asked == ([line._default] if own != line._default else []) + (["bbr"] if line._default != "bbr" else [])
+        await line.close()
+
+    with_echo(act)
+
+
 def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(port: int) -> None:
         line = await Line.dial(f"127.0.0.1:{port}", 5.0)

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.pipe import HEAP_SECONDS, Pipe
+from tests.support.pipe import HEAP_SECONDS, PACKET, Pipe
 from thinwire.sender.link.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace
 from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, SMALLEST_CHUNK
 
@@ -46,6 +46,18 @@ def test_bulk_fills_the_link_and_urgent_bytes_hardly_wait(rate: float, delay: fl
     assert 0.9 * rate < (there.pace.rate or 0) < 1.1 * rate
 
 
+@pytest.mark.parametrize(
+    ("rate", "delay"), [(rate, delay) for rate in RATES for delay in DELAYS if rate * delay < 2_000_000]
+)
+def test_what_tcp_says_keeps_the_link_full_and_its_queue_short(rate: float, delay: float) -> None:
+    there = Pipe(rate, delay, tcp=True)
+    share, median, most = measured(there)
+    assert share >= 0.98
+    assert median <= 2 * chunk_seconds(rate) + PACKET / rate
+    assert most <= 2.5 * chunk_seconds(rate) + PACKET / rate
+    assert 0.9 * rate < (there.pace.rate or 0) < 1.2 * rate
+
+
 @pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("rate", [2_000, 32_000, 1_250_000])
 def test_a_hub_that_answers_in_heaps_is_no_slower(rate: float, delay: float) -> None:
@@ -55,10 +67,11 @@ def test_a_hub_that_answers_in_heaps_is_no_slower(rate: float, delay: float) -> 
     assert most <= delay + 2 * chunk_seconds(rate) + 2 * HEAP_SECONDS
 
 
+@pytest.mark.parametrize("tcp", [True, False])
 @pytest.mark.parametrize("link", LINKS)
-def test_lost_packets_neither_stop_the_link_nor_fill_it(link: str) -> None:
+def test_lost_packets_neither_stop_the_link_nor_fill_it(link: str, tcp: bool) -> None:
     rate, delay, loss = LINKS[link]
-    share, median, most = measured(Pipe(rate, delay, loss, jitter=0.03))
+    share, median, most = measured(Pipe(rate, delay, loss, jitter=0.03, tcp=tcp))
     assert share / (1 - loss) >= 0.94
     assert median <= delay / 2 + 2.5 * CHUNK_SECONDS
     assert most <= delay + 4 * CHUNK_SECONDS
@@ -88,8 +101,9 @@ def test_a_new_stream_begins_with_what_the_last_one_knew() -> None:
     assert again.delivered > 0.7 * 64_000 * 2
 
 
-def test_a_link_that_slows_down_is_followed() -> None:
-    there = Pipe(64_000, 0.3)
+@pytest.mark.parametrize("tcp", [True, False])
+def test_a_link_that_slows_down_is_followed(tcp: bool) -> None:
+    there = Pipe(64_000, 0.3, tcp=tcp)
     there.run(30)
     there.rate = 8_000
     there.run(30)
@@ -103,8 +117,9 @@ def test_a_link_that_slows_down_is_followed() -> None:
     assert there.delivered - before > 0.9 * 64_000 * 20
 
 
-def test_a_round_trip_that_grows_is_followed() -> None:
-    there = Pipe(32_000, 0.1)
+@pytest.mark.parametrize("tcp", [True, False])
+def test_a_round_trip_that_grows_is_followed(tcp: bool) -> None:
+    there = Pipe(32_000, 0.1, tcp=tcp)
     there.run(30)
     there.delay = 0.6
     there.run(60)
@@ -113,8 +128,9 @@ def test_a_round_trip_that_grows_is_followed() -> None:
     assert there.delivered - before > 0.9 * 32_000 * 40
 
 
-def test_small_objects_on_an_idle_link_do_not_make_it_look_slow() -> None:
-    there = Pipe(64_000, 0.3)
+@pytest.mark.parametrize("tcp", [True, False])
+def test_small_objects_on_an_idle_link_do_not_make_it_look_slow(tcp: bool) -> None:
+    there = Pipe(64_000, 0.3, tcp=tcp)
     there.run(30)
     for _ in range(50):
         there.send(700)

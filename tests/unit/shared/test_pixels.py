@@ -11,7 +11,7 @@ from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, JPEG, JPEG_2000, JPEG_
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.shared.errors import BadArchive
 from thinwire.shared.pixel_place import Layout, jpeg_xl_size
-from thinwire.shared.pixels import HEADER, MAGIC, VERSION, Codec, Member, pack, unpack
+from thinwire.shared.pixels import HEADER, MAGIC, VERSION, Codec, Effort, Member, effort_for, pack, unpack
 from thinwire.shared.positional import pack as positional
 
 PLENTY = 1 << 30
@@ -35,15 +35,30 @@ def codecs_of(packed: bytes) -> list[Codec]:
     return [Codec(piece[0]) for piece in index[0][0][3]]
 
 
-@pytest.mark.parametrize("effort", ["fast", "small"])
-def test_members_come_back_in_their_order(effort: str) -> None:
+@pytest.mark.parametrize("effort", ["fast", "quick", "small"])
+def test_members_come_back_in_their_order(effort: Effort) -> None:
     members = [
         Member("0000.dcm", dicom(BitsStored=12)),
         Member("0001.dcm", b""),
         Member("0002.png", bytes(imagecodecs.png_encode(chest(bits=8)))),
         Member("text.txt", "Épanchement".encode()),
     ]
-    assert unpack(pack(members, "fast" if effort == "fast" else "small"), PLENTY) == members
+    assert unpack(pack(members, effort), PLENTY) == members
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "effort"),
+    [
+        (1 << 20, None, "small"),
+        (1 << 20, 8_000, "small"),
+        (1 << 20, 64_000, "quick"),
+        (10 << 20, 64_000, "small"),
+        (10 << 20, 1_250_000, "quick"),
+        (0, 1.0, "quick"),
+    ],
+)
+def test_a_fast_link_does_not_wait_for_few_bytes(size: int, rate: float | None, effort: str) -> None:
+    assert effort_for(size, rate) == effort
 
 
 def test_the_same_members_give_the_same_bytes() -> None:

@@ -215,7 +215,7 @@ class Uplink:
     async def _converse(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line) -> ThinwireError:
         answers: deque[wire.Up] = deque()
         reading = asyncio.ensure_future(self._read(call, session, answers))
-        writing = asyncio.ensure_future(self._write(call, session, answers))
+        writing = asyncio.ensure_future(self._write(call, session, line, answers))
         beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(session, line))]
         try:
             await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
@@ -246,7 +246,9 @@ class Uplink:
             self._wake.set()
             self._report_session(session)
 
-    async def _write(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, answers: deque[wire.Up]) -> None:
+    async def _write(
+        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line, answers: deque[wire.Up]
+    ) -> None:
         await call.write(session.hello())
         looked = self._clock.monotonic()
         while True:
@@ -254,8 +256,11 @@ class Uplink:
                 session.refresh()
                 looked = self._clock.monotonic()
             self._wake.clear()
+            if (flow := line.flow) is not None:
+                session.pace.heard(flow)
             up = answers.popleft() if answers else session.next()
             if up is not None:
+                line.expect(up.ByteSize())
                 await call.write(up)
                 self._report_session(session)
                 continue
@@ -267,6 +272,9 @@ class Uplink:
         while True:
             await asyncio.sleep(live.EVERY)
             self._count(line)
+            pace = session.pace
+            if pace.rate is not None and pace.round_trip is not None and not pace.starting:
+                line.suit(pace.rate, pace.round_trip)
             self._report_session(session)
             live.leave(self._outbox.folder, self._known(self.status), self._clock.now())
             if session.stalled:

@@ -10,9 +10,11 @@ from typing import Any
 from thinwire.sender.link.tiers import Asked, When
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId
+from thinwire.shared.pixels import Effort
 from thinwire.shared.receipts import StudyStatus
 
 VERSION = 2
+_EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
 class PartState(StrEnum):
@@ -158,6 +160,8 @@ class Entry:
     """The hub's furthest word on the study."""
     choice: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as the clinic's configuration says."""
+    effort: Effort | None = None
+    """How its files were packed for the link; a second time gives the same bytes."""
     urged: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
 
@@ -212,6 +216,7 @@ class Entry:
                 "epoch": self.epoch.hex(),
                 "mark": self.mark.hex(),
                 "status": self.status,
+                "effort": self.effort,
                 "urged": self.urged,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
@@ -234,6 +239,7 @@ class Entry:
                 mark=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
+                effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
                 urged=bool(facts["urged"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )

@@ -13,10 +13,11 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinwire.sender.link.flow import Flow
 from thinwire.shared.errors import BadConfiguration, LinkLost
 
 log = logging.getLogger(__name__)
@@ -24,15 +25,19 @@ log = logging.getLogger(__name__)
 _READ = 64 << 10
 _UNSENT = 32 << 10
 """Bytes that wait in the kernel at most before they are sent; the rest waits here, where a lost link drops it."""
-_CONTROLS = ("bbr",)
-"""Congestion controls in the order of preference: BBR does not take a lost packet for a full link."""
+_BBR = "bbr"
+"""The congestion control that does not take a lost packet for a full link."""
+_FAT = 30
+"""Packets that a link holds, from which on CUBIC cannot fill it at a loss of half a percent."""
+_SEGMENT = 1448
 _HEADERS = 52
 """Bytes of IPv4 and TCP in a packet, timestamps included."""
 
 # struct tcp_info of Linux (include/uapi/linux/tcp.h), as far as it is read: bytes from its start.
-_UNACKED, _LAST_ACK, _ROUND_TRIP = 24, 56, 68
-_RECEIVED, _SEGMENTS_OUT, _SEGMENTS_IN, _SENT = 128, 136, 140, 200
-_TCP_INFO_BYTES = 208
+_UNACKED, _SACKED, _LOST, _REPEATED, _LAST_ACK, _ROUND_TRIP = 24, 28, 32, 36, 56, 68
+_ACKED, _RECEIVED, _SEGMENTS_OUT, _SEGMENTS_IN, _WAITING, _LEAST = 120, 128, 136, 140, 144, 148
+_SENT, _SENT_AGAIN = 200, 208
+_TCP_INFO_BYTES = 216
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,11 @@ class Line:
         self._writer = writer
         self._up = 0
         self._down = 0
+        self._owed = 0
         self._last: Condition | None = None
         self.asking = False
         self._socket: socket.socket = writer.get_extra_info("socket")
+        self._default = _control(self._socket)
         self.control = _settle(self._socket)
         """The congestion control in use; empty where the system does not say."""
         writer.transport.set_write_buffer_limits(high=_UNSENT)
@@ -82,6 +89,35 @@ class Line:
         with contextlib.suppress(OSError, ValueError, struct.error):
             self._last = _condition(self._socket)
         return self._last or Condition(self._up, self._down, 0, 0.0, 0.0)
+
+    def expect(self, size: int) -> None:
+        """gRPC was given so many bytes, which are on their way to this socket."""
+        self._owed = max(self._owed, self._up) + size
+
+    @property
+    def flow(self) -> Flow | None:
+        """What TCP says of the way to the hub; None where the system does not say."""
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            four, eight = _tcp_info(self._socket)
+            # The SYN counts as one byte that was acknowledged.
+            out = max(0, eight(_SENT) - eight(_SENT_AGAIN) - eight(_ACKED) + 1)
+            packets, sacked, lost = four(_UNACKED), four(_SACKED), four(_LOST)
+            share = out / packets if packets else 0.0
+            waiting = four(_WAITING) + self._writer.transport.get_write_buffer_size() + max(0, self._owed - self._up)
+            crossing = share * max(0, packets - sacked - lost + four(_REPEATED))
+            delivered = eight(_ACKED) + int(share * sacked)
+            return Flow(delivered, int(crossing) + waiting, four(_LEAST) / 1e6, four(_ROUND_TRIP) / 1e6)
+        return None
+
+    def suit(self, rate: float, round_trip: float) -> None:
+        """Choose the congestion control for a link that was full, bytes a second and seconds.
+
+        CUBIC cannot keep many packets out where some are lost. BBR can; but every ten seconds it lets four alone be
+        out for 200 ms and a round trip (PROBE_RTT), which a link that holds few packets does not need.
+        """
+        wanted = _BBR if rate * round_trip > _FAT * _SEGMENT else self._default
+        if wanted != self.control:
+            self.control = _control(self._socket, wanted)
 
     def ask(self, on: bool) -> None:
         """Let TCP ask the hub's machine every second whether it is there, while nothing else is out (RFC 9293, 3.8.4).
@@ -192,10 +228,14 @@ def _settle(connection: socket.socket) -> str:
     for option, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 127)):
         with contextlib.suppress(OSError, AttributeError):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    for control in _CONTROLS:
-        with contextlib.suppress(OSError, AttributeError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, control.encode())
-            break
+    return _control(connection, _BBR)
+
+
+def _control(connection: socket.socket, wanted: str = "") -> str:
+    """The congestion control in use, after the wanted one was asked for."""
+    with contextlib.suppress(OSError, AttributeError):
+        if wanted:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, wanted.encode())
     with contextlib.suppress(OSError, AttributeError):
         return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
     return ""
@@ -203,6 +243,18 @@ def _settle(connection: socket.socket) -> str:
 
 def _condition(connection: socket.socket) -> Condition:
     """Raises OSError, ValueError or struct.error where the system does not say."""
+    four, eight = _tcp_info(connection)
+    return Condition(
+        up=eight(_SENT) + _HEADERS * four(_SEGMENTS_OUT),
+        down=eight(_RECEIVED) + _HEADERS * four(_SEGMENTS_IN),
+        unacknowledged=four(_UNACKED),
+        silent=four(_LAST_ACK) / 1000,
+        round_trip=four(_ROUND_TRIP) / 1e6,
+    )
+
+
+def _tcp_info(connection: socket.socket) -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """Readers of its 32-bit and 64-bit numbers. Raises OSError, ValueError or struct.error where there are none."""
     if not hasattr(socket, "TCP_INFO") or os.uname().sysname != "Linux":
         raise ValueError("no tcp_info on this system")
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
@@ -213,10 +265,4 @@ def _condition(connection: socket.socket) -> Condition:
     def eight(at: int) -> int:
         return int(struct.unpack_from("=Q", info, at)[0])
 
-    return Condition(
-        up=eight(_SENT) + _HEADERS * four(_SEGMENTS_OUT),
-        down=eight(_RECEIVED) + _HEADERS * four(_SEGMENTS_IN),
-        unacknowledged=four(_UNACKED),
-        silent=four(_LAST_ACK) / 1000,
-        round_trip=four(_ROUND_TRIP) / 1e6,
-    )
+    return four, eight

@@ -33,6 +33,7 @@ from thinwire.shared.durable import Disk, flock, sweep
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId, digest
+from thinwire.shared.pixels import Effort
 from thinwire.shared.receipts import Receipt, StudyStatus, read_receipt
 
 log = logging.getLogger(__name__)
@@ -286,6 +287,15 @@ class Outbox:
                 at.write(after, "receipt.state")
             at.clear(after)
         return receipt
+
+    def settle_effort(self, study: StudyId, wanted: Effort) -> Effort:
+        """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
+        returns. Raises UnknownStudy."""
+        at = self._at(study)
+        with at.locked() as entry:
+            if entry.effort is None:
+                at.write(replace(entry, effort=wanted), "effort")
+            return entry.effort or wanted
 
     def unurged(self) -> list[StudyId]:
         """Studies that became urgent after a part of them was at the hub, which does not know it yet."""

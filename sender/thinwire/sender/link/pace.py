@@ -5,7 +5,10 @@ recent delivery rate and the smallest recent round trip. Delivery rates are samp
 draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that bytes wait here, where an urgent one
 can overtake them, and not in a socket's buffer.
 
-Two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
+Where TCP says what is in the network (`flow.py`), that rules: a chunk and a half, or a chunk and two packets, are kept
+waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do.
+
+Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
 behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
 How far the queue really is from that is read from the acknowledgements, and the sending goes a little slower or
 faster for it. And no more is on its way than two bandwidth-delay products and what a hub collects before it answers:
@@ -15,6 +18,7 @@ so a packet that TCP sends again, behind which everything waits for a round trip
 from collections import deque
 from dataclasses import dataclass, field
 
+from thinwire.sender.link.flow import Flow, FlowMeter
 from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
 from thinwire.shared.clock import Clock
 
@@ -39,6 +43,11 @@ _DRAIN = 0.75
 _SLOWEST, _FASTEST = 0.75, 1.15
 """Share of the measured rate at which is sent, by how long the queue is."""
 _PROBE = 1.1
+_PACKETS = 1.5
+"""What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
+_PACKET = 1448
+_LOOK = 0.005
+"""Seconds: how often TCP is asked at most."""
 _LOOK_SECONDS = 1.0
 """The queue is looked at so often, or every two round trips."""
 _ANSWER_SECONDS = 0.2
@@ -96,15 +105,30 @@ class Pace:
     _round_end: int = 0
     _slow_rounds: int = 0
     _top: float = 0.0
+    _meter: FlowMeter | None = None
+
+    def heard(self, flow: Flow) -> None:
+        """What TCP says of its connection, to be told before each piece."""
+        if self._meter is None:
+            self._meter = FlowMeter(self.clock)
+        queue = self._standing / self.rate if self.rate else CHUNK_SECONDS
+        self._meter.note(flow, queue, self.before.rate if self.before else 0.0)
+
+    @property
+    def _standing(self) -> int:
+        """Bytes that are kept waiting on the link behind what crosses it."""
+        return int(self.chunk + max(self.chunk / 2, _PACKETS * min(self.chunk, _PACKET)))
 
     @property
     def rate(self) -> float | None:
         """Bytes a second, the largest of late; None before the first acknowledgement."""
-        return self._best
+        return self._best if self._meter is None else self._meter.rate
 
     @property
     def round_trip(self) -> float | None:
         """Seconds, the smallest of late, without the time that the bytes themselves took."""
+        if self._meter is not None:
+            return self._meter.round_trip
         if self._quickest is None or self._best is None:
             return None
         took, size = self._quickest
@@ -113,9 +137,9 @@ class Pace:
     @property
     def measured(self) -> Measured | None:
         """For the next stream; None where nothing was measured."""
-        if self._best is None or self.round_trip is None:
+        if self.rate is None or self.round_trip is None:
             return self.before
-        return Measured(self._best, self.round_trip)
+        return Measured(self.rate, self.round_trip)
 
     @property
     def chunk(self) -> int:
@@ -123,13 +147,17 @@ class Pace:
         known = self.measured
         if known is None:
             return FIRST_CHUNK
-        most = _UNPROVEN // 4 if self._best is None else LARGEST_CHUNK
+        most = _UNPROVEN // 4 if self.rate is None else LARGEST_CHUNK
         return min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2))
 
     @property
     def window(self) -> int:
         """Bytes that may be on their way at a time."""
-        if self._best is None or self._quickest is None:
+        meter = self._meter
+        if self.rate is not None and meter is not None and meter.round_trip is not None:
+            crossing = int(self.rate * meter.round_trip)
+            return max(FIRST_WINDOW, 2 * crossing) + self.chunk if meter.starting else (crossing + self._standing)
+        if self._best is None or self._quickest is None or meter is not None:
             if self.before is None:
                 return FIRST_WINDOW
             return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk)
@@ -145,11 +173,20 @@ class Pace:
     @property
     def room(self) -> int:
         """Bytes that may be sent now; any piece may go while nothing is on its way."""
+        if self._meter is not None:
+            if self._meter.draining:
+                return self.chunk if self._meter.held == 0 else 0
+            return self.window - self._meter.held
         return 0 if self.wait > 0 else self.window - self.in_flight
 
     @property
     def wait(self) -> float:
         """Seconds until the link needs the next piece."""
+        if self._meter is not None:
+            missing = self.chunk - self.room
+            if missing <= 0 or self.rate is None:
+                return 0.0
+            return _LOOK if self._meter.draining else max(_LOOK, missing / self.rate)
         if self._best is None or self.starting:
             return 0.0
         return max(0.0, self._free_at - self.clock.monotonic() - self.chunk / self._best)
@@ -157,7 +194,7 @@ class Pace:
     @property
     def starting(self) -> bool:
         """Whether the link was never full yet."""
-        return self._slow_rounds < _ROUNDS
+        return self._slow_rounds < _ROUNDS if self._meter is None else self._meter.starting
 
     def sent(self, size: int) -> Mark:
         """A piece goes out."""
@@ -165,6 +202,8 @@ class Pace:
         if self.in_flight == 0:
             self._delivered_at = self._first_at = now
         self.in_flight += size
+        if self._meter is not None:
+            self._meter.sent(size)
         if self._best is not None and not self.starting:
             self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
         return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at)
@@ -172,6 +211,8 @@ class Pace:
     def ran_dry(self) -> None:
         """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
         self._dry_at = self.clock.monotonic()
+        if self._meter is not None:
+            self._meter.ran_dry()
 
     def arrived(self, mark: Mark) -> None:
         """The whole piece is known to be durable at the hub, or is known before it was needed."""

@@ -1,0 +1,136 @@
+"""How fast the link is by what TCP says, which sees more than the hub's answers.
+
+A packet that was lost holds back everything behind it until it has come again, and the hub's answers with it: for a
+round trip they say nothing, and then that all arrived at once. TCP's selective acknowledgements (RFC 2018) name what
+came meanwhile. So what is in the network is known at every moment, and the link is neither let run dry nor filled.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from thinwire.shared.clock import Clock
+
+_PACKETS = 12
+"""A rate is measured over so many packets at least: one more or less is then 8 %."""
+_PACKET = 1448
+_SPAN, _MEMORY = 0.2, 2.0
+"""Seconds over which a rate is measured and for which it counts, at least; and a round trip and eight."""
+_LONGEST = 4.0
+"""A rate is measured over so many seconds at most, whatever arrived."""
+_EVERY = 0.01
+_GROWTH = 1.25
+"""A round that is not faster by so much, three times over, ends the start-up."""
+_ROUNDS = 3
+_LATE, _AGAIN = 5.0, 30.0
+"""Seconds for which packets are late before the round trip is measured anew, and until that is done again."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What TCP says at one moment of its way to the hub."""
+
+    delivered: int
+    """Bytes that are known to have reached the hub's machine since the connection began, in order or not."""
+    held: int
+    """Bytes that are on their way, or wait here for it."""
+    least: float
+    """Seconds: the smallest round trip."""
+    round_trip: float
+    """Seconds: smoothed, time in queues included."""
+
+
+@dataclass
+class FlowMeter:
+    """What one connection's flow tells; nothing until the first `note`. clock: monotonic seconds."""
+
+    clock: Clock
+    rate: float | None = None
+    """Bytes a second, the largest of late."""
+    held: int = 0
+    """Bytes in the network or on their way to it, with what was sent since TCP was asked."""
+    round_trip: float | None = None
+    """Seconds, without queues."""
+    _noted: deque[tuple[float, int]] = field(default_factory=deque)
+    _rates: deque[tuple[float, float]] = field(default_factory=deque)
+    _dry_at: float = -1.0
+    _round_end: int = 0
+    _slow_rounds: int = 0
+    _top: float = 0.0
+    draining: bool = False
+    """Nothing more goes until the link is empty, and then one piece."""
+    _longer: float | None = None
+    _latest: float = 0.0
+    """The last rate that was measured while there was enough to send."""
+    _late_since: float = 0.0
+    _alone_at: float | None = None
+    _alone: int = 0
+    _delivered: int = 0
+    """Before it."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether the link was never full yet."""
+        return self._slow_rounds < _ROUNDS
+
+    def sent(self, size: int) -> None:
+        if self.draining and self._alone_at is None:
+            self._alone_at, self._alone = self.clock.monotonic(), size
+        self.held += size
+
+    def ran_dry(self) -> None:
+        """There is nothing to send: for a while what arrives says nothing of how fast the link can be."""
+        self._dry_at = self.clock.monotonic()
+
+    def note(self, flow: Flow, queue: float, known: float) -> None:
+        """Take what TCP says now. queue: seconds that bytes wait on the link where all is well. known: bytes a second
+        that an earlier connection had."""
+        now = self.clock.monotonic()
+        self.held = flow.held
+        self.round_trip = self._base(flow, queue, now)
+        if self._alone_at is None:
+            self._delivered = flow.delivered
+        if self._noted and now - self._noted[-1][0] < _EVERY:
+            return
+        self._noted.append((now, flow.delivered))
+        span = max(_SPAN, self.round_trip)
+        while len(self._noted) > 1 and self._enough(*self._noted[1], span):
+            self._noted.popleft()
+        began, before = self._noted[0]
+        if not self._enough(began, before, span) or flow.delivered == before:
+            return
+        rate = (flow.delivered - before) / (now - began)
+        limited = self._dry_at >= began
+        if not limited and not self.draining:
+            self._latest = rate
+        if limited and rate <= max(self.rate or 0.0, known):
+            return
+        while self._rates and self._rates[0][0] < now - max(_MEMORY, 8 * flow.round_trip, 2 * (now - began)):
+            self._rates.popleft()
+        while self._rates and self._rates[-1][1] <= rate:
+            self._rates.pop()
+        self._rates.append((now, rate))
+        self.rate = self._rates[0][1]
+        if not limited and before >= self._round_end:
+            self._round_end = flow.delivered
+            self._slow_rounds = 0 if self.rate > _GROWTH * self._top else self._slow_rounds + 1
+            self._top = max(self._top, self.rate)
+
+    def _enough(self, at: float, delivered: int, span: float) -> bool:
+        """Whether a rate can be measured from that moment to the last that was noted."""
+        now, last = self._noted[-1]
+        return now - at >= span and (last - delivered >= _PACKETS * _PACKET or now - at >= _LONGEST)
+
+    def _base(self, flow: Flow, queue: float, now: float) -> float:
+        """TCP remembers its smallest round trip for minutes. Where all is late, either the line became slower or the
+        path longer: it is let run empty once, and what one piece alone takes tells which."""
+        if self._alone_at is not None and flow.delivered > self._delivered:
+            # The first packet of the piece that went alone.
+            took = now - self._alone_at - min(self._alone, _PACKET) / (self._latest or 1.0)
+            self._longer = took if took > flow.least + queue else None
+            self.draining, self._alone_at, self._late_since = False, None, now + _AGAIN
+        least = max(flow.least, self._longer or 0.0)
+        if self.starting or flow.held == 0 or flow.round_trip <= least + 2 * queue:
+            self._late_since = min(self._late_since, now) if self.draining else max(self._late_since, now)
+        elif now - self._late_since > _LATE:
+            self.draining = True
+        return least
