@@ -168,6 +168,8 @@ def show(
 ) -> None:
     """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
 
+    A draft of the report, where the hub makes drafts, was written by the machine and read by nobody.
+
     The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
     it, whole or still arriving. What is not here is striped.
     """
@@ -179,6 +181,8 @@ def show(
     with open_hub(data, SystemClock()) as hub:
         row = Row(hub.store.find(study, _site(site) if site else None))
         arriving = hub.views().arriving_words(row.study)
+        kept = hub.store.draft(row.study.site, row.study.study)
+        draft = None if kept is None else json.loads(kept)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
@@ -190,11 +194,12 @@ def show(
             {
                 **as_json(row),
                 "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "draft": draft,
                 "picture": source,
             }
         )
     else:
-        _out().print(study_page(row, now, arriving))
+        _out().print(study_page(row, now, arriving, draft))
     if png is not None:
         _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
@@ -234,7 +239,8 @@ def export(
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Of one study: its graph (.thinwire, PyG, GraphML), picture, preview, evidence, DICOM files, as they are here.
+    """Of one study: its graph (.thinwire, PyG, GraphML), picture, draft, preview, evidence, DICOM files, as they are
+    here.
 
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
 
