@@ -39,7 +39,7 @@ class Decoder:
         self.cells = (bundle.spec.working_size // CELL) ** 2
         model = onnx.load(str(bundle.folder / DECODER))
         self._session = _session(model)
-        self._text_bytes = 4 * int(self._session.get_outputs()[0].shape[-1])
+        self._token_bytes = 0
         self._wide = False
         wider = self._tried(model, bundle.spec.feature_size)
         if wider is not None:
@@ -52,7 +52,7 @@ class Decoder:
         went to the null keys. What stands behind a text's end changes nothing before it. Raises BadBundle where the
         decoder cannot be run.
         """
-        step = max(1, ROOM // (tokens.shape[1] * self._text_bytes)) if self._wide else 1
+        step = max(1, ROOM // (tokens.shape[1] * self._token_bytes)) if self._wide else 1
         try:
             parts = [
                 _run(self._session, features[part], valid[part], tokens[part])
@@ -70,6 +70,7 @@ class Decoder:
         valid = random.random((_TRIED[0], self.cells)) < 0.5
         tokens = random.integers(0, 4, _TRIED)
         alone = self.run(features, valid, tokens)
+        self._token_bytes = alone[0][0, 0].nbytes
         try:
             session = _session(widened(model))
             together = _run(session, features, valid, tokens)
