@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_drafts --cache DIR [--bundle DIR] [--phantoms 200] [--beams 4]
 
-Every image goes the clinic's way with its text withheld; the report of the full graph is the one that the clinic's
-decoder writes from all patches to choose the kept ones. The hub's drafter gets the kept patches alone: as they cross
-the link, and, to tell pruning from coding apart, as they were before they were coded. The phantoms are held out.
+Every image goes the clinic's way with its text withheld. The greedy report of the full graph is the one that the
+clinic's decoder writes from all patches to choose the kept ones. The hub's drafter gets the kept patches alone: as they
+cross the link, and, to tell pruning from coding apart, as they were before they were coded. The phantoms are held out.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from benchmarks.judged import bundle_told, phantoms_digest
 from thinwire.receiver.reading.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores
+from thinwire.receiver.training.graph_stage import Read
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.bundle import Bundle, default_bundle_folder, load_bundle
@@ -50,6 +51,14 @@ def drafted(bundle: Bundle, beams: int, graphs: Sequence[FusedGraph]) -> tuple[R
     return told, [drafter.words(text) for text in texts]
 
 
+def uncoded_of(graphs: Sequence[FusedGraph], read: Read) -> list[FusedGraph]:
+    """The graphs with their patches' features as they were before they were coded."""
+    return [
+        replace(g, patches=replace(g.patches, feature=read.features[n][g.patches.cell].astype(np.float32)))
+        for n, g in enumerate(graphs)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle_folder())
@@ -64,12 +73,11 @@ def main() -> None:
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         read = sight.see("phantoms", samples, lambda i: canvas_of(samples[i], size), chunk=50)
     crossed = [replace(graph, bundle=bundle.id) for graph in graphs_of(bundle, samples, read)]
-    uncoded = [
-        replace(g, patches=replace(g.patches, feature=read.features[n][g.patches.cell].astype(np.float32)))
-        for n, g in enumerate(crossed)
-    ]
+    uncoded = uncoded_of(crossed, read)
+    whole = [replace(graph, bundle=bundle.id) for graph in graphs_of(bundle, samples, read, percent=100)]
     arms: list[tuple[str, Row, list[str]]] = [("full graph", {"beams": 1}, read.texts)]
     for name, beams, graphs in (
+        ("full graph", options.beams, uncoded_of(whole, read)),
         ("pruned graph, before the coder", 1, uncoded),
         ("pruned graph, at the hub", 1, crossed),
         ("pruned graph, at the hub", options.beams, crossed),

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from thinwire.receiver.cli_bundle import bundle_app
+from thinwire.receiver.cli_draft import draft_command
 from thinwire.receiver.cli_models import evaluate_command, train_command
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
@@ -308,6 +309,7 @@ app.command(name="train", epilog="Example: `thinwire-receiver train all --data p
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 
 

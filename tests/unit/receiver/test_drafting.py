@@ -24,7 +24,7 @@ from thinwire.receiver.reading.triage import ORDER
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.identifiers import Urgency
 from thinwire.shared.payload import encode
 from thinwire.shared.quantiser import codec_of
@@ -304,6 +304,23 @@ def test_show_and_export_mark_a_draft_as_machine_written(
     assert shown["draft"] == kept
     CliRunner().invoke(app, ["export", name, "--data", data, "--to", str(tmp_path / "out")])
     assert json.loads((tmp_path / "out" / f"{name[:16]}.draft.json").read_text("utf-8")) == kept
+
+
+def test_one_draft_on_request(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    (parts,) = arrived(hub, clinic, bundle, 0)
+    words = ["draft", parts.study.hex()[:8], "--data", str(hub.data)]
+    page = CliRunner().invoke(app, words).stdout
+    assert "Machine-written draft" in page
+    assert SENTENCES[0] in page
+    assert said(hub, clinic, parts) == SENTENCES
+    assert drafting(hub).draft_waiting() == 0
+    told = json.loads(CliRunner().invoke(app, [*words, "--beams", "2", "--json"]).stdout)
+    assert told == json.loads(hub.store.draft(clinic.site, parts.study) or b"")
+    pipeline = hub.pipeline()
+    without = study_parts(clinic, bundle, 5)
+    put(hub, pipeline, clinic, without.pixels)
+    refused = CliRunner().invoke(app, ["draft", without.study.hex(), "--data", str(hub.data)])
+    assert isinstance(refused.exception, UnknownStudy)
 
 
 def test_drafting_is_configured_by_file_and_environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

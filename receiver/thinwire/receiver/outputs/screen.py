@@ -125,10 +125,10 @@ def study_page(
         said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
     parts: list[RenderableType] = [facts, "", table]
-    return Group(*parts, "", *_draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
+    return Group(*parts, "", *draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
 
 
-def _draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
+def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
     """The draft, marked as what it is: each sentence with the patches that it attended to most."""
     kept, side = draft["cells"], draft["side"]
     marked = f"Machine-written draft, from {len(kept)} patches of the image alone. Nobody has read it; it may be wrong."
