@@ -111,7 +111,7 @@ class Drafting:
             self.under_way = MappingProxyType({})
         for (each, graph), draft in zip(alike, drafter.attended(graphs, texts), strict=True):
             self._store.add_draft(each, draft_json(draft, graph), self._clock.now())
-        log.info("%d drafts written", len(alike))
+        log.info("drafts written: %d", len(alike))
 
     def _may_go_on(self) -> bool:
         """Waits while graphs are being read; False when it is time to stop."""

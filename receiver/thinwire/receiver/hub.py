@@ -33,7 +33,7 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 #
 # [draft]
 # enabled = false
-# beams = 1
+# beams = 4
 """
 
 

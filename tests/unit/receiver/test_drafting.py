@@ -324,10 +324,10 @@ def test_one_draft_on_request(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
 
 
 def test_drafting_is_configured_by_file_and_environment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(data).draft == DraftSettings(enabled=False, beams=1)
+    assert load_settings(data).draft == DraftSettings(enabled=False, beams=4)
     with (data / "config.toml").open("a") as file:
-        file.write("[draft]\nenabled = true\nbeams = 4\n")
-    assert load_settings(data).draft == DraftSettings(enabled=True, beams=4)
+        file.write("[draft]\nenabled = true\nbeams = 3\n")
+    assert load_settings(data).draft == DraftSettings(enabled=True, beams=3)
     monkeypatch.setenv("THINWIRE_RECEIVER_DRAFT__BEAMS", "2")
     assert load_settings(data).draft == DraftSettings(enabled=True, beams=2)
     monkeypatch.setenv("THINWIRE_RECEIVER_DRAFT__BEAMS", "0")
