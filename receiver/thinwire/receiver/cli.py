@@ -96,8 +96,8 @@ def serve(
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
-    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub that was stopped in any
-    way goes on where it was.
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub that was
+    stopped in any way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.serving import serve as serve_hub
