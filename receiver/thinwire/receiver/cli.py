@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from thinwire.receiver.cli_bundle import bundle_app
+from thinwire.receiver.cli_forward import forward_app
 from thinwire.receiver.cli_models import evaluate_command, train_command
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
@@ -303,6 +304,7 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
     evaluate_command
 )
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(forward_app, name="forward")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from thinwire.receiver.forward.targets import ForwardSettings
 from thinwire.shared.errors import BadConfiguration
 
 FILE = "config.toml"
@@ -24,6 +25,8 @@ class Settings(BaseSettings):
     """Bytes that a study's archive may restore to; it is restored in memory."""
     disk_reserve: int = Field(default=64 << 20, ge=0)
     """Bytes that stay free on the disk; below them nothing is acknowledged."""
+    forward: ForwardSettings = ForwardSettings()
+    """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
 
     @classmethod
     def settings_customise_sources(

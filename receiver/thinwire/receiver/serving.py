@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from thinwire.receiver.config import address
+from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
 from thinwire.receiver.link import traffic
 from thinwire.receiver.link.inbox import Inbox
@@ -27,7 +28,8 @@ def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
     host, _ = address(listen)
     with sole_keeper(hub.data):
         _sweep(hub)
-        asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+        with forwarding(hub):
+            asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
 
 
 def _sweep(hub: Hub) -> None:
