@@ -1,7 +1,6 @@
 """The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
 
 import json
-import logging
 import sys
 import time
 from pathlib import Path
@@ -100,10 +99,11 @@ def serve(
     way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.logs import write_log
     from thinwire.receiver.serving import serve as serve_hub
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     with open_hub(data, SystemClock()) as hub:
+        write_log(hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
 
 

@@ -3,13 +3,23 @@
 import tomllib
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from thinwire.receiver.forward.targets import ForwardSettings
+from thinwire.receiver.logs import LogForm
 from thinwire.shared.errors import BadConfiguration
 
 FILE = "config.toml"
+
+
+class MetricsSettings(BaseModel):
+    """Table [metrics]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str | None = None
+    """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
 
 
 class Settings(BaseSettings):
@@ -27,6 +37,11 @@ class Settings(BaseSettings):
     """Bytes that stay free on the disk; below them nothing is acknowledged."""
     forward: ForwardSettings = ForwardSettings()
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
+    metrics: MetricsSettings = MetricsSettings()
+    reflection: bool = False
+    """Whether the gRPC server tells callers what services it has."""
+    log: LogForm = "text"
+    """Lines for people, or one JSON object a line."""
 
     @classmethod
     def settings_customise_sources(

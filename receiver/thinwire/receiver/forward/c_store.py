@@ -21,6 +21,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object
 from thinwire.receiver.forward.targets import DicomTarget
+from thinwire.receiver.logs import hush
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class CStorePeer:
                 association.release()
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
-        _quiet()
+        hush()
+        _config.STORE_SEND_CHUNKED_DATASET = True  # a file's data set goes as it is, not written anew
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
         ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
@@ -149,7 +151,7 @@ def listen_for_commitment(listen: tuple[str, int], title: str, committed: Commit
 
     Raises BadConfiguration for an address that cannot be used.
     """
-    _quiet()
+    hush()
     ae = AE(title)
     ae.require_called_aet = False
     syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -183,9 +185,3 @@ def _reference(each: DicomObject) -> Dataset:
     item.ReferencedSOPClassUID = each.sop_class
     item.ReferencedSOPInstanceUID = each.instance
     return item
-
-
-def _quiet() -> None:
-    """Files go as they are, and what pynetdicom would log, which names instances, is not."""
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

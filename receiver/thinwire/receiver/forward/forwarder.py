@@ -23,7 +23,7 @@ PAUSE_SECONDS = 30.0
 
 
 class Forwarder:
-    """peer: the target's. `work` may be called from one thread at a time."""
+    """target: one that the queue knows. peer: its. `work` may be called from one thread at a time."""
 
     def __init__(self, target: Target, peer: Peer, queue: Queue, pieces: Pieces, clock: Clock) -> None:
         self.target = target
@@ -35,7 +35,6 @@ class Forwarder:
 
     def run(self) -> None:
         """Until `stop`. For a thread of its own."""
-        self._queue.enter([self.target.name])
         while not self._stop.is_set():
             try:
                 while not self._stop.is_set() and self.work():

@@ -28,6 +28,7 @@ def queue_of(hub: Hub) -> Queue:
 def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder]:
     """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
+    queue.enter(target.name for target in settings.targets)
     pieces = Pieces(hub.views(), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):

@@ -1,12 +1,12 @@
 """What STOW-RS and FHIR share: one HTTP client, and what its answers mean for a delivery."""
 
-import logging
 import ssl
 
 import httpx
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.targets import FhirTarget, StowTarget
+from thinwire.receiver.logs import hush
 from thinwire.shared.errors import BadConfiguration
 
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
@@ -17,7 +17,7 @@ _LATER = frozenset((401, 403, 404, 408, 425, 429))
 
 def client(target: StowTarget | FhirTarget) -> httpx.Client:
     """Raises BadConfiguration for an auth_file or ca_file that cannot be read."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes addresses, which name instances
+    hush()
     headers = {}
     try:
         if target.auth_file is not None:

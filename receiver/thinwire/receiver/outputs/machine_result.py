@@ -15,6 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from thinwire.receiver.kept import KeptReading, KeptStudy
+from thinwire.receiver.logs import hush
 from thinwire.receiver.outputs.sight import Sight
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.graph import FusedGraph
@@ -103,6 +104,7 @@ def machine_result(study: KeptStudy, graph: FusedGraph, sight: Sight, files: Seq
 
     graph: the study's. sight: of its image. files: as `Views.files` gives them.
     """
+    hush()
     header = frontal_header(files, graph)
     if study.reading is None or header is None:
         return None
