@@ -9,7 +9,7 @@ from thinwire.receiver.forward.peer import Outcome, Outgoing
 
 @dataclass
 class ScriptedPeer:
-    """script: one event a try, in turn; `SENT_AND_ASKED` goes under the transaction "t1", "t2", ... Then all is sent."""
+    """script: one event a try, in turn; then all is sent. `SENT_AND_ASKED` goes under transaction "t1", "t2", ..."""
 
     script: list[Event] = field(default_factory=list)
     given: list[bytes] = field(default_factory=list)
