@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -9,19 +10,19 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
-from pydicom.sr.coding import Code
+from pydicom.dataelem import DataElement
 
 from tests.support.dicoms import dicom
 from tests.support.machine_results import NAMES, READING, graph, image_file, later, result
 from thinwire.receiver.outputs.capture import secondary_capture
 from thinwire.receiver.outputs.dicom_sr import structured_report
 from thinwire.receiver.outputs.machine_result import frontal_header
+from thinwire.receiver.outputs.sight import Sight
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.identifiers import Urgency
 from thinwire.shared.picture import HEIGHT, WIDTH
 from thinwire.shared.pixels import Member
 
-EFFUSION = Code("60046008", "SCT", "Pleural effusion")
 FULL = {
     "PatientName": "Müller^Änne",
     "SpecificCharacterSet": "ISO_IR 192",
@@ -102,6 +103,26 @@ def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
     assert made.ImageType == ["DERIVED", "SECONDARY"]
     assert "not for diagnosis" in made.SeriesDescription
     assert "not for diagnosis" in made.DerivationDescription
+    assert "BurnedInAnnotation" not in made
+    marked = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
+    assert marked.BurnedInAnnotation == "YES"
+
+
+def test_a_capture_of_another_picture_is_another_object() -> None:
+    found = result()
+    nothing = replace(found, sight=Sight(None, "nothing yet"))
+    drawn = {pydicom.dcmread(BytesIO(secondary_capture(each, NAMES))).SOPInstanceUID for each in (found, nothing)}
+    assert len(drawn) == 2
+
+
+def test_an_age_that_is_none_is_left_out() -> None:
+    found = result(image_file())
+    assert "PatientAge" not in found.header
+    odd = pydicom.dcmread(BytesIO(image_file()))
+    odd.add(DataElement("PatientAge", "LO", "81"))
+    out = BytesIO()
+    odd.save_as(out)
+    assert "PatientAge" not in result(out.getvalue()).header
 
 
 def test_the_image_is_the_one_of_the_graph_s_size_and_view() -> None:

@@ -5,8 +5,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from thinwire.receiver.forward.delivery import Delivery, State, unanswered
 from thinwire.receiver.forward.delivery import Event as Happened
-from thinwire.receiver.forward.delivery import State, unanswered
 from thinwire.receiver.forward.peer import Outgoing, Peer, dicom_object
 from thinwire.receiver.forward.pieces import FHIR, Overtaken, Pieces
 from thinwire.receiver.forward.queue import Queue
@@ -82,23 +82,27 @@ class Forwarder:
                 outgoing.append(Outgoing(delivery.number, made))
             else:
                 try:
-                    instances[delivery.number] = self._claimed(made)
+                    instances[delivery.number] = self._claimed(delivery, made)
                     outgoing.append(Outgoing(delivery.number, made))
                 except ThinwireError as error:
                     self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(error))
-        counted: dict[State, int] = {}
+        counted: dict[str, int] = {}
         for outcome in self._peer.send(outgoing):
             number, event, reason, transaction = outcome
             state = self._queue.apply(number, event, reason, instances.get(number), transaction).state
-            counted[state] = counted.get(state, 0) + 1
-        said = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
+            became = f"{state} ({reason})" if reason else str(state)
+            counted[became] = counted.get(became, 0) + 1
+        said = ", ".join(f"{count} {became}" for became, count in sorted(counted.items()))
         log.info("site %s: objects of a study for %s: %s", due[0].site, self.target.name, said or "none sent")
         return True
 
-    def _claimed(self, data: bytes) -> str:
-        """The SOP Instance UID under which this goes. Raises UnreadableDicom where another content went under it."""
+    def _claimed(self, delivery: Delivery, data: bytes) -> str:
+        """The SOP Instance UID under which this goes. Raises UnreadableDicom where another content went under it.
+
+        What the hub makes itself goes by what it is made of: a later thinwire may write the same in other bytes.
+        """
         found = dicom_object(data)
-        if not self._queue.claim(self.target.name, found.instance, found.digest):
+        if not self._queue.claim(self.target.name, found.instance, delivery.version):
             raise UnreadableDicom(
                 "another object with the same SOP Instance UID and other content was sent there before",
                 "Look at both studies at the hub; the clinic's device gave one UID to two images.",

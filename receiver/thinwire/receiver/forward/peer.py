@@ -12,7 +12,6 @@ from pydicom.uid import UID
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.identifiers import Digest, digest
 
 
 class Outcome(NamedTuple):
@@ -48,10 +47,6 @@ class DicomObject:
     syntax: UID
     study: str = field(repr=False)
     series: str = field(repr=False)
-
-    @property
-    def digest(self) -> Digest:
-        return digest(self.data)
 
 
 def dicom_object(data: bytes) -> DicomObject:

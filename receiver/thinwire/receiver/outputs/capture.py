@@ -7,6 +7,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from thinwire.receiver.outputs.dicom_sr import DESCRIPTION, as_file, software
 from thinwire.receiver.outputs.machine_result import NOT_FOR_DIAGNOSIS, MachineResult, text_of, unusable
+from thinwire.shared.identifiers import digest
 from thinwire.shared.picture import draw
 
 SERIES_NUMBER = 9902
@@ -32,7 +33,8 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             # A series has one modality, so that the picture is beside the report and not in its series.
             series_instance_uid=result.uid("capture series"),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=result.uid("capture"),
+            # The picture is drawn from the best that is here: another one is another object.
+            sop_instance_uid=result.uid(f"capture {digest(image.tobytes()).hex()}"),
             instance_number=1,
             series_description=DESCRIPTION,
             patient_id=header.PatientID,
@@ -56,6 +58,8 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     capture.Laterality = ""  # type 2C, and no part of a pair
     capture.ImageType = ["DERIVED", "SECONDARY"]
-    capture.BurnedInAnnotation = "NO"  # words, but no patient's (PS3.3 C.7.6.1.1.3)
+    # The words of the picture name nobody; what is burned into the radiograph is in it as well (PS3.3 C.7.6.1.1.3).
+    if header.get("BurnedInAnnotation") in ("YES", "NO"):
+        capture.BurnedInAnnotation = header.BurnedInAnnotation
     capture.DerivationDescription = f"Machine reading drawn over the image. {NOT_FOR_DIAGNOSIS}"
     return as_file(capture, result)

@@ -163,6 +163,8 @@ def _with_type_2(header: Dataset) -> Dataset:
             setattr(header, word, "")
     if header.PatientSex not in ("M", "F", "O"):
         header.PatientSex = ""
+    if not re.fullmatch(r"\d{3}[DWMY]", text_of(header, "PatientAge")) and "PatientAge" in header:
+        del header.PatientAge  # optional, and not to be handed on where it is none (PS3.5 6.2, AS)
     return header
 
 
