@@ -41,7 +41,7 @@ def draft_command(
         payload = hub.store.plaintext(found.site, found.study, Kind.GRAPH)
         if payload is None:
             raise UnknownStudy("no graph of this study is here yet", "Wait for it: thinwire-receiver status.")
-        graph = decode(payload, found.study, hub.bundles.spec)
+        graph = decode(payload, found.study, hub.bundles.coder)
         drafter = hub.bundles.drafter(graph.bundle, beams or hub.settings.draft.beams)
         console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
         # Words go to the terminal as they come; a file or another program gets the whole alone.

@@ -89,7 +89,7 @@ class Drafting:
 
     def _graph(self, waiting: Waiting) -> list[FusedGraph]:
         try:
-            return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.spec)]
+            return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.coder)]
         except (BadFormat, UnknownBundle) as error:
             self._skip(waiting, error)
             return []

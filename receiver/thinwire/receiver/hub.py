@@ -34,6 +34,18 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 # [draft]
 # enabled = false
 # beams = 4
+# log = "json"
+# reflection = true
+# [metrics]
+# listen = "127.0.0.1:9464"
+# [forward]                      # docs/hospital-systems.md
+# listen = "0.0.0.0:11112"
+# [[forward.targets]]
+# name = "pacs"
+# kind = "c-store"
+# host = "pacs.example.org"
+# port = 104
+# called = "PACS"
 """
 
 

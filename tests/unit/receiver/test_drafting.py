@@ -22,12 +22,12 @@ from thinwire.receiver.kept import KeptReading, KeptStudy
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.triage import ORDER
 from thinwire.shared.bundle import Bundle
+from thinwire.shared.coder import load_coder
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.identifiers import Urgency
 from thinwire.shared.payload import encode
-from thinwire.shared.quantiser import codec_of
 
 SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
@@ -247,7 +247,7 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
     drafts = drafting(hub)
     drafts.draft_waiting()
     pipeline = hub.pipeline()
-    other = encode(fused(bundle.id, parts.study, 9), codec_of(bundle.spec))
+    other = encode(fused(bundle.id, parts.study, 9), load_coder(bundle))
     put(hub, pipeline, clinic, clinic.seal(Kind.GRAPH, parts.study, other))
     assert said(hub, clinic, parts) is None
     pipeline.read_waiting()
