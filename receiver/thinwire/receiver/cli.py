@@ -140,7 +140,9 @@ def status(
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
 def worklist(data: Data, json_: Json = False) -> None:
-    """Every study at its place: most urgent first, oldest first among equals.
+    """Every study at its place: most urgent first, oldest first among equals, what was read last.
+
+    What has waited for longer than `waiting_cap` (config.toml) stands before all that is not immediate.
 
     A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
     """
@@ -150,8 +152,8 @@ def worklist(data: Data, json_: Json = False) -> None:
     from thinwire.receiver.reading.worklist import worklist as order
 
     with open_hub(data, SystemClock()) as hub:
-        rows = order(hub.store.studies())
         now = hub.clock.now()
+        rows = order(hub.store.studies(), now, hub.settings.cap)
     if json_:
         _json([as_json(row) for row in rows])
     else:
