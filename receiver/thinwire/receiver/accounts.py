@@ -1,6 +1,7 @@
 """Who may sit in the reading room: local accounts, their roles, one-time links, sessions. Table: docs/store-format.md.
 
-Nobody but its holder ever knows a password: an account is made without one, and its one-time link lets the holder set it.
+Nobody but its holder ever knows a password: an account is made without one, and by its one-time link the holder sets
+it.
 """
 
 import hashlib
@@ -204,7 +205,7 @@ class Accounts:
         return secret
 
     def session(self, secret: str, touch: bool = True) -> Session | None:
-        """The session of a secret, while it lasts. touch: False for what a page asks by itself, which is no use of it."""
+        """The session of a secret, while it lasts. touch: False for what a page asks by itself, which is no use."""
         this, now = sessions.c.hash == _hash(secret), self._clock.now()
         query = select(sessions.c.started_at, sessions.c.seen_at, accounts).join(accounts).where(this)
         with self._database.read() as connection:

@@ -79,6 +79,10 @@ class Audit:
             raise BadFormat(f"the audit log does not hold the head {noted}: messages are missing", _REMEDY)
         return last
 
+    def messages(self) -> Iterator[str]:
+        """Every message, oldest first."""
+        return (message for _, message, _ in self._rows())
+
     def _rows(self) -> Iterator[tuple[int, str, bytes]]:
         last = 0
         while True:

@@ -202,7 +202,6 @@ class Pipeline:
         self._unreadable.add(waiting)
         log.error("site %s: a graph could not be read: %s", waiting.site, error)
 
-
     # What readers do.
 
     def opened(self, site: SiteName, study: StudyId) -> None:

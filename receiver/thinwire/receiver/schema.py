@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -213,11 +212,18 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+
+
+def _only_added(table: Table, connection: Connection, **_: Any) -> None:
+    """Rows are added and never altered: a slip of a program cannot, and a hand that drops the trigger breaks the
+    chain."""
+    for act in ("UPDATE", "DELETE"):
+        trigger = f"CREATE TRIGGER {table.name}_no_{act.lower()} BEFORE {act} ON {table.name} "
+        connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
+
+
 for _table in (audit, reports):
-    # Rows are added and never altered: a slip of a program cannot, and a hand that drops the trigger breaks the chain.
-    for _act in ("UPDATE", "DELETE"):
-        _trigger = f"CREATE TRIGGER {_table.name}_no_{_act.lower()} BEFORE {_act} ON {_table.name} "
-        event.listen(_table, "after_create", DDL(_trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"))
+    event.listen(_table, "after_create", _only_added)
 
 
 class Database:

@@ -1,7 +1,6 @@
 """When the next part of a study will be here, from the rate at which the clinic's link carries now."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from thinwire.receiver.kept import KeptStudy
 from thinwire.receiver.link.traffic import SiteLink
@@ -21,7 +20,7 @@ class Coming:
     """Why nothing can be said, or empty."""
 
 
-def coming(study: KeptStudy, link: SiteLink | None, now: datetime) -> Coming | None:
+def coming(study: KeptStudy, link: SiteLink | None) -> Coming | None:
     """None where nothing more is to come. link: of the study's site, as `traffic.find` gives it."""
     if study.complete:
         return None
@@ -31,7 +30,9 @@ def coming(study: KeptStudy, link: SiteLink | None, now: datetime) -> Coming | N
     if not awaited:
         return None
     under_way = {
-        Tier(each.kind): each for each in (link.arriving if link else ()) if each.study == study.study and each.kind <= 3
+        Tier(each.kind): each
+        for each in (link.arriving if link else ())
+        if each.study == study.study and each.kind <= 3
     }
     for tier in sorted(awaited):
         each = under_way.get(tier)
@@ -40,7 +41,7 @@ def coming(study: KeptStudy, link: SiteLink | None, now: datetime) -> Coming | N
         share = each.durable / max(1, each.size)
         if not link.rate:
             return Coming(tier, share, None, "the link carries nothing now")
-        # What is of an earlier kind overtakes it; the rest of its own kind is assumed to share the link fairly at worst.
+        # What is of an earlier kind overtakes it.
         ahead = sum(a.size - a.durable for a in link.arriving if a.kind < each.kind and a is not each)
         return Coming(tier, share, (each.size - each.durable + ahead) / link.rate, "")
     tier = min(study.asked or awaited)

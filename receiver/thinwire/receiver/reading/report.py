@@ -76,7 +76,9 @@ def checked_text(text: str, event: ReportEvent) -> str:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     kept = "\n".join("".join(c for c in line if c == "\t" or c.isprintable()).rstrip() for line in lines).strip()
     if len(kept) > MAX_TEXT or len(kept.encode()) > MAX_DETAIL - 2048:
-        raise BadInput(f"a report of {len(kept)} characters", f"A report has at most {MAX_TEXT} characters: shorten it.")
+        raise BadInput(
+            f"a report of {len(kept)} characters", f"A report has at most {MAX_TEXT} characters: shorten it."
+        )
     if not kept and event is not ReportEvent.SAVED:
         raise BadInput("a report without a word", "Write the report before you release or sign it.")
     return kept

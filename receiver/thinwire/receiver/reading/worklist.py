@@ -1,8 +1,8 @@
 """The worklist: every study at its place, most urgent first, oldest first among equals, and none waits for ever.
 
-Sorting by urgency alone makes the longest wait longer (Baltruschat et al., Eur Radiol 31:3837, 2021: pneumothorax missed
-by the reader waited 1293 minutes at most, 890 first come first served), so that a study that has waited for as long as
-the cap stands before everything but what is immediate, the oldest first.
+Sorting by urgency alone makes the longest wait longer (Baltruschat et al., Eur Radiol 31:3837, 2021: a pneumothorax
+that the model missed waited for up to 1293 minutes, and for 890 first come first served). So a study that has waited
+for as long as the cap stands before everything but what is immediate, the oldest first.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,6 @@ from thinwire.receiver.kept import KeptStudy
 from thinwire.receiver.reading.report import ReportState
 from thinwire.receiver.reading.triage import ORDER
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
-
 
 CAP = timedelta(hours=4)
 """How long a study waits at most behind others that came later and are not immediate."""
@@ -40,7 +39,6 @@ class Row:
     def text_given(self) -> bool | None:
         source = self.study.text_source
         return None if source is None else source != TextSource.GENERATED
-
 
     @property
     def done(self) -> bool:

@@ -1,4 +1,4 @@
-"""The fused graph as numbers for an SVG: patches at their place, the context node, concepts, relations, the fusion edge."""
+"""The fused graph as numbers for an SVG: patches at their place, context node, concepts, relations, fusion edge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What a viewer in a browser draws: samples at their own depth, and how each became the grey of the preview.
 
-A frame's samples are mapped to grey by its tone at first, and by a line (slope, intercept) once the reader sets a window:
-the line continues the tone beyond black and white, so that one window fits what is exact and what is not.
+A frame's samples are mapped to grey by its tone at first, and by a line (slope, intercept) once the reader sets a
+window: the line continues the tone beyond black and white, so that one window fits what is exact and what is not.
 """
 
 import threading
@@ -173,5 +173,3 @@ def line(tone: NDArray[np.uint8]) -> tuple[float, float]:
         return 255.0 / max(1, len(tone) - 1), 0.0
     slope, intercept = np.polyfit(between, tone[between].astype(np.float64), 1)
     return float(slope), float(intercept)
-
-

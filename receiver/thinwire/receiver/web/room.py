@@ -19,7 +19,9 @@ from thinwire.receiver.store import Store
 from thinwire.receiver.web.attempts import Attempts
 from thinwire.receiver.web.frame import Frames
 from thinwire.shared.clock import Clock
+from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.manifest import Manifest, kept_manifest
 
 AGAIN_AFTER = 600.0
 """Seconds after which the parts that a page fetches by itself are written down as another view."""
@@ -90,6 +92,11 @@ class Room:
 
     def links(self) -> dict[SiteName, SiteLink]:
         return {link.site: link for link in traffic.find(self.hub.data, self.clock.now())[1]}
+
+    def manifest(self, study: KeptStudy) -> Manifest | None:
+        """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
+        data = self.store.plaintext(study.site, study.study, Kind.MANIFEST)
+        return None if data is None else kept_manifest(data)
 
     def message(
         self,

@@ -114,7 +114,7 @@ class Line:
 
     @property
     def coming(self) -> Coming | None:
-        return coming(self.study, self.link, self.now)
+        return coming(self.study, self.link)
 
     @property
     def next_words(self) -> str:
@@ -225,9 +225,7 @@ def board(
     return _board(rows, kept[(page - 1) * PAGE : page * PAGE], len(kept), pages, page, links, now, cap)
 
 
-def search(
-    rows: Sequence[Row], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+def search(rows: Sequence[Row], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta) -> Board:
     """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
     suspected or uncertain, the view, the state; or the patient's number alone."""
     wanted = words.lower().split()
