@@ -98,13 +98,15 @@ class Line:
 
     @property
     def tiers(self) -> list[tuple[Tier, str]]:
-        """(tier, here, coming or missing)"""
+        """(tier, here, coming, missing or not needed)"""
         next_ = self.coming
         return [
             (
                 tier,
                 "here"
                 if tier in self.study.sealed_sizes
+                else "not needed"
+                if Tier.PIXELS in self.study.sealed_sizes
                 else "coming"
                 if next_ is not None and next_.tier is tier and next_.share is not None
                 else "missing",
@@ -148,7 +150,7 @@ def duration(seconds: float) -> str:
     """A time to wait, for people: "8 s", "3 min", "2.5 h"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h".replace(".0 h", " h")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) 
     """The live part of the page anew."""
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
-    return page(request, "state.html", here=here, **_state(room, found))
+    return page(request, "live.html", here=here, **_state(room, found))
 
 
 @router.get("/view")
@@ -245,12 +245,12 @@ def _taken(manifest: Manifest, study: KeptStudy) -> str:
     return f"{date} {manifest.identity.get('StudyTime', '') or study.received.strftime('%H%M%S')}"
 
 
-def _beside(room: Room, study: KeptStudy) -> dict[str, str]:
+def _beside(room: Room, study: KeptStudy) -> dict[str, str | None]:
     """The addresses of the studies before and after this one on the worklist."""
     rows = worklist(room.store.studies(), room.clock.now(), room.cap)
     keys = [(row.study.site, row.study.study) for row in rows if not row.done or row.study.study == study.study]
     at = keys.index((study.site, study.study)) if (study.site, study.study) in keys else None
-    near: dict[str, str] = {}
+    near: dict[str, str | None] = {"previous": None, "next": None}
     for name, step in (("previous", -1), ("next", 1)):
         if at is not None and 0 <= at + step < len(keys):
             where: tuple[SiteName, bytes] = keys[at + step]

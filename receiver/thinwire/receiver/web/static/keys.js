@@ -31,14 +31,16 @@ export function onNews(refresh) {
   setInterval(soon, 30000); // ages grow also where nothing comes
 }
 
-// A part of the page anew, made by the hub, in the place of the one with the same id.
-export async function replacePart(address, id) {
+// Parts of the page anew, made by the hub, in the place of those with the same ids.
+export async function replaceParts(address, ...ids) {
   const answer = await fetch(address, { headers: { Accept: "text/html" } });
   if (answer.status === 401) { location.assign("/sign-in"); return false; }
   if (!answer.ok) return false;
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = parsed.getElementById(id), old = document.getElementById(id);
-  if (!fresh || !old || old.contains(document.activeElement)) return false;
-  old.replaceWith(document.adoptNode(fresh));
+  for (const id of ids) {
+    const fresh = parsed.getElementById(id), old = document.getElementById(id);
+    // What somebody is about to press stays under the finger.
+    if (fresh && old && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(fresh));
+  }
   return true;
 }

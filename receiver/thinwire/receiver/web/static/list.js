@@ -1,5 +1,5 @@
 // The worklist: a selected row, keys, live rows.
-import { onKeys, onNews, replacePart } from "./keys.js";
+import { onKeys, onNews, replaceParts } from "./keys.js";
 
 const rows = () => [...document.querySelectorAll("tr[data-key]")];
 let chosen = sessionStorage.getItem("chosen");
@@ -41,7 +41,7 @@ mark(selected());
 if (location.pathname === "/") {
   onNews(async () => {
     const before = new Set(rows().map((each) => each.dataset.key));
-    if (!await replacePart(`/rows${location.search}`, "live")) return;
+    if (!await replaceParts(`/rows${location.search}`, "live")) return;
     for (const row of rows()) row.classList.toggle("fresh", !before.has(row.dataset.key));
     mark(selected());
   });

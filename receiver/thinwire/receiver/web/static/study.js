@@ -1,5 +1,5 @@
 // The study page: its viewers, tools, keys, the draft's sentences, the report.
-import { onKeys, onNews, replacePart } from "./keys.js";
+import { onKeys, onNews, replaceParts } from "./keys.js";
 import { Viewer } from "./viewer.js";
 
 const figures = [...document.querySelectorAll(".viewer")];
@@ -85,7 +85,7 @@ onKeys({
 
 own.load();
 onNews(async () => {
-  await replacePart(`${own.figure.dataset.view}/state`, "state");
+  await replaceParts(`${own.figure.dataset.view}/state`, "state", "rest");
   await own.load();
   if (prior && !prior.figure.hidden) await prior.load();
 });
