@@ -117,7 +117,10 @@ def _edges(
         edges.append(Edge(_relation(pills[int(source)], pills[int(target)]), kind))
     if graph.fusion is not None:
         patch, pill = patches[graph.fusion[0]], pills[graph.fusion[1]]
-        edges.append(Edge(f"M{patch.x} {patch.y}L{pill.x} {pill.y}", "fused"))
+        # To a concept of the second column it goes over the first one, so that it hides no word.
+        first = [each.y for each in pills if each.x < pill.x]
+        over = f"Q{pill.x - PILL_WIDTH / 2:.1f} {min(first) - 2 * STEP:.1f} " if first else "L"
+        edges.append(Edge(f"M{patch.x} {patch.y}{over}{pill.x} {pill.y}", "fused"))
     return edges
 
 
