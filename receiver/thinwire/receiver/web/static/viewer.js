@@ -130,7 +130,13 @@ export class Viewer {
     this.draw();
   }
 
-  oneToOne() { if (this.scale) this.zoom(1 / this.scale); }
+  // On whole canvas pixels, so that each shows one pixel of the file and nothing in between.
+  oneToOne() {
+    if (!this.scale) return;
+    this.zoom(1 / this.scale);
+    this.x = Math.round(this.x);
+    this.y = Math.round(this.y);
+  }
 
   move(dx, dy) { this.x += dx; this.y += dy; this.draw(); }
 
