@@ -37,6 +37,11 @@ def status_of(error: ThinwireError) -> HTTPStatus:
 def make_app(room: Room) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.room = room
+    if room.provider is not None:
+        # Imported where it is asked for: a hub without a provider needs none of it.
+        from thinwire.receiver.web.oidc import add_provider
+
+        add_provider(app, room, room.provider)
     app.add_middleware(Guard, origin=room.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
