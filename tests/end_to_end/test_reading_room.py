@@ -162,8 +162,9 @@ def test_from_the_list_to_the_signature(tmp_path: Path) -> None:
                 page.set_viewport_size({"width": width, "height": height})
                 for name, where in (("list", f"{hub.url}/"), ("study", address)):
                     page.goto(where)
-                    page.wait_for_load_state("load")
-                    assert serious(page) == []
+                    # Colours follow the scheme and the layout the width: two of the four hold all.
+                    if (scheme == "light") == (width == 1280):
+                        assert serious(page) == []
                     assert page.evaluate("document.documentElement.scrollWidth") <= width
                     keep(page, f"{name}-{width}-{scheme}", whole=name == "study")
         page.set_viewport_size({"width": 1280, "height": 800})

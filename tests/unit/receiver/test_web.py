@@ -203,8 +203,7 @@ def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic:
 
 
 def test_pages_filters_and_search(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
-    for seed in range(PAGE + 2):
-        room.put(clinic, study_parts(clinic, bundle, seed).graph)
+    room.put(clinic, *(study_parts(clinic, bundle, seed).graph for seed in range(PAGE + 2)))
     parts = study_parts(clinic, bundle, 3)
     room.put(clinic, parts.manifest)
     reader = room.person("anna")

@@ -1,9 +1,12 @@
 """The reading room as a web application: its parts put together. What it may and shows: docs/reading-room.md."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
@@ -20,6 +23,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 
+THREADS = 8
+"""Pages that are made at once; the rest wait, so that memory and the reading of graphs do not suffer."""
+
 _STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
     (UnknownStudy, HTTPStatus.NOT_FOUND),
     (ReportSigned, HTTPStatus.CONFLICT),
@@ -35,7 +41,7 @@ def status_of(error: ThinwireError) -> HTTPStatus:
 
 
 def make_app(room: Room) -> FastAPI:
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
     app.state.room = room
     if room.provider is not None:
         # Imported where it is asked for: a hub without a provider needs none of it.
@@ -54,6 +60,12 @@ def make_app(room: Room) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _wrong)
     return app
+
+
+@asynccontextmanager
+async def _limited(_app: FastAPI) -> AsyncIterator[None]:
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _sign_in(request: Request, _error: Exception) -> Response:

@@ -45,10 +45,21 @@ class Bar:
         return round(self.found.probability * BAR, 1)
 
     @property
+    def numbers(self) -> tuple[str, str, str]:
+        """Probability, low, high as they are shown."""
+        return shown(self.found.probability), shown(self.found.low), shown(self.found.high)
+
+    @property
     def words(self) -> str:
         f = self.found
         said = {Outcome.YES: "suspected", Outcome.NO: "not suspected", Outcome.EITHER: "uncertain"}[f.outcome]
-        return f"{f.probability:.2f}, 95 % interval {f.low:.2f} to {f.high:.2f}, {said}"
+        value, low, high = self.numbers
+        return f"{value}, 95 % interval {low} to {high}, {said}"
+
+
+def shown(probability: float) -> str:
+    """Two digits, and never a certainty that rounding alone would make."""
+    return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import uvicorn
-from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from thinwire.receiver.audit_message import Act
@@ -24,8 +23,6 @@ from thinwire.shared.keys import issue_server
 
 log = logging.getLogger(__name__)
 
-THREADS = 8
-"""Pages that are made at once; the rest wait, so that memory and the reading of graphs do not suffer."""
 _GRACE = 2
 """Seconds that open requests have at the end; a stream of news never ends by itself."""
 
@@ -51,7 +48,11 @@ class WebServer:
             self._socket = socket.create_server((self._host, port), family=family, backlog=128)
         except OSError as error:
             raise BadConfiguration(f"the page cannot listen on {listen}", "Choose a free port with --web.") from error
-        self._server = uvicorn.Server(self._config(make_app(self.room)))
+        try:
+            self._server = uvicorn.Server(self._config(make_app(self.room)))
+        except BadConfiguration:
+            self.close()
+            raise
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web")
 
     @property
@@ -70,14 +71,14 @@ class WebServer:
         """Returns when no page is served any more."""
         self._server.should_exit = True
         self._thread.join()
-        self._socket.close()
+        self.close()
         self.room.audit.record(self.room.message(Act.STOPPED, "serve", ""))
 
-    def _config(self, app: FastAPI) -> uvicorn.Config:
-        async def limited() -> None:
-            current_default_thread_limiter().total_tokens = THREADS
+    def close(self) -> None:
+        """Give the address back; for a server that was not started."""
+        self._socket.close()
 
-        app.router.on_startup.append(limited)
+    def _config(self, app: FastAPI) -> uvicorn.Config:
         config = uvicorn.Config(
             app,
             log_config=None,

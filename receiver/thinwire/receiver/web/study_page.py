@@ -138,11 +138,11 @@ def report(
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
         said = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
         return _page(request, room, here, found, status, error=said, text=text)
-    return _back(found, "#report")
+    return _back(found)
 
 
-def _back(study: KeptStudy, where: str = "") -> Response:
-    return RedirectResponse(f"/studies/{study.site}/{study.study.hex()}{where}", HTTPStatus.SEE_OTHER)
+def _back(study: KeptStudy) -> Response:
+    return RedirectResponse(f"/studies/{study.site}/{study.study.hex()}", HTTPStatus.SEE_OTHER)
 
 
 def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
