@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.evidence import aims, compared, looking, reading, trusted
+from benchmarks.evidence import aims, compared, drafts, looking, reading, trusted
 from benchmarks.evidence.markdown import paragraphs, table
 from benchmarks.evidence.results import NotMeasured, Results, shipped_bundle
 
@@ -31,7 +31,7 @@ PARTS: dict[str, tuple[Callable[[Results], str], ...]] = {
     "bundle": (bundle,),
     "pruning": (reading.shipped, compared.alike, reading.learned, reading.retention),
     "curves": (reading.curves,),
-    "reports": (reading.reports, reading.proxies, reading.cases),
+    "reports": (reading.reports, drafts.drafts, reading.proxies, reading.cases),
     "choices": (looking.choices,),
     "gaze": (looking.gaze,),
     "kept": (reading.kept,),

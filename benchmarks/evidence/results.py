@@ -16,7 +16,8 @@ PICTURES = ROOT / "docs" / "evidence"
 PHANTOMS, REAL, BOXES = "evaluation_phantoms", "evaluation_real", "evaluation_nih14_boxes"
 PROXY, PAIRED = "evaluation_proxy", "evaluation_paired"
 EVALUATIONS = (PHANTOMS, REAL, BOXES, PAIRED)
-BENCHES = ("readers", "thumbnails", "cross_fit", "ablations")
+DRAFTS = "drafts"
+BENCHES = ("readers", "thumbnails", "cross_fit", "ablations", DRAFTS)
 REQUIRED = (*EVALUATIONS, *BENCHES, "phantom_leak", "sender", "hub", "pixels", "report_graph")
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"

@@ -31,7 +31,7 @@ def test_nothing_is_left_unmeasured(results: Results) -> None:
     assert "not measured yet" not in said
 
 
-@pytest.mark.parametrize("name", [*EVALUATIONS, PROXY, "readers", "thumbnails", "cross_fit", "sender", "hub"])
+@pytest.mark.parametrize("name", [*EVALUATIONS, PROXY, "readers", "thumbnails", "cross_fit", "drafts", "sender", "hub"])
 def test_what_was_judged_is_the_bundle_that_is_shipped(name: str, results: Results) -> None:
     judged = results.result(name).get("bundle", {})
     assert judged, f"{name} does not say of which bundle it is"

@@ -107,7 +107,10 @@ def seen(hub: Hub) -> dict[str, Any]:
     return row
 
 
-def test_a_study_crosses_is_triaged_and_comes_out_bit_exact(tmp_path: Path, hub: Path, study: Path) -> None:
+def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
+    tmp_path: Path, hub: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_RECEIVER_DRAFT__ENABLED", "true")
     with serving(hub) as (running, _):
         clinic = joined(tmp_path, running)
         note = tmp_path / "note.txt"
@@ -146,9 +149,14 @@ def test_a_study_crosses_is_triaged_and_comes_out_bit_exact(tmp_path: Path, hub:
             assert sender.wait(timeout=60) == 0
         assert seen(running)["tiers"]["evidence"] > 0
         picture = tmp_path / "seen.png"
-        shown = json.loads(
-            call("thinwire-receiver", "show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
-        )
+        show = ("thinwire-receiver", "show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
+        for _ in range(50):
+            shown = json.loads(call(*show))
+            if shown["draft"]:
+                break
+        assert shown["draft"]["text_source"] == "generated"
+        assert len(shown["draft"]["cells"]) == shown["patches"]["kept"]
+        assert all(len(each["share"]) == shown["patches"]["kept"] for each in shown["draft"]["sentences"])
         assert shown["picture"] == "the pixels"
         assert picture.stat().st_size > 10_000
         assert study.read_bytes() in restored(tmp_path, running, row["study"])

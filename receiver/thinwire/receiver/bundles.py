@@ -11,6 +11,7 @@ from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
 
 if TYPE_CHECKING:
+    from thinwire.receiver.reading.draft import Drafter
     from thinwire.receiver.reading.mpnn import MpnnReader
 
 DEFAULT = "default"
@@ -23,6 +24,7 @@ class Bundles:
         self._folder = folder
         self._bundles: dict[BundleId, Bundle] = {}
         self._readers: dict[BundleId, MpnnReader] = {}
+        self._drafters: dict[tuple[BundleId, int], Drafter] = {}
         self._lock = threading.Lock()
 
     def bundle(self, id: BundleId) -> Bundle:
@@ -47,6 +49,16 @@ class Bundles:
             if id not in self._readers:
                 self._readers[id] = load_reader(bundle)
             return self._readers[id]
+
+    def drafter(self, id: BundleId, beams: int) -> "Drafter":
+        # Imported here, so that a hub that drafts nothing does not load onnxruntime.
+        from thinwire.receiver.reading.draft import Drafter
+
+        bundle = self.bundle(id)
+        with self._lock:
+            if (id, beams) not in self._drafters:
+                self._drafters[id, beams] = Drafter(bundle, beams)
+            return self._drafters[id, beams]
 
     def default(self) -> BundleId:
         """Raises BadConfiguration where the folder names none."""

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from thinwire.receiver.cli_bundle import bundle_app
+from thinwire.receiver.cli_draft import draft_command
 from thinwire.receiver.cli_models import evaluate_command, train_command
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
@@ -95,8 +96,8 @@ def serve(
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
-    ..._LARGEST_STUDY, ..._DISK_RESERVE) and this command line, the later ones first. A hub that was stopped in any
-    way goes on where it was.
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub that was
+    stopped in any way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.serving import serve as serve_hub
@@ -168,6 +169,8 @@ def show(
 ) -> None:
     """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
 
+    A draft of the report, where the hub makes drafts, was written by the machine and read by nobody.
+
     The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
     it, whole or still arriving. What is not here is striped.
     """
@@ -179,6 +182,8 @@ def show(
     with open_hub(data, SystemClock()) as hub:
         row = Row(hub.store.find(study, _site(site) if site else None))
         arriving = hub.views().arriving_words(row.study)
+        kept = hub.store.draft(row.study.site, row.study.study)
+        draft = None if kept is None else json.loads(kept)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
@@ -190,11 +195,12 @@ def show(
             {
                 **as_json(row),
                 "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "draft": draft,
                 "picture": source,
             }
         )
     else:
-        _out().print(study_page(row, now, arriving))
+        _out().print(study_page(row, now, arriving, draft))
     if png is not None:
         _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
@@ -234,7 +240,8 @@ def export(
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Of one study: its graph (.thinwire, PyG, GraphML), picture, preview, evidence, DICOM files, as they are here.
+    """Of one study: its graph (.thinwire, PyG, GraphML), picture, draft, preview, evidence, DICOM files, as they are
+    here.
 
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
 
@@ -302,6 +309,7 @@ app.command(name="train", epilog="Example: `thinwire-receiver train all --data p
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 
 

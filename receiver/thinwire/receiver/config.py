@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from thinwire.shared.errors import BadConfiguration
@@ -11,10 +11,24 @@ from thinwire.shared.errors import BadConfiguration
 FILE = "config.toml"
 
 
+class DraftSettings(BaseModel):
+    """Whether the hub drafts reports, and how. Format and reasons: docs/report-decoder.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    beams: int = Field(default=4, ge=1, le=16)
+    """Texts that are followed at once for each study; 1 is greedy, faster, and says less of what is true."""
+    batch: int = Field(default=8, ge=1, le=256)
+    """Studies that are drafted at once."""
+
+
 class Settings(BaseSettings):
     """Frozen; every value has a default, so that the file may be empty."""
 
-    model_config = SettingsConfigDict(env_prefix="THINWIRE_RECEIVER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="THINWIRE_RECEIVER_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
 
     listen: str = "127.0.0.1:7443"
     """HOST:PORT; port 0 takes any free one."""
@@ -24,6 +38,8 @@ class Settings(BaseSettings):
     """Bytes that a study's archive may restore to; it is restored in memory."""
     disk_reserve: int = Field(default=64 << 20, ge=0)
     """Bytes that stay free on the disk; below them nothing is acknowledged."""
+    draft: DraftSettings = DraftSettings()
+    """Table [draft]; in the environment THINWIRE_RECEIVER_DRAFT__ENABLED and so on."""
 
     @classmethod
     def settings_customise_sources(
@@ -54,8 +70,9 @@ def load_settings(data: Path) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
+        variable = f"THINWIRE_RECEIVER_{where.upper().replace('.', '__')}"
         raise BadConfiguration(
-            f"setting {where!r}: {first['msg']}", f"Correct it in {FILE} or in THINWIRE_RECEIVER_{where.upper()}."
+            f"setting {where!r}: {first['msg']}", f"Correct it in {FILE} or in {variable}."
         ) from error
 
 

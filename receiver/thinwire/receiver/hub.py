@@ -10,6 +10,7 @@ from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.bundles import Bundles, add_bundle
 from thinwire.receiver.config import FILE, Settings, load_settings
 from thinwire.receiver.content import Examiner
+from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.enrolment import Enrolment
 from thinwire.receiver.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.link.arriving import Arriving
@@ -29,6 +30,10 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 # batch = 32
 # largest_study = 2147483648
 # disk_reserve = 67108864
+#
+# [draft]
+# enabled = false
+# beams = 4
 """
 
 
@@ -62,6 +67,12 @@ class Hub:
             self.clock,
             self.settings.batch,
         )
+
+    def drafting(self, pipeline: Pipeline) -> Drafting:
+        """What drafts reports while `pipeline` rests."""
+        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.at_rest)
+        pipeline.on_rest = drafting.wake
+        return drafting
 
 
 def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:

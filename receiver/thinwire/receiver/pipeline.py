@@ -47,6 +47,10 @@ def _nobody(_site: SiteName) -> None:
     """No server listens."""
 
 
+def _nothing() -> None:
+    """Nothing waits for rest."""
+
+
 class Pipeline:
     """Implements `Shelf`. `read_waiting` may run in a thread of its own; everything else is safe from any thread."""
 
@@ -64,6 +68,10 @@ class Pipeline:
     ) -> None:
         self.store = store
         self.on_receipt = on_receipt
+        self.at_rest = threading.Event()
+        """Set while `run` has no graph to read: what may wait goes on only then."""
+        self.on_rest: Callable[[], None] = _nothing
+        """Called from the reading thread when all that waited is read."""
         self._enrolment = enrolment
         self._bundles = bundles
         self._examiner = examiner
@@ -73,6 +81,7 @@ class Pipeline:
         self._batch = batch
         self._unreadable: set[Waiting] = set()
         self._news = threading.Event()
+        self._turn = threading.Lock()
         self._stopping = threading.Event()
 
     # What arrives.
@@ -92,7 +101,7 @@ class Pipeline:
         self.store.keep(Part(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
-            self._news.set()
+            self._wake()
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
         return self._enrolment.join(token, request, signing_key)
@@ -112,7 +121,7 @@ class Pipeline:
     def urge(self, site: SiteName, study: StudyId) -> bool:
         """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
         here = self.store.urge(site, study)
-        self._news.set()
+        self._wake()
         return here
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
@@ -136,6 +145,7 @@ class Pipeline:
                 log.warning("reading waits: %s", error)
                 self._stopping.wait(PAUSE)
                 continue
+            self._rest()
             self._news.wait()
             # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
             self._news.clear()
@@ -144,6 +154,19 @@ class Pipeline:
         """Let `run` end after the batch that it reads."""
         self._stopping.set()
         self._news.set()
+
+    def _wake(self) -> None:
+        """A graph may wait. Under the lock, so that rest is never announced over news that came meanwhile."""
+        with self._turn:
+            self.at_rest.clear()
+            self._news.set()
+
+    def _rest(self) -> None:
+        with self._turn:
+            if self._news.is_set():
+                return
+            self.at_rest.set()
+        self.on_rest()
 
     def read_waiting(self) -> int:
         """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""

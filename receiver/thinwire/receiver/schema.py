@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from thinwire.shared.errors import BadConfiguration, DiskFull, HubBusy
 
-VERSION = 3
+VERSION = 4
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
 
@@ -146,6 +146,16 @@ readings = Table(
     Column("reason", String, nullable=False),
     Column("unfamiliar", Boolean, nullable=False),
     Column("findings", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    _study_key(),
+)
+drafts = Table(
+    "drafts",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("draft", LargeBinary, nullable=False),
     Column("at", BigInteger, nullable=False),
     _study_key(),
 )

@@ -60,6 +60,10 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
     port = await server.start(listen)
     reading = threading.Thread(target=_read, args=(pipeline.run, lambda: loop.call_soon_threadsafe(stop.set)))
     reading.start()
+    drafting = hub.drafting(pipeline)
+    drafts = threading.Thread(target=_draft, args=(drafting.run,))
+    if hub.settings.draft.enabled:
+        drafts.start()
     showing = asyncio.ensure_future(_show(hub, server))
     try:
         ready(port)
@@ -69,8 +73,11 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
         showing.cancel()
         await server.stop()
         traffic.leave(hub.data, server.links(), hub.clock.now(), serves=False)
+        drafting.stop()
         pipeline.stop()
         reading.join()
+        if drafts.is_alive():
+            drafts.join()
 
 
 async def _show(hub: Hub, server: HubServer) -> None:
@@ -79,6 +86,15 @@ async def _show(hub: Hub, server: HubServer) -> None:
     while True:
         traffic.leave(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(traffic.EVERY)
+
+
+def _draft(run: Callable[[], None]) -> None:
+    """A hub goes on triaging where its drafting has died."""
+    try:
+        run()
+    except Exception:
+        log.exception("drafting ends until the next start; studies are triaged as before")
+        raise
 
 
 def _read(run: Callable[[], None], give_up: Callable[[], object]) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     Table,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -25,7 +27,8 @@ from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.content import Content, Files
 from thinwire.receiver.kept import Found, KeptReading, KeptStudy, Part, Waiting
 from thinwire.receiver.reading.conformal import Outcome
-from thinwire.receiver.schema import Database, files, listed, objects, readings, receipts, requests, studies
+from thinwire.receiver.reading.triage import ORDER
+from thinwire.receiver.schema import Database, drafts, files, listed, objects, readings, receipts, requests, studies
 from thinwire.shared.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.graph import FusedGraph
@@ -164,6 +167,42 @@ class Store:
         self._step("store.reading.committed")
         return True
 
+    def undrafted(self, most: int) -> list[Waiting]:
+        """Newest graphs that were read and have no draft: the most urgent ones first, then in the order of arrival."""
+        newer = objects.alias()
+        newest = ~exists().where(
+            _of(newer, objects.c.site, objects.c.study),
+            newer.c.kind == objects.c.kind,
+            newer.c.number > objects.c.number,
+        )
+        drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
+        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=readings.c.urgency)
+        query = (
+            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
+            .join(studies, _of(studies, objects.c.site, objects.c.study))
+            .join(readings, _of(readings, objects.c.site, objects.c.study) & (readings.c.blob == objects.c.blob))
+            .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
+            .order_by(rank, objects.c.number)
+            .limit(most)
+        )
+        with self._database.read() as connection:
+            return [Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+
+    def add_draft(self, waiting: Waiting, draft: bytes, at: datetime) -> None:
+        """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
+        row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
+        self._step("store.draft.before_commit")
+        with self._database.write() as connection:
+            connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing())
+        self._step("store.draft.committed")
+
+    def draft(self, site: SiteName, study: StudyId) -> bytes | None:
+        """The draft of the newest graph as JSON (docs/report-decoder.md); None where there is none, or not yet."""
+        graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
+        newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
+        with self._database.read() as connection:
+            return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
+
     def studies(self) -> Iterator[KeptStudy]:
         """All studies, oldest first, read a page at a time as they are asked for."""
         order = studies.c.received_at, studies.c.site, studies.c.study
@@ -262,7 +301,7 @@ def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
     return and_(objects.c.site == site, objects.c.object == object)
 
 
-def _of(table: Table, site: object, study: object) -> ColumnElement[bool]:
+def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
     return and_(table.c.site == site, table.c.study == study)
 
 

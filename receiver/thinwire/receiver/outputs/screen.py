@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -24,6 +25,8 @@ SHORT = 8
 """Hex digits of a study's id on the worklist."""
 MOST_FINDINGS = 3
 """Findings in one row of the worklist, the likeliest first; `show` has all."""
+MOST_PATCHES = 2
+"""Patches that stand beside a drafted sentence, those that it attended to most."""
 WORTH_SAYING = 0.1
 """Findings below this probability are left out of the worklist's row, but for the likeliest."""
 
@@ -84,10 +87,13 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
     return table
 
 
-def study_page(row: Row, now: datetime, arriving: Mapping[Tier, str]) -> RenderableType:
+def study_page(
+    row: Row, now: datetime, arriving: Mapping[Tier, str], draft: Mapping[str, Any] | None = None
+) -> RenderableType:
     """Everything that is known of one study, but for the patient's identity.
 
-    arriving: what is of use already of tiers that are not here whole, in words.
+    arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
+    (docs/report-decoder.md).
     """
     study, reading = row.study, row.study.reading
     facts = Table.grid(padding=(0, 2))
@@ -118,7 +124,26 @@ def study_page(row: Row, now: datetime, arriving: Mapping[Tier, str]) -> Rendera
     for name, (value, low, high, outcome) in _likeliest_first(reading.findings):
         said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
-    return Group(facts, "", table)
+    parts: list[RenderableType] = [facts, "", table]
+    return Group(*parts, "", *draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
+
+
+def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
+    """The draft, marked as what it is: each sentence with the patches that it attended to most."""
+    kept, side = draft["cells"], draft["side"]
+    marked = f"Machine-written draft, from {len(kept)} patches of the image alone. Nobody has read it; it may be wrong."
+    lines: list[RenderableType] = [Text(marked, "bold yellow")]
+    if unfamiliar:
+        lines.append(Text("The image is unlike the training images: the draft means little.", "yellow"))
+    if not draft["sentences"]:
+        lines.append(Text("Nothing could be written.", "dim"))
+        return lines
+    table = Table("sentence", "looked at the image", "most at (row, column)")
+    for sentence in draft["sentences"]:
+        ranked = sorted(zip(sentence["share"], kept, strict=True), key=lambda each: (-each[0], each[1]))
+        places = [f"({cell // side}, {cell % side}) {share:.0%}" for share, cell in ranked[:MOST_PATCHES]]
+        table.add_row(Text(sentence["text"], "yellow"), f"{sentence['on_image']:.0%}", "\n".join(places))
+    return [*lines, table]
 
 
 def urgency_text(row: Row) -> Text:

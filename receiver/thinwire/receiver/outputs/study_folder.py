@@ -51,4 +51,7 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, sight))
+    draft = views.store.draft(study.site, study.study)
+    if draft is not None:
+        write(folder / f"{stem}.draft.json", draft)
     return written

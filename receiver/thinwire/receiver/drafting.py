@@ -1,0 +1,126 @@
+"""Drafts for studies that were read: by a thread of its own, in batches, and only while no graph waits to be read.
+
+Before every token it looks whether a graph came, and then waits until that is triaged. Drafts are durable as they are
+done; what was under way at a stop is written anew.
+"""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from thinwire.receiver.bundles import Bundles
+from thinwire.receiver.config import DraftSettings
+from thinwire.receiver.kept import Waiting
+from thinwire.receiver.store import Store
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.payload import decode
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at whether to stop, while graphs are being read."""
+AGAIN = 60.0
+"""Seconds until it is looked anew for what another process read (an import from a stick)."""
+LEAST_URGENT = 19
+"""Niceness of the thread (Linux): reading has the processor first."""
+
+
+class Drafting:
+    """`run` is for one thread; the rest is safe from any."""
+
+    def __init__(
+        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, at_rest: threading.Event
+    ) -> None:
+        """at_rest: set while no graph waits to be read."""
+        self._store = store
+        self._bundles = bundles
+        self._settings = settings
+        self._clock = clock
+        self._at_rest = at_rest
+        self._skipped: set[Waiting] = set()
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self.under_way: Mapping[tuple[SiteName, StudyId], str] = MappingProxyType({})
+        """The words so far of the drafts that are being written."""
+
+    def wake(self) -> None:
+        """Studies may have been read."""
+        self._news.set()
+
+    def stop(self) -> None:
+        """Let `run` end after the token that is being written."""
+        self._stopping.set()
+        self._news.set()
+
+    def run(self) -> None:
+        """Draft what was read and what comes, until `stop`."""
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+        while not self._stopping.is_set():
+            try:
+                while self._may_go_on() and self.draft_waiting():
+                    pass
+            except Retryable as error:
+                log.warning("drafts wait: %s", error)
+                self._stopping.wait(AGAIN)
+                continue
+            self._news.wait(AGAIN)
+            self._news.clear()
+
+    def draft_waiting(self) -> int:
+        """Draft one batch of the studies that have none; returns how many it looked at. Raises DiskFull, HubBusy."""
+        found = self._store.undrafted(self._settings.batch + len(self._skipped))
+        waiting = [each for each in found if each not in self._skipped][: self._settings.batch]
+        graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
+        for bundle in sorted({graph.bundle for _, graph in graphs}):
+            alike = [pair for pair in graphs if pair[1].bundle == bundle]
+            try:
+                self._draft(alike)
+            except (BadBundle, UnknownBundle) as error:
+                for each, _ in alike:
+                    self._skip(each, error)
+        return len(waiting)
+
+    def _graph(self, waiting: Waiting) -> list[FusedGraph]:
+        try:
+            return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.spec)]
+        except (BadFormat, UnknownBundle) as error:
+            self._skip(waiting, error)
+            return []
+
+    def _draft(self, alike: list[tuple[Waiting, FusedGraph]]) -> None:
+        """Graphs of one bundle at once."""
+        from thinwire.receiver.reading.draft import draft_json
+
+        graphs = [graph for _, graph in alike]
+        drafter = self._bundles.drafter(graphs[0].bundle, self._settings.beams)
+        try:
+            for texts in drafter.stream(graphs):
+                self.under_way = {
+                    (each.site, each.study): drafter.words(text) for (each, _), text in zip(alike, texts, strict=True)
+                }
+                if not self._may_go_on():
+                    return
+        finally:
+            self.under_way = MappingProxyType({})
+        for (each, graph), draft in zip(alike, drafter.attended(graphs, texts), strict=True):
+            self._store.add_draft(each, draft_json(draft, graph), self._clock.now())
+        log.info("drafts written: %d", len(alike))
+
+    def _may_go_on(self) -> bool:
+        """Waits while graphs are being read; False when it is time to stop."""
+        while not self._stopping.is_set():
+            if self._at_rest.wait(LOOK):
+                return not self._stopping.is_set()
+        return False
+
+    def _skip(self, waiting: Waiting, error: Exception) -> None:
+        """It has no draft until the next start; the study is triaged all the same."""
+        self._skipped.add(waiting)
+        log.error("site %s: a study could not be drafted: %s", waiting.site, error)
