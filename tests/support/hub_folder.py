@@ -93,15 +93,15 @@ def study_parts(clinic: Clinic, bundle: Bundle, seed: int = 0) -> StudyParts:
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), codec_of(bundle.spec)))
     pixels = clinic.seal(Kind.PIXELS, study, archive)
-    return StudyParts(study, files, graph, pixels, _manifest(clinic, files, bundle.id, graph, pixels))
+    return StudyParts(study, files, graph, pixels, sealed_manifest(clinic, files, bundle.id, graph, pixels))
 
 
 def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
     """A manifest that lists other tiers beside graph and pixels."""
-    return _manifest(clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels)
+    return sealed_manifest(clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels)
 
 
-def _manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, *tiers: Sealed) -> Sealed:
+def sealed_manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, *tiers: Sealed) -> Sealed:
     study = study_id(digest(each) for each in files)
     manifest = Manifest(
         study=study,
@@ -112,7 +112,7 @@ def _manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, *tiers
             TierEntry(Tier(each.header.kind), each.object, len(each.sealed), len(each.plaintext)) for each in tiers
         ),
         files=tuple((digest(each), len(each)) for each in files),
-        identity={"PatientID": "PHANTOM-1"},
+        identity={"PatientID": "PHANTOM-1", "StudyInstanceUID": "1.2.826.0.1.3680043.10.1.1"},
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
 

@@ -24,7 +24,7 @@ def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Id
 
 
 @contextlib.asynccontextmanager
-async def serving(ends: TwoEnds) -> AsyncIterator[tuple[HubServer, int]]:
+async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[HubServer, int]]:
     """The hub of `ends` behind its real server; gives it and its port."""
     server = HubServer(
         ends.shelf,
@@ -35,6 +35,7 @@ async def serving(ends: TwoEnds) -> AsyncIterator[tuple[HubServer, int]]:
         SystemClock(),
         ends.disk,
         ends.limits,
+        reflects,
     )
     port = await server.start("127.0.0.1:0")
     try:

@@ -1,7 +1,6 @@
 """The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
 
 import json
-import logging
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from thinwire.receiver.cli_bundle import bundle_app
 from thinwire.receiver.cli_draft import draft_command
+from thinwire.receiver.cli_forward import forward_app
 from thinwire.receiver.cli_models import evaluate_command, train_command
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
@@ -100,10 +100,11 @@ def serve(
     stopped in any way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.logs import write_log
     from thinwire.receiver.serving import serve as serve_hub
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     with open_hub(data, SystemClock()) as hub:
+        write_log(hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
 
 
@@ -311,6 +312,7 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
 )
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(forward_app, name="forward")
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from thinwire.receiver.forward.targets import ForwardSettings
+from thinwire.receiver.logs import LogForm
 from thinwire.shared.errors import BadConfiguration
 
 FILE = "config.toml"
@@ -21,6 +23,15 @@ class DraftSettings(BaseModel):
     """Texts that are followed at once for each study; 1 is greedy, faster, and says less of what is true."""
     batch: int = Field(default=8, ge=1, le=256)
     """Studies that are drafted at once."""
+
+
+class MetricsSettings(BaseModel):
+    """Table [metrics]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str | None = None
+    """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
 
 
 class Settings(BaseSettings):
@@ -40,6 +51,13 @@ class Settings(BaseSettings):
     """Bytes that stay free on the disk; below them nothing is acknowledged."""
     draft: DraftSettings = DraftSettings()
     """Table [draft]; in the environment THINWIRE_RECEIVER_DRAFT__ENABLED and so on."""
+    forward: ForwardSettings = ForwardSettings()
+    """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
+    metrics: MetricsSettings = MetricsSettings()
+    reflection: bool = False
+    """Whether the gRPC server tells callers what services it has."""
+    log: LogForm = "text"
+    """Lines for people, or one JSON object a line."""
 
     @classmethod
     def settings_customise_sources(

@@ -34,6 +34,18 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 # [draft]
 # enabled = false
 # beams = 4
+# log = "json"
+# reflection = true
+# [metrics]
+# listen = "127.0.0.1:9464"
+# [forward]                      # docs/hospital-systems.md
+# listen = "0.0.0.0:11112"
+# [[forward.targets]]
+# name = "pacs"
+# kind = "c-store"
+# host = "pacs.example.org"
+# port = 104
+# called = "PACS"
 """
 
 
@@ -55,7 +67,7 @@ class Hub:
         return Views(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:
-        examiner = Examiner(self.bundles.spec, self.settings.largest_study)
+        examiner = Examiner(self.bundles.coder, self.settings.largest_study)
         quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
         return Pipeline(
             self.store,

@@ -168,6 +168,40 @@ requests = Table(
     Column("at", BigInteger, nullable=False),
     _study_key(),
 )
+targets = Table(
+    "targets",
+    TABLES,
+    Column("name", String(32), primary_key=True),
+    Column("planned", Integer, nullable=False),
+)
+deliveries = Table(
+    "deliveries",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("target", String(32), ForeignKey("targets.name"), nullable=False),
+    Column("site", _site, nullable=False),
+    Column("study", LargeBinary(16), nullable=False),
+    Column("item", String(16), nullable=False),
+    Column("version", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("instance", String(64)),
+    Column("asked", String(64)),
+    Column("planned_at", BigInteger, nullable=False),
+    _study_key(),
+    Index("deliveries_identity", "target", "site", "study", "item", "version", unique=True),
+    Index("deliveries_due", "target", "state", "due_at"),
+    Index("deliveries_asked", "asked"),
+)
+sent = Table(
+    "sent",
+    TABLES,
+    Column("target", String(32), ForeignKey("targets.name"), primary_key=True),
+    Column("instance", String(64), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+)
 
 
 class Database:

@@ -10,6 +10,12 @@ from typing import Any, TypeVar
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
+from grpc_health.v1.health import aio as health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.link.ingest import IngestSession, status_of, stream_refusal
@@ -29,6 +35,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
 NEWS_SECONDS = 1.0
 """How often the store is asked for receipts that other processes put there."""
 QUIET_SECONDS = 0.005
@@ -61,7 +68,8 @@ _OPTIONS = (
 
 class HubServer(HubServicer):
     """inbox, shelf: shared by all streams. signing: for receipts. identity: the server's certificate and key.
-    authority_pem: the hub's own authority, whose certificates alone may call."""
+    authority_pem: the hub's own authority, whose certificates alone may call, health and reflection among it.
+    reflects: whether callers are told which services there are."""
 
     def __init__(
         self,
@@ -73,6 +81,7 @@ class HubServer(HubServicer):
         clock: Clock,
         disk: Disk,
         limits: Limits | None = None,
+        reflects: bool = False,
     ) -> None:
         self._shelf = shelf
         self._inbox = inbox
@@ -80,6 +89,8 @@ class HubServer(HubServicer):
         self._clock = clock
         self._disk = disk
         self._limits = limits
+        self._reflects = reflects
+        self._health = health.HealthServicer()
         os.environ.setdefault(*_SUITES_OF_TLS_1_2)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
@@ -94,16 +105,22 @@ class HubServer(HubServicer):
         self._loop = asyncio.get_running_loop()
         self._server = grpc.aio.server(options=_OPTIONS)
         add_HubServicer_to_server(self, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        if self._reflects:
+            enable_server_reflection((_SERVICE, HEALTH_NAME, REFLECTION_NAME), self._server)
         try:
             port = int(self._server.add_secure_port(listen, self._credentials))
         except RuntimeError as error:
             raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
         await self._server.start()
+        for name in ("", _SERVICE):
+            await self._health.set(name, HealthCheckResponse.SERVING)
         return port
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every stream; what arrived is durable when this returns. grace: seconds for calls to end."""
         streams = list(self._streams.values())
+        await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace)
         for stream in streams:

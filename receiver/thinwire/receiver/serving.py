@@ -1,6 +1,7 @@
 """`serve`: the gRPC server and, beside it, the thread that reads graphs; both until a signal."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import threading
@@ -9,10 +10,12 @@ from collections.abc import Callable
 import torch
 
 from thinwire.receiver.config import address
+from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
 from thinwire.receiver.link import traffic
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.server import HubServer
+from thinwire.receiver.watch import watched
 from thinwire.shared.errors import HubBusy
 from thinwire.shared.keys import issue_server
 
@@ -27,7 +30,12 @@ def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
     host, _ = address(listen)
     with sole_keeper(hub.data):
         _sweep(hub)
-        asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+        with contextlib.ExitStack() as beside:
+            beside.enter_context(forwarding(hub))
+            if hub.settings.metrics.listen is not None:
+                watch_port = beside.enter_context(watched(hub, hub.settings.metrics.listen))
+                log.info("metrics and health on port %d", watch_port)
+            asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
 
 
 def _sweep(hub: Hub) -> None:
@@ -47,7 +55,14 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
     server = HubServer(
-        pipeline, inbox, hub.keys.signing, identity, hub.keys.authority.certificate_pem, hub.clock, hub.disk
+        pipeline,
+        inbox,
+        hub.keys.signing,
+        identity,
+        hub.keys.authority.certificate_pem,
+        hub.clock,
+        hub.disk,
+        reflects=hub.settings.reflection,
     )
     pipeline.on_receipt = server.notify
     stop = asyncio.Event()

@@ -232,6 +232,20 @@ class Store:
                 )
             return _kept(connection, rows)[0]
 
+    def study(self, site: SiteName, study: StudyId) -> KeptStudy:
+        """One study by its whole id. Raises UnknownStudy."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
+            if not rows:
+                raise UnknownStudy("this study is not here")
+            return _kept(connection, rows)[0]
+
+    def file_digests(self, site: SiteName, study: StudyId) -> list[Digest]:
+        """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
+        query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
+        with self._database.read() as connection:
+            return [Digest(each) for each in connection.scalars(query)]
+
     def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
         this = _of(objects, site, study) & (objects.c.kind == int(kind))

@@ -99,6 +99,11 @@ def read_manifest(data: bytes, verify_key: Ed25519PublicKey) -> Manifest:
     return _read(body)
 
 
+def kept_manifest(data: bytes) -> Manifest:
+    """A manifest whose signature held when it was kept. Raises BadManifest."""
+    return _read(data[SIGNATURE_BYTES:])
+
+
 def _read(body: bytes) -> Manifest:
     fields = Fields.of(body, _FIELDS, MAX_MANIFEST - SIGNATURE_BYTES, BadManifest, "manifest", MAX_FILES)
     fields.integer("version", VERSION, VERSION)

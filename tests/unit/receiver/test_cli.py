@@ -11,6 +11,7 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.cli_bundle import figures
 from thinwire.receiver.cli_models import training_installed
+from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.link.traffic import SiteLink, leave
 from thinwire.receiver.outputs.meter import meter
@@ -236,3 +237,41 @@ def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> N
     leave(Path(data), [valley], SystemClock().now())
     told = json.loads(said(run("status", "--data", data, "--json")))
     assert (told["serving"], told["links"][0]["connected"]) == (True, True)
+
+
+def test_what_goes_on_is_shown_and_tried_again(data: str, bundle: Bundle) -> None:
+    assert "no target" in said(run("forward", "status", "--data", data))
+    toml = '[[forward.targets]]\nname = "pacs"\nkind = "c-store"\nhost = "h"\nport = 104\ncalled = "PACS"\n'
+    (Path(data) / "config.toml").write_text(toml)
+    with open_hub(Path(data), SystemClock()) as hub:
+        clinic = join(hub)
+        parts = study_parts(clinic, bundle)
+        for part in (parts.graph, parts.pixels):
+            pipeline = hub.pipeline()
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        (each,) = forwarders(hub)
+        assert each.work()
+    shown = json.loads(said(run("forward", "status", "--data", data, "--json")))
+    assert shown["targets"] == {"pacs": {"refused": 2}}
+    assert {row["reason"] for row in shown["deliveries"]} == {"the clinic sent a picture that is no DICOM file"}
+    assert "pacs: 2 refused" in said(run("forward", "status", "--data", data))
+    assert "2 objects" in run("forward", "retry", "--data", data, "--study", parts.study.hex()[:6]).stderr
+    assert isinstance(run("forward", "retry", "--data", data, "--target", "none").exception, BadInput)
+    shown = json.loads(said(run("forward", "status", "--data", data, "--json")))
+    assert shown["targets"] == {"pacs": {"waiting": 2}}
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[[forward.targets]]\nname = "Some Body"\nkind = "c-store"\nhost = "h"\nport = 104\ncalled = "PACS"\n',
+        '[[forward.targets]]\nname = "pacs"\nkind = "c-store"\nhost = "h"\nport = 104\ncalled = "SEVENTEEN LETTERS"\n',
+        2 * '[[forward.targets]]\nname = "pacs"\nkind = "fhir"\nurl = "http://h"\n',
+        '[[forward.targets]]\nname = "pacs"\nkind = "ftp"\nurl = "http://h"\n',
+    ],
+)
+def test_a_target_that_cannot_be_is_named(data: str, toml: str) -> None:
+    (Path(data) / "config.toml").write_text(toml)
+    error = run("forward", "status", "--data", data).exception
+    assert isinstance(error, BadConfiguration)
+    assert "forward" in str(error)

@@ -1,18 +1,25 @@
 """`export`: one study as files for people and other programs. Names and formats: docs/store-format.md."""
 
+import logging
 from pathlib import Path
 
 from thinwire.receiver.bundles import Bundles
 from thinwire.receiver.kept import KeptStudy
+from thinwire.receiver.outputs.capture import secondary_capture
+from thinwire.receiver.outputs.dicom_sr import structured_report
 from thinwire.receiver.outputs.graph_file import wrap
 from thinwire.receiver.outputs.graphml import graphml
+from thinwire.receiver.outputs.machine_result import machine_result
 from thinwire.receiver.outputs.pyg import hetero_bytes
 from thinwire.receiver.outputs.sight import Views
 from thinwire.receiver.outputs.study_picture import concept_names, drawn
 from thinwire.receiver.outputs.tier_files import evidence_json, evidence_png, preview_png
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.payload import decode
+
+log = logging.getLogger(__name__)
 
 SHORT = 16
 """Hex digits of a study's id in file names."""
@@ -44,7 +51,7 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         write(folder / f"{stem}.evidence.json", evidence_json(evidence))
     payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
-        graph = decode(payload, study.study, bundles.spec)
+        graph = decode(payload, study.study, bundles.coder)
         names = concept_names(graph, bundles)
         sight = views.sight(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
@@ -54,4 +61,11 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
     draft = views.store.draft(study.site, study.study)
     if draft is not None:
         write(folder / f"{stem}.draft.json", draft)
+        try:
+            result = machine_result(study, graph, sight, members)
+            if result is not None:
+                write(folder / f"{stem}.sr.dcm", structured_report(result))
+                write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
+        except UnreadableDicom as error:
+            log.warning("no DICOM of the reading: %s", error)
     return written

@@ -1,0 +1,97 @@
+"""`thinwire-receiver forward`: what goes on to the hospital's systems, and how far it is."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.errors import BadInput
+from thinwire.shared.identifiers import site_name
+
+forward_app = typer.Typer(
+    help="What goes on to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
+)
+
+Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
+
+
+@forward_app.command(epilog="Example: `thinwire-receiver forward status --data hub`")
+def status(data: Data, json_: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False) -> None:
+    """Every object that is on its way, was refused, or is not confirmed; and counts of all, by target.
+
+    waiting: to be sent, again where it failed · asked: sent, the peer has not committed yet · confirmed: the peer
+    committed, or was seen to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
+    """
+    from thinwire.receiver.forward.delivery import State
+    from thinwire.receiver.forward.forwarding import queue_of
+    from thinwire.receiver.hub import open_hub
+
+    with open_hub(data, SystemClock()) as hub:
+        queue = queue_of(hub)
+        tallies = queue.tallies()
+        open_ = queue.all(state for state in State if state not in (State.CONFIRMED, State.OVERTAKEN))
+        targets = [target.name for target in hub.settings.forward.targets]
+        now = hub.clock.now()
+    counts = {
+        name: {str(tally.state): tally.count for tally in tallies if tally.target == name}
+        for name in sorted({*targets, *(tally.target for tally in tallies)})
+    }
+    rows = [
+        {
+            "target": each.target,
+            "site": each.site,
+            "study": each.study.hex(),
+            "item": each.item,
+            "state": str(each.state),
+            "attempts": each.attempts,
+            "due": each.due.isoformat().replace("+00:00", "Z"),
+            "reason": each.reason,
+        }
+        for each in open_
+    ]
+    if json_:
+        typer.echo(json.dumps({"targets": counts, "deliveries": rows}, indent=1))
+        return
+    for name, states in counts.items():
+        typer.echo(f"{name}: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "nothing yet"))
+    if not counts:
+        typer.echo("no target: nothing is forwarded ([[forward.targets]] in config.toml, docs/hospital-systems.md)")
+    if not open_:
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for column in ("target", "site", "study", "item", "state", "next"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("because")
+    for each in open_:
+        wait = max(0, int((each.due - now).total_seconds()))
+        next_ = f"in {wait} s" if each.state in (State.WAITING, State.ASKED) else ""
+        table.add_row(each.target, each.site, each.study.hex()[:8], each.item, str(each.state), next_, each.reason)
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+
+
+@forward_app.command(epilog="Example: `thinwire-receiver forward retry --target pacs --data hub`")
+def retry(
+    data: Data,
+    target: Annotated[str | None, typer.Option(help="Only what goes to this target.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study: its id, or its first hex digits.")] = None,
+    site: Annotated[str | None, typer.Option(help="Only this clinic, where two sent the same files.")] = None,
+) -> None:
+    """Send again, at once, what waits, was refused or is not confirmed. What is confirmed stays as it is."""
+    from thinwire.receiver.forward.forwarding import queue_of
+    from thinwire.receiver.hub import open_hub
+
+    with open_hub(data, SystemClock()) as hub:
+        if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
+            raise BadInput("no target has this name", "See `forward status` for the targets there are.")
+        found = None
+        if study is not None:
+            kept = hub.store.find(study, None if site is None else site_name(site))
+            found = (kept.site, kept.study)
+        count = queue_of(hub).retry(target, found)
+    typer.echo(f"{count} objects will be sent again", err=True)

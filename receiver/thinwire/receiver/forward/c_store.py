@@ -1,0 +1,187 @@
+"""A PACS by C-STORE (PS3.4 B), with storage commitment where it offers it (PS3.4 J). Files go bit for bit."""
+
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+from pynetdicom.transport import ThreadedAssociationServer
+
+from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object
+from thinwire.receiver.forward.targets import DicomTarget
+from thinwire.receiver.logs import hush
+from thinwire.shared.errors import BadConfiguration, UnreadableDicom
+
+log = logging.getLogger(__name__)
+
+Committed = Callable[[str, frozenset[str], frozenset[str]], None]
+"""(Transaction UID, SOP Instance UIDs that the peer committed to, those that it did not)."""
+
+CONNECT_SECONDS = 30.0
+ANSWER_SECONDS = 600.0
+"""How long a peer may take to answer one C-STORE; a slow archive still moves."""
+LINGER_SECONDS = 1.0
+"""A peer that answers at once may report its commitment on the association that asked."""
+_DUPLICATE = 0x0111
+_WARNINGS = range(0xB000, 0xC000)
+_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+_SUCCESS = 0x0000
+
+
+@dataclass(frozen=True)
+class CStorePeer:
+    """title: the hub's own. committed: where a peer reports its commitment, None where it cannot. folder: for the one
+    file that is under way; nothing in it has to last."""
+
+    target: DicomTarget
+    title: str
+    committed: Committed | None
+    folder: Path
+
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+        found: dict[int, DicomObject] = {}
+        for each in objects:
+            try:
+                found[each.number] = dicom_object(each.data)
+            except UnreadableDicom as error:
+                yield Outcome(each.number, Event.TURNED_DOWN, str(error))
+        if not found:
+            return
+        association = self._associate(list(found.values()))
+        if not association.is_established:
+            why = "the peer turned the association down" if association.is_rejected else "the peer cannot be reached"
+            yield from (Outcome(number, Event.FAILED, why) for number in found)
+            return
+        try:
+            yield from self._store(association, found)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _associate(self, objects: Sequence[DicomObject]) -> Association:
+        hush()
+        _config.STORE_SEND_CHUNKED_DATASET = True  # a file's data set goes as it is, not written anew
+        ae = AE(self.title)
+        ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
+        ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
+        for sop_class, syntax in dict.fromkeys((each.sop_class, each.syntax) for each in objects):
+            ae.add_requested_context(sop_class, syntax)
+        handlers: list[evt.EventHandlerType] = []
+        if self.committed is not None:
+            ae.add_requested_context(StorageCommitmentPushModel)
+            handlers = [(evt.EVT_N_EVENT_REPORT, _reported, [self.committed])]
+        return ae.associate(
+            self.target.host, self.target.port, ae_title=self.target.called, evt_handlers=handlers, max_pdu=0
+        )
+
+    def _store(self, association: Association, found: dict[int, DicomObject]) -> Iterator[Outcome]:
+        taken: list[int] = []
+        accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
+        commits = any(each.abstract_syntax == StorageCommitmentPushModel for each in association.accepted_contexts)
+        for number, each in found.items():
+            if (each.sop_class, each.syntax) not in accepted:
+                what = f"{each.sop_class.name} in {each.syntax.name}"
+                yield Outcome(number, Event.TURNED_DOWN, f"the peer does not take {what}; the file is sent as it is")
+                continue
+            event, why = self._store_one(association, each)
+            if event is Event.SENT and commits:
+                taken.append(number)
+            else:
+                yield Outcome(number, event, why)
+            if not association.is_established:
+                rest = [later for later in found if later > number]
+                yield from (Outcome(later, Event.FAILED, "the association broke") for later in rest)
+                break
+        if taken:
+            yield from self._ask(association, {number: found[number] for number in taken})
+
+    def _store_one(self, association: Association, each: DicomObject) -> tuple[Event, str]:
+        # From a file pynetdicom sends the data set's own bytes; from memory it would write them anew.
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".dcm") as file:
+            file.write(each.data)
+            file.flush()
+            try:
+                status = association.send_c_store(file.name)
+            except (AttributeError, RuntimeError, ValueError) as error:
+                return Event.FAILED, f"the association broke ({type(error).__name__})"
+        code = status.get("Status")
+        if code is None:
+            return Event.FAILED, "the peer did not answer"
+        if code in (_SUCCESS, _DUPLICATE) or code in _WARNINGS:
+            return Event.SENT, "" if code == _SUCCESS else f"taken with status {code:04X}"
+        if code in _OUT_OF_RESOURCES:
+            return Event.FAILED, f"the peer is out of resources (status {code:04X})"
+        return Event.TURNED_DOWN, f"the peer refused it (status {code:04X})"
+
+    def _ask(self, association: Association, taken: dict[int, DicomObject]) -> Iterator[Outcome]:
+        """N-ACTION of the push model (PS3.4 J.3.2). The Transaction UID is durable before the peer can answer it."""
+        transaction = f"2.25.{uuid.uuid4().int}"
+        for number in taken:
+            yield Outcome(number, Event.SENT_AND_ASKED, "", transaction)
+        request = Dataset()
+        request.TransactionUID = transaction
+        request.ReferencedSOPSequence = [_reference(each) for each in taken.values()]
+        why = "the peer did not take the request for commitment"
+        try:
+            status, _ = association.send_n_action(
+                request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+        except (AttributeError, RuntimeError, ValueError):
+            status = Dataset()
+        if status.get("Status") != _SUCCESS:
+            yield from (Outcome(number, Event.NOT_ASKED, why) for number in taken)
+            return
+        threading.Event().wait(LINGER_SECONDS)
+
+
+def listen_for_commitment(listen: tuple[str, int], title: str, committed: Committed) -> ThreadedAssociationServer:
+    """Take reports of storage commitment (N-EVENT-REPORT) until `shutdown` of what is returned.
+
+    Raises BadConfiguration for an address that cannot be used.
+    """
+    hush()
+    ae = AE(title)
+    ae.require_called_aet = False
+    syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    # The peer dials, and is the provider of the service nevertheless (PS3.4 J.3.3, PS3.7 D.3.3.4).
+    ae.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
+    try:
+        server = ae.start_server(listen, block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
+    except OSError as error:
+        where = f"{listen[0]}:{listen[1]}"
+        raise BadConfiguration(f"cannot listen on {where} for storage commitment", "Choose another port.") from error
+    assert server is not None  # block=False gives it
+    return server
+
+
+def _reported(event: evt.Event, committed: Committed) -> tuple[int, Dataset | None]:
+    """The answer to N-EVENT-REPORT: success once what it says is durable, else processing failure, so that it is told
+    again."""
+    try:
+        said = event.event_information
+        kept = frozenset(str(each.ReferencedSOPInstanceUID) for each in said.get("ReferencedSOPSequence", ()))
+        lost = frozenset(str(each.ReferencedSOPInstanceUID) for each in said.get("FailedSOPSequence", ()))
+        committed(str(said.TransactionUID), kept, lost)
+    except Exception as error:  # noqa: BLE001 - a peer's report must not end the listener; it is told of the failure
+        log.error("a report of storage commitment could not be taken (%s)", type(error).__name__)
+        return 0x0110, None
+    return _SUCCESS, None
+
+
+def _reference(each: DicomObject) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = each.sop_class
+    item.ReferencedSOPInstanceUID = each.instance
+    return item

@@ -1,0 +1,68 @@
+"""All targets of a hub while it serves: a thread for each, and a port on which peers report storage commitment."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from thinwire.receiver.config import address
+from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
+from thinwire.receiver.forward.fhir_peer import FhirPeer
+from thinwire.receiver.forward.forwarder import Forwarder, committed
+from thinwire.receiver.forward.peer import Peer
+from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.stow import StowPeer
+from thinwire.receiver.forward.targets import DicomTarget, ForwardSettings, StowTarget, Target
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.outputs.fhir_study import WrittenOf, nothing_written
+
+log = logging.getLogger(__name__)
+
+
+def queue_of(hub: Hub) -> Queue:
+    return Queue(hub.database, hub.clock, hub.disk.step)
+
+
+def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder]:
+    """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
+    settings, queue = hub.settings.forward, queue_of(hub)
+    queue.enter(target.name for target in settings.targets)
+    pieces = Pieces(hub.views(), hub.bundles, written)
+    folder = hub.data / "forward"
+    if any(isinstance(target, DicomTarget) for target in settings.targets):
+        hub.disk.make_folder(folder)
+    return [
+        Forwarder(target, _peer(target, settings, queue, folder), queue, pieces, hub.clock)
+        for target in settings.targets
+    ]
+
+
+@contextlib.contextmanager
+def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]:
+    """Send, in threads of its own, until the block ends. Raises BadConfiguration for a port that cannot be used."""
+    settings = hub.settings.forward
+    listener = None
+    if settings.targets and settings.listen is not None:
+        listener = listen_for_commitment(address(settings.listen), settings.title, committed(queue_of(hub)))
+    each = forwarders(hub, written)
+    threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for one in each:
+            one.stop()
+        for thread in threads:
+            thread.join()
+        if listener is not None:
+            listener.shutdown()
+
+
+def _peer(target: Target, settings: ForwardSettings, queue: Queue, folder: Path) -> Peer:
+    if isinstance(target, DicomTarget):
+        report = None if settings.listen is None else committed(queue)
+        return CStorePeer(target, settings.title, report, folder)
+    return StowPeer(target) if isinstance(target, StowTarget) else FhirPeer(target)

@@ -1,0 +1,104 @@
+"""What a study has for other systems, and how each piece of it is made from what the store holds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from thinwire.receiver.bundles import Bundles
+from thinwire.receiver.forward.delivery import Delivery
+from thinwire.receiver.forward.queue import Items, StudyKey
+from thinwire.receiver.forward.targets import FhirTarget, Target
+from thinwire.receiver.kept import KeptStudy
+from thinwire.receiver.outputs.capture import secondary_capture
+from thinwire.receiver.outputs.dicom_sr import structured_report
+from thinwire.receiver.outputs.fhir_study import WrittenOf, fhir_bundle, fhir_study, nothing_written
+from thinwire.receiver.outputs.machine_result import MachineResult, machine_result
+from thinwire.receiver.outputs.sight import Views
+from thinwire.receiver.outputs.study_picture import concept_names
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import BadFormat, UnknownBundle, UnreadableDicom
+from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.payload import decode
+from thinwire.shared.pixels import Member
+from thinwire.shared.positional import micros
+
+FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
+
+
+class Overtaken(Exception):
+    """The study is not any more what the delivery was planned for; the newer state has a delivery of its own."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    views: Views
+    bundles: Bundles
+    written: WrittenOf = nothing_written
+
+    def wanted(self, target: Target, key: StudyKey) -> Items:
+        """What of a study this target is to have, as far as it is here, in the order in which it is sent."""
+        study = self.views.store.study(*key)
+        if target.since is not None and study.received < target.since:
+            return []
+        if isinstance(target, FhirTarget):
+            found = fhir_study(study, self.views, self.written)
+            return [] if found is None else [(FHIR, found.version)]
+        items = [(f"{FILE} {n}", each) for n, each in enumerate(self.views.store.file_digests(*key))]
+        if items and study.reading is not None:
+            version = reading_version(study)
+            items += [(REPORT, version), (CAPTURE, version)]
+        return items
+
+    def make(self, key: StudyKey, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
+        """The bytes of each delivery of one study, or why there are none: Overtaken, or an error with its words."""
+        study = self.views.store.study(*key)
+        files: list[Member] | None = None
+        result: MachineResult | None = None
+        for delivery in deliveries:
+            try:
+                files = self.views.files(*key) if files is None else files
+                if delivery.item == FHIR:
+                    yield delivery, self._fhir(study, files, delivery)
+                    continue
+                if delivery.item.startswith(FILE):
+                    yield delivery, _file(files, delivery)
+                    continue
+                if study.reading is None or reading_version(study) != delivery.version:
+                    yield delivery, Overtaken()
+                    continue
+                result = result or self._result(study, files)
+                if delivery.item == REPORT:
+                    yield delivery, structured_report(result)
+                else:
+                    yield delivery, secondary_capture(result, concept_names(result.graph, self.bundles))
+            except (BadFormat, UnknownBundle, UnreadableDicom) as error:
+                yield delivery, error
+
+    def _fhir(self, study: KeptStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Overtaken:
+        found = fhir_study(study, self.views, self.written)
+        return Overtaken() if found is None or found.version != delivery.version else fhir_bundle(found, files)
+
+    def _result(self, study: KeptStudy, files: Sequence[Member]) -> MachineResult:
+        payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
+        if payload is None:
+            raise UnreadableDicom("the study's graph is not here")
+        graph = decode(payload, study.study, self.bundles.spec)
+        sight = self.views.sight(study.site, study.study, graph.grid, files)
+        found = machine_result(study, graph, sight, files)
+        if found is None:
+            raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
+        return found
+
+
+def reading_version(study: KeptStudy) -> Digest:
+    """Of what report and capture say: another reading, or other pixels, is another version."""
+    reading = study.reading
+    facts = None if reading is None else [reading.bundle.hex(), micros(reading.at), str(reading.urgency)]
+    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.PIXELS)]).encode())
+
+
+def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
+    place = int(delivery.item.removeprefix(FILE))
+    if place >= len(files) or digest(files[place].data) != delivery.version:
+        return Overtaken()
+    return files[place].data

@@ -1,0 +1,216 @@
+"""The outbound queue: what of which study is to reach which system, and how far it is. Format: docs/store-format.md.
+
+What happened to a study is read from the hub's own receipts, which are numbered: each target knows up to which of them
+it has planned, so that nothing is forgotten over a restart and nothing has to be searched for.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, func, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, Event, State, after
+from thinwire.receiver.schema import Database, deliveries, receipts, sent, targets
+from thinwire.shared.clock import Clock
+from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.positional import micros, moment
+
+PAGE = 200
+"""Receipts that are planned for in one transaction."""
+
+StudyKey = tuple[SiteName, StudyId]
+Items = Sequence[tuple[str, Digest]]
+"""(item, version) of what a study has for a target, in the order in which it is to be sent."""
+_OPEN = (State.WAITING, State.ASKED)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many deliveries of a target are in one state, and when the oldest of them was planned."""
+
+    target: str
+    state: State
+    count: int
+    oldest: datetime
+
+
+class Queue:
+    """Safe from any thread and process."""
+
+    def __init__(self, database: Database, clock: Clock, step: Callable[[str], None]) -> None:
+        self._database = database
+        self._clock = clock
+        self._step = step
+
+    def enter(self, names: Iterable[str]) -> None:
+        """Make the targets known; what is known stays where it is."""
+        with self._database.write() as connection:
+            for name in names:
+                connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
+
+    def news(self, target: str) -> tuple[int, list[StudyKey]]:
+        """(number to hand to `plan`, studies to which something happened that this target has not planned for)."""
+        with self._database.read() as connection:
+            planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
+            fresh = receipts.c.number > planned
+            query = select(receipts.c.number, receipts.c.site, receipts.c.study).where(fresh)
+            rows = connection.execute(query.order_by(receipts.c.number).limit(PAGE)).all()
+        keys = dict.fromkeys((SiteName(row.site), StudyId(row.study)) for row in rows)
+        return (rows[-1].number if rows else planned), list(keys)
+
+    def plan(self, target: str, upto: int, wanted: Sequence[tuple[StudyKey, Items]]) -> int:
+        """One transaction: what is new of these studies waits to be sent, what it replaces does not any more, and the
+        target has planned up to this receipt. Returns how many deliveries are new."""
+        now = self._clock.now()
+        self._step("forward.plan.before_commit")
+        count = 0
+        with self._database.write() as connection:
+            for (site, study), items in wanted:
+                mine = and_(deliveries.c.target == target, deliveries.c.site == site, deliveries.c.study == study)
+                for item, version in items:
+                    row = {
+                        "target": target,
+                        "site": site,
+                        "study": study,
+                        "item": item,
+                        "version": version,
+                        "state": str(State.WAITING),
+                        "attempts": 0,
+                        "due_at": micros(now),
+                        "reason": "",
+                        "planned_at": micros(now),
+                    }
+                    new = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
+                    count += new
+                    if new:
+                        waits = deliveries.c.state == str(State.WAITING)
+                        older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
+                        for found in connection.execute(_all().where(older)).all():
+                            self._write(connection, after(_delivery(found), Event.REPLACED, now))
+            connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
+        self._step("forward.plan.committed")
+        return count
+
+    def due(self, target: str) -> list[Delivery]:
+        """What is to be sent now, all of the one study that has waited longest, in the order of its planning."""
+        now = micros(self._clock.now())
+        ready = and_(
+            deliveries.c.target == target, deliveries.c.state == str(State.WAITING), deliveries.c.due_at <= now
+        )
+        with self._database.read() as connection:
+            first = connection.execute(_all().where(ready).order_by(deliveries.c.number).limit(1)).one_or_none()
+            if first is None:
+                return []
+            same = and_(ready, deliveries.c.site == first.site, deliveries.c.study == first.study)
+            return [_delivery(row) for row in connection.execute(_all().where(same).order_by(deliveries.c.number))]
+
+    def overdue(self, target: str) -> list[Delivery]:
+        """Deliveries whose peer has not answered in time whether it commits."""
+        late = and_(
+            deliveries.c.target == target,
+            deliveries.c.state == str(State.ASKED),
+            deliveries.c.due_at <= micros(self._clock.now()),
+        )
+        with self._database.read() as connection:
+            return [_delivery(row) for row in connection.execute(_all().where(late).order_by(deliveries.c.number))]
+
+    def next_due(self, target: str) -> datetime | None:
+        """When anything of this target is due next."""
+        mine = and_(deliveries.c.target == target, deliveries.c.state.in_([str(state) for state in _OPEN]))
+        with self._database.read() as connection:
+            at = connection.scalar(select(func.min(deliveries.c.due_at)).where(mine))
+        return None if at is None else moment(at)
+
+    def apply(
+        self,
+        number: int,
+        event: Event,
+        reason: str = "",
+        instance: str | None = None,
+        transaction: str | None = None,
+    ) -> Delivery:
+        """What happened to a delivery, durable when this returns. Raises ValueError as `after` does."""
+        self._step("forward.apply.before_commit")
+        with self._database.write() as connection:
+            row = connection.execute(_all().where(deliveries.c.number == number)).one()
+            changed = after(_delivery(row), event, self._clock.now(), reason, instance, transaction)
+            self._write(connection, changed)
+        self._step("forward.apply.committed")
+        return changed
+
+    def claim(self, target: str, instance: str, digest: Digest) -> bool:
+        """Whether this SOP instance may go to the target: False where another content went there under its UID."""
+        row = {"target": target, "instance": instance, "digest": digest}
+        mine = (sent.c.target == target) & (sent.c.instance == instance)
+        with self._database.write() as connection:
+            connection.execute(insert_new(sent).values(row).on_conflict_do_nothing())
+            return connection.scalar(select(sent.c.digest).where(mine)) == digest
+
+    def asked(self, transaction: str) -> list[Delivery]:
+        """The deliveries for whose commitment a peer was asked under this Transaction UID."""
+        with self._database.read() as connection:
+            rows = connection.execute(_all().where(deliveries.c.asked == transaction).order_by(deliveries.c.number))
+            return [_delivery(row) for row in rows]
+
+    def all(self, states: Iterable[State] = tuple(State)) -> list[Delivery]:
+        """Every delivery in one of these states, in the order of planning."""
+        these = deliveries.c.state.in_([str(state) for state in states])
+        with self._database.read() as connection:
+            return [_delivery(row) for row in connection.execute(_all().where(these).order_by(deliveries.c.number))]
+
+    def retry(self, target: str | None = None, study: StudyKey | None = None) -> int:
+        """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
+        states = sorted(str(state) for state, event in TRANSITIONS if event is Event.RETRIED)
+        query = _all().where(deliveries.c.state.in_(states))
+        if target is not None:
+            query = query.where(deliveries.c.target == target)
+        if study is not None:
+            query = query.where(deliveries.c.site == study[0], deliveries.c.study == study[1])
+        with self._database.write() as connection:
+            rows = connection.execute(query).all()
+            for row in rows:
+                self._write(connection, after(_delivery(row), Event.RETRIED, self._clock.now()))
+        return len(rows)
+
+    def tallies(self) -> list[Tally]:
+        """Counts by target and state, sorted."""
+        grouped = (deliveries.c.target, deliveries.c.state)
+        query = select(*grouped, func.count(), func.min(deliveries.c.planned_at)).group_by(*grouped).order_by(*grouped)
+        with self._database.read() as connection:
+            return [Tally(target, State(state), n, moment(at)) for target, state, n, at in connection.execute(query)]
+
+    @staticmethod
+    def _write(connection: Connection, delivery: Delivery) -> None:
+        values = {
+            "state": str(delivery.state),
+            "attempts": delivery.attempts,
+            "due_at": micros(delivery.due),
+            "reason": delivery.reason,
+            "instance": delivery.instance,
+            "asked": delivery.transaction,
+        }
+        connection.execute(update(deliveries).where(deliveries.c.number == delivery.number).values(values))
+
+
+def _all() -> Select[Any]:
+    return select(deliveries)
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        row.number,
+        row.target,
+        SiteName(row.site),
+        StudyId(row.study),
+        row.item,
+        Digest(row.version),
+        State(row.state),
+        row.attempts,
+        moment(row.due_at),
+        row.reason,
+        row.instance,
+        row.asked,
+    )

@@ -1,0 +1,124 @@
+"""A PACS by DICOMweb: STOW-RS (PS3.18 10.5), and WADO-RS to see that it has what it said it took.
+
+A server may answer 200 and store nothing. An object counts as confirmed only once the server has given it back.
+"""
+
+import email
+import email.policy
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydicom.errors import InvalidDicomError
+
+from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object, same_object
+from thinwire.receiver.forward.targets import StowTarget
+from thinwire.receiver.forward.web import client, failure, unreachable
+from thinwire.shared.errors import BadConfiguration, UnreadableDicom
+
+_FAILED_SOPS = "00081198"
+_FAILURE_REASON = "00081197"
+_ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_CONFLICT = 409  # all instances failed; the body says why (PS3.18 table 10.5.3-1)
+
+
+@dataclass(frozen=True)
+class StowPeer:
+    target: StowTarget
+
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+        try:
+            http = client(self.target)
+        except BadConfiguration as error:
+            yield from (Outcome(each.number, Event.FAILED, str(error)) for each in objects)
+            return
+        with http:
+            for each in objects:
+                try:
+                    event, why = self._store(http, dicom_object(each.data))
+                except UnreadableDicom as error:
+                    event, why = Event.TURNED_DOWN, str(error)
+                except httpx.HTTPError as error:
+                    event, why = Event.FAILED, unreachable(error)
+                yield Outcome(each.number, event, why)
+
+    def _store(self, http: httpx.Client, each: DicomObject) -> tuple[Event, str]:
+        boundary = uuid.uuid4().hex
+        head = f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={each.syntax}\r\n\r\n".encode()
+        answer = http.post(
+            f"{self.target.base}/studies",
+            content=head + each.data + f"\r\n--{boundary}--\r\n".encode(),
+            headers={
+                "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+                "Accept": "application/dicom+json",
+            },
+        )
+        refused = _refused(answer)
+        if refused is not None:
+            return Event.TURNED_DOWN, f"the server refused it (failure reason {refused:04X})"
+        if not answer.is_success:
+            return failure(answer)
+        return self._look(http, each)
+
+    def _look(self, http: httpx.Client, each: DicomObject) -> tuple[Event, str]:
+        """Whether the server gives the object back (WADO-RS, PS3.18 10.4)."""
+        series = f"{self.target.base}/studies/{each.study}/series/{each.series}"
+        answer = http.get(f"{series}/instances/{each.instance}", headers={"Accept": _ANY_SYNTAX})
+        if answer.status_code == 404:
+            return Event.FAILED, "the server answered that it took the object, and does not have it"
+        if answer.is_success:
+            theirs = _first_part(answer)
+            try:
+                if theirs is not None and not same_object(each.data, theirs):
+                    return Event.TURNED_DOWN, "the server has another image under the same SOP Instance UID"
+            except (InvalidDicomError, AttributeError, ValueError):
+                theirs = None
+            if theirs is not None:
+                return Event.SEEN, ""
+        return self._search(http, series, each)
+
+    def _search(self, http: httpx.Client, series: str, each: DicomObject) -> tuple[Event, str]:
+        """For a server that does not give files back as they are: whether it lists the object (QIDO-RS)."""
+        query = {"SOPInstanceUID": each.instance}
+        answer = http.get(f"{series}/instances", params=query, headers={"Accept": "application/dicom+json"})
+        if answer.status_code in (204, 404) or (answer.is_success and _json(answer) == []):
+            return Event.FAILED, "the server answered that it took the object, and does not list it"
+        if answer.is_success and isinstance(_json(answer), list):
+            return Event.SEEN, ""
+        return Event.SENT, f"the server took it, and cannot be asked whether it has it ({answer.status_code})"
+
+
+def _refused(answer: httpx.Response) -> int | None:
+    """Failure Reason (0008,1197) of the one object, where the answer says that it failed."""
+    if not (answer.is_success or answer.status_code == _CONFLICT):
+        return None
+    facts = _json(answer)
+    try:
+        (failed,) = facts[_FAILED_SOPS]["Value"]
+        return int(failed[_FAILURE_REASON]["Value"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return 0 if isinstance(facts, dict) and facts.get(_FAILED_SOPS, {}).get("Value") else None
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _first_part(answer: httpx.Response) -> bytes | None:
+    """The first DICOM file of a multipart answer (RFC 2046)."""
+    head = f"Content-Type: {answer.headers.get('Content-Type', '')}\r\n\r\n".encode("latin-1")
+    whole = email.message_from_bytes(head, policy=email.policy.HTTP)
+    boundary = whole.get_boundary()
+    if boundary is None:
+        return None
+    parts = answer.content.split(b"--" + boundary.encode("latin-1"))
+    if len(parts) < 3:
+        return None
+    _, _, body = parts[1].partition(b"\r\n\r\n")
+    return body.removesuffix(b"\r\n")

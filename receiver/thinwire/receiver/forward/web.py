@@ -1,0 +1,41 @@
+"""What STOW-RS and FHIR share: one HTTP client, and what its answers mean for a delivery."""
+
+import ssl
+
+import httpx
+
+from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.targets import FhirTarget, StowTarget
+from thinwire.receiver.logs import hush
+from thinwire.shared.errors import BadConfiguration
+
+TIMEOUT = httpx.Timeout(60.0, connect=30.0)
+"""Seconds without any progress; no limit on a whole transfer."""
+_LATER = frozenset((401, 403, 404, 408, 425, 429))
+"""What a person or time may change at the server, beside every 5xx: tried again."""
+
+
+def client(target: StowTarget | FhirTarget) -> httpx.Client:
+    """Raises BadConfiguration for an auth_file or ca_file that cannot be read."""
+    hush()
+    headers = {}
+    try:
+        if target.auth_file is not None:
+            lines = target.auth_file.read_text("utf-8").splitlines()
+            headers["Authorization"] = lines[0].strip() if lines else ""
+        verify = True if target.ca_file is None else ssl.create_default_context(cafile=str(target.ca_file))
+    except (OSError, ValueError) as error:
+        raise BadConfiguration(
+            f"auth_file or ca_file of target {target.name} cannot be read", "Check [[forward.targets]] in config.toml."
+        ) from error
+    return httpx.Client(headers=headers, timeout=TIMEOUT, verify=verify, trust_env=False)
+
+
+def failure(answer: httpx.Response) -> tuple[Event, str]:
+    """Of an answer that is no success."""
+    event = Event.FAILED if answer.status_code in _LATER or answer.status_code >= 500 else Event.TURNED_DOWN
+    return event, f"the server answered {answer.status_code}"
+
+
+def unreachable(error: httpx.HTTPError) -> str:
+    return f"the server cannot be reached ({type(error).__name__})"

@@ -1,0 +1,38 @@
+"""Whatever happens to a delivery in whatever order: its table alone decides, and nothing that is open is ever lost."""
+
+from datetime import timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.clock import START
+from thinwire.receiver.forward.delivery import LONGEST_PAUSE, PATIENCE, TRANSITIONS, Delivery, Event, State, after
+from thinwire.shared.identifiers import Digest, SiteName, StudyId
+
+ENDS = (State.CONFIRMED, State.OVERTAKEN)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(Event), st.integers(0, 10_000)), max_size=40))
+def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[Event, int]]) -> None:
+    now = START
+    each = Delivery(
+        1, "pacs", SiteName("valley"), StudyId(bytes(16)), "sr", Digest(bytes(32)), State.WAITING, 0, now, ""
+    )
+    for event, seconds in steps:
+        now += timedelta(seconds=seconds)
+        if (each.state, event) not in TRANSITIONS:
+            continue
+        before, each = each, after(each, event, now)
+        assert before.state not in ENDS or each.state is before.state
+        assert now <= each.due <= now + max(LONGEST_PAUSE, PATIENCE)
+        assert each.attempts >= 0
+        if each.state is State.WAITING and event is not Event.RETRIED:
+            assert each.due > now
+        if event is Event.RETRIED:
+            assert (each.state, each.due) == (State.WAITING, now)
+
+
+def test_whatever_has_not_ended_can_be_tried_again() -> None:
+    for state in State:
+        assert ((state, Event.RETRIED) in TRANSITIONS) is (state not in ENDS)

@@ -1,0 +1,35 @@
+"""A hub with a study of real DICOM files, read, and targets to which it goes."""
+
+from pathlib import Path
+
+from tests.support.hub_folder import Clinic, fused, sealed_manifest, stored
+from tests.support.machine_results import image_file
+from thinwire.receiver.hub import FILE, Hub
+from thinwire.shared.bundle import Bundle
+from thinwire.shared.envelope import Kind
+from thinwire.shared.identifiers import StudyId, digest, study_id
+from thinwire.shared.payload import encode
+from thinwire.shared.pixels import Member, pack
+from thinwire.shared.quantiser import codec_of
+
+
+def configure(data: Path, toml: str) -> None:
+    (data / FILE).write_text(toml, encoding="utf-8")
+
+
+def keep_study(
+    hub: Hub, clinic: Clinic, bundle: Bundle, *files: bytes, read: bool = True, pixels: bool = True
+) -> StudyId:
+    """A study of these files, or of one image, with its graph and manifest, as if it had come over the link."""
+    files = files or (image_file(),)
+    study = study_id(digest(each) for each in files)
+    graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study), codec_of(bundle.spec)))
+    archive = pack([Member(f"{n:04}.dcm", data) for n, data in enumerate(files)], "fast")
+    whole = clinic.seal(Kind.PIXELS, study, archive)
+    parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if pixels else [])]
+    pipeline = hub.pipeline()
+    for part in parts:
+        pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+    if read:
+        assert pipeline.read_waiting() == 1
+    return study

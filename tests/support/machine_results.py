@@ -1,0 +1,73 @@
+"""A reading of a synthetic image, without a hub: what SR, capture and FHIR are made of."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tests.support.clock import START
+from tests.support.dicoms import chest, dicom
+from tests.support.hub_folder import fused
+from thinwire.receiver.kept import Found, KeptReading, KeptStudy
+from thinwire.receiver.outputs.machine_result import MachineResult, machine_result
+from thinwire.receiver.outputs.sight import Sight
+from thinwire.receiver.reading.conformal import Outcome
+from thinwire.shared.graph import FusedGraph
+from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.pixels import Member
+
+STUDY = StudyId(bytes(range(16)))
+BUNDLE = BundleId(bytes(range(16)))
+NAMES = [f"concept {n}" for n in range(99)]
+READING = KeptReading(
+    {
+        "effusion": Found(0.8, 0.7, 0.9, Outcome.YES),
+        "pneumothorax": Found(0.3, 0.1, 0.6, Outcome.EITHER),
+        "something else": Found(0.05, 0.01, 0.2, Outcome.NO),
+    },
+    Urgency.URGENT,
+    "effusion suspected",
+    False,
+    BUNDLE,
+    START,
+)
+
+
+def kept(reading: KeptReading | None = READING) -> KeptStudy:
+    return KeptStudy(
+        site=SiteName("north-valley"),
+        study=STUDY,
+        received=START,
+        urgent_asked=False,
+        bundle=BUNDLE,
+        text_source="report",
+        modality="DX",
+        view_position="PA",
+        patches_kept=5,
+        patches_total=64,
+        attention_kept=0.5,
+        sealed_sizes={Tier.GRAPH: 700, Tier.PIXELS: 90_000},
+        complete=True,
+        reading=reading,
+    )
+
+
+def image_file(seed: int = 0, **attributes: object) -> bytes:
+    """A DICOM file of the size of the graph's image."""
+    return dicom(chest(300, 280, seed=seed), **attributes)
+
+
+def graph() -> FusedGraph:
+    return fused(BUNDLE, STUDY)
+
+
+def result(*files: bytes, reading: KeptReading = READING) -> MachineResult:
+    """Of these files, or of one."""
+    members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files or (image_file(),))]
+    sight = Sight(np.full((300, 280), 90, np.uint8), "the pixels")
+    found = machine_result(kept(reading), graph(), sight, members)
+    assert found is not None
+    return found
+
+
+def later(reading: KeptReading, **changes: object) -> KeptReading:
+    return replace(reading, **changes)  # type: ignore[arg-type]
