@@ -1,6 +1,8 @@
 """A real hub in a folder and an enrolled clinic's objects for it, without a link between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -86,14 +88,22 @@ def fused(bundle: BundleId, study: StudyId, seed: int = 0) -> FusedGraph:
     )
 
 
-def study_parts(clinic: Clinic, bundle: Bundle, seed: int = 0) -> StudyParts:
-    files = (b"frontal view %d" % seed, b"lateral view %d" % seed)
+def study_parts(
+    clinic: Clinic,
+    bundle: Bundle,
+    seed: int = 0,
+    files: tuple[bytes, ...] = (),
+    identity: Mapping[str, str] = MappingProxyType({"PatientID": "PHANTOM-1"}),
+) -> StudyParts:
+    files = files or (b"frontal view %d" % seed, b"lateral view %d" % seed)
     study = study_id(digest(each) for each in files)
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), codec_of(bundle.spec)))
     pixels = clinic.seal(Kind.PIXELS, study, archive)
-    return StudyParts(study, files, graph, pixels, sealed_manifest(clinic, files, bundle.id, graph, pixels))
+    return StudyParts(
+        study, files, graph, pixels, sealed_manifest(clinic, files, bundle.id, graph, pixels, identity=identity)
+    )
 
 
 def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
@@ -101,7 +111,15 @@ def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
     return sealed_manifest(clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels)
 
 
-def sealed_manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, *tiers: Sealed) -> Sealed:
+def sealed_manifest(
+    clinic: Clinic,
+    files: tuple[bytes, ...],
+    bundle: BundleId,
+    *tiers: Sealed,
+    identity: Mapping[str, str] = MappingProxyType(
+        {"PatientID": "PHANTOM-1", "StudyInstanceUID": "1.2.826.0.1.3680043.10.1.1"}
+    ),
+) -> Sealed:
     study = study_id(digest(each) for each in files)
     manifest = Manifest(
         study=study,
@@ -112,7 +130,7 @@ def sealed_manifest(clinic: Clinic, files: tuple[bytes, ...], bundle: BundleId, 
             TierEntry(Tier(each.header.kind), each.object, len(each.sealed), len(each.plaintext)) for each in tiers
         ),
         files=tuple((digest(each), len(each)) for each in files),
-        identity={"PatientID": "PHANTOM-1", "StudyInstanceUID": "1.2.826.0.1.3680043.10.1.1"},
+        identity=dict(identity),
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
 

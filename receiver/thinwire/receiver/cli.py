@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from thinwire.receiver.cli_bundle import bundle_app
 from thinwire.receiver.cli_draft import draft_command
 from thinwire.receiver.cli_forward import forward_app
 from thinwire.receiver.cli_models import evaluate_command, train_command
+from thinwire.receiver.cli_room import account_app, audit_app
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
@@ -20,6 +21,9 @@ from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, exit_code
 from thinwire.shared.identifiers import SiteName, Tier, site_name
 from thinwire.shared.stick import Stick
+
+if TYPE_CHECKING:
+    from thinwire.receiver.hub import Hub
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
 69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
@@ -92,12 +96,18 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
     ] = None,
+    web: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the reading room's page; beyond this machine by HTTPS.")
+    ] = None,
 ) -> None:
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
+    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
+    account yet a one-time link for the first administrator (docs/reading-room.md).
+
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
-    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub that was
-    stopped in any way goes on where it was.
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub
+    that was stopped in any way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.logs import write_log
@@ -105,7 +115,7 @@ def serve(
 
     with open_hub(data, SystemClock()) as hub:
         write_log(hub.settings.log)
-        serve_hub(hub, listen or hub.settings.listen, lambda host, port: _listening(host, port))
+        serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
 
 
 @app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")
@@ -142,7 +152,9 @@ def status(
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
 def worklist(data: Data, json_: Json = False) -> None:
-    """Every study at its place: most urgent first, oldest first among equals.
+    """Every study at its place: most urgent first, oldest first among equals, what was read last.
+
+    What has waited for longer than `waiting_cap` (config.toml) stands before all that is not immediate.
 
     A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
     """
@@ -152,8 +164,8 @@ def worklist(data: Data, json_: Json = False) -> None:
     from thinwire.receiver.reading.worklist import worklist as order
 
     with open_hub(data, SystemClock()) as hub:
-        rows = order(hub.store.studies())
         now = hub.clock.now()
+        rows = order(hub.store.studies(), now, hub.settings.cap)
     if json_:
         _json([as_json(row) for row in rows])
     else:
@@ -313,6 +325,8 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
+app.add_typer(account_app, name="account")
+app.add_typer(audit_app, name="audit")
 
 
 def main() -> None:
@@ -327,9 +341,15 @@ def main() -> None:
         sys.exit(exit_code(error))
 
 
-def _listening(host: str, port: int) -> None:
+def _listening(hub: "Hub", host: str, port: int, web: str | None) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"listening on {shown}:{port}", flush=True)  # noqa: T201 - what whoever started us waits for
+    if web is not None:
+        print(f"reading room at {web}", flush=True)  # noqa: T201
+        link = hub.accounts.first()
+        if link is not None:
+            said = f"nobody has an account yet; the first administrator enters once by {web}/welcome/{link}"
+            print(said, flush=True)  # noqa: T201
 
 
 def _site(text: str) -> SiteName:

@@ -1,9 +1,10 @@
 """The hub's settings: DATA/config.toml, over it the environment (THINWIRE_RECEIVER_*), over it the command line."""
 
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from thinwire.receiver.forward.targets import ForwardSettings
@@ -47,6 +48,25 @@ class Settings(BaseSettings):
     """Graphs that are read at once."""
     largest_study: int = Field(default=2 << 30, ge=1 << 20)
     """Bytes that a study's archive may restore to; it is restored in memory."""
+    web: str | None = None
+    """HOST:PORT of the reading room's page; none where it is not given."""
+    web_certificate: Path | None = None
+    web_key: Path | None = None
+    """PEM files of the page's own certificate; else the hub's authority issues one."""
+    web_names: tuple[str, ...] = ()
+    """DNS names or IP addresses by which browsers reach the page, for the certificate that the hub issues."""
+    web_proxy: str | None = None
+    """The public origin of a proxy that ends TLS before the page, such as https://reading.example.org."""
+    waiting_cap: int = Field(default=240, ge=1, le=100_000)
+    """Minutes after which an unread study stands before all that is not immediate."""
+    oidc_issuer: str | None = None
+    """An OpenID provider's issuer, such as https://login.example.org/realms/hospital; people may then sign in there."""
+    oidc_client: str | None = None
+    oidc_secret: SecretStr | None = None
+    oidc_readers: str | None = None
+    """Value of the claim `groups` that makes a reader."""
+    oidc_administrators: str | None = None
+    """Value of the claim `groups` that makes an administrator."""
     disk_reserve: int = Field(default=64 << 20, ge=0)
     """Bytes that stay free on the disk; below them nothing is acknowledged."""
     draft: DraftSettings = DraftSettings()
@@ -58,6 +78,10 @@ class Settings(BaseSettings):
     """Whether the gRPC server tells callers what services it has."""
     log: LogForm = "text"
     """Lines for people, or one JSON object a line."""
+
+    @property
+    def cap(self) -> timedelta:
+        return timedelta(minutes=self.waiting_cap)
 
     @classmethod
     def settings_customise_sources(

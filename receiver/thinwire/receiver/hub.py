@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from thinwire.receiver.accounts import Accounts
+from thinwire.receiver.audit import Audit
 from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.bundles import Bundles, add_bundle
 from thinwire.receiver.config import FILE, Settings, load_settings
@@ -30,6 +32,8 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 # batch = 32
 # largest_study = 2147483648
 # disk_reserve = 67108864
+# web = "127.0.0.1:8443"
+# waiting_cap = 240
 #
 # [draft]
 # enabled = false
@@ -60,6 +64,8 @@ class Hub:
     store: Store = field(repr=False)
     enrolment: Enrolment = field(repr=False)
     bundles: Bundles = field(repr=False)
+    accounts: Accounts = field(repr=False)
+    audit: Audit = field(repr=False)
 
     def views(self) -> Views:
         """What people see of a study's image."""
@@ -67,7 +73,7 @@ class Hub:
         return Views(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:
-        examiner = Examiner(self.bundles.coder, self.settings.largest_study)
+        examiner = Examiner(self.bundles.spec, self.settings.largest_study)
         quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
         return Pipeline(
             self.store,
@@ -120,6 +126,8 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Store(database, Blobs(data / "blobs", disk), disk.step),
             Enrolment(database, keys, clock),
             Bundles(data / "bundles"),
+            Accounts(database, clock),
+            Audit(database),
         )
     finally:
         database.close()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from thinwire.receiver.content import Content
 from thinwire.receiver.reading.conformal import Outcome
+from thinwire.receiver.reading.report import ReportState
 from thinwire.shared.envelope import Header
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency
 
@@ -74,3 +75,13 @@ class KeptStudy:
     complete: bool | None
     """Is everything here that the manifest lists? None: no manifest yet."""
     reading: KeptReading | None
+    opened: bool = False
+    """By a reader."""
+    report: ReportState | None = None
+    """Of the newest version of its report."""
+    asked: frozenset[Tier] = frozenset()
+    """Tiers that a reader asked for and that are not here yet."""
+    listed: Mapping[Tier, int] = field(default_factory=dict)
+    """Bytes of each tier that the clinic has, by its manifest."""
+    patient: bytes | None = field(default=None, repr=False)
+    """16 bytes: the same for studies of one patient of one site; None where the manifest names none."""

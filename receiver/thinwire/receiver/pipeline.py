@@ -7,10 +7,12 @@ acknowledged, and a graph is read beside the server: in batches, urgent ones fir
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection
 
 from thinwire.receiver.bundles import Bundles
 from thinwire.receiver.content import Examiner
@@ -18,6 +20,7 @@ from thinwire.receiver.enrolment import Enrolment
 from thinwire.receiver.kept import Found, KeptReading, Part, Waiting
 from thinwire.receiver.link.shelf import Joined
 from thinwire.receiver.quarantine import Quarantine
+from thinwire.receiver.reading.report import Report, ReportEvent, ReportState, checked_text, next_state, read_detail
 from thinwire.receiver.reading.triage import triage
 from thinwire.receiver.store import Store
 from thinwire.shared.clock import Clock
@@ -221,6 +224,34 @@ class Pipeline:
         """It stays on the worklist as not triaged and is tried again after the next start."""
         self._unreadable.add(waiting)
         log.error("site %s: a graph could not be read: %s", waiting.site, error)
+
+    # What readers do.
+
+    def opened(self, site: SiteName, study: StudyId) -> None:
+        """A reader looks at a study; the clinic hears of the first time. Raises DiskFull, HubBusy."""
+        receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
+        if self.store.opened(site, study, sign_receipt(receipt, self._signing)):
+            self.on_receipt(site)
+
+    def report(self, written: Report, event: ReportEvent, also: Callable[[Connection], object]) -> Report:
+        """Keep the next version of a report; a signed one goes to the clinic with the receipt `read`.
+
+        written: its state and time are set here; its version is one more than that which the reader saw. also: what
+        goes into the same transaction. Raises BadInput, ReportSigned, ReportMoved, DiskFull, HubBusy.
+        """
+        before = self.store.report(written.site, written.study)
+        state = next_state(None if before is None else before.state, event)
+        text = checked_text(written.text, event)
+        report = replace(written, state=state, text=text, at=self._clock.now())
+        receipt = None
+        if state is ReportState.FINAL:
+            told = Receipt(report.study, report.site, None, StudyStatus.READ, report.at, read_detail(report))
+            receipt = sign_receipt(told, self._signing)
+        self.store.add_report(report, receipt, also)
+        if receipt is not None:
+            log.info("site %s: the report on a study is signed", report.site)
+            self.on_receipt(report.site)
+        return report
 
 
 def _bundle(pair: tuple[Waiting, FusedGraph]) -> BundleId:

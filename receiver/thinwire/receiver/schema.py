@@ -82,6 +82,8 @@ studies = Table(
     Column("patches_kept", Integer),
     Column("patches_total", Integer),
     Column("attention_kept", Float),
+    Column("patient", LargeBinary(16)),
+    Index("studies_patient", "site", "patient"),
 )
 receipts = Table(
     "receipts",
@@ -202,6 +204,70 @@ sent = Table(
     Column("instance", String(64), primary_key=True),
     Column("digest", LargeBinary(32), nullable=False),
 )
+
+
+reports = Table(
+    "reports",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("text", String, nullable=False),
+    Column("reader", String(64), nullable=False),
+    Column("reader_shown", String(128), nullable=False),
+    Column("from_draft", Boolean, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    _study_key(),
+)
+accounts = Table(
+    "accounts",
+    TABLES,
+    Column("name", String(64), primary_key=True),
+    Column("shown", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("password", String),
+    Column("issuer", String),
+    Column("subject", String),
+    Column("made_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Index("accounts_subject", "issuer", "subject", unique=True),
+)
+invitations = Table(
+    "invitations",
+    TABLES,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("account", String(64)),
+    Column("expires_at", BigInteger, nullable=False),
+)
+sessions = Table(
+    "sessions",
+    TABLES,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("account", String(64), ForeignKey("accounts.name"), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+audit = Table(
+    "audit",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("message", String, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)
+
+
+def _only_added(table: Table, connection: Connection, **_: Any) -> None:
+    """Rows are added and never altered: a slip of a program cannot, and a hand that drops the trigger breaks the
+    chain."""
+    for act in ("UPDATE", "DELETE"):
+        trigger = f"CREATE TRIGGER {table.name}_no_{act.lower()} BEFORE {act} ON {table.name} "
+        connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
+
+
+for _table in (audit, reports):
+    event.listen(_table, "after_create", _only_added)
 
 
 class Database:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,16 +16,26 @@ from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
 from thinwire.receiver.link import traffic
 from thinwire.receiver.link.inbox import Inbox
+from thinwire.receiver.outputs.fhir_study import Written
+from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.server import HubServer
 from thinwire.receiver.watch import watched
 from thinwire.shared.errors import HubBusy
+from thinwire.shared.identifiers import SiteName, StudyId
 from thinwire.shared.keys import issue_server
+
+if TYPE_CHECKING:
+    from thinwire.receiver.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
 
-def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ready: called with the host and the real port once clinics can connect.
+Ready = Callable[[str, int, str | None], None]
+"""Called with the host and the real port once clinics can connect, and with the page's address, if there is a page."""
+
+
+def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
+    """Serve until SIGINT or SIGTERM. web: HOST:PORT of the reading room's page; None for none.
 
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
@@ -31,11 +43,11 @@ def serve(hub: Hub, listen: str, ready: Callable[[str, int], None]) -> None:
     with sole_keeper(hub.data):
         _sweep(hub)
         with contextlib.ExitStack() as beside:
-            beside.enter_context(forwarding(hub))
+            beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
                 watch_port = beside.enter_context(watched(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", watch_port)
-            asyncio.run(_serve(hub, listen, lambda port: ready(host, port)))
+            asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
 
 
 def _sweep(hub: Hub) -> None:
@@ -49,8 +61,17 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
+def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
+    """What a reader and the machine wrote about a study."""
+    draft = hub.store.draft(site, study)
+    sentences = json.loads(draft)["sentences"] if draft else []
+    return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
+
+
+async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
     pipeline = hub.pipeline()
+    # Loaded before clinics connect: an address or certificate that cannot be used is said at once.
+    room = None if web is None else _web(hub, pipeline, web)
     # A fresh certificate at every start: it cannot run out unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
@@ -81,11 +102,15 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
         drafts.start()
     showing = asyncio.ensure_future(_show(hub, server))
     try:
-        ready(port)
+        if room is not None:
+            room.start()
+        ready(port, None if room is None else room.url)
         await stop.wait()
         log.info("stopping")
     finally:
         showing.cancel()
+        if room is not None:
+            await asyncio.to_thread(room.stop)
         await server.stop()
         traffic.leave(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
@@ -93,6 +118,13 @@ async def _serve(hub: Hub, listen: str, ready: Callable[[int], None]) -> None:
         reading.join()
         if drafts.is_alive():
             drafts.join()
+
+
+def _web(hub: Hub, pipeline: Pipeline, listen: str) -> "WebServer":
+    # Imported where it is asked for: a hub without a page starts without it.
+    from thinwire.receiver.web.server import WebServer
+
+    return WebServer(hub, pipeline, listen)
 
 
 async def _show(hub: Hub, server: HubServer) -> None:

@@ -27,10 +27,22 @@ from thinwire.receiver.blobs import Blobs
 from thinwire.receiver.content import Content, Files
 from thinwire.receiver.kept import Found, KeptReading, KeptStudy, Part, Waiting
 from thinwire.receiver.reading.conformal import Outcome
+from thinwire.receiver.reading.report import Report, ReportState
 from thinwire.receiver.reading.triage import ORDER
-from thinwire.receiver.schema import Database, drafts, files, listed, objects, readings, receipts, requests, studies
+from thinwire.receiver.schema import (
+    Database,
+    drafts,
+    files,
+    listed,
+    objects,
+    readings,
+    receipts,
+    reports,
+    requests,
+    studies,
+)
 from thinwire.shared.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
-from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.errors import ReportMoved, UnknownStudy
 from thinwire.shared.graph import FusedGraph
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency, digest
 from thinwire.shared.manifest import Manifest
@@ -246,6 +258,67 @@ class Store:
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
 
+    def opened(self, site: SiteName, study: StudyId, receipt: bytes) -> bool:
+        """Keep the signed `opened` receipt. False where a reader opened the study before: the first one stays."""
+        this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
+        self._step("store.opened.before_commit")
+        with self._database.write() as connection:
+            if connection.scalar(select(exists().where(this))):
+                return False
+            _add_receipt(connection, site, study, StudyStatus.OPENED, receipt)
+        return True
+
+    def report(self, site: SiteName, study: StudyId) -> Report | None:
+        """The newest version of a study's report."""
+        newest = select(reports).where(_of(reports, site, study)).order_by(reports.c.version.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(newest).one_or_none()
+        return None if row is None else _report(row)
+
+    def add_report(self, report: Report, receipt: bytes | None, also: Callable[[Connection], object]) -> None:
+        """A version of a report, the signed `read` receipt of a final one, and what else tells of it: all or none.
+
+        Raises ReportMoved where a version of this number is here already.
+        """
+        row = {
+            "site": report.site,
+            "study": report.study,
+            "version": report.version,
+            "state": str(report.state),
+            "text": report.text,
+            "reader": report.reader,
+            "reader_shown": report.reader_shown,
+            "from_draft": report.from_draft,
+            "at": micros(report.at),
+        }
+        self._step("store.report.before_commit")
+        with self._database.write() as connection:
+            last = select(func.max(reports.c.version)).where(_of(reports, report.site, report.study))
+            if report.version != (connection.scalar(last) or 0) + 1:
+                raise ReportMoved("the report was saved by somebody else meanwhile")
+            connection.execute(insert(reports).values(row))
+            if receipt is not None:
+                _add_receipt(connection, report.site, report.study, StudyStatus.READ, receipt)
+            also(connection)
+        self._step("store.report.committed")
+
+    def of_patient(self, site: SiteName, patient: bytes) -> list[KeptStudy]:
+        """The studies of one patient of a site, newest first."""
+        this = (studies.c.site == site) & (studies.c.patient == patient)
+        with self._database.read() as connection:
+            rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
+            return _kept(connection, rows)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Numbers that change whenever what a list of studies shows has changed."""
+        with self._database.read() as connection:
+            told = connection.scalar(select(func.max(receipts.c.number))) or 0
+            read = connection.scalar(select(func.max(readings.c.at))) or 0
+            unread = connection.scalar(select(func.count()).select_from(readings)) or 0
+            written = connection.scalar(select(func.max(reports.c.at))) or 0
+            asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
+        return told, read, unread, written, asked[0], asked[1] or 0
+
     def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
         this = _of(objects, site, study) & (objects.c.kind == int(kind))
@@ -277,6 +350,19 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
     read = {
         (r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings).where(of_these(readings)))
     }
+    said = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
+    opened = {(o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(said))}
+    written = {
+        (r.site, r.study): ReportState(r.state)
+        for r in connection.execute(
+            select(reports.c.site, reports.c.study, reports.c.state)
+            .where(of_these(reports))
+            .order_by(reports.c.version)
+        )
+    }
+    wanted: dict[tuple[str, bytes], set[Tier]] = {}
+    for asked in connection.execute(select(requests).where(of_these(requests))):
+        wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
     found = []
     for row in rows:
         key = (row.site, row.study)
@@ -306,6 +392,11 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
                 sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
                 complete=complete,
                 reading=None if graph is None else read.get((*key, graph[0])),
+                opened=key in opened,
+                report=written.get(key),
+                asked=frozenset(wanted.get(key, ())),
+                listed={Tier(tier): size for tier, _, size in sorted(lists.get(key, []))},
+                patient=row.patient,
             )
         )
     return found
@@ -368,9 +459,35 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
                 for tier in content.tiers
             ]
+            connection.execute(update(studies).where(this).values(patient=patient_of(content)))
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)
+
+
+def patient_of(manifest: Manifest) -> bytes | None:
+    """16 bytes that are the same for studies of one patient of one site; None where the manifest names nobody."""
+    number = manifest.identity.get("PatientID", "").strip()
+    return patient_of_number(manifest.site, number) if number else None
+
+
+def patient_of_number(site: SiteName, number: str) -> bytes:
+    """The same from a Patient ID (0010,0020) alone, which is unique within its site."""
+    return digest("\0".join(("thinwire patient v1", site, number)).encode())[:16]
+
+
+def _report(row: Row[Any]) -> Report:
+    return Report(
+        SiteName(row.site),
+        StudyId(row.study),
+        row.version,
+        ReportState(row.state),
+        row.text,
+        row.reader,
+        row.reader_shown,
+        row.from_draft,
+        moment(row.at),
+    )
 
 
 def _reading(row: Row[Any]) -> KeptReading:

@@ -5,6 +5,7 @@
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks to come back later
     │   ├── StickLost              a stick or folder that carries objects cannot be read or written
+    │   ├── ReportMoved            somebody else saved the report meanwhile
     │   └── DiskFull               no room to write; nothing was acknowledged
     └── Final                      repeating the same act cannot help
         ├── BadInput               what a person gave cannot be used
@@ -23,6 +24,7 @@
         ├── Forged                 a signature, a tag, a digest or an identity that does not hold
         ├── UnknownBundle          a payload names a bundle that this end does not have
         ├── UnknownStudy
+        ├── ReportSigned           a signed report is not changed
         ├── NotEnrolled            no certificate, a foreign one, or a used or expired join token
         └── ProtocolBroken         the other end departs from docs/wire-protocol.md
 
@@ -71,6 +73,10 @@ class Final(ThinwireError):
 class StickLost(Retryable):
     code = 74  # EX_IOERR
     remedy = "Put the stick in again, writable, and repeat the command: what was done already is not done twice."
+
+
+class ReportMoved(Retryable):
+    remedy = "Your text is kept on the page: compare it with the newer version, then save again."
 
 
 class BadInput(Final):
@@ -137,6 +143,10 @@ class UnknownBundle(Final):
 class UnknownStudy(Final):
     code = 66  # EX_NOINPUT
     remedy = "See `worklist` (hub) or `status` (clinic) for the studies there are."
+
+
+class ReportSigned(Final):
+    remedy = "A signed report stays as it is; tell the clinic of a correction by your usual way."
 
 
 class NotEnrolled(Final):

@@ -272,7 +272,7 @@ def _relation(canvas: _Canvas, source: _Pill, target: _Pill, colour: Colour) -> 
         canvas.line(source.left, target.right, colour, 1.5)
 
 
-def _columns(concepts: Concepts) -> tuple[list[int], list[int]]:
+def concept_columns(concepts: Concepts) -> tuple[list[int], list[int]]:
     """Nodes in two columns: what is observed, and where it is (whatever something is located at), ordered by the
     barycentre rule so that few edges cross."""
     pairs = [(int(s), int(t)) for s, t, r in concepts.relations if r == Relation.LOCATED_AT]
@@ -288,7 +288,7 @@ def _columns(concepts: Concepts) -> tuple[list[int], list[int]]:
 
 
 def _pills(graph: FusedGraph, names: Sequence[str], area: Box) -> list[_Pill]:
-    columns = _columns(graph.concepts)
+    columns = concept_columns(graph.concepts)
     step = min(52.0, (area[3] - area[1]) / max(1, *(len(c) for c in columns)))
     half, size = min(15.0, step * 0.4), int(max(8, min(15, step * 0.5)))
     width = (area[2] - area[0]) * 0.42

@@ -150,7 +150,8 @@ def urgency_text(row: Row) -> Text:
     if row.urgency is None:
         asked = "\nasked urgent" if row.study.urgent_asked else ""
         return Text(f"not triaged{asked}", "dim")
-    return Text(str(row.urgency), COLOUR[row.urgency])
+    said = Text(str(row.urgency), COLOUR[row.urgency])
+    return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
 
 
 def findings_text(findings: Mapping[str, Found]) -> str:

@@ -51,7 +51,7 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         write(folder / f"{stem}.evidence.json", evidence_json(evidence))
     payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
-        graph = decode(payload, study.study, bundles.coder)
+        graph = decode(payload, study.study, bundles.spec)
         names = concept_names(graph, bundles)
         sight = views.sight(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))

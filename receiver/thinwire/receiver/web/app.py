@@ -1,0 +1,101 @@
+"""The reading room as a web application: its parts put together. What it may and shows: docs/reading-room.md."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from thinwire.receiver.web import audit_page, listing, sign_in, study_page
+from thinwire.receiver.web.guard import Guard, NotAllowed, SignInNeeded
+from thinwire.receiver.web.pages import page
+from thinwire.receiver.web.room import Room
+from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent
+
+THREADS = 8
+"""Pages that are made at once; the rest wait, so that memory and the reading of graphs do not suffer."""
+
+_STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
+    (UnknownStudy, HTTPStatus.NOT_FOUND),
+    (ReportSigned, HTTPStatus.CONFLICT),
+    (ReportMoved, HTTPStatus.CONFLICT),
+    (BadInput, HTTPStatus.BAD_REQUEST),
+    (Retryable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+def status_of(error: ThinwireError) -> HTTPStatus:
+    found = (status for kind, status in _STATUS_OF if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def make_app(room: Room) -> FastAPI:
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
+    app.state.room = room
+    if room.provider is not None:
+        # Imported where it is asked for: a hub without a provider needs none of it.
+        from thinwire.receiver.web.oidc import add_provider
+
+        add_provider(app, room, room.provider)
+    app.add_middleware(Guard, origin=room.origin)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.include_router(sign_in.router)
+    app.include_router(listing.router)
+    app.include_router(study_page.router)
+    app.include_router(audit_page.router)
+    app.add_exception_handler(SignInNeeded, _sign_in)
+    app.add_exception_handler(NotAllowed, _not_allowed)
+    app.add_exception_handler(ThinwireError, _known)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _wrong)
+    return app
+
+
+@asynccontextmanager
+async def _limited(_app: FastAPI) -> AsyncIterator[None]:
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
+
+
+def _sign_in(request: Request, _error: Exception) -> Response:
+    if request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate":
+        return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+    return _said(request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again.")
+
+
+def _not_allowed(request: Request, error: Exception) -> Response:
+    return _said(request, HTTPStatus.FORBIDDEN, "Not allowed.", str(error))
+
+
+def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ThinwireError)
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("a page could not be made: %s", error)
+    return _said(request, status, f"{str(error)[:1].upper()}{str(error)[1:]}.", error.remedy)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return _said(request, status, f"{status.phrase}.", "Go back to the worklist.")
+
+
+def _wrong(request: Request, _error: Exception) -> Response:
+    # What was sent is not repeated: it may be a password.
+    return _said(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
+
+
+def _said(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
+    return page(request, "said.html", status, what=what, remedy=remedy)

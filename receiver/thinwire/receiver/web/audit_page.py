@@ -1,0 +1,58 @@
+"""The audit log for administrators: the newest messages, as they stand."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from xml.etree import ElementTree
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from thinwire.receiver.audit import Entry
+from thinwire.receiver.audit_message import Act
+from thinwire.receiver.web.guard import Administrator, RoomOf
+from thinwire.receiver.web.pages import page
+
+router = APIRouter()
+
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class Told:
+    """One message in words."""
+
+    number: int
+    at: str
+    what: str
+    who: str
+    whence: str
+    on: str
+    failed: bool
+
+
+@router.get("/audit")
+def audit_page(
+    request: Request, room: RoomOf, here: Administrator, before: Annotated[int | None, Query(ge=1)] = None
+) -> Response:
+    if before is None:
+        room.audit.record(room.message(Act.AUDIT_READ, here.account.name, here.address))
+    entries = room.audit.newest(before, PAGE)
+    more = entries[-1].number if entries and entries[-1].number > 1 else None
+    return page(request, "audit.html", here=here, told=[told(each) for each in entries], more=more)
+
+
+def told(entry: Entry) -> Told:
+    root = ElementTree.fromstring(entry.message)  # our own words, out of our own database
+    event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
+    codes = [] if event is None else [each.get("originalText", "") for each in event if each.get("originalText")]
+    said = "" if event is None else event.findtext("EventOutcomeDescription", "")
+    objects = [each.get("ParticipantObjectID", "") for each in root.findall("ParticipantObjectIdentification")]
+    return Told(
+        entry.number,
+        entry.at.strftime("%Y-%m-%d %H:%M:%S"),
+        ": ".join([*(codes[-1:] or [""]), *([said] if said else [])]),
+        "" if who is None else who.get("UserID", ""),
+        "" if who is None else who.get("NetworkAccessPointID", ""),
+        ", ".join(objects),
+        event is not None and event.get("EventOutcomeIndicator") != "0",
+    )

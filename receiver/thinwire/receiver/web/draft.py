@@ -1,0 +1,43 @@
+"""The machine's draft as the study page shows it: sentence by sentence, with the patches behind each."""
+
+import json
+from dataclasses import dataclass
+
+from thinwire.shared.errors import BadFormat
+
+
+@dataclass(frozen=True)
+class ShownSentence:
+    text: str
+    share: tuple[float, ...]
+    """Of the sentence's attention, by kept patch; empty where it does not fit the graph that is here."""
+
+    @property
+    def shares(self) -> str:
+        """For the page's script, which lights the patches."""
+        return ",".join(f"{each:.3f}" for each in self.share)
+
+
+@dataclass(frozen=True)
+class ShownDraft:
+    sentences: tuple[ShownSentence, ...]
+    bundle: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(each.text for each in self.sentences)
+
+
+def shown_draft(data: bytes | None, patches: int) -> ShownDraft | None:
+    """data: JSON as `reading/draft.py` leaves it in the store. patches: kept by the graph. Raises BadFormat."""
+    if data is None:
+        return None
+    try:
+        facts = json.loads(data)
+        sentences = tuple(
+            ShownSentence(str(each["text"]), tuple(map(float, each["share"])) if len(each["share"]) == patches else ())
+            for each in facts["sentences"]
+        )
+        return ShownDraft(sentences, str(facts["bundle"])) if sentences else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFormat("the machine's draft on a study is damaged", "Let the draft be made again.") from error

@@ -1,0 +1,164 @@
+"""What every request passes: size, origin, session, the key of the form; and the headers of every answer."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Form, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from thinwire.receiver.accounts import Account, Role, Session
+from thinwire.receiver.audit_message import Act, Outcome
+from thinwire.receiver.web.room import Room
+
+MOST_POSTED = 128 << 10
+"""Bytes of a form; the longest holds a report."""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=()",
+}
+
+
+class SignInNeeded(Exception):
+    """Nobody is signed in, or the session has ended."""
+
+
+class NotAllowed(Exception):
+    """Signed in, but not for this. `str` says what would be needed."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """Who makes a request, and from where."""
+
+    session: Session
+    address: str
+    secret: str = field(repr=False)
+
+    @property
+    def account(self) -> Account:
+        return self.session.account
+
+    @property
+    def reads(self) -> bool:
+        return self.account.role is Role.READER
+
+
+class Guard:
+    """ASGI middleware: refuses forms of other origins and of too many bytes, and adds the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, origin: str | None) -> None:
+        self._app = app
+        self._origin = origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    out[name] = value
+                # What a study's page holds is not to stay on the disk of a shared computer.
+                out["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+            await send(message)
+
+        refusal = None
+        if scope["method"] not in ("GET", "HEAD"):
+            length = headers.get("content-length", "")
+            if not length.isdecimal() or int(length) > MOST_POSTED:
+                refusal = PlainTextResponse("The form is too long.", 413)
+            elif not self._same_origin(scope, headers):
+                refusal = PlainTextResponse("The form comes from another page. Open the reading room anew.", 403)
+        await (refusal or self._app)(scope, receive, answer)
+
+    def _same_origin(self, scope: Scope, headers: Headers) -> bool:
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site == "same-origin"
+        own = self._origin or f"{scope['scheme']}://{headers.get('host', '')}"
+        return headers.get("origin") == own
+
+
+def room_of(request: Request) -> Room:
+    return cast(Room, request.app.state.room)
+
+
+def cookie(room: Room) -> str:
+    """The cookie's name; by its prefix a browser takes it from this very host by HTTPS alone."""
+    return "__Host-thinwire" if room.secure else "thinwire"
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _here(request: Request, room: Room, touch: bool) -> Here:
+    secret = request.cookies.get(cookie(room), "")
+    session = room.accounts.session(secret, touch) if secret else None
+    if session is None:
+        raise SignInNeeded
+    return Here(session, address_of(request), secret)
+
+
+RoomOf = Annotated[Room, Depends(room_of)]
+
+
+def signed_in(request: Request, room: RoomOf) -> Here:
+    return _here(request, room, touch=True)
+
+
+def still_here(request: Request, room: RoomOf) -> Here:
+    """For what an open page asks by itself: it does not keep the session alive."""
+    return _here(request, room, touch=False)
+
+
+Known = Annotated[Here, Depends(signed_in)]
+Waiting = Annotated[Here, Depends(still_here)]
+
+
+def posted(here: Known, form_key: Annotated[str, Form()] = "") -> Here:
+    if form_key != here.session.form_key:
+        raise NotAllowed("The form is from another session. Go back, load the page again, and repeat.")
+    return here
+
+
+Posted = Annotated[Here, Depends(posted)]
+
+
+def reader(request: Request, room: RoomOf, here: Posted) -> Here:
+    """Who asks for parts and writes reports. A try without that right is written down."""
+    if not here.reads:
+        refused(request, room, here)
+        raise NotAllowed("This needs the role reader. Sign in with a reader's account.")
+    return here
+
+
+def administrator(request: Request, room: RoomOf, here: Known) -> Here:
+    if here.account.role is not Role.ADMINISTRATOR:
+        refused(request, room, here)
+        raise NotAllowed("This needs the role administrator.")
+    return here
+
+
+def refused(request: Request, room: Room, here: Here) -> None:
+    route: Any = request.scope.get("route")
+    detail = f"{request.method} {getattr(route, 'path', '')}: not allowed for {here.account.role}"
+    message = room.message(Act.LISTED, here.account.name, here.address, outcome=Outcome.REFUSED, detail=detail)
+    room.audit.record(message)
+
+
+Reader = Annotated[Here, Depends(reader)]
+Administrator = Annotated[Here, Depends(administrator)]

@@ -1,0 +1,125 @@
+"""Sign-in at an OpenID provider: authorization code with PKCE, state and nonce (OpenID Connect Core 1.0)."""
+
+import asyncio
+import logging
+import re
+import secrets
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.starlette_client import OAuth
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from joserfc.errors import JoseError
+from starlette.middleware.sessions import SessionMiddleware
+
+from thinwire.receiver.accounts import Account, Role
+from thinwire.receiver.audit import append
+from thinwire.receiver.audit_message import Act, Outcome
+from thinwire.receiver.web.guard import RoomOf, address_of
+from thinwire.receiver.web.pages import page
+from thinwire.receiver.web.room import Provider, Room
+from thinwire.receiver.web.sign_in import enter
+from thinwire.shared.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/oidc")
+
+_MINUTES = 10
+"""How long a sign-in may take at the provider."""
+
+
+def add_provider(app: FastAPI, room: Room, provider: Provider) -> None:
+    """Let people sign in at a provider. What the sign-in needs until its end is in a cookie that this process signs."""
+    client = OAuth()
+    client.register(
+        "provider",
+        client_id=provider.client,
+        client_secret=provider.secret,
+        server_metadata_url=f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration",
+        client_kwargs={"scope": "openid profile", "code_challenge_method": "S256"},
+    )
+    app.state.provider = client.provider
+    # Lax: the way back from the provider is a navigation from another site.
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secrets.token_hex(32),
+        session_cookie="__Host-thinwire-oidc" if room.secure else "thinwire-oidc",
+        max_age=60 * _MINUTES,
+        same_site="lax",
+        https_only=room.secure,
+    )
+    app.include_router(router)
+
+
+@router.get("/start")
+async def start(request: Request, room: RoomOf) -> Response:
+    origin = room.origin or str(request.base_url).rstrip("/")
+    try:
+        answer: Response = await request.app.state.provider.authorize_redirect(request, f"{origin}/oidc/callback")
+    except (httpx.HTTPError, AuthlibBaseError, ValueError) as error:
+        log.warning("the OpenID provider does not answer: %s", type(error).__name__)
+        return _refused(request, "The hospital's sign-in does not answer. Try again, or use a local account.")
+    return answer
+
+
+@router.get("/callback")
+async def callback(request: Request, room: RoomOf) -> Response:
+    client, provider, address = request.app.state.provider, room.provider, address_of(request)
+    assert provider is not None
+    try:
+        token = await client.authorize_access_token(request)
+        issuer = (await client.load_server_metadata()).get("issuer")
+    except (httpx.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
+        # What came with the request is not repeated: it is from outside.
+        log.warning("a sign-in at the OpenID provider does not hold: %s", type(error).__name__)
+        return await _failed(request, room, address, "The sign-in does not hold. Begin it again.")
+    finally:
+        request.session.clear()
+    claims: dict[str, Any] = dict(token.get("userinfo") or {})
+    role = role_of(provider, claims)
+    if issuer != provider.issuer or not claims.get("sub") or role is None:
+        return await _failed(request, room, address, "Your account there has no right to enter the reading room.")
+    try:
+        account = await asyncio.to_thread(_account, room, provider, claims, role, address)
+    except BadInput as error:
+        return await _failed(request, room, address, f"{error}. {error.remedy}")
+    if account is None:
+        return await _failed(request, room, address, "Your account here was closed.")
+    inside = await asyncio.to_thread(enter, room, account.name, address)
+    # A browser would not send the new cookie on a redirect that began at the provider; from a page of ours it does.
+    answer = page(request, "inside.html")
+    answer.headers["set-cookie"] = inside.headers["set-cookie"]
+    return answer
+
+
+def role_of(provider: Provider, claims: dict[str, Any]) -> Role | None:
+    """By the claim `groups`; None for who is in no group that may enter."""
+    said = claims.get("groups")
+    groups = said if isinstance(said, list) else []
+    if provider.administrators is not None and provider.administrators in groups:
+        return Role.ADMINISTRATOR
+    return Role.READER if provider.readers is not None and provider.readers in groups else None
+
+
+def _account(room: Room, provider: Provider, claims: dict[str, Any], role: Role, address: str) -> Account | None:
+    subject = str(claims["sub"])
+    name = re.sub(r"[^a-z0-9._-]", "-", str(claims.get("preferred_username") or subject).lower()).lstrip("._-")[:64]
+    shown = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
+    message = room.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
+    return room.accounts.of_subject(
+        provider.issuer, subject, name, shown, role, lambda connection: append(connection, message)
+    )
+
+
+async def _failed(request: Request, room: Room, address: str, words: str) -> Response:
+    message = room.message(Act.SIGNED_IN, "unknown", address, outcome=Outcome.REFUSED, detail="by OpenID")
+    await asyncio.to_thread(room.audit.record, message)
+    return _refused(request, words)
+
+
+def _refused(request: Request, words: str) -> Response:
+    return page(request, "sign_in.html", HTTPStatus.UNAUTHORIZED, error=words, name="", provider=True)

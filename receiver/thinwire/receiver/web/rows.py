@@ -1,0 +1,286 @@
+"""The worklist as a page shows it: rows with words and numbers, filters, search, a page at a time."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from thinwire.receiver.kept import Found, KeptStudy
+from thinwire.receiver.link.estimate import Coming, coming
+from thinwire.receiver.link.traffic import SiteLink
+from thinwire.receiver.outputs.screen import MOST_FINDINGS, WORTH_SAYING, age
+from thinwire.receiver.reading.conformal import Outcome
+from thinwire.receiver.reading.triage import ORDER
+from thinwire.receiver.reading.worklist import Row
+from thinwire.receiver.store import patient_of_number
+from thinwire.shared.identifiers import SiteName, Tier, Urgency
+
+PAGE = 40
+"""Rows of a page."""
+MOST_FOUND = 200
+"""Rows that a search shows."""
+BAR = 96
+"""Width of an interval's bar, in its own units."""
+
+STATES = ("waiting", "new", "opened", "preliminary", "read", "all")
+"""Which studies are shown: those without a signed report, not opened yet, opened, with a preliminary, signed, all."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One finding with its interval, as numbers of a bar BAR wide."""
+
+    name: str
+    found: Found
+
+    @property
+    def low(self) -> float:
+        return round(self.found.low * BAR, 1)
+
+    @property
+    def width(self) -> float:
+        return round(max(1.5, (self.found.high - self.found.low) * BAR), 1)
+
+    @property
+    def at(self) -> float:
+        return round(self.found.probability * BAR, 1)
+
+    @property
+    def numbers(self) -> tuple[str, str, str]:
+        """Probability, low, high as they are shown."""
+        return shown(self.found.probability), shown(self.found.low), shown(self.found.high)
+
+    @property
+    def words(self) -> str:
+        f = self.found
+        said = {Outcome.YES: "suspected", Outcome.NO: "not suspected", Outcome.EITHER: "uncertain"}[f.outcome]
+        value, low, high = self.numbers
+        return f"{value}, 95 % interval {low} to {high}, {said}"
+
+
+def shown(probability: float) -> str:
+    """Two digits, and never a certainty that rounding alone would make."""
+    return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the list."""
+
+    row: Row
+    now: datetime
+    link: SiteLink | None
+
+    @property
+    def study(self) -> KeptStudy:
+        return self.row.study
+
+    @property
+    def key(self) -> str:
+        return f"{self.study.site}/{self.study.study.hex()}"
+
+    @property
+    def short(self) -> str:
+        return self.study.study.hex()[:8]
+
+    @property
+    def age(self) -> str:
+        return age((self.now - self.study.received).total_seconds())
+
+    @property
+    def urgency(self) -> str:
+        return str(self.row.urgency or "not triaged")
+
+    @property
+    def reason(self) -> str:
+        if self.study.reading is not None:
+            return self.study.reading.reason
+        return "sent as urgent by the clinic; its graph is not read yet" if self.study.urgent_asked else "not read yet"
+
+    @property
+    def bars(self) -> list[Bar]:
+        every = bars(self.study)
+        return [each for each in every[:MOST_FINDINGS] if each.found.probability >= WORTH_SAYING] or every[:1]
+
+    @property
+    def kept(self) -> str:
+        """Share of the image's cells that were kept, as "2.4 %"."""
+        kept, total = self.study.patches_kept, self.study.patches_total
+        return f"{100 * kept / total:.1f} %" if kept is not None and total else ""
+
+    @property
+    def tiers(self) -> list[tuple[Tier, str]]:
+        """(tier, here, coming, missing or not needed)"""
+        next_ = self.coming
+        return [
+            (
+                tier,
+                "here"
+                if tier in self.study.sealed_sizes
+                else "not needed"
+                if Tier.PIXELS in self.study.sealed_sizes
+                else "coming"
+                if next_ is not None and next_.tier is tier and next_.share is not None
+                else "missing",
+            )
+            for tier in Tier
+        ]
+
+    @property
+    def coming(self) -> Coming | None:
+        return coming(self.study, self.link)
+
+    @property
+    def next_words(self) -> str:
+        return coming_words(self.coming, self.study)
+
+    @property
+    def state(self) -> str:
+        """How far readers are with it."""
+        if self.row.done:
+            return "signed"
+        return str(self.study.report) if self.study.report else "opened" if self.study.opened else "new"
+
+
+def bars(study: KeptStudy) -> list[Bar]:
+    """Every finding, the likeliest first."""
+    found = {} if study.reading is None else study.reading.findings
+    return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
+
+
+def coming_words(next_: Coming | None, study: KeptStudy) -> str:
+    """What comes next and when, in a few words."""
+    if next_ is None:
+        return "everything is here" if study.complete else "all that was listed is here"
+    name = next_.tier.name.lower()
+    if next_.seconds is not None:
+        return f"{name} {100 * (next_.share or 0):.0f} %, about {duration(next_.seconds)}"
+    return f"{name}: {next_.why}"
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, for people: "8 s", "3 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h".replace(".0 h", " h")
+
+
+@dataclass(frozen=True)
+class Filter:
+    state: str = "waiting"
+    urgency: str = ""
+    site: str = ""
+    page: int = 1
+
+    def keeps(self, row: Row) -> bool:
+        study = row.study
+        if self.urgency and str(row.urgency or "") != self.urgency:
+            return False
+        if self.site and study.site != self.site:
+            return False
+        match self.state:
+            case "all":
+                return True
+            case "read":
+                return row.done
+            case "new":
+                return not row.done and not study.opened and study.report is None
+            case "opened":
+                return not row.done and study.opened
+            case "preliminary":
+                return not row.done and study.report is not None and study.report.value == "preliminary"
+            case _:
+                return not row.done
+
+    def query(self, **change: str | int) -> str:
+        """The address of the list with a change; of another choice the first page."""
+        facts = {"state": self.state, "urgency": self.urgency, "site": self.site, "page": 1, **change}
+        plain = {"state": "waiting", "urgency": "", "site": "", "page": 1}
+        said = "&".join(f"{name}={value}" for name, value in facts.items() if value != plain[name])
+        return f"/?{said}" if said else "/"
+
+
+def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[SiteName]) -> Filter:
+    """What of a query is a filter; anything else of it counts as not given."""
+    return Filter(
+        state if state in STATES else "waiting",
+        urgency if urgency in [str(each) for each in Urgency] else "",
+        site if site in sites else "",
+        max(1, page),
+    )
+
+
+@dataclass(frozen=True)
+class Board:
+    """The list as one page of it is shown."""
+
+    lines: tuple[Line, ...] = field(repr=False)
+    found: int
+    """Rows that the filter leaves, on all pages."""
+    pages: int
+    page: int
+    waiting: int
+    """Studies without a signed report, whatever the filter."""
+    overdue: int
+    longest: str | None
+    """The longest that one of them waits."""
+    counts: Mapping[str, int]
+    """Of those, by urgency."""
+    cap: str
+
+
+def board(
+    rows: Sequence[Row], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+) -> Board:
+    """rows: all, in the order of the worklist."""
+    kept = [row for row in rows if chosen.keeps(row)]
+    pages = max(1, -(-len(kept) // PAGE))
+    page = min(chosen.page, pages)
+    return _board(rows, kept[(page - 1) * PAGE : page * PAGE], len(kept), pages, page, links, now, cap)
+
+
+def search(rows: Sequence[Row], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta) -> Board:
+    """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
+    suspected or uncertain, the view, the state; or the patient's number alone."""
+    wanted = words.lower().split()
+    found = [row for row in rows if wanted and all(word in _words(row) for word in wanted)]
+    number = words.strip()
+    if number:
+        also = [row for row in rows if row.study.patient == patient_of_number(row.study.site, number)]
+        found += [row for row in also if row not in found]
+    return _board(rows, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
+
+
+def _words(row: Row) -> str:
+    study = row.study
+    said = [study.site, study.study.hex(), str(row.urgency or "not triaged"), study.text_source or ""]
+    said += [study.modality or "", study.view_position or "", str(study.report or "")]
+    if study.reading is not None:
+        said.append(study.reading.reason)
+        said += [name for name, found in study.reading.findings.items() if found.outcome is not Outcome.NO]
+    return " ".join(said).lower()
+
+
+def _board(
+    rows: Iterable[Row],
+    shown: Sequence[Row],
+    found: int,
+    pages: int,
+    page: int,
+    links: Mapping[SiteName, SiteLink],
+    now: datetime,
+    cap: timedelta,
+) -> Board:
+    waiting = [row for row in rows if not row.done]
+    oldest = min((row.study.received for row in waiting), default=None)
+    counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
+    return Board(
+        tuple(Line(row, now, links.get(row.study.site)) for row in shown),
+        found,
+        pages,
+        page,
+        len(waiting),
+        sum(row.overdue for row in waiting),
+        None if oldest is None else age((now - oldest).total_seconds()),
+        counts,
+        duration(cap.total_seconds()),
+    )

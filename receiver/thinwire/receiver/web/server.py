@@ -1,0 +1,141 @@
+"""The page's own thread: an HTTP server with a loop of its own, so that no page ever holds up a clinic's stream."""
+
+import logging
+import os
+import socket
+import ssl
+import threading
+from contextlib import ExitStack
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI
+
+from thinwire.receiver.audit_message import Act
+from thinwire.receiver.config import Settings, address
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.web.app import make_app
+from thinwire.receiver.web.room import Provider, Room
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.keys import issue_server
+
+log = logging.getLogger(__name__)
+
+_GRACE = 2
+"""Seconds that open requests have at the end; a stream of news never ends by itself."""
+
+
+class WebServer:
+    """start, then stop. listen: HOST:PORT; port 0 takes any free one."""
+
+    def __init__(self, hub: Hub, pipeline: Pipeline, listen: str) -> None:
+        self._hub = hub
+        self._host, port = address(listen)
+        loopback = _is_loopback(self._host)
+        proxy = hub.settings.web_proxy
+        if proxy is not None and not (loopback and urlsplit(proxy).scheme == "https"):
+            raise BadConfiguration(
+                "a proxy before the page needs HTTPS outside and the page on a loopback address",
+                "Set web_proxy to the public https:// address and web to 127.0.0.1:PORT.",
+            )
+        # Nothing crosses a network in the open: beyond this machine it is TLS, by the page itself or by the proxy.
+        self._tls = not loopback
+        self.room = Room(hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft)
+        try:
+            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            self._socket = socket.create_server((self._host, port), family=family, backlog=128)
+        except OSError as error:
+            raise BadConfiguration(f"the page cannot listen on {listen}", "Choose a free port with --web.") from error
+        try:
+            self._server = uvicorn.Server(self._config(make_app(self.room)))
+        except BadConfiguration:
+            self.close()
+            raise
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web")
+
+    @property
+    def url(self) -> str:
+        """Where browsers find the page."""
+        if self.room.origin is not None:
+            return self.room.origin
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}"
+
+    def start(self) -> None:
+        self.room.audit.record(self.room.message(Act.STARTED, "serve", ""))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when no page is served any more."""
+        self._server.should_exit = True
+        self._thread.join()
+        self.close()
+        self.room.audit.record(self.room.message(Act.STOPPED, "serve", ""))
+
+    def close(self) -> None:
+        """Give the address back; for a server that was not started."""
+        self._socket.close()
+
+    def _config(self, app: FastAPI) -> uvicorn.Config:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # an address may be a one-time link
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+            # Of a proxy on this machine alone is it believed who asks.
+            proxy_headers=self.room.origin is not None,
+            forwarded_allow_ips="127.0.0.1,::1",
+        )
+        config.load()
+        if self._tls:
+            config.ssl = self._context()
+        return config
+
+    def _context(self) -> ssl.SSLContext:
+        settings = self._hub.settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.web_certificate is not None and settings.web_key is not None:
+            try:
+                context.load_cert_chain(settings.web_certificate, settings.web_key)
+            except (OSError, ssl.SSLError) as error:
+                raise BadConfiguration(
+                    "the page's certificate or key cannot be read", "Correct web_certificate and web_key."
+                ) from error
+            return context
+        names = settings.web_names or (() if self._host in ("0.0.0.0", "::") else (self._host,))
+        identity = issue_server(self._hub.keys.authority, names, self._hub.clock)
+        with ExitStack() as files:
+            # OpenSSL reads files alone; these are in memory, so that the key is never on disk.
+            paths = []
+            for data in (identity.certificate_pem, identity.key_pem):
+                handle = os.memfd_create("web")
+                files.callback(os.close, handle)
+                os.write(handle, data)
+                paths.append(f"/proc/self/fd/{handle}")
+            context.load_cert_chain(*paths)
+        return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _provider(settings: Settings) -> Provider | None:
+    """Raises BadConfiguration where a part of it is missing."""
+    parts = settings.oidc_issuer, settings.oidc_client, settings.oidc_secret
+    if not any(parts):
+        return None
+    issuer, client, secret = parts
+    if issuer is None or client is None or secret is None:
+        raise BadConfiguration(
+            "an OpenID provider needs issuer, client and secret",
+            "Set oidc_issuer, oidc_client and THINWIRE_RECEIVER_OIDC_SECRET.",
+        )
+    return Provider(issuer, client, secret.get_secret_value(), settings.oidc_readers, settings.oidc_administrators)

@@ -1,0 +1,103 @@
+"""Sign-in by name and password, one-time links, sign-out. With an OpenID provider: `oidc.py`."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from thinwire.receiver.accounts import SHORTEST_PASSWORD
+from thinwire.receiver.audit import append
+from thinwire.receiver.audit_message import Act, Outcome
+from thinwire.receiver.web.guard import Posted, RoomOf, address_of, cookie
+from thinwire.receiver.web.pages import page
+from thinwire.receiver.web.room import Room
+from thinwire.receiver.web.rows import duration
+from thinwire.shared.errors import BadInput
+
+router = APIRouter()
+
+_WRONG = "Name and password do not belong together, or the account was closed."
+
+
+@router.get("/sign-in")
+def sign_in_page(request: Request, room: RoomOf) -> Response:
+    return page(request, "sign_in.html", error=None, name="", provider=room.provider is not None)
+
+
+@router.post("/sign-in")
+def sign_in(request: Request, room: RoomOf, name: Annotated[str, Form()], password: Annotated[str, Form()]) -> Response:
+    name, address = name.strip().lower()[:64], address_of(request)
+    keys = f"account {name}", f"address {address}"
+    wait = room.attempts.wait(*keys)
+    error, status = f"Too many tries. Try again in {duration(wait)}.", HTTPStatus.TOO_MANY_REQUESTS
+    if not wait:
+        account = room.accounts.check(name, password)
+        if account is not None:
+            room.attempts.succeeded(keys[0])
+            return enter(room, account.name, address)
+        room.attempts.failed(*keys)
+        error, status = _WRONG, HTTPStatus.UNAUTHORIZED
+    # The name that was typed is not written down: it may be a password in the wrong field.
+    known = name if any(each.name == name for each in room.accounts.all()) else "unknown"
+    room.audit.record(room.message(Act.SIGNED_IN, known, address, outcome=Outcome.REFUSED))
+    return page(request, "sign_in.html", status, error=error, name=name, provider=room.provider is not None)
+
+
+def enter(room: Room, name: str, address: str) -> Response:
+    """A new session, and the way to the worklist."""
+    message = room.message(Act.SIGNED_IN, name, address)
+    secret = room.accounts.start(name, lambda connection: append(connection, message))
+    answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+    answer.set_cookie(cookie(room), secret, path="/", secure=room.secure, httponly=True, samesite="strict")
+    return answer
+
+
+@router.post("/sign-out")
+def sign_out(room: RoomOf, here: Posted) -> Response:
+    message = room.message(Act.SIGNED_OUT, here.account.name, here.address)
+    room.accounts.end(here.secret, lambda connection: append(connection, message))
+    answer = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+    answer.delete_cookie(cookie(room), path="/", secure=room.secure, httponly=True, samesite="strict")
+    return answer
+
+
+@router.get("/welcome/{secret}")
+def welcome_page(request: Request, room: RoomOf, secret: str) -> Response:
+    return _welcome(request, room, secret, None)
+
+
+@router.post("/welcome/{secret}")
+def welcome(
+    request: Request,
+    room: RoomOf,
+    secret: str,
+    password: Annotated[str, Form()],
+    again: Annotated[str, Form()],
+    name: Annotated[str, Form()] = "",
+    shown: Annotated[str, Form()] = "",
+) -> Response:
+    """Set the password of a one-time link's account, and go in."""
+    address = address_of(request)
+    key = f"address {address}"
+    if room.attempts.wait(key):
+        return _welcome(request, room, secret, f"Too many tries. Try again in {duration(room.attempts.wait(key))}.")
+    holds, whose = room.accounts.invited(secret)
+    if not holds:
+        room.attempts.failed(key)
+    elif password != again:
+        return _welcome(request, room, secret, "The two passwords differ.", name, shown)
+    who = whose or name.strip().lower()
+    message = room.message(Act.PASSWORD_SET, who, address, account=who)
+    try:
+        name = room.accounts.accept(secret, password, who, shown, lambda connection: append(connection, message))
+    except BadInput as error:
+        return _welcome(request, room, secret, f"{str(error).capitalize()}. {error.remedy}", name, shown)
+    return enter(room, name, address)
+
+
+def _welcome(request: Request, room: Room, secret: str, error: str | None, name: str = "", shown: str = "") -> Response:
+    holds, whose = room.accounts.invited(secret)
+    status = HTTPStatus.OK if holds and not error else HTTPStatus.BAD_REQUEST if holds else HTTPStatus.NOT_FOUND
+    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": shown}
+    return page(request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, **facts)

@@ -1,0 +1,91 @@
+// The study page: its viewers, tools, keys, the draft's sentences, the report.
+import { onKeys, onNews, replaceParts } from "./keys.js";
+import { Viewer } from "./viewer.js";
+
+const figures = [...document.querySelectorAll(".viewer")];
+const viewers = figures.map((figure) => new Viewer(figure));
+const [own, prior] = viewers;
+const button = (name) => document.querySelector(`[data-do="${name}"]`);
+const press = (element, on) => element?.setAttribute("aria-pressed", String(on));
+const every = (act) => { for (const viewer of viewers) act(viewer); };
+
+function take(tool) {
+  every((viewer) => { viewer.tool = tool; });
+  for (const each of document.querySelectorAll("[data-tool]")) press(each, each.dataset.tool === tool);
+}
+
+const slider = button("opacity");
+let before = 30;
+function attention(percent) {
+  slider.value = percent;
+  every((viewer) => { viewer.opacity = percent / 100; viewer.draw(); });
+}
+
+const acts = {
+  invert() { every((viewer) => viewer.invert()); press(button("invert"), own.inverted); },
+  reset() { every((viewer) => viewer.reset()); press(button("invert"), false); },
+  native() { every((viewer) => viewer.oneToOne()); },
+  veil() { every((viewer) => { viewer.veil = !viewer.veil; viewer.draw(); }); press(button("veil"), own.veil); },
+  prior() {
+    if (!prior) return;
+    const shown = prior.figure.hidden;
+    prior.figure.hidden = !shown;
+    press(button("prior"), shown);
+    if (shown) prior.load();
+  },
+};
+for (const each of document.querySelectorAll("[data-tool]")) each.addEventListener("click", () => take(each.dataset.tool));
+for (const [name, act] of Object.entries(acts)) button(name)?.addEventListener("click", act);
+slider.addEventListener("input", () => attention(Number(slider.value)));
+figures[0].addEventListener("shown", ({ detail }) => {
+  const legend = document.querySelector(".legend");
+  legend.hidden = !detail.mixed && !detail.approximate;
+  legend.querySelector(".exact").hidden = !detail.mixed;
+});
+
+for (const each of document.querySelectorAll(".sentence")) {
+  const shares = each.dataset.shares ? each.dataset.shares.split(",").map(Number) : null;
+  const light = (on) => {
+    own.lit = on && shares?.length ? shares : null;
+    own.draw();
+    const most = Math.max(...(shares ?? [1]));
+    for (const dot of document.querySelectorAll("[data-patch]")) {
+      dot.classList.toggle("lit", Boolean(own.lit) && own.lit[Number(dot.dataset.patch)] >= most / 2);
+    }
+  };
+  for (const name of ["pointerenter", "focus"]) each.addEventListener(name, () => light(true));
+  for (const name of ["pointerleave", "blur"]) each.addEventListener(name, () => light(false));
+}
+
+const text = document.getElementById("text"), form = document.getElementById("writing"), sign = document.getElementById("sign");
+let changed = false;
+text?.addEventListener("input", () => { changed = true; });
+form?.addEventListener("submit", () => { changed = false; });
+document.querySelector("[data-sign]")?.addEventListener("click", () => sign.showModal());
+sign?.querySelector("[data-close]").addEventListener("click", () => sign.close());
+addEventListener("beforeunload", (event) => { if (changed) event.preventDefault(); });
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s" && form) {
+    event.preventDefault();
+    form.requestSubmit(form.querySelector("[value=save]"));
+  }
+});
+
+const go = (name) => document.querySelector(`[data-nav="${name}"]`)?.click();
+onKeys({
+  j: () => go("next"), k: () => go("previous"), u: () => go("list"),
+  g: () => document.querySelector('[data-key-name="full"]')?.click(),
+  w: () => take("window"), m: () => take("pan"), d: () => take("measure"),
+  "+": () => every((viewer) => viewer.zoom(1.25)), "=": () => every((viewer) => viewer.zoom(1.25)),
+  "-": () => every((viewer) => viewer.zoom(0.8)), 0: () => every((viewer) => viewer.fit()),
+  x: acts.native, i: acts.invert, o: acts.veil, c: acts.prior, r: acts.reset,
+  a: () => { const now = Number(slider.value); if (now) before = now; attention(now ? 0 : before); },
+  e: () => text?.focus(),
+});
+
+own.load();
+onNews(async () => {
+  await replaceParts(`${own.figure.dataset.view}/state`, "state", "rest");
+  await own.load();
+  if (prior && !prior.figure.hidden) await prior.load();
+});
