@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -41,6 +41,9 @@ from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.stick import Stick
+
+if TYPE_CHECKING:
+    from thinwire.sender.modality.port import Port
 
 EXIT_CODES = (
     "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
@@ -141,7 +144,8 @@ def run(
     uplink = _uplink(data, config, outbox)
     logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
     with outbox.own_link():
-        asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock()), watch))
+        port = _port(data, config, outbox, quarantine)
+        asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock(), port), watch))
 
 
 @app.command(epilog="Example: thinwire-sender status --data clinic --watch")
@@ -323,6 +327,19 @@ def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
     disk, clock = Disk(), SystemClock()
     outbox = open_outbox(data, enrolment, disk, clock)
     return config, outbox, Pipeline(outbox, config), Quarantine(data / "quarantine", disk, clock)
+
+
+def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quarantine) -> "Port | None":
+    """The DICOM port where it is configured; pynetdicom is loaded only then."""
+    if config.dicom.port is None:
+        return None
+    from thinwire.sender.modality.arrivals import Arrivals
+    from thinwire.sender.modality.port import Port
+
+    disk, clock = Disk(), SystemClock()
+    signing = outbox.epochs.signing.private_bytes_raw()
+    arrivals = Arrivals(data / "arrivals", signing, disk, clock, outbox.is_whole)
+    return Port(config.dicom, arrivals, quarantine, disk, clock)
 
 
 def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:

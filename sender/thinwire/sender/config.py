@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -85,6 +85,46 @@ def read_hours(text: str) -> Hours:
         raise ValueError(f"{text!r} is no span of hours such as 20:00-06:00") from None
 
 
+class Machine(BaseModel):
+    """One X-ray machine that may send, by its AE title: section [dicom.machines.AET]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = ""
+    """The only IP address from which it may send; any where not set."""
+    report_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where it takes storage commitment reports, at `address`; on its own association where not set."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Machine":
+        if self.report_port is not None and not self.address:
+            raise ValueError("a report_port needs the machine's address beside it")
+        return self
+
+
+class DicomSettings(BaseModel):
+    """Section [dicom]: the port to which X-ray machines send. Closed where no port is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """0 takes a free one, for tests."""
+    bind: str = "0.0.0.0"
+    aet: str = Field(default="THINWIRE", pattern=r"^[A-Z0-9_.-]{1,16}$")
+    machines: dict[str, Machine] = {}
+    """Who may send; nobody else can open an association."""
+    settle_seconds: float = Field(default=10.0, ge=0)
+    """A study is taken over when nothing of it has come for so long: machines send each view by itself."""
+    most_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """Of one object: more is refused, and set aside."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "DicomSettings":
+        if self.port is not None and not self.machines:
+            raise ValueError("nobody may send: name each X-ray machine in a section [dicom.machines.ITS-AE-TITLE]")
+        return self
+
+
 class SenderConfig(BaseSettings):
     """What a clinic may set; each has a default that works."""
 
@@ -113,6 +153,8 @@ class SenderConfig(BaseSettings):
 
     tiers: TierSettings = TierSettings()
     """When the parts of a study go."""
+    dicom: DicomSettings = DicomSettings()
+    """The port to which X-ray machines send."""
 
     def tier_policy(self) -> TierPolicy:
         """Raises BadConfiguration."""

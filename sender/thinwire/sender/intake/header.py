@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
@@ -33,6 +34,8 @@ PREFIX_AT, PREFIX = 128, b"DICM"  # PS3.10 7.1
 _META_LENGTH = struct.Struct("<HH2sHL")
 _PIXELS = Tag(0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
+_GLANCE = 64 << 10
+"""Bytes of a value above which a glance leaves it in the file."""
 
 PARSER_ERRORS = (
     ArithmeticError,
@@ -196,6 +199,21 @@ def parse(data: bytes, limits: Limits) -> Header:
             )
         _require_whole(dataset)
     return Header(dataset, syntax)
+
+
+def glance(path: Path, limits: Limits) -> Header:
+    """The header of a DICOM file with preamble, without its pixels: memory is bounded whatever the file's size.
+
+    Raises UnreadableDicom: not DICOM.
+    """
+    with _parsing("its bytes do not parse as DICOM"):
+        syntax = str(read_file_meta_info(path).TransferSyntaxUID)
+        if syntax == DEFLATED:  # pydicom inflates without bound
+            return parse(path.read_bytes(), limits)
+        found = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_GLANCE)
+    if "SOPClassUID" not in found:
+        raise UnreadableDicom("the file is cut short or names no kind of DICOM object")
+    return Header(found, syntax)
 
 
 def _inflate(data: bytes, limits: Limits) -> bytes | None:

@@ -117,6 +117,20 @@ class Outbox:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
+    def is_whole(self, study: StudyId) -> bool:
+        """Whether a study is here, with all that its parts are still to be made of."""
+        try:
+            entry = self.entry(study)
+        except UnknownStudy:
+            return False
+        if not entry.missing:
+            return True
+        try:
+            self.source(study)
+        except UnknownStudy:
+            return False
+        return True
+
     def find(self, prefix: str) -> Entry:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
         matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
