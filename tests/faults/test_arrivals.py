@@ -45,7 +45,8 @@ def steps(folder: Path) -> Counter[str]:
 def test_wherever_the_power_is_cut_each_study_is_taken_over_once_and_whole(tmp_path: Path) -> None:
     passes = steps(tmp_path / "undisturbed")
     assert {"arrival.before_fsync", "accept.publish.done", "arrival.ledger.done", "arrival.judged.done"} <= set(passes)
-    for name, count in sorted(passes.items()):
+    ours = ("arrival", "accept.publish", "quarantine")
+    for name, count in sorted(each for each in passes.items() if each[0].startswith(ours)):
         for pass_ in sorted({1, count} if name.startswith("arrival") else {count}):
             folder = tmp_path / f"{name}-{pass_}"
             acknowledged: set[str] = set()

@@ -181,6 +181,8 @@ def _status(outbox: Outbox, gate: Gate) -> Group:
     studies = views.status_table(entries, outbox, link, gate.waits(entries))
     budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
     used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
+    if gate.paused:
+        used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
     return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
 
 
@@ -192,11 +194,39 @@ def _status_json(outbox: Outbox, pipeline: Pipeline, quarantine: Quarantine, gat
         "bundle": load_bundle(pipeline.config.bundle).id.hex(),
         "execution_provider": views.provider(pipeline.config),
         "link": views.link_json(link),
+        "paused": gate.paused,
         "month": {"bytes": gate.used, "budget": gate.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
         "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": quarantine.reasons(),
     }
+
+
+Which = Annotated[str | None, typer.Argument(help="The study: its id or the first digits. All sending where left out.")]
+
+
+@app.command(epilog="Example: thinwire-sender pause --data clinic, or thinwire-sender pause 4f21 --data clinic")
+def pause(data: Data, study: Which = None) -> None:
+    """Hold a study back, or all sending, until `resume`. Accepting goes on; nothing is lost."""
+    outbox = _outbox(data)
+    outbox.pause(outbox.find(study).study if study else None)
+    out.print("Paused. Go on with: thinwire-sender resume", highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender resume --data clinic")
+def resume(data: Data, study: Which = None) -> None:
+    """Let a study go on, or all that is not paused by itself."""
+    outbox = _outbox(data)
+    outbox.resume(outbox.find(study).study if study else None)
+    out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender urgent 4f21 --data clinic")
+def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
+    """Ask for priority at both ends for a study that is here already. It cannot be taken back."""
+    outbox = _outbox(data)
+    entry = outbox.make_urgent(outbox.find(study).study)
+    out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
 
 
 @app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")
@@ -318,7 +348,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 def _gate(config: SenderConfig, outbox: Outbox) -> Callable[[], Gate]:
     """The policy as of each moment."""
     policy, clock = config.tier_policy(), SystemClock()
-    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder))
+    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder), outbox.paused)
 
 
 def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
@@ -340,6 +370,10 @@ def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quaranti
     signing = outbox.epochs.signing.private_bytes_raw()
     arrivals = Arrivals(data / "arrivals", signing, disk, clock, outbox.is_whole)
     return Port(config.dicom, arrivals, quarantine, disk, clock)
+
+
+def _outbox(data: Path) -> Outbox:
+    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
 
 
 def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:

@@ -166,7 +166,8 @@ class Pipeline:
             name = _TEXT_MEMBER[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan_of(choice), words, urgent, choice)
+        plan = self.tiers.plan_of(choice)
+        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
 
     def next_job(
         self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)

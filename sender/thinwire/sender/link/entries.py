@@ -12,7 +12,7 @@ from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId
 from thinwire.shared.receipts import StudyStatus
 
-VERSION = 2
+VERSION = 3
 
 
 class PartState(StrEnum):
@@ -129,6 +129,8 @@ class Due:
     """The study's own, by which the policy lets it go."""
     requested: bool = False
     """A reader at the hub asked for it."""
+    paused: bool = False
+    """A person at the clinic holds the study back."""
 
     @property
     def first(self) -> bool:
@@ -137,7 +139,7 @@ class Due:
 
     def asked(self, durable: int = 0) -> Asked:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice)
+        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ class Entry:
     """When its parts go, where that is not as the clinic's configuration says."""
     urged: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
+    paused: bool = False
+    """A person at the clinic holds it back: nothing of it goes until it is resumed."""
+    warnings: tuple[str, ...] = ()
+    """What intake doubted, for people; without a patient's identity."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; one that was never planned is missing."""
@@ -197,6 +203,7 @@ class Entry:
                 part.kind,
                 self.choice,
                 part.requested,
+                self.paused,
             )
             for part in self.parts
             if part.state in states and part.object is not None
@@ -213,6 +220,8 @@ class Entry:
                 "mark": self.mark.hex(),
                 "status": self.status,
                 "urged": self.urged,
+                "paused": self.paused,
+                "warnings": self.warnings,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
@@ -235,6 +244,8 @@ class Entry:
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 urged=bool(facts["urged"]),
+                paused=bool(facts["paused"]),
+                warnings=tuple(str(each) for each in facts["warnings"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -4,6 +4,7 @@ Objects stream to disk as they come; the machine hears success when its object i
 protocol; its settings are those of a process, which opens one port. What each status means: docs/dicom-port.md.
 """
 
+import functools
 import logging
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.presentation import AllStoragePresentationContexts, build_role
+from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
@@ -63,13 +64,6 @@ class Port:
         self._lock = threading.Lock()
         self._open: dict[Association, set[str]] = {}
         """Open associations, and the studies of which each sent something."""
-        self._ae = AE(settings.aet)
-        self._ae.maximum_associations = _MOST_ASSOCIATIONS
-        self._ae.maximum_pdu_size = _PDU_BYTES
-        for context in AllStoragePresentationContexts:
-            self._ae.add_supported_context(context.abstract_syntax, list(SYNTAXES))
-        self._ae.add_supported_context(Verification)
-        self._ae.add_supported_context(StorageCommitmentPushModel)
 
     def open(self) -> int:
         """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
@@ -86,9 +80,13 @@ class Port:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_ACTION, self._action),
         ]
+        taker = AE(self.settings.aet)
+        taker.maximum_associations = _MOST_ASSOCIATIONS
+        taker.maximum_pdu_size = _PDU_BYTES
+        taker.supported_contexts = _contexts()
         address = (self.settings.bind, self.settings.port or 0)
         try:
-            self._server = self._ae.start_server(address, block=False, evt_handlers=handlers)
+            self._server = taker.start_server(address, block=False, evt_handlers=handlers)
         except OSError as error:
             raise BadConfiguration(
                 f"the DICOM port cannot be opened ({error.strerror})", "Choose another port or bind in section [dicom]."
@@ -101,7 +99,7 @@ class Port:
         """Let go of every machine; what was not acknowledged to it, it sends again."""
         if self._server is not None:
             self._server.shutdown()
-            self._ae.shutdown()
+            self._server.ae.shutdown()
             self._server = None
         _config.STORE_RECV_CHUNKED_DATASET = False
         tempfile.tempdir = None
@@ -214,6 +212,12 @@ class Port:
         finally:
             if opened.is_established:
                 opened.release()
+
+
+@functools.cache
+def _contexts() -> list[PresentationContext]:
+    storage = [build_context(each.abstract_syntax, list(SYNTAXES)) for each in AllStoragePresentationContexts]
+    return [*storage, build_context(Verification), build_context(StorageCommitmentPushModel)]
 
 
 def _caller(association: Association) -> str:
