@@ -1,12 +1,13 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,7 @@ from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.logs import log_to
 from thinwire.shared.stick import Stick
 
 if TYPE_CHECKING:
@@ -137,15 +139,16 @@ def run(
     watch: Annotated[Path | None, typer.Option("--watch", help="Take over what appears in this folder.")] = None,
 ) -> None:
     """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
     config, outbox, pipeline, quarantine = _open(data)
+    log_to(sys.stderr, config.log)
     uplink = _uplink(data, config, outbox)
     logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
     with outbox.own_link():
         port = _port(data, config, outbox, quarantine)
-        asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock(), port), watch))
+        with _page(data, config, port):
+            asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock(), port), watch))
 
 
 @app.command(epilog="Example: thinwire-sender status --data clinic --watch")
@@ -370,6 +373,26 @@ def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quaranti
     signing = outbox.epochs.signing.private_bytes_raw()
     arrivals = Arrivals(data / "arrivals", signing, disk, clock, outbox.is_whole)
     return Port(config.dicom, arrivals, quarantine, disk, clock)
+
+
+@contextlib.contextmanager
+def _page(data: Path, config: SenderConfig, port: "Port | None") -> Iterator[None]:
+    """The local page, where it is configured, for as long as the block lasts; what serves it is loaded only then."""
+    if config.page.port is None:
+        yield
+        return
+    from thinwire.sender.page.facts import Clinic
+    from thinwire.sender.page.server import PageServer
+
+    outbox = _outbox(data)
+    coming = (lambda: 0) if port is None else port.arrivals.waiting
+    quarantine = Quarantine(data / "quarantine", Disk(), SystemClock())
+    server = PageServer(Clinic(outbox, quarantine, _gate(config, outbox), coming), config.page)
+    server.open()
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _outbox(data: Path) -> Outbox:

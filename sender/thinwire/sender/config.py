@@ -18,6 +18,7 @@ from thinwire.sender.link.tiers import NIGHT, Hours, TierPolicy, When
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
 
@@ -125,6 +126,28 @@ class DicomSettings(BaseModel):
         return self
 
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+class PageSettings(BaseModel):
+    """Section [page]: the local page, with metrics and health. Closed where no port is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """0 takes a free one, for tests."""
+    bind: str = LOOPBACK[0]
+    """Who reaches it may use it: there is no sign-in."""
+    hosts: tuple[str, ...] = ()
+    """Names by which it is called beside 127.0.0.1 and localhost; needed where it listens beyond this computer."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "PageSettings":
+        if self.bind not in LOOPBACK and not self.hosts:
+            raise ValueError("a page that listens beyond this computer needs `hosts`: the names it is called by")
+        return self
+
+
 class SenderConfig(BaseSettings):
     """What a clinic may set; each has a default that works."""
 
@@ -155,6 +178,10 @@ class SenderConfig(BaseSettings):
     """When the parts of a study go."""
     dicom: DicomSettings = DicomSettings()
     """The port to which X-ray machines send."""
+    page: PageSettings = PageSettings()
+    """The local page."""
+    log: LogFormat = LogFormat.TEXT
+    """How `run` logs: text, or json for one object a line."""
 
     def tier_policy(self) -> TierPolicy:
         """Raises BadConfiguration."""

@@ -120,7 +120,7 @@ class Service:
     def __init__(
         self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: "Port | None" = None
     ) -> None:
-        """port: the DICOM port, which this opens and closes."""
+        """port: the DICOM port, which `run` opens and closes."""
         self.port = port
         self.pipeline = pipeline
         self.uplink = uplink
