@@ -6,14 +6,14 @@ protocol; its settings are those of a process, which opens one port. What each s
 
 import functools
 import logging
-import tempfile
 import threading
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
@@ -67,9 +67,10 @@ class Port:
 
     def open(self) -> int:
         """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
-        # Without this an object of any size is held in memory, and its bytes land in /tmp.
+        # Without this an object of any size is held in memory.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        tempfile.tempdir = str(self.arrivals.incoming)
+        # pynetdicom has no setting for the folder, and an X-ray in /tmp is neither private nor on the disk of the data.
+        dimse_messages.NamedTemporaryFile = functools.partial(NamedTemporaryFile, dir=self.arrivals.incoming)
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # below it names what comes in
         handlers = [
             (evt.EVT_REQUESTED, self._requested),
@@ -102,7 +103,7 @@ class Port:
             self._server.ae.shutdown()
             self._server = None
         _config.STORE_RECV_CHUNKED_DATASET = False
-        tempfile.tempdir = None
+        dimse_messages.NamedTemporaryFile = NamedTemporaryFile
 
     @property
     def under_way(self) -> Collection[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.quarantine import Quarantine
@@ -56,6 +57,8 @@ class StudyShown:
     paused: bool
     done: bool
     """Nothing of it is on its way or waits for the link."""
+    read: bool
+    """A reader has finished with it."""
     parts: tuple[PartShown, ...]
     there_in: str
     """Until all of it that may go is at the hub; empty where that is not known."""
@@ -152,8 +155,9 @@ class Clinic:
             urgent=entry.urgent,
             paused=entry.paused,
             done=not any(part.state in (PartState.MISSING, PartState.WAITING) for part in entry.parts),
+            read=entry.status is StudyStatus.READ,
             parts=tuple(
-                _part(part, waits.get((entry.study, part.kind), ""), crossing)
+                _part(part, "" if gate.paused else waits.get((entry.study, part.kind), ""), crossing)
                 for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))
             ),
             there_in="" if soon is None else seconds_text(soon),
@@ -165,9 +169,7 @@ class Clinic:
             urgency=str(result.get("urgency", "")),
             reason=str(result.get("reason", "")),
             findings=_findings(result.get("findings")),
-            report={key: str(report.get(key, "")) for key in ("text", "reader", "at")}
-            if isinstance(report, dict)
-            else None,
+            report=_report(report, gate) if isinstance(report, dict) else None,
             warnings=entry.warnings,
         )
 
@@ -185,6 +187,15 @@ def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
     found = [receipt.detail for receipt in receipts if receipt.status is status]
     facts: dict[str, Any] = json.loads(found[-1]) if found else {}
     return facts
+
+
+def _report(facts: Mapping[str, object], gate: Gate) -> dict[str, str]:
+    """As in the receipt `read` (docs/wire-protocol.md), its time by the clinic's clock."""
+    found = {key: str(facts.get(key, "")) for key in ("text", "reader", "at")}
+    try:
+        return {**found, "at": f"{gate.policy.local(datetime.fromisoformat(found['at'])):%d %b %H:%M}"}
+    except ValueError:
+        return {**found, "at": ""}
 
 
 def _findings(facts: object) -> tuple[Finding, ...]:

@@ -149,6 +149,7 @@ class PageServer:
 
     def __init__(self, clinic: Clinic, settings: PageSettings) -> None:
         self._settings = settings
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(
             build(clinic, settings),
             log_config=None,
