@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import Deidentifier, load_key
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
@@ -359,7 +361,10 @@ def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
     config = read_config(data)
     disk, clock = Disk(), SystemClock()
     outbox = open_outbox(data, enrolment, disk, clock)
-    return config, outbox, Pipeline(outbox, config), Quarantine(data / "quarantine", disk, clock)
+    options, clean = config.deidentify.options, None
+    if options is not None:
+        clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
+    return config, outbox, Pipeline(outbox, config, deidentifier=clean), Quarantine(data / "quarantine", disk, clock)
 
 
 def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quarantine) -> "Port | None":

@@ -2,7 +2,7 @@
 
 from datetime import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,7 @@ from pydantic_settings import (
 )
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import Dates, Options, Uids
 from thinwire.sender.link.tiers import NIGHT, Hours, TierPolicy, When
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.envelope import Kind
@@ -126,6 +127,26 @@ class DicomSettings(BaseModel):
         return self
 
 
+class DeidentifySettings(BaseModel):
+    """Section [deidentify]: whether studies leave the clinic without identity (docs/deidentification.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["none", "basic"] = "none"
+    """basic: PS3.15 Basic Application Confidentiality Profile, with the options below."""
+    dates: Dates = Dates.SHIFT
+    """shift (by days of the patient's own) or remove."""
+    uids: Uids = Uids.MAP
+    """map (to keyed digests) or keep."""
+    characteristics: bool = True
+    """Whether sex, age, size and weight stay."""
+
+    @property
+    def options(self) -> Options | None:
+        """None where studies go as they are."""
+        return None if self.policy == "none" else Options(self.dates, self.uids, self.characteristics)
+
+
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -178,6 +199,8 @@ class SenderConfig(BaseSettings):
     """When the parts of a study go."""
     dicom: DicomSettings = DicomSettings()
     """The port to which X-ray machines send."""
+    deidentify: DeidentifySettings = DeidentifySettings()
+    """Whether studies leave the clinic without identity."""
     page: PageSettings = PageSettings()
     """The local page."""
     log: LogFormat = LogFormat.TEXT

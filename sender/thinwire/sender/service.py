@@ -91,7 +91,7 @@ def _take_one(
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
-        study = load_study(files.paths, words.text if words else None, source)
+        study = pipeline.released(load_study(files.paths, words.text if words else None, source))
         return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice), files.paths)
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
