@@ -8,8 +8,11 @@ import pytest
 from tests.support.clinic import Clinic
 from tests.support.dicoms import DX, STUDY_UID, chest, dicom
 from tests.support.power import Fuse, PowerCut
+from thinwire.sender.intake.deidentify import Deidentifier, Options, load_key
 from thinwire.sender.modality.arrivals import Fate, Sent
+from thinwire.sender.service import take
 from thinwire.shared.errors import UidReused
+from thinwire.shared.pixels import unpack
 
 FILES = {f"{STUDY_UID}.1.{n}": dicom(chest(seed=n), SOPInstanceUID=f"{STUDY_UID}.1.{n}") for n in (1, 2)}
 HAND = dicom(SOPInstanceUID="1.2.7.1", StudyInstanceUID="1.2.7", BodyPartExamined="HAND")
@@ -86,3 +89,27 @@ def test_what_was_judged_long_ago_is_forgotten_once_its_study_is(tmp_path: Path)
     clinic.arrivals.purge(clinic.clock.now())
     assert {clinic.arrivals.fate(uid) for uid in FILES} == {Fate.ACCEPTED}
     assert clinic.arrivals.fate("1.2.7.1") is Fate.UNKNOWN
+
+
+def test_wherever_the_power_is_cut_a_deidentified_study_has_its_original(tmp_path: Path) -> None:
+    file = tmp_path / "view.dcm"
+    file.write_bytes(FILES[f"{STUDY_UID}.1.1"])
+
+    def give(clinic: Clinic) -> None:
+        key = load_key(clinic.data / "keys", clinic.disk, lambda count: b"k" * count)
+        clinic.pipeline.deidentifier = Deidentifier(key, Options(), clinic.data / "originals", clinic.disk)
+        clinic.outbox.recover()
+        assert len(list(take(clinic.pipeline, clinic.quarantine, [file]))) == 1
+
+    whole = Fuse()
+    give(Clinic(tmp_path / "whole", fuse=whole))
+    steps = [name for name in dict.fromkeys(whole.passed) if name.startswith(("original", "deidentify", "accept.p"))]
+    assert len(steps) >= 12
+    for name in steps:
+        with pytest.raises(PowerCut):
+            give(Clinic(tmp_path / name, fuse=Fuse((name, 1))))
+        clinic = Clinic(tmp_path / name)
+        give(clinic)
+        (entry,) = clinic.outbox.entries()
+        (original,) = unpack((clinic.data / "originals" / f"{entry.study.hex()}.archive").read_bytes(), 1 << 26)
+        assert original.data == file.read_bytes()
