@@ -4,9 +4,14 @@ logged are digests, counts and words of our own."""
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TextIO
+
+TALKATIVE = ("highdicom", "httpcore", "httpx", "py.warnings", "pydicom", "pynetdicom", "uvicorn.access")
+"""Loggers of libraries whose words hold UIDs, addresses or values of attributes."""
 
 
 class LogFormat(StrEnum):
@@ -15,18 +20,28 @@ class LogFormat(StrEnum):
 
 
 class JsonLines(logging.Formatter):
-    """`at` (ISO 8601, UTC), `level`, `logger`, `message`; with a failure of the program its `traceback`."""
+    """`at` (ISO 8601, UTC), `level`, `logger`, `message`; with a failure of the program its class as `error` and where
+    it was as `traceback`, without the words of the exception: they may be a library's."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            facts["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0] is not None:
+            facts["error"] = record.exc_info[0].__name__
+            places = traceback.extract_tb(record.exc_info[2])
+            facts["traceback"] = [f"{Path(place.filename).name}:{place.lineno} {place.name}" for place in places]
         return json.dumps(facts, ensure_ascii=False)
+
+
+def hush() -> None:
+    """Let libraries that would name an instance or a patient in their words be silent."""
+    logging.captureWarnings(True)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def log_to(stream: TextIO | None, form: LogFormat) -> None:
@@ -35,3 +50,4 @@ def log_to(stream: TextIO | None, form: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonLines() if form is LogFormat.JSON else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    hush()
