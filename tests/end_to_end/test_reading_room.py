@@ -107,11 +107,13 @@ def enter(page: Any, url: str, **named: str) -> None:
         page.fill(f"input[name={field}]", value)
     page.click("button.main")
     page.wait_for_selector("#live")
+    page.wait_for_load_state("load")  # its scripts listen now
 
 
 def test_from_the_list_to_the_signature(tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)
     data, clinic, note = tmp_path / "hub", tmp_path / "clinic", tmp_path / "note.txt"
     call("thinwire-receiver", "init", "--data", data)
     note.write_text(describe(SEED).report, encoding="utf-8")
@@ -134,6 +136,7 @@ def test_from_the_list_to_the_signature(tmp_path: Path) -> None:
         enter(page, f"{hub.url}/welcome/{secret.rsplit('/', 1)[-1]}")
 
         page.keyboard.press("j")
+        expect(page.locator("#live tr.selected")).to_have_count(1)
         page.keyboard.press("Enter")
         source = page.locator(".source").first
         expect(source).to_contain_text("Approximate: the preview")
@@ -149,7 +152,7 @@ def test_from_the_list_to_the_signature(tmp_path: Path) -> None:
         kind = np.uint8 if facts["bits"] == 8 else np.dtype("<u2")
         samples = np.frombuffer(body[facts["levels"] :], kind)[: w * h].reshape(h, w)
         exact = np.frombuffer(body[: facts["levels"]], np.uint8)[samples]
-        page.wait_for_timeout(100)  # a frame of the canvas
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # it is drawn
         shot = np.asarray(Image.open(BytesIO(page.locator("canvas").first.screenshot())).convert("L"))
         assert stands_in(exact[h // 2 - 10 : h // 2 + 10, w // 2 - 10 : w // 2 + 10], shot)
 

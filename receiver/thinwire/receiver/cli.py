@@ -110,11 +110,11 @@ def serve(
     that was stopped in any way goes on where it was.
     """
     from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.logs import write_log
     from thinwire.receiver.serving import serve as serve_hub
+    from thinwire.shared.logs import log_to
 
     with open_hub(data, SystemClock()) as hub:
-        write_log(hub.settings.log)
+        log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from thinwire.receiver.forward.targets import ForwardSettings
-from thinwire.receiver.logs import LogForm
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
 
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     reflection: bool = False
     """Whether the gRPC server tells callers what services it has."""
-    log: LogForm = "text"
+    log: LogFormat = LogFormat.TEXT
     """Lines for people, or one JSON object a line."""
 
     @property

@@ -5,8 +5,6 @@ done; what was under way at a stop is written anew.
 """
 
 import logging
-import os
-import sys
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -60,8 +58,6 @@ class Drafting:
 
     def run(self) -> None:
         """Draft what was read and what comes, until `stop`."""
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
         while not self._stopping.is_set():
             try:
                 while self._may_go_on() and self.draft_waiting():

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from thinwire.receiver.config import address
+from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
 from thinwire.receiver.link import traffic
@@ -136,7 +139,9 @@ async def _show(hub: Hub, server: HubServer) -> None:
 
 
 def _draft(run: Callable[[], None]) -> None:
-    """A hub goes on triaging where its drafting has died."""
+    """In a thread of its own, which gives way to all others; a hub goes on triaging where its drafting has died."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
     try:
         run()
     except Exception:

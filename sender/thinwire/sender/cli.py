@@ -1,15 +1,17 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -20,6 +22,7 @@ from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import Deidentifier, load_key
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
@@ -40,7 +43,11 @@ from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
 from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.logs import log_to
 from thinwire.shared.stick import Stick
+
+if TYPE_CHECKING:
+    from thinwire.sender.modality.port import Port
 
 EXIT_CODES = (
     "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
@@ -134,14 +141,16 @@ def run(
     watch: Annotated[Path | None, typer.Option("--watch", help="Take over what appears in this folder.")] = None,
 ) -> None:
     """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
     config, outbox, pipeline, quarantine = _open(data)
+    log_to(sys.stderr, config.log)
     uplink = _uplink(data, config, outbox)
     logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
     with outbox.own_link():
-        asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock()), watch))
+        port = _port(data, config, outbox, quarantine)
+        with _page(data, config, port):
+            asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock(), port), watch))
 
 
 @app.command(epilog="Example: thinwire-sender status --data clinic --watch")
@@ -177,6 +186,8 @@ def _status(outbox: Outbox, gate: Gate) -> Group:
     studies = views.status_table(entries, outbox, link, gate.waits(entries))
     budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
     used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
+    if gate.paused:
+        used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
     return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
 
 
@@ -188,11 +199,39 @@ def _status_json(outbox: Outbox, pipeline: Pipeline, quarantine: Quarantine, gat
         "bundle": load_bundle(pipeline.config.bundle).id.hex(),
         "execution_provider": views.provider(pipeline.config),
         "link": views.link_json(link),
+        "paused": gate.paused,
         "month": {"bytes": gate.used, "budget": gate.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
         "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": quarantine.reasons(),
     }
+
+
+Which = Annotated[str | None, typer.Argument(help="The study: its id or the first digits. All sending where left out.")]
+
+
+@app.command(epilog="Example: thinwire-sender pause --data clinic, or thinwire-sender pause 4f21 --data clinic")
+def pause(data: Data, study: Which = None) -> None:
+    """Hold a study back, or all sending, until `resume`. Accepting goes on; nothing is lost."""
+    outbox = _outbox(data)
+    outbox.pause(outbox.find(study).study if study else None)
+    out.print("Paused. Go on with: thinwire-sender resume", highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender resume --data clinic")
+def resume(data: Data, study: Which = None) -> None:
+    """Let a study go on, or all that is not paused by itself."""
+    outbox = _outbox(data)
+    outbox.resume(outbox.find(study).study if study else None)
+    out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender urgent 4f21 --data clinic")
+def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
+    """Ask for priority at both ends for a study that is here already. It cannot be taken back."""
+    outbox = _outbox(data)
+    entry = outbox.make_urgent(outbox.find(study).study)
+    out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
 
 
 @app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")
@@ -314,7 +353,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 def _gate(config: SenderConfig, outbox: Outbox) -> Callable[[], Gate]:
     """The policy as of each moment."""
     policy, clock = config.tier_policy(), SystemClock()
-    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder))
+    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder), outbox.paused)
 
 
 def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
@@ -322,7 +361,47 @@ def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
     config = read_config(data)
     disk, clock = Disk(), SystemClock()
     outbox = open_outbox(data, enrolment, disk, clock)
-    return config, outbox, Pipeline(outbox, config), Quarantine(data / "quarantine", disk, clock)
+    options, clean = config.deidentify.options, None
+    if options is not None:
+        clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
+    return config, outbox, Pipeline(outbox, config, deidentifier=clean), Quarantine(data / "quarantine", disk, clock)
+
+
+def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quarantine) -> "Port | None":
+    """The DICOM port where it is configured; pynetdicom is loaded only then."""
+    if config.dicom.port is None:
+        return None
+    from thinwire.sender.modality.arrivals import Arrivals
+    from thinwire.sender.modality.port import Port
+
+    disk, clock = Disk(), SystemClock()
+    signing = outbox.epochs.signing.private_bytes_raw()
+    arrivals = Arrivals(data / "arrivals", signing, disk, clock, outbox.is_whole)
+    return Port(config.dicom, arrivals, quarantine, disk, clock)
+
+
+@contextlib.contextmanager
+def _page(data: Path, config: SenderConfig, port: "Port | None") -> Iterator[None]:
+    """The local page, where it is configured, for as long as the block lasts; what serves it is loaded only then."""
+    if config.page.port is None:
+        yield
+        return
+    from thinwire.sender.page.facts import Clinic
+    from thinwire.sender.page.server import PageServer
+
+    outbox = _outbox(data)
+    coming = (lambda: 0) if port is None else port.arrivals.waiting
+    quarantine = Quarantine(data / "quarantine", Disk(), SystemClock())
+    server = PageServer(Clinic(outbox, quarantine, _gate(config, outbox), coming), config.page)
+    server.open()
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _outbox(data: Path) -> Outbox:
+    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
 
 
 def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:

@@ -2,10 +2,10 @@
 
 from datetime import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,10 +14,12 @@ from pydantic_settings import (
 )
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import Dates, Options, Uids
 from thinwire.sender.link.tiers import NIGHT, Hours, TierPolicy, When
 from thinwire.shared.bundle import default_bundle_folder
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
 
@@ -85,6 +87,88 @@ def read_hours(text: str) -> Hours:
         raise ValueError(f"{text!r} is no span of hours such as 20:00-06:00") from None
 
 
+class Machine(BaseModel):
+    """One X-ray machine that may send, by its AE title: section [dicom.machines.AET]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = ""
+    """The only IP address from which it may send; any where not set."""
+    report_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where it takes storage commitment reports, at `address`; on its own association where not set."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Machine":
+        if self.report_port is not None and not self.address:
+            raise ValueError("a report_port needs the machine's address beside it")
+        return self
+
+
+class DicomSettings(BaseModel):
+    """Section [dicom]: the port to which X-ray machines send. Closed where no port is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """0 takes a free one, for tests."""
+    bind: str = "0.0.0.0"
+    aet: str = Field(default="THINWIRE", pattern=r"^[A-Z0-9_.-]{1,16}$")
+    machines: dict[str, Machine] = {}
+    """Who may send; nobody else can open an association."""
+    settle_seconds: float = Field(default=10.0, ge=0)
+    """A study is taken over when nothing of it has come for so long: machines send each view by itself."""
+    most_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """Of one object: more is refused, and set aside."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "DicomSettings":
+        if self.port is not None and not self.machines:
+            raise ValueError("nobody may send: name each X-ray machine in a section [dicom.machines.ITS-AE-TITLE]")
+        return self
+
+
+class DeidentifySettings(BaseModel):
+    """Section [deidentify]: whether studies leave the clinic without identity (docs/deidentification.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["none", "basic"] = "none"
+    """basic: PS3.15 Basic Application Confidentiality Profile, with the options below."""
+    dates: Dates = Dates.SHIFT
+    """shift (by days of the patient's own) or remove."""
+    uids: Uids = Uids.MAP
+    """map (to keyed digests) or keep."""
+    characteristics: bool = True
+    """Whether sex, age, size and weight stay."""
+
+    @property
+    def options(self) -> Options | None:
+        """None where studies go as they are."""
+        return None if self.policy == "none" else Options(self.dates, self.uids, self.characteristics)
+
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+class PageSettings(BaseModel):
+    """Section [page]: the local page, with metrics and health. Closed where no port is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """0 takes a free one, for tests."""
+    bind: str = LOOPBACK[0]
+    """Who reaches it may use it: there is no sign-in."""
+    hosts: tuple[str, ...] = ()
+    """Names by which it is called beside 127.0.0.1 and localhost; needed where it listens beyond this computer."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "PageSettings":
+        if self.bind not in LOOPBACK and not self.hosts:
+            raise ValueError("a page that listens beyond this computer needs `hosts`: the names it is called by")
+        return self
+
+
 class SenderConfig(BaseSettings):
     """What a clinic may set; each has a default that works."""
 
@@ -116,6 +200,14 @@ class SenderConfig(BaseSettings):
 
     tiers: TierSettings = TierSettings()
     """When the parts of a study go."""
+    dicom: DicomSettings = DicomSettings()
+    """The port to which X-ray machines send."""
+    deidentify: DeidentifySettings = DeidentifySettings()
+    """Whether studies leave the clinic without identity."""
+    page: PageSettings = PageSettings()
+    """The local page."""
+    log: LogFormat = LogFormat.TEXT
+    """How `run` logs: text, or json for one object a line."""
 
     def tier_policy(self) -> TierPolicy:
         """Raises BadConfiguration."""

@@ -27,6 +27,7 @@ from thinwire.sender.graph.pruning import KeepCount, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.link.entries import Entry, PartState
@@ -52,6 +53,8 @@ FIRST = (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE)
 REST = (Kind.PIXELS, Kind.MANIFEST)
 """What is made beside the graphs: a study's graph need not wait until another's pixels are packed."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
+_STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
+"""Names of words that guide the graph and do not leave the clinic."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,15 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
 class Pipeline:
     """Takes studies over, and makes their parts in the order in which a reader needs them."""
 
-    def __init__(self, outbox: Outbox, config: SenderConfig, tiers: TierPolicy | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        config: SenderConfig,
+        tiers: TierPolicy | None = None,
+        deidentifier: Deidentifier | None = None,
+    ) -> None:
+        """deidentifier: takes identity out of every study before it is accepted, where the clinic wants it."""
+        self.deidentifier = deidentifier
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
@@ -171,6 +182,10 @@ class Pipeline:
         """Loads the models when the first graph is made, in the thread that makes graphs."""
         return GraphMaker(self.bundle, self.config)
 
+    def released(self, study: Study) -> Study:
+        """The study as it may leave the clinic. Raises BadInput, DiskFull."""
+        return study if self.deidentifier is None else self.deidentifier.released(study)
+
     def accept(
         self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
     ) -> Entry:
@@ -181,11 +196,12 @@ class Pipeline:
         """
         members = file_members(study)
         words = b""
-        if given and study.text is not None:
-            name = _TEXT_MEMBER[study.text_source]
+        if study.text is not None and (given or study.words_stay):
+            name = (_STAYING if study.words_stay else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        return self.outbox.accept(study.id, pack(members, "fast"), self.tiers.plan_of(choice), words, urgent, choice)
+        plan = self.tiers.plan_of(choice)
+        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
 
     def next_job(
         self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
@@ -236,7 +252,7 @@ class Pipeline:
     def _study(self, study: StudyId) -> Study:
         """The study as it was accepted."""
         members = self._members(study)
-        source = {name: source for source, name in _TEXT_MEMBER.items()}
+        source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
         words = next((m for m in members if m.name in source), None)
         loaded = load_study(
             [m.data for m in members if m.name not in source],
@@ -267,7 +283,7 @@ class Pipeline:
         return self.coder
 
     def _pixels(self, study: StudyId) -> bytes:
-        members = self._members(study)
+        members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
         return pack(members, self.outbox.settle_effort(study, wanted))

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
@@ -23,6 +24,9 @@ from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.receipts import StudyStatus
+
+if TYPE_CHECKING:  # it brings pynetdicom, which only a service with an open port needs
+    from thinwire.sender.modality.port import Port
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class Words:
 class Accepted:
     study: Study
     entry: Entry
+    paths: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Rejected:
     error: ThinwireError
     kept: int
     """Files that are in quarantine now."""
+    paths: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,15 +91,15 @@ def _take_one(
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
-        study = load_study(files.paths, words.text if words else None, source)
-        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice))
+        study = pipeline.released(load_study(files.paths, words.text if words else None, source))
+        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice), files.paths)
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
 
 
 def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
     kept = [quarantine.keep(path, error) for path in paths]
-    return Rejected(error, sum(each is not None for each in kept))
+    return Rejected(error, sum(each is not None for each in kept), tuple(paths))
 
 
 def finished(entry: Entry, gate: Gate) -> bool:
@@ -111,7 +117,11 @@ def finished(entry: Entry, gate: Gate) -> bool:
 class Service:
     """Makes parts and drives the link. The caller holds `outbox.own_link`."""
 
-    def __init__(self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: "Port | None" = None
+    ) -> None:
+        """port: the DICOM port, which `run` opens and closes."""
+        self.port = port
         self.pipeline = pipeline
         self.uplink = uplink
         self.quarantine = quarantine
@@ -130,6 +140,9 @@ class Service:
         tasks += [asyncio.ensure_future(self._make(stop, *each)) for each in ((first, FIRST), (rest, REST))]
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
+        if self.port is not None:
+            self.port.open()
+            tasks.append(asyncio.ensure_future(self._receive(stop, self.port)))
         try:
             while not stop.is_set() and not until():
                 done, _ = await asyncio.wait(tasks, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +150,8 @@ class Service:
                     task.result()
         finally:
             stop.set()
+            if self.port is not None:
+                await asyncio.to_thread(self.port.close)
             await asyncio.gather(*tasks, return_exceptions=True)
             for each in (first, rest):
                 each.shutdown()
@@ -167,6 +182,8 @@ class Service:
             await _pause(stop, FORGET_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
             self.pipeline.outbox.purge(self.clock.now() - keep)
+            if self.port is not None:
+                self.port.arrivals.purge(self.clock.now() - keep)
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Files in the folder are taken over when they have settled; they are left where they are."""
@@ -187,13 +204,39 @@ class Service:
                     await _pause(stop, STUCK_SECONDS)
             await _pause(stop, WATCH_SECONDS)
 
+    async def _receive(self, stop: asyncio.Event, port: "Port") -> None:
+        """Studies that machines sent are taken over when they are complete, and machines get their reports."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self.take_arrived, port)
+                await asyncio.to_thread(port.commitments.answer)
+            except DiskFull as error:
+                log.error("%s; %s", error, error.remedy)
+                await _pause(stop, STUCK_SECONDS)
+            await _pause(stop, WATCH_SECONDS)
+
+    def take_arrived(self, port: "Port") -> None:
+        """Take over what machines sent, as far as it is complete. Raises DiskFull; then it is still there."""
+        for files in list(port.arrivals.settled(port.settings.settle_seconds, port.under_way)):
+            verdicts: dict[Path, StudyId | None] = {}
+            for outcome in take(self.pipeline, self.quarantine, files):
+                _tell(outcome)
+                verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)
+            port.arrivals.judged(verdicts, port.sop_class_of)
+
     def _take_all(self, paths: Sequence[Path]) -> None:
         for outcome in take(self.pipeline, self.quarantine, paths):
-            match outcome:
-                case Accepted():
-                    log.info("study %s accepted", outcome.study.id.hex())
-                case Rejected():
-                    log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
+            _tell(outcome)
+
+
+def _tell(outcome: Accepted | Rejected) -> None:
+    match outcome:
+        case Accepted():
+            log.info("study %s accepted", outcome.study.id.hex())
+            for warning in outcome.study.warnings:
+                log.info("study %s: %s", outcome.study.id.hex(), warning)
+        case Rejected():
+            log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
 
 
 def _give_way() -> None:

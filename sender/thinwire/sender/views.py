@@ -169,6 +169,8 @@ def entry_json(
         "study": entry.study.hex(),
         "accepted_at": entry.accepted.isoformat(),
         "urgent": entry.urgent,
+        "paused": entry.paused,
+        "warnings": list(entry.warnings),
         "state": entry.state,
         "hub": entry.status,
         "parts": {
@@ -205,7 +207,7 @@ def status_table(
         table.add_column(name, no_wrap=name in ("study", "accepted"))
     for entry in entries:
         accepted = entry.accepted.astimezone().strftime("%d %b %H:%M:%S")
-        mark = " [red]urgent[/red]" if entry.urgent else ""
+        mark = (" [red]urgent[/red]" if entry.urgent else "") + (" [yellow]paused[/yellow]" if entry.paused else "")
         groups: dict[tuple[str, str, str], list[str]] = {}
         for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind)):
             here = (entry.study, part.kind)

@@ -78,6 +78,18 @@ class Disk:
             self.sync_folder(source.parent)
         self.step(f"{name}.done")
 
+    def adopt(self, source: Path, target: Path, name: str) -> None:
+        """Make a file that another hand wrote durable under its own name, within one file system. Steps:
+        name.before_fsync, and those of `move`."""
+        self.step(f"{name}.before_fsync")
+        with self.full_is_an_error():
+            handle = os.open(source, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        self.move(source, target, name)
+
     def remove(self, path: Path, name: str) -> None:
         """Remove a file durably; a missing one is no error, since a repeat after a power cut finds it gone."""
         self.step(f"{name}.before_remove")

@@ -13,6 +13,7 @@
         │   ├── NotChestRadiograph by its own header
         │   ├── UnreadableText     the text beside the study cannot be read
         │   ├── AlreadyAccepted    the same files came before with another text
+        │   ├── UidReused          another object with the same SOP Instance UID came before
         │   └── BadConfiguration   a setting or a data folder cannot be used
         ├── BadFormat              bytes that break their own format
         │   ├── BadPayload         a graph that lies about its counts, sizes or values
@@ -97,6 +98,10 @@ class UnreadableText(BadInput):
 
 class AlreadyAccepted(BadInput):
     remedy = "The study is safe as first accepted; to add words to it, tell the reader at the hub."
+
+
+class UidReused(BadInput):
+    remedy = "The first object is safe; this one is kept in quarantine. Give the image a new UID at the machine."
 
 
 class BadConfiguration(BadInput):

@@ -1,8 +1,5 @@
 """/metrics and /healthz of a hub with studies, and its log as JSON: counts, and nobody's name."""
 
-import io
-import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.receiver.logs import TALKATIVE, write_log
 from thinwire.receiver.watch import health, watched
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
@@ -111,31 +107,3 @@ def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: B
 def test_a_port_that_is_taken_is_said(hub: Hub) -> None:
     with watched(hub, "127.0.0.1:0") as port, pytest.raises(BadConfiguration), watched(hub, f"127.0.0.1:{port}"):
         pass
-
-
-def test_the_log_is_one_json_object_a_line_and_talkative_libraries_are_silent() -> None:
-    root, before = logging.getLogger(), logging.getLogger().handlers[:]
-    level, levels = root.level, {name: logging.getLogger(name).level for name in TALKATIVE}
-    stream = io.StringIO()
-    try:
-        write_log("json", stream)
-        logging.getLogger("thinwire.test").info("site %s connected", "valley")
-        logging.getLogger("highdicom.base").warning("patient_name is potentially invalid: SECRET")
-        try:
-            raise ValueError("SECRET")
-        except ValueError:
-            logging.getLogger("thinwire.test").exception("reading ends")
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = before
-        root.setLevel(level)
-        for name, old in levels.items():
-            logging.getLogger(name).setLevel(old)
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [(line["level"], line["message"]) for line in lines] == [
-        ("INFO", "site valley connected"),
-        ("ERROR", "reading ends"),
-    ]
-    assert lines[1]["error"] == "ValueError"
-    assert lines[0]["at"].endswith("Z")
-    assert "SECRET" not in stream.getvalue()

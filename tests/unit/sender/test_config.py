@@ -65,3 +65,24 @@ def test_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:
 def test_people_write_choices_in_their_way() -> None:
     assert {read_when(text) for text in ("on request", "on-request", " On_Request ")} == {When.ON_REQUEST}
     assert read_hours("8:00 - 17:30".replace("8:00", "08:00")) == Hours(time(8), time(17, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[dicom]\nport = 11112\n", "nobody may send"),
+        ("[dicom]\nport = 11112\n[dicom.machines.X]\nreport_port = 104\n", "address beside it"),
+        ('[dicom]\naet = "too long for an AE title"\n', "aet"),
+        ('[page]\nport = 80\nbind = "0.0.0.0"\n', "needs `hosts`"),
+        ('log = "xml"\n', "log"),
+    ],
+)
+def test_a_port_that_would_be_open_to_all_or_to_nobody_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(BadConfiguration, match=what):
+        configured(tmp_path, text)
+
+
+def test_ports_are_closed_unless_configured(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    config = read_config(tmp_path)
+    assert (config.dicom.port, config.page.port) == (None, None)

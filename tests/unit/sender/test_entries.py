@@ -23,6 +23,8 @@ ENTRY = Entry(
     status=StudyStatus.TRIAGED,
     choice={Kind.PIXELS: When.WHEN_IDLE},
     urged=False,
+    paused=True,
+    warnings=("the file states no pixel spacing",),
 )
 
 

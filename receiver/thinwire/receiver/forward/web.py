@@ -6,8 +6,8 @@ import httpx
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.targets import FhirTarget, StowTarget
-from thinwire.receiver.logs import hush
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.logs import hush
 
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 """Seconds without any progress; no limit on a whole transfer."""

@@ -15,10 +15,10 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from thinwire.receiver.kept import KeptReading, KeptStudy
-from thinwire.receiver.logs import hush
 from thinwire.receiver.outputs.sight import Sight
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.graph import FusedGraph
+from thinwire.shared.logs import hush
 from thinwire.shared.pixels import Member
 from thinwire.shared.positional import micros
 

@@ -42,7 +42,7 @@ class WebServer:
             )
         # Nothing crosses a network in the open: beyond this machine it is TLS, by the page itself or by the proxy.
         self._tls = not loopback
-        self.room = Room(hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings))
+        self.room = Room(hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft)
         try:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             self._socket = socket.create_server((self._host, port), family=family, backlog=128)

@@ -267,3 +267,5 @@ _CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
     **{f"1.2.840.10008.1.2.4.{n}": _jpeg_2000 for n in (90, 91, 201, 202, 203)},
     **{f"1.2.840.10008.1.2.4.{n}": _jpeg_xl for n in (110, 111, 112)},
 }
+SYNTAXES = (*_NATIVE, *_CODECS)
+"""Transfer syntaxes that are read here."""

@@ -100,11 +100,21 @@ def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
     )
 
 
+def require_radiographic(header: Header) -> None:
+    """Refuse an image of another modality, whatever the rest of its study. Raises NotChestRadiograph."""
+    if header.integer("Rows") and header.code("Modality") not in RADIOGRAPHIC:
+        raise _of_another_modality(header.code("Modality"))
+
+
+def _of_another_modality(modality: str) -> NotChestRadiograph:
+    stated = modality if modality.isalnum() and len(modality) <= 4 else "unstated"
+    return NotChestRadiograph(f"its modality is {stated}, not CR, DX or RG")
+
+
 def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
     if instance.modality not in RADIOGRAPHIC:
-        stated = instance.modality if instance.modality.isalnum() and len(instance.modality) <= 4 else "unstated"
-        raise NotChestRadiograph(f"its modality is {stated}, not CR, DX or RG")
+        raise _of_another_modality(instance.modality)
     if not instance.header.has_pixels or not instance.rows or not instance.columns:
         raise NotChestRadiograph("it holds no image")
     if instance.frames > 1:

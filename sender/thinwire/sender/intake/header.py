@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
@@ -33,6 +34,8 @@ PREFIX_AT, PREFIX = 128, b"DICM"  # PS3.10 7.1
 _META_LENGTH = struct.Struct("<HH2sHL")
 _PIXELS = Tag(0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
+_GLANCE = 64 << 10
+"""Bytes of a value above which a glance leaves it in the file."""
 
 PARSER_ERRORS = (
     ArithmeticError,
@@ -66,7 +69,7 @@ class Limits:
 
 
 @contextlib.contextmanager
-def _parsing(failure: str) -> Iterator[None]:
+def parsing(failure: str) -> Iterator[None]:
     """Turn every failure of the parser into UnreadableDicom, and keep its words in here."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
@@ -95,7 +98,7 @@ class Header:
     def values(self, keyword: str) -> tuple[object, ...]:
         """The attribute's values; empty where it is absent, empty or unreadable."""
         try:
-            with _parsing(keyword):
+            with parsing(keyword):
                 value = self._dataset.get(keyword)
         except UnreadableDicom:
             self.odd.add(keyword)
@@ -109,7 +112,7 @@ class Header:
     def text(self, keyword: str) -> str:
         """The attribute's values as one text, joined by a backslash as in the file; empty where it is absent."""
         try:
-            with _parsing(keyword):
+            with parsing(keyword):
                 return "\\".join(str(each) for each in self.values(keyword)).strip(" \0\t\r\n")
         except UnreadableDicom:
             self.odd.add(keyword)
@@ -154,10 +157,20 @@ class Header:
     def representation(self, keyword: str) -> str:
         """The attribute's VR; empty where it is absent."""
         try:
-            with _parsing(keyword):
+            with parsing(keyword):
                 return str(self._dataset[keyword].VR)
         except UnreadableDicom:
             return ""
+
+    def element(self, keyword: str) -> DataElement | None:
+        """The attribute as it is; None where it is absent or unreadable."""
+        try:
+            with parsing(keyword):
+                found: DataElement | None = self._dataset.get(Tag(keyword))
+                return found
+        except UnreadableDicom:
+            self.odd.add(keyword)
+            return None
 
     @property
     def has_pixels(self) -> bool:
@@ -166,7 +179,7 @@ class Header:
     @property
     def encapsulated(self) -> bool:
         """Whether the pixel data has undefined length, and so holds items (PS3.5 A.4)."""
-        with _parsing("the pixel data cannot be read"):
+        with parsing("the pixel data cannot be read"):
             return bool(self._dataset["PixelData"].is_undefined_length)
 
 
@@ -178,7 +191,7 @@ def parse(data: bytes, limits: Limits) -> Header:
     if len(data) > limits.file_bytes:
         raise UnreadableDicom(f"the file has {len(data)} bytes, over the limit of {limits.file_bytes}")
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
-    with _parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
+    with parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
         inflated = _inflate(data, limits) if prefixed else None
         if inflated is not None:
             dataset, syntax = read_dataset(BytesIO(inflated), False, True), DEFLATED
@@ -196,6 +209,21 @@ def parse(data: bytes, limits: Limits) -> Header:
             )
         _require_whole(dataset)
     return Header(dataset, syntax)
+
+
+def glance(path: Path, limits: Limits) -> Header:
+    """The header of a DICOM file with preamble, without its pixels: memory is bounded whatever the file's size.
+
+    Raises UnreadableDicom: not DICOM.
+    """
+    with parsing("its bytes do not parse as DICOM"):
+        syntax = str(read_file_meta_info(path).TransferSyntaxUID)
+        if syntax == DEFLATED:  # pydicom inflates without bound
+            return parse(path.read_bytes(), limits)
+        found = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_GLANCE)
+    if "SOPClassUID" not in found:
+        raise UnreadableDicom("the file is cut short or names no kind of DICOM object")
+    return Header(found, syntax)
 
 
 def _inflate(data: bytes, limits: Limits) -> bytes | None:

@@ -51,6 +51,16 @@ class Quarantine:
             self._disk.write(path, data, "quarantine.data")
         return self._note(name, len(data), error, kept=True)
 
+    def take_over(self, path: Path, error: ThinwireError) -> Digest:
+        """Keep a file that lies on the same file system by moving it here, whatever its size. Raises DiskFull."""
+        name, size = _digest_of(path), path.stat().st_size
+        if size > self._limit:
+            return self._note(name, size, error, kept=False)
+        self._disk.make_folder(self._folder)
+        self._make_room(size)
+        self._disk.adopt(path, self._folder / (name.hex() + _DATA), "quarantine.data")
+        return self._note(name, size, error, kept=True)
+
     def reasons(self) -> list[dict[str, object]]:
         """What was refused and why, oldest first."""
         found = []

@@ -13,7 +13,7 @@ from thinwire.shared.identifiers import Digest, EpochId, StudyId
 from thinwire.shared.pixels import Effort
 from thinwire.shared.receipts import StudyStatus
 
-VERSION = 2
+VERSION = 3
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
@@ -131,6 +131,8 @@ class Due:
     """The study's own, by which the policy lets it go."""
     requested: bool = False
     """A reader at the hub asked for it."""
+    paused: bool = False
+    """A person at the clinic holds the study back."""
 
     @property
     def first(self) -> bool:
@@ -139,7 +141,7 @@ class Due:
 
     def asked(self, durable: int = 0) -> Asked:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice)
+        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,10 @@ class Entry:
     """How its files were packed for the link; a second time gives the same bytes."""
     urged: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
+    paused: bool = False
+    """A person at the clinic holds it back: nothing of it goes until it is resumed."""
+    warnings: tuple[str, ...] = ()
+    """What intake doubted, for people; without a patient's identity."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; one that was never planned is missing."""
@@ -201,6 +207,7 @@ class Entry:
                 part.kind,
                 self.choice,
                 part.requested,
+                self.paused,
             )
             for part in self.parts
             if part.state in states and part.object is not None
@@ -218,6 +225,8 @@ class Entry:
                 "status": self.status,
                 "effort": self.effort,
                 "urged": self.urged,
+                "paused": self.paused,
+                "warnings": self.warnings,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
@@ -241,6 +250,8 @@ class Entry:
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
                 urged=bool(facts["urged"]),
+                paused=bool(facts["paused"]),
+                warnings=tuple(str(each) for each in facts["warnings"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -17,16 +17,17 @@ _REASON = {
 
 @dataclass(frozen=True)
 class Gate:
-    """A clinic's policy at one moment. used: bytes of this month on the link."""
+    """A clinic's policy at one moment. used: bytes of this month on the link. paused: a person holds all sending."""
 
     policy: TierPolicy
     now: datetime
     used: int
+    paused: bool = False
 
     @classmethod
-    def at(cls, policy: TierPolicy, now: datetime, months: Mapping[str, Iterable[int]]) -> "Gate":
+    def at(cls, policy: TierPolicy, now: datetime, months: Mapping[str, Iterable[int]], paused: bool = False) -> "Gate":
         """months: bytes by month, as `usage.read_usage` gives them."""
-        return cls(policy, now, sum(months.get(month(policy.local(now)), ())))
+        return cls(policy, now, sum(months.get(month(policy.local(now)), ())), paused)
 
     def sort_out(self, dues: Iterable[Due], durable: Mapping[Digest, int]) -> tuple[list[Due], list[tuple[Due, str]]]:
         """(what may go, what waits with its reason), each in the order of `dues`. durable: bytes at the hub, by
@@ -56,8 +57,12 @@ class Gate:
         return reasons
 
     def _decide(self, asked: Asked, idle: bool) -> Verdict:
+        if self.paused:
+            return Verdict(False, "all sending is paused, until it is resumed")
         return decide(self.policy, asked, self.now, idle, self.used)
 
 
 def _asked(entry: Entry, part: Part) -> Asked:
-    return Asked(part.kind, part.size, entry.urgent or part.requested, part.state is PartState.HELD, entry.choice)
+    return Asked(
+        part.kind, part.size, entry.urgent or part.requested, part.state is PartState.HELD, entry.choice, entry.paused
+    )

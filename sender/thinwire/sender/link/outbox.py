@@ -39,6 +39,8 @@ from thinwire.shared.receipts import Receipt, StudyStatus, read_receipt
 log = logging.getLogger(__name__)
 
 _NEW = ".new-"
+_PAUSED = "paused"
+"""An empty file: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
 
 
@@ -65,13 +67,15 @@ class Outbox:
         words: bytes = b"",
         urgent: bool = False,
         choice: Mapping[Kind, When] = MappingProxyType({}),
+        warnings: Sequence[str] = (),
     ) -> Entry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
         source: the archive of its files and words (`pixels.pack`). plan: the parts that will be made. words: the text
         beside the files, by which a repeat is told from a contradiction. choice: when its parts go, where that is not
-        as the clinic's policy says. A repeat does nothing, but may make the study urgent or change the choice of when
-        its parts go. Raises AlreadyAccepted for the same files with other words, DiskFull.
+        as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the study
+        urgent or change the choice of when its parts go. Raises AlreadyAccepted for the same files with other words,
+        DiskFull.
         """
         mark = self._mark(words)
         if self._at(study).path.is_dir():
@@ -83,7 +87,17 @@ class Outbox:
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
             parts = tuple(Part(kind) for kind in sorted(plan))
-            entry = Entry(study, self.epochs.clock.now(), urgent, epoch.id, mark, parts, choice=dict(choice))
+            entry = Entry(
+                study,
+                self.epochs.clock.now(),
+                urgent,
+                epoch.id,
+                mark,
+                parts,
+                None,
+                dict(choice),
+                warnings=tuple(warnings),
+            )
             try:
                 with self._disk.full_is_an_error():
                     new.path.mkdir(mode=0o700)
@@ -117,6 +131,20 @@ class Outbox:
     def entry(self, study: StudyId) -> Entry:
         """Raises UnknownStudy."""
         return self._at(study).read()
+
+    def is_whole(self, study: StudyId) -> bool:
+        """Whether a study is here, with all that its parts are still to be made of."""
+        try:
+            entry = self.entry(study)
+        except UnknownStudy:
+            return False
+        if not entry.missing:
+            return True
+        try:
+            self.source(study)
+        except UnknownStudy:
+            return False
+        return True
 
     def find(self, prefix: str) -> Entry:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
@@ -175,6 +203,28 @@ class Outbox:
         for part in self.entry(study).parts:
             if part.state is PartState.REFUSED:
                 self._event(study, part.kind, Event.RETRIED)
+
+    def make_urgent(self, study: StudyId) -> Entry:
+        """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
+        at = self._at(study)
+        with at.locked() as entry:
+            if not entry.urgent:
+                entry = at.write(replace(entry, urgent=True, urged=False), "control.urgent")
+        return entry
+
+    def pause(self, study: StudyId | None = None) -> None:
+        """Hold a study back, or (None) all sending, until it is resumed; durable when this returns. What the running
+        service has under way of it stops at its next piece. Raises UnknownStudy, DiskFull."""
+        self._hold(study, True)
+
+    def resume(self, study: StudyId | None = None) -> None:
+        """Let a study go on, or (None) all that is not paused by itself. Raises UnknownStudy, DiskFull."""
+        self._hold(study, False)
+
+    @property
+    def paused(self) -> bool:
+        """Whether all sending is paused."""
+        return (self.folder / _PAUSED).exists()
 
     def receipts(self, study: StudyId) -> list[Receipt]:
         """The hub's words on a study that are durable here, oldest first."""
@@ -325,6 +375,17 @@ class Outbox:
         self._event(study, kind, Event.REQUESTED)
 
     # How it is done.
+
+    def _hold(self, study: StudyId | None, paused: bool) -> None:
+        if study is None and paused:
+            self._small.write(self.folder / _PAUSED, b"", "control.pause")
+        elif study is None:
+            self._small.remove(self.folder / _PAUSED, "control.resume")
+        else:
+            at = self._at(study)
+            with at.locked() as entry:
+                if entry.paused is not paused:
+                    at.write(replace(entry, paused=paused), "control.study")
 
     def _again(self, study: StudyId, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
         at = self._at(study)

@@ -1,16 +1,17 @@
 """How far the clinic's studies are, tier by tier: what is at the hub, what crosses, what waits and why, until when."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinwire.sender.link.entries import Entry, PartState
+from thinwire.sender.link.entries import Due, Entry, PartState
 from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.live import Crossing, LinkState, LinkStatus
 from thinwire.sender.link.scheduler import rank
 from thinwire.sender.link.tiers import ORDER
 from thinwire.shared.envelope import Kind
+from thinwire.shared.identifiers import Digest, StudyId
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,28 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
     }
 
 
+def study_seconds(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> dict[StudyId, float]:
+    """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
+    crossing = {each.object: each for each in link.crossings}
+    return {due.study: seconds for due, seconds in _arrivals(entries, crossing, gate, link)}
+
+
 def _estimates(
-    entries: Iterable[Entry], crossing: Mapping[Any, Crossing], gate: Gate, link: LinkStatus
+    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
 ) -> dict[Kind, float]:
+    found = _arrivals(entries, crossing, gate, link)
+    return {due.kind: seconds for due, seconds in found if due.kind is not None}
+
+
+def _arrivals(
+    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
+) -> Iterator[tuple[Due, float]]:
+    """What may go, in its order, and seconds until it is there; nothing while the link is down or unmeasured."""
     if link.state is not LinkState.CONNECTED or not link.rate:
-        return {}
-    seconds: dict[Kind, float] = {}
+        return
     bytes_before = 0
     going, _ = gate.sort_out(sorted((due for entry in entries for due in entry.due()), key=rank), {})
     for due in going:
         known = crossing.get(due.object)
         bytes_before += due.size - (known.durable if known else 0)
-        if due.kind is not None:
-            seconds[due.kind] = bytes_before / link.rate + (link.round_trip or 0.0)
-    return seconds
+        yield due, bytes_before / link.rate + (link.round_trip or 0.0)

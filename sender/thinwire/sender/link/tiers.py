@@ -122,6 +122,8 @@ class Asked:
     """Kept until a reader asks."""
     choice: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own."""
+    paused: bool = False
+    """A person at the clinic holds the study back."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,11 @@ GO = Verdict(True)
 def decide(policy: TierPolicy, part: Asked, now: datetime, idle: bool, used: int) -> Verdict:
     """Whether a part goes now. idle: nothing else is to be sent. used: bytes of this month on the link.
 
-    What is urgent or was asked for goes at any time, and beyond the budget; so do the graph and the manifest.
+    What is urgent or was asked for goes at any time, and beyond the budget; so do the graph and the manifest. What a
+    person paused does not go.
     """
+    if part.paused:
+        return Verdict(False, "paused, until it is resumed")
     if part.urgent or part.kind is None or part.kind in MEANING:
         return GO
     when = policy.when_of(part.kind, part.choice)

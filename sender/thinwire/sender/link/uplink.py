@@ -86,7 +86,7 @@ class UplinkSession:
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        gate = Gate(self._policy, self._clock.now(), self._used())
+        gate = Gate(self._policy, self._clock.now(), self._used(), self._outbox.paused)
         durable = {each.due.object: each.durable for each in self._by_number.values()}
         going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
         for due in going:

@@ -1,0 +1,65 @@
+"""Whether text seems to be drawn into a radiograph: a warning, which a person has to judge.
+
+Drawn characters differ from anatomy in four ways that are cheap to see: strokes thinner than a hundredth of the image
+that stand out by a large step, of one size, side by side on one line. How often it is right: docs/deidentification.md.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+SIDE = 1024
+"""Pixels to which the longer side is reduced at most, by each block's extreme, so that no stroke is averaged away."""
+STEP = 70
+"""Grey levels of 255 by which a stroke stands out of what is around it."""
+STROKE = 9
+"""Pixels: nothing wider counts as a stroke."""
+HEIGHTS = 6, 60
+CHARACTERS = 4
+"""On one line."""
+
+
+def has_text(shown: NDArray[np.uint8]) -> bool:
+    """shown: uint8 [H, W], as on a screen. Bright and dark characters alike."""
+    return any(_lines(marks) for marks in _strokes(shown))
+
+
+def _strokes(shown: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
+    """bool [h, w]: thin bright strokes, thin dark strokes."""
+    found = []
+    for image in (shown, 255 - shown):
+        factor = -(-max(image.shape) // SIDE)
+        rows, columns = (size // factor * factor for size in image.shape)
+        small = image[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor).max(axis=(1, 3))
+        flat = ndimage.grey_opening(small, size=(STROKE, STROKE))
+        found.append(small.astype(np.int16) - flat > STEP)
+    return found
+
+
+def _lines(marks: NDArray[np.bool_]) -> bool:
+    """Whether enough marks of one height stand side by side."""
+    labels, count = ndimage.label(marks, structure=np.ones((3, 3)))
+    if count == 0:
+        return False
+    boxes = []
+    sizes = np.bincount(labels.ravel())
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        filled = sizes[number] / (height * width)
+        if HEIGHTS[0] <= height <= HEIGHTS[1] and 0.1 * height <= width <= 1.6 * height and filled > 0.15:
+            boxes.append((columns.start, columns.stop, rows.start, height))
+    boxes.sort()
+    return any(_run(boxes, start) >= CHARACTERS for start in range(len(boxes)))
+
+
+def _run(boxes: list[tuple[int, int, int, int]], start: int) -> int:
+    """Characters of the line that begins with a box. boxes: (left, right, top, height), by left."""
+    _, right, top, height = boxes[start]
+    found = 1
+    for left, to, other, size in boxes[start + 1 :]:
+        if left - right > 1.5 * height:
+            break
+        same_line = abs(other + size - top - height) <= 0.25 * height and abs(size - height) <= 0.3 * height
+        if same_line and left >= right - 1:
+            found, right = found + 1, to
+    return found

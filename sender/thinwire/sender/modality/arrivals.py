@@ -1,0 +1,231 @@
+"""What X-ray machines sent: durable here before the machine hears so, and from here into the outbox study by study.
+
+Folder: docs/dicom-port.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
+Receiving, taking over and answering for commitments may happen in different threads.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk, sweep
+from thinwire.shared.errors import DiskFull, UidReused
+from thinwire.shared.identifiers import StudyId
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+INCOMING, LEDGER = "incoming", "ledger"
+_SUFFIX = ".dcm"
+_JUDGING, _JUDGED = ".judging", ".judged"
+"""Of a study's folder: while it is taken over or refused, and when its files are only to be removed."""
+_NAME_BYTES = 16
+_META_LENGTH_AT, _META_AT = 140, 144
+"""Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
+
+
+class Fate(StrEnum):
+    """What has become of an object that a machine sent."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    """Durable; its study is not complete yet."""
+    ACCEPTED = "accepted"
+    """In the outbox: it stays at the clinic until the hub has it."""
+    REFUSED = "refused"
+    """In quarantine."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One object as its own header names it. Its UIDs stay out of repr, and so out of logs."""
+
+    sop_class: str
+    sop_instance: str = field(repr=False)
+    study: str = field(repr=False)
+    """Study Instance UID; empty where the object has none: it is a study by itself."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger holds of an object whose study was judged."""
+
+    dataset: bytes
+    """SHA-256 of its data set, 32 bytes."""
+    sop_class: str
+    study: StudyId | None
+    """None where its study was refused."""
+    at: datetime
+
+    @property
+    def fate(self) -> Fate:
+        return Fate.REFUSED if self.study is None else Fate.ACCEPTED
+
+
+class Arrivals:
+    """folder: DATA/arrivals. signing: the site's signing key, 32 bytes, from which names are keyed. is_whole: whether
+    the outbox has a study and misses no bytes of it."""
+
+    def __init__(
+        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyId], bool]
+    ) -> None:
+        self.folder = folder
+        self._disk = disk
+        self._clock = clock
+        self._is_whole = is_whole
+        self._key = HKDF(SHA256(), 32, salt=None, info=b"thinwire arrivals v1").derive(signing)
+        self._lock = threading.Lock()
+        self._moved: dict[str, float] = {}
+        self._opened = clock.monotonic()
+        for name in (INCOMING, LEDGER):
+            disk.make_folder(folder / name)
+        self.sweep_incoming()
+        for done in folder.glob("*" + _JUDGED):
+            shutil.rmtree(done)
+        for half in (folder / LEDGER, folder):
+            sweep(half)
+
+    @property
+    def incoming(self) -> Path:
+        """Where objects are written while they come; nothing in it lasts."""
+        return self.folder / INCOMING
+
+    def sweep_incoming(self) -> None:
+        """Remove what transfers that were cut off have left. None may be under way."""
+        for half in self.incoming.iterdir():
+            half.unlink(missing_ok=True)
+
+    def keep(self, path: Path, sent: Sent) -> bool:
+        """Make an object durable; False where it was sent before. path: its file in `incoming`, which is taken.
+
+        Raises DiskFull, and UidReused where another object with this UID came before: then the file is left.
+        """
+        name = self._name(sent.sop_instance)
+        folder = self.folder / self._name(sent.study or sent.sop_instance)
+        dataset = dataset_digest(path)
+        with self._lock:
+            self._moved[folder.name] = self._clock.monotonic()
+            before = self._pending(name)
+            known = self.known(sent.sop_instance)
+            if before is not None:
+                return self._again(dataset, dataset_digest(before))
+            if known is not None and known.study is not None and self._is_whole(known.study):
+                return self._again(dataset, known.dataset)
+            # The outbox packs it and makes parts of it before the first byte of it can go.
+            if self._disk.free(self.folder) < 2 * path.stat().st_size:
+                raise DiskFull("no room for the object and for the parts that are made of it")
+            self._disk.make_folder(folder)
+            self._disk.adopt(path, folder / (name + _SUFFIX), "arrival")
+        return True
+
+    def waiting(self) -> int:
+        """Studies that are here and not yet in the outbox."""
+        return len(self._studies())
+
+    def settled(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+        """The files of each study of which nothing has come for so long, put where what comes late does not join them.
+
+        under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
+        open has sent something.
+        """
+        busy = {self._name(uid) for uid in under_way}
+        for folder in self._studies():
+            if folder.suffix != _JUDGING:
+                quiet = self._clock.monotonic() - self._moved.get(folder.name, self._opened)
+                if folder.name in busy or quiet < seconds or folder.with_suffix(_JUDGING).exists():
+                    continue
+                with self._lock:
+                    self._disk.move(folder, folder.with_suffix(_JUDGING), "arrival.judge")
+                    self._moved.pop(folder.name, None)
+                folder = folder.with_suffix(_JUDGING)
+            yield tuple(sorted(folder.glob("*" + _SUFFIX)))
+
+    def judged(self, verdicts: Mapping[Path, StudyId | None], class_of: Callable[[Path], str]) -> None:
+        """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
+        and removed. Cut off before the end, the study is judged again, with the same end."""
+        for path, study in sorted(verdicts.items()):
+            entry = {
+                "version": VERSION,
+                "dataset": dataset_digest(path).hex(),
+                "sop_class": class_of(path),
+                "study": study.hex() if study else None,
+                "at": self._clock.now().isoformat(),
+            }
+            self._disk.write(self._ledger(path.stem), json.dumps(entry).encode(), "arrival.ledger")
+        for folder in sorted({path.parent for path in verdicts}):
+            self._disk.move(folder, folder.with_suffix(_JUDGED), "arrival.judged")
+            shutil.rmtree(folder.with_suffix(_JUDGED))
+
+    def fate(self, sop_instance: str) -> Fate:
+        name = self._name(sop_instance)
+        if self._pending(name) is not None:
+            return Fate.PENDING
+        known = self.known(sop_instance)
+        return Fate.UNKNOWN if known is None else known.fate
+
+    def known(self, sop_instance: str) -> Known | None:
+        """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
+        try:
+            facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
+            study = StudyId(bytes.fromhex(facts["study"])) if facts["study"] else None
+            at = datetime.fromisoformat(facts["at"])
+            return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            log.error("an entry of arrivals/ledger is damaged: its object counts as never sent")
+            return None
+
+    def purge(self, before: datetime) -> None:
+        """Forget what was judged before, of studies that the outbox no longer has."""
+        for path in sorted((self.folder / LEDGER).glob("*.json")):
+            try:
+                facts = json.loads(path.read_bytes())
+                here = facts["study"] and self._is_whole(StudyId(bytes.fromhex(facts["study"])))
+                old = datetime.fromisoformat(facts["at"]) < before
+            except (ValueError, KeyError, TypeError):
+                here, old = False, True
+            if old and not here:
+                self._disk.remove(path, "arrival.purge")
+
+    def _again(self, dataset: bytes, before: bytes) -> bool:
+        if dataset != before:
+            raise UidReused("an object with this SOP Instance UID and other content came before")
+        return False
+
+    def _studies(self) -> list[Path]:
+        return sorted(
+            each
+            for each in self.folder.iterdir()
+            if len(each.stem) == 2 * _NAME_BYTES and each.suffix in ("", _JUDGING) and any(each.glob("*" + _SUFFIX))
+        )
+
+    def _pending(self, name: str) -> Path | None:
+        """The file of an object whose study was not judged yet."""
+        return next((each / (name + _SUFFIX) for each in self._studies() if (each / (name + _SUFFIX)).exists()), None)
+
+    def _ledger(self, name: str) -> Path:
+        return self.folder / LEDGER / f"{name}.json"
+
+    def _name(self, uid: str) -> str:
+        return hmac.digest(self._key, uid.encode(errors="replace"), "sha256")[:_NAME_BYTES].hex()
+
+
+def dataset_digest(path: Path) -> bytes:
+    """SHA-256 of a file's data set: what follows its meta information, which names the software that wrote it."""
+    with path.open("rb") as file:
+        file.seek(_META_LENGTH_AT)
+        file.seek(_META_AT + int.from_bytes(file.read(4), "little"))
+        return hashlib.file_digest(file, "sha256").digest()

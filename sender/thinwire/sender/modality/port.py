@@ -1,0 +1,242 @@
+"""The DICOM port: C-ECHO, C-STORE and storage commitment for the X-ray machines that are named in the configuration.
+
+Objects stream to disk as they come; the machine hears success when its object is durable. pynetdicom speaks the
+protocol; its settings are those of a process, which opens one port. What each status means: docs/dicom-port.md.
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context, build_role
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+
+from thinwire.sender.config import DicomSettings
+from thinwire.sender.intake.codestream import SYNTAXES
+from thinwire.sender.intake.dicom import require_radiographic
+from thinwire.sender.intake.header import Limits, glance
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.modality.arrivals import Arrivals, Sent
+from thinwire.sender.modality.commitment import Commitments
+from thinwire.shared.clock import Clock
+from thinwire.shared.durable import Disk
+from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
+
+log = logging.getLogger(__name__)
+
+SUCCESS, FULL, MISMATCH, REFUSED = 0x0000, 0xA700, 0xA900, 0xC000
+"""Statuses of C-STORE (PS3.4 B.2.3)."""
+NO_SUCH_ACTION, INVALID_ARGUMENT, NO_RESOURCES = 0x0123, 0x0115, 0x0213
+"""Statuses of N-ACTION (PS3.7 10.1.4.1.10)."""
+COMMIT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the one instance of the push model (PS3.4 J.3.5)
+REQUEST_COMMITMENT = 1
+
+_PDU_BYTES = 128 << 10
+_MOST_ASSOCIATIONS = 10
+_COMMENT = 64
+"""Characters of Error Comment (0000,0902), LO."""
+_REJECT_CALLER = (0x01, 0x01, 0x03)  # permanent, by the user: calling AE title not recognized (PS3.8 9.3.4)
+
+
+class Mismatch(UnreadableDicom):
+    """The object is not what its transfer announced."""
+
+
+class Port:
+    """One open port. `open` and `close`; the machines' associations run in threads of pynetdicom."""
+
+    def __init__(
+        self, settings: DicomSettings, arrivals: Arrivals, quarantine: Quarantine, disk: Disk, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self.commitments = Commitments(arrivals.folder / "commitments", arrivals, disk, clock, self.deliver)
+        self.arrivals = arrivals
+        self._quarantine = quarantine
+        self._disk = disk
+        self._server: Any = None
+        self._lock = threading.Lock()
+        self._open: dict[Association, set[str]] = {}
+        """Open associations, and the studies of which each sent something."""
+
+    def open(self) -> int:
+        """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
+        # Without this an object of any size is held in memory.
+        _config.STORE_RECV_CHUNKED_DATASET = True
+        # pynetdicom has no setting for the folder, and an X-ray in /tmp is neither private nor on the disk of the data.
+        dimse_messages.NamedTemporaryFile = functools.partial(NamedTemporaryFile, dir=self.arrivals.incoming)
+        logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # below it names what comes in
+        handlers = [
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_ACCEPTED, self._accepted),
+            (evt.EVT_CONN_CLOSE, self._closed),
+            (evt.EVT_PDU_RECV, self._watch_room),
+            (evt.EVT_C_ECHO, lambda _: SUCCESS),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_ACTION, self._action),
+        ]
+        taker = AE(self.settings.aet)
+        taker.maximum_associations = _MOST_ASSOCIATIONS
+        taker.maximum_pdu_size = _PDU_BYTES
+        taker.supported_contexts = _contexts()
+        address = (self.settings.bind, self.settings.port or 0)
+        try:
+            self._server = taker.start_server(address, block=False, evt_handlers=handlers)
+        except OSError as error:
+            raise BadConfiguration(
+                f"the DICOM port cannot be opened ({error.strerror})", "Choose another port or bind in section [dicom]."
+            ) from error
+        number = int(self._server.socket.getsockname()[1])
+        log.info("DICOM port open: %s at %s:%d", self.settings.aet, self.settings.bind, number)
+        return number
+
+    def close(self) -> None:
+        """Let go of every machine; what was not acknowledged to it, it sends again."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.ae.shutdown()
+            self._server = None
+        _config.STORE_RECV_CHUNKED_DATASET = False
+        dimse_messages.NamedTemporaryFile = NamedTemporaryFile
+
+    @property
+    def under_way(self) -> Collection[str]:
+        """Studies of which an association that is open has sent something."""
+        with self._lock:
+            return {uid for studies in self._open.values() for uid in studies}
+
+    @staticmethod
+    def sop_class_of(path: Path) -> str:
+        """The SOP class of a file that was received here; empty where it cannot be read."""
+        try:
+            return glance(path, Limits()).text("SOPClassUID")
+        except UnreadableDicom:
+            return ""
+
+    def _requested(self, event: evt.Event) -> None:
+        machine = self.settings.machines.get(_caller(event.assoc))
+        if machine is None or machine.address not in ("", event.assoc.requestor.address):
+            log.warning("an association was refused: its AE title or address is not in section [dicom.machines]")
+            event.assoc.acse.send_reject(*_REJECT_CALLER)
+            event.assoc.kill()  # once the refusal is sent
+
+    def _accepted(self, event: evt.Event) -> None:
+        with self._lock:
+            self._open[event.assoc] = set()
+
+    def _closed(self, event: evt.Event) -> None:
+        half = getattr(event.assoc.dimse.message, "_data_set_file", None)
+        if half is not None:  # pynetdicom leaves it open where a transfer is cut off
+            half.close()
+        with self._lock:
+            # An association that was cut off leaves a part of an object behind; no other can be writing now.
+            if self._open.pop(event.assoc, None) is not None and not self._open:
+                self.arrivals.sweep_incoming()
+
+    def _watch_room(self, event: evt.Event) -> None:
+        """A transfer that would fill the disk is ended: pynetdicom writes it without asking for room."""
+        if event.assoc.is_established and self._disk.free(self.arrivals.incoming) < _PDU_BYTES:
+            log.error("the disk is full: an association was ended; %s", DiskFull.remedy)
+            event.assoc.abort(block=False)
+
+    def _store(self, event: evt.Event) -> Dataset:
+        path: Path = event.dataset_path
+        try:
+            sent = self._examined(event, path)
+            with self._lock:
+                self._open.setdefault(event.assoc, set()).add(sent.study or sent.sop_instance)
+            fresh = self.arrivals.keep(path, sent)
+            log.info("an object from a machine is safe%s", "" if fresh else " (it came before)")
+            return _status(SUCCESS)
+        except DiskFull as error:
+            log.error("%s; %s", error, error.remedy)
+            return _status(FULL, str(error))
+        except BadInput as error:
+            log.warning("an object from a machine was refused: %s. %s", error, error.remedy)
+            try:
+                self._quarantine.take_over(path, error)
+            except DiskFull as full:
+                log.error("%s; %s", full, full.remedy)
+            return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
+
+    def _examined(self, event: evt.Event, path: Path) -> Sent:
+        """What the object says of itself. Raises BadInput for what can be part of no study here."""
+        size = path.stat().st_size
+        if size > self.settings.most_bytes:
+            raise UnreadableDicom(
+                f"the object has {size} bytes, over the limit of {self.settings.most_bytes}",
+                "A radiograph is smaller; raise most_bytes in section [dicom] if yours is not.",
+            )
+        header = glance(path, Limits(file_bytes=self.settings.most_bytes))
+        request = event.request
+        named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        if named != (header.text("SOPClassUID"), header.text("SOPInstanceUID")):
+            raise Mismatch("its SOP class or instance is not the one that was announced")
+        require_radiographic(header)
+        return Sent(*named, header.text("StudyInstanceUID"))
+
+    def _action(self, event: evt.Event) -> tuple[int, None]:
+        if event.action_type != REQUEST_COMMITMENT:
+            return NO_SUCH_ACTION, None
+        try:
+            self.commitments.ask(_caller(event.assoc), event.action_information)
+        except ProtocolBroken as error:
+            log.warning("%s", error)
+            return INVALID_ARGUMENT, None
+        except DiskFull as error:
+            log.error("%s; %s", error, error.remedy)
+            return NO_RESOURCES, None
+        return SUCCESS, None
+
+    def deliver(self, machine: str, event_type: int, report: Dataset) -> bool:
+        """Give a machine its report: on a new association where its port is configured, else on one that it has
+        opened (PS3.4 J.3.3.1.2 allows both)."""
+        known = self.settings.machines.get(machine)
+        if known is None:
+            return False
+        if known.report_port is None:
+            with self._lock:
+                mine = [each for each in self._open if _caller(each) == machine]
+            return any(_report(each, event_type, report) for each in mine if each.is_established)
+        caller = AE(self.settings.aet)
+        caller.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        opened = caller.associate(known.address, known.report_port, ae_title=machine, ext_neg=[role])
+        try:
+            return opened.is_established and _report(opened, event_type, report)
+        finally:
+            if opened.is_established:
+                opened.release()
+
+
+@functools.cache
+def _contexts() -> list[PresentationContext]:
+    storage = [build_context(each.abstract_syntax, list(SYNTAXES)) for each in AllStoragePresentationContexts]
+    return [*storage, build_context(Verification), build_context(StorageCommitmentPushModel)]
+
+
+def _caller(association: Association) -> str:
+    """The AE title of the machine that opened an association."""
+    return str(association.requestor.primitive.calling_ae_title).strip()
+
+
+def _report(association: Association, event_type: int, report: Dataset) -> bool:
+    try:
+        status, _ = association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMIT_INSTANCE)
+    except (ValueError, RuntimeError):  # it did not ask for this service, or ended just now
+        return False
+    return bool("Status" in status and status.Status == SUCCESS)
+
+
+def _status(code: int, comment: str = "") -> Dataset:
+    status = Dataset()
+    status.Status = code
+    if comment:
+        status.ErrorComment = comment.encode("ascii", "replace").decode()[:_COMMENT]
+    return status

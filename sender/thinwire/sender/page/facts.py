@@ -1,0 +1,207 @@
+"""What the clinic's page shows, as plain values for its template, which decides nothing."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.link import live
+from thinwire.sender.link.entries import Entry, Part, PartState
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.live import Crossing, LinkStatus
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.link.progress import study_seconds
+from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.views import bytes_text, seconds_text
+from thinwire.shared.envelope import Kind
+from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.receipts import Receipt, StudyStatus
+
+MOST_STUDIES = 200
+"""The newest are shown; `status` lists all."""
+MOST_REFUSED = 20
+_STATUS_WORDS = {
+    StudyStatus.STORED: "at the hub",
+    StudyStatus.TRIAGED: "triaged",
+    StudyStatus.OPENED: "opened by a reader",
+    StudyStatus.READ: "read",
+}
+
+
+@dataclass(frozen=True)
+class PartShown:
+    name: str
+    state: str
+    size: str
+    percent: int | None
+    """Of its bytes that the hub has durably, while it crosses."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    probability: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class StudyShown:
+    study: str
+    """Its id, hex."""
+    accepted: str
+    urgent: bool
+    paused: bool
+    done: bool
+    """Nothing of it is on its way or waits for the link."""
+    read: bool
+    """A reader has finished with it."""
+    parts: tuple[PartShown, ...]
+    there_in: str
+    """Until all of it that may go is at the hub; empty where that is not known."""
+    said: tuple[tuple[str, str], ...]
+    """(what the hub said, when), oldest first."""
+    urgency: str
+    reason: str
+    findings: tuple[Finding, ...]
+    report: Mapping[str, str] | None = field(repr=False)
+    """text, reader, at."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything on the page."""
+
+    site: str
+    link: LinkStatus
+    link_rate: str
+    paused: bool
+    used: str
+    budget: str
+    share: int | None
+    """Percent of the month's budget."""
+    coming: int
+    """Studies that machines are still sending."""
+    studies: tuple[StudyShown, ...]
+    more: int
+    refused: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """What the page looks at. gate: the policy as of now. coming: studies that machines are still sending."""
+
+    outbox: Outbox
+    quarantine: Quarantine
+    gate: Callable[[], Gate]
+    coming: Callable[[], int] = lambda: 0
+
+    def free(self) -> int:
+        """Bytes that studies may still take of the disk."""
+        return self.outbox.epochs.disk.free(self.outbox.folder)
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
+        studies wait for it."""
+        gate, free = self.gate(), self.free()
+        link = live.find(self.outbox.folder, gate.now)
+        healthy = free > 0
+        facts = {"status": "ok" if healthy else "the disk is full", "link": str(link.state), "disk_free_bytes": free}
+        return healthy, {**facts, "paused": gate.paused}
+
+    def shown(self) -> Shown:
+        gate = self.gate()
+        entries = self.outbox.entries()
+        link = live.find(self.outbox.folder, gate.now)
+        waits, seconds = gate.waits(entries), study_seconds(entries, link, gate)
+        crossing = {each.object: each for each in link.crossings}
+        newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
+        budget = gate.policy.budget
+        refused = self.quarantine.reasons()
+        return Shown(
+            site=str(self.outbox.epochs.site),
+            link=link,
+            link_rate=f"{bytes_text(link.rate)}/s" if link.rate else "",
+            paused=gate.paused,
+            used=bytes_text(gate.used),
+            budget="" if budget is None else bytes_text(budget),
+            share=None if not budget else min(100, 100 * gate.used // budget),
+            coming=self.coming(),
+            studies=tuple(self._study(each, gate, waits, seconds, crossing) for each in newest),
+            more=len(entries) - len(newest),
+            refused=tuple(refused[: -MOST_REFUSED - 1 : -1]),
+        )
+
+    def _study(
+        self,
+        entry: Entry,
+        gate: Gate,
+        waits: Mapping[tuple[StudyId, Kind], str],
+        seconds: Mapping[StudyId, float],
+        crossing: Mapping[Digest, Crossing],
+    ) -> StudyShown:
+        receipts = self.outbox.receipts(entry.study)
+        first = {receipt.status: receipt.at for receipt in reversed(receipts)}
+        result = _detail(receipts, StudyStatus.TRIAGED)
+        report = _detail(receipts, StudyStatus.READ).get("report")
+        soon = seconds.get(entry.study)
+        return StudyShown(
+            study=entry.study.hex(),
+            accepted=f"{gate.policy.local(entry.accepted):%d %b %H:%M}",
+            urgent=entry.urgent,
+            paused=entry.paused,
+            done=not any(part.state in (PartState.MISSING, PartState.WAITING) for part in entry.parts),
+            read=entry.status is StudyStatus.READ,
+            parts=tuple(
+                _part(part, "" if gate.paused else waits.get((entry.study, part.kind), ""), crossing)
+                for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))
+            ),
+            there_in="" if soon is None else seconds_text(soon),
+            said=tuple(
+                (_STATUS_WORDS[status], f"{gate.policy.local(first[status]):%d %b %H:%M}")
+                for status in StudyStatus
+                if status in first
+            ),
+            urgency=str(result.get("urgency", "")),
+            reason=str(result.get("reason", "")),
+            findings=_findings(result.get("findings")),
+            report=_report(report, gate) if isinstance(report, dict) else None,
+            warnings=entry.warnings,
+        )
+
+
+def _part(part: Part, why: str, crossing: Mapping[Digest, Crossing]) -> PartShown:
+    under_way = crossing.get(part.object) if part.object else None
+    percent = 100 * under_way.durable // max(1, under_way.size) if under_way else None
+    waits = part.reason or (why if part.state in (PartState.WAITING, PartState.HELD) and percent is None else "")
+    state = "crossing" if percent is not None and part.state is PartState.WAITING else str(part.state)
+    return PartShown(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
+
+
+def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
+    """The facts of the hub's last word of this kind; the receipt's signature was checked."""
+    found = [receipt.detail for receipt in receipts if receipt.status is status]
+    facts: dict[str, Any] = json.loads(found[-1]) if found else {}
+    return facts
+
+
+def _report(facts: Mapping[str, object], gate: Gate) -> dict[str, str]:
+    """As in the receipt `read` (docs/wire-protocol.md), its time by the clinic's clock."""
+    found = {key: str(facts.get(key, "")) for key in ("text", "reader", "at")}
+    try:
+        return {**found, "at": f"{gate.policy.local(datetime.fromisoformat(found['at'])):%d %b %H:%M}"}
+    except ValueError:
+        return {**found, "at": ""}
+
+
+def _findings(facts: object) -> tuple[Finding, ...]:
+    """Most probable first; what a newer hub says in another form is left out rather than shown wrong."""
+    found = []
+    for name, values in facts.items() if isinstance(facts, dict) else ():
+        if isinstance(values, list) and len(values) >= 3 and all(isinstance(each, int | float) for each in values[:3]):
+            found.append(Finding(str(name), *(float(each) for each in values[:3])))
+    return tuple(sorted(found, key=lambda each: (-each.probability, each.name)))

@@ -1,0 +1,183 @@
+"""The clinic's local page, its metrics and its health, served beside the link from a thread of its own.
+
+There is no sign-in: it listens on this computer alone unless it is configured otherwise, and the page shows no
+patient's identity. That a page of another origin cannot press its buttons is kept by a token in every form, and by the
+headers Host, Origin and Sec-Fetch-Site (docs/clinic-page.md).
+"""
+
+import hmac
+import logging
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import uvicorn
+from jinja2 import Environment, FileSystemLoader
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from thinwire.sender.config import LOOPBACK, PageSettings
+from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.metrics import ClinicMetrics
+from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
+from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+_LONGEST_FORM = 4096
+_START_SECONDS = 30.0
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "Cache-Control": "no-store",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        # With "no-referrer" a browser hides the Origin of our own forms from us.
+        "Referrer-Policy": "same-origin",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }
+)
+
+ACTS: Final[Mapping[str, Callable[[Outbox, StudyId | None], object]]] = MappingProxyType(
+    {
+        "pause": lambda outbox, study: outbox.pause(study),
+        "resume": lambda outbox, study: outbox.resume(study),
+        "urgent": lambda outbox, study: None if study is None else outbox.make_urgent(study),
+    }
+)
+"""What the buttons do."""
+
+
+def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:
+    """The page as an ASGI application. random_bytes: for the token of its forms, new with each start."""
+    token = random_bytes(24).hex()
+    pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True)
+    metrics = CollectorRegistry()
+    metrics.register(ClinicMetrics(clinic))
+
+    def page(_: Request) -> Response:
+        return HTMLResponse(pages.get_template("page.html").render(shown=clinic.shown(), token=token))
+
+    def studies(_: Request) -> Response:
+        """The part of the page that changes, for the script."""
+        return HTMLResponse(pages.get_template("studies.html").render(shown=clinic.shown(), token=token))
+
+    async def act(request: Request) -> Response:
+        if not from_here(request):
+            return PlainTextResponse("Refused: the form came from another page.", 403)
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _LONGEST_FORM:
+                return PlainTextResponse("Refused: the form is too long.", 413)
+        form = {key: values[0] for key, values in parse_qs(body.decode("ascii", "replace")).items()}
+        if not hmac.compare_digest(form.get("token", "").encode(), token.encode()):
+            return PlainTextResponse("Refused: the page is older than the service. Load it again.", 403)
+        what = ACTS.get(form.get("act", ""))
+        try:
+            study = StudyId(bytes.fromhex(form["study"])) if form.get("study") else None
+        except ValueError:
+            return PlainTextResponse("Refused: that names no study.", 400)
+        if what is None or (study is not None and len(study) != STUDY_ID_BYTES):
+            return PlainTextResponse("Refused: there is no such button.", 400)
+        try:
+            await run_in_threadpool(what, clinic.outbox, study)
+        except UnknownStudy as error:
+            return PlainTextResponse(f"{error}. {error.remedy}", 404)
+        except DiskFull as error:
+            return PlainTextResponse(f"{error}. {error.remedy}", 507)
+        log.info("page: %s %s", form["act"], study.hex() if study else "all")
+        return RedirectResponse("/", 303)
+
+    def measured(_: Request) -> Response:
+        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+
+    def health(_: Request) -> Response:
+        healthy, facts = clinic.health()
+        return JSONResponse(facts, 200 if healthy else 503)
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/studies", studies),
+            Route("/act", act, methods=["POST"]),
+            Route("/metrics", measured),
+            Route("/healthz", health),
+            Mount("/static", StaticFiles(directory=_HERE / "static")),
+        ],
+        middleware=[
+            Middleware(BaseHTTPMiddleware, dispatch=_with_headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.hosts], www_redirect=False),
+        ],
+    )
+
+
+def from_here(request: Request) -> bool:
+    """Whether a form was sent by our own page, as far as the browser says; Host itself was checked before."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return False
+    return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+async def _with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    return response
+
+
+class PageServer:
+    """The page on its port. `open` and `close`."""
+
+    def __init__(self, clinic: Clinic, settings: PageSettings) -> None:
+        self._settings = settings
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            build(clinic, settings),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> int:
+        """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
+        try:
+            listening = socket.create_server((self._settings.bind, self._settings.port or 0))
+        except OSError as error:
+            raise BadConfiguration(
+                f"the page's port cannot be opened ({error.strerror})", "Choose another port or bind in section [page]."
+            ) from error
+        number = int(listening.getsockname()[1])
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="page")
+        self._thread.start()
+        log.info("page: http://%s:%d/", self._settings.bind, number)
+        return number
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(_START_SECONDS)
+            self._thread = None

@@ -1,0 +1,53 @@
+"""Log lines of both ends: text for people, or one JSON object a line for machines. Neither names a patient: what is
+logged are digests, counts and words of our own."""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO
+
+TALKATIVE = ("highdicom", "httpcore", "httpx", "py.warnings", "pydicom", "pynetdicom", "uvicorn.access")
+"""Loggers of libraries whose words hold UIDs, addresses or values of attributes."""
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class JsonLines(logging.Formatter):
+    """`at` (ISO 8601, UTC), `level`, `logger`, `message`; with a failure of the program its class as `error` and where
+    it was as `traceback`, without the words of the exception: they may be a library's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            facts["error"] = record.exc_info[0].__name__
+            places = traceback.extract_tb(record.exc_info[2])
+            facts["traceback"] = [f"{Path(place.filename).name}:{place.lineno} {place.name}" for place in places]
+        return json.dumps(facts, ensure_ascii=False)
+
+
+def hush() -> None:
+    """Let libraries that would name an instance or a patient in their words be silent."""
+    logging.captureWarnings(True)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def log_to(stream: TextIO | None, form: LogFormat) -> None:
+    """Log what is worth knowing (INFO and above) to a stream, standard error where None."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if form is LogFormat.JSON else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    hush()

@@ -1,0 +1,128 @@
+"""A clinic with its DICOM port and page as a real process, a machine that sends, and a hub behind real TLS."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.dicoms import STUDY_UID, chest, dicom
+from tests.support.real_link import AUTHORITY, serving, site_identity, until
+from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
+from tests.support.xray_machine import Machine
+from thinwire.sender import enrolment
+from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.envelope import Kind
+from thinwire.shared.identifiers import StudyId
+from thinwire.shared.pixels import unpack
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle"),
+]
+
+DCMTK = Path("/usr/bin/storescu")
+FILE = dicom(chest(400, 420), PatientID="SECRET-1", PatientName="SECRET^JANE", StudyDate="20260304")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
+    """What `join` leaves, and ports that are open."""
+    keys = clinic / "keys"
+    keys.mkdir(parents=True)
+    identity = site_identity()
+    for name, data in {
+        enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
+        enrolment.TLS_KEY: identity.key_pem,
+        enrolment.CERTIFICATE: identity.certificate_pem,
+        enrolment.AUTHORITY: AUTHORITY.certificate_pem,
+        enrolment.HUB_SEALING: HUB_KEY.public.raw,
+        enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
+    }.items():
+        (keys / name).write_bytes(data)
+    (clinic / "config.toml").write_text(
+        f'hub = "127.0.0.1:{hub}"\nlog = "json"\n[deidentify]\npolicy = "basic"\n[page]\nport = {page_port}\n'
+        f'[dicom]\nport = {dicom_port}\nbind = "127.0.0.1"\nsettle_seconds = 1\n[dicom.machines.XRAY1]\n',
+        encoding="utf-8",
+    )
+
+
+@contextmanager
+def running(clinic: Path) -> Iterator[Path]:
+    """`thinwire-sender run`; gives its log."""
+    log = clinic.parent / "run.log"
+    with log.open("w", encoding="utf-8") as out:
+        line = [str(Path(sys.executable).parent / "thinwire-sender"), "run", "--data", str(clinic)]
+        process = subprocess.Popen(line, stderr=out)
+        try:
+            yield log
+        finally:
+            process.terminate()
+            assert process.wait(timeout=60) == 0
+
+
+def page(port: int, form: dict[str, str] | None = None) -> str:
+    data = None if form is None else urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/" + ("act" if form else ""), data, timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def send(port: int, folder: Path) -> None:
+    """As a machine does: by DCMTK where it is installed."""
+    if DCMTK.exists():
+        path = folder / "view.dcm"
+        path.write_bytes(FILE)
+        line = [str(DCMTK), "-aet", "XRAY1", "-aec", "THINWIRE", "127.0.0.1", str(port), str(path)]
+        subprocess.run(line, check=True, timeout=60)
+    else:
+        assert [status.Status for status in Machine(port).send(FILE)] == [0]
+
+
+async def day(ends: TwoEnds, folder: Path) -> str:
+    """A machine sends while the clinic is paused; then sending goes on. Gives the log."""
+    dicom_port, page_port = free_port(), free_port()
+    async with serving(ends) as (_, hub):
+        enrolled(folder / "site", hub, dicom_port, page_port)
+        with running(folder / "site") as log:
+            await until(lambda: "DICOM port open" in log.read_text(encoding="utf-8"))
+            found = re.search(r'name="token" value="([0-9a-f]+)"', await asyncio.to_thread(page, page_port))
+            assert found is not None
+            form = {"token": found[1], "act": "pause"}
+            assert "Resume sending" in await asyncio.to_thread(page, page_port, form)
+            await asyncio.to_thread(send, dicom_port, folder)
+            outbox = folder / "site" / "outbox"
+            await until(lambda: bool(list(outbox.glob("*/manifest.sealed"))))
+            assert "waiting" in await asyncio.to_thread(page, page_port)
+            assert ends.shelf.parts(SITE) == {}
+            await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
+            await until(lambda: len(ends.shelf.parts(SITE)) == 4)
+            await until(lambda: not list(outbox.glob("*/pixels.sealed")))
+            assert "at the hub" in await asyncio.to_thread(page, page_port)
+    return log.read_text(encoding="utf-8")
+
+
+def test_what_a_machine_sends_is_at_the_hub_without_identity_and_stays_whole_at_the_clinic(tmp_path: Path) -> None:
+    ends = TwoEnds(tmp_path)
+    log = asyncio.run(day(ends, tmp_path))
+    (original,) = (tmp_path / "site" / "originals").iterdir()
+    assert b"SECRET-1" in unpack(original.read_bytes(), 1 << 26)[0].data
+    (sent,) = unpack(ends.shelf.parts(SITE)[StudyId(bytes.fromhex(original.stem)), Kind.PIXELS], 1 << 26)
+    pixels = FILE[FILE.index(b"\xe0\x7f\x10\x00") :]
+    assert sent.data.endswith(pixels)
+    assert all(json.loads(line)["message"] for line in log.splitlines())
+    for word in ("SECRET", STUDY_UID, "20260304"):
+        assert word.encode() not in sent.data
+        assert word not in log

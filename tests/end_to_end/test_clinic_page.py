@@ -1,0 +1,104 @@
+"""The clinic's page in a real browser: it reads well, it can be used by everybody, and its buttons work."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from thinwire.sender.config import PageSettings
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.server import PageServer
+from thinwire.shared.errors import NotChestRadiograph
+from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra dev)")
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium (apt-get install chromium)"),
+]
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> TwoEnds:
+    found = TwoEnds(tmp_path)
+    for sample in samples(3):
+        found.accept(sample)
+    found.make_parts()
+    first, _, last = found.outbox.entries()
+    at = found.clock.now()
+    triaged = {"urgency": "urgent", "reason": "effusion suspected", "findings": {"effusion": [0.81, 0.7, 0.9]}}
+    report = {"report": {"text": "Left effusion.\nNo pneumothorax.", "reader": "Dr A. Banda", "at": at.isoformat()}}
+    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.READ, report)):
+        signed = sign_receipt(Receipt(first.study, SITE, None, status, at, detail(facts)), HUB_SIGNING)
+        found.outbox.receipt(signed)
+    found.outbox.pause(last.study)
+    return found
+
+
+@pytest.fixture
+def url(ends: TwoEnds) -> Iterator[str]:
+    quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.disk, ends.clock)
+    quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
+
+    def gate() -> Gate:
+        return Gate(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
+
+    server = PageServer(Clinic(ends.outbox, quarantine, gate), PageSettings(port=0))
+    try:
+        yield f"http://127.0.0.1:{server.open()}/"
+    finally:
+        server.close()
+
+
+def test_it_is_accessible_fits_and_works(ends: TwoEnds, url: str, tmp_path: Path) -> None:
+    """Screenshots go to $THINWIRE_SCREENSHOTS where it is set."""
+    pictures = Path(os.environ.get("THINWIRE_SCREENSHOTS", tmp_path))
+    pictures.mkdir(parents=True, exist_ok=True)
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        try:
+            for scheme in ("light", "dark"):
+                for width in (1280, 390):
+                    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                    said: list[str] = []
+                    page.on("console", lambda message, said=said: said.append(message.text))
+                    page.goto(url)
+                    page.get_by_text("Probabilities").first.click()
+                    page.screenshot(path=pictures / f"clinic-{scheme}-{width}.png", full_page=True)
+                    found = axe.Axe().run(page).response["violations"]
+                    serious = [each["id"] for each in found if each["impact"] in ("serious", "critical")]
+                    assert (serious, said) == ([], [])
+                    assert page.evaluate("document.documentElement.scrollWidth") == width
+                    page.close()
+            page = browser.new_page()
+            page.goto(url)
+            page.get_by_role("button", name="Pause all sending").click()
+            page.get_by_text("All sending is paused").wait_for()
+            assert ends.outbox.paused
+            page.get_by_role("button", name="Resume sending").click()
+            page.get_by_role("button", name="Make urgent").first.click()
+            page.get_by_text("urgent", exact=True).first.wait_for()
+            assert any(entry.urgent for entry in ends.outbox.entries())
+            # What changes at the clinic appears by itself.
+            ends.outbox.pause()
+            page.get_by_text("All sending is paused").wait_for()
+        finally:
+            browser.close()

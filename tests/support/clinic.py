@@ -1,0 +1,52 @@
+"""A clinic with a DICOM port and without a link, on real folders; it can be switched off at any step."""
+
+from pathlib import Path
+
+from tests.support.clock import FakeClock
+from tests.support.power import Fuse, LossyDisk
+from tests.support.two_ends import SITE_SIGNING, TwoEnds
+from thinwire.sender.config import DicomSettings, Machine, SenderConfig
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.modality.arrivals import Arrivals
+from thinwire.sender.modality.port import Port
+from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.service import Service
+from thinwire.shared.pixels import unpack
+
+PORT = DicomSettings(port=0, bind="127.0.0.1", machines={"XRAY1": Machine(address="127.0.0.1")})
+
+
+class SmallDisk(LossyDisk):
+    """A disk with `left` bytes, or as much as there is."""
+
+    left: int | None = None
+
+    def free(self, folder: Path) -> int:
+        return super().free(folder) if self.left is None else self.left
+
+
+class Clinic:
+    """folder: holds clinic/. The port is built and not opened."""
+
+    def __init__(self, folder: Path, settings: DicomSettings = PORT, fuse: Fuse | None = None) -> None:
+        ends = TwoEnds(folder)
+        ends.switch_on(fuse)
+        self.clock: FakeClock = ends.clock
+        self.disk = SmallDisk(ends.fuse)
+        self.outbox = ends.outbox
+        self.data = folder / "clinic"
+        self.quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
+        signing = SITE_SIGNING.private_bytes_raw()
+        self.arrivals = Arrivals(self.data / "arrivals", signing, self.disk, self.clock, self.outbox.is_whole)
+        self.port = Port(settings, self.arrivals, self.quarantine, self.disk, self.clock)
+        self.pipeline = Pipeline(self.outbox, SenderConfig(provider="cpu"))
+        self.service = Service(self.pipeline, None, self.quarantine, self.clock, self.port)  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """Nothing comes for as long as a study needs to be complete; it is taken over."""
+        self.clock.advance(self.port.settings.settle_seconds)
+        self.service.take_arrived(self.port)
+
+    def files(self) -> list[list[bytes]]:
+        """Of each study in the outbox."""
+        return [[m.data for m in unpack(self.outbox.source(e.study), 1 << 26)] for e in self.outbox.entries()]

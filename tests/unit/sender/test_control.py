@@ -1,0 +1,111 @@
+"""What a person at the clinic decides of studies that are here: pause, resume, urgent."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.power import Fuse, PowerCut
+from tests.support.two_ends import SITE, TwoEnds, samples
+from thinwire.sender.link.gate import Gate
+from thinwire.sender.link.tiers import TierPolicy
+from thinwire.shared.envelope import Kind
+from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.identifiers import StudyId
+
+FIRST, SECOND = samples(2)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> TwoEnds:
+    found = TwoEnds(tmp_path)
+    for sample in (FIRST, SECOND):
+        found.accept(sample)
+    found.make_parts()
+    return found
+
+
+def there(ends: TwoEnds) -> set[StudyId]:
+    return {study for study, _ in ends.shelf.parts(SITE)}
+
+
+def test_a_paused_study_stays_while_the_others_go(ends: TwoEnds) -> None:
+    ends.new_outbox().pause(FIRST.study)
+    ends.carry()
+    assert there(ends) == {SECOND.study}
+    waits = Gate(TierPolicy(), ends.clock.now(), 0).waits(ends.outbox.entries())
+    assert waits[FIRST.study, Kind.GRAPH] == "paused, until it is resumed"
+    ends.new_outbox().resume(FIRST.study)
+    ends.carry()
+    ends.assert_arrived([FIRST, SECOND])
+
+
+def test_when_all_is_paused_not_even_an_urgent_graph_goes(ends: TwoEnds) -> None:
+    ends.outbox.pause()
+    ends.outbox.make_urgent(FIRST.study)
+    ends.carry()
+    assert there(ends) == set()
+    ends.outbox.resume()
+    ends.carry()
+    ends.assert_arrived([FIRST, SECOND])
+
+
+def test_a_pause_stops_what_is_under_way_and_it_goes_on_from_there(ends: TwoEnds) -> None:
+    uplink, ingest = ends.uplink(), ends.ingest()
+    sent = ends.carry("." * 14 + "x", rate=4_000.0).object_bytes
+    assert sent > 0
+    ends.outbox.pause()
+    ends.carry_on(uplink, ingest)
+    assert ends.outbox.due()
+    ends.outbox.resume()
+    uplink.refresh()
+    ends.carry_on(uplink, ingest, greet=False)
+    ends.assert_arrived([FIRST, SECOND])
+
+
+def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
+    ends.carry()
+    ends.outbox.make_urgent(FIRST.study)
+    assert ends.outbox.unurged() == [FIRST.study]
+    ends.carry()
+    assert ends.outbox.unurged() == []
+    assert ends.shelf.urgent(SITE, FIRST.study)
+
+
+def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
+    for act in (ends.outbox.pause, ends.outbox.resume, ends.outbox.make_urgent):
+        with pytest.raises(UnknownStudy):
+            act(StudyId(b"?" * 16))
+
+
+@pytest.mark.parametrize("act", ["pause", "resume", "make_urgent"])
+def test_wherever_the_power_is_cut_a_decision_holds_or_is_not_made(tmp_path: Path, act: str) -> None:
+    def decide(ends: TwoEnds) -> None:
+        getattr(ends.outbox, act)(FIRST.study)
+        if act != "make_urgent":
+            getattr(ends.outbox, act)()
+
+    def begun(name: str) -> TwoEnds:
+        ends = TwoEnds(tmp_path / name)
+        ends.accept(FIRST)
+        if act == "resume":
+            ends.outbox.pause(FIRST.study)
+            ends.outbox.pause()
+        ends.switch_on(ends.fuse)
+        return ends
+
+    watched = begun("whole")
+    watched.fuse.passed.clear()
+    decide(watched)
+    for step in dict.fromkeys(watched.fuse.passed):
+        ends = begun(step)
+        ends.switch_on(Fuse((step, 1)))
+        with pytest.raises(PowerCut):
+            decide(ends)
+        ends.switch_on()
+        decide(ends)
+        entry = ends.outbox.entry(FIRST.study)
+        assert (entry.paused, ends.outbox.paused, entry.urgent) == (
+            act == "pause",
+            act == "pause",
+            act == "make_urgent",
+        )
