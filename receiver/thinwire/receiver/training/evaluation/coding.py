@@ -22,47 +22,54 @@ from thinwire.shared.payload import decode, encode, received
 
 BUDGETS = (400, 700, 1024, 1300, 2000, 4000)
 """Bytes on the link; 1300 is one packet."""
+BUDGET_IMAGES = 300
 AS_THEY_ARE = "as they are"
+BEFORE_BUDGETS = f"as they are, of the first {BUDGET_IMAGES}"
 
 Sent = tuple[list[FusedGraph], list[int]]
 """(graphs as the hub receives them, bytes of each on the link)"""
 
 
 def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, workers: int) -> list[Row]:
-    """`difference` is this AUC less that of the same images' graphs as they are, at the bundle's retention."""
-    rows = []
-    count = 1 + source.coder.levels + len(BUDGETS)
+    """`difference` is this AUC less that of the same images' graphs as they are, at the bundle's retention.
+
+    Levels on every image; budgets, whose search writes a graph many times over, on the first BUDGET_IMAGES.
+    """
+    rows: list[Row] = []
     for guide in guides:
         whole = None
-        for number, (name, said, (graphs, sizes)) in enumerate(_arms(source, guide)):
-            progress("coding", number + 1, count, f"{source.name}, text {guide.value}: {name}")
-            probability = source.probabilities(Batches.of(data_of(graphs)).logits(source.reader), guide)
-            whole = probability if whole is None else whole
-            size: Row = {"cells_kept_mean": float(np.mean([len(g.patches.cell) for g in graphs]))}
+        for images, name, said, (graphs, sizes) in _arms(source, guide):
+            progress("coding", len(rows), len(rows), f"{source.name}, text {guide.value}: {name}")
+            probability = images.probabilities(Batches.of(data_of(graphs)).logits(images.reader), guide)
+            whole = probability if whole is None or name == BEFORE_BUDGETS else whole
+            kept = [len(graph.patches.cell) for graph in graphs]
+            size: Row = {"images": len(graphs), "cells_kept_mean": float(np.mean(kept))}
             if sizes:
                 quantiles = np.percentile(sizes, (50, 99, 100))
                 size |= dict(zip(("link_bytes_median", "link_bytes_p99", "link_bytes_max"), quantiles, strict=True))
             if "budget_bytes" in said and guide is Guide.GENERATED:
-                size |= _written(source, graphs, progress, workers)
+                size |= _written(images, graphs, progress, workers)
             head = {**source.base, "guide": guide.value, "coded": name, "level": None, "default": False}
             head |= {"budget_bytes": None, "concept_f1": None, **said, **size}
-            for subset, endpoint, figures in source.aucs([probability]):
-                paired = source.difference(subset, endpoint, probability, [whole])
+            for subset, endpoint, figures in images.aucs([probability]):
+                paired = images.difference(subset, endpoint, probability, [whole])
                 rows.append({**head, "subset": subset, "endpoint": endpoint, **figures, **paired})
     return rows
 
 
-def _arms(source: Source, guide: Guide) -> Iterator[tuple[str, Row, Sent]]:
-    """(name, what is said of it, what the hub receives)"""
+def _arms(source: Source, guide: Guide) -> Iterator[tuple[Source, str, Row, Sent]]:
+    """(the images, name, what is said of it, what the hub receives)"""
     coder = source.coder
     made = source.made(guide, Choice(ATTENTION, by_attention, source.seen), source.percent)
-    yield AS_THEY_ARE, {}, (made, [])
+    yield source, AS_THEY_ARE, {}, (made, [])
     for level in range(coder.levels):
         sizes = [on_the_link(len(encode(graph, coder, level))) for graph in made]
         arrived = [received(graph, coder, level) for graph in made]
-        yield f"level {level}", {"level": level, "default": level == coder.chosen}, (arrived, sizes)
+        yield source, f"level {level}", {"level": level, "default": level == coder.chosen}, (arrived, sizes)
+    few = source.first(BUDGET_IMAGES)
+    yield few, BEFORE_BUDGETS, {}, (made[: len(few.patients)], [])
     for most in BUDGETS:
-        yield f"at most {most} bytes", {"budget_bytes": most}, budgeted(source, guide, most)
+        yield few, f"at most {most} bytes", {"budget_bytes": most}, budgeted(few, guide, most)
 
 
 def budgeted(source: Source, guide: Guide, most: int) -> Sent:

@@ -94,6 +94,10 @@ class Source:
         """[n, F] of member logits [members, n, F] of graphs under a guide."""
         return self.reader.calibration.probabilities(logits, self.texts(guide))
 
+    def first(self, count: int) -> "Source":
+        """The same source of its first images alone."""
+        return Source(self.name, self.bundle, self.reader, self.seen.part(list(range(min(count, len(self.patients))))))
+
     def made(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
         """As the clinic makes them."""
         return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent))
