@@ -2,6 +2,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tests.support.pipe import HEAP_SECONDS, PACKET, Pipe
+from thinwire.sender.link.flow import Flow
 from thinwire.sender.link.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace
 from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, SMALLEST_CHUNK
 
@@ -149,6 +150,17 @@ def test_nothing_known_yet() -> None:
     assert (pace.window, pace.chunk, pace.rate) == (5_600 + 2 * 1_200, 1_200, None)
     pace = Pace(FakeClock(), Measured(1e7, 0.5))  # it may be another network now
     assert (pace.window, pace.chunk) == (64 << 10, 16 << 10)
+
+
+def test_what_crossed_before_tcp_said_anything_of_it_is_known_from_the_answers() -> None:
+    clock = FakeClock()
+    pace = Pace(clock)
+    pace.heard(Flow(delivered=0, held=0, least=0.1, round_trip=0.1))
+    mark = pace.sent(10_000)
+    clock.advance(2)
+    pace.arrived(mark)
+    assert pace.rate is None
+    assert pace.measured == Measured(5_000.0, 0.0)
 
 
 def test_a_refused_piece_leaves_the_window() -> None:

@@ -127,8 +127,11 @@ class Pace:
     @property
     def round_trip(self) -> float | None:
         """Seconds, the smallest of late, without the time that the bytes themselves took."""
-        if self._meter is not None:
-            return self._meter.round_trip
+        return self._answered if self._meter is None else self._meter.round_trip
+
+    @property
+    def _answered(self) -> float | None:
+        """The round trip as the hub's answers tell it."""
         if self._quickest is None or self._best is None:
             return None
         took, size = self._quickest
@@ -136,10 +139,14 @@ class Pace:
 
     @property
     def measured(self) -> Measured | None:
-        """For the next stream; None where nothing was measured."""
-        if self.rate is None or self.round_trip is None:
-            return self.before
-        return Measured(self.rate, self.round_trip)
+        """For the next stream; None where nothing was measured.
+
+        What crosses at once is over before TCP has said anything of it; the hub's answers have.
+        """
+        for rate, round_trip in ((self.rate, self.round_trip), (self._best, self._answered)):
+            if rate is not None and round_trip is not None:
+                return Measured(rate, round_trip)
+        return self.before
 
     @property
     def chunk(self) -> int:
