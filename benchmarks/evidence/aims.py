@@ -11,6 +11,7 @@ from benchmarks.evidence.results import (
     MEAN,
     OURS,
     PHANTOMS,
+    REAL,
     SMALL,
     UNSEEN,
     WITHHELD,
@@ -150,6 +151,22 @@ def _at_same_bytes(
     return _of_differences(f"{words}, the best of them", file, differences, 0)
 
 
+def _small(results: Results, words: str, file: str) -> Iterator[Aim]:
+    for guide in ("generated", "given"):
+        row = of(results.table(file, "coding", ALL, source="nih14", guide=guide), default=True)[0]
+        median, most = row["link_bytes_median"], row["link_bytes_p99"]
+        came = MET if median <= 1024 and most <= 1300 else NOT_MET
+        yield Aim(f"{words}, text {guide}", f"{median:,.0f} median, {most:,.0f} at 99 %", came, file)
+
+
+def _unrounded(results: Results, words: str, file: str) -> Iterator[Aim]:
+    for guide in ("generated", "given"):
+        rows = of(results.table(file, "coding", ALL, guide=guide), default=True)
+        for source in values(rows, "source"):
+            differences = {row["endpoint"]: _difference(row) for row in of(rows, source=source)}
+            yield _of_differences(f"{words}: {source}, text {guide}", file, differences, -0.01)
+
+
 def _time(_: Results, words: str, file: str) -> Iterator[Aim]:
     told, on = shipped_bundle()["figures"], shipped_bundle()["provenance"]["machine"]
     parts = {"rendering and teacher": "preparation_seconds", "report model": "report_model_seconds"}
@@ -199,5 +216,8 @@ AIMS = (
     ("nih14, text withheld: box area kept at least twice random's", BOXES, _coverage),
     ("nih14, text withheld: box area kept above centre, lung-field prior and box prior", BOXES, _priors),
     ("Tier 0 above every thumbnail of at most its bytes", "thumbnails", _thumbnails),
+    ("Tier 0 on the link at most 1,024 bytes at the median and 1,300 at 99 %: nih14, test split", REAL, _small),
+    ("Tier 0 as written not more than 0.01 of AUC below the graph before rounding", PHANTOMS, _unrounded),
+    ("Tier 0 as written not more than 0.01 of AUC below the graph before rounding", REAL, _unrounded),
     ("Wall time of the whole reference training", "bundle.json", _time),
 )

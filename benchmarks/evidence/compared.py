@@ -83,7 +83,7 @@ def alike(results: Results) -> str:
     return paragraphs(
         f"Like with like: two readers of one kind, one taught on {images['graph']} pruned graphs of synthetic "
         "phantoms, the other on the unpruned graphs of the same images, with the same epochs and seeds, each judged on "
-        f"graphs of its own kind (n = {images['test']}, text withheld, AUC). The aim of section 10 rests on this.",
+        f"graphs of its own kind (n = {images['test']}, text withheld, AUC). The first aim below rests on this.",
         table(["graphs", *names], lines),
         commands(results, "readers"),
     )

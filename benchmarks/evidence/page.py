@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.evidence import aims, compared, drafts, looking, reading, trusted
+from benchmarks.evidence import aims, coding, compared, drafts, looking, reading, trusted
 from benchmarks.evidence.markdown import paragraphs, table
 from benchmarks.evidence.results import NotMeasured, Results, shipped_bundle
 
@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[Callable[[Results], str], ...]] = {
     "kept": (reading.kept,),
     "readers": (compared.readers, compared.hidden),
     "thumbnails": (compared.thumbnails, compared.cross_fitted, compared.leak),
+    "coding": (coding.coding,),
     "doubt": (trusted.doubt,),
     "training": (compared.training,),
     "aims": (aims.aims,),

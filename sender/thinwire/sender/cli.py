@@ -37,7 +37,7 @@ from thinwire.sender.link.tiers import When, checked
 from thinwire.sender.link.usage import read_usage
 from thinwire.sender.pipeline import GraphMaker, Pipeline
 from thinwire.sender.service import Accepted, Rejected, Service, Wish, Words, finished, take
-from thinwire.shared.bundle import load_bundle
+from thinwire.shared.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
@@ -65,6 +65,12 @@ err = Console(stderr=True)
 
 Data = Annotated[Path, typer.Option("--data", help="The clinic's data folder: keys, outbox, quarantine.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+GraphBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--graph-bytes", min=1, help="Bytes that a graph may take on the link, if not as configured: 400 to 4000."
+    ),
+]
 
 
 @app.command(epilog="Example: thinwire-sender join thinwire-join-1.eNo... --data clinic --hub hub.example.org:7443")
@@ -96,6 +102,7 @@ def send(
         str | None,
         typer.Option("--tiers", help="When its parts go, if not as configured: preview=always,pixels=on-request"),
     ] = None,
+    graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +114,9 @@ def send(
     """
     if text_source is TextSource.GENERATED:
         raise typer.BadParameter("generated text is made on board; give report or indication")
-    config, outbox, pipeline, quarantine = _open(data)
+    if graph_bytes is not None and not wait:
+        raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
+    config, outbox, pipeline, quarantine = _open(data, graph_bytes)
     words = Words(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
     wish = Wish(urgent, _choice(tiers))
@@ -139,11 +148,12 @@ def send(
 def run(
     data: Data,
     watch: Annotated[Path | None, typer.Option("--watch", help="Take over what appears in this folder.")] = None,
+    graph_bytes: GraphBytes = None,
 ) -> None:
     """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
-    config, outbox, pipeline, quarantine = _open(data)
+    config, outbox, pipeline, quarantine = _open(data, graph_bytes)
     log_to(sys.stderr, config.log)
     uplink = _uplink(data, config, outbox)
     logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
@@ -301,12 +311,13 @@ def inspect(
     text_source: Annotated[TextSource, typer.Option("--text-source")] = TextSource.REPORT,
     keep: Annotated[float | None, typer.Option("--keep", help="Keep this share of the cells, in percent.")] = None,
     tau: Annotated[float | None, typer.Option("--tau", help="Keep cells above this share of the attention.")] = None,
+    graph_bytes: GraphBytes = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Another model bundle.")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the picture of what was kept.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show, without any network, what would be kept of a study and why, its bytes by tier and milliseconds by stage."""
-    config = SenderConfig() if bundle is None else SenderConfig(bundle=bundle)
+    config = SenderConfig(graph_bytes=graph_bytes, bundle=bundle or default_bundle_folder())
     began = time.perf_counter()
     words = read_text(text) if text is not None else None
     study = load_study([path], words, text_source)
@@ -356,9 +367,11 @@ def _gate(config: SenderConfig, outbox: Outbox) -> Callable[[], Gate]:
     return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder), outbox.paused)
 
 
-def _open(data: Path) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
+def _open(data: Path, graph_bytes: int | None = None) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
     enrolment = load_enrolment(data)
     config = read_config(data)
+    if graph_bytes is not None:
+        config = config.model_copy(update={"graph_bytes": graph_bytes})
     disk, clock = Disk(), SystemClock()
     outbox = open_outbox(data, enrolment, disk, clock)
     options, clean = config.deidentify.options, None

@@ -8,11 +8,12 @@ from PIL import Image
 
 from benchmarks import figures
 from benchmarks.evidence import reading
-from benchmarks.evidence.aims import MET, NOT_MET, SPANS, aims, outcome
+from benchmarks.evidence.aims import AIMS, MET, NOT_MET, SPANS, aims, outcome
+from benchmarks.evidence.coding import coding
 from benchmarks.evidence.compared import FIRST, UNPRUNED, alike, same_bytes, same_bytes_words
 from benchmarks.evidence.markdown import favour, figure, gap
 from benchmarks.evidence.reading import learned
-from benchmarks.evidence.results import MEAN, PAIRED, PHANTOMS, RSNA, UNSEEN, NotMeasured, Results, Row, headlined
+from benchmarks.evidence.results import MEAN, PAIRED, PHANTOMS, REAL, RSNA, UNSEEN, NotMeasured, Results, Row, headlined
 from benchmarks.evidence.take import LARGEST, small, take, without_texts
 
 CASE = """# Cases shown whole
@@ -170,3 +171,24 @@ def test_what_the_reader_learned_from_is_said(monkeypatch: pytest.MonkeyPatch) -
     told = {"provenance": {"graphs_by_retention": {"100": 40, "2.3": 1000}}}
     monkeypatch.setattr(reading, "shipped_bundle", lambda: told)
     assert "2.3 %: 1,000; 100 %: 40" in learned(Results())
+
+
+def test_what_few_bytes_cost_is_told_with_the_level_in_use(tmp_path: Path) -> None:
+    def row(coded: str, guide: str, apart: float, **more: object) -> Row:
+        about: Row = {"source": "nih14", "synthetic": False, "text_kind": "composed", "endpoint": "effusion"}
+        about |= {"coded": coded, "guide": guide, "default": False, "images": 120, "positive": 15, "concept_f1": None}
+        about |= {"auc": 0.7, "low": 0.6, "high": 0.8, "cells_kept_mean": 6.0, "budget_bytes": None}
+        return about | {"difference": apart, "difference_low": apart - 0.01, "difference_high": apart + 0.01, **more}
+
+    small = {"default": True, "link_bytes_median": 250.0, "link_bytes_p99": 301.0}
+    rows = [row("as they are", "generated", 0), row("level 5", "generated", -0.02, **small)]
+    rows += [row("level 5", "given", 0.01, **small | {"link_bytes_p99": 1400.0})]
+    result = {"command": "evaluate", "machine": "2 cores", "split": "test", "tables": {"coding": rows}}
+    for name in (PHANTOMS, REAL):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+    told = coding(Results(tmp_path, tmp_path))
+    assert "| **level 5** | 6.0 | 250 (301) | 0.700 (0.600-0.800)<br>-0.020 (-0.030 to -0.010) |" in told
+    assert "| as they are | 6.0 | - |" in told
+    of_coding = [aim for aim in AIMS if aim[0].startswith("Tier 0 ") and aim[1] == REAL]
+    came = [[aim.outcome for aim in of_aim(Results(tmp_path), words, file)] for words, file, of_aim in of_coding]
+    assert came == [[MET, NOT_MET], [NOT_MET, MET]]
