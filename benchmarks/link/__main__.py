@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.link import namespaces
 from benchmarks.link.lab import PACKETS, RELAY, ROOT
 from benchmarks.link.peers import PEERS
-from benchmarks.link.peers.thinwire import Thinwire, enrolled_pair
+from benchmarks.link.peers.thinwire import Thinwire, ThinwirePixels, enrolled_pair
 from benchmarks.link.profiles import PROFILES
 from benchmarks.link.rows import Rows
 from benchmarks.link.scenarios import LARGE, SCENARIOS, SMALL, Case, Setting, run
@@ -89,7 +89,8 @@ def _peers(scenario: str, options: argparse.Namespace) -> Sequence[str]:
         "fresh": ("thinwire",),
         "barrage": BARRAGE_PEERS,
         "no-barrage": BARRAGE_PEERS,
-    }.get(scenario, tuple(PEERS))
+        "transfer": tuple(PEERS),
+    }.get(scenario, tuple(name for name in PEERS if name != ThinwirePixels.name))
     return tuple(name for name in options.peers if name in only)
 
 
@@ -150,7 +151,7 @@ def main() -> int:
     for name, why in skipped.items():
         print(f"skipped: {name}: {why}", file=sys.stderr)
     options.peers = tuple(name for name in options.peers if name not in skipped)
-    if "thinwire" in options.peers:
+    if any(issubclass(PEERS[name], Thinwire) for name in options.peers):
         Thinwire.pair = enrolled_pair(options.cache / "pair")
     setting = Setting(options.cache / "studies", options.congestion, options.relay)
     # Rows of the fallback, or of another TCP, never stand for those of the emulator.

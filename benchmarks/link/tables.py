@@ -9,6 +9,8 @@ from benchmarks.link.profiles import PROFILES
 from benchmarks.link.rows import Row
 
 OURS = "thinwire"
+PIXELS_ALONE = "thinwire-pixels"
+"""Without preview and evidence."""
 
 
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -51,12 +53,13 @@ def transfers(rows: Sequence[Row], study: str) -> str:
     mine = of(rows, scenario="transfer", study=study)
     profiles = values(mine, "profile")
     lines = []
-    for name, label, since in (
-        ("tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
-        ("tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
-        ("stored", "thinwire, study stored, from accepted", "accepted"),
+    for peer, name, label, since in (
+        (OURS, "tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
+        (OURS, "tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
+        (OURS, "stored", "thinwire, study stored, from accepted", "accepted"),
+        (PIXELS_ALONE, "stored", "thinwire without preview and evidence, study stored, from accepted", "accepted"),
     ):
-        cells = [_cell(of(mine, peer=OURS, profile=each), name, since) for each in profiles]
+        cells = [_cell(of(mine, peer=peer, profile=each), name, since) for each in profiles]
         lines.append([label, *cells])
     for peer in values(mine, "peer"):
         cells = [_cell(of(mine, peer=peer, profile=each), "stored", "given") for each in profiles]
@@ -82,18 +85,22 @@ def against(rows: Sequence[Row]) -> str:
             here = of(mine, profile=profile, study=study)
             ours = of(here, peer=OURS)
             graph, _ = median(ours, lambda row: moment(row, "tier0", "accepted"))
-            whole, _ = median(ours, lambda row: moment(row, "stored", "accepted"))
+            arms = (ours, of(here, peer=PIXELS_ALONE))
+            whole, alone = (median(arm, lambda row: moment(row, "stored", "accepted"))[0] for arm in arms)
             others = []
             for peer in values(here, "peer"):
                 took, failed = median(of(here, peer=peer), lambda row: moment(row, "stored"))
-                if peer != OURS and took is not None and not failed:
+                if peer not in (OURS, PIXELS_ALONE) and took is not None and not failed:
                     others.append((took, str(peer)))
             if not others or graph is None:
                 continue
             best, name = min(others)
-            share = "" if whole is None else f"{whole / best:.2f}"
-            lines.append([str(profile), str(study), f"{name}, {best:.1f} s", f"{best / graph:.0f} times sooner", share])
-    return markdown(["link", "study", "best peer that never failed", "our graph", "our whole study / theirs"], lines)
+            shares = ["" if took is None else f"{took / best:.2f}" for took in (whole, alone)]
+            lines.append(
+                [str(profile), str(study), f"{name}, {best:.1f} s", f"{best / graph:.0f} times sooner", *shares]
+            )
+    head = ["link", "study", "best peer that never failed", "our graph", "our whole study / theirs"]
+    return markdown([*head, "without preview and evidence"], lines)
 
 
 def floors(rows: Sequence[Row]) -> str:

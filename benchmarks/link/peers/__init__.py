@@ -11,12 +11,13 @@ from benchmarks.link.peers.orthanc import (
 )
 from benchmarks.link.peers.peer import Peer
 from benchmarks.link.peers.rsync import Rsync, RsyncCompressed
-from benchmarks.link.peers.thinwire import Thinwire
+from benchmarks.link.peers.thinwire import Thinwire, ThinwirePixels
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         Thinwire,
+        ThinwirePixels,
         Storescu,
         StorescuJpegLs,
         StorescuJpeg2000,

@@ -164,6 +164,15 @@ class Thinwire(Peer):
         return {kind for (kind,) in rows}
 
 
+class ThinwirePixels(Thinwire):
+    """The study as the peers send it, after its graph alone: without the tiers that make a reader wait less."""
+
+    name: ClassVar[str] = "thinwire-pixels"
+
+    def command(self, study: Path, urgent: bool) -> Sequence[str]:
+        return [*super().command(study, urgent), "--tiers", "preview=never,evidence=never"]
+
+
 _ids: dict[tuple[Path, int], StudyId] = {}
 
 

@@ -149,6 +149,7 @@ def test_a_table_has_medians_and_says_what_failed() -> None:
     never = {"moments": {}, "failures": [{"at": 60.0, "what": "timeout"}], "verified": False}
     rows = [
         row("thinwire", journey=ours, sealed={"graph": 800}),
+        row("thinwire-pixels", journey={"moments": {"accepted": 2.0, "stored": 34.0}}),
         row("storescu", journey={"moments": {"stored": 58.0}}),
         row("storescu", journey={"moments": {"stored": 60.0}}, repeat=1),
         row("storescu", journey=never, repeat=2),
@@ -158,7 +159,7 @@ def test_a_table_has_medians_and_says_what_failed() -> None:
     assert "| storescu, study stored, from the command | 58.0 s (1 of 3 failed) |" in table
     assert "| thinwire, study stored, from accepted | 40.0 s |" in table
     # A peer that failed once is not the best one.
-    assert "| gprs | 1MB-8bit | https, 80.0 s | 80 times sooner | 0.50 |" in tables.against(rows)
+    assert "| gprs | 1MB-8bit | https, 80.0 s | 80 times sooner | 0.50 | 0.40 |" in tables.against(rows)
     # Half of 700 ms and 800 bytes at 64 kbit/s.
     assert "| 800 B | 0.450 s | 0.600 s | 1.33 |" in tables.floors(rows)
 
