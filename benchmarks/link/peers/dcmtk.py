@@ -40,7 +40,7 @@ class Storescu(Peer):
         self._uids: dict[Path, str] = {}
 
     def start_hub(self) -> None:
-        words = [self.program("storescp"), *self._tls_words(), "--accept-all", "--bit-preserving"]
+        words = [self.program("storescp"), *self._tls_words(), "--accept-all", "--bit-preserving", "--fork"]
         self.hub_process = self.lab.hub([*words, "-od", str(self.at_hub), str(PORT)], self.log)
 
     def send(self, study: Path, urgent: bool = False) -> Sending:
