@@ -127,6 +127,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--congestion", default="cubic", help="TCP's algorithm at both ends; cubic is Debian's default")
     parser.add_argument("--quick", action="store_true", help="one small pass that shows that everything works: minutes")
+    parser.add_argument("--report", action="store_true", help="run nothing: write what was taken, and what was not")
     parser.add_argument("--relay", action="store_true", help="the TCP-level fallback; needs no root")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "link", help="rows, studies, a hub to copy")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "link.json")
@@ -141,7 +142,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> int:
     options = parse(sys.argv[1:])
     lacking = namespaces.missing()
-    if lacking and not options.relay:
+    if lacking and not options.relay and not options.report:
         print(f"The packet emulator cannot run here: {lacking}.", file=sys.stderr)
         print("With --relay a TCP-level fallback shapes streams instead, and says so in every row.", file=sys.stderr)
         return 2
@@ -151,20 +152,21 @@ def main() -> int:
     for name, why in skipped.items():
         print(f"skipped: {name}: {why}", file=sys.stderr)
     options.peers = tuple(name for name in options.peers if name not in skipped)
-    if any(issubclass(PEERS[name], Thinwire) for name in options.peers):
+    if not options.report and any(issubclass(PEERS[name], Thinwire) for name in options.peers):
         Thinwire.pair = enrolled_pair(options.cache / "pair")
     setting = Setting(options.cache / "studies", options.congestion, options.relay)
     # Rows of the fallback, or of another TCP, never stand for those of the emulator.
     rows = Rows(options.cache / ("relay" if options.relay else f"packets-{options.congestion}"))
     wanted = list(cases(options))
-    about = {"emulation": emulation, "versions": versions()}
+    about: dict[str, Any] = {"emulation": emulation, "versions": versions()}
     for number, case in enumerate(wanted, 1):
-        if rows.find(case) is None:
+        if rows.find(case) is None and not options.report:
             began = time.monotonic()
             row = {**run(case, setting), **about}
             rows.keep(case, row)
             told = ", ".join(f"{k} {v:.1f}" for k, v in row["journeys"][0]["moments"].items())
             print(f"[{number}/{len(wanted)}] {case.name}: {told} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
+    about["not_taken"] = [case.name for case in wanted if rows.find(case) is None]
     _write(options, rows.of(wanted), skipped, about)
     return 0
 

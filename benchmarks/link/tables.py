@@ -204,6 +204,8 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     ]
     if told["skipped"]:
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in told["skipped"].items()) + ".")
+    if told["not_taken"]:
+        parts.append("Asked for and not run: " + ", ".join(f"`{name}`" for name in told["not_taken"]) + ".")
     for study in values(of(rows, scenario="transfer"), "study"):
         parts += [f"## Time until stored, {study}", transfers(rows, study)]
     sections: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (

@@ -177,9 +177,10 @@ def test_faults_and_urgent_studies_have_their_tables() -> None:
 
 def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     rows = [row("thinwire", journey={"moments": {"accepted": 2.0, "tier0": 3.0, "stored": 9.0}}), row("https")]
-    told = {"command": "c", "machine": "m", "file": "link.json", "skipped": {"rsync": "not here"}}
+    told = {"command": "c", "machine": "m", "file": "link.json", "skipped": {"rsync": "not here"}, "not_taken": ["one"]}
     page = tables.document(rows, told)
     assert "rsync (not here)" in page
+    assert "not run: `one`" in page
     assert "packets" in page
     assert "never" in tables.transfers(rows, "1MB-8bit")
     (picture,) = tables.plots(rows, tmp_path)
