@@ -41,7 +41,7 @@ PEAK_SHARE = 0.5
 URGENT_SHARE = 0.05
 OUTAGES = ((9.0 * HOUR, 1.0 * HOUR), (13.0 * HOUR, 1.5 * HOUR))
 """(begins, lasts), seconds of the day."""
-GRAPH_BYTES, MANIFEST_BYTES = 900, 700
+GRAPH_BYTES, MANIFEST_BYTES = 170, 500
 PIXELS_MEDIAN, PIXELS_SPREAD, PIXELS_LEAST, PIXELS_MOST = 1.6e6, 0.5, 0.4e6, 5e6
 """Bytes of a study's lossless pixels: a log-normal between two ends."""
 GRAPH_SECONDS, PIXELS_SECONDS = 1.5, 20.0
