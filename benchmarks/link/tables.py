@@ -1,7 +1,8 @@
 """Tables and plots of what was measured, for people. Everything is computed from the rows alone."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,26 @@ def _cell(rows: Sequence[Row], name: str, since: str) -> str:
     return seconds(value, failed, len(rows)) + said
 
 
-def against(rows: Sequence[Row]) -> str:
-    """thinwire's median beside the best peer's: the aims of the transfer."""
-    lines = []
+@dataclass(frozen=True)
+class Beside:
+    """One study over one link, medians in seconds: the best peer that never failed, and ours."""
+
+    profile: str
+    study: str
+    best: float
+    peer: str
+    graph: float
+    whole: float | None
+    alone: float | None
+    """Whole, without preview and evidence."""
+
+    @property
+    def sooner(self) -> float:
+        """How many times sooner our graph is there than their study."""
+        return self.best / self.graph
+
+
+def _beside_best(rows: Sequence[Row]) -> Iterator[Beside]:
     mine = of(rows, scenario="transfer")
     for profile in values(mine, "profile"):
         for study in values(of(mine, profile=profile), "study"):
@@ -92,47 +110,57 @@ def against(rows: Sequence[Row]) -> str:
                 took, failed = median(of(here, peer=peer), lambda row: moment(row, "stored"))
                 if peer not in (OURS, PIXELS_ALONE) and took is not None and not failed:
                     others.append((took, str(peer)))
-            if not others or graph is None:
-                continue
-            best, name = min(others)
-            shares = ["" if took is None else f"{took / best:.2f}" for took in (whole, alone)]
-            lines.append(
-                [str(profile), str(study), f"{name}, {best:.1f} s", f"{best / graph:.0f} times sooner", *shares]
-            )
+            if others and graph is not None:
+                yield Beside(profile, study, *min(others), graph, whole, alone)
+
+
+def against(rows: Sequence[Row]) -> str:
+    """thinwire's median beside the best peer's."""
+    lines = []
+    for each in _beside_best(rows):
+        shares = ["" if took is None else f"{took / each.best:.2f}" for took in (each.whole, each.alone)]
+        beside = [f"{each.peer}, {each.best:.1f} s", f"{each.sooner:.0f} times sooner"]
+        lines.append([each.profile, each.study, *beside, *shares])
     head = ["link", "study", "best peer that never failed", "our graph", "our whole study / theirs"]
     return markdown([*head, "without preview and evidence"], lines)
+
+
+def _of_floor(rows: Sequence[Row]) -> Iterator[tuple[Row, float, float]]:
+    """(row, seconds from made to durable, the least that the link allows)"""
+    for row in of(rows, scenario="transfer", peer=OURS):
+        took = moment(row, "tier0", "tier0_made")
+        size = row.get("sealed", {}).get("graph")
+        if took is not None and size:
+            profile = PROFILES[row["profile"]]
+            yield row, took, profile.round_trip / 2 + size * 8 / profile.up.rate
 
 
 def floors(rows: Sequence[Row]) -> str:
     """The graph's way from made to durable beside the least that the link allows."""
     lines = []
-    for row in of(rows, scenario="transfer", peer=OURS):
-        took = moment(row, "tier0", "tier0_made")
-        size = row.get("sealed", {}).get("graph")
-        if took is None or not size:
-            continue
-        profile = PROFILES[row["profile"]]
-        floor = profile.round_trip / 2 + size * 8 / profile.up.rate
-        cells = [f"{size:,} B", f"{floor:.3f} s", f"{took:.3f} s", f"{took / floor:.2f}"]
+    for row, took, floor in _of_floor(rows):
+        cells = [f"{row['sealed']['graph']:,} B", f"{floor:.3f} s", f"{took:.3f} s", f"{took / floor:.2f}"]
         lines.append([row["profile"], row["study"], str(row["repeat"]), *cells])
     return markdown(["link", "study", "run", "sealed graph", "floor", "measured", "ratio"], lines)
+
+
+def _urgent_seconds(row: Row) -> Iterator[float]:
+    """thinwire says itself when the graph is made; a peer's clock starts with its command."""
+    since, name = ("tier0_made", "tier0") if row["peer"] == OURS else ("given", "stored")
+    for journey in row["urgent"]:
+        start = journey["given"] if since == "given" else journey["moments"].get(since)
+        if start is not None and name in journey["moments"]:
+            yield journey["moments"][name] - start
 
 
 def urgents(rows: Sequence[Row]) -> str:
     """Latency of small urgent studies, idle and behind a bulk transfer."""
     lines = []
     for row in [each for each in rows if each["scenario"].startswith("urgent")]:
-        # thinwire says itself when the graph is made; a peer's clock starts with its command.
-        since, name = ("tier0_made", "tier0") if row["peer"] == OURS else ("given", "stored")
-        took = []
-        for journey in row["urgent"]:
-            start = journey["given"] if since == "given" else journey["moments"].get(since)
-            if start is not None and name in journey["moments"]:
-                took.append(journey["moments"][name] - start)
+        took = sorted(_urgent_seconds(row))
         if not took:
             lines.append([row["profile"], row["peer"], row["scenario"], "none arrived", "", "", "", ""])
             continue
-        took.sort()
         at = (statistics.median(took), took[min(len(took) - 1, int(0.9 * len(took)))], took[-1])
         figures = [f"{each:.2f} s" for each in at]
         share = f"{row['line_share']:.0%}" if row["scenario"] == "urgent-bulk" else ""
@@ -193,6 +221,84 @@ def fresh(rows: Sequence[Row]) -> str:
     return markdown(["link", "first packet to graph durable", "bytes up", "bytes down"], lines)
 
 
+Aim = tuple[str, str, bool]
+"""What was aimed at, what came, whether it was reached."""
+STORED_OF_FLOOR, SOONER, URGENT_OF_IDLE, LINE_IN_BULK = 1.15, 80, 1.5, 0.95
+WHOLE_OF_BEST, SILENT_SECONDS, FRESH_SECONDS, BYTES_OF_NEEDED = 0.97, 1.0, 2.6, 1.05
+
+
+def aims(rows: Sequence[Row]) -> list[Aim]:
+    """The aims that were set before anything was measured; those whose rows are missing are left out."""
+    return [*_graph_aims(rows), *_urgent_aims(rows), *_pixels_aims(rows), *_fault_aims(rows)]
+
+
+def _graph_aims(rows: Sequence[Row]) -> Iterator[Aim]:
+    mine = of(rows, scenario="transfer", peer=OURS)
+    ratios = [(took / floor, row["profile"]) for row, took, floor in _of_floor(mine)]
+    if ratios:
+        worst, where = max(ratios)
+        words = f"graph made to durable at the hub: at most {STORED_OF_FLOOR} times the link's floor, every run"
+        met = sum(ratio <= STORED_OF_FLOOR for ratio, _ in ratios)
+        yield words, f"{met} of {len(ratios)} runs, worst {worst:.2f} ({where})", worst <= STORED_OF_FLOOR
+    for each in _beside_best(of(rows, profile="gprs")):
+        words = f"graph at least {SOONER} times sooner than the best peer has the study (gprs, {each.study})"
+        yield words, f"{each.sooner:.0f} times", each.sooner >= SOONER
+    for row in of(rows, scenario="fresh", profile="gprs"):
+        if (took := moment(row, "tier0", "first_packet")) is not None:
+            words = f"first packet of a new connection to the graph durable, gprs: under {FRESH_SECONDS} s"
+            yield words, f"{took:.2f} s", took < FRESH_SECONDS
+
+
+def _urgent_aims(rows: Sequence[Row]) -> Iterator[Aim]:
+    for bulk in of(rows, scenario="urgent-bulk", peer=OURS):
+        idle = of(rows, scenario="urgent-idle", peer=OURS, profile=bulk["profile"])
+        alone, behind = [sorted(t for row in found for t in _urgent_seconds(row)) for found in (idle, [bulk])]
+        if not alone or not behind:
+            continue
+        usual, worst = statistics.median(alone), statistics.median(alone) + PROFILES[bulk["profile"]].round_trip
+        ratio = statistics.median(behind) / usual
+        words = f"urgent graph behind a bulk transfer, {bulk['profile']}: median at most {URGENT_OF_IDLE} times idle"
+        yield words, f"{ratio:.2f} (n = {len(behind)}; idle {usual:.2f} s)", ratio <= URGENT_OF_IDLE
+        yield "its worst at most idle and one round trip", f"{behind[-1]:.2f} s of {worst:.2f} s", behind[-1] <= worst
+        words = f"the bulk transfer keeps {LINE_IN_BULK:.0%} of the line"
+        yield words, f"{bulk['line_share']:.0%}", bulk["line_share"] >= LINE_IN_BULK
+
+
+def _pixels_aims(rows: Sequence[Row]) -> Iterator[Aim]:
+    for each in _beside_best(rows):
+        for took, words in ((each.whole, "with preview and evidence"), (each.alone, "pixels alone")):
+            if took is not None:
+                most = f"whole study in at most {WHOLE_OF_BEST} of the best peer's time"
+                ratio = took / each.best
+                yield f"{most}: {each.profile}, {each.study}, {words}", f"{ratio:.2f}", ratio <= WHOLE_OF_BEST
+
+
+def _fault_aims(rows: Sequence[Row]) -> Iterator[Aim]:
+    for row in of(rows, peer=OURS):
+        journeys, profile = row["journeys"], PROFILES[row["profile"]]
+        if row["scenario"] == "outage" and row["silences"]:
+            most = 2 * profile.round_trip + SILENT_SECONDS
+            longest = max(row["silences"])
+            words = f"after an outage bytes flow within two round trips and {SILENT_SECONDS:.0f} s ({row['profile']})"
+            yield words, f"{longest:.2f} s of {most:.2f} s", longest <= most
+        if row["scenario"] == "barrage" or (row["scenario"] == "transfer" and profile.schedule is not None):
+            arrived = sum(bool(each["verified"]) for each in journeys)
+            words = f"everything arrives: {row['scenario']}, {row['profile']}, {row['study']}"
+            yield words, f"{arrived} of {len(journeys)}", arrived == len(journeys)
+    for row in of(rows, scenario="barrage", peer=OURS):
+        calm = of(rows, scenario="no-barrage", peer=OURS, profile=row["profile"], repeat=row["repeat"])
+        for other in calm:
+            ratio = row["up_bytes_sent"] / other["up_bytes_sent"]
+            words = f"bytes in the barrage at most {BYTES_OF_NEEDED} times those without it ({row['profile']})"
+            yield words, f"{ratio:.2f}", ratio <= BYTES_OF_NEEDED
+
+
+def _aims(rows: Sequence[Row]) -> str:
+    return markdown(
+        ["aim", "came", ""], [[words, came, "met" if met else "not met"] for words, came, met in aims(rows)]
+    )
+
+
 def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     """All tables with what they were taken on."""
     emulations = ", ".join(values(rows, "emulation"))
@@ -214,6 +320,7 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
         ("An urgent study", urgents),
         ("Outages and kills", faults),
         ("A fresh connection", fresh),
+        ("Aims and what came", _aims),
     )
     for title, make in sections:
         text = make(rows)

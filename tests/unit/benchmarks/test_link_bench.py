@@ -164,6 +164,32 @@ def test_a_table_has_medians_and_says_what_failed() -> None:
     assert "| 800 B | 0.450 s | 0.600 s | 1.33 |" in tables.floors(rows)
 
 
+def test_aims_are_met_or_not() -> None:
+    ours = {"moments": {"accepted": 2.0, "tier0_made": 2.4, "tier0": 2.9, "stored": 42.0}}
+    small = [{"given": 0.0, "moments": {"tier0_made": 1.0, "tier0": 1.0 + each / 100}} for each in range(40, 50)]
+    late = [{"given": 0.0, "moments": {"tier0_made": 1.0, "tier0": 1.0 + each / 50}} for each in range(40, 50)]
+    rows = [
+        row("thinwire", journey=ours, sealed={"graph": 800}),
+        row("https", journey={"moments": {"stored": 41.0}}),
+        row("thinwire", "vsat", scenario="urgent-idle", urgent=small),
+        row("thinwire", "vsat", scenario="urgent-bulk", urgent=late, line_share=0.96),
+        row("thinwire", "vsat", scenario="outage", silences=[0.5, 2.5]),
+        row("thinwire", "vsat", scenario="barrage", up_bytes_sent=1320),
+        row("thinwire", "vsat", scenario="no-barrage"),
+    ]
+    assert [(came.split(" ")[0], met) for _, came, met in tables.aims(rows)] == [
+        ("1", True),  # 0.5 s, and 0.45 s is the floor
+        ("44", False),
+        ("2.00", False),
+        ("0.98", True),
+        ("96%", True),
+        ("1.00", False),
+        ("2.50", False),
+        ("1", True),
+        ("1.10", False),
+    ]
+
+
 def test_faults_and_urgent_studies_have_their_tables() -> None:
     lost = {"failures": [{"at": 70.0, "what": "exit code 1"}], "kept_at_failure": [0], "moments": {"stored": 200.0}}
     rows = [row("storescu", "vsat", scenario="outage", journey=lost, silences=[31.0])]
