@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
+from benchmarks.evidence import link
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
 from benchmarks.evidence.page import page
@@ -159,6 +160,7 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("real images, boxes touched", lambda results: boxes(results, BOXES, "nih14", "nih14"), (BOXES,)),
     ("real images, RSNA opacity, cross-fitted", cross_fitted, ("cross_fit",)),
     ("tier 0 beside thumbnails", thumbnails, ("thumbnails",)),
+    ("studies over emulated links", link.lines, ("link",)),
     ("export", export, ()),
 )
 """Words where it is not measured yet, what makes the lines, the files."""

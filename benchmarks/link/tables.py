@@ -96,7 +96,7 @@ class Beside:
         return self.best / self.graph
 
 
-def _beside_best(rows: Sequence[Row]) -> Iterator[Beside]:
+def beside_best(rows: Sequence[Row]) -> Iterator[Beside]:
     mine = of(rows, scenario="transfer")
     for profile in values(mine, "profile"):
         for study in values(of(mine, profile=profile), "study"):
@@ -117,7 +117,7 @@ def _beside_best(rows: Sequence[Row]) -> Iterator[Beside]:
 def against(rows: Sequence[Row]) -> str:
     """thinwire's median beside the best peer's."""
     lines = []
-    for each in _beside_best(rows):
+    for each in beside_best(rows):
         shares = ["" if took is None else f"{took / each.best:.2f}" for took in (each.whole, each.alone)]
         beside = [f"{each.peer}, {each.best:.1f} s", f"{each.sooner:.0f} times sooner"]
         lines.append([each.profile, each.study, *beside, *shares])
@@ -240,7 +240,7 @@ def _graph_aims(rows: Sequence[Row]) -> Iterator[Aim]:
         words = f"graph made to durable at the hub: at most {STORED_OF_FLOOR} times the link's floor, every run"
         met = sum(ratio <= STORED_OF_FLOOR for ratio, _ in ratios)
         yield words, f"{met} of {len(ratios)} runs, worst {worst:.2f} ({where})", worst <= STORED_OF_FLOOR
-    for each in _beside_best(of(rows, profile="gprs")):
+    for each in beside_best(of(rows, profile="gprs")):
         words = f"graph at least {SOONER} times sooner than the best peer has the study (gprs, {each.study})"
         yield words, f"{each.sooner:.0f} times", each.sooner >= SOONER
     for row in of(rows, scenario="fresh", profile="gprs"):
@@ -265,7 +265,7 @@ def _urgent_aims(rows: Sequence[Row]) -> Iterator[Aim]:
 
 
 def _pixels_aims(rows: Sequence[Row]) -> Iterator[Aim]:
-    for each in _beside_best(rows):
+    for each in beside_best(rows):
         for took, words in ((each.whole, "with preview and evidence"), (each.alone, "pixels alone")):
             if took is not None:
                 most = f"whole study in at most {WHOLE_OF_BEST} of the best peer's time"
