@@ -155,6 +155,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         source = page.locator(".source").first
         expect(source).to_contain_text("Approximate: the preview")
         timeline.mark("preview on the reader's screen")
+        expect(page.locator("h1")).to_have_text("PHANTOM SYNTHETIC")
         expect(source).to_contain_text("exact, in frames")
         expect(page.locator(".looked")).to_contain_text(re.compile(r"[\d.]+ % of the image"))
         expect(page.locator(".looked .generated")).to_contain_text("Nobody wrote it")

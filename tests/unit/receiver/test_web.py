@@ -397,6 +397,16 @@ def test_a_draft_that_is_written_late_comes_to_the_open_page(hub: Hub, clinic: C
     assert "Drafted by a machine" in reader.get(f"{study}/state")
 
 
+def test_whose_study_it_is_comes_to_the_open_page(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
+    parts = study_parts(clinic, bundle, 6, identity={"PatientName": "PHANTOM^SIX"})
+    study = f"/studies/{SITE}/{parts.study.hex()}"
+    room.put(clinic, parts.graph)
+    reader = room.person("anna")
+    assert "Patient not known yet" in reader.get(study)
+    room.put(clinic, parts.manifest)
+    assert "PHANTOM SIX" in reader.get(f"{study}/state")
+
+
 def test_a_prior_is_the_same_patient_s_and_earlier(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
     born = {"PatientID": "PHANTOM-7", "PatientBirthDate": "19610412"}
     dated = [

@@ -148,8 +148,16 @@ def _back(study: KeptStudy) -> Response:
 def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
     now = room.clock.now()
     overdue = study.report is not ReportState.FINAL and now - study.received >= room.cap
-    line = Line(Row(study, overdue), now, room.links().get(study.site))
-    return {"line": line, "study": study, "bars": bars(study), "tiers": list(Tier), "arriving": _arriving(room, study)}
+    manifest = room.manifest(study)
+    return {
+        "line": Line(Row(study, overdue), now, room.links().get(study.site)),
+        "study": study,
+        "listed": manifest is not None,
+        "identity": _identity(manifest),
+        "bars": bars(study),
+        "tiers": list(Tier),
+        "arriving": _arriving(room, study),
+    }
 
 
 def _draft(room: Room, study: KeptStudy) -> ShownDraft | None:
@@ -176,7 +184,6 @@ def _page(
     kept = room.store.report(study.site, study.study)
     facts = {
         **_state(room, study),
-        "identity": _identity(manifest),
         "graph": graph,
         "drawing": None if graph is None else drawing(graph, concept_names(graph, room.hub.bundles)),
         "draft": draft,

@@ -93,7 +93,7 @@ function begin() {
 
 onNews(async () => {
   const drafted = document.querySelector(".draft");
-  await replaceParts(`${own.figure.dataset.view}/state`, "state", "rest", ...(drafted ? [] : ["draft"]));
+  await replaceParts(`${own.figure.dataset.view}/state`, "whose", "state", "rest", ...(drafted ? [] : ["draft"]));
   if (!drafted) begin();
   await own.load();
   if (prior && !prior.figure.hidden) await prior.load();
