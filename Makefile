@@ -1,4 +1,5 @@
-# Two commands: `make demo` shows the whole path, `make test` checks it. Both set themselves up in .venv.
+# `make demo` shows the whole path, `make story` plays it with people and hospital systems, `make test` checks it.
+# Each sets itself up in .venv.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,7 +8,7 @@ STUDIES ?=
 # Real images that a shipped bundle may learn from; DATA= trains on phantoms alone.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup demo bundle bench-link test lint types contracts pytest wire clean
+.PHONY: setup demo story bundle bench-link test lint types contracts pytest wire clean
 
 setup: $(STAMP)
 
@@ -20,6 +21,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python demo/demo.py $(if $(STUDIES),--studies $(STUDIES))
+
+# An X-ray machine, a clinic, 64 kbit/s, a hub, a reader in a browser, a PACS. STORY= is the folder for the screenshots.
+STORY ?= build/story
+story: $(STAMP)
+	@rm -f $(STORY)/timeline.txt
+	THINWIRE_SCREENSHOTS=$(STORY) $(BIN)/pytest -n 0 -q -rs tests/end_to_end/test_whole_story.py
+	@cat $(STORY)/timeline.txt || { echo "It was not played: apt-get install chromium dcmtk orthanc orthanc-dicomweb"; exit 1; }
+	@echo "Screenshots are in $(STORY)"
 
 # Makes the bundle that comes with thinwire again, into build/nano, and writes what it is worth into its card; resumable.
 # What the training took, part by part, is in docs/clinical-evidence.md; the two evaluations come on top.

@@ -3,18 +3,15 @@
 import asyncio
 import json
 import re
-import socket
-import subprocess
-import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.dicoms import STUDY_UID, chest, dicom
+from tests.support.peers import debian, free_port, storescu
+from tests.support.programs import sending
 from tests.support.real_link import AUTHORITY, serving, site_identity, until
 from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
 from tests.support.xray_machine import Machine
@@ -29,13 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle"),
 ]
 
-DCMTK = Path("/usr/bin/storescu")
 FILE = dicom(chest(400, 420), PatientID="SECRET-1", PatientName="SECRET^JANE", StudyDate="20260304")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
@@ -59,20 +50,6 @@ def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
     )
 
 
-@contextmanager
-def running(clinic: Path) -> Iterator[Path]:
-    """`thinwire-sender run`; gives its log."""
-    log = clinic.parent / "run.log"
-    with log.open("w", encoding="utf-8") as out:
-        line = [str(Path(sys.executable).parent / "thinwire-sender"), "run", "--data", str(clinic)]
-        process = subprocess.Popen(line, stderr=out)
-        try:
-            yield log
-        finally:
-            process.terminate()
-            assert process.wait(timeout=60) == 0
-
-
 def page(port: int, form: dict[str, str] | None = None) -> str:
     data = None if form is None else urllib.parse.urlencode(form).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/" + ("act" if form else ""), data, timeout=30) as answer:
@@ -82,11 +59,10 @@ def page(port: int, form: dict[str, str] | None = None) -> str:
 
 def send(port: int, folder: Path) -> None:
     """As a machine does: by DCMTK where it is installed."""
-    if DCMTK.exists():
+    if debian("storescu"):
         path = folder / "view.dcm"
         path.write_bytes(FILE)
-        line = [str(DCMTK), "-aet", "XRAY1", "-aec", "THINWIRE", "127.0.0.1", str(port), str(path)]
-        subprocess.run(line, check=True, timeout=60)
+        storescu(port, path)
     else:
         assert [status.Status for status in Machine(port).send(FILE)] == [0]
 
@@ -96,7 +72,7 @@ async def day(ends: TwoEnds, folder: Path) -> str:
     dicom_port, page_port = free_port(), free_port()
     async with serving(ends) as (_, hub):
         enrolled(folder / "site", hub, dicom_port, page_port)
-        with running(folder / "site") as log:
+        with sending(folder / "site") as log:
             await until(lambda: "DICOM port open" in log.read_text(encoding="utf-8"))
             found = re.search(r'name="token" value="([0-9a-f]+)"', await asyncio.to_thread(page, page_port))
             assert found is not None

@@ -1,11 +1,11 @@
 """The clinic's page in a real browser: it reads well, it can be used by everybody, and its buttons work."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.browser import chromium, complaints, keep, needs_chromium, serious
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
@@ -16,24 +16,7 @@ from thinwire.sender.page.server import PageServer
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra dev)")
-
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium (apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.process, needs_chromium]
 
 
 @pytest.fixture
@@ -68,37 +51,27 @@ def url(ends: TwoEnds) -> Iterator[str]:
         server.close()
 
 
-def test_it_is_accessible_fits_and_works(ends: TwoEnds, url: str, tmp_path: Path) -> None:
-    """Screenshots go to $THINWIRE_SCREENSHOTS where it is set."""
-    pictures = Path(os.environ.get("THINWIRE_SCREENSHOTS", tmp_path))
-    pictures.mkdir(parents=True, exist_ok=True)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        try:
-            for scheme in ("light", "dark"):
-                for width in (1280, 390):
-                    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                    said: list[str] = []
-                    page.on("console", lambda message, said=said: said.append(message.text))
-                    page.goto(url)
-                    page.get_by_text("Probabilities").first.click()
-                    page.screenshot(path=pictures / f"clinic-{scheme}-{width}.png", full_page=True)
-                    found = axe.Axe().run(page).response["violations"]
-                    serious = [each["id"] for each in found if each["impact"] in ("serious", "critical")]
-                    assert (serious, said) == ([], [])
-                    assert page.evaluate("document.documentElement.scrollWidth") == width
-                    page.close()
-            page = browser.new_page()
-            page.goto(url)
-            page.get_by_role("button", name="Pause all sending").click()
-            page.get_by_text("All sending is paused").wait_for()
-            assert ends.outbox.paused
-            page.get_by_role("button", name="Resume sending").click()
-            page.get_by_role("button", name="Make urgent").first.click()
-            page.get_by_text("urgent", exact=True).first.wait_for()
-            assert any(entry.urgent for entry in ends.outbox.entries())
-            # What changes at the clinic appears by itself.
-            ends.outbox.pause()
-            page.get_by_text("All sending is paused").wait_for()
-        finally:
-            browser.close()
+def test_it_is_accessible_fits_and_works(ends: TwoEnds, url: str) -> None:
+    with chromium() as browser:
+        for scheme in ("light", "dark"):
+            for width in (1280, 390):
+                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                said = complaints(page)
+                page.goto(url)
+                page.get_by_text("Probabilities").first.click()
+                keep(page, f"clinic-{scheme}-{width}", whole=True)
+                assert (serious(page), said) == ([], [])
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                page.close()
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="Pause all sending").click()
+        page.get_by_text("All sending is paused").wait_for()
+        assert ends.outbox.paused
+        page.get_by_role("button", name="Resume sending").click()
+        page.get_by_role("button", name="Make urgent").first.click()
+        page.get_by_text("urgent", exact=True).first.wait_for()
+        assert any(entry.urgent for entry in ends.outbox.entries())
+        # What changes at the clinic appears by itself.
+        ends.outbox.pause()
+        page.get_by_text("All sending is paused").wait_for()

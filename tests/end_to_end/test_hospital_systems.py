@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 
 from tests.support.clock import FakeClock
-from tests.support.dicoms import DEFLATED, IMPLICIT, JPEG_2000, JPEG_LOSSLESS_SV1, JPEG_XL
+from tests.support.dicoms import DEFLATED, IMPLICIT, JPEG_2000, JPEG_LOSSLESS_SV1, JPEG_XL, after_meta
 from tests.support.forwarded_hub import configure, keep_study
 from tests.support.hub_folder import join
 from tests.support.machine_results import image_file
-from tests.support.peers import free_port, needs_orthanc, needs_storescp, orthanc, storescp
+from tests.support.peers import free_port, needs_dcmtk, needs_orthanc, orthanc, storescp
+from tests.support.programs import PATIENCE, until
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.forwarder import Forwarder
 from thinwire.receiver.forward.forwarding import forwarders, forwarding, queue_of
@@ -32,7 +33,6 @@ from thinwire.shared.bundle import Bundle
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.durable import Disk
 
-PATIENCE = 120
 COMMITMENT = "1.2.840.10008.1.20.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 COMMAND = [sys.executable, "-c", "from thinwire.receiver.cli import main; main()"]
@@ -61,16 +61,6 @@ def pacs(port: int, called: str = "PACS", name: str = "pacs") -> str:
     return f'[[forward.targets]]\nname = "{name}"\nkind = "c-store"\n{where}'
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Wait for another process or thread."""
-    tick = threading.Event()
-    for _ in range(PATIENCE * 20):
-        if true():
-            return
-        tick.wait(0.05)
-    raise AssertionError("it did not come about in time")
-
-
 def drain(each: Forwarder) -> None:
     while each.work():
         pass
@@ -80,12 +70,7 @@ def states(hub: Hub) -> set[str]:
     return {str(each.state) for each in queue_of(hub).all()}
 
 
-def data_set(file: bytes) -> bytes:
-    """The data set of a DICOM file, without its meta information (PS3.10 7.1)."""
-    return file[144 + int.from_bytes(file[140:144], "little") :]
-
-
-@needs_storescp
+@needs_dcmtk
 def test_dcmtk_gets_every_transfer_syntax_bit_for_bit_and_cannot_confirm_it(
     tmp_path: Path, data: Path, bundle: Bundle
 ) -> None:
@@ -99,8 +84,8 @@ def test_dcmtk_gets_every_transfer_syntax_bit_for_bit_and_cannot_confirm_it(
         by_state = {str(row.state): row.reason for row in queue_of(hub).all()}
         assert set(by_state) == {"unconfirmed", "refused"}
         assert "does not take Digital X-Ray Image Storage" in by_state["refused"]
-    got = {data_set(path.read_bytes()) for path in (tmp_path / "dcmtk").iterdir()}
-    assert got == {data_set(each) for each in files}
+    got = {after_meta(path.read_bytes()) for path in (tmp_path / "dcmtk").iterdir()}
+    assert got == {after_meta(each) for each in files}
 
 
 # pynetdicom leaves a socket that could not connect to the garbage collector.
@@ -225,7 +210,7 @@ def test_orthanc_gets_a_study_by_both_ways_commits_and_holds_report_and_capture(
 
 
 @pytest.mark.process
-@needs_storescp
+@needs_dcmtk
 def test_serve_forwards_counts_and_logs_without_a_patient(tmp_path: Path, data: Path, bundle: Bundle) -> None:
     watch = free_port()
     with storescp(tmp_path / "dcmtk") as port:

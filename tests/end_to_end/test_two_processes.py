@@ -13,29 +13,14 @@ from typing import Any
 
 import pytest
 
-from thinwire.sender.intake.phantom import describe, render, to_dicom
+from tests.support.programs import SEED, call, command, enrol, sending, study_file
+from thinwire.sender.intake.phantom import describe
 from thinwire.shared.bundle import default_bundle_folder
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle"),
 ]
-
-BIN = Path(sys.executable).parent
-SEED = 1_000_000_003
-
-
-def command(name: str, *words: str | Path) -> list[str]:
-    return [str(BIN / name), *map(str, words)]
-
-
-def call(*words: str | Path, code: int = 0, stdin: str | None = None) -> str:
-    """Run a command to its end and check its exit code; its standard output."""
-    done = subprocess.run(
-        command(str(words[0]), *words[1:]), capture_output=True, text=True, timeout=300, check=False, input=stdin
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
 
 
 def at_step(step: str, main: str, *words: str | Path) -> list[str]:
@@ -80,19 +65,13 @@ def hub(tmp_path: Path) -> Path:
 
 def joined(tmp_path: Path, hub: Hub) -> Path:
     clinic = tmp_path / "clinic"
-    token = call("thinwire-receiver", "enrol", "valley", "--data", hub.data).strip()
-    call("thinwire-sender", "join", "-", "--data", clinic, "--hub", hub.target, stdin=token)
+    enrol(hub.data, hub.target, clinic)
     return clinic
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A synthetic study, small so that the test is quick."""
-    phantom = describe(SEED)
-    scale = 640 / max(phantom.height, phantom.width)
-    path = tmp_path / "study.dcm"
-    path.write_bytes(to_dicom(phantom, render(phantom, round(phantom.height * scale), round(phantom.width * scale))))
-    return path
+    return study_file(tmp_path)
 
 
 def restored(tmp_path: Path, hub: Hub, study_id: object) -> list[bytes]:
@@ -139,14 +118,10 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         assert 0 < tiers["preview"] <= 12_000
         assert tiers["evidence"] is None
         call("thinwire-receiver", "ask", str(row["study"]), "evidence", "--data", running.data)
-        sender = subprocess.Popen(command("thinwire-sender", "run", "--data", clinic), stderr=subprocess.DEVNULL)
-        try:
+        with sending(clinic):
             for _ in range(50):  # each look takes as long as a process needs to start
                 if "evidence" in {name for name, size in seen(running)["tiers"].items() if size}:
                     break
-        finally:
-            sender.terminate()
-            assert sender.wait(timeout=60) == 0
         assert seen(running)["tiers"]["evidence"] > 0
         picture = tmp_path / "seen.png"
         show = ("thinwire-receiver", "show", str(row["study"]), "--data", running.data, "--json", "--png", picture)

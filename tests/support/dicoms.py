@@ -122,8 +122,13 @@ def as_file(found: Dataset, syntax: str = EXPLICIT, preamble: bool = True) -> by
     out = BytesIO()
     dcmwrite(out, found, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG, enforce_file_format=True)
     data = out.getvalue().replace(HTJ2K.encode(), syntax.encode(), 1) if unknown else out.getvalue()
+    return data if preamble else after_meta(data)
+
+
+def after_meta(file: bytes) -> bytes:
+    """The data set of a DICOM file, without its meta information (PS3.10 7.1)."""
     # Group 0002 is explicit little endian: its length element says where the data set begins.
-    return data if preamble else data[144 + int.from_bytes(data[140:144], "little") :]
+    return file[144 + int.from_bytes(file[140:144], "little") :]
 
 
 def _rle(samples: Array) -> bytes:

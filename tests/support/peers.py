@@ -1,4 +1,4 @@
-"""Real PACS for tests: Orthanc and DCMTK's storescp from Debian's packages, on free ports, and how to skip by name."""
+"""Real PACS and X-ray machine for tests: Orthanc and DCMTK from Debian's packages, and how to skip by name."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ needs_orthanc = pytest.mark.skipif(
     debian("Orthanc") is None or not PLUGIN.exists(),
     reason="Orthanc is not installed: apt-get install orthanc orthanc-dicomweb",
 )
-needs_storescp = pytest.mark.skipif(debian("storescp") is None, reason="DCMTK is not installed: apt-get install dcmtk")
+needs_dcmtk = pytest.mark.skipif(debian("storescp") is None, reason="DCMTK is not installed: apt-get install dcmtk")
 
 
 def free_port() -> int:
@@ -97,6 +97,14 @@ def storescp(folder: Path, *options: str) -> Iterator[int]:
     assert program is not None
     with running([program, "+B", "+xa", *options, "-od", str(folder), str(port)], port):
         yield port
+
+
+def storescu(port: int, path: Path, aet: str = "XRAY1") -> None:
+    """Send a file as an X-ray machine does, by DCMTK; it ends once the object was answered with success."""
+    program = debian("storescu")
+    assert program is not None
+    words = [program, "-aet", aet, "-aec", "THINWIRE", "127.0.0.1", str(port), str(path)]
+    subprocess.run(words, check=True, timeout=PATIENCE)
 
 
 @contextlib.contextmanager

@@ -310,14 +310,15 @@ class Store:
             return _kept(connection, rows)
 
     def stamp(self) -> tuple[int, ...]:
-        """Numbers that change whenever what a list of studies shows has changed."""
+        """Numbers that change whenever what a list of studies or a study's page shows has changed."""
         with self._database.read() as connection:
             told = connection.scalar(select(func.max(receipts.c.number))) or 0
             read = connection.scalar(select(func.max(readings.c.at))) or 0
             unread = connection.scalar(select(func.count()).select_from(readings)) or 0
             written = connection.scalar(select(func.max(reports.c.at))) or 0
+            drafted = connection.scalar(select(func.max(drafts.c.at))) or 0
             asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
-        return told, read, unread, written, asked[0], asked[1] or 0
+        return told, read, unread, written, drafted, asked[0], asked[1] or 0
 
     def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""

@@ -376,8 +376,35 @@ def test_a_machine_s_draft_says_that_it_is_one(hub: Hub, clinic: Clinic, parts: 
     assert "Drafted by a machine" in page
     assert 'data-shares="0.200,0.200,0.200,0.200,0.200"' in page
     assert "No <b>" not in page
+    assert page.index("Drafted by a machine") < page.index("<textarea")
     reader.post(f"{study}/report", text="No effusion.", act="sign", version="0", from_draft="true")
-    assert "begun from a machine" in reader.get(study)
+    page = reader.get(study)
+    assert "begun from a machine" in page
+    assert page.index("begun from a machine") < page.index("Drafted by a machine")
+
+
+def test_a_draft_that_is_written_late_comes_to_the_open_page(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    room = ReadingRoom(hub, hub.store.draft)
+    study = room.put_study(clinic, parts)
+    reader = room.person("anna")
+    assert "Drafted by a machine" not in reader.get(study)
+    assert "Drafted by a machine" not in reader.get(f"{study}/state")
+    before = hub.store.stamp()
+    (waiting,) = hub.store.undrafted(8)
+    draft = {"sentences": [{"text": "No effusion.", "share": [0.2] * 5}], "bundle": "00" * 16}
+    hub.store.add_draft(waiting, json.dumps(draft).encode(), hub.clock.now())
+    assert hub.store.stamp() != before
+    assert "Drafted by a machine" in reader.get(f"{study}/state")
+
+
+def test_whose_study_it_is_comes_to_the_open_page(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
+    parts = study_parts(clinic, bundle, 6, identity={"PatientName": "PHANTOM^SIX"})
+    study = f"/studies/{SITE}/{parts.study.hex()}"
+    room.put(clinic, parts.graph)
+    reader = room.person("anna")
+    assert "Patient not known yet" in reader.get(study)
+    room.put(clinic, parts.manifest)
+    assert "PHANTOM SIX" in reader.get(f"{study}/state")
 
 
 def test_a_prior_is_the_same_patient_s_and_earlier(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:

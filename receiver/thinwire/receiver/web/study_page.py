@@ -13,7 +13,7 @@ from thinwire.receiver.kept import KeptStudy
 from thinwire.receiver.outputs.study_picture import concept_names
 from thinwire.receiver.reading.report import MAX_TEXT, Report, ReportEvent, ReportState
 from thinwire.receiver.reading.worklist import Row, worklist
-from thinwire.receiver.web.draft import shown_draft
+from thinwire.receiver.web.draft import ShownDraft, shown_draft
 from thinwire.receiver.web.drawing import drawing, heats
 from thinwire.receiver.web.guard import Here, Known, Reader, RoomOf, Waiting
 from thinwire.receiver.web.pages import page
@@ -61,7 +61,7 @@ def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) 
     """The live part of the page anew."""
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
-    return page(request, "live.html", here=here, **_state(room, found))
+    return page(request, "live.html", here=here, draft=_draft(room, found), **_state(room, found))
 
 
 @router.get("/view")
@@ -148,8 +148,21 @@ def _back(study: KeptStudy) -> Response:
 def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
     now = room.clock.now()
     overdue = study.report is not ReportState.FINAL and now - study.received >= room.cap
-    line = Line(Row(study, overdue), now, room.links().get(study.site))
-    return {"line": line, "study": study, "bars": bars(study), "tiers": list(Tier), "arriving": _arriving(room, study)}
+    manifest = room.manifest(study)
+    return {
+        "line": Line(Row(study, overdue), now, room.links().get(study.site)),
+        "study": study,
+        "listed": manifest is not None,
+        "identity": _identity(manifest),
+        "bars": bars(study),
+        "tiers": list(Tier),
+        "arriving": _arriving(room, study),
+    }
+
+
+def _draft(room: Room, study: KeptStudy) -> ShownDraft | None:
+    written, graph = room.draft(study.site, study.study), room.frames.graph(study)
+    return shown_draft(written, 0 if graph is None else len(graph.patches.cell))
 
 
 def _arriving(room: Room, study: KeptStudy) -> dict[Tier, str]:
@@ -167,11 +180,10 @@ def _page(
 ) -> Response:
     graph = room.frames.graph(study)
     manifest = room.manifest(study)
-    draft = shown_draft(room.draft(study.site, study.study), 0 if graph is None else len(graph.patches.cell))
+    draft = _draft(room, study)
     kept = room.store.report(study.site, study.study)
     facts = {
         **_state(room, study),
-        "identity": _identity(manifest),
         "graph": graph,
         "drawing": None if graph is None else drawing(graph, concept_names(graph, room.hub.bundles)),
         "draft": draft,

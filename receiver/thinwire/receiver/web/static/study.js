@@ -43,19 +43,18 @@ figures[0].addEventListener("shown", ({ detail }) => {
   legend.querySelector(".exact").hidden = !detail.mixed;
 });
 
-for (const each of document.querySelectorAll(".sentence")) {
-  const shares = each.dataset.shares ? each.dataset.shares.split(",").map(Number) : null;
-  const light = (on) => {
-    own.lit = on && shares?.length ? shares : null;
-    own.draw();
-    const most = Math.max(...(shares ?? [1]));
-    for (const dot of document.querySelectorAll("[data-patch]")) {
-      dot.classList.toggle("lit", Boolean(own.lit) && own.lit[Number(dot.dataset.patch)] >= most / 2);
-    }
-  };
-  for (const name of ["pointerenter", "focus"]) each.addEventListener(name, () => light(true));
-  for (const name of ["pointerleave", "blur"]) each.addEventListener(name, () => light(false));
+function light(sentence) {
+  const shares = sentence?.dataset.shares ? sentence.dataset.shares.split(",").map(Number) : null;
+  own.lit = shares?.length ? shares : null;
+  own.draw();
+  const most = Math.max(...(shares ?? [1]));
+  for (const dot of document.querySelectorAll("[data-patch]")) {
+    dot.classList.toggle("lit", Boolean(own.lit) && own.lit[Number(dot.dataset.patch)] >= most / 2);
+  }
 }
+const report = document.getElementById("report");
+for (const name of ["pointerover", "focusin"]) report.addEventListener(name, ({ target }) => light(target.closest(".sentence")));
+for (const name of ["pointerleave", "focusout"]) report.addEventListener(name, () => light(null));
 
 const text = document.getElementById("text"), form = document.getElementById("writing"), sign = document.getElementById("sign");
 let changed = false;
@@ -84,8 +83,18 @@ onKeys({
 });
 
 own.load();
+// A draft that is written after the page was made: it begins the report where nobody began it.
+function begin() {
+  if (!form || changed || text.value || form.elements.version.value !== "0" || document.activeElement === text) return;
+  text.value = [...document.querySelectorAll(".sentence")].map((each) => each.textContent).join(" ");
+  form.elements.from_draft.value = String(Boolean(text.value));
+  form.querySelector("[data-machine]").hidden = !text.value;
+}
+
 onNews(async () => {
-  await replaceParts(`${own.figure.dataset.view}/state`, "state", "rest");
+  const drafted = document.querySelector(".draft");
+  await replaceParts(`${own.figure.dataset.view}/state`, "whose", "state", "rest", ...(drafted ? [] : ["draft"]));
+  if (!drafted) begin();
   await own.load();
   if (prior && !prior.figure.hidden) await prior.load();
 });
