@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app
 from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.kept import KeptReading, KeptStudy
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.triage import ORDER
@@ -31,28 +30,6 @@ from thinwire.shared.quantiser import codec_of
 
 SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def data(tmp_path: Path, bundle: Bundle) -> Path:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data: Path) -> Iterator[Hub]:
-    with open_hub(data, FakeClock()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
 
 
 def at_rest() -> threading.Event:

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
 from tests.support.tiny_seen import tiny_seen
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.training import corpus
@@ -30,11 +28,6 @@ from thinwire.shared.bundle import Bundle
 
 BOX = ("consolidation", 0.2, 0.3, 0.2, 0.3)
 ROLES: Sequence[corpus.Role] = ("report", "graph", "validation", "calibration", "test", "test")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("gaze") / "bundle")
 
 
 def real(seen: Seen) -> Seen:

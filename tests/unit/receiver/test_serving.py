@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.hub import make_hub
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration
 
 pytestmark = pytest.mark.process
@@ -22,9 +19,9 @@ COMMAND = [sys.executable, "-c", "from thinwire.receiver.cli import main; main()
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    make_hub(tmp_path / "hub", tiny_bundle(tmp_path / "tiny").folder, Disk(), SystemClock())
-    return tmp_path / "hub"
+def clock() -> SystemClock:
+    """The process that serves has no other."""
+    return SystemClock()
 
 
 @pytest.fixture
