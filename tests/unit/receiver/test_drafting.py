@@ -20,6 +20,7 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.kept import KeptReading, KeptStudy
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.triage import ORDER
+from thinwire.receiver.serving import _draft
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
@@ -217,6 +218,19 @@ def test_reading_and_drafting_run_beside_each_other(hub: Hub, clinic: Clinic, bu
         assert not thread.is_alive()
     assert said(hub, clinic, parts) == SENTENCES
     assert os.nice(0) == nice
+
+
+def test_drafting_that_dies_ends_its_own_thread_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def dies() -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    thread = threading.Thread(target=_draft, args=(dies,))
+    thread.start()
+    thread.join(60)
+    (told,) = caplog.records
+    assert told.message == "drafting ends until the next start; studies are triaged as before"
+    assert told.exc_info is not None
+    assert told.exc_info[0] is RuntimeError
 
 
 def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
