@@ -139,14 +139,16 @@ async def _show(hub: Hub, server: HubServer) -> None:
 
 
 def _draft(run: Callable[[], None]) -> None:
-    """In a thread of its own, which gives way to all others; a hub goes on triaging where its drafting has died."""
+    """In a thread of its own, which gives way to all others."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
     try:
         run()
     except Exception:
+        # Whatever it was: a hub goes on triaging without drafts. What passes, or is of one study alone, `run` has dealt
+        # with. Not raised again: above a thread is nobody, and Python would write it once more, as plain text between
+        # lines of JSON.
         log.exception("drafting ends until the next start; studies are triaged as before")
-        raise
 
 
 def _read(run: Callable[[], None], give_up: Callable[[], object]) -> None:

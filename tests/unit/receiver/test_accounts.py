@@ -1,36 +1,18 @@
 """Accounts, one-time links and sessions."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.support.clock import FakeClock
 from tests.support.reading_room import PASSWORD, quick_accounts, quiet
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.accounts import IDLE, INVITATION, LONGEST, Accounts, Role
-from thinwire.receiver.hub import make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.attempts import FIRST_PAUSE, FREE, LONGEST_PAUSE, Attempts
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadInput
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def accounts(tmp_path: Path, clock: FakeClock, bundle: Bundle) -> Iterator[Accounts]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), clock)
-    with open_hub(tmp_path / "hub", clock) as hub:
-        yield quick_accounts(hub)
+def accounts(hub: Hub) -> Accounts:
+    return quick_accounts(hub)
 
 
 def entered(accounts: Accounts, name: str = "a.lund", role: Role = Role.READER) -> str:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.tiny_bundle import tiny_bundle
 from tests.support.tiny_seen import tiny_seen
 from thinwire.receiver.reading.mpnn import FUSED, load_reader
 from thinwire.receiver.training.evaluation.arms import (
@@ -29,11 +28,6 @@ from thinwire.shared.coder import load_coder
 from thinwire.shared.envelope import EpochKey, Kind, seal
 from thinwire.shared.identifiers import BundleId, EpochId, TextSource, site_name
 from thinwire.shared.payload import encode
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("arms") / "bundle")
 
 
 def test_the_graphs_have_the_bytes_that_the_clinic_would_send(bundle: Bundle) -> None:

@@ -1,38 +1,21 @@
 """The audit log: messages in the form of PS3.15, a chain that shows every change."""
 
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
-from tests.support.clock import START, FakeClock
-from tests.support.tiny_bundle import tiny_bundle
+from tests.support.clock import START
 from thinwire.receiver.audit import GENESIS, Head, read_head
 from thinwire.receiver.audit_message import Act, Message, Outcome
 from thinwire.receiver.cli import app
-from thinwire.receiver.hub import DATABASE, Hub, make_hub, open_hub
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
+from thinwire.receiver.hub import DATABASE, Hub
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.identifiers import SiteName, StudyId
 
 STUDY = StudyId(bytes(range(16)))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Bundle) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    with open_hub(tmp_path / "hub", FakeClock()) as opened:
-        yield opened
 
 
 def fill(hub: Hub, count: int = 5) -> None:

@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app, main
 from thinwire.receiver.cli_bundle import figures
 from thinwire.receiver.cli_models import training_installed
@@ -29,11 +28,6 @@ def run(*arguments: str) -> Result:
 def said(result: Result) -> str:
     assert result.exit_code == 0, result.output
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
 @pytest.fixture

@@ -34,11 +34,6 @@ def nano() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def graphs(nano: Bundle) -> list[FusedGraph]:
     return [graph_of(nano, seed, kept) for seed, kept in enumerate((6, 3, 9, 1))]
 
@@ -149,14 +144,14 @@ def nano_drafter() -> tuple[FusedGraph, Drafter]:
     return graph_of(bundle, 1, 4), Drafter(bundle)
 
 
-def test_a_graph_without_patches_has_an_empty_draft_and_spoils_no_other(tiny: Bundle) -> None:
-    full = fused(tiny.id, StudyId(bytes(16)))
+def test_a_graph_without_patches_has_an_empty_draft_and_spoils_no_other(bundle: Bundle) -> None:
+    full = fused(bundle.id, StudyId(bytes(16)))
     none = replace(
         full,
         patches=Patches(np.zeros(0, np.int32), np.zeros(0, np.float32), full.patches.feature[:0]),
         fusion=None,
     )
-    drafter = Drafter(tiny)
+    drafter = Drafter(bundle)
     empty, draft = drafter.drafts([none, full])
     assert empty.sentences == ()
     assert draft.text == SAID
@@ -164,9 +159,9 @@ def test_a_graph_without_patches_has_an_empty_draft_and_spoils_no_other(tiny: Bu
     assert drafter.drafts([]) == []
 
 
-def test_sentences_look_at_kept_patches_alone(tiny: Bundle) -> None:
-    graph = fused(tiny.id, StudyId(bytes(16)))
-    (draft,) = Drafter(tiny).drafts([graph])
+def test_sentences_look_at_kept_patches_alone(bundle: Bundle) -> None:
+    graph = fused(bundle.id, StudyId(bytes(16)))
+    (draft,) = Drafter(bundle).drafts([graph])
     size = np.abs(graph.patches.feature).sum(axis=1)
     wanted = np.exp(size) / np.exp(size).sum()  # the tiny decoder's attention
     (sentence,) = draft.sentences
@@ -175,15 +170,15 @@ def test_sentences_look_at_kept_patches_alone(tiny: Bundle) -> None:
     assert sentence.on_image == pytest.approx(0.9, abs=1e-5)
 
 
-def test_a_text_that_is_cut_off_says_so(tiny: Bundle) -> None:
-    short = replace(tiny, spec=replace(tiny.spec, max_tokens=4))
-    (draft,) = Drafter(short, beams=2).drafts([fused(tiny.id, StudyId(bytes(16)))])
+def test_a_text_that_is_cut_off_says_so(bundle: Bundle) -> None:
+    short = replace(bundle, spec=replace(bundle.spec, max_tokens=4))
+    (draft,) = Drafter(short, beams=2).drafts([fused(bundle.id, StudyId(bytes(16)))])
     assert draft.text == "right lower lobe" + UNFINISHED
 
 
-def test_a_graph_of_another_bundle_is_refused(tiny: Bundle) -> None:
+def test_a_graph_of_another_bundle_is_refused(bundle: Bundle) -> None:
     with pytest.raises(UnknownBundle):
-        Drafter(tiny).drafts([fused(BundleId(b"another bundle's"), StudyId(bytes(16)))])
+        Drafter(bundle).drafts([fused(BundleId(b"another bundle's"), StudyId(bytes(16)))])
 
 
 def with_shape(model: ModelProto) -> ModelProto:
@@ -214,13 +209,13 @@ def through(model: ModelProto, steps: list[tuple[str, list[str], dict[str, int]]
 
 @pytest.mark.parametrize("change", [with_shape, with_mixing])
 def test_a_decoder_that_takes_one_text_only_is_run_so(
-    tiny: Bundle, tmp_path: Path, change: Callable[[ModelProto], ModelProto]
+    bundle: Bundle, tmp_path: Path, change: Callable[[ModelProto], ModelProto]
 ) -> None:
     other = tiny_bundle(tmp_path / "other")
-    onnx.save(change(onnx.load(str(tiny.folder / DECODER))), str(other.folder / DECODER))
-    graphs = [fused(tiny.id, StudyId(bytes(16)), seed) for seed in range(3)]
-    assert (Decoder(tiny)._wide, Decoder(other)._wide) == (True, False)
-    for one, wanted in zip(Drafter(other, 2).drafts(graphs), Drafter(tiny, 2).drafts(graphs), strict=True):
+    onnx.save(change(onnx.load(str(bundle.folder / DECODER))), str(other.folder / DECODER))
+    graphs = [fused(bundle.id, StudyId(bytes(16)), seed) for seed in range(3)]
+    assert (Decoder(bundle)._wide, Decoder(other)._wide) == (True, False)
+    for one, wanted in zip(Drafter(other, 2).drafts(graphs), Drafter(bundle, 2).drafts(graphs), strict=True):
         assert one.text == wanted.text
         assert one.sentences[0].share == pytest.approx(wanted.sentences[0].share, abs=1e-6)
 
@@ -230,7 +225,7 @@ def test_the_shipped_decoder_takes_many_texts_at_once(nano: Bundle) -> None:
     assert Decoder(nano)._wide
 
 
-def test_a_decoder_of_another_shape_is_a_bad_bundle(tiny: Bundle) -> None:
-    wrong = replace(tiny, spec=replace(tiny.spec, working_size=4 * CELL))
+def test_a_decoder_of_another_shape_is_a_bad_bundle(bundle: Bundle) -> None:
+    wrong = replace(bundle, spec=replace(bundle.spec, working_size=4 * CELL))
     with pytest.raises(BadBundle):
         Decoder(wrong)

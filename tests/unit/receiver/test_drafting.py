@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,11 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app
 from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.kept import KeptReading, KeptStudy
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.triage import ORDER
+from thinwire.receiver.serving import _draft
 from thinwire.shared.bundle import Bundle
 from thinwire.shared.coder import load_coder
 from thinwire.shared.durable import Disk
@@ -31,28 +31,6 @@ from thinwire.shared.payload import encode
 
 SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def data(tmp_path: Path, bundle: Bundle) -> Path:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data: Path) -> Iterator[Hub]:
-    with open_hub(data, FakeClock()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
 
 
 def at_rest() -> threading.Event:
@@ -240,6 +218,19 @@ def test_reading_and_drafting_run_beside_each_other(hub: Hub, clinic: Clinic, bu
         assert not thread.is_alive()
     assert said(hub, clinic, parts) == SENTENCES
     assert os.nice(0) == nice
+
+
+def test_drafting_that_dies_ends_its_own_thread_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def dies() -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    thread = threading.Thread(target=_draft, args=(dies,))
+    thread.start()
+    thread.join(60)
+    (told,) = caplog.records
+    assert told.message == "drafting ends until the next start; studies are triaged as before"
+    assert told.exc_info is not None
+    assert told.exc_info[0] is RuntimeError
 
 
 def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:

@@ -1,14 +1,10 @@
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import join
-from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.hub import Hub, make_hub, open_hub, sole_keeper
-from thinwire.shared.durable import Disk
+from thinwire.receiver.hub import Hub, open_hub, sole_keeper
 from thinwire.shared.envelope import new_epoch
 from thinwire.shared.errors import BadConfiguration, Forged, NotEnrolled
 from thinwire.shared.identifiers import Digest, EpochId, SiteName
@@ -26,23 +22,6 @@ from thinwire.shared.keys import (
 SITE = SiteName("north-valley")
 OTHER = SiteName("south-ridge")
 FIRST, SECOND = (new_signing_key(lambda n, b=b: bytes([b]) * n).public_key().public_bytes_raw() for b in (1, 2))  # type: ignore[misc]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny").folder
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Path, clock: FakeClock) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle, Disk(), clock)
-    with open_hub(tmp_path / "hub", clock) as opened:
-        yield opened
 
 
 def token(hub: Hub, site: SiteName = SITE) -> JoinTokenId:

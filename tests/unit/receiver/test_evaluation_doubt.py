@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.reading.mpnn import Calibration, MpnnReader, load_reader, text_index
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.doubt import conformal_table, parts, reliability_picture
 from thinwire.receiver.training.graph_stage import calibrate
+from thinwire.shared.bundle import Bundle
 from thinwire.shared.identifiers import TextSource
 
 IMAGES = 300
@@ -47,8 +48,8 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> MpnnReader:
-    made = load_reader(tiny_bundle(tmp_path_factory.mktemp("doubt") / "tiny"))
+def reader(bundle: Bundle) -> MpnnReader:
+    made = load_reader(bundle)
     logits, labels = drawn(0)
     context = np.random.default_rng(0).normal(size=(IMAGES, 8)).astype(np.float32)
     patients = [sample(n).patient for n in range(IMAGES)]

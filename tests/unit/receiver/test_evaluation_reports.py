@@ -1,18 +1,16 @@
 """What stands behind the floors: the source's own training reports, or phantoms; never who is judged."""
 
 from dataclasses import replace
-from pathlib import Path
 
-from tests.support.tiny_bundle import tiny_bundle
 from tests.support.tiny_seen import tiny_seen
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.reports import floor_of, report_table
 from thinwire.receiver.training.evaluation.tables import Source
+from thinwire.shared.bundle import Bundle
 
 
-def test_proxies_are_measured_against_the_reports_of_training_proxies(tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path / "bundle")
+def test_proxies_are_measured_against_the_reports_of_training_proxies(bundle: Bundle) -> None:
     seen = tiny_seen(3, source="nih14", text_kind="proxy", sentences=(("No effusion.", None),))
     source = Source("nih14", bundle, load_reader(bundle), seen)
     pairs = [

@@ -1,54 +1,27 @@
 """What goes to a target: planned from receipts, sent once, again where it failed, never another under the same UID."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
-from pathlib import Path
 
 import pydicom
-import pytest
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import keep_study
-from tests.support.hub_folder import Clinic, join
+from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import PATIENCE, Event, State
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.forward.pieces import Pieces
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.forward.targets import DicomTarget, FhirTarget, Target
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Bundle, clock: FakeClock) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), clock)
-    with open_hub(tmp_path / "hub", clock) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
 
 
 def forwarder(hub: Hub, peer: ScriptedPeer, target: Target = PACS) -> Forwarder:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
 from tests.support.tiny_seen import tiny_seen
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import Sample
+from thinwire.receiver.training.evaluation import gaze
 from thinwire.receiver.training.evaluation.gaze import (
     BOX_PRIOR,
     LUNG_PRIOR,
@@ -32,9 +32,10 @@ BOX = ("consolidation", 0.2, 0.3, 0.2, 0.3)
 ROLES: Sequence[corpus.Role] = ("report", "graph", "validation", "calibration", "test", "test")
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("gaze") / "bundle")
+@pytest.fixture(autouse=True)
+def _few_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior of few is a prior."""
+    monkeypatch.setattr(gaze, "PHANTOMS_OF_PRIOR", 20)
 
 
 def real(seen: Seen) -> Seen:

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import grpc
 import pytest
 
@@ -16,11 +14,6 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 HELLO = wire.Up(hello=wire.Hello(version=VERSION))
 (STUDY,) = samples(1, size=30_000)
-
-
-@pytest.fixture
-def ends(tmp_path: Path) -> TwoEnds:
-    return TwoEnds(tmp_path)
 
 
 @pytest.fixture

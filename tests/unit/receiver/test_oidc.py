@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,15 +12,12 @@ from fastapi import FastAPI, Request
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from tests.support.clock import FakeClock
 from tests.support.reading_room import Browser, ReadingRoom, quiet
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.accounts import Role
-from thinwire.receiver.hub import make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.oidc import role_of
 from thinwire.receiver.web.room import Provider
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
 
 CLIENT, SECRET = "thinwire", "a secret between both"
 
@@ -95,11 +91,8 @@ def issuer(running: Issuer) -> Issuer:
 
 
 @pytest.fixture
-def room(tmp_path: Path, issuer: Issuer) -> Iterator[ReadingRoom]:
-    make_hub(tmp_path / "hub", tiny_bundle(tmp_path / "tiny").folder, Disk(), FakeClock())
-    with open_hub(tmp_path / "hub", FakeClock()) as hub:
-        provider = Provider(issuer.url, CLIENT, SECRET, "radiology", "it-administrators")
-        yield ReadingRoom(hub, provider=provider)
+def room(hub: Hub, issuer: Issuer) -> ReadingRoom:
+    return ReadingRoom(hub, provider=Provider(issuer.url, CLIENT, SECRET, "radiology", "it-administrators"))
 
 
 def come_back(browser: Browser, issuer: Issuer, status: int, state: str | None = None) -> str:

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from tests.support.hub_folder import fused
-from tests.support.tiny_bundle import FEATURES, tiny_bundle
+from tests.support.tiny_bundle import FEATURES
 from thinwire.receiver.outputs.graph_file import unwrap, wrap
 from thinwire.receiver.outputs.graphml import graphml
 from thinwire.receiver.outputs.pyg import hetero_bytes, load_pyg, to_hetero
 from thinwire.receiver.outputs.radiograph import radiograph
+from thinwire.shared.bundle import Bundle
 from thinwire.shared.coder import load_coder
 from thinwire.shared.errors import BadPayload
 from thinwire.shared.graph import FusedGraph, Grid
@@ -27,8 +28,7 @@ def graph() -> FusedGraph:
     return fused(BundleId(bytes(16)), STUDY)
 
 
-def test_a_graph_file_gives_the_payload_back(tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path / "tiny")
+def test_a_graph_file_gives_the_payload_back(bundle: Bundle) -> None:
     payload = encode(fused(bundle.id, STUDY), load_coder(bundle))
     study, again = unwrap(wrap(STUDY, payload))
     assert (study, again) == (STUDY, payload)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_
 from tests.support.power import Fuse, PowerCut
 from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
-from tests.support.tiny_bundle import FINDINGS, tiny_bundle
+from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver import store as store_module
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.kept import KeptReading
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.reading.worklist import as_json, worklist
@@ -40,33 +39,6 @@ from thinwire.shared.evidence import Rectangle
 from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
 from thinwire.shared.pixels import Member, pack
 from thinwire.shared.receipts import StudyStatus, read_receipt
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def data(tmp_path: Path, bundle: Bundle) -> Path:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data: Path) -> Iterator[Hub]:
-    with open_hub(data, FakeClock()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
-
-
-@pytest.fixture
-def parts(clinic: Clinic, bundle: Bundle) -> StudyParts:
-    return study_parts(clinic, bundle)
 
 
 def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:

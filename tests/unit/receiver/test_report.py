@@ -13,10 +13,9 @@ from tests.support.clock import START, FakeClock
 from tests.support.hub_folder import join, stored, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.reading_room import quiet
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.audit import append
 from thinwire.receiver.audit_message import Act, Message
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.reading.report import (
     MAX_TEXT,
     Report,
@@ -27,7 +26,6 @@ from thinwire.receiver.reading.report import (
     read_detail,
 )
 from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned
 from thinwire.shared.identifiers import SiteName, StudyId
 from thinwire.shared.receipts import MAX_DETAIL, StudyStatus, read_receipt
@@ -37,17 +35,6 @@ SITE = SiteName("north-valley")
 
 def written(study: StudyId, text: str, version: int = 1) -> Report:
     return Report(SITE, study, version, ReportState.DRAFT, text, "a.lund", "Dr. Anna Lund", False, START)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def data(tmp_path: Path, bundle: Bundle) -> Path:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    return tmp_path / "hub"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness, edge_energy, rolled
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, see_all, shuffled, write_pruned
@@ -19,11 +18,6 @@ WRITTEN = "right lower lobe consolidation ."
 
 def quiet(*_: object) -> None:
     """Draws nothing."""
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("seen") / "bundle")
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,6 @@ KEY, REQUEST = new_request(SITE)
 JOINED = Joined(SITE, issue_client(AUTHORITY, SITE, REQUEST, SystemClock()), b"s" * 1216, b"v" * 32)
 
 
-@pytest.fixture
-def ends(tmp_path: Path) -> TwoEnds:
-    return TwoEnds(tmp_path)
-
-
 def accepted(ends: TwoEnds, *studies: Sample) -> None:
     for sample in studies:
         ends.accept(sample)

@@ -1,4 +1,4 @@
-"""`serve` as a process of its own: says when it is ready, ends on a signal, keeps a second one out."""
+"""`serve`: says when it is ready, ends on a signal, keeps a second one out."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.hub import make_hub
+from thinwire.receiver.cli import main
+from thinwire.receiver.hub import open_hub
+from thinwire.receiver.serving import serve
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration
 
 pytestmark = pytest.mark.process
@@ -22,9 +22,9 @@ COMMAND = [sys.executable, "-c", "from thinwire.receiver.cli import main; main()
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    make_hub(tmp_path / "hub", tiny_bundle(tmp_path / "tiny").folder, Disk(), SystemClock())
-    return tmp_path / "hub"
+def clock() -> SystemClock:
+    """A process that serves has no other."""
+    return SystemClock()
 
 
 @pytest.fixture
@@ -36,21 +36,39 @@ def served(data: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_says_where_it_listens_and_ends_on_a_signal(
-    data: Path, served: subprocess.Popen[str], number: signal.Signals
+def test_serve_says_where_it_listens_keeps_a_second_out_and_ends_on_a_signal(
+    data: Path,
+    served: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert served.stdout is not None
     assert re.fullmatch(r"listening on 127\.0\.0\.1:[1-9]\d*\n", served.stdout.readline())
-    if number is signal.SIGTERM:
-        second = subprocess.run(
-            [*COMMAND, "serve", "--data", str(data)], capture_output=True, text=True, check=False, env=dict(os.environ)
-        )
-        assert second.returncode == BadConfiguration.code
-        assert "being served already" in second.stderr
-    served.send_signal(number)
+    # In this process, since to start one takes long; its log stays as it is.
+    monkeypatch.setattr("thinwire.shared.logs.log_to", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["thinwire-receiver", "serve", "--data", str(data)])
+    with pytest.raises(SystemExit) as second:
+        main()
+    assert second.value.code == BadConfiguration.code
+    assert "being served already" in capsys.readouterr().err
+    served.send_signal(signal.SIGTERM)
     rest, words = served.communicate(timeout=300)
     assert served.returncode == 0
     assert rest == ""
     assert "on cpu" in words or "on cuda" in words
     assert "Traceback" not in words
+
+
+def test_it_ends_on_the_keyboard_s_signal_too(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process: a start takes long, and a signal that nobody takes ends this test as well."""
+    heard: list[int] = []
+
+    def ready(_host: str, port: int, _url: str | None) -> None:
+        heard.append(port)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with open_hub(data, SystemClock()) as hub:
+        serve(hub, "127.0.0.1:0", None, ready)
+    assert len(heard) == 1
+    assert heard[0] > 0
+    assert "Traceback" not in capsys.readouterr().err

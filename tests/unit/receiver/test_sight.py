@@ -1,7 +1,6 @@
 """A study's X-ray from the best that is here, and what is not here visibly not there."""
 
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
 from tests.support.tier_samples import (
     HEIGHT,
@@ -24,37 +22,18 @@ from tests.support.tier_samples import (
     shown,
 )
 from tests.support.tier_samples import stored as stored_values
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli import app
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.link.inbox import Inbox
 from thinwire.receiver.outputs.sight import Sight, stripes
 from thinwire.shared import evidence, preview
 from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.graph import Grid
 from thinwire.shared.pixels import Member
 
 GREY = shown(stored_values())
 GRID = Grid(HEIGHT, WIDTH, 256)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Bundle) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    with open_hub(tmp_path / "hub", FakeClock()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
 
 
 @pytest.fixture

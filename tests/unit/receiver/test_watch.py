@@ -1,6 +1,5 @@
 """/metrics and /healthz of a hub with studies, and its log as JSON: counts, and nobody's name."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,6 @@ from tests.support.clock import FakeClock
 from tests.support.forwarded_hub import keep_study
 from tests.support.hub_folder import join
 from tests.support.machine_results import image_file
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
@@ -20,23 +18,6 @@ from thinwire.shared.bundle import Bundle
 from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.identifiers import Digest
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Bundle, clock: FakeClock) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), clock)
-    with open_hub(tmp_path / "hub", clock) as opened:
-        yield opened
 
 
 def counted(hub: Hub) -> dict[tuple[str, ...], float]:

@@ -2,19 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.clock import FakeClock
 from tests.support.dicoms import chest, dicom
-from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
+from tests.support.hub_folder import Clinic, StudyParts, study_parts
 from tests.support.reading_room import ORIGIN, PASSWORD, ReadingRoom, rows
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.accounts import Role
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.link.ingest import Arriving
 from thinwire.receiver.link.traffic import SiteLink, leave
 from thinwire.receiver.web.attempts import FREE
@@ -23,34 +19,11 @@ from thinwire.receiver.web.guard import MOST_POSTED
 from thinwire.receiver.web.rows import PAGE
 from thinwire.shared import evidence
 from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
 from thinwire.shared.envelope import Kind
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.receipts import StudyStatus, read_receipt
 
 SITE = SiteName("north-valley")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, bundle: Bundle) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", bundle.folder, Disk(), FakeClock())
-    with open_hub(tmp_path / "hub", FakeClock()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def clinic(hub: Hub) -> Clinic:
-    return join(hub)
-
-
-@pytest.fixture
-def parts(clinic: Clinic, bundle: Bundle) -> StudyParts:
-    return study_parts(clinic, bundle)
 
 
 @pytest.fixture

@@ -1,26 +1,22 @@
 """The page's own server: HTTPS wherever it can be reached from outside, and no setting that lets it be otherwise."""
 
 import ssl
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    make_hub(tmp_path / "hub", tiny_bundle(tmp_path / "tiny").folder, Disk(), SystemClock())
-    with open_hub(tmp_path / "hub", SystemClock()) as opened:
-        yield opened
+def clock() -> SystemClock:
+    """A browser judges the certificate by today's date."""
+    return SystemClock()
 
 
 def with_settings(hub: Hub, **changes: object) -> Hub:
