@@ -1,4 +1,4 @@
-"""Writes the figures of benchmarks/results into README.md and docs/clinical-evidence.md, between their markers.
+"""Writes the figures of benchmarks/results into the documents that show some (DOCUMENTS), between their markers.
 
     python -m benchmarks.figures            write
     python -m benchmarks.figures --check    fail where a document is not what the results say
@@ -15,9 +15,10 @@ from statistics import fmean as mean_of
 from typing import Any
 
 from benchmarks.evidence import link
+from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
-from benchmarks.evidence.page import page
+from benchmarks.evidence.page import page, written
 from benchmarks.evidence.results import (
     ALL,
     BOXES,
@@ -36,6 +37,7 @@ from benchmarks.evidence.results import (
     shipped_bundle,
     values,
 )
+from benchmarks.evidence.waiting import waiting_cap
 
 BETWEEN = re.compile(
     r"(<!-- figures: begin (?P<name>\w+), written by benchmarks\.figures -->\n).*?(<!-- figures: end -->)", re.S
@@ -201,7 +203,13 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
     return BETWEEN.sub(lambda found: f"{found[1]}\n{parts[found['name']]}\n\n{found[3]}", text)
 
 
-DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {"README.md": readme, "docs/clinical-evidence.md": page}
+DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {
+    "README.md": readme,
+    "docs/clinical-evidence.md": page,
+    "docs/reading-room.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
+    "docs/link-laboratory.md": lambda results: {"day": written(results, link.day)},
+    "docs/deidentification.md": lambda results: {"burned_in": written(results, burned_in)},
+}
 
 
 def stale(results: Results, root: Path = ROOT, write: bool = False) -> list[str]:

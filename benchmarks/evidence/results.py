@@ -18,7 +18,19 @@ PROXY, PAIRED = "evaluation_proxy", "evaluation_paired"
 EVALUATIONS = (PHANTOMS, REAL, BOXES, PAIRED)
 DRAFTS = "drafts"
 BENCHES = ("readers", "thumbnails", "cross_fit", "ablations", DRAFTS)
-REQUIRED = (*EVALUATIONS, *BENCHES, "phantom_leak", "sender", "hub", "pixels", "report_graph")
+REQUIRED = (
+    *EVALUATIONS,
+    *BENCHES,
+    "phantom_leak",
+    "sender",
+    "hub",
+    "pixels",
+    "report_graph",
+    "waiting_cap",
+    "burned_in",
+    "link",
+    "link_day",
+)
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"
 RSNA = "RSNA opacity"

@@ -1,4 +1,4 @@
-"""Every figure in the README and in the clinical evidence is what benchmarks/results says; what is missing is named."""
+"""Every figure in the documents that show some is what benchmarks/results says; what is missing is named."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_what_was_judged_is_the_bundle_that_is_shipped(name: str, results: Resul
     assert judged["working_size"] == shipped_bundle()["working_size"]
 
 
-@pytest.mark.parametrize("name", ["phantom_leak", "ablations"])
+@pytest.mark.parametrize("name", ["phantom_leak", "ablations", "burned_in"])
 def test_what_is_of_phantoms_alone_is_of_these_phantoms(name: str, results: Results) -> None:
     judged = results.result(name)
     assert judged.get("phantoms_digest") == phantoms_digest(), f"{name} is of phantoms that were drawn otherwise"
