@@ -20,6 +20,7 @@ from benchmarks.evidence.results import (
     Row,
     of,
     one,
+    scored,
     shipped_bundle,
     values,
 )
@@ -162,7 +163,7 @@ def _small(results: Results, words: str, file: str) -> Iterator[Aim]:
 def _unrounded(results: Results, words: str, file: str) -> Iterator[Aim]:
     for guide in ("generated", "given"):
         rows = of(results.table(file, "coding", ALL, guide=guide), default=True)
-        for source in values(rows, "source"):
+        for source in scored(rows):
             differences = {row["endpoint"]: _difference(row) for row in of(rows, source=source)}
             yield _of_differences(f"{words}: {source}, text {guide}", file, differences, -0.01)
 
