@@ -97,8 +97,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     reader = hub.bundles.reader(hub.bundles.default())
     log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
     port = await server.start(listen)
-    reading = threading.Thread(target=_read, args=(pipeline.run, lambda: loop.call_soon_threadsafe(stop.set)))
-    reading.start()
+    # A hub whose reading has died stops and says so, for whoever watches it to start it again.
+    reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
+    reading.add_done_callback(lambda _: stop.set())
     drafting = hub.drafting(pipeline)
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
@@ -118,9 +119,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         traffic.leave(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
-        reading.join()
         if drafts.is_alive():
             drafts.join()
+        await reading
 
 
 def _web(hub: Hub, pipeline: Pipeline, listen: str) -> "WebServer":
@@ -149,13 +150,3 @@ def _draft(run: Callable[[], None]) -> None:
         # with. Not raised again: above a thread is nobody, and Python would write it once more, as plain text between
         # lines of JSON.
         log.exception("drafting ends until the next start; studies are triaged as before")
-
-
-def _read(run: Callable[[], None], give_up: Callable[[], object]) -> None:
-    """A hub whose reading has died stops, so that whoever watches it starts it again."""
-    try:
-        run()
-    except BaseException:
-        log.exception("reading ends")
-        give_up()
-        raise

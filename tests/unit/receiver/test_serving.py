@@ -12,6 +12,7 @@ import pytest
 
 from thinwire.receiver.cli import main
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.serving import serve
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadConfiguration
@@ -72,3 +73,12 @@ def test_it_ends_on_the_keyboard_s_signal_too(data: Path, capsys: pytest.Capture
     assert len(heard) == 1
     assert heard[0] > 0
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_hub_whose_reading_dies_ends_with_its_reason(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(_: Pipeline) -> None:
+        raise MemoryError("no room for a model")
+
+    monkeypatch.setattr(Pipeline, "run", dies)
+    with open_hub(data, SystemClock()) as hub, pytest.raises(MemoryError, match="no room"):
+        serve(hub, "127.0.0.1:0", None, lambda *_: None)
