@@ -1,6 +1,7 @@
 """Tables and plots of what was measured, for people. Everything is computed from the rows alone."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +300,14 @@ def _aims(rows: Sequence[Row]) -> str:
     )
 
 
+def _not_run(names: Iterable[str]) -> str:
+    """By what is measured, names being those of cases."""
+    peers = Counter[tuple[str, str, str]]()
+    for scenario, profile, _, study, _ in (name.split(".") for name in names):
+        peers[scenario, profile, study] += 1
+    return "; ".join(f"{', '.join(of_case)} ({count} runs)" for of_case, count in peers.items())
+
+
 def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     """All tables with what they were taken on."""
     emulations = ", ".join(values(rows, "emulation"))
@@ -311,7 +320,7 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     if told["skipped"]:
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in told["skipped"].items()) + ".")
     if told["not_taken"]:
-        parts.append("Asked for and not run: " + ", ".join(f"`{name}`" for name in told["not_taken"]) + ".")
+        parts.append(f"Asked for and not run: {_not_run(told['not_taken'])}. `{told['file']}` names them.")
     for study in values(of(rows, scenario="transfer"), "study"):
         parts += [f"## Time until stored, {study}", transfers(rows, study)]
     sections: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (

@@ -203,10 +203,11 @@ def test_faults_and_urgent_studies_have_their_tables() -> None:
 
 def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     rows = [row("thinwire", journey={"moments": {"accepted": 2.0, "tier0": 3.0, "stored": 9.0}}), row("https")]
-    told = {"command": "c", "machine": "m", "file": "link.json", "skipped": {"rsync": "not here"}, "not_taken": ["one"]}
+    told: dict[str, object] = {"command": "c", "machine": "m", "file": "link.json", "skipped": {"rsync": "not here"}}
+    told["not_taken"] = ["transfer.edge.https.1MB-8bit.0", "transfer.edge.https.1MB-8bit.1"]
     page = tables.document(rows, told)
     assert "rsync (not here)" in page
-    assert "not run: `one`" in page
+    assert "not run: transfer, edge, 1MB-8bit (2 runs). `link.json` names them." in page
     assert "packets" in page
     assert "never" in tables.transfers(rows, "1MB-8bit")
     (picture,) = tables.plots(rows, tmp_path)
