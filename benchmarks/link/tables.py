@@ -353,7 +353,8 @@ def plots(rows: Sequence[Row], folder: Path) -> list[Path]:
         series: list[tuple[str, str, str, str]] = [
             ("thinwire: graph", OURS, "tier0", "accepted"),
             ("thinwire: whole study", OURS, "stored", "accepted"),
-            *((peer, peer, "stored", "given") for peer in peers if peer != OURS),
+            ("thinwire: without preview and evidence", PIXELS_ALONE, "stored", "accepted"),
+            *((peer, peer, "stored", "given") for peer in peers if peer not in (OURS, PIXELS_ALONE)),
         ]
         figure, axes = pyplot.subplots(figsize=(5 + 2.0 * len(profiles), 5), layout="constrained")
         axes.set_yscale("log")

@@ -274,7 +274,7 @@ class Pipeline:
         try:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
-            graph = self.maker.see(loaded).graph
+            graph = decode(self.maker.see(loaded).payload, study, self._coder_of)
         return evidence_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:

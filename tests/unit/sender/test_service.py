@@ -125,7 +125,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
     found = evidence.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
     samples, here = found.canvas()
     np.testing.assert_array_equal(samples[here].astype(np.int64) + found.least, frontal.stored[here])
-    graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.maker.bundle.spec)
+    graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.coder)
     for cell in graph.patches.cell:
         x, y, width, height = graph.grid.native_box(int(cell))
         assert here[y : y + height, x : x + width].all()
