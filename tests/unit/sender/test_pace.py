@@ -163,6 +163,16 @@ def test_what_crossed_before_tcp_said_anything_of_it_is_known_from_the_answers()
     assert pace.measured == Measured(5_000.0, 0.0)
 
 
+@pytest.mark.parametrize("rate", RATES[1:])
+def test_a_proxy_that_acknowledges_for_the_hub_is_found_out(rate: float) -> None:
+    there = Pipe(rate, 0.65, proxy=True)
+    assert max(there.run(10)) <= 16  # seconds of what it took before it was known for what it is
+    share, _, most = measured(there)
+    assert share >= 0.95
+    assert most <= 0.65 + 2 * there.pace.chunk / rate + PACKET / rate
+    assert there.pace.rate == pytest.approx(rate, rel=0.1)
+
+
 def test_a_refused_piece_leaves_the_window() -> None:
     pace = Pace(FakeClock())
     mark = pace.sent(700)

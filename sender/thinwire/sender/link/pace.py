@@ -6,7 +6,8 @@ draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that 
 can overtake them, and not in a socket's buffer.
 
 Where TCP says what is in the network (`flow.py`), that rules: a chunk and a half, or a chunk and two packets, are kept
-waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do.
+waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do; there too where a proxy
+on the way acknowledges what the hub has yet to get, as on many satellites (RFC 3135): TCP then tells of another link.
 
 Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
 behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
@@ -46,6 +47,9 @@ _PROBE = 1.1
 _PACKETS = 1.5
 """What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
 _PACKET = 1448
+_PROXY = 4.0
+"""A rate of TCP that is so many times the hub's for longer than _DOUBT_SECONDS and two round trips is a proxy's."""
+_DOUBT_SECONDS = 1.0
 _LOOK = 0.005
 """Seconds: how often TCP is asked at most."""
 _LOOK_SECONDS = 1.0
@@ -106,9 +110,13 @@ class Pace:
     _slow_rounds: int = 0
     _top: float = 0.0
     _meter: FlowMeter | None = None
+    _doubted_at: float | None = None
+    _proxied: bool = False
 
     def heard(self, flow: Flow) -> None:
         """What TCP says of its connection, to be told before each piece."""
+        if self._proxied:
+            return
         if self._meter is None:
             self._meter = FlowMeter(self.clock)
         queue = self._standing / self.rate if self.rate else CHUNK_SECONDS
@@ -154,7 +162,7 @@ class Pace:
         known = self.measured
         if known is None:
             return FIRST_CHUNK
-        most = _UNPROVEN // 4 if self.rate is None else LARGEST_CHUNK
+        most = _UNPROVEN // 4 if self._best is None else LARGEST_CHUNK
         return min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2))
 
     @property
@@ -183,8 +191,15 @@ class Pace:
         if self._meter is not None:
             if self._meter.draining:
                 return self.chunk if self._meter.held == 0 else 0
-            return self.window - self._meter.held
+            return min(self.window - self._meter.held, self._believed - self.in_flight)
         return 0 if self.wait > 0 else self.window - self.in_flight
+
+    @property
+    def _believed(self) -> int:
+        """Bytes without the hub's answer at which TCP's word that they crossed is not enough."""
+        if self._best is None or self._answered is None:
+            return _UNPROVEN
+        return max(_UNPROVEN, int(_PROXY * self._best * (self._answered + _ANSWER_SECONDS)) + 4 * self.chunk)
 
     @property
     def wait(self) -> float:
@@ -241,6 +256,7 @@ class Pace:
         if self._rates:
             self._best = self._rates[0][1]
         self._note_round_trip(now, took, mark)
+        self._note_proxy(now, limited)
         self._note_queue(now, took - mark.size / (self._best or rate))
         if mark.delivered >= self._round_end and not limited:
             self._round_end = self._delivered
@@ -258,6 +274,16 @@ class Pace:
     @property
     def _draining(self) -> bool:
         return not self.starting and self.clock.monotonic() - self._quickest_at > self._life
+
+    def _note_proxy(self, now: float, limited: bool) -> None:
+        """Whether TCP's connection ends before the hub."""
+        told = self._meter.rate if self._meter is not None else None
+        if limited or told is None or told < _PROXY * (self._best or told):
+            self._doubted_at = None
+            return
+        self._doubted_at = now if self._doubted_at is None else self._doubted_at
+        if now - self._doubted_at > _DOUBT_SECONDS + 2 * (self._answered or 0.0):
+            self._proxied, self._meter = True, None
 
     def _note_round_trip(self, now: float, took: float, mark: Mark) -> None:
         rate, known = self._best or 0.0, self.round_trip
