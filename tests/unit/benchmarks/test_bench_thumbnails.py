@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.baselines import fine_tuning
 from benchmarks.baselines.endpoints import Endpoint, phantoms
 from benchmarks.baselines.fine_tuning import FineTuning
 from benchmarks.baselines.sight import Sight, opened
@@ -18,12 +17,6 @@ from thinwire.receiver.training import corpus
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 
 SETTING = ("jpeg", 2048)
-
-
-@pytest.fixture(autouse=True)
-def _small_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network takes any size: what is asked here is who is read by whom, not how well."""
-    monkeypatch.setattr(fine_tuning, "SIDE", 64)
 
 
 def an_album(samples: list[corpus.Sample], size: int) -> Album:

@@ -355,7 +355,9 @@ class Uplink:
     def _report_session(self, session: UplinkSession) -> None:
         state = LinkState.CONNECTED if session.welcomed else LinkState.CONNECTING
         reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
-        self._report(LinkStatus(state, reason, session.pace.rate, session.pace.round_trip, session.crossings))
+        known = session.pace.measured
+        rate, round_trip = (None, None) if known is None else (known.rate, known.round_trip)
+        self._report(LinkStatus(state, reason, rate, round_trip, session.crossings))
 
     def _known(self, status: LinkStatus) -> LinkStatus:
         """The status with what was measured last, where it has nothing of its own."""
