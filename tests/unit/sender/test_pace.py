@@ -163,6 +163,14 @@ def test_what_crossed_before_tcp_said_anything_of_it_is_known_from_the_answers()
     assert pace.measured == Measured(5_000.0, 0.0)
 
 
+@pytest.mark.parametrize(("rate", "delay"), [(8_000, 0.7), (32_000, 0.65), (1_250_000, 0.06), (12_500_000, 0.15)])
+def test_a_hub_that_answers_late_is_taken_for_no_proxy(rate: float, delay: float) -> None:
+    there = Pipe(rate, delay, heaps=True, jitter=0.03, tcp=True)
+    share, _, most = measured(there)
+    assert share >= 0.98
+    assert most <= 2.5 * chunk_seconds(rate) + PACKET / rate
+
+
 @pytest.mark.parametrize("rate", RATES[1:])
 def test_a_proxy_that_acknowledges_for_the_hub_is_found_out(rate: float) -> None:
     there = Pipe(rate, 0.65, proxy=True)

@@ -286,7 +286,7 @@ class Pace:
             self._proxied, self._meter = True, None
 
     def _note_round_trip(self, now: float, took: float, mark: Mark) -> None:
-        rate, known = self._best or 0.0, self.round_trip
+        rate, known = self._best or 0.0, self._answered
         stale = now - self._quickest_at > self._life
         alone = mark.in_flight <= max(self.chunk, _DRAIN * rate * (known or 0.0))
         if known is None or took - mark.size / max(rate, 1e-6) <= known or (stale and alone):
