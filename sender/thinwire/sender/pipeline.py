@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
+from threading import Lock
 from types import MappingProxyType
 
 from thinwire.sender.config import SenderConfig
@@ -49,9 +51,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
-FIRST = (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE)
-REST = (Kind.PIXELS, Kind.MANIFEST)
-"""What is made beside the graphs: a study's graph need not wait until another's pixels are packed."""
+WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.EVIDENCE), (Kind.PIXELS, Kind.MANIFEST))
+"""What is made side by side: a study's graph need not wait for another's preview, nor the pixels for either."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
 """Names of words that guide the graph and do not leave the clinic."""
@@ -161,6 +162,7 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
+        self._seeing = Lock()
         self._made: dict[Kind, Callable[[StudyId], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
@@ -179,7 +181,7 @@ class Pipeline:
 
     @cached_property
     def maker(self) -> GraphMaker:
-        """Loads the models when the first graph is made, in the thread that makes graphs."""
+        """Loads the models when the first graph is made."""
         return GraphMaker(self.bundle, self.config)
 
     def released(self, study: Study) -> Study:
@@ -204,13 +206,16 @@ class Pipeline:
         return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
 
     def next_job(
-        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = (*FIRST, *REST)
+        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
     ) -> tuple[StudyId, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
 
-        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them.
+        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them. Nothing
+        else is made while a graph is to be made, which needs the same cores.
         """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
+        if Kind.GRAPH not in kinds and any(Kind.GRAPH in entry.missing for entry in unfinished):
+            return None
         for kind in kinds:
             for entry in unfinished:
                 if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
@@ -262,7 +267,11 @@ class Pipeline:
         return replace(loaded, id=study)
 
     def _graph(self, study: StudyId) -> bytes:
-        return self.maker.see(self._study(study)).payload
+        return self._seen(self._study(study)).payload
+
+    def _seen(self, study: Study) -> Seen:
+        with self._seeing:
+            return self.maker.see(study)
 
     def _preview(self, study: StudyId) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
@@ -274,7 +283,7 @@ class Pipeline:
         try:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
-            graph = decode(self.maker.see(loaded).payload, study, self._coder_of)
+            graph = decode(self._seen(loaded).payload, study, self._coder_of)
         return evidence_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:

@@ -18,7 +18,7 @@ from thinwire.sender.link.channel import Uplink
 from thinwire.sender.link.entries import Entry, PartState
 from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.tiers import When
-from thinwire.sender.pipeline import FIRST, REST, Pipeline
+from thinwire.sender.pipeline import WORKERS, Pipeline
 from thinwire.shared.clock import Clock
 from thinwire.shared.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # it brings pynetdicom, which only a service with an open por
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
-"""How often the outbox is looked at for studies that other processes accepted."""
+LOOK_SECONDS, GLANCE_SECONDS = 0.1, 0.02
+"""How often the outbox is looked at for studies that other processes accepted, and its folder for a new name."""
 WATCH_SECONDS = 1.0
 SETTLED_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
@@ -126,6 +126,8 @@ class Service:
         self.uplink = uplink
         self.quarantine = quarantine
         self.clock = clock
+        self._made = 0
+        """Parts that were made: another may now be due."""
 
     async def run(
         self,
@@ -136,8 +138,10 @@ class Service:
         """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
-        first, rest = ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_give_way)
-        tasks += [asyncio.ensure_future(self._make(stop, *each)) for each in ((first, FIRST), (rest, REST))]
+        workers = [ThreadPoolExecutor(1, initializer=_give_way if Kind.GRAPH not in each else None) for each in WORKERS]
+        stuck: dict[StudyId, float] = {}
+        for worker, kinds in zip(workers, WORKERS, strict=True):
+            tasks.append(asyncio.ensure_future(self._make(stop, worker, kinds, stuck)))
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
         if self.port is not None:
@@ -153,18 +157,22 @@ class Service:
             if self.port is not None:
                 await asyncio.to_thread(self.port.close)
             await asyncio.gather(*tasks, return_exceptions=True)
-            for each in (first, rest):
-                each.shutdown()
+            for worker in workers:
+                worker.shutdown()
 
-    async def _make(self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind]) -> None:
-        """Makes what is missing of these kinds, one part after another, beside the link."""
-        stuck: dict[StudyId, float] = {}
+    async def _make(
+        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyId, float]
+    ) -> None:
+        """Makes what is missing of these kinds, one part after another, beside the link. stuck: what no worker tries
+        before so long."""
+        folder = self.pipeline.outbox.folder
         while not stop.is_set():
-            now = self.clock.monotonic()
+            now, seen = self.clock.monotonic(), folder.stat().st_mtime_ns
             job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, kinds)
             if job is not None:
                 try:
                     await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
+                    self._made += 1
                     self.uplink.nudge()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
@@ -174,7 +182,12 @@ class Service:
                     log.error("%s; %s", error, error.remedy)
                     stuck[job[0]] = now + STUCK_SECONDS
                 continue
-            await _pause(stop, LOOK_SECONDS)
+            made, until = self._made, now + LOOK_SECONDS
+            while not stop.is_set() and self.clock.monotonic() < until:
+                # A study's graph is sooner on its way than the next look at the whole outbox.
+                if self._made != made or folder.stat().st_mtime_ns != seen:
+                    break
+                await _pause(stop, GLANCE_SECONDS)
 
     async def _forget(self, stop: asyncio.Event) -> None:
         """Studies that arrived long ago are forgotten here."""
@@ -240,7 +253,7 @@ def _tell(outcome: Accepted | Rejected) -> None:
 
 
 def _give_way() -> None:
-    """Packing pixels is in no hurry: on Linux a thread has a priority of its own."""
+    """What is not a graph is in no hurry: on Linux a thread has a priority of its own."""
     if sys.platform == "linux":
         os.nice(10)
 

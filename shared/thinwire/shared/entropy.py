@@ -22,7 +22,7 @@ LONGEST_NUMBER = 24
 _WORD = 4
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 
-Weights = NDArray[np.unsignedinteger[Any]]
+Weights = NDArray[np.number[Any]]
 
 
 class Writer:
@@ -97,6 +97,9 @@ def _table(weights: Weights) -> NDArray[np.float32]:
     return np.ascontiguousarray(weights, np.float32)
 
 
-def _of_chances(chances: Weights) -> Weights:
-    one = np.asarray(chances, np.uint32)
-    return np.stack([WHOLE - one, one], axis=-1)
+def _of_chances(chances: Weights) -> NDArray[np.float32]:
+    # Asked once for each cell of an image: np.stack would take most of a payload's time.
+    table = np.empty((len(chances), 2), np.float32)
+    table[:, 1] = chances
+    table[:, 0] = WHOLE - table[:, 1]
+    return table

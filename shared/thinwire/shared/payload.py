@@ -158,7 +158,7 @@ def _write(s: _Symbols, bundle: BundleId, grid: Grid, coder: Coder) -> bytes:
     kept = np.isin(np.arange(grid.cells), s.cell)
 
     def say(cell: int, chance: int) -> bool:
-        out.flags(kept[[cell]].astype(np.int32), np.array([chance]))
+        out.flags(kept[cell : cell + 1].astype(np.int32), np.array([chance]))
         return bool(kept[cell])
 
     _walk(grid, coder, len(s.cell), say)

@@ -38,7 +38,7 @@ HEADER = struct.Struct(">4sBL")
 JPEG_XL_EFFORTS: dict[Effort, tuple[int, ...]] = {"fast": (), "quick": (3,), "small": (3, 5)}
 """libjxl's; the smallest stream is kept. Higher ones take three times as long for a percent at most, and large X-rays
 become no smaller; `benchmarks.bench_pixels --efforts` shows seconds and bytes of each."""
-_GAIN, _SECONDS_A_BYTE, _SECONDS = 0.02, 0.25e-6, 0.1
+_GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
 """What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
@@ -265,7 +265,7 @@ def _restored(piece: Piece) -> bytes:
             case Codec.JPEG_XL:
                 kind = np.uint8 if piece.layout is Layout.BYTES else np.uint16
                 samples = np.empty((piece.rows, piece.columns), kind)  # libjxl compares before it decodes
-                imagecodecs.jpegxl_decode(piece.packed, index=0, out=samples)
+                imagecodecs.jpegxl_decode(piece.packed, index=0, out=samples, numthreads=_THREADS)
                 if piece.layout.signed:
                     samples ^= _SIGN_BIT
                 plain = samples.astype(piece.layout.dtype, copy=False).tobytes()

@@ -98,7 +98,7 @@ def test_a_new_stream_begins_with_what_the_last_one_knew() -> None:
     again.run(3)
     first = Pipe(64_000, 0.65)
     first.run(3)
-    assert again.delivered > 1.5 * first.delivered
+    assert again.delivered > 1.3 * first.delivered
     assert again.delivered > 0.7 * 64_000 * 2
 
 
@@ -138,7 +138,28 @@ def test_small_objects_on_an_idle_link_do_not_make_it_look_slow(tcp: bool) -> No
         there.pace.ran_dry()
         there.clock.advance(2)
         there.run(1, bulk=False)
-    assert (there.pace.rate or 0) > 0.9 * 64_000
+    assert (there.pace.rate or 0) > 0.85 * 64_000
+
+
+def test_a_link_with_little_to_do_is_not_taken_for_a_slow_one() -> None:
+    there = Pipe(64_000, 0.3, tcp=True)
+    for _ in range(5):
+        for _ in range(8):
+            there.look()
+            there.send(1_396)
+        there.pace.ran_dry()
+        there.run(20, bulk=False)
+    # What eight packets took with their round trip; ten seconds without a byte are no part of it.
+    assert (there.pace.rate or 0) > 0.8 * 8 * 1_396 / (0.3 + 8 * 1_396 / 64_000)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_first_seconds_fill_the_link_and_no_long_queue(link: str) -> None:
+    rate, delay, _ = LINKS[link]
+    there = Pipe(rate, delay, tcp=True)
+    waits = there.run(4 * delay + 1)
+    assert there.delivered > 0.75 * rate * (3 * delay + 1)
+    assert max(waits) < 2 * max(CHUNK_SECONDS, delay, FIRST_WINDOW / rate) + CHUNK_SECONDS
 
 
 def test_nothing_known_yet() -> None:
@@ -147,7 +168,7 @@ def test_nothing_known_yet() -> None:
     assert (pace.wait, pace.measured) == (0.0, None)
     before = Measured(8_000.0, 0.7)
     pace = Pace(FakeClock(), before)
-    assert (pace.window, pace.chunk, pace.rate) == (5_600 + 2 * 1_200, 1_200, None)
+    assert (pace.window, pace.chunk, pace.rate) == (5_600 + 2 * FIRST_CHUNK, FIRST_CHUNK, None)
     pace = Pace(FakeClock(), Measured(1e7, 0.5))  # it may be another network now
     assert (pace.window, pace.chunk) == (64 << 10, 16 << 10)
 
@@ -174,7 +195,7 @@ def test_a_hub_that_answers_late_is_taken_for_no_proxy(rate: float, delay: float
 @pytest.mark.parametrize("rate", RATES[1:])
 def test_a_proxy_that_acknowledges_for_the_hub_is_found_out(rate: float) -> None:
     there = Pipe(rate, 0.65, proxy=True)
-    assert max(there.run(10)) <= 16  # seconds of what it took before it was known for what it is
+    assert max(there.run(10)) <= 9  # seconds of what it took before it was known for what it is
     share, _, most = measured(there)
     assert share >= 0.95
     assert most <= 0.65 + 2 * there.pace.chunk / rate + PACKET / rate

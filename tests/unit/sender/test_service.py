@@ -1,6 +1,7 @@
 """What the clinic's process does with files, without a hub: takes over, refuses, makes parts, never stops for one."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from thinwire.sender.link.epochs import Epochs
 from thinwire.sender.link.gate import Gate
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.tiers import TierPolicy
-from thinwire.sender.pipeline import FIRST, REST, Pipeline, Seen
+from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
 from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
 from thinwire.shared import evidence, preview
 from thinwire.shared.clock import SystemClock
@@ -63,7 +64,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [*FIRST, *REST]
+    assert made == list(chain(*WORKERS))
     outbox = pipeline.outbox
     entry = outbox.entry(study)
     assert entry.urgent
@@ -101,7 +102,7 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [kind for kind in (*FIRST, *REST) for _ in range(2)]
+    assert made == [kind for kind in chain(*WORKERS) for _ in range(2)]
 
 
 def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
@@ -158,21 +159,26 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     assert runs == [study]
 
 
-def test_pixels_are_packed_beside_the_graphs_and_the_manifest_waits_for_both(
+def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_all(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
-    assert pipeline.next_job(kinds=FIRST) == (study, Kind.GRAPH)
-    assert pipeline.next_job(kinds=REST) == (study, Kind.PIXELS)
+    graphs, views, rest = WORKERS
+    assert pipeline.next_job(kinds=graphs) == (study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=views) is None
+    assert pipeline.next_job(kinds=rest) is None
+    pipeline.make(study, Kind.GRAPH)
+    assert pipeline.next_job(kinds=graphs) is None
+    assert pipeline.next_job(kinds=rest) == (study, Kind.PIXELS)
     pipeline.make(study, Kind.PIXELS)
-    assert pipeline.next_job(kinds=REST) is None
-    for kind in FIRST:
-        assert pipeline.next_job(kinds=FIRST) == (study, kind)
+    assert pipeline.next_job(kinds=rest) is None
+    for kind in views:
+        assert pipeline.next_job(kinds=views) == (study, kind)
         pipeline.make(study, kind)
-    assert pipeline.next_job(kinds=FIRST) is None
-    assert pipeline.next_job(kinds=REST) == (study, Kind.MANIFEST)
+    assert pipeline.next_job(kinds=views) is None
+    assert pipeline.next_job(kinds=rest) == (study, Kind.MANIFEST)
 
 
 def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:

@@ -23,6 +23,9 @@ def ends(tmp_path: Path) -> TwoEnds:
     ends = TwoEnds(tmp_path)
     ends.accept(STUDY)
     ends.make_parts()
+    for due in ends.outbox.due():
+        # As after a restart: nobody here knows what the hub has of them.
+        assert ends.outbox.first_offer(due)
     return ends
 
 
@@ -70,6 +73,41 @@ def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
     up = uplink.next()
     assert up is not None
     assert (up.chunk.number, up.chunk.offset) == (pixels.number, 30_000)
+
+
+def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(tmp_path: Path) -> None:
+    ends = TwoEnds(tmp_path)
+    ends.accept(STUDY)
+    ends.make_parts()
+    uplink = ends.uplink()
+    uplink.hello()
+    _, _, _, pixels, first, *more = iter(uplink.next, None)
+    assert (first.chunk.number, first.chunk.offset) == (pixels.offer.number, len(pixels.offer.head))
+    assert more[0].chunk.offset == first.chunk.offset + len(first.chunk.data)
+    sent = more[-1].chunk.offset + len(more[-1].chunk.data)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.offer.number, sent))
+    following = uplink.next()
+    assert following is not None
+    assert following.chunk.offset == sent
+    # Another stream cannot know what of it arrived.
+    again = ends.uplink()
+    again.hello()
+    assert {up.WhichOneof("message") for up in iter(again.next, None)} == {"offer"}
+
+
+def test_where_the_hub_has_more_than_was_thought_it_goes_on_from_there(tmp_path: Path) -> None:
+    ends = TwoEnds(tmp_path)
+    ends.accept(STUDY)
+    ends.make_parts()
+    uplink = ends.uplink()
+    uplink.hello()
+    sent = list(iter(uplink.next, None))
+    uplink.receive(WELCOME)
+    uplink.receive(progress(sent[3].offer.number, 40_000))  # a stick was there before
+    up = uplink.next()
+    assert up is not None
+    assert up.chunk.offset == 40_000
 
 
 def test_an_announced_epoch_is_not_offered_again(ends: TwoEnds, uplink: UplinkSession) -> None:

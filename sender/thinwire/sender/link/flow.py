@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 
 from thinwire.shared.clock import Clock
 
-_PACKETS = 12
-"""A rate is measured over so many packets at least: one more or less is then 8 %."""
-_PACKET = 1448
-_SPAN, _MEMORY = 0.2, 2.0
-"""Seconds over which a rate is measured and for which it counts, at least; and a round trip and eight."""
+_PACKETS, _FIRST_PACKETS = 12, 4
+"""A rate is measured over so many packets at least: one more or less is then 8 %. While the link was never full, what
+it bears at least is wanted sooner."""
+_SPAN, _FIRST_SPAN, _MEMORY = 0.2, 0.02, 2.0
+"""Seconds over which a rate is measured, also while the link was never full, and for which it counts, at least; and a
+round trip and eight."""
 _LONGEST = 4.0
 """A rate is measured over so many seconds at most, whatever arrived."""
 _EVERY = 0.01
 _GROWTH = 1.25
 """A round that is not faster by so much, three times over, ends the start-up."""
 _ROUNDS = 3
+_WAITING = 1.25
+"""Round trips of the smallest that the smoothed one takes, beside what waits where all is well, once a link is full."""
 _LATE, _AGAIN = 5.0, 30.0
 """Seconds for which packets are late before the round trip is measured anew, and until that is done again."""
 
@@ -37,6 +40,8 @@ class Flow:
     """Seconds: the smallest round trip."""
     round_trip: float
     """Seconds: smoothed, time in queues included."""
+    packet: int = 1448
+    """Bytes that a packet carries."""
 
 
 @dataclass
@@ -48,11 +53,17 @@ class FlowMeter:
     """Bytes a second, the largest of late."""
     held: int = 0
     """Bytes in the network or on their way to it, with what was sent since TCP was asked."""
+    packet: int = 1448
+    """Bytes that a packet carries."""
+    flown: int = 0
+    """Bytes that were delivered since the link was idle."""
     round_trip: float | None = None
     """Seconds, without queues."""
+    _idle_until: int = 0
     _noted: deque[tuple[float, int]] = field(default_factory=deque)
     _rates: deque[tuple[float, float]] = field(default_factory=deque)
     _dry_at: float = -1.0
+    _dry: bool = True
     _round_end: int = 0
     _slow_rounds: int = 0
     _top: float = 0.0
@@ -73,26 +84,41 @@ class FlowMeter:
         return self._slow_rounds < _ROUNDS
 
     def sent(self, size: int) -> None:
+        self._dry = False
         if self.draining and self._alone_at is None:
             self._alone_at, self._alone = self.clock.monotonic(), size
         self.held += size
 
     def ran_dry(self) -> None:
         """There is nothing to send: for a while what arrives says nothing of how fast the link can be."""
-        self._dry_at = self.clock.monotonic()
+        self._dry_at, self._dry = self.clock.monotonic(), True
 
     def note(self, flow: Flow, queue: float, known: float) -> None:
         """Take what TCP says now. queue: seconds that bytes wait on the link where all is well. known: bytes a second
         that an earlier connection had."""
         now = self.clock.monotonic()
-        self.held = flow.held
+        self.held, self.packet = flow.held, flow.packet
         self.round_trip = self._base(flow, queue, now)
         if self._alone_at is None:
             self._delivered = flow.delivered
-        if self._noted and now - self._noted[-1][0] < _EVERY:
+        idle = self._dry and flow.held == 0
+        if self._noted and now - self._noted[-1][0] < _EVERY and not idle:
             return
         self._noted.append((now, flow.delivered))
-        span = max(_SPAN, self.round_trip)
+        self._measure(flow, known)
+        if self.rate is not None and flow.round_trip > _WAITING * self.round_trip + queue:
+            # A queue has formed: the link is full, and more would only make it longer (as HyStart, RFC 9406).
+            self._slow_rounds = _ROUNDS
+        if idle:
+            # How long nothing was to be sent says nothing of the link.
+            self._noted.clear()
+            self._noted.append((now, flow.delivered))
+            self._idle_until = flow.delivered
+        self.flown = flow.delivered - self._idle_until
+
+    def _measure(self, flow: Flow, known: float) -> None:
+        now = self._noted[-1][0]
+        span = max(_FIRST_SPAN if self.starting else _SPAN, flow.least)
         while len(self._noted) > 1 and self._enough(*self._noted[1], span):
             self._noted.popleft()
         began, before = self._noted[0]
@@ -118,14 +144,15 @@ class FlowMeter:
     def _enough(self, at: float, delivered: int, span: float) -> bool:
         """Whether a rate can be measured from that moment to the last that was noted."""
         now, last = self._noted[-1]
-        return now - at >= span and (last - delivered >= _PACKETS * _PACKET or now - at >= _LONGEST)
+        packets = _FIRST_PACKETS if self.starting else _PACKETS
+        return now - at >= span and (last - delivered >= packets * self.packet or now - at >= _LONGEST)
 
     def _base(self, flow: Flow, queue: float, now: float) -> float:
         """TCP remembers its smallest round trip for minutes. Where all is late, either the line became slower or the
         path longer: it is let run empty once, and what one piece alone takes tells which."""
         if self._alone_at is not None and flow.delivered > self._delivered:
             # The first packet of the piece that went alone.
-            took = now - self._alone_at - min(self._alone, _PACKET) / (self._latest or 1.0)
+            took = now - self._alone_at - min(self._alone, self.packet) / (self._latest or 1.0)
             self._longer = took if took > flow.least + queue else None
             self.draining, self._alone_at, self._late_since = False, None, now + _AGAIN
         least = max(flow.least, self._longer or 0.0)

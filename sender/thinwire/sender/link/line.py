@@ -34,7 +34,7 @@ _HEADERS = 52
 """Bytes of IPv4 and TCP in a packet, timestamps included."""
 
 # struct tcp_info of Linux (include/uapi/linux/tcp.h), as far as it is read: bytes from its start.
-_UNACKED, _SACKED, _LOST, _REPEATED, _LAST_ACK, _ROUND_TRIP = 24, 28, 32, 36, 56, 68
+_PACKET, _UNACKED, _SACKED, _LOST, _REPEATED, _LAST_ACK, _ROUND_TRIP = 16, 24, 28, 32, 36, 56, 68
 _ACKED, _RECEIVED, _SEGMENTS_OUT, _SEGMENTS_IN, _WAITING, _LEAST = 120, 128, 136, 140, 144, 148
 _SENT, _SENT_AGAIN = 200, 208
 _TCP_INFO_BYTES = 216
@@ -106,7 +106,8 @@ class Line:
             waiting = four(_WAITING) + self._writer.transport.get_write_buffer_size() + max(0, self._owed - self._up)
             crossing = share * max(0, packets - sacked - lost + four(_REPEATED))
             delivered = eight(_ACKED) + int(share * sacked)
-            return Flow(delivered, int(crossing) + waiting, four(_LEAST) / 1e6, four(_ROUND_TRIP) / 1e6)
+            round_trips = four(_LEAST) / 1e6, four(_ROUND_TRIP) / 1e6
+            return Flow(delivered, int(crossing) + waiting, *round_trips, four(_PACKET))
         return None
 
     def suit(self, rate: float, round_trip: float) -> None:

@@ -32,7 +32,7 @@ from thinwire.sender.link.tiers import When
 from thinwire.shared.durable import Disk, flock, sweep
 from thinwire.shared.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
-from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId, digest
+from thinwire.shared.identifiers import STUDY_ID_BYTES, Digest, StudyId, digest
 from thinwire.shared.pixels import Effort
 from thinwire.shared.receipts import Receipt, StudyStatus, read_receipt
 
@@ -55,6 +55,7 @@ class Outbox:
         # The reserve is for this: without room for receipts no byte would ever be removed.
         self._small = Disk(self._disk.step, reserve=0)
         self._seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
     # What people and the pipeline do.
@@ -191,6 +192,8 @@ class Outbox:
             made = part.after(Event.HELD_BACK if hold and not part.requested else Event.ADDED)
             made = replace(made, object=digest(sealed), size=len(sealed), plain_size=len(plaintext))
             self._disk.write(at.part(kind), sealed, "part")
+            if part.object is None:
+                self._unoffered.add(digest(sealed))
             at.clear(at.write(entry.with_part(made), "part.state"))
         return made
 
@@ -284,6 +287,13 @@ class Outbox:
                 sweep(at.path)
                 at.mend(now)
         return self.unfinished()
+
+    def first_offer(self, due: Due) -> bool:
+        """Whether this process made an object and never offered it, so that the hub can have no part of it. Asked once
+        for each: a second offer is no first."""
+        fresh = due.object in self._unoffered
+        self._unoffered.discard(due.object)
+        return fresh
 
     def due(self) -> list[Due]:
         """Every part that waits for the link."""

@@ -20,16 +20,19 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from thinwire.sender.link.flow import Flow, FlowMeter
-from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
+from thinwire.shared.chunks import CHUNK_BYTES, CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
 from thinwire.shared.clock import Clock
 
-FIRST_WINDOW = 8 << 10
-"""Bytes before anything is known; TCP itself would send 14 KB at first (RFC 6928)."""
-FIRST_CHUNK = 2 << 10
+_PACKET = 1448
+FIRST_WINDOW = 10 * _PACKET
+"""Bytes before anything is known: as TCP itself (RFC 6928)."""
+FIRST_CHUNK = _PACKET - CHUNK_BYTES
 _UNPROVEN = 64 << 10
 """Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
 
-_STARTUP_GAIN = 2.0
+_STARTUP_GAIN, _GAIN = 2.0, 2.89
+"""Bandwidth-delay products on their way while the link was never full, by the hub's answers and by TCP; the second is
+BBR's own, 2 / ln 2."""
 _GROWTH = 1.25
 """A round that is not faster by so much, three times over, ends the start-up."""
 _ROUNDS = 3
@@ -46,7 +49,10 @@ _SLOWEST, _FASTEST = 0.75, 1.15
 _PROBE = 1.1
 _PACKETS = 1.5
 """What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
-_PACKET = 1448
+_FULLER = 0.2
+"""A chunk of few packets is made longer by this share of one at most, so that its last one is full."""
+_FEW = 16 << 10
+"""Bytes up to which that counts."""
 _PROXY = 4.0
 """A rate of TCP that is so many times the hub's for longer than _DOUBT_SECONDS and two round trips is a proxy's."""
 _DOUBT_SECONDS = 1.0
@@ -162,8 +168,14 @@ class Pace:
         known = self.measured
         if known is None:
             return FIRST_CHUNK
-        most = _UNPROVEN // 4 if self._best is None else LARGEST_CHUNK
-        return min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2))
+        most = min(LARGEST_CHUNK, self._believed // 4)
+        return self._full(min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2)))
+
+    def _full(self, size: int) -> int:
+        """About so many bytes, in packets that are full: headers and framing are a tenth of a slow link."""
+        packet = _PACKET if self._meter is None else self._meter.packet
+        packets = int((size + CHUNK_BYTES) / packet + _FULLER)
+        return packets * packet - CHUNK_BYTES if packets and size < _FEW else size
 
     @property
     def window(self) -> int:
@@ -171,11 +183,15 @@ class Pace:
         meter = self._meter
         if self.rate is not None and meter is not None and meter.round_trip is not None:
             crossing = int(self.rate * meter.round_trip)
-            return max(FIRST_WINDOW, 2 * crossing) + self.chunk if meter.starting else (crossing + self._standing)
+            if meter.starting:
+                # As TCP's own slow start, held to what is known of the link.
+                return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_GAIN * crossing))) + self.chunk
+            return crossing + self._standing
         if self._best is None or self._quickest is None or meter is not None:
+            flown = 0 if meter is None else meter.flown
             if self.before is None:
-                return FIRST_WINDOW
-            return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk)
+                return FIRST_WINDOW + flown
+            return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk + flown)
         if self.starting:
             # Until the link was full once, what little there was to send says nothing.
             least = 0 if self._round_end else FIRST_WINDOW
@@ -199,7 +215,7 @@ class Pace:
         """Bytes without the hub's answer at which TCP's word that they crossed is not enough."""
         if self._best is None or self._answered is None:
             return _UNPROVEN
-        return max(_UNPROVEN, int(_PROXY * self._best * (self._answered + _ANSWER_SECONDS)) + 4 * self.chunk)
+        return max(_UNPROVEN, int(_PROXY * self._best * (self._answered + _ANSWER_SECONDS + CHUNK_SECONDS)))
 
     @property
     def wait(self) -> float:

@@ -58,9 +58,16 @@ class Transfer:
     """Bytes from the object's start that the hub has durably."""
     marks: deque[tuple[int, Mark]] = field(default_factory=deque)
     """(end of the piece, how it was sent), of the pieces on their way."""
+    eager: bool = False
+    """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""
 
     def on(self, event: TransferEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
+
+    @property
+    def goes(self) -> bool:
+        """Whether its next bytes may be sent."""
+        return self.state is TransferState.SENDING or (self.state is TransferState.OFFERED and self.eager)
 
     @property
     def rest(self) -> int:
@@ -101,7 +108,7 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
                 # A large object is offered ahead of time, so that its answer is here when the link is free.
                 return offer
             ahead += due.size
-        elif transfer.state is TransferState.SENDING:
+        elif transfer.goes:
             best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
             ahead += transfer.rest
         if ahead > window:
@@ -165,6 +172,6 @@ def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: i
         transfer = under_way.get(due.object)
         if transfer is None and len(under_way) < MOST_URGENT:
             return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
-        if transfer is not None and transfer.state is TransferState.SENDING:
+        if transfer is not None and transfer.goes:
             return Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
     return None

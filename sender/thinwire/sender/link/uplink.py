@@ -311,7 +311,7 @@ class UplinkSession:
         if transfer is None:
             self._disk.step("uplink.offer")
             self._last_number += 1
-            transfer = Transfer(self._last_number, due)
+            transfer = Transfer(self._last_number, due, eager=self._outbox.first_offer(due))
             self._by_number[transfer.number] = self._by_object[due.object] = transfer
             offer = wire.Offer(number=transfer.number, object=due.object, size=due.size, urgent=due.urgent, head=data)
             up = wire.Up(offer=offer)
