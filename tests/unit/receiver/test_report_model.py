@@ -13,7 +13,8 @@ from thinwire.receiver.training import corpus, words
 from thinwire.receiver.training.presets import Preset, paper
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import PAD, ReportModel, Targets, Weights, grounding, losses, written
-from thinwire.receiver.training.report_stage import Material, Progress, ReportStage, Schedule, move, narrowed
+from thinwire.receiver.training.corpus import Progress
+from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, move, narrowed
 from thinwire.shared.errors import BadConfiguration
 
 TINY = Preset(

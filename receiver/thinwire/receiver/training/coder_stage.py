@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.graph_stage import Read
 from thinwire.receiver.training.report_model import PAD, ReportModel
-from thinwire.receiver.training.report_stage import Material, Progress
+from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.shared.bundle import BundleSpec

@@ -24,8 +24,9 @@ from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.reading.conformal import quantiles
 from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
-from thinwire.receiver.training.report_stage import Material, Progress, mixed_precision
+from thinwire.receiver.training.report_stage import Material, mixed_precision
 from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune

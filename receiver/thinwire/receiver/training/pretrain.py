@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import ImageEncoder
-from thinwire.receiver.training.report_stage import Material, Progress, Schedule, mixed_precision, rate, save, tone
+from thinwire.receiver.training.report_stage import Material, Schedule, mixed_precision, rate, save, tone
 from thinwire.shared.graph import CELL
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from thinwire.receiver.training import words
-from thinwire.receiver.training.corpus import FINDINGS, Sample
+from thinwire.receiver.training.corpus import FINDINGS, Progress, Sample
 from thinwire.receiver.training.presets import Preset
 from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
 from thinwire.shared.graph import CELL, Grid
@@ -27,8 +27,6 @@ from thinwire.shared.graph import CELL, Grid
 log = logging.getLogger(__name__)
 
 Indices = Sequence[int] | NDArray[np.int64]
-Progress = Callable[[str, float, float, str], None]
-"""(stage, done, total, words): the caller draws it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch_geometric.data import Data
 
 from thinwire.receiver.reading.mpnn import SOURCES, GraphNetwork, Shape, to_data
 from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.export import export, rounded
@@ -31,7 +32,7 @@ from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, Preset
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
-from thinwire.receiver.training.report_stage import Material, Progress, ReportStage, Schedule, described
+from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary

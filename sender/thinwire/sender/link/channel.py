@@ -39,7 +39,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """gRPC's words for writing to a call that has ended."""
 _STATUS_SECONDS = 5.0
-_GUARD_SECONDS = 0.25
+_GUARD_SECONDS, _LONG_SILENCE = 0.25, 10.0
 _ASK_SECONDS = 1.5
 _DIAL_SECONDS = 2.0
 """One attempt to connect, and two round trips on top."""
@@ -301,8 +301,10 @@ class Uplink:
             heard = session.moved
             with contextlib.suppress(LinkLost):
                 spare = await self._reach(condition.round_trip)
-                # What TCP at the hub has to say again it may say only when as long a time has passed once more.
-                await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
+                if line.condition.silent < _LONG_SILENCE:
+                    # The network may have been back for a moment, and what is repeated on the old one under way. After
+                    # a long silence TCP says nothing again until as long a time has passed once more.
+                    await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
                 if session.moved == heard and (session.pace.in_flight or line.condition.unacknowledged):
                     self._spare = spare
                     raise _Dead("the connection died; the hub answers on a new one")

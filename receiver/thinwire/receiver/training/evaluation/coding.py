@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.evaluation import language
 from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
@@ -12,7 +13,6 @@ from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenc
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_from
 from thinwire.receiver.training.evaluation.tables import Row, Source
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
-from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.budget import fit, on_the_link
 from thinwire.sender.graph.pruning import KeepCount, prune
 from thinwire.sender.graph.report_graph import RuleExtractor

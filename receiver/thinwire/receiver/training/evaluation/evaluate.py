@@ -17,7 +17,7 @@ import numpy as np
 
 from thinwire.receiver.reading.mpnn import load_reader
 from thinwire.receiver.training import corpus
-from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvas_of
+from thinwire.receiver.training.corpus import FINDINGS, Progress, Role, Sample, canvas_of
 from thinwire.receiver.training.datasets.manifest import NOT_FRONTAL
 from thinwire.receiver.training.datasets.manifest import manifest as read_manifest
 from thinwire.receiver.training.datasets.opening import open_data, with_proxies, without_folder
@@ -43,7 +43,6 @@ from thinwire.receiver.training.evaluation.tables import (
     retention_table,
 )
 from thinwire.receiver.training.graph_stage import by_attention
-from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.report_graph import Extractor
 from thinwire.shared.bundle import INDEX, load_bundle
 from thinwire.shared.errors import BadConfiguration

@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.receiver.reading.mpnn import Reading
-from thinwire.receiver.training.corpus import Sample, phantom, role_of
+from thinwire.receiver.training.corpus import Progress, Sample, phantom, role_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, see_all, write_pruned
 from thinwire.receiver.training.evaluation.tables import RETENTIONS, WHOLE, Row, Source
-from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.sender.graph.report_graph import Extractor, RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary

@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.training.corpus import Sample, canvas_of
+from thinwire.receiver.training.corpus import Progress, Sample, canvas_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness, edge_energy
-from thinwire.receiver.training.report_stage import Progress
 from thinwire.sender.graph.attention import Attention, Guidance
 from thinwire.sender.graph.encoder import Encoded, Encoder
 from thinwire.sender.graph.patches import PatchGrid
