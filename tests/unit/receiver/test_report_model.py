@@ -10,10 +10,10 @@ from tokenizers import Tokenizer
 from transformers import SwinConfig, SwinModel, T5Config, T5ForConditionalGeneration
 
 from thinwire.receiver.training import corpus, words
+from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.presets import Preset, paper
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import PAD, ReportModel, Targets, Weights, grounding, losses, written
-from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, move, narrowed
 from thinwire.shared.errors import BadConfiguration
 

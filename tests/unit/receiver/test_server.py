@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc.experimental import session_cache
 
 from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
@@ -18,9 +17,10 @@ from thinwire.receiver import server as server_module
 from thinwire.receiver.link.shelf import Joined
 from thinwire.receiver.server import HubServer
 from thinwire.sender.link import live
-from thinwire.sender.link.channel import HubAddress, Uplink, dial, error_of, join
+from thinwire.sender.link.channel import HubAddress, Uplink, dial, dial_line, error_of, join
 from thinwire.sender.link.line import Line
 from thinwire.sender.link.live import LinkState
+from thinwire.sender.link.secure import Security
 from thinwire.sender.link.tiers import TierPolicy
 from thinwire.sender.link.usage import read_usage
 from thinwire.shared.clock import SystemClock
@@ -202,7 +202,9 @@ def status_with(ends: TwoEnds, identity: Identity, authority_pem: bytes = AUTHOR
 def test_a_certificate_of_another_authority_does_not_connect(ends: TwoEnds) -> None:
     other = new_authority(SystemClock())
     assert "the link is not there" in status_with(ends, site_identity(other))
-    assert "CERTIFICATE_VERIFY_FAILED" in status_with(ends, site_identity(), other.certificate_pem)
+    assert "do not trust each other (certificate verify failed)" in status_with(
+        ends, site_identity(), other.certificate_pem
+    )
 
 
 def test_a_join_token_may_join_and_nothing_else(ends: TwoEnds) -> None:
@@ -328,10 +330,10 @@ def test_a_connection_costs_few_bytes_and_the_next_one_fewer(ends: TwoEnds) -> N
 
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
-        sessions = session_cache.ssl_session_cache_lru(1)
+        security = Security(address.authority_pem, address.identity)
         for _ in range(2):
             line = await Line.dial(address.target, 10.0)
-            async with line.relay() as via, dial(address, via, sessions) as channel:
+            async with line.relay(security) as via, dial_line(via) as channel:
                 call = HubStub(channel).Connect()
                 await call.write(wire.Up(hello=wire.Hello(version=1, software="thinwire-sender")))
                 assert (await call.read()).welcome.version == 1

@@ -2,19 +2,38 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.real_link import AUTHORITY, SERVER, site_identity
 from thinwire.sender.link.channel import silent
 from thinwire.sender.link.line import Condition, Line, address
 from thinwire.sender.link.network import network_changes, says_new
+from thinwire.sender.link.secure import SETTINGS, Security
 from thinwire.shared.errors import BadConfiguration, LinkLost
 
+SECURITY = Security(AUTHORITY.certificate_pem, site_identity())
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
+"""What gRPC says first, as far as the line looks at it."""
 
-def with_echo(act: Any) -> None:
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """The hub's."""
+    path = tmp_path_factory.mktemp("tls") / "hub.pem"
+    path.write_bytes(SERVER.certificate_pem + SERVER.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    context.load_verify_locations(cadata=AUTHORITY.certificate_pem.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def with_echo(act: Any, tls: ssl.SSLContext | None = None) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
@@ -22,20 +41,29 @@ def with_echo(act: Any) -> None:
         writer.close()
 
     async def run() -> None:
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=tls)
         async with server:
             await act(int(server.sockets[0].getsockname()[1]))
 
     asyncio.run(run())
 
 
-def test_what_grpc_says_crosses_and_is_counted_both_ways() -> None:
+async def open_relay(via: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """gRPC's end of the line, greetings over."""
+    reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
+    assert await reader.readexactly(len(SETTINGS)) == SETTINGS
+    writer.write(GREETING)
+    assert await reader.readexactly(24) == GREETING[:24]
+    return reader, writer
+
+
+def test_what_grpc_says_crosses_and_is_counted_both_ways(tls: ssl.SSLContext) -> None:
     async def act(port: int) -> None:
         line = await Line.dial(f"127.0.0.1:{port}", 5.0)
-        async with line.relay() as via:
+        async with line.relay(SECURITY) as via:
             path = Path(via.removeprefix("unix:"))
             assert path.parent.stat().st_mode & 0o077 == 0
-            reader, writer = await asyncio.open_unix_connection(path)
+            reader, writer = await open_relay(via)
             data = bytes(range(256)) * 1_000
             writer.write(data)
             assert await reader.readexactly(len(data)) == data
@@ -50,15 +78,17 @@ def test_what_grpc_says_crosses_and_is_counted_both_ways() -> None:
         assert len(data) <= condition.up < 1.2 * len(data)
         assert len(data) <= condition.down < 1.2 * len(data)
 
-    with_echo(act)
+    with_echo(act, tls)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not tell of TCP")
-def test_tcp_tells_what_is_on_its_way() -> None:
+def test_tcp_tells_what_is_on_its_way(tls: ssl.SSLContext) -> None:
     async def act(port: int) -> None:
         line = await Line.dial(f"127.0.0.1:{port}", 5.0)
-        async with line.relay() as via:
-            reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
+        async with line.relay(SECURITY) as via:
+            reader, writer = await open_relay(via)
+            before = line.flow
+            assert before is not None
             data = bytes(50_000)
             line.expect(len(data))
             flow = line.flow
@@ -69,13 +99,13 @@ def test_tcp_tells_what_is_on_its_way() -> None:
             flow = line.flow
             assert flow is not None
             assert (flow.held, 0 < flow.least <= 1.0) == (0, True)
-            assert len(data) <= flow.delivered <= len(data) + 1
+            assert len(data) < flow.delivered - before.delivered < 1.02 * len(data)
             writer.close()
             await writer.wait_closed()
         await line.close()
         assert line.flow is None
 
-    with_echo(act)
+    with_echo(act, tls)
 
 
 def test_bbr_is_for_links_that_hold_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +133,7 @@ def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch
                 place.mkdir(parents=True)
             monkeypatch.setattr("tempfile.tempdir", str(place))
             with pytest.raises(LinkLost, match="temporary files"):
-                async with line.relay():
+                async with line.relay(SECURITY):
                     raise AssertionError
         assert not list((tmp_path / "long").rglob("thinwire-*"))
         await line.close()
@@ -119,11 +149,12 @@ def test_a_hub_that_hangs_up_ends_what_grpc_reads() -> None:
         server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
         async with server:
             line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
-            async with line.relay() as via:
+            async with line.relay(SECURITY) as via:
                 reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
-                assert await reader.read() == b""
+                assert await reader.read() == SETTINGS
                 writer.close()
                 await writer.wait_closed()
+            assert line.trouble is not None
             await line.close(abruptly=True)
 
     asyncio.run(run())

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import grpc
-from grpc.experimental import session_cache
 
 from thinwire.sender.link import live
 from thinwire.sender.link.line import Condition, Line
@@ -18,6 +17,7 @@ from thinwire.sender.link.live import LinkState, LinkStatus
 from thinwire.sender.link.network import network_changes
 from thinwire.sender.link.outbox import Outbox
 from thinwire.sender.link.pace import Measured
+from thinwire.sender.link.secure import Security
 from thinwire.sender.link.tiers import TierPolicy, month
 from thinwire.sender.link.uplink import UplinkSession
 from thinwire.sender.link.usage import Usage
@@ -84,17 +84,17 @@ class HubAddress:
     identity: Identity
 
 
-def dial(address: HubAddress, via: str | None = None, sessions: object | None = None) -> grpc.aio.Channel:
-    """A channel to the hub, mutual TLS; connects when it is first used. Close it.
-
-    via: the gRPC target that stands for the hub, where a `Line` does. sessions: gRPC's cache of TLS sessions, with
-    which a connection after another one is resumed.
-    """
-    options = _OPTIONS if sessions is None else (*_OPTIONS, ("grpc.ssl_session_cache", sessions))
+def dial(address: HubAddress) -> grpc.aio.Channel:
+    """A channel to the hub, mutual TLS by gRPC; connects when it is first used. Close it."""
     credentials = grpc.ssl_channel_credentials(
         address.authority_pem, address.identity.key_pem, address.identity.certificate_pem
     )
-    return grpc.aio.secure_channel(via or address.target, credentials, options=options)
+    return grpc.aio.secure_channel(address.target, credentials, options=_OPTIONS)
+
+
+def dial_line(via: str) -> grpc.aio.Channel:
+    """A channel through a `Line`, which speaks TLS for it. via: the target that its `relay` gives. Close it."""
+    return grpc.aio.insecure_channel(via, options=_OPTIONS)
 
 
 def error_of(code: grpc.StatusCode, details: str | None, link: str = "lost") -> ThinwireError:
@@ -148,7 +148,7 @@ class Uplink:
         self._network = asyncio.Event()
         self._failures = 0
         self._spare: Line | None = None
-        self._sessions = session_cache.ssl_session_cache_lru(1)
+        self._security = Security(address.authority_pem, address.identity)
         self._before: Measured | None = live.find(outbox.folder, clock.now()).measured
         self._counted = 0, 0
         self._unanswered = ""
@@ -204,7 +204,7 @@ class Uplink:
         self._counted = 0, 0
         session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
         try:
-            async with line.relay() as via, dial(self._address, via, self._sessions) as channel:
+            async with line.relay(self._security) as via, dial_line(via) as channel:
                 return await self._converse(HubStub(channel).Connect(), session, line)
         finally:
             self._before = session.pace.measured
@@ -228,9 +228,10 @@ class Uplink:
                     break
             return LinkLost("the hub ended the stream")
         except grpc.aio.AioRpcError as error:
-            return error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
+            told = error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
+            return line.trouble if line.trouble is not None and isinstance(told, LinkLost) else told
         except asyncio.InvalidStateError:
-            return LinkLost("the link was lost")
+            return line.trouble or LinkLost("the link was lost")
         except ThinwireError as error:
             return error
         finally:

@@ -2,7 +2,7 @@
 
 gRPC for Python opens its sockets itself and lets nobody set what matters on a slow link, count what crosses, or see
 whether the network still answers (docs/link-settings.md). So the uplink dials, and gRPC speaks to it through a Unix
-socket in a folder that only this user can enter. TLS goes through untouched, from gRPC here to gRPC at the hub.
+socket in a folder that only this user can enter. TLS is spoken here (`secure.py`), to gRPC at the hub.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinwire.sender.link.flow import Flow
+from thinwire.sender.link.secure import SETTINGS, Security, Tls, WithoutFirstAck
 from thinwire.shared.errors import BadConfiguration, LinkLost
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _UNSENT = 32 << 10
 """Bytes that wait in the kernel at most before they are sent; the rest waits here, where a lost link drops it."""
 _BBR = "bbr"
 """The congestion control that does not take a lost packet for a full link."""
+_HANDSHAKE_SECONDS = 120.0
 _FAT = 30
 """Packets that a link holds, from which on CUBIC cannot fill it at a loss of half a percent."""
 _SEGMENT = 1448
@@ -66,6 +68,8 @@ class Line:
         self._owed = 0
         self._last: Condition | None = None
         self.asking = False
+        self.trouble: LinkLost | None = None
+        """Why TLS ended the connection, where it did."""
         self._socket: socket.socket = writer.get_extra_info("socket")
         self._default = _control(self._socket)
         self.control = _settle(self._socket)
@@ -129,8 +133,8 @@ class Line:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(on))
 
     @contextlib.asynccontextmanager
-    async def relay(self) -> AsyncIterator[str]:
-        """While the block runs, gRPC reaches the hub under the target that this gives; one connection alone.
+    async def relay(self, security: Security) -> AsyncIterator[str]:
+        """While the block runs, gRPC reaches the hub under the target that this gives, plainly; one connection alone.
 
         Raises LinkLost where the system has no room for the socket between the two."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -141,7 +145,7 @@ class Line:
                 writer.transport.abort()
                 return
             taken.set_result(None)
-            relays.append(asyncio.ensure_future(self._carry(reader, writer)))
+            relays.append(asyncio.ensure_future(self._carry(Tls(security), reader, writer)))
 
         with _folder() as folder:
             try:
@@ -167,25 +171,50 @@ class Line:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Both ways until either ends."""
+    async def _carry(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both ways until either ends; `trouble` then says what TLS said."""
+
+        async def send(sealed: bytes) -> None:
+            self._up += len(sealed)
+            self._writer.write(sealed)
+            await self._writer.drain()
+
+        async def hear() -> bytes:
+            received = await self._reader.read(_READ)
+            self._down += len(received)
+            return received
 
         async def up() -> None:
+            for_the_hub = WithoutFirstAck()
             while data := await reader.read(_READ):
-                self._up += len(data)
-                self._writer.write(data)
-                await self._writer.drain()
+                await send(tls.seal(for_the_hub(data)))
 
         async def down() -> None:
-            while data := await self._reader.read(_READ):
-                self._down += len(data)
-                writer.write(data)
+            while received := await hear():
+                writer.write(tls.open(received))
                 await writer.drain()
 
-        ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
+        writer.write(SETTINGS)
+        ways: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                await send(tls.shake())
+                while not tls.done:
+                    if not (received := await hear()):
+                        raise LinkLost("the hub ended the connection")
+                    await send(tls.shake(received))
+            ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
+            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in done:
+                way.result()
+        except LinkLost as error:
+            self.trouble = error
+        except TimeoutError:
+            self.trouble = LinkLost("the hub does not speak TLS")
+        except OSError as error:
+            log.debug("the connection broke: %s", error)
         finally:
+            tls.close()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
