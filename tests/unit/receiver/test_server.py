@@ -202,7 +202,7 @@ def status_with(ends: TwoEnds, identity: Identity, authority_pem: bytes = AUTHOR
 def test_a_certificate_of_another_authority_does_not_connect(ends: TwoEnds) -> None:
     other = new_authority(SystemClock())
     assert "the link is not there" in status_with(ends, site_identity(other))
-    assert "do not trust each other (certificate verify failed)" in status_with(
+    assert "TLS with the hub fails (certificate verify failed)" in status_with(
         ends, site_identity(), other.certificate_pem
     )
 

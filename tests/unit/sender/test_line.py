@@ -160,6 +160,30 @@ def test_a_hub_that_hangs_up_ends_what_grpc_reads() -> None:
     asyncio.run(run())
 
 
+def test_a_hub_that_says_nothing_and_one_that_speaks_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinwire.sender.link.line._HANDSHAKE_SECONDS", 0.1)
+
+    async def trouble(said: bytes) -> str:
+        async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(said)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(say, "127.0.0.1", 0)
+        async with server:
+            line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
+            async with line.relay(SECURITY) as via:
+                reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
+                assert await reader.read() == SETTINGS
+                writer.close()
+                await writer.wait_closed()
+            await line.close(abruptly=True)
+            return str(line.trouble)
+
+    assert asyncio.run(trouble(b"")) == "the hub does not speak TLS"
+    assert "wrong version number" in asyncio.run(trouble(b"220 mail.example.org ESMTP\r\n"))
+
+
 def test_nobody_there_and_nobody_who_answers() -> None:
     async def run() -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:

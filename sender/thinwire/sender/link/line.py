@@ -190,6 +190,7 @@ class Line:
                 await send(tls.seal(for_the_hub(data)))
 
         async def down() -> None:
+            writer.write(tls.open(b""))  # what may have come with the end of the handshake
             while received := await hear():
                 writer.write(tls.open(received))
                 await writer.drain()

@@ -21,6 +21,8 @@ SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _PREFACE_BYTES, _FRAME_BYTES = 24, 9
 _SETTINGS_TYPE, _ACK = 4, 1
 _READ = 64 << 10
+_PACKET_RECORD, _LARGEST_RECORD = 1400, 1 << 14
+"""Bytes of a TLS record before it is sealed."""
 _NO_AUTO_CHAIN = 0x8
 """SSL_MODE_NO_AUTO_CHAIN of OpenSSL (ssl.h): the hub has its own authority's certificate, and need not be sent it."""
 
@@ -72,6 +74,7 @@ class Tls:
     def __init__(self, security: Security) -> None:
         self._security = security
         self._connection = security.connection()
+        self._heard = False
         self.done = False
         """Whether the hub is known to be the hub, and bytes may be sealed."""
 
@@ -92,9 +95,15 @@ class Tls:
         return self._out()
 
     def seal(self, plain: bytes) -> bytes:
-        """What gRPC said, as records. Raises LinkLost."""
+        """What gRPC said, as records. Raises LinkLost.
+
+        Much is waiting when the handshake is over, and the hub reads a record only when it has all of it: so until the
+        hub was heard a record is a packet, and the graph is read before what stands behind it has come.
+        """
+        size = _LARGEST_RECORD if self._heard else _PACKET_RECORD
         try:
-            self._connection.sendall(plain)
+            for at in range(0, len(plain), size):
+                self._connection.sendall(plain[at : at + size])
         except SSL.Error as error:
             raise _refused(error) from error
         return self._out()
@@ -102,11 +111,13 @@ class Tls:
     def open(self, received: bytes) -> bytes:
         """What the hub said in these bytes and those before, as far as its records are whole. Raises LinkLost where it
         ends the connection, or refuses this clinic's certificate."""
-        self._connection.bio_write(received)
+        if received:
+            self._connection.bio_write(received)
         plain = b""
         while True:
             try:
                 plain += self._connection.recv(_READ)
+                self._heard = True
             except SSL.WantReadError:
                 return plain
             except SSL.ZeroReturnError:
@@ -166,6 +177,6 @@ def _names(certificate: x509.Certificate) -> list[str]:
 def _refused(error: SSL.Error | None) -> LinkLost:
     reasons = [words[-1] for words in error.args[0]] if error is not None and error.args else ["another name"]
     return LinkLost(
-        f"the hub and this clinic do not trust each other ({', '.join(filter(None, reasons)) or 'TLS ended'})",
+        f"the link is not there: TLS with the hub fails ({', '.join(filter(None, reasons)) or 'it broke off'})",
         "Check hub in config.toml and the clocks of both; where the hub was set up anew, join it again.",
     )
