@@ -185,7 +185,6 @@ class Line:
             return received
 
         async def up() -> None:
-            for_the_hub = WithoutFirstAck()
             while data := await reader.read(_READ):
                 await send(tls.seal(for_the_hub(data)))
 
@@ -195,6 +194,7 @@ class Line:
                 writer.write(tls.open(received))
                 await writer.drain()
 
+        for_the_hub, finished = WithoutFirstAck(), b""
         writer.write(SETTINGS)
         ways: list[asyncio.Task[None]] = []
         try:
@@ -203,7 +203,11 @@ class Line:
                 while not tls.done:
                     if not (received := await hear()):
                         raise LinkLost("the hub ended the connection")
-                    await send(tls.shake(received))
+                    finished = tls.shake(received)
+                    if not tls.done:
+                        await send(finished)
+            # In one packet with what gRPC has been waiting to say.
+            await send(finished + tls.seal(for_the_hub(await reader.read(_READ))))
             ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in done:

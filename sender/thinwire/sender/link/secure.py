@@ -21,8 +21,10 @@ SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _PREFACE_BYTES, _FRAME_BYTES = 24, 9
 _SETTINGS_TYPE, _ACK = 4, 1
 _READ = 64 << 10
-_PACKET_RECORD, _LARGEST_RECORD = 1400, 1 << 14
+_FIRST_RECORD, _PACKET_RECORD, _LARGEST_RECORD = 200, 1400, 1 << 14
 """Bytes of a TLS record before it is sealed."""
+_FIRST = 800
+"""Bytes of gRPC's greeting, the call, `Hello` and a graph in its offer."""
 _NO_AUTO_CHAIN = 0x8
 """SSL_MODE_NO_AUTO_CHAIN of OpenSSL (ssl.h): the hub has its own authority's certificate, and need not be sent it."""
 
@@ -64,7 +66,9 @@ class Security:
         return made
 
     def keep(self, connection: SSL.Connection) -> None:
-        """Remember the ticket of a connection on which something came."""
+        """Remember the last ticket of a connection that is over."""
+        # OpenSSL forgets the session of a connection that is freed without a farewell, as all are that a link broke.
+        connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         self._session = connection.get_session()
 
 
@@ -75,6 +79,7 @@ class Tls:
         self._security = security
         self._connection = security.connection()
         self._heard = False
+        self._sealed = 0
         self.done = False
         """Whether the hub is known to be the hub, and bytes may be sealed."""
 
@@ -97,13 +102,17 @@ class Tls:
     def seal(self, plain: bytes) -> bytes:
         """What gRPC said, as records. Raises LinkLost.
 
-        Much is waiting when the handshake is over, and the hub reads a record only when it has all of it: so until the
-        hub was heard a record is a packet, and the graph is read before what stands behind it has come.
+        Much is waiting when the handshake is over, and the hub reads a record only when it has all of it. So until the
+        hub was heard the first records are short and no other is longer than a packet: the graph is read before what
+        stands behind it has come.
         """
-        size = _LARGEST_RECORD if self._heard else _PACKET_RECORD
+        rest = memoryview(plain)
         try:
-            for at in range(0, len(plain), size):
-                self._connection.sendall(plain[at : at + size])
+            while rest:
+                size = _LARGEST_RECORD if self._heard else _PACKET_RECORD if self._sealed >= _FIRST else _FIRST_RECORD
+                self._connection.sendall(rest[:size])
+                self._sealed += len(rest[:size])
+                rest = rest[size:]
         except SSL.Error as error:
             raise _refused(error) from error
         return self._out()
