@@ -49,8 +49,8 @@ GRAPH_SECONDS, PIXELS_SECONDS = 1.5, 20.0
 OVERHEAD_SHARE, OVERHEAD_BYTES = 52 / 1448, 50
 """Of a piece on the line: TCP and IP of each packet; TLS (22), HTTP/2 (9), gRPC (5), the message's fields of each."""
 ACK_BYTES = 150
-DIAL_ROUND_TRIPS, DIAL_SECONDS = 4, 1.0
-"""From the link's return to a stream: TCP, TLS, HTTP/2, and the offers that are answered."""
+DIAL_ROUND_TRIPS, DIAL_SECONDS = 3, 1.0
+"""From the link's return to a stream: TCP, TLS, and the offers that are answered."""
 ASSOCIATION_ROUND_TRIPS = 4
 """TCP, association, the C-STORE's answer, release."""
 START = datetime(2026, 3, 4, tzinfo=UTC)
