@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ def main() -> int:
             rows.keep(case, row)
             told = ", ".join(f"{k} {v:.1f}" for k, v in row["journeys"][0]["moments"].items())
             print(f"[{number}/{len(wanted)}] {case.name}: {told} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
-    about["not_taken"] = [case.name for case in wanted if rows.find(case) is None]
+    taken = {replace(case, repeat=0) for case in wanted if rows.find(case) is not None}
+    about["not_taken"] = [case.name for case in wanted if case.repeat == 0 and case not in taken]
     _write(options, rows.of(wanted), skipped, about)
     return 0
 
