@@ -4,6 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,13 @@ def _runs(rows: Sequence[Row]) -> str:
     return f"Medians of {usual} run{'s' * (usual != 1)}" + (f" ({'; '.join(others)})." if others else ".")
 
 
+def _when(rows: Sequence[Row]) -> str:
+    """When, and with which state of thinwire, so that nobody takes rows of two days for one run."""
+    first, last = (datetime.fromtimestamp(at(row["taken_at"] for row in rows), UTC) for at in (min, max))
+    commits = dict.fromkeys(row["versions"]["thinwire commit"] for row in rows if row["peer"] in (OURS, PIXELS_ALONE))
+    return f"Taken between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC; thinwire at {', '.join(commits)}."
+
+
 def _not_run(names: Iterable[str]) -> str:
     """By what is measured, names being those of cases."""
     peers = Counter[tuple[str, str, str]]()
@@ -334,8 +342,8 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     parts = [
         "# The link laboratory: what was measured",
         f"Written by `{told['command']}`; do not edit. On: {told['machine']}. Link: {emulations}; TCP: "
-        f"{', '.join(values(rows, 'congestion'))}. {_runs(rows)} Every run is in `{told['file']}`. How it is measured: "
-        "[link laboratory](../link-laboratory.md).",
+        f"{', '.join(values(rows, 'congestion'))}. {_runs(rows)} {_when(rows)} Every run is in "
+        f"`{told['file']}`. How it is measured: [link laboratory](../link-laboratory.md).",
     ]
     if told["skipped"]:
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in told["skipped"].items()) + ".")

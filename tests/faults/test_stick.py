@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.damage import turned
 from tests.support.power import Fuse, PowerCut
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
@@ -170,7 +171,7 @@ def test_forged_cut_renamed_and_foreign_files_each_have_their_outcome(pair: Stic
             kinds.setdefault(peek(head).kind, []).append(path)
     cut, altered = kinds[Kind.GRAPH]
     cut.write_bytes(cut.read_bytes()[:-5])
-    altered.write_bytes(altered.read_bytes()[:-1] + b"\0")
+    altered.write_bytes(turned(altered.read_bytes(), -1))
     kinds[Kind.MANIFEST][0].rename(objects / "Copy of a file.bin")
     (objects / "DOE^JANE.dcm").write_bytes(b"DICM" * 100)
     (objects / "empty").write_bytes(b"")
@@ -372,7 +373,7 @@ def test_damaged_bytes_at_the_clinic_are_not_carried(pair: StickPair) -> None:
     pair.accept(CASES[:1])
     outbox = pair.clinic.open(pair)
     part = outbox.folder / CASES[0].study.hex() / "graph.sealed"
-    part.write_bytes(part.read_bytes()[:-1] + b"\0")
+    part.write_bytes(turned(part.read_bytes(), -1))
     done = pair.export()
     assert [each.kind for each in done.damaged] == [Kind.GRAPH]
     assert outbox.entry(CASES[0].study).missing == (Kind.GRAPH,)
@@ -389,7 +390,7 @@ def test_a_forged_reply_changes_nothing(pair: StickPair) -> None:
     pair.at_hub()
     (reply,) = (pair.stick / "receipts").iterdir()
     data = reply.read_bytes()
-    for broken in (data[:-1], data[:60] + b"x" + data[61:], b"", b"TW\x01", data[:3] + b"\x0a" + data[4:]):
+    for broken in (data[:-1], turned(data, 60), b"", b"TW\x01", turned(data, 3)):
         reply.write_bytes(broken)
         done = pair.bring_home()
         assert len(done.refused) == 1

@@ -3,6 +3,12 @@
 from hypothesis import strategies as st
 
 
+def turned(data: bytes, at: int) -> bytes:
+    """`data` with one bit of the byte `at` turned; a fixed byte would now and then be the one that stands there."""
+    at %= len(data)
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 @st.composite
 def damaged(draw: st.DrawFn, valid: bytes, until: int | None = None) -> bytes:
     """`valid` with one to four places before `until` changed, cut out, repeated, filled, or cut off."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.clock import FakeClock
+from tests.support.damage import turned
 from thinwire.receiver.link.ingest import IngestSession
 from thinwire.sender.link.uplink import UplinkSession
 from thinwire.shared.errors import LinkLost
@@ -102,7 +103,5 @@ def altered(message: Any, how: str) -> Any:
     for holder, field in (("chunk", "data"), ("offer", "head"), ("receipt", "signed")):
         if copy.WhichOneof("message") == holder:
             data = getattr(getattr(copy, holder), field)
-            middle = len(data) // 2
-            turned = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-            setattr(getattr(copy, holder), field, turned if how == "f" else data[:-1])
+            setattr(getattr(copy, holder), field, turned(data, len(data) // 2) if how == "f" else data[:-1])
     return copy

@@ -140,6 +140,7 @@ def row(peer: str, profile: str = "gprs", **more: Any) -> dict[str, Any]:
     journey["needed_bytes"] = 1000
     journey |= {"kept_at_failure": [], "verified": True} | more.pop("journey", {})
     base = {"scenario": "transfer", "profile": profile, "peer": peer, "study": "1MB-8bit", "repeat": 0}
+    base |= {"taken_at": 1.8e9, "versions": {"thinwire commit": "abc1234"}}
     base |= {"congestion": "cubic", "emulation": "packets", "silences": [], "up_bytes_sent": 1200}
     return base | {"journeys": [journey]} | more
 
@@ -202,13 +203,15 @@ def test_faults_and_urgent_studies_have_their_tables() -> None:
 
 
 def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
-    rows = [row("thinwire", journey={"moments": {"accepted": 2.0, "tier0": 3.0, "stored": 9.0}}), row("https")]
+    moments = {"accepted": 2.0, "tier0": 3.0, "stored": 9.0}
+    rows = [row("thinwire", journey={"moments": moments}), row("https", taken_at=1.8e9 + 600)]
     told: dict[str, object] = {"command": "c", "machine": "m", "file": "link.json", "skipped": {"rsync": "not here"}}
     told["not_taken"] = ["transfer.edge.https.1MB-8bit.0", "transfer.edge.https.1MB-8bit.1"]
     page = tables.document(rows, told)
     assert "rsync (not here)" in page
     assert "not run: transfer, edge, 1MB-8bit (2 runs). `link.json` names them." in page
     assert "packets" in page
+    assert "Medians of 1 run. Taken between 2027-01-15 08:00 and 2027-01-15 08:10 UTC; thinwire at abc1234." in page
     assert "never" in tables.transfers(rows, "1MB-8bit")
     (picture,) = tables.plots(rows, tmp_path)
     assert picture.stat().st_size > 1000

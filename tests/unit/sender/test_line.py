@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,33 +142,11 @@ def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch
     with_echo(act)
 
 
-def test_a_hub_that_hangs_up_ends_what_grpc_reads() -> None:
-    async def run() -> None:
-        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.close()
+def trouble(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> str:
+    """What the line says of a hub that answers so; what gRPC reads ends after the greeting."""
 
-        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-        async with server:
-            line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
-            async with line.relay(SECURITY) as via:
-                reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
-                assert await reader.read() == SETTINGS
-                writer.close()
-                await writer.wait_closed()
-            assert line.trouble is not None
-            await line.close(abruptly=True)
-
-    asyncio.run(run())
-
-
-def test_a_hub_that_says_nothing_and_one_that_speaks_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def trouble(said: bytes) -> str:
-        async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(said)
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(say, "127.0.0.1", 0)
+    async def run() -> str:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
             line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
             async with line.relay(SECURITY) as via:
@@ -178,9 +157,29 @@ def test_a_hub_that_says_nothing_and_one_that_speaks_no_tls(monkeypatch: pytest.
             await line.close(abruptly=True)
             return str(line.trouble)
 
-    assert "wrong version number" in asyncio.run(trouble(b"220 mail.example.org ESMTP\r\n"))
+    return asyncio.run(run())
+
+
+def test_hubs_that_hang_up_speak_no_tls_or_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ESMTP\r\n")
+        await reader.read()
+        writer.close()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    assert trouble(hang_up) == "the hub ended the connection"
+    assert "wrong version number" in trouble(greet)
     monkeypatch.setattr("thinwire.sender.link.line._HANDSHAKE_SECONDS", 0.1)
-    assert asyncio.run(trouble(b"")) == "the hub does not speak TLS"
+    assert trouble(wait) == "the hub does not speak TLS"
 
 
 def test_nobody_there_and_nobody_who_answers() -> None:

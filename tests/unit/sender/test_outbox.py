@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.damage import turned
 from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, samples
 from thinwire.sender.link.entries import EntryState, PartState
 from thinwire.shared.envelope import Kind
@@ -137,7 +138,7 @@ def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
     good = stored(ends, Kind.GRAPH)
-    for bad in (stored(ends, Kind.GRAPH, site=SiteName("elsewhere")), good[:-1], good[:-1] + b"\0"):
+    for bad in (stored(ends, Kind.GRAPH, site=SiteName("elsewhere")), good[:-1], turned(good, -1)):
         with pytest.raises(Forged):
             ends.outbox.receipt(bad)
     assert len(ends.outbox.due()) == 3
@@ -198,7 +199,7 @@ def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
     data = path.read_bytes()
     path.unlink()
     if harm != "removed":
-        path.write_bytes(data[:-1] if harm == "cut short" else data[:-1] + bytes([data[-1] ^ 1]))
+        path.write_bytes(data[:-1] if harm == "cut short" else turned(data, -1))
     ends.switch_on()
     (entry,) = ends.outbox.recover()
     assert entry.missing == (Kind.GRAPH,)

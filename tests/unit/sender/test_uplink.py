@@ -19,14 +19,20 @@ WELCOME = wire.Down(welcome=wire.Welcome(version=VERSION))
 
 
 @pytest.fixture
-def ends(tmp_path: Path) -> TwoEnds:
+def made(tmp_path: Path) -> TwoEnds:
+    """One study's parts, made by this process and never offered."""
     ends = TwoEnds(tmp_path)
     ends.accept(STUDY)
     ends.make_parts()
-    for due in ends.outbox.due():
-        # As after a restart: nobody here knows what the hub has of them.
-        assert ends.outbox.first_offer(due)
     return ends
+
+
+@pytest.fixture
+def ends(made: TwoEnds) -> TwoEnds:
+    """The same as after a restart: nobody here knows what the hub has of them."""
+    for due in made.outbox.due():
+        assert made.outbox.first_offer(due)
+    return made
 
 
 @pytest.fixture
@@ -75,11 +81,8 @@ def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
     assert (up.chunk.number, up.chunk.offset) == (pixels.number, 30_000)
 
 
-def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(tmp_path: Path) -> None:
-    ends = TwoEnds(tmp_path)
-    ends.accept(STUDY)
-    ends.make_parts()
-    uplink = ends.uplink()
+def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(made: TwoEnds) -> None:
+    uplink = made.uplink()
     uplink.hello()
     _, _, _, pixels, first, *more = iter(uplink.next, None)
     assert (first.chunk.number, first.chunk.offset) == (pixels.offer.number, len(pixels.offer.head))
@@ -91,16 +94,13 @@ def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(tmp_p
     assert following is not None
     assert following.chunk.offset == sent
     # Another stream cannot know what of it arrived.
-    again = ends.uplink()
+    again = made.uplink()
     again.hello()
     assert {up.WhichOneof("message") for up in iter(again.next, None)} == {"offer"}
 
 
-def test_where_the_hub_has_more_than_was_thought_it_goes_on_from_there(tmp_path: Path) -> None:
-    ends = TwoEnds(tmp_path)
-    ends.accept(STUDY)
-    ends.make_parts()
-    uplink = ends.uplink()
+def test_where_the_hub_has_more_than_was_thought_it_goes_on_from_there(made: TwoEnds) -> None:
+    uplink = made.uplink()
     uplink.hello()
     sent = list(iter(uplink.next, None))
     uplink.receive(WELCOME)

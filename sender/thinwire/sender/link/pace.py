@@ -30,7 +30,7 @@ FIRST_CHUNK = _PACKET - CHUNK_BYTES
 _UNPROVEN = 64 << 10
 """Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
 
-_STARTUP_GAIN, _GAIN = 2.0, 2.89
+_STARTUP_BY_ANSWERS, _STARTUP_BY_TCP = 2.0, 2.89
 """Bandwidth-delay products on their way while the link was never full, by the hub's answers and by TCP; the second is
 BBR's own, 2 / ln 2."""
 _GROWTH = 1.25
@@ -185,7 +185,7 @@ class Pace:
             crossing = int(self.rate * meter.round_trip)
             if meter.starting:
                 # As TCP's own slow start, held to what is known of the link.
-                return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_GAIN * crossing))) + self.chunk
+                return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_STARTUP_BY_TCP * crossing))) + self.chunk
             return crossing + self._standing
         if self._best is None or self._quickest is None or meter is not None:
             flown = 0 if meter is None else meter.flown
@@ -195,7 +195,7 @@ class Pace:
         if self.starting:
             # Until the link was full once, what little there was to send says nothing.
             least = 0 if self._round_end else FIRST_WINDOW
-            return max(least, int(_STARTUP_GAIN * self._best * self._quickest[0]) + 2 * self.chunk)
+            return max(least, int(_STARTUP_BY_ANSWERS * self._best * self._quickest[0]) + 2 * self.chunk)
         round_trip = self.round_trip or 0.0
         if self._draining:
             return max(self.chunk, int(_DRAIN * self._best * round_trip))

@@ -95,7 +95,7 @@ class Tls:
             raise _refused(error) from error
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
         if certificate is None or HUB_NAME not in _names(certificate):
-            raise _refused(None)
+            raise _refused("another name")
         self.done = True
         return self._out()
 
@@ -183,9 +183,12 @@ def _names(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.DNSName)
 
 
-def _refused(error: SSL.Error | None) -> LinkLost:
-    reasons = [words[-1] for words in error.args[0]] if error is not None and error.args else ["another name"]
+def _refused(reason: SSL.Error | str) -> LinkLost:
+    if isinstance(reason, SSL.Error):
+        # A list of (library, function, reason), empty where OpenSSL itself does not know.
+        told = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
+        reason = ", ".join(words[-1] for words in told if words[-1]) or "it broke off"
     return LinkLost(
-        f"the link is not there: TLS with the hub fails ({', '.join(filter(None, reasons)) or 'it broke off'})",
+        f"the link is not there: TLS with the hub fails ({reason})",
         "Check hub in config.toml and the clocks of both; where the hub was set up anew, join it again.",
     )
