@@ -27,7 +27,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from thinwire.sender.intake.codestream import Shape, decode
-from thinwire.shared.pixels import JPEG_XL_EFFORTS, Member, pack, unpack
+from thinwire.shared.pixels import SMALL_IMAGE, Member, jpeg_xl_efforts, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -179,7 +179,11 @@ def main() -> None:
             "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
         },
         "seconds": "processor time of one core; packing 'small' includes restoring once in memory",
-        "efforts": {name: efforts for name, efforts in JPEG_XL_EFFORTS.items() if efforts},
+        "efforts": {
+            "quick": jpeg_xl_efforts("quick", 0),
+            f"small, of {SMALL_IMAGE} bytes at most": jpeg_xl_efforts("small", SMALL_IMAGE),
+            "small": jpeg_xl_efforts("small", SMALL_IMAGE + 1),
+        },
         "as_found": as_found,
         "pixels_uncompressed": as_detected,
         "total": {

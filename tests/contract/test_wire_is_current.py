@@ -45,6 +45,7 @@ def test_the_generated_code_is_current(tmp_path: Path) -> None:
         (wire.Up(chunk=wire.Chunk(number=3, offset=70000, data=b"abc")), "1a0b0803 10f0a204 1a03616263"),
         (wire.Up(receipt_taken=wire.ReceiptTaken(receipt=b"\x22" * 32)), "22220a20" + "22" * 32),
         (wire.Down(welcome=wire.Welcome(version=1)), "0a020801"),
+        (wire.Up(chunk=wire.Chunk(number=3, offset=70000, data=b"abc", ask=True)), "1a0d0803 10f0a204 1a03616263 2001"),
         (wire.Down(progress=wire.Progress(number=3, durable=70000)), "1206080310f0a204"),
         (wire.Down(receipt=wire.Receipt(signed=b"abc")), "1a050a03616263"),
         (

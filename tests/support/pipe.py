@@ -12,6 +12,7 @@ from thinwire.sender.link.pace import Mark, Pace
 PACKET = 1400
 LOOKS = 500
 HEAP_BYTES, HEAP_SECONDS = 256 << 10, 0.2
+TELL_SECONDS = 1.0
 
 
 class Pipe:
@@ -19,7 +20,8 @@ class Pipe:
 
     loss: share of packets that are sent a second time, a round trip later; what was sent behind one waits for it, as
     in TCP. tcp: the pace hears what TCP says of the flow, selective acknowledgements included. heaps: the hub
-    acknowledges after 256 KiB or 200 ms instead of each piece. jitter: seconds by which an answer is late at most.
+    acknowledges after 256 KiB or 200 ms instead of each piece; either way only what asks for it, or was not told for a
+    second. jitter: seconds by which an answer is late at most.
     proxy: TCP's own word is that of something near by, which takes whatever comes and passes it on.
     """
 
@@ -40,11 +42,12 @@ class Pipe:
         self.random = random.Random(seed)
         self.free_at = 0.0
         self.delivered = 0
+        """Bytes that reached the hub."""
         self._last_arrival = 0.0
         self._events: list[tuple[float, int, str, list[Mark]]] = []
         self._count = 0
         self._unsynced: deque[Mark] = deque()
-        self._last_answer = 0.0
+        self._last_answer = self._told_at = 0.0
         self.tcp, self.proxy = tcp, proxy
         self._sent = self._reached = 0
         self._round_trips: deque[float] = deque([delay], maxlen=8)
@@ -106,8 +109,9 @@ class Pipe:
         match what:
             case "arrival":
                 self._unsynced.extend(marks)
+                self.delivered += sum(each.size for each in marks)
                 if not self.heaps or sum(each.size for each in self._unsynced) >= HEAP_BYTES:
-                    self._answer()
+                    self._sync()
                 elif len(self._unsynced) == 1:
                     self._at(now + HEAP_SECONDS, "sync", [])
             case "acknowledgement":
@@ -115,12 +119,18 @@ class Pipe:
                 self._round_trips.extend(now - mark.at for mark in marks)
                 self._least = min(self._least, *self._round_trips)
             case "sync":
-                if self._unsynced:
-                    self._answer()
+                self._sync()
             case "answer":
                 for mark in marks:
                     self.pace.arrived(mark)
-                    self.delivered += mark.size
+
+    def _sync(self) -> None:
+        now = self.clock.monotonic()
+        if any(each.asks for each in self._unsynced) or (self._unsynced and now >= self._told_at + TELL_SECONDS):
+            self._told_at = now
+            self._answer()
+        elif self._unsynced:
+            self._at(self._told_at + TELL_SECONDS, "sync", [])
 
     def _answer(self) -> None:
         late = self.random.random() * self.jitter

@@ -18,8 +18,8 @@ OFFER_BYTES = 90
 gRPC (its message's length), 9 of HTTP/2 (RFC 9113, 4.1), 22 of TLS 1.3 (RFC 8446, 5.2), and some
 for longer numbers."""
 
-CHUNK_BYTES = 78
-"""What a chunk of few packets takes on the stream beside its data: 16 of protobuf at most, as above 36 of gRPC, HTTP/2
+CHUNK_BYTES = 80
+"""What a chunk of few packets takes on the stream beside its data: 18 of protobuf at most, as above 36 of gRPC, HTTP/2
 and TLS, and 26 of the two window updates (RFC 9113, 6.9) that gRPC adds when the hub has said something meanwhile."""
 
 CHUNK_SECONDS = 0.15

@@ -35,9 +35,8 @@ MAX_INDEX = 1 << 20
 
 HEADER = struct.Struct(">4sBL")
 
-JPEG_XL_EFFORTS: dict[Effort, tuple[int, ...]] = {"fast": (), "quick": (3,), "small": (3, 5)}
-"""libjxl's; the smallest stream is kept. Higher ones take three times as long for a percent at most, and large X-rays
-become no smaller; `benchmarks.bench_pixels --efforts` shows seconds and bytes of each."""
+SMALL_IMAGE = 2 << 20
+"""Bytes of samples up to which more effort is worth its seconds."""
 _GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
 """What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
@@ -102,6 +101,17 @@ def effort_for(size: int, rate: float | None) -> Effort:
     """With which effort the study is at the hub soonest. size: plain bytes; rate: of the link, bytes a second."""
     slow = rate is None or _GAIN * size / rate > _SECONDS + _SECONDS_A_BYTE * size
     return "small" if slow else "quick"
+
+
+def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
+    """libjxl's efforts that are tried, of which the smallest stream is kept. size: bytes of the image's samples.
+
+    Effort 7 makes a small X-ray one to three percent smaller than 5; a large one it makes no smaller in three times the
+    seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
+    """
+    if effort == "small":
+        return (3, 7) if size <= SMALL_IMAGE else (3, 5)
+    return (3,) if effort == "quick" else ()
 
 
 def unpack(archive: bytes, max_bytes: int) -> list[Member]:
@@ -187,7 +197,7 @@ def _pieces(data: bytes, effort: Effort) -> list[Piece]:
     """The pieces of one member, the smallest of the ways there are."""
     if not data:
         return []
-    for middle in (_as_image(data, JPEG_XL_EFFORTS[effort]), _as_jpeg(data)) if effort != "fast" else ():
+    for middle in (_as_image(data, effort), _as_jpeg(data)) if effort != "fast" else ():
         if middle is None:
             continue
         start, piece = middle
@@ -217,7 +227,7 @@ def _compressed(data: bytes, level: int) -> Piece:
     return Piece(Codec.ZSTD, packed, len(data)) if len(packed) < len(data) else Piece(Codec.STORED, data, len(data))
 
 
-def _as_image(data: bytes, efforts: Sequence[int]) -> tuple[int, Piece] | None:
+def _as_image(data: bytes, effort: Effort) -> tuple[int, Piece] | None:
     """A file's grey samples as JPEG XL, and where they begin; None where there seem to be none."""
     image = find_image(data)
     if image is None:
@@ -227,7 +237,7 @@ def _as_image(data: bytes, efforts: Sequence[int]) -> tuple[int, Piece] | None:
     if image.layout.signed:
         samples ^= _SIGN_BIT
     try:
-        packed = min((_jpeg_xl(samples, effort) for effort in efforts), key=len)
+        packed = min((_jpeg_xl(samples, each) for each in jpeg_xl_efforts(effort, image.size)), key=len)
     except CODEC_ERRORS:
         return None
     return image.start, Piece(Codec.JPEG_XL, packed, image.size, image.rows, image.columns, image.layout)

@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.link.ingest import Arriving, IngestSession, status_of
+from thinwire.receiver.link.ingest import TELL_SECONDS, Arriving, IngestSession, status_of
 from thinwire.receiver.link.limits import Limits
 from thinwire.shared import errors
 from thinwire.shared.chunks import LARGEST_CHUNK, VERSION
@@ -39,8 +39,8 @@ def offer(data: bytes, number: int = 1, first: int | None = None, **fields: obje
     return wire.Up(offer=wire.Offer(**(facts | fields)))  # type: ignore[arg-type]
 
 
-def chunk(data: bytes, start: int, end: int, number: int = 1) -> wire.Up:
-    return wire.Up(chunk=wire.Chunk(number=number, offset=start, data=data[start:end]))
+def chunk(data: bytes, start: int, end: int, number: int = 1, ask: bool = True) -> wire.Up:
+    return wire.Up(chunk=wire.Chunk(number=number, offset=start, data=data[start:end], ask=ask))
 
 
 def one(downs: list[wire.Down]) -> wire.Down:
@@ -84,6 +84,24 @@ def test_progress_comes_after_200_ms_and_after_256_kib(ends: TwoEnds, ingest: In
     assert one(ingest.receive(chunk(data, 3_000, 4_000))).progress.durable == 4_000
     assert ingest.receive(chunk(data, 4_000, 5_000)) == []
     assert one(ingest.receive(chunk(data, 5_000, 5_000 + LARGEST_CHUNK))).progress.durable == 5_000 + LARGEST_CHUNK
+
+
+def test_a_clinic_that_does_not_ask_is_told_once_a_second_and_all_is_durable(
+    ends: TwoEnds, ingest: IngestSession
+) -> None:
+    data = sealed(ends, plaintext=bytes(100_000))
+    ingest.receive(offer(data))
+    for end in range(5_000, 20_000, 5_000):
+        assert ingest.receive(chunk(data, end - 5_000 or 45, end, ask=False)) == []
+        ends.clock.advance(0.3)
+        assert ingest.tick() == []
+        assert [each.durable for each in ingest.arriving] == [end]
+    ends.clock.advance(0.2)
+    assert one(ingest.tick()).progress.durable == 15_000
+    ends.clock.advance(TELL_SECONDS)
+    assert ingest.tick() == []
+    assert ingest.receive(chunk(data, 15_000, 16_000, ask=True)) == []
+    assert one(ingest.tick()).progress.durable == 16_000
 
 
 def test_repeats_do_nothing_and_are_answered_again(ends: TwoEnds, ingest: IngestSession) -> None:

@@ -162,6 +162,18 @@ def test_the_first_seconds_fill_the_link_and_no_long_queue(link: str) -> None:
     assert max(waits) < 2 * max(CHUNK_SECONDS, delay, FIRST_WINDOW / rate) + CHUNK_SECONDS
 
 
+@pytest.mark.parametrize(("rate", "times"), [(8_000, (4, 14)), (32_000, (4, 14)), (1_250_000, (60, 10_000))])
+def test_where_tcp_tells_the_rest_the_hub_is_asked_once_a_second(rate: float, times: tuple[int, int]) -> None:
+    there = Pipe(rate, 0.65, tcp=True)
+    warm_up(there)
+    asks: list[bool] = []
+    sent = there.pace.sent
+    there.pace.sent = lambda size: (asks.append((mark := sent(size)).asks), mark)[1]  # type: ignore[method-assign]
+    there.run(10)
+    assert times[0] <= sum(asks) <= times[1]
+    assert all(there.pace.sent(1).asks for there in (Pipe(rate, 0.65), Pipe(rate, 0.65, tcp=True)))
+
+
 def test_nothing_known_yet() -> None:
     pace = Pace(FakeClock())
     assert (pace.window, pace.chunk, pace.rate, pace.round_trip) == (FIRST_WINDOW, FIRST_CHUNK, None, None)

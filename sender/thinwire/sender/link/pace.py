@@ -62,6 +62,8 @@ _LOOK_SECONDS = 1.0
 """The queue is looked at so often, or every two round trips."""
 _ANSWER_SECONDS = 0.2
 """What a hub that makes things durable collects before it answers."""
+_ASK_SECONDS, _ASK_BYTES = 1.0, _UNPROVEN // 2
+"""How often the hub is asked how far it is where TCP tells the rest: each answer costs the way up 26 bytes."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Mark:
     """When the last of these became known, or when the link ceased to be idle."""
     first_at: float
     """When the last piece that was known to be durable had been sent, or when the link ceased to be idle."""
+    asks: bool = True
+    """Whether the hub is to say at once that it has the piece."""
 
 
 @dataclass
@@ -116,6 +120,8 @@ class Pace:
     _slow_rounds: int = 0
     _top: float = 0.0
     _meter: FlowMeter | None = None
+    _asked_at: float = 0.0
+    _unasked: int = 0
     _doubted_at: float | None = None
     _proxied: bool = False
 
@@ -240,11 +246,16 @@ class Pace:
         if self.in_flight == 0:
             self._delivered_at = self._first_at = now
         self.in_flight += size
+        self._unasked += size
+        known = self._meter is not None and self._best is not None
+        asks = not known or now - self._asked_at >= _ASK_SECONDS or self._unasked >= _ASK_BYTES
+        if asks:
+            self._asked_at, self._unasked = now, 0
         if self._meter is not None:
             self._meter.sent(size)
         if self._best is not None and not self.starting:
             self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
-        return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at)
+        return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
 
     def ran_dry(self) -> None:
         """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""

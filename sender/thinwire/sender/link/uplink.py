@@ -308,6 +308,7 @@ class UplinkSession:
         due, transfer = piece.due, piece.transfer
         if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()
+        mark = self.pace.sent(len(data))
         if transfer is None:
             self._disk.step("uplink.offer")
             self._last_number += 1
@@ -317,9 +318,10 @@ class UplinkSession:
             up = wire.Up(offer=offer)
         else:
             self._disk.step("uplink.chunk")
-            up = wire.Up(chunk=wire.Chunk(number=transfer.number, offset=piece.offset, data=data))
+            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=mark.asks)
+            up = wire.Up(chunk=chunk)
         transfer.position = piece.offset + len(data)
-        transfer.marks.append((transfer.position, self.pace.sent(len(data))))
+        transfer.marks.append((transfer.position, mark))
         if transfer.rest == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up

@@ -106,14 +106,16 @@ class Offer(_message.Message):
     def __init__(self, number: _Optional[int] = ..., object: _Optional[bytes] = ..., size: _Optional[int] = ..., urgent: _Optional[bool] = ..., head: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("number", "offset", "data")
+    __slots__ = ("number", "offset", "data", "ask")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
     number: int
     offset: int
     data: bytes
-    def __init__(self, number: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    ask: bool
+    def __init__(self, number: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., ask: _Optional[bool] = ...) -> None: ...
 
 class ReceiptTaken(_message.Message):
     __slots__ = ("receipt",)
