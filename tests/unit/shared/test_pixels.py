@@ -85,6 +85,16 @@ def test_uncompressed_pixels_go_through_jpeg_xl(syntax: str, bits: int, signed: 
     assert unpack(small, len(data))[0].data == data
 
 
+@pytest.mark.parametrize(
+    ("rows", "effort", "images"), [(97, "small", 2), (1, "small", 1), (97, "quick", 1), (1050, "small", 1)]
+)
+def test_a_small_image_goes_as_two_where_that_is_quicker(rows: int, effort: Effort, images: int) -> None:
+    data = dicom(chest(rows, 1000, 12), BitsStored=12)
+    packed = pack([Member("0000.dcm", data)], effort)
+    assert codecs_of(packed).count(Codec.JPEG_XL) == images
+    assert unpack(packed, len(data))[0].data == data
+
+
 def test_a_jpeg_goes_through_jpeg_xl_exactly() -> None:
     jpeg = bytes(imagecodecs.jpeg8_encode(chest(512, 512, 8), level=95))
     for data in (dicom(chest(512, 512, 8), JPEG), jpeg, jpeg + b"tail"):
@@ -146,7 +156,7 @@ def test_the_form_that_the_document_gives_is_read() -> None:
         archive([entry([[*STORED[:2], 5, 0, 0, 0]], DATA)], DATA),
         archive([entry([[9, *STORED[1:]]], DATA)], DATA),
         archive([entry([[*STORED[:3], 1, 1, 0]], DATA)], DATA),
-        archive([entry([STORED] * 4, DATA * 4)], DATA * 4),
+        archive([entry([STORED] * 5, DATA * 5)], DATA * 5),
         archive([["0000.dcm", 0, b"short", []]]),
         archive([entry([[Codec.ZSTD, *STORED[1:]]], DATA)], DATA),
         archive([entry([[Codec.JPEG_XL, 20, 20, 4, 5, 0]], DATA)], DATA),
