@@ -64,6 +64,8 @@ _ANSWER_SECONDS = 0.2
 """What a hub that makes things durable collects before it answers."""
 _ASK_SECONDS, _ASK_BYTES = 1.0, _UNPROVEN // 2
 """How often the hub is asked how far it is where TCP tells the rest: each answer costs the way up 26 bytes."""
+_AGREED = 0.5
+"""Share of TCP's rate from which on the hub's answers say the same. Below it each piece asks: it may be a proxy."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +249,9 @@ class Pace:
             self._delivered_at = self._first_at = now
         self.in_flight += size
         self._unasked += size
-        known = self._meter is not None and self._best is not None
-        asks = not known or now - self._asked_at >= _ASK_SECONDS or self._unasked >= _ASK_BYTES
+        told = self._meter.rate if self._meter is not None else None
+        agreed = told is not None and (self._best or 0.0) >= _AGREED * told
+        asks = not agreed or now - self._asked_at >= _ASK_SECONDS or self._unasked >= _ASK_BYTES
         if asks:
             self._asked_at, self._unasked = now, 0
         if self._meter is not None:
