@@ -107,8 +107,8 @@ def effort_for(size: int, rate: float | None) -> Effort:
 def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
     """libjxl's efforts that are tried, of which the smallest stream is kept. size: bytes of the image's samples.
 
-    Effort 7 makes a small X-ray one to three percent smaller than 5; a large one it makes no smaller in three times the
-    seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
+    Effort 7 makes a small X-ray smaller than 5 does, by up to a thirtieth; a large one it makes no smaller in three
+    times the seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
     """
     if effort == "small":
         return (3, 7) if size <= SMALL_IMAGE else (3, 5)
