@@ -214,6 +214,20 @@ def test_a_proxy_that_acknowledges_for_the_hub_is_found_out(rate: float) -> None
     assert there.pace.rate == pytest.approx(rate, rel=0.1)
 
 
+@pytest.mark.parametrize("rate", [8_000, 32_000, 128_000])
+def test_a_proxy_that_is_found_out_after_hours_of_graphs_alone_does_not_stop_the_link(rate: float) -> None:
+    there = Pipe(rate, 0.65, tcp=True)
+    there.run(10)
+    for _ in range(4):
+        there.run(30, bulk=False)
+        there.send(158)  # all that the hub's rate is known from
+    there.run(30, bulk=False)
+    there.proxy = True
+    before = there.delivered
+    there.run(30)
+    assert there.delivered - before > 0.85 * 30 * rate
+
+
 def test_a_refused_piece_leaves_the_window() -> None:
     pace = Pace(FakeClock())
     mark = pace.sent(700)

@@ -256,7 +256,7 @@ class Pace:
             self._asked_at, self._unasked = now, 0
         if self._meter is not None:
             self._meter.sent(size)
-        if self._best is not None and not self.starting:
+        elif self._best is not None and not self.starting:
             self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
         return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
 
