@@ -6,13 +6,12 @@ from collections import deque
 from dataclasses import replace
 
 from tests.support.clock import FakeClock
+from thinwire.receiver.link.ingest import SYNC_BYTES, SYNC_SECONDS, TELL_SECONDS
 from thinwire.sender.link.flow import Flow
 from thinwire.sender.link.pace import Mark, Pace
 
 PACKET = 1400
 LOOKS = 500
-HEAP_BYTES, HEAP_SECONDS = 256 << 10, 0.2
-TELL_SECONDS = 1.0
 
 
 class Pipe:
@@ -110,10 +109,10 @@ class Pipe:
             case "arrival":
                 self._unsynced.extend(marks)
                 self.delivered += sum(each.size for each in marks)
-                if not self.heaps or sum(each.size for each in self._unsynced) >= HEAP_BYTES:
+                if not self.heaps or sum(each.size for each in self._unsynced) >= SYNC_BYTES:
                     self._sync()
                 elif len(self._unsynced) == 1:
-                    self._at(now + HEAP_SECONDS, "sync", [])
+                    self._at(now + SYNC_SECONDS, "sync", [])
             case "acknowledgement":
                 self._reached += sum(mark.size for mark in marks)
                 self._round_trips.extend(now - mark.at for mark in marks)

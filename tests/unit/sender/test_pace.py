@@ -1,7 +1,8 @@
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.pipe import HEAP_SECONDS, PACKET, Pipe
+from tests.support.pipe import PACKET, Pipe
+from thinwire.receiver.link.ingest import SYNC_SECONDS
 from thinwire.sender.link.flow import Flow
 from thinwire.sender.link.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace
 from thinwire.shared.chunks import CHUNK_SECONDS, LARGEST_CHUNK, SMALLEST_CHUNK
@@ -64,8 +65,8 @@ def test_what_tcp_says_keeps_the_link_full_and_its_queue_short(rate: float, dela
 def test_a_hub_that_answers_in_heaps_is_no_slower(rate: float, delay: float) -> None:
     share, median, most = measured(Pipe(rate, delay, heaps=True))
     assert share >= 0.95
-    assert median <= delay / 2 + 2 * chunk_seconds(rate) + HEAP_SECONDS
-    assert most <= delay + 2 * chunk_seconds(rate) + 2 * HEAP_SECONDS
+    assert median <= delay / 2 + 2 * chunk_seconds(rate) + SYNC_SECONDS
+    assert most <= delay + 2 * chunk_seconds(rate) + 2 * SYNC_SECONDS
 
 
 @pytest.mark.parametrize("tcp", [True, False])
