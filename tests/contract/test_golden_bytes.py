@@ -29,14 +29,14 @@ from tests.support.format_samples import (
     manifest,
     receipt,
 )
-from thinwire.shared.carried import Reply, Waybill, seal_reply, seal_waybill
-from thinwire.shared.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
+from thinwire.shared.crypto.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
+from thinwire.shared.crypto.keys import JoinTokenId, peer_identity, read_token
 from thinwire.shared.errors import Forged
+from thinwire.shared.formats.manifest import read_manifest, sign_manifest
+from thinwire.shared.formats.offline import Reply, Waybill, seal_reply, seal_waybill
+from thinwire.shared.formats.payload import HEADER, decode, encode
+from thinwire.shared.formats.receipts import read_receipt, sign_receipt
 from thinwire.shared.identifiers import Digest
-from thinwire.shared.keys import JoinTokenId, peer_identity, read_token
-from thinwire.shared.manifest import read_manifest, sign_manifest
-from thinwire.shared.payload import HEADER, decode, encode
-from thinwire.shared.receipts import read_receipt, sign_receipt
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -16,10 +16,10 @@ from tests.support.real_link import AUTHORITY, serving, site_identity, until
 from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
 from tests.support.xray_machine import Machine
 from thinwire.sender import enrolment
-from thinwire.shared.bundle import default_bundle_folder
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.formats.originals import unpack
 from thinwire.shared.identifiers import StudyId
-from thinwire.shared.pixels import unpack
 
 pytestmark = [
     pytest.mark.process,

@@ -18,12 +18,12 @@ from tests.support.format_samples import (
     key_of,
     spec,
 )
-from thinwire.shared.envelope import Kind, open_sealed, seal
-from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
+from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, Manifest, TierEntry, read_manifest, sign_manifest
+from thinwire.shared.formats.payload import decode, encode
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, read_receipt, sign_receipt
 from thinwire.shared.identifiers import BundleId, Digest, StudyId, TextSource, Tier, study_id
-from thinwire.shared.manifest import IDENTITY_KEYWORDS, Manifest, TierEntry, read_manifest, sign_manifest
-from thinwire.shared.payload import decode, encode
-from thinwire.shared.receipts import Receipt, StudyStatus, detail, read_receipt, sign_receipt
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 MOMENTS = st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001

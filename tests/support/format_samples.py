@@ -8,11 +8,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.plain_coder import plain_coder
-from thinwire.shared.bundle import BundleSpec, Concept
-from thinwire.shared.coder import Coder
-from thinwire.shared.envelope import EpochKey
+from thinwire.shared.crypto.envelope import EpochKey
+from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.errors import Forged, UnknownBundle
-from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.formats.bundle import BundleSpec, Concept
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.formats.manifest import Manifest, TierEntry
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail
 from thinwire.shared.identifiers import (
     BundleId,
     EpochId,
@@ -22,9 +25,6 @@ from thinwire.shared.identifiers import (
     digest,
     study_id,
 )
-from thinwire.shared.keys import HubPrivateKey
-from thinwire.shared.manifest import Manifest, TierEntry
-from thinwire.shared.receipts import Receipt, StudyStatus, detail
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 250_000, tzinfo=UTC)
 SITE = SiteName("north-valley")

@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds
-from thinwire.receiver.server import HubServer
-from thinwire.sender.link.channel import HubAddress, Uplink
-from thinwire.sender.link.live import LinkStatus
+from thinwire.receiver.transport.service import HubServer
+from thinwire.sender.transport.connection import HubAddress, Uplink
+from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
 from thinwire.shared.identifiers import SiteName
-from thinwire.shared.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
 
 AUTHORITY = new_authority(SystemClock())
 SERVER = issue_server(AUTHORITY, ["localhost"], SystemClock())

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from thinwire.receiver.forward.targets import ForwardSettings
+from thinwire.receiver.targets import ForwardSettings
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.logs import LogFormat
 

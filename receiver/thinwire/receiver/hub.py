@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.receiver.accounts import Accounts
-from thinwire.receiver.audit import Audit
-from thinwire.receiver.blobs import Blobs
-from thinwire.receiver.bundles import Bundles, add_bundle
+from thinwire.receiver.access.accounts import Accounts
+from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, Settings, load_settings
-from thinwire.receiver.content import Examiner
 from thinwire.receiver.drafting import Drafting
-from thinwire.receiver.enrolment import Enrolment
-from thinwire.receiver.keyring import Keyring, load_keyring, make_keyring
-from thinwire.receiver.link.arriving import Arriving
-from thinwire.receiver.outputs.sight import Views
+from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.inference.bundles import Bundles, add_bundle
 from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.quarantine import Quarantine
-from thinwire.receiver.schema import Database, create_database, open_database
-from thinwire.receiver.store import Store
+from thinwire.receiver.sites.enrolment import Enrolment
+from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.store.blobs import Blobs
+from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.quarantine import Quarantine
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.store.tables import Database, create_database, open_database
+from thinwire.receiver.transport.arriving import Arriving
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk, flock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
+from thinwire.shared.storage.durable import Disk, flock
 
 DATABASE = "thinwire.db"
 _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LISTEN, ...) goes before them.

@@ -15,10 +15,10 @@ from pydantic_settings import (
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.deidentify import Dates, Options, Uids
-from thinwire.sender.link.tiers import NIGHT, Hours, TierPolicy, When
-from thinwire.shared.bundle import default_bundle_folder
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.tiers import NIGHT, Hours, TierPolicy, When
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"

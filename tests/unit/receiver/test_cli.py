@@ -7,18 +7,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
-from thinwire.receiver.cli import app, main
-from thinwire.receiver.cli_bundle import figures
-from thinwire.receiver.cli_models import training_installed
+from thinwire.receiver.cli.bundle import figures
+from thinwire.receiver.cli.main import app, main
+from thinwire.receiver.cli.models import training_installed
+from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.link.traffic import SiteLink, leave
-from thinwire.receiver.outputs.meter import meter
-from thinwire.shared.bundle import Bundle
+from thinwire.receiver.transport.link_status import SiteLink, leave
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.keys import read_token
 from thinwire.shared.errors import BadConfiguration, BadInput, ThinwireError, UnknownStudy
+from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import SiteName
-from thinwire.shared.keys import read_token
 
 
 def run(*arguments: str) -> Result:

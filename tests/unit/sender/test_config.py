@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from thinwire.sender.config import read_config, read_hours, read_when
-from thinwire.sender.link.tiers import Hours, TierPolicy, When
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.power import Fuse, PowerCut
 from tests.support.two_ends import SITE, TwoEnds, samples
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.tiers import TierPolicy
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import TierPolicy
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.identifiers import StudyId
 

@@ -13,10 +13,10 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from thinwire.receiver.web import audit_page, listing, sign_in, study_page
+from thinwire.receiver.web import audit_page, listing, sign_in, study
+from thinwire.receiver.web.context import Room
 from thinwire.receiver.web.guard import Guard, NotAllowed, SignInNeeded
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.room import Room
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def make_app(room: Room) -> FastAPI:
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)
-    app.include_router(study_page.router)
+    app.include_router(study.router)
     app.include_router(audit_page.router)
     app.add_exception_handler(SignInNeeded, _sign_in)
     app.add_exception_handler(NotAllowed, _not_allowed)

@@ -8,9 +8,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from thinwire.receiver.accounts import Account, Role, Session
-from thinwire.receiver.audit_message import Act, Outcome
-from thinwire.receiver.web.room import Room
+from thinwire.receiver.access.accounts import Account, Role, Session
+from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.web.context import Room
 
 MOST_POSTED = 128 << 10
 """Bytes of a form; the longest holds a report."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from thinwire.shared.evidence import Rectangle
-from thinwire.shared.graph import CELL, BoolArray, FloatArray, Grid, IntArray
+from thinwire.shared.formats.crops import Rectangle
+from thinwire.shared.formats.graph import CELL, BoolArray, FloatArray, Grid, IntArray
 
 MOST_PIXELS = 1 << 18
 """Of one rectangle, so that the first is there soon: a cell and its neighbours at 2700 pixels of the longer side."""

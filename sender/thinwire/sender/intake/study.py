@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from thinwire.sender.intake.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
-from thinwire.sender.intake.header import Limits
-from thinwire.sender.intake.projection import Part, View
-from thinwire.sender.intake.raster import raster_media, raster_radiograph
 from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, NotChestRadiograph, UnreadableDicom
+from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyId, TextSource, digest, study_id
-from thinwire.shared.manifest import IDENTITY_KEYWORDS, MAX_FILES
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
+from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.projection import Part, View
+from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 
 Media = Literal["dicom", "png", "jpeg"]
 

@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from thinwire.sender.config import LOOPBACK, PageSettings
-from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.metrics import ClinicMetrics
 from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
