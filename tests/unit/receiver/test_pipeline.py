@@ -15,8 +15,8 @@ from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.store.records import KeptReading
 from thinwire.receiver.store import store as store_module
+from thinwire.receiver.store.records import KeptReading
 from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import (
