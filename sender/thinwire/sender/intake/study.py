@@ -39,6 +39,10 @@ class Study:
     files: tuple[SourceFile, ...]
     """Ascending by digest, none twice: the same files in any order or place are one study."""
     frontal: Radiograph
+    read: int
+    """Place among `files` of the one that was read."""
+    sop_instance_uid: str
+    """Of the file that was read; empty for a picture."""
     text: str | None = field(repr=False)
     text_source: TextSource
     identity: dict[str, str] = field(repr=False)
@@ -81,6 +85,8 @@ def load_study(
         id=study_id(file.digest for file in files),
         files=files,
         frontal=frontal,
+        read=files.index(chosen.file),
+        sop_instance_uid="" if chosen.instance is None else chosen.instance.sop_instance_uid,
         text=text,
         text_source=text_source,
         identity=_identity(chosen),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
 from thinwire.shared.formats.crops import Meaning, Photometric
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import Samples, Shape, decode
@@ -61,6 +62,8 @@ class Radiograph:
     view_position: str
     """"PA", "AP" or "" where the file does not say."""
     modality: str
+    display: Display
+    """What the manifest tells the hub of how this image was shown."""
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
     warnings: tuple[str, ...] = ()
@@ -155,12 +158,14 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
+    meaning = _meaning(grey, header, spacing, shown)
     return Radiograph(
         pixels=shown.pixels,
         stored=grey.stored,
-        meaning=_meaning(grey, header, spacing, shown),
+        meaning=meaning,
         view_position=instance.view.value,
         modality=instance.modality,
+        display=_display(header, meaning, shown),
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=tuple(notes),
     )
@@ -178,6 +183,21 @@ def _meaning(
         spacing_mm=spacing,
         rescale=shown.rescale,
         window=shown.window,
+    )
+
+
+def _display(header: Header, meaning: Meaning, shown: grayscale.Shown) -> Display:
+    return Display(
+        photometric=meaning.photometric,
+        bits_stored=meaning.bits_stored,
+        signed=meaning.signed,
+        inverted=shown.inverted,
+        rescale=shown.rescale,
+        window=shown.window,
+        padding=shown.padding,
+        spacing_mm=meaning.spacing_mm,
+        spacing_kind=SpacingKind.UNKNOWN if meaning.spacing_mm is None else SpacingKind.DETECTOR,
+        orientation="\\".join(header.text("PatientOrientation").upper().split("\\")[:2]),
     )
 
 

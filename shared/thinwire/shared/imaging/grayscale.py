@@ -73,6 +73,10 @@ class Shown:
     """Slope and intercept; None where a Modality LUT was applied."""
     window: Window
     warnings: tuple[str, ...]
+    inverted: bool
+    """Whether the least value is the brightest."""
+    padding: tuple[int, int] | None
+    """Least and greatest stored value that were taken for padding."""
 
 
 def stored_values(samples: Samples, header: Header, as_in_file: bool) -> Grey:
@@ -132,10 +136,11 @@ def bone_bright(grey: Grey, header: Header) -> Shown:
         raise UnreadableDicom("its image is blank: every pixel has one value")
     table, rescale = _modality(grey.values, header, notes)
     table, window = _values_of_interest(table, (seen.astype(np.intp) - grey.low).ravel(), header, notes)
-    if _inverted(header, notes):
+    inverted = _inverted(header, notes)
+    if inverted:
         table = -table
     pixels = normalise(grey.through(table), None if padding is None else ~padding)
-    return Shown(pixels, rescale, window, tuple(notes))
+    return Shown(pixels, rescale, window, tuple(notes), inverted, _range(grey, padding))
 
 
 def _padding(grey: Grey, header: Header, notes: list[str]) -> BoolArray | None:
@@ -150,6 +155,14 @@ def _padding(grey: Grey, header: Header, notes: list[str]) -> BoolArray | None:
         notes.append("nearly all pixels have the padding value; it was not believed")
         return None
     return padding if padding.any() else None
+
+
+def _range(grey: Grey, padding: BoolArray | None) -> tuple[int, int] | None:
+    """Least and greatest stored value of the padding."""
+    if padding is None:
+        return None
+    values = grey.stored[padding]
+    return int(values.min()), int(values.max())
 
 
 def _as_stored(value: int, grey: Grey) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
 from thinwire.shared.formats.crops import Meaning, Photometric
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import CODEC_ERRORS, PLAIN_JPEG_FRAMES, Samples, jpeg_stream
@@ -66,7 +67,18 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
         rescale=(1.0, 0.0),
         window=Window(Function.PERCENTILES),
     )
-    return Radiograph(pixels, grey, meaning, "", RASTER_MODALITY, "", tuple(notes))
+    display = Display(
+        photometric=meaning.photometric,
+        bits_stored=meaning.bits_stored,
+        signed=False,
+        inverted=False,
+        rescale=meaning.rescale,
+        window=meaning.window,
+        padding=None,
+        spacing_mm=None,
+        spacing_kind=SpacingKind.UNKNOWN,
+    )
+    return Radiograph(pixels, grey, meaning, "", RASTER_MODALITY, display, "", tuple(notes))
 
 
 def _require_size(rows: int, columns: int, limits: Limits) -> None:
