@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
 from thinwire.receiver.cli.bundle import figures
 from thinwire.receiver.cli.main import app, main
@@ -127,6 +129,24 @@ def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "b")))
     restored = sorted((tmp_path / "b" / stem).iterdir())
     assert tuple(path.read_bytes() for path in restored) == parts.files
+
+
+def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    image = dicom(chest(300, 280), ViewPosition="PA")
+    with open_hub(Path(data), SystemClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        parts = study_parts(clinic, bundle, files=(image,))
+        for part in (parts.graph, parts.pixels):
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        pipeline.read_waiting()
+    said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
+    stem = parts.study.hex()[:16]
+    classes = {path.name: pydicom.dcmread(path).SOPClassUID for path in (tmp_path / "out").glob("*.dcm")}
+    assert classes == {
+        f"{stem}.sr.dcm": pydicom.uid.ComprehensiveSRStorage,
+        f"{stem}.capture.dcm": pydicom.uid.SecondaryCaptureImageStorage,
+    }
+    assert not (tmp_path / "out" / f"{stem}.draft.json").exists()
 
 
 def test_a_bundle_shows_its_card_and_its_figures(bundle: Bundle, tmp_path: Path) -> None:
