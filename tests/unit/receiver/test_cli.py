@@ -1,6 +1,7 @@
 """The commands as a person runs them; the served hub has its own tests with real processes."""
 
 import json
+import re
 from pathlib import Path
 
 import pydicom
@@ -13,6 +14,7 @@ from thinwire.receiver.cli.bundle import figures
 from thinwire.receiver.cli.main import app, main
 from thinwire.receiver.cli.models import training_installed
 from thinwire.receiver.cli.progress import meter
+from thinwire.receiver.config import Settings, load_settings
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.transport.link_status import SiteLink, leave
@@ -21,6 +23,7 @@ from thinwire.shared.crypto.keys import read_token
 from thinwire.shared.errors import BadConfiguration, BadInput, ThinwireError, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.logs import LogFormat
 
 
 def run(*arguments: str) -> Result:
@@ -218,6 +221,16 @@ def test_a_wrong_setting_is_named(data: str, text: str) -> None:
     result = run("worklist", "--data", data)
     assert isinstance(result.exception, ThinwireError)
     assert "config.toml" in result.exception.remedy
+
+
+def test_every_setting_of_a_new_hub_s_file_can_be_uncommented(data: str) -> None:
+    path = Path(data) / "config.toml"
+    assert load_settings(Path(data)) == Settings()
+    path.write_text(re.sub(r"^# ?", "", path.read_text(), flags=re.MULTILINE))
+    settings = load_settings(Path(data))
+    assert (settings.log, settings.reflection, settings.draft.enabled) == (LogFormat.JSON, True, True)
+    assert settings.metrics.listen == "127.0.0.1:9464"
+    assert [target.name for target in settings.forward.targets] == ["pacs"]
 
 
 def test_the_environment_goes_before_the_file(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
