@@ -11,7 +11,7 @@ from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import Views
-from thinwire.receiver.inference.bundles import Bundles, add_bundle
+from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.sites.enrolment import Enrolment
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
@@ -77,6 +77,7 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
     if any(each.name != "bundles" for each in data.iterdir()):
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
     id = add_bundle(data / "bundles", bundle, disk)
+    make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
     create_database(data / DATABASE)
     # Last: without it there is no hub yet.

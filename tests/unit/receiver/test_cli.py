@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -10,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
+from tests.support.power import Fuse, PowerCut
+from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli.bundle import figures
 from thinwire.receiver.cli.main import app, main
 from thinwire.receiver.cli.models import training_installed
@@ -17,13 +21,15 @@ from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.config import Settings, load_settings
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.inference.bundles import Bundles, add_bundle
 from thinwire.receiver.transport.link_status import SiteLink, leave
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import read_token
-from thinwire.shared.errors import BadConfiguration, BadInput, ThinwireError, UnknownStudy
-from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.errors import BadBundle, BadConfiguration, BadInput, ThinwireError, UnknownBundle, UnknownStudy
+from thinwire.shared.formats.bundle import MPNN, Bundle, write_index
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.logs import LogFormat
+from thinwire.shared.storage.durable import Disk
 
 
 def run(*arguments: str) -> Result:
@@ -160,6 +166,51 @@ def test_a_bundle_shows_its_card_and_its_figures(bundle: Bundle, tmp_path: Path)
     assert (told["id"], told["name"], told["figures"]) == (bundle.id.hex(), bundle.spec.name, {})
     assert json.loads(said(run("bundle", "show", "--json")))["card"].startswith("# Model card")
     assert isinstance(run("bundle", "show", str(tmp_path)).exception, BadConfiguration)
+
+
+def test_a_bundle_is_added_whole_and_may_become_the_default(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    with open_hub(Path(data), SystemClock()) as serving:
+        with pytest.raises(UnknownBundle):
+            serving.bundles.bundle(other.id)
+        for _ in range(2):
+            said(run("bundle", "add", str(other.folder), "--data", data))
+        assert serving.bundles.reader(other.id).spec == other.spec
+    ids = sorted([bundle.id.hex(), other.id.hex()])
+    told = json.loads(said(run("bundle", "list", "--data", data, "--json")))
+    assert [row["id"] for row in told] == ids
+    assert [row["id"] for row in told if row["default"]] == [bundle.id.hex()]
+    said(run("bundle", "default", other.id.hex()[:8], "--data", data))
+    assert f"{other.id.hex()} {other.spec.name} (default)" in said(run("bundle", "list", "--data", data))
+    assert isinstance(run("bundle", "default", "no such", "--data", data).exception, UnknownBundle)
+    said(run("bundle", "add", str(bundle.folder), "--data", data, "--default"))
+    (Path(data) / "bundles" / other.id.hex() / MPNN).write_bytes(b"")
+    assert f"{other.id.hex()} damaged\n" in said(run("bundle", "list", "--data", data))
+    assert isinstance(run("bundle", "default", other.id.hex(), "--data", data).exception, BadBundle)
+
+
+@pytest.mark.parametrize("harm", ["altered", "does not load"])
+def test_a_bundle_that_cannot_be_used_is_not_added(data: str, tmp_path: Path, harm: str) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    (other.folder / MPNN).write_bytes(b"no weights")
+    if harm == "does not load":
+        write_index(other.folder, other.spec, {}, {})
+    before = sorted(path.name for path in (Path(data) / "bundles").iterdir())
+    assert isinstance(run("bundle", "add", str(other.folder), "--data", data, "--default").exception, BadBundle)
+    assert sorted(path.name for path in (Path(data) / "bundles").iterdir()) == before
+
+
+def test_wherever_the_power_is_cut_a_bundle_is_whole_or_not_there(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    folder, other = Path(data) / "bundles", tiny_bundle(tmp_path / "other", seed=1)
+    watched = Fuse()
+    add_bundle(tmp_path / "elsewhere", other.folder, Disk(watched))
+    for step in dict.fromkeys(watched.passed):
+        with pytest.raises(PowerCut):
+            add_bundle(folder, other.folder, Disk(Fuse((step, 1))))
+        added = Bundles(folder).ids() != [bundle.id]
+        assert not added or Bundles(folder).bundle(other.id) == replace(other, folder=folder / other.id.hex())
+        assert add_bundle(folder, other.folder, Disk()) == other.id
+        shutil.rmtree(folder / other.id.hex())
 
 
 def test_figures_are_named_by_their_path() -> None:
