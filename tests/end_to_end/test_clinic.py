@@ -40,7 +40,9 @@ def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
 
 def page(port: int, form: dict[str, str] | None = None) -> str:
     data = None if form is None else urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/" + ("act" if form else ""), data, timeout=30) as answer:
+    own = f"http://127.0.0.1:{port}"
+    request = urllib.request.Request(own + ("/act" if form else "/"), data, {"Origin": own})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         text: str = answer.read().decode()
     return text
 
