@@ -15,7 +15,7 @@ LOCKS = requirements/set_up.py requirements/build.lock
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml $(LOCKS) requirements/development.lock requirements/torch.txt
-	@echo "Set-up of $(VENV), once: 0.6 GB are fetched and 2.3 GB stored; 3 minutes at 50 Mbit/s."
+	@echo "Set-up of $(VENV), once: 0.4 GB are fetched and 2.3 GB stored; 3 minutes at 50 Mbit/s."
 	@echo "Where pip finds no CPU build of torch, CUDA comes too: 5 GB more. PIP_EXTRA_INDEX_URL tells pip where one is."
 	@$(PYTHON) requirements/set_up.py $(VENV) requirements/development.lock
 	@touch $@
