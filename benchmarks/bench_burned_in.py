@@ -23,8 +23,8 @@ from scipy.stats import binomtest
 
 from benchmarks.baselines.scores import save
 from benchmarks.judged import phantoms_digest
+from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
-from thinwire.sender.intake.phantom import describe, render
 from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import ThinwireError
 

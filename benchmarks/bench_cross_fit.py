@@ -28,11 +28,11 @@ from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Say, Sight, opened
 from benchmarks.baselines.thumbnails import inside
 from benchmarks.judged import bundle_told
-from thinwire.receiver.reading.mpnn import load_reader, text_index
+from thinwire.receiver.inference.mpnn import load_reader, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
-from thinwire.shared.bundle import default_bundle_folder
-from thinwire.shared.graph import FloatArray
+from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.formats.graph import FloatArray
 
 THUMBNAIL = 24
 """Pixels: the thumbnail of shared/data/README.md, which finds 0.664."""

@@ -19,14 +19,14 @@ from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.scores import Row, save
 from benchmarks.baselines.sight import opened
 from benchmarks.judged import bundle_told, phantoms_digest
-from thinwire.receiver.reading.draft import Drafter, Text
+from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores
 from thinwire.receiver.training.graph_stage import Read
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import Bundle, default_bundle_folder, load_bundle
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.formats.bundle import Bundle, default_bundle_folder, load_bundle
+from thinwire.shared.formats.graph import FusedGraph
 
 BATCH = 32
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 BIN = Path(sys.executable).parent
 FIRST = 1_000_000_100
@@ -28,9 +28,9 @@ BATCH = 32
 def reading(count: int) -> dict[str, object]:
     import torch
 
-    from thinwire.receiver.reading.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
     from thinwire.sender.config import SenderConfig
-    from thinwire.sender.intake.phantom import describe, render, to_dicom
     from thinwire.sender.intake.study import load_study
     from thinwire.sender.pipeline import GraphMaker
 
@@ -68,14 +68,14 @@ def output(words: list[str]) -> str:
 
 
 def loopback(count: int) -> dict[str, object]:
+    from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
     from thinwire.sender.enrolment import load_enrolment, open_outbox
-    from thinwire.sender.intake.phantom import describe, to_dicom
-    from thinwire.sender.link.gate import Gate
-    from thinwire.sender.link.tiers import TierPolicy
+    from thinwire.sender.outbox.policy import Gate
+    from thinwire.sender.outbox.tiers import TierPolicy
     from thinwire.sender.service import finished
     from thinwire.shared.clock import SystemClock
-    from thinwire.shared.durable import Disk
-    from thinwire.shared.receipts import StudyStatus
+    from thinwire.shared.formats.receipts import StudyStatus
+    from thinwire.shared.storage.durable import Disk
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.judged import phantoms_digest
 from benchmarks.machine import machine
-from thinwire.sender.intake.phantom import FINDINGS, describe, render
+from thinwire.receiver.training.phantoms.phantom import FINDINGS, describe, render
 
 FIRST = 1_000_000_000
 SIDE = 24

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from thinwire.sender.intake.codestream import Shape, decode
-from thinwire.shared.pixels import SMALL_IMAGE, Member, jpeg_xl_efforts, pack, unpack
+from thinwire.shared.formats.originals import SMALL_IMAGE, Member, jpeg_xl_efforts, pack, unpack
+from thinwire.shared.imaging.codestream import Shape, decode
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

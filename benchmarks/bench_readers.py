@@ -28,11 +28,11 @@ from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMes
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
 from benchmarks.judged import bundle_told
-from thinwire.receiver.reading.mpnn import GraphNetwork, Shape, load_reader, text_index, to_data
+from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_reader, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.graph import FusedGraph
 
 SHARES: tuple[tuple[Role, float], ...] = (("graph", 1200 / 2600), ("validation", 400 / 2600), ("test", 1000 / 2600))
 OURS = "ours (GINE)"

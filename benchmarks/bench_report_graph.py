@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from thinwire.sender.graph.clauses import sentences
 from thinwire.sender.graph.report_graph import extract
 from thinwire.sender.graph.vocabulary import Cue, Vocabulary, load_vocabulary
-from thinwire.shared.graph import Assertion, Concepts, Relation
+from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 
 ROOT = Path(__file__).parents[1]
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 FIRST = 1_000_000_000
 CORES = 2
@@ -30,12 +30,12 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
     import resource
     import time
 
+    from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
     from thinwire.sender.config import SenderConfig
-    from thinwire.sender.intake.phantom import describe, to_dicom
     from thinwire.sender.intake.study import load_study
     from thinwire.sender.pipeline import GraphMaker
     from thinwire.shared.clock import SystemClock
-    from thinwire.shared.envelope import EpochKey, Kind, seal
+    from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
     from thinwire.shared.identifiers import EpochId, SiteName, TextSource
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
@@ -80,15 +80,15 @@ def large_bundle(folder: Path) -> int:
     """A bundle around random weights; returns the encoder's parameters."""
     import torch
 
-    from thinwire.receiver.reading.mpnn import SOURCES, Calibration, GraphNetwork, Shape
+    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
     from thinwire.receiver.training.graph_stage import save_reader
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
     from thinwire.sender.graph.vocabulary import load_vocabulary
-    from thinwire.shared.bundle import CODER, MPNN, TOKENIZER, BundleSpec, write_index
-    from thinwire.shared.coder import save_tables, untaught
+    from thinwire.shared.formats.bundle import CODER, MPNN, TOKENIZER, BundleSpec, write_index
+    from thinwire.shared.formats.coder import save_tables, untaught
 
     torch.manual_seed(0)
     preset = Preset(

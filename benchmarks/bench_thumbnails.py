@@ -38,12 +38,12 @@ from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
 from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelves
 from benchmarks.judged import bundle_told
-from thinwire.receiver.reading.mpnn import MpnnReader, load_reader, text_index
+from thinwire.receiver.inference.mpnn import MpnnReader, load_reader, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.receiver.training.graph_stage import Read
-from thinwire.shared.bundle import default_bundle_folder
-from thinwire.shared.graph import FloatArray, FusedGraph, IntArray
+from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray
 
 WHOLE = ("whole image", 0)
 """A setting beside the thumbnails: the working canvas itself."""

@@ -5,7 +5,7 @@
 After Baltruschat et al. (Eur Radiol 31:3837, 2021), who simulated a university hospital's chest X-rays: 80 minutes of
 mean turnaround first come first served, findings that the model misses, a mean that sorting halves for pneumothorax and
 a maximum that it lengthens. Arrivals here are Poisson, quick by day and slow at night; the load is such that first come
-first served takes about as long as theirs. The order is the worklist's own (`thinwire.receiver.reading.worklist`). All
+first served takes about as long as theirs. The order is the worklist's own (`thinwire.receiver.store.worklist`). All
 figures are simulated: no clinic's arrivals, no reader's pace was measured.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.scores import save
-from thinwire.receiver.kept import KeptReading, KeptStudy
-from thinwire.receiver.reading.worklist import CAP, Row, worklist
+from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.worklist import CAP, Row, worklist
 from thinwire.receiver.training.evaluation.statistics import Floats
 from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Urgency
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.sender.intake.phantom import describe, render
-from thinwire.shared.bundle import Bundle
+from thinwire.receiver.training.phantoms.phantom import describe, render
+from thinwire.shared.formats.bundle import Bundle
 
 SIDE = 128
 """Pixels of the phantom that stands for all."""

@@ -20,17 +20,17 @@ from rich.live import Live
 from rich.progress import track
 from rich.table import Table
 
+from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
 from thinwire.sender.enrolment import load_enrolment, open_outbox
-from thinwire.sender.intake.phantom import describe, to_dicom
-from thinwire.sender.link.entries import Entry
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.outbox.entries import Entry
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.service import finished
 from thinwire.sender.views import bytes_text, status_table
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
-from thinwire.shared.receipts import StudyStatus
+from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.storage.durable import Disk
 
 SEEDS = (1_000_000_003, 1_000_000_010, 1_000_000_008, 1_000_000_011, 1_000_000_002)
 """Held-out phantoms: none of them taught the bundle."""
@@ -140,8 +140,8 @@ def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str
 
 def draw_all(hub_folder: Path, pictures: Path, studies: dict[str, Sent]) -> None:
     """What `thinwire-receiver export` writes, for every study in one process: torch is slow to load."""
+    from thinwire.receiver.export.study_files import export_study
     from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.outputs.study_folder import export_study
 
     with open_hub(hub_folder, SystemClock()) as hub:
         for study in track(studies, description="drawing", console=console, transient=True):

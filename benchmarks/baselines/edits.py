@@ -4,7 +4,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
-from thinwire.receiver.reading.mpnn import CONCEPT, CONTEXT, FUSED, PATCH
+from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH
 
 
 def whole(data: Data) -> Data:

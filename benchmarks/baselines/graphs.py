@@ -11,12 +11,12 @@ from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.envelope import EpochKey, Kind, seal
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import encode, received
 from thinwire.shared.identifiers import EpochId, SiteName
-from thinwire.shared.payload import encode, received
 
 
 def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thinwire.shared.graph import FloatArray, FusedGraph, IntArray
+from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of the L2 penalty; the inner cross-validation chooses."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, HGTConv, RGCNConv
 from torch_geometric.utils import scatter, softmax
 
-from thinwire.receiver.reading.mpnn import (
+from thinwire.receiver.inference.mpnn import (
     BESIDE,
     CONCEPT,
     CONTEXT,

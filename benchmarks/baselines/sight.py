@@ -22,8 +22,8 @@ from thinwire.receiver.training.corpus import Sample
 from thinwire.sender.graph.attention import Attention
 from thinwire.sender.graph.encoder import Encoder
 from thinwire.sender.graph.patches import PatchGrid
-from thinwire.shared.bundle import Bundle, load_bundle
-from thinwire.shared.graph import FloatArray, Grid
+from thinwire.shared.formats.bundle import Bundle, load_bundle
+from thinwire.shared.formats.graph import FloatArray, Grid
 from thinwire.shared.identifiers import TextSource
 
 if TYPE_CHECKING:

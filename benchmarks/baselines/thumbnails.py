@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thinwire.shared.graph import Grid
+from thinwire.shared.formats.graph import Grid
 
 SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Pixels along the longer side."""

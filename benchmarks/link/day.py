@@ -27,10 +27,10 @@ from benchmarks.link.lab import ROOT
 from benchmarks.link.model import Direction, Way
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.machine import machine
-from thinwire.sender.link.entries import Due
-from thinwire.sender.link.pace import Mark, Measured, Pace
-from thinwire.sender.link.scheduler import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.entries import Due
+from thinwire.sender.transport.pace import Mark, Measured, Pace
+from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
 
 HOUR = 3600.0

@@ -14,7 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from thinwire.sender.intake.phantom import describe, render, to_dicom
+from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.intake.study import load_study
 
 SEED = 1_000_000_050

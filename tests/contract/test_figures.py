@@ -9,7 +9,7 @@ from benchmarks.evidence.page import page
 from benchmarks.evidence.results import EVALUATIONS, PROXY, ROOT, Results, shipped_bundle
 from benchmarks.evidence.take import CASES, LARGEST
 from benchmarks.judged import phantoms_digest
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 ALL_PICTURES = 2_000_000
 """Bytes of all pictures together."""

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 
 from tests.support.dicoms import BIG, IMPLICIT, dicom
-from thinwire.shared.pixels import Codec, Member, pack, unpack
+from thinwire.shared.formats.originals import Codec, Member, pack, unpack
 
 GOLDEN = Path(__file__).parent / "golden" / "pixels-1.hex"
 

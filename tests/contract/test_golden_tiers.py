@@ -19,9 +19,9 @@ from tests.support.tier_samples import (
     shown,
     stored,
 )
-from thinwire.shared import evidence, preview
-from thinwire.shared.evidence import Codec, Photometric
-from thinwire.shared.window import Function
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.crops import Codec, Photometric
+from thinwire.shared.formats.window import Function
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -82,7 +82,7 @@ def test_an_evidence_s_header_and_record_as_the_document_spells_them() -> None:
 
 
 def test_the_golden_evidence_is_read() -> None:
-    found = evidence.decode(golden("evidence-1.hex"), 1 << 20)
+    found = crops.decode(golden("evidence-1.hex"), 1 << 20)
     assert found.meaning == MEANING
     assert [(each.x, each.y) for each in found.rectangles] == [(140, 100), (40, 30), (0, 260)]
     values, here = found.canvas()

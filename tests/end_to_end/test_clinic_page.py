@@ -9,12 +9,12 @@ from tests.support.browser import chromium, complaints, keep, needs_chromium, se
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.server import PageServer
 from thinwire.shared.errors import NotChestRadiograph
-from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 
 pytestmark = [pytest.mark.process, needs_chromium]
 

@@ -29,13 +29,13 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.forwarder import Forwarder
 from thinwire.receiver.forward.forwarding import forwarders, forwarding, queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.shared.bundle import Bundle
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.storage.durable import Disk
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
-COMMAND = [sys.executable, "-c", "from thinwire.receiver.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from thinwire.receiver.cli.main import main; main()"]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.support.browser import chromium, complaints, enter, enter_as_reader, keep, needs_chromium, serious
 from tests.support.programs import SEED, call, enrol, reading_room, study_file
-from thinwire.sender.intake.phantom import describe
-from thinwire.shared.bundle import default_bundle_folder
+from thinwire.receiver.training.phantoms.phantom import describe
+from thinwire.shared.formats.bundle import default_bundle_folder
 
 pytestmark = [
     pytest.mark.process,

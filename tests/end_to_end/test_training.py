@@ -11,25 +11,25 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.unit.receiver.test_report_model import TINY
-from thinwire.receiver.cli import app
-from thinwire.receiver.reading.mpnn import load_reader
-from thinwire.receiver.reading.triage import triage
+from tests.unit.receiver.training.test_report_model import TINY
+from thinwire.receiver.cli.main import app
+from thinwire.receiver.inference.mpnn import load_reader
+from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.training.card import write_measured
 from thinwire.receiver.training.coder_stage import Bottleneck
 from thinwire.receiver.training.datasets.manifest import COLUMNS
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness
 from thinwire.receiver.training.evaluation.evaluate import evaluate
 from thinwire.receiver.training.graph_stage import Learning
+from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.receiver.training.report_stage import Schedule
 from thinwire.receiver.training.train import TrainOptions, train, train_report_model
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.patches import cut
-from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.shared.bundle import CARD, load_bundle
 from thinwire.shared.errors import BadBundle, BadConfiguration
+from thinwire.shared.formats.bundle import CARD, load_bundle
 
 # The exporter of torch warns of its own deprecations.
 pytestmark = [

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.programs import SEED, call, command, enrol, sending, study_file
-from thinwire.sender.intake.phantom import describe
-from thinwire.shared.bundle import default_bundle_folder
+from thinwire.receiver.training.phantoms.phantom import describe
+from thinwire.shared.formats.bundle import default_bundle_folder
 
 pytestmark = [
     pytest.mark.process,

@@ -24,7 +24,7 @@ from tests.support.dicoms import after_meta
 from tests.support.peers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, storescu
 from tests.support.programs import ReadingRoom, call, enrol, reading_room, sending, study_file, until
 from tests.support.slow_link import slow_link
-from thinwire.shared.bundle import default_bundle_folder
+from thinwire.shared.formats.bundle import default_bundle_folder
 
 pytestmark = [
     pytest.mark.process,

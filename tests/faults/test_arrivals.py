@@ -12,7 +12,7 @@ from thinwire.sender.intake.deidentify import Deidentifier, Options, load_key
 from thinwire.sender.modality.arrivals import Fate, Sent
 from thinwire.sender.service import take
 from thinwire.shared.errors import UidReused
-from thinwire.shared.pixels import unpack
+from thinwire.shared.formats.originals import unpack
 
 FILES = {f"{STUDY_UID}.1.{n}": dicom(chest(seed=n), SOPInstanceUID=f"{STUDY_UID}.1.{n}") for n in (1, 2)}
 HAND = dicom(SOPInstanceUID="1.2.7.1", StudyInstanceUID="1.2.7", BodyPartExamined="HAND")

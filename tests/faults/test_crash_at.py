@@ -13,7 +13,7 @@ WRITE_TWICE = """
 import sys
 from pathlib import Path
 from tests.support.crash_at import arm
-from thinwire.shared.durable import Disk
+from thinwire.shared.storage.durable import Disk
 arm(sys.argv[1])
 disk = Disk(reserve=0)
 try:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.two_ends import TwoEnds, samples
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import DiskFull
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.storage.durable import Disk
 
 
 class SmallDisk(Disk):

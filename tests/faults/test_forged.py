@@ -8,12 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.two_ends import SITE, TwoEnds, samples
-from thinwire.receiver.link.ingest import IngestSession
-from thinwire.sender.link.entries import EntryState, PartState
-from thinwire.shared.chunks import VERSION
-from thinwire.shared.envelope import Kind, new_epoch, seal
+from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.shared.crypto.envelope import Kind, new_epoch, seal
 from thinwire.shared.errors import Forged, LinkLost, ProtocolBroken, UnknownBundle
 from thinwire.shared.identifiers import SiteName, digest
+from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 OTHER = SiteName("south-ridge")

@@ -18,9 +18,9 @@ from thinwire.receiver.forward.delivery import Event, State
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.forward.pieces import Pieces
-from thinwire.receiver.forward.targets import DicomTarget
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.shared.durable import Disk
+from thinwire.receiver.targets import DicomTarget
+from thinwire.shared.storage.durable import Disk
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 STEPS = [(name, nth) for name in ("forward.plan.before_commit", "forward.plan.committed") for nth in (1,)] + [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.real_link import Wire, sending, serving, until
 from tests.support.scripted_link import ScriptedLink
 from tests.support.two_ends import Sample, TwoEnds, samples
-from thinwire.shared.chunks import HEAD
+from thinwire.shared.wire.chunks import HEAD
 
 STUDIES = [*samples(2, size=15_000), Sample(b"the urgent one" * 40, urgent=True)]
 

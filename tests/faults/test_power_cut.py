@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.power import Fuse, PowerCut
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples, until_whole
-from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 
 STUDIES = [*samples(2, size=9_000), Sample(b"the urgent one" * 40, words=b"short of breath", urgent=True)]
 

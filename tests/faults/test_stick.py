@@ -10,18 +10,18 @@ from tests.support.damage import turned
 from tests.support.power import Fuse, PowerCut
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.carry import Outcome
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.link.inbox import Inbox
-from thinwire.receiver.link.ingest import IngestSession
-from thinwire.sender.link.entries import EntryState, PartState
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.chunks import VERSION
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import HEADER_BYTES, Kind, peek
+from thinwire.receiver.offline import Outcome
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, peek
 from thinwire.shared.errors import BadInput, DiskFull, Forged, Retryable, StickLost
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import digest
-from thinwire.shared.receipts import StudyStatus
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 CASES = [Case(b"frontal view 1" * 40), Case(b"frontal view 2" * 700, urgent=True)]

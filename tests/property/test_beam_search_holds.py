@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 from tests.support.hub_folder import fused
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.reading.draft import Drafter, Text
-from thinwire.shared.bundle import DECODER, TOKENIZER, Bundle
+from thinwire.receiver.inference.draft import Drafter, Text
+from thinwire.shared.formats.bundle import DECODER, TOKENIZER, Bundle
 from thinwire.shared.identifiers import StudyId
 
 LONGEST = 3

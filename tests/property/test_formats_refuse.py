@@ -28,8 +28,7 @@ from tests.support.format_samples import (
     manifest,
     receipt,
 )
-from thinwire.shared.carried import read_reply, read_waybill
-from thinwire.shared.envelope import (
+from thinwire.shared.crypto.envelope import (
     EpochKey,
     Kind,
     new_epoch,
@@ -40,7 +39,16 @@ from thinwire.shared.envelope import (
     peek_site,
     seal,
 )
-from thinwire.shared.envelope import verified_length as trusted_length
+from thinwire.shared.crypto.envelope import verified_length as trusted_length
+from thinwire.shared.crypto.keys import (
+    issue_client,
+    make_token,
+    new_authority,
+    new_request,
+    peer_identity,
+    read_token,
+    sign,
+)
 from thinwire.shared.errors import (
     BadConfiguration,
     BadFormat,
@@ -51,11 +59,11 @@ from thinwire.shared.errors import (
     ThinwireError,
     UnknownBundle,
 )
-from thinwire.shared.keys import issue_client, make_token, new_authority, new_request, peer_identity, read_token, sign
-from thinwire.shared.manifest import read_manifest, sign_manifest
-from thinwire.shared.payload import decode, encode
-from thinwire.shared.positional import pack
-from thinwire.shared.receipts import read_receipt, sign_receipt
+from thinwire.shared.formats.manifest import read_manifest, sign_manifest
+from thinwire.shared.formats.offline import read_reply, read_waybill
+from thinwire.shared.formats.payload import decode, encode
+from thinwire.shared.formats.positional import pack
+from thinwire.shared.formats.receipts import read_receipt, sign_receipt
 
 # An altered certificate may have a serial number that the library warns of; it is refused or read all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")

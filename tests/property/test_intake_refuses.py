@@ -21,10 +21,10 @@ from tests.support.dicoms import (
     chest,
     dicom,
 )
-from thinwire.sender.intake.dicom import radiograph, read_instance
-from thinwire.sender.intake.raster import raster_radiograph
 from thinwire.sender.intake.text import decode_text, text_of_study
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom, UnreadableText
+from thinwire.shared.imaging.dicom import radiograph, read_instance
+from thinwire.shared.imaging.raster import raster_radiograph
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 MANY = settings(max_examples=200, deadline=None, derandomize=True, database=None)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.sender.link.entries import PartState
-from thinwire.shared.chunks import VERSION
-from thinwire.shared.envelope import Kind, seal
+from thinwire.sender.outbox.entries import PartState
+from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import ProtocolBroken, ThinwireError
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyId, digest
-from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 numbers = st.integers(0, 6) | st.integers(0, 2**32 - 1)

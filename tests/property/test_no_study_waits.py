@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.bench_waiting_cap import Waits, arrivals, waits
 from tests.support.clock import START
-from tests.unit.receiver.test_worklist import study
-from thinwire.receiver.reading.worklist import worklist
+from tests.unit.receiver.store.test_worklist import study
+from thinwire.receiver.store.worklist import worklist
 from thinwire.shared.identifiers import Urgency
 
 CAP = timedelta(minutes=150)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import START
-from thinwire.sender.link.entries import Due
-from thinwire.sender.link.scheduler import SHARE, Floor, Transfer, TransferState, age, rank
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.entries import Due
+from thinwire.sender.transport.schedule import SHARE, Floor, Transfer, TransferState, age, rank
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
 
 KINDS = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.damage import damaged
 from tests.support.dicoms import BIG, IMPLICIT, JPEG, chest, dicom
 from thinwire.shared.errors import BadArchive
-from thinwire.shared.pixels import Effort, Member, pack, unpack
+from thinwire.shared.formats.originals import Effort, Member, pack, unpack
 
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,10}\.[a-z]{1,4}", fullmatch=True)

@@ -10,7 +10,7 @@ from thinwire.sender.graph.radgraph import from_radgraph
 from thinwire.sender.graph.report_graph import extract
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.errors import BadFormat
-from thinwire.shared.graph import Assertion, Concepts, Relation
+from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 from thinwire.shared.identifiers import TextSource
 
 VOCABULARY = load_vocabulary()

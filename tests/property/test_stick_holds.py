@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.support.damage import damaged
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.carry import Outcome
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.offline import Outcome
 from thinwire.shared.errors import ThinwireError
 
 CASE = Case(b"frontal view" * 40)

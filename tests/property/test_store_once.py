@@ -11,9 +11,9 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import make_hub, open_hub
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
+from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
+from thinwire.shared.storage.durable import Disk
 
 RESTART, READ = 6, 7
 

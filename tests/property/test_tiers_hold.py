@@ -12,10 +12,10 @@ from tests.support.damage import damaged
 from tests.support.format_samples import EPOCH, STUDY, key_of
 from tests.support.tier_samples import MEANING, WINDOW, sample_evidence, sample_preview
 from thinwire.sender.graph.surroundings import surroundings
-from thinwire.shared import evidence, preview
-from thinwire.shared.envelope import Kind, open_prefix, room_in, seal, verified_length
+from thinwire.shared.crypto.envelope import Kind, open_prefix, room_in, seal, verified_length
 from thinwire.shared.errors import BadEvidence, BadPreview
-from thinwire.shared.graph import Grid
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.graph import Grid
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
@@ -47,7 +47,7 @@ def test_evidence_of_any_image_and_cells_comes_back(data: st.DataObject) -> None
     grey = (values >> max(0, bits - 8)).astype(np.uint8)
     shares = np.full(len(cells), 1 / len(cells), np.float32)
     around = surroundings(grid, np.array(cells, np.int32), shares)
-    found = evidence.decode(evidence.encode(values, grey, around, MEANING), LIMIT)
+    found = crops.decode(crops.encode(values, grey, around, MEANING), LIMIT)
     samples, here = found.canvas()
     assert (samples[here].astype(np.int64) + found.least == values[here]).all()
     for cell in cells:
@@ -83,11 +83,11 @@ def test_any_first_bytes_of_a_valid_one_are_read(name: str) -> None:
 
 
 def _read(name: str, data: bytes) -> object:
-    return preview.decode(data) if name == "preview" else evidence.decode(data, LIMIT)
+    return preview.decode(data) if name == "preview" else crops.decode(data, LIMIT)
 
 
 def _prefix(name: str, data: bytes) -> object:
-    return preview.decode_prefix(data) if name == "preview" else evidence.decode_prefix(data, LIMIT)
+    return preview.decode_prefix(data) if name == "preview" else crops.decode_prefix(data, LIMIT)
 
 
 @given(st.integers(0, 5000), st.integers(0, 6000), st.sampled_from([Kind.PREVIEW, Kind.EVIDENCE]))

@@ -11,7 +11,7 @@ from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
-from thinwire.shared.pixels import unpack
+from thinwire.shared.formats.originals import unpack
 
 PORT = DicomSettings(port=0, bind="127.0.0.1", machines={"XRAY1": Machine(address="127.0.0.1")})
 

@@ -15,9 +15,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from thinwire.shared.durable import Disk
+from thinwire.shared.storage.durable import Disk
 
-MAINS = {"thinwire-sender": "thinwire.sender.cli", "thinwire-receiver": "thinwire.receiver.cli"}
+MAINS = {"thinwire-sender": "thinwire.sender.cli", "thinwire-receiver": "thinwire.receiver.cli.main"}
 
 
 def killer(name: str, nth: int = 1) -> Callable[[str], None]:

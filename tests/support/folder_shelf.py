@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.receiver.link.shelf import Joined
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import EpochKey, Header, Kind, open_epoch, peek_epoch
+from thinwire.receiver.sites.enrolment import Joined
+from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, open_epoch, peek_epoch
+from thinwire.shared.crypto.keys import HubPrivateKey, JoinTokenId
 from thinwire.shared.errors import NotEnrolled, ThinwireError
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyId, digest
-from thinwire.shared.keys import HubPrivateKey, JoinTokenId
+from thinwire.shared.storage.durable import Disk
 
 
 class FolderShelf:

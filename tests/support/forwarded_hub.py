@@ -5,12 +5,12 @@ from pathlib import Path
 from tests.support.hub_folder import Clinic, fused, sealed_manifest, stored
 from tests.support.machine_results import image_file
 from thinwire.receiver.hub import FILE, Hub
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.originals import Member, pack
+from thinwire.shared.formats.payload import encode
 from thinwire.shared.identifiers import StudyId, digest, study_id
-from thinwire.shared.payload import encode
-from thinwire.shared.pixels import Member, pack
 
 
 def configure(data: Path, toml: str) -> None:

@@ -9,16 +9,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
-from thinwire.shared.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
+from thinwire.shared.crypto.keys import new_request, new_signing_key, read_token
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
+from thinwire.shared.formats.manifest import Manifest, TierEntry, sign_manifest
+from thinwire.shared.formats.originals import Member, pack
+from thinwire.shared.formats.payload import encode
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, TextSource, Tier, digest, study_id
-from thinwire.shared.keys import new_request, new_signing_key, read_token
-from thinwire.shared.manifest import Manifest, TierEntry, sign_manifest
-from thinwire.shared.payload import encode
-from thinwire.shared.pixels import Member, pack
-from thinwire.shared.receipts import Receipt, StudyStatus, sign_receipt
 
 
 @dataclass(frozen=True)

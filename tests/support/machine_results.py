@@ -7,13 +7,13 @@ import numpy as np
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
-from thinwire.receiver.kept import Found, KeptReading, KeptStudy
-from thinwire.receiver.outputs.machine_result import MachineResult, machine_result
-from thinwire.receiver.outputs.sight import Sight
-from thinwire.receiver.reading.conformal import Outcome
-from thinwire.shared.graph import FusedGraph
+from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.machine_result import MachineResult, machine_result
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
-from thinwire.shared.pixels import Member
 
 STUDY = StudyId(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))

@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import replace
 
 from tests.support.clock import FakeClock
-from thinwire.receiver.link.ingest import SYNC_BYTES, SYNC_SECONDS, TELL_SECONDS
-from thinwire.sender.link.flow import Flow
-from thinwire.sender.link.pace import Mark, Pace
+from thinwire.receiver.transport.ingest import SYNC_BYTES, SYNC_SECONDS, TELL_SECONDS
+from thinwire.sender.transport.flow import Flow
+from thinwire.sender.transport.pace import Mark, Pace
 
 PACKET = 1400
 LOOKS = 500

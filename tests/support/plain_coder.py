@@ -1,7 +1,7 @@
 """A coder that learned nothing, for graphs of tests."""
 
-from thinwire.shared.bundle import BundleSpec
-from thinwire.shared.coder import Coder, Tables, untaught
+from thinwire.shared.formats.bundle import BundleSpec
+from thinwire.shared.formats.coder import Coder, Tables, untaught
 
 REACH = 40
 LEVELS = (0.05, 0.1, 0.4)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from thinwire.shared.durable import Disk
+from thinwire.shared.storage.durable import Disk
 
 
 class PowerCut(BaseException):

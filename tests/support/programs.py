@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinwire.sender.intake.phantom import describe, render, to_dicom
+from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 
 BIN = Path(sys.executable).parent
 SEED = 1_000_000_003

@@ -4,9 +4,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from tests.support.dicoms import Array
-from thinwire.sender.intake.dicom import Radiograph, radiograph, read_instance
-from thinwire.sender.intake.normalise import normalise
-from thinwire.shared.graph import FloatArray
+from thinwire.shared.formats.graph import FloatArray
+from thinwire.shared.imaging.dicom import Radiograph, radiograph, read_instance
+from thinwire.shared.imaging.normalise import normalise
 
 
 def read(data: bytes) -> Radiograph:

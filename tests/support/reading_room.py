@@ -9,11 +9,11 @@ from fastapi.testclient import TestClient
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, manifest_of, stored
 from tests.support.tier_samples import sample_evidence, sample_preview
-from thinwire.receiver.accounts import Accounts, Role
+from thinwire.receiver.access.accounts import Accounts, Role
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.app import make_app
-from thinwire.receiver.web.room import OfStudy, Provider, Room, nothing
-from thinwire.shared.envelope import Kind
+from thinwire.receiver.web.context import OfStudy, Provider, Room, nothing
+from thinwire.shared.crypto.envelope import Kind
 
 PASSWORD = "correct horse battery"
 ORIGIN = "https://reading.example.org"

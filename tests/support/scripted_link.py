@@ -15,8 +15,8 @@ from typing import Any
 
 from tests.support.clock import FakeClock
 from tests.support.damage import turned
-from thinwire.receiver.link.ingest import IngestSession
-from thinwire.sender.link.uplink import UplinkSession
+from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.errors import LinkLost
 from thinwire.shared.wire.v1 import link_pb2 as wire
 

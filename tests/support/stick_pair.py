@@ -12,21 +12,21 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import fused
 from tests.support.power import Fuse, LossyDisk
 from tests.support.two_ends import PLAN
-from thinwire.receiver import carry as at_hub
+from thinwire.receiver import offline as at_hub
 from thinwire.receiver.hub import make_hub, open_hub
-from thinwire.sender.link import carry as at_clinic
-from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.outbox import Outbox
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
+from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.transport import offline as at_clinic
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import new_request, read_token
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.manifest import Manifest, TierEntry, sign_manifest
+from thinwire.shared.formats.originals import Member, pack, unpack
+from thinwire.shared.formats.payload import encode
+from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest, study_id
-from thinwire.shared.keys import new_request, read_token
-from thinwire.shared.manifest import Manifest, TierEntry, sign_manifest
-from thinwire.shared.payload import encode
-from thinwire.shared.pixels import Member, pack, unpack
-from thinwire.shared.stick import Stick
+from thinwire.shared.storage.durable import Disk
 
 SITE = SiteName("north-valley")
 

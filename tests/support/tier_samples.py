@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.shared import evidence, preview
-from thinwire.shared.evidence import Meaning, Photometric, Rectangle
-from thinwire.shared.window import Function, Window
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.crops import Meaning, Photometric, Rectangle
+from thinwire.shared.formats.window import Function, Window
 
 HEIGHT, WIDTH = 300, 280
 """The native size of the graph of tests/support/hub_folder.py."""
@@ -36,4 +36,4 @@ def sample_preview(max_bytes: int = 4000) -> bytes:
 
 def sample_evidence() -> bytes:
     values = stored()
-    return evidence.encode(values, shown(values), RECTANGLES, MEANING)
+    return crops.encode(values, shown(values), RECTANGLES, MEANING)

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.support.plain_coder import plain_tables
-from thinwire.receiver.reading.mpnn import Calibration, GraphNetwork, Shape
+from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.graph_stage import save_reader
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import (
+from thinwire.shared.formats.bundle import (
     CARD,
     CODER,
     DECODER,
@@ -30,8 +30,8 @@ from thinwire.shared.bundle import (
     load_bundle,
     write_index,
 )
-from thinwire.shared.coder import save_tables
-from thinwire.shared.graph import CELL
+from thinwire.shared.formats.coder import save_tables
+from thinwire.shared.formats.graph import CELL
 from thinwire.shared.identifiers import TextSource
 
 SIDE = 8

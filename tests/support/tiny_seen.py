@@ -9,7 +9,7 @@ from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.seen import GUIDES, Guide, Seen, source_of
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.graph import CELL, Grid
+from thinwire.shared.formats.graph import CELL, Grid
 
 SIDE, FEATURES = 8, 8
 

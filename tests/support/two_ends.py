@@ -11,16 +11,16 @@ from tests.support.folder_shelf import FolderShelf, manifest_of
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
-from thinwire.receiver.link.inbox import Inbox
-from thinwire.receiver.link.ingest import IngestSession
-from thinwire.receiver.link.limits import Limits
-from thinwire.sender.link.entries import Entry, EntryState
-from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.uplink import UplinkSession
-from thinwire.shared.envelope import Kind
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.receiver.transport.limits import Limits
+from thinwire.sender.outbox.entries import Entry, EntryState
+from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.transport.session import UplinkSession
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
-from thinwire.shared.keys import HubPrivateKey
 
 SITE = SiteName("north-valley")
 PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)

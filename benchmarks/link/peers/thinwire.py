@@ -16,9 +16,9 @@ from benchmarks.link.lab import LOCAL, Lab
 from benchmarks.link.peers.peer import PATIENCE, Peer, Sending, Verdict
 from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.originals import unpack
 from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
-from thinwire.shared.pixels import unpack
 
 PORT = 7443
 SITE = "lab-clinic"

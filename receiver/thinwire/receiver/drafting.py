@@ -9,15 +9,15 @@ import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from thinwire.receiver.bundles import Bundles
 from thinwire.receiver.config import DraftSettings
-from thinwire.receiver.kept import Waiting
-from thinwire.receiver.store import Store
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.store.records import Waiting
+from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, StudyId
-from thinwire.shared.payload import decode
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Drafting:
 
     def _draft(self, alike: list[tuple[Waiting, FusedGraph]]) -> None:
         """Graphs of one bundle at once."""
-        from thinwire.receiver.reading.draft import draft_json
+        from thinwire.receiver.inference.draft import draft_json
 
         graphs = [graph for _, graph in alike]
         drafter = self._bundles.drafter(graphs[0].bundle, self._settings.beams)

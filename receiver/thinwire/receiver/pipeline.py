@@ -14,26 +14,25 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
-from thinwire.receiver.bundles import Bundles
-from thinwire.receiver.content import Examiner
-from thinwire.receiver.enrolment import Enrolment
-from thinwire.receiver.kept import Found, KeptReading, Part, Waiting
-from thinwire.receiver.link.shelf import Joined
-from thinwire.receiver.quarantine import Quarantine
-from thinwire.receiver.reading.report import Report, ReportEvent, ReportState, checked_text, next_state, read_detail
-from thinwire.receiver.reading.triage import triage
-from thinwire.receiver.store import Store
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.inference.triage import triage
+from thinwire.receiver.sites.enrolment import Enrolment, Joined
+from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.quarantine import Quarantine
+from thinwire.receiver.store.records import Found, KeptReading, Part, Waiting
+from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, read_detail
+from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
-from thinwire.shared.envelope import EpochKey, Header, Kind
+from thinwire.shared.crypto.envelope import EpochKey, Header, Kind
+from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
-from thinwire.shared.graph import FusedGraph
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyId
-from thinwire.shared.keys import JoinTokenId
-from thinwire.shared.payload import decode
-from thinwire.shared.receipts import Receipt, StudyStatus, detail, sign_receipt
 
 if TYPE_CHECKING:
-    from thinwire.receiver.reading.mpnn import Reading
+    from thinwire.receiver.inference.mpnn import Reading
 
 log = logging.getLogger(__name__)
 

@@ -26,25 +26,25 @@ from thinwire.sender.intake.deidentify import Deidentifier, load_key
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
-from thinwire.sender.link import live, progress
-from thinwire.sender.link.carry import export_to, import_from
-from thinwire.sender.link.channel import Uplink
-from thinwire.sender.link.entries import EntryState
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.progress import by_tier
-from thinwire.sender.link.tiers import When, checked
-from thinwire.sender.link.usage import read_usage
+from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import When, checked
+from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.pipeline import GraphMaker, Pipeline
 from thinwire.sender.service import Accepted, Rejected, Service, Wish, Words, finished, take
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
+from thinwire.sender.transport import link_status, progress
+from thinwire.sender.transport.connection import Uplink
+from thinwire.sender.transport.offline import export_to, import_from
+from thinwire.sender.transport.progress import by_tier
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.logs import log_to
-from thinwire.shared.stick import Stick
+from thinwire.shared.storage.durable import Disk
 
 if TYPE_CHECKING:
     from thinwire.sender.modality.port import Port
@@ -177,7 +177,7 @@ def status(
             out.print_json(json.dumps(_status_json(outbox, pipeline, quarantine, gate())))
             if not watch:
                 return
-            time.sleep(live.EVERY)
+            time.sleep(link_status.EVERY)
     if not watch:
         out.print(_status(outbox, gate()))
         refused = quarantine.reasons()
@@ -188,11 +188,11 @@ def status(
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
             view.update(_status(outbox, gate()), refresh=True)
-            time.sleep(live.EVERY)
+            time.sleep(link_status.EVERY)
 
 
 def _status(outbox: Outbox, gate: Gate) -> Group:
-    entries, link = outbox.entries(), live.find(outbox.folder, gate.now)
+    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
     studies = views.status_table(entries, outbox, link, gate.waits(entries))
     budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
     used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
@@ -202,7 +202,7 @@ def _status(outbox: Outbox, gate: Gate) -> Group:
 
 
 def _status_json(outbox: Outbox, pipeline: Pipeline, quarantine: Quarantine, gate: Gate) -> dict[str, Any]:
-    entries, link = outbox.entries(), live.find(outbox.folder, gate.now)
+    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
     waits = gate.waits(entries)
     return {
         "site": str(outbox.epochs.site),
@@ -242,6 +242,27 @@ def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its
     outbox = _outbox(data)
     entry = outbox.make_urgent(outbox.find(study).study)
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")
+def retry(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
+    """Try again what the hub refused of a study and what could not be made here, once the reason is removed.
+
+    `status` shows both with their reasons. The running `thinwire-sender run` makes and sends them.
+    """
+    outbox = _outbox(data)
+    entry = outbox.find(study)
+    again = outbox.retry(entry.study)
+    left = [part.kind for part in entry.parts if part.state is PartState.ABSENT and part.kind not in again]
+    if left:
+        err.print(
+            f"Not tried again: {_named(left)}; the files of this study are no longer at the clinic", highlight=False
+        )
+    out.print(f"Tried again: {_named(again)}" if again else "No part of this study can be tried again", highlight=False)
+
+
+def _named(kinds: Sequence[Kind]) -> str:
+    return ", ".join(kind.name.lower() for kind in kinds)
 
 
 @app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")

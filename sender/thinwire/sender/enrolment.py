@@ -12,16 +12,13 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from thinwire.sender.config import FILE
-from thinwire.sender.link.channel import HubAddress
-from thinwire.sender.link.channel import join as call_join
-from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.outbox import Outbox
+from thinwire.sender.config import FILE, template
+from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.transport.connection import HubAddress
+from thinwire.sender.transport.connection import join as call_join
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
-from thinwire.shared.errors import BadConfiguration, NotEnrolled
-from thinwire.shared.identifiers import SiteName, site_name
-from thinwire.shared.keys import (
+from thinwire.shared.crypto.keys import (
     HubPublicKey,
     Identity,
     JoinToken,
@@ -31,6 +28,9 @@ from thinwire.shared.keys import (
     peer_identity,
     read_token,
 )
+from thinwire.shared.errors import BadConfiguration, NotEnrolled
+from thinwire.shared.identifiers import SiteName, site_name
+from thinwire.shared.storage.durable import Disk
 
 SIGNING, TLS_KEY, REQUEST, CERTIFICATE = "signing.key", "tls.key.pem", "tls.request.pem", "tls.certificate.pem"
 AUTHORITY, HUB_SEALING, HUB_SIGNING = "authority.pem", "hub-sealing.pub", "hub-signing.pub"
@@ -67,7 +67,7 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
         disk.write(keys / REQUEST, request, "join.request")
     signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
     _exchange(keys, token, target, signing, disk)
-    disk.write(data / FILE, f'hub = "{target}"\n'.encode(), "join.config")
+    disk.write(data / FILE, template(target).encode(), "join.config")
     return token.site
 
 

@@ -30,22 +30,22 @@ from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
-from thinwire.sender.intake.dicom import Radiograph
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.link.entries import Entry, PartState
-from thinwire.sender.link.live import find
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy, When
-from thinwire.shared import evidence, preview
-from thinwire.shared.bundle import Bundle, load_bundle
-from thinwire.shared.coder import Coder, load_coder
-from thinwire.shared.envelope import Kind, room_in
+from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.tiers import TierPolicy, When
+from thinwire.sender.transport.link_status import find
+from thinwire.shared.crypto.envelope import Kind, room_in
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
-from thinwire.shared.graph import FusedGraph, IntArray
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.bundle import Bundle, load_bundle
+from thinwire.shared.formats.coder import Coder, load_coder
+from thinwire.shared.formats.graph import FusedGraph, IntArray
+from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
+from thinwire.shared.formats.originals import Member, effort_for, pack, unpack
+from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
-from thinwire.shared.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.payload import decode, encode
-from thinwire.shared.pixels import Member, effort_for, pack, unpack
+from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
 def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     """The kept patches of an image's graph and their neighbours, losslessly."""
     around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
-    return evidence.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
+    return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
 
 
 def file_members(study: Study) -> list[Member]:
@@ -314,5 +314,11 @@ class Pipeline:
             tiers=tiers,
             files=tuple((file.digest, len(file.data)) for file in loaded.files),
             identity=fitting_identity(loaded.identity) if self.config.send_identity else {},
+            read=FileRead.fitting(
+                loaded.read,
+                loaded.sop_instance_uid if self.config.send_identity else "",
+                loaded.frontal.display,
+                (*entry.warnings, *loaded.warnings),
+            ),
         )
         return sign_manifest(manifest, self.outbox.epochs.signing)

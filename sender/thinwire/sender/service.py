@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.link.channel import Uplink
-from thinwire.sender.link.entries import Entry, PartState
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.tiers import When
+from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
+from thinwire.sender.transport.connection import Uplink
 from thinwire.shared.clock import Clock
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
+from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import StudyId, TextSource
-from thinwire.shared.receipts import StudyStatus
 
 if TYPE_CHECKING:  # it brings pynetdicom, which only a service with an open port needs
     from thinwire.sender.modality.port import Port

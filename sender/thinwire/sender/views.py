@@ -19,23 +19,23 @@ from rich.table import Table
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
-from thinwire.sender.link import live as live_link
-from thinwire.sender.link.carry import Exported, Imported
-from thinwire.sender.link.entries import Due, Entry, Part, PartState
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.live import LinkState, LinkStatus
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.progress import TierProgress, by_tier
-from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
+from thinwire.sender.transport import link_status as live_link
+from thinwire.sender.transport.link_status import LinkState, LinkStatus
+from thinwire.sender.transport.offline import Exported, Imported
+from thinwire.sender.transport.progress import TierProgress, by_tier
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.envelope import EpochKey, Kind, seal
-from thinwire.shared.graph import Assertion
+from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
+from thinwire.shared.drawing import draw
+from thinwire.shared.formats.graph import Assertion
+from thinwire.shared.formats.originals import pack
+from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import EpochId, SiteName, StudyId
-from thinwire.shared.picture import draw
-from thinwire.shared.pixels import pack
-from thinwire.shared.receipts import StudyStatus
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -30,7 +30,7 @@
         └── ProtocolBroken         the other end departs from docs/wire-protocol.md
 
 Each error carries `remedy`: one sentence that says what a person can do. It never carries a patient identifier
-or a path below a patient's name. gRPC statuses are chosen in `receiver/link/ingest.py`, exit codes by
+or a path below a patient's name. gRPC statuses are chosen in `receiver/transport/ingest.py`, exit codes by
 `exit_code` below, which both command lines use.
 """
 
@@ -142,7 +142,7 @@ class Forged(Final):
 
 
 class UnknownBundle(Final):
-    remedy = "Add the bundle to the hub, or send with a bundle that the hub issued."
+    remedy = "Add it at the hub (`thinwire-receiver bundle add`), or send with a bundle that the hub issued."
 
 
 class UnknownStudy(Final):

@@ -15,10 +15,10 @@ from benchmarks.baselines import edits, heads, scores
 from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, fine_tuned, read, small
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shelves, shrink
-from thinwire.receiver.reading.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
+from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
-from thinwire.shared.graph import Concepts, FusedGraph, Grid, Patches
+from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
 
 FEATURES = 8

@@ -10,9 +10,9 @@ from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from tests.support.two_ends import TwoEnds
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.shared.bundle import Bundle
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.storage.durable import Disk
 
 
 @pytest.fixture(scope="session")

@@ -13,21 +13,21 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, fused, join, stored, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.cli import app
+from thinwire.receiver.cli.main import app
 from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.kept import KeptReading, KeptStudy
+from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.reading.triage import ORDER
-from thinwire.receiver.serving import _draft
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
+from thinwire.receiver.serve import _draft
+from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.payload import encode
 from thinwire.shared.identifiers import Urgency
-from thinwire.shared.payload import encode
+from thinwire.shared.storage.durable import Disk
 
 SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
@@ -250,7 +250,7 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
 def test_a_lost_bundle_costs_its_studies_their_draft_and_no_other(
     hub: Hub, clinic: Clinic, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from thinwire.receiver.bundles import add_bundle
+    from thinwire.receiver.inference.bundles import add_bundle
 
     lost = tiny_bundle(tmp_path / "lost", seed=1)
     add_bundle(hub.data / "bundles", lost.folder, hub.disk)

@@ -13,15 +13,12 @@ from tests.support.power import Fuse, PowerCut
 from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
-from thinwire.receiver import store as store_module
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.kept import KeptReading
 from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.reading.worklist import as_json, worklist
-from thinwire.shared import evidence
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind
+from thinwire.receiver.store import store as store_module
+from thinwire.receiver.store.records import KeptReading
+from thinwire.receiver.store.worklist import as_json, worklist
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import (
     BadArchive,
     BadEvidence,
@@ -35,10 +32,13 @@ from thinwire.shared.errors import (
     UnknownBundle,
     UnknownStudy,
 )
-from thinwire.shared.evidence import Rectangle
+from thinwire.shared.formats import crops
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.crops import Rectangle
+from thinwire.shared.formats.originals import Member, pack
+from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
-from thinwire.shared.pixels import Member, pack
-from thinwire.shared.receipts import StudyStatus, read_receipt
+from thinwire.shared.storage.durable import Disk
 
 
 def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
@@ -400,6 +400,6 @@ def test_evidence_beyond_what_a_study_may_take_is_refused(
     with open_hub(data, FakeClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
         values = stored_values(800, 800)
-        large = evidence.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
+        large = crops.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
         with pytest.raises(BadEvidence, match="limit"):
             put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyId(bytes(16)), large))

@@ -7,7 +7,7 @@ from tests.support.dicoms import chest, dicom
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.sender.cli import app
 from thinwire.sender.graph.budget import on_the_link
-from thinwire.shared.envelope import sealed_size
+from thinwire.shared.crypto.envelope import sealed_size
 
 run = CliRunner().invoke
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.pruning import KeepPercent
-from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.shared.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
+from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import TextSource
-from thinwire.shared.payload import decode
 
 SEED = 1_000_000_003
 

@@ -9,26 +9,26 @@ import pytest
 from PIL import Image
 
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
+from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.intake.phantom import describe, render, to_dicom
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study
-from thinwire.sender.link.entries import EntryState, PartState
-from thinwire.sender.link.epochs import Epochs
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.tiers import TierPolicy
+from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
 from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
-from thinwire.shared import evidence, preview
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.durable import Disk
-from thinwire.shared.envelope import Kind, open_sealed
+from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.manifest import read_manifest
+from thinwire.shared.formats.originals import unpack
+from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import StudyId, TextSource, Tier
-from thinwire.shared.manifest import read_manifest
-from thinwire.shared.payload import decode
-from thinwire.shared.pixels import unpack
+from thinwire.shared.storage.durable import Disk
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
     assert seen.window == frontal.meaning.window
     whole = np.asarray(Image.fromarray(seen.image).resize(frontal.shown.shape[::-1]), np.float32)
     assert abs(whole - frontal.shown).mean() < 4
-    found = evidence.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
+    found = crops.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
     samples, here = found.canvas()
     np.testing.assert_array_equal(samples[here].astype(np.int64) + found.least, frontal.stored[here])
     graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.coder)
@@ -153,8 +153,8 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     assert runs == []
     # Where its bytes were damaged the graph is made again, and the evidence is the same.
     (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
-    assert evidence.decode(pipeline.plaintext_of(study, Kind.EVIDENCE), 1 << 26).rectangles == (
-        evidence.decode(first, 1 << 26).rectangles
+    assert crops.decode(pipeline.plaintext_of(study, Kind.EVIDENCE), 1 << 26).rectangles == (
+        crops.decode(first, 1 << 26).rectangles
     )
     assert runs == [study]
 

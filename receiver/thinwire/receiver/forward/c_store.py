@@ -20,7 +20,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object
-from thinwire.receiver.forward.targets import DicomTarget
+from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
 from thinwire.shared.logs import hush
 

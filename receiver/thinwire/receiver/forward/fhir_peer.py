@@ -9,8 +9,8 @@ import httpx
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.peer import Outcome, Outgoing
-from thinwire.receiver.forward.targets import FhirTarget
 from thinwire.receiver.forward.web import client, failure, unreachable
+from thinwire.receiver.targets import FhirTarget
 from thinwire.shared.errors import BadConfiguration
 
 _JSON = "application/fhir+json"

@@ -10,7 +10,7 @@ from thinwire.receiver.forward.delivery import Event as Happened
 from thinwire.receiver.forward.peer import Outgoing, Peer, dicom_object
 from thinwire.receiver.forward.pieces import FHIR, Overtaken, Pieces
 from thinwire.receiver.forward.queue import Queue
-from thinwire.receiver.forward.targets import Target
+from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Retryable, ThinwireError, UnreadableDicom
 

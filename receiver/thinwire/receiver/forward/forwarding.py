@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from thinwire.receiver.config import address
+from thinwire.receiver.export.fhir import WrittenOf, nothing_written
 from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
 from thinwire.receiver.forward.fhir_peer import FhirPeer
 from thinwire.receiver.forward.forwarder import Forwarder, committed
@@ -14,9 +15,8 @@ from thinwire.receiver.forward.peer import Peer
 from thinwire.receiver.forward.pieces import Pieces
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.forward.stow import StowPeer
-from thinwire.receiver.forward.targets import DicomTarget, ForwardSettings, StowTarget, Target
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.outputs.fhir_study import WrittenOf, nothing_written
+from thinwire.receiver.targets import DicomTarget, ForwardSettings, StowTarget, Target
 
 log = logging.getLogger(__name__)
 

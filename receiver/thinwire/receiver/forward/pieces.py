@@ -4,23 +4,23 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from thinwire.receiver.bundles import Bundles
+from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.fhir import WrittenOf, fhir_bundle, fhir_study, nothing_written
+from thinwire.receiver.export.machine_result import MachineResult, machine_result
+from thinwire.receiver.export.picture import concept_names
+from thinwire.receiver.export.secondary_capture import secondary_capture
+from thinwire.receiver.export.structured_report import structured_report
 from thinwire.receiver.forward.delivery import Delivery
 from thinwire.receiver.forward.queue import Items, StudyKey
-from thinwire.receiver.forward.targets import FhirTarget, Target
-from thinwire.receiver.kept import KeptStudy
-from thinwire.receiver.outputs.capture import secondary_capture
-from thinwire.receiver.outputs.dicom_sr import structured_report
-from thinwire.receiver.outputs.fhir_study import WrittenOf, fhir_bundle, fhir_study, nothing_written
-from thinwire.receiver.outputs.machine_result import MachineResult, machine_result
-from thinwire.receiver.outputs.sight import Views
-from thinwire.receiver.outputs.study_picture import concept_names
-from thinwire.shared.envelope import Kind
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.targets import FhirTarget, Target
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, UnknownBundle, UnreadableDicom
+from thinwire.shared.formats.originals import Member
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, Tier, digest
-from thinwire.shared.payload import decode
-from thinwire.shared.pixels import Member
-from thinwire.shared.positional import micros
 
 FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Row, Select, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, Event, State, after
-from thinwire.receiver.schema import Database, deliveries, receipts, sent, targets
+from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
+from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyId
-from thinwire.shared.positional import micros, moment
 
 PAGE = 200
 """Receipts that are planned for in one transaction."""

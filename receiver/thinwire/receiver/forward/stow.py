@@ -15,8 +15,8 @@ from pydicom.errors import InvalidDicomError
 
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object, same_object
-from thinwire.receiver.forward.targets import StowTarget
 from thinwire.receiver.forward.web import client, failure, unreachable
+from thinwire.receiver.targets import StowTarget
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
 
 _FAILED_SOPS = "00081198"

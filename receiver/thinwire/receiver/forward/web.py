@@ -5,7 +5,7 @@ import ssl
 import httpx
 
 from thinwire.receiver.forward.delivery import Event
-from thinwire.receiver.forward.targets import FhirTarget, StowTarget
+from thinwire.receiver.targets import FhirTarget, StowTarget
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.logs import hush
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinwire.shared.bundle import CARD, INDEX, BundleSpec, load_bundle, write_index
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.formats.bundle import CARD, INDEX, BundleSpec, load_bundle, write_index
 
 __all__ = ["CARD", "model_card", "write_measured"]
 

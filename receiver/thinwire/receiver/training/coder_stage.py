@@ -23,9 +23,9 @@ from thinwire.receiver.training.report_model import PAD, ReportModel
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
-from thinwire.shared.bundle import BundleSpec
-from thinwire.shared.coder import SCORES, SOURCES, Coder, Tables, chances, score_symbols
-from thinwire.shared.graph import Assertion, Concepts, FloatArray, IntArray, Relation
+from thinwire.shared.formats.bundle import BundleSpec
+from thinwire.shared.formats.coder import SCORES, SOURCES, Coder, Tables, chances, score_symbols
+from thinwire.shared.formats.graph import Assertion, Concepts, FloatArray, IntArray, Relation
 
 log = logging.getLogger(__name__)
 

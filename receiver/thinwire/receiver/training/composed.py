@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thinwire.sender.intake.phantom_chest import FINDINGS
-from thinwire.sender.intake.phantom_words import ALL_CLEAR, HEART_NORMAL, INDICATIONS
+from thinwire.receiver.training.phantoms.chest import FINDINGS
+from thinwire.receiver.training.phantoms.report import ALL_CLEAR, HEART_NORMAL, INDICATIONS
 
 Sentence = tuple[str, str | None]
 Box = tuple[str, float, float, float, float]

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thinwire.receiver.training.composed import Box
+from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.graph.patches import cut
-from thinwire.sender.intake.normalise import normalise
-from thinwire.sender.intake.phantom import describe, render
 from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import BadInput
-from thinwire.shared.graph import FloatArray, Grid
+from thinwire.shared.formats.graph import FloatArray, Grid
+from thinwire.shared.imaging.normalise import normalise
 
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
 Role = Literal["report", "graph", "validation", "calibration", "test"]

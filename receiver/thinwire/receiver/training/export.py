@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from thinwire.receiver.training.report_model import PAD, ReportModel
-from thinwire.shared.bundle import DECODER, ENCODER
-from thinwire.shared.graph import CELL
+from thinwire.shared.formats.bundle import DECODER, ENCODER
+from thinwire.shared.formats.graph import CELL
 
 log = logging.getLogger(__name__)
 

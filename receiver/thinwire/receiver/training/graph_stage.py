@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from thinwire.receiver.reading.conformal import quantiles
-from thinwire.receiver.reading.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
+from thinwire.receiver.inference.calibration import quantiles
+from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, mixed_precision
@@ -31,7 +31,7 @@ from thinwire.sender.graph.attention import cumulative
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
-from thinwire.shared.graph import FloatArray, FusedGraph, IntArray, Patches
+from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray, Patches
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.graph import CELL
+from thinwire.shared.formats.graph import CELL
 
 
 @dataclass(frozen=True)

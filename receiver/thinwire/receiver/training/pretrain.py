@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import ImageEncoder
 from thinwire.receiver.training.report_stage import Material, Schedule, mixed_precision, rate, save, tone
-from thinwire.shared.graph import CELL
+from thinwire.shared.formats.graph import CELL
 
 log = logging.getLogger(__name__)
 

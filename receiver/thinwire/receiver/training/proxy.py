@@ -14,7 +14,7 @@ from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
 from thinwire.receiver.training.datasets.open_i import Report
 from thinwire.receiver.training.datasets.patients import role_in, split_of
 from thinwire.receiver.training.datasets.report_text import ReportReader
-from thinwire.shared.graph import Assertion
+from thinwire.shared.formats.graph import Assertion
 
 _SIDES = {"right": {"right"}, "left": {"left"}, "bilateral": {"right", "left"}}
 _ZONES = {

@@ -14,7 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache, SwinConfig, SwinMode
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from thinwire.receiver.training.presets import Preset
-from thinwire.shared.graph import CELL
+from thinwire.shared.formats.graph import CELL
 
 PAD = 0
 END = 1

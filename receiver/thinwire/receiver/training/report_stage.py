@@ -22,7 +22,7 @@ from thinwire.receiver.training import words
 from thinwire.receiver.training.corpus import FINDINGS, Progress, Sample
 from thinwire.receiver.training.presets import Preset
 from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
-from thinwire.shared.graph import CELL, Grid
+from thinwire.shared.formats.graph import CELL, Grid
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
-from thinwire.receiver.reading.mpnn import SOURCES, GraphNetwork, Shape, to_data
+from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, Shape, to_data
 from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
@@ -36,12 +36,12 @@ from thinwire.receiver.training.report_stage import Material, ReportStage, Sched
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import CODER, INDEX, MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
-from thinwire.shared.coder import Coder, Tables, load_tables, save_tables
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.graph import FloatArray
+from thinwire.shared.formats.bundle import CODER, INDEX, MPNN, TOKENIZER, BundleSpec, load_bundle, write_index
+from thinwire.shared.formats.coder import Coder, Tables, load_tables, save_tables
+from thinwire.shared.formats.graph import FloatArray
+from thinwire.shared.formats.payload import received
 from thinwire.shared.identifiers import TextSource
-from thinwire.shared.payload import received
 
 log = logging.getLogger(__name__)
 

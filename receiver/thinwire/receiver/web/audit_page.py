@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from thinwire.receiver.audit import Entry
-from thinwire.receiver.audit_message import Act
+from thinwire.receiver.access.audit import Entry
+from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.web.guard import Administrator, RoomOf
 from thinwire.receiver.web.pages import page
 

@@ -29,7 +29,7 @@ class ShownDraft:
 
 
 def shown_draft(data: bytes | None, patches: int) -> ShownDraft | None:
-    """data: JSON as `reading/draft.py` leaves it in the store. patches: kept by the graph. Raises BadFormat."""
+    """data: JSON as `inference/draft.py` leaves it in the store. patches: kept by the graph. Raises BadFormat."""
     if data is None:
         return None
     try:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thinwire.shared.graph import Assertion, FusedGraph, Relation
-from thinwire.shared.picture import concept_columns
+from thinwire.shared.drawing import concept_columns
+from thinwire.shared.formats.graph import Assertion, FusedGraph, Relation
 
 WIDTH = 720
 FIELD = 300

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.bundles import Bundles
-from thinwire.receiver.kept import KeptStudy
-from thinwire.receiver.outputs.radiograph import native
-from thinwire.receiver.outputs.sight import Views, evidence_words, preview_words
-from thinwire.shared.envelope import Kind
-from thinwire.shared.evidence import Evidence
-from thinwire.shared.graph import FusedGraph
+from thinwire.receiver.export.best_image import Views, evidence_words, preview_words
+from thinwire.receiver.export.radiograph import native
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import Tier
-from thinwire.shared.payload import decode
-from thinwire.shared.preview import Preview
 
 _KEPT = 4
 """Studies whose frames stay in memory; one of 3000 x 3000 pixels takes 18 MB."""

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from thinwire.receiver.audit_message import Act
-from thinwire.receiver.reading.worklist import worklist
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.store.worklist import worklist
+from thinwire.receiver.web.context import Room
 from thinwire.receiver.web.guard import Known, Posted, RoomOf, SignInNeeded, Waiting, still_here
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.room import Room
 from thinwire.receiver.web.rows import STATES, Board, Filter, board, filter_of, search
 from thinwire.shared.identifiers import Urgency
 

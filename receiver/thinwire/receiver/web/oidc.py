@@ -15,12 +15,12 @@ from fastapi.responses import Response
 from joserfc.errors import JoseError
 from starlette.middleware.sessions import SessionMiddleware
 
-from thinwire.receiver.accounts import Account, Role
-from thinwire.receiver.audit import append
-from thinwire.receiver.audit_message import Act, Outcome
+from thinwire.receiver.access.accounts import Account, Role
+from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.web.context import Provider, Room
 from thinwire.receiver.web.guard import RoomOf, address_of
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.room import Provider, Room
 from thinwire.receiver.web.sign_in import enter
 from thinwire.shared.errors import BadInput
 

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from thinwire.receiver.kept import Found, KeptStudy
-from thinwire.receiver.link.estimate import Coming, coming
-from thinwire.receiver.link.traffic import SiteLink
-from thinwire.receiver.outputs.screen import MOST_FINDINGS, WORTH_SAYING, age
-from thinwire.receiver.reading.conformal import Outcome
-from thinwire.receiver.reading.triage import ORDER
-from thinwire.receiver.reading.worklist import Row
-from thinwire.receiver.store import patient_of_number
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.triage import ORDER
+from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
+from thinwire.receiver.store.records import Found, KeptStudy
+from thinwire.receiver.store.store import patient_of_number
+from thinwire.receiver.store.worklist import Row
+from thinwire.receiver.transport.estimate import Coming, coming
+from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI
 
-from thinwire.receiver.audit_message import Act
+from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.config import Settings, address
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.web.app import make_app
-from thinwire.receiver.web.room import Provider, Room
+from thinwire.receiver.web.context import Provider, Room
+from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.keys import issue_server
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from thinwire.receiver.accounts import SHORTEST_PASSWORD
-from thinwire.receiver.audit import append
-from thinwire.receiver.audit_message import Act, Outcome
+from thinwire.receiver.access.accounts import SHORTEST_PASSWORD
+from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.web.context import Room
 from thinwire.receiver.web.guard import Posted, RoomOf, address_of, cookie
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.room import Room
 from thinwire.receiver.web.rows import duration
 from thinwire.shared.errors import BadInput
 

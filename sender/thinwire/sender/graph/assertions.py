@@ -8,7 +8,7 @@ itself holds a "not" ("cannot exclude") is one cue and therefore a doubt.
 from collections.abc import Sequence
 
 from thinwire.sender.graph.vocabulary import Cue, Phrase, Vocabulary
-from thinwire.shared.graph import Assertion
+from thinwire.shared.formats.graph import Assertion
 
 _BOUNDS = (Cue.WITH, Cue.LINK, Cue.DOUBT_LINK, Cue.DENY, Cue.VERSUS)
 """A cue that looks back sees no further than these."""

@@ -10,8 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from thinwire.sender.graph.encoder import Encoded, choose_provider, open_session
-from thinwire.shared.bundle import DECODER, TOKENIZER, Bundle
-from thinwire.shared.graph import FloatArray
+from thinwire.shared.formats.bundle import DECODER, TOKENIZER, Bundle
+from thinwire.shared.formats.graph import FloatArray
 
 START = 0
 """T5 starts its decoder with the padding token."""

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable
 
-from thinwire.shared.chunks import OFFER_BYTES
-from thinwire.shared.coder import Coder
-from thinwire.shared.envelope import sealed_size
-from thinwire.shared.graph import FusedGraph
-from thinwire.shared.payload import encode
+from thinwire.shared.crypto.envelope import sealed_size
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import encode
+from thinwire.shared.wire.chunks import OFFER_BYTES
 
 log = logging.getLogger(__name__)
 

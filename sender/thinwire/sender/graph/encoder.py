@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thinwire.sender.graph.patches import PatchGrid
-from thinwire.shared.bundle import ENCODER, Bundle
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.graph import BoolArray, FloatArray
+from thinwire.shared.formats.bundle import ENCODER, Bundle
+from thinwire.shared.formats.graph import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,15 @@ from functools import lru_cache
 import networkx as nx
 import numpy as np
 
-from thinwire.shared.graph import Concepts, FloatArray, FusedGraph, Grid, Patches, empty_measurements, grid_edges
+from thinwire.shared.formats.graph import (
+    Concepts,
+    FloatArray,
+    FusedGraph,
+    Grid,
+    Patches,
+    empty_measurements,
+    grid_edges,
+)
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource
 
 

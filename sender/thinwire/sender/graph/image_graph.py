@@ -1,7 +1,7 @@
 """G1: the kept patches, joined where they are 4-neighbours in the grid (NEURAL, section 2.2)."""
 
 from thinwire.sender.graph.encoder import Encoded
-from thinwire.shared.graph import FloatArray, IntArray, Patches
+from thinwire.shared.formats.graph import FloatArray, IntArray, Patches
 
 
 def image_graph(encoded: Encoded, share: FloatArray, kept: IntArray) -> Patches:

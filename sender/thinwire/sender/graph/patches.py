@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from thinwire.shared.graph import BoolArray, FloatArray, Grid
+from thinwire.shared.formats.graph import BoolArray, FloatArray, Grid
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thinwire.shared.graph import BoolArray, FloatArray, IntArray
+from thinwire.shared.formats.graph import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)

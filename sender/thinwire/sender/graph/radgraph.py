@@ -17,7 +17,7 @@ from thinwire.sender.graph.relations import Edge, Mention
 from thinwire.sender.graph.report_graph import asked, concepts_of
 from thinwire.sender.graph.vocabulary import Vocabulary, words_of
 from thinwire.shared.errors import BadConfiguration, BadFormat
-from thinwire.shared.graph import Assertion, Concepts, Relation
+from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 from thinwire.shared.identifiers import TextSource
 
 # Labels of RadGraph 1 ("OBS-DA") and of RadGraph-XL ("Observation::definitely absent") by their endings.

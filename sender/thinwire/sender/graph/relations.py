@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from thinwire.sender.graph.vocabulary import Cue, Phrase, Role, Vocabulary
-from thinwire.shared.graph import Assertion, Relation
+from thinwire.shared.formats.graph import Assertion, Relation
 
 MAX_GAP = 3
 """Words without a meaning that a chunk may hold in a row."""

@@ -14,9 +14,9 @@ from thinwire.sender.graph.assertions import assertions
 from thinwire.sender.graph.clauses import clauses, sentences
 from thinwire.sender.graph.relations import Edge, Mention, relate
 from thinwire.sender.graph.vocabulary import Implication, Role, Vocabulary
-from thinwire.shared.graph import Assertion, Concepts, Relation
+from thinwire.shared.formats.graph import Assertion, Concepts, Relation
+from thinwire.shared.formats.payload import MAX_CONCEPTS, MAX_RELATIONS
 from thinwire.shared.identifiers import TextSource
-from thinwire.shared.payload import MAX_CONCEPTS, MAX_RELATIONS
 
 
 class Extractor(Protocol):

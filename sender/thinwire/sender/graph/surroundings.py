@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thinwire.shared.evidence import Rectangle
-from thinwire.shared.graph import CELL, BoolArray, FloatArray, Grid, IntArray
+from thinwire.shared.formats.crops import Rectangle
+from thinwire.shared.formats.graph import CELL, BoolArray, FloatArray, Grid, IntArray
 from thinwire.shared.neighbourhoods import connected
 
 MOST_PIXELS = 1 << 18

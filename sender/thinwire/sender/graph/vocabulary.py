@@ -14,9 +14,9 @@ from importlib.resources import files
 from itertools import product
 from typing import Any
 
-from thinwire.shared.bundle import Concept
 from thinwire.shared.errors import BadBundle
-from thinwire.shared.graph import Assertion
+from thinwire.shared.formats.bundle import Concept
+from thinwire.shared.formats.graph import Assertion
 
 
 class Role(StrEnum):

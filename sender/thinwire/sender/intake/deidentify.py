@@ -23,15 +23,15 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.sequence import Sequence as DicomSequence
 
 from thinwire.sender.intake.burned_in import has_text
-from thinwire.sender.intake.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.sender.intake.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header, Limits, parsing
-from thinwire.sender.intake.projection import RADIOGRAPHIC, View, view
 from thinwire.sender.intake.study import SourceFile, Study
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
+from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
+from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import digest, study_id
-from thinwire.shared.manifest import IDENTITY_KEYWORDS
-from thinwire.shared.pixels import Member, pack
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
+from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header, Limits, parsing
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, View, view
+from thinwire.shared.storage.durable import Disk
 
 KEY_BYTES = 32
 SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"

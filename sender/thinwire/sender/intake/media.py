@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.sender.intake.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.sender.intake.header import PREFIX, PREFIX_AT, Limits, parse
-from thinwire.sender.intake.raster import raster_media
 from thinwire.sender.intake.study import of_file, read_file
 from thinwire.shared.errors import BadInput, UnreadableDicom
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
+from thinwire.shared.imaging.header import PREFIX, PREFIX_AT, Limits, parse
+from thinwire.shared.imaging.raster import raster_media
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 _DIRECTORY_NAME = "DICOMDIR"

@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.identifiers import Digest, digest
+from thinwire.shared.storage.durable import Disk
 
 DEFAULT_LIMIT = 4 << 30
 """Bytes of all files kept."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from thinwire.sender.intake.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
-from thinwire.sender.intake.header import Limits
-from thinwire.sender.intake.projection import Part, View
-from thinwire.sender.intake.raster import raster_media, raster_radiograph
 from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, NotChestRadiograph, UnreadableDicom
+from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyId, TextSource, digest, study_id
-from thinwire.shared.manifest import IDENTITY_KEYWORDS, MAX_FILES
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
+from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.projection import Part, View
+from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 
 Media = Literal["dicom", "png", "jpeg"]
 
@@ -39,6 +39,10 @@ class Study:
     files: tuple[SourceFile, ...]
     """Ascending by digest, none twice: the same files in any order or place are one study."""
     frontal: Radiograph
+    read: int
+    """Place among `files` of the one that was read."""
+    sop_instance_uid: str
+    """Of the file that was read; empty for a picture."""
     text: str | None = field(repr=False)
     text_source: TextSource
     identity: dict[str, str] = field(repr=False)
@@ -81,6 +85,8 @@ def load_study(
         id=study_id(file.digest for file in files),
         files=files,
         frontal=frontal,
+        read=files.index(chosen.file),
+        sop_instance_uid="" if chosen.instance is None else chosen.instance.sop_instance_uid,
         text=text,
         text_source=text_source,
         identity=_identity(chosen),

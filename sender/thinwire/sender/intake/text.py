@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from thinwire.sender.intake.header import Header
 from thinwire.shared.errors import UnreadableText
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.imaging.header import Header
 
 MAX_TEXT_BYTES = 64 << 10
 """Bytes of a text file; a long report has five thousand."""

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk, sweep
 from thinwire.shared.errors import DiskFull, UidReused
 from thinwire.shared.identifiers import StudyId
+from thinwire.shared.storage.durable import Disk, sweep
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from thinwire.sender.modality.arrivals import Arrivals, Fate
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk, sweep
 from thinwire.shared.errors import ProtocolBroken
 from thinwire.shared.identifiers import digest
+from thinwire.shared.storage.durable import Disk, sweep
 
 log = logging.getLogger(__name__)
 

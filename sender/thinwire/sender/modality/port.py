@@ -19,15 +19,15 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Presentation
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
-from thinwire.sender.intake.codestream import SYNTAXES
-from thinwire.sender.intake.dicom import require_radiographic
-from thinwire.sender.intake.header import Limits, glance
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals, Sent
 from thinwire.sender.modality.commitment import Commitments
 from thinwire.shared.clock import Clock
-from thinwire.shared.durable import Disk
 from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
+from thinwire.shared.imaging.codestream import SYNTAXES
+from thinwire.shared.imaging.dicom import require_radiographic
+from thinwire.shared.imaging.header import Limits, glance
+from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.link import live
-from thinwire.sender.link.entries import Entry, Part, PartState
-from thinwire.sender.link.gate import Gate
-from thinwire.sender.link.live import Crossing, LinkStatus
-from thinwire.sender.link.outbox import Outbox
-from thinwire.sender.link.progress import study_seconds
-from thinwire.sender.link.tiers import ORDER
+from thinwire.sender.outbox.entries import Entry, Part, PartState
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import ORDER
+from thinwire.sender.transport import link_status
+from thinwire.sender.transport.link_status import Crossing, LinkStatus
+from thinwire.sender.transport.progress import study_seconds
 from thinwire.sender.views import bytes_text, seconds_text
-from thinwire.shared.envelope import Kind
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyId
-from thinwire.shared.receipts import Receipt, StudyStatus
 
 MOST_STUDIES = 200
 """The newest are shown; `status` lists all."""
@@ -108,7 +108,7 @@ class Clinic:
         """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
         studies wait for it."""
         gate, free = self.gate(), self.free()
-        link = live.find(self.outbox.folder, gate.now)
+        link = link_status.find(self.outbox.folder, gate.now)
         healthy = free > 0
         facts = {"status": "ok" if healthy else "the disk is full", "link": str(link.state), "disk_free_bytes": free}
         return healthy, {**facts, "paused": gate.paused}
@@ -116,7 +116,7 @@ class Clinic:
     def shown(self) -> Shown:
         gate = self.gate()
         entries = self.outbox.entries()
-        link = live.find(self.outbox.folder, gate.now)
+        link = link_status.find(self.outbox.folder, gate.now)
         waits, seconds = gate.waits(entries), study_seconds(entries, link, gate)
         crossing = {each.object: each for each in link.crossings}
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from thinwire.sender.link import live
-from thinwire.sender.link.entries import EntryState, PartState
-from thinwire.sender.link.live import LinkState
+from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.page.facts import Clinic
+from thinwire.sender.transport import link_status
+from thinwire.sender.transport.link_status import LinkState
 
 _OPEN = (PartState.MISSING, PartState.HELD, PartState.WAITING)
 
@@ -23,7 +23,7 @@ class ClinicMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         gate, outbox = self._clinic.gate(), self._clinic.outbox
         entries = outbox.entries()
-        link = live.find(outbox.folder, gate.now)
+        link = link_status.find(outbox.folder, gate.now)
         states = Counter(entry.state for entry in entries)
         studies = GaugeMetricFamily("thinwire_studies", "Studies at the clinic.", labels=["state"])
         for state in EntryState:

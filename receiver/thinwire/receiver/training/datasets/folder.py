@@ -9,9 +9,9 @@ from pathlib import Path
 from thinwire.receiver.training.datasets.patients import Choice, Found, Patient, shuffled
 from thinwire.receiver.training.datasets.report_text import sections
 from thinwire.receiver.training.datasets.summary import Summary
-from thinwire.sender.intake.dicom import read_instance, require_chest
 from thinwire.sender.intake.text import read_text
 from thinwire.shared.errors import BadConfiguration, BadInput, NotChestRadiograph
+from thinwire.shared.imaging.dicom import read_instance, require_chest
 
 
 @dataclass(frozen=True)

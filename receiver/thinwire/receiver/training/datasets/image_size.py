@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from thinwire.sender.intake.dicom import read_instance, require_chest
+from thinwire.shared.imaging.dicom import read_instance, require_chest
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from thinwire.receiver.training.composed import Sentence
 from thinwire.receiver.training.corpus import FINDINGS
 from thinwire.sender.graph.report_graph import Extractor, RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.graph import Assertion
+from thinwire.shared.formats.graph import Assertion
 
 CONCEPTS: dict[str, tuple[str, ...]] = {
     "consolidation": ("consolidation", "airspace disease", "infiltrate", "pneumonia"),

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from thinwire.receiver.reading.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to_data
+from thinwire.receiver.inference.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to_data
 from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
-from thinwire.shared.coder import Coder
-from thinwire.shared.envelope import sealed_size
-from thinwire.shared.graph import FusedGraph, Patches, empty_measurements, grid_edges
-from thinwire.shared.payload import encode
+from thinwire.shared.crypto.envelope import sealed_size
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.formats.graph import FusedGraph, Patches, empty_measurements, grid_edges
+from thinwire.shared.formats.payload import encode
 
 Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thinwire.receiver.training.evaluation.seen import Guide, Seen
 from thinwire.receiver.training.graph_stage import Choose, at_random, by_attention
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
-from thinwire.shared.graph import BoolArray, FloatArray, IntArray
+from thinwire.shared.formats.graph import BoolArray, FloatArray, IntArray
 
 ATTENTION = "cumulative cross-attention"
 RANDOM = "random"

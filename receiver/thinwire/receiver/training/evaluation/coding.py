@@ -17,8 +17,8 @@ from thinwire.sender.graph.budget import fit, on_the_link
 from thinwire.sender.graph.pruning import KeepCount, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.graph import FusedGraph
-from thinwire.shared.payload import decode, encode, received
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode, encode, received
 
 BUDGETS = (400, 700, 1024, 1300, 2000, 4000)
 """Bytes on the link; 1300 is one packet."""

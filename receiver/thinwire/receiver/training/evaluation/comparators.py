@@ -13,8 +13,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from thinwire.sender.graph.patches import PatchGrid
-from thinwire.shared.bundle import DECODER, ENCODER, TOKENIZER, Bundle
-from thinwire.shared.graph import CELL, FloatArray
+from thinwire.shared.formats.bundle import DECODER, ENCODER, TOKENIZER, Bundle
+from thinwire.shared.formats.graph import CELL, FloatArray
 
 log = logging.getLogger(__name__)
 

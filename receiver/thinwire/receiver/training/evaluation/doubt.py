@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.reading.conformal import ALPHA
-from thinwire.receiver.reading.mpnn import MpnnReader
+from thinwire.receiver.inference.calibration import ALPHA
+from thinwire.receiver.inference.mpnn import MpnnReader
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,

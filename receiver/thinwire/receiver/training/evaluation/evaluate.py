@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.receiver.reading.mpnn import load_reader
+from thinwire.receiver.inference.mpnn import load_reader
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import FINDINGS, Progress, Role, Sample, canvas_of
 from thinwire.receiver.training.datasets.manifest import NOT_FRONTAL
@@ -44,9 +44,9 @@ from thinwire.receiver.training.evaluation.tables import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.sender.graph.report_graph import Extractor
-from thinwire.shared.bundle import INDEX, load_bundle
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.graph import Grid
+from thinwire.shared.formats.bundle import INDEX, load_bundle
+from thinwire.shared.formats.graph import Grid
 
 SPLITS: dict[str, tuple[Role, ...]] = {
     "train": LEARNED_FROM,
@@ -228,7 +228,7 @@ def _doubt(source: Source, guide: Guide) -> list[Row]:
 
 def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[str]) -> None:
     """Pictures of one source's tables, a few of its cases as the hub shows them, and texts to be read whole."""
-    from thinwire.shared.picture import draw
+    from thinwire.shared.drawing import draw
 
     # A manifest names its sources as it likes; a file's name may not.
     name = re.sub(r"[^\w.-]+", "-", source.name)

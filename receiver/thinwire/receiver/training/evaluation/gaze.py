@@ -18,10 +18,10 @@ from thinwire.receiver.training.evaluation.seen import Guide, Seen
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
 from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
 from thinwire.receiver.training.graph_stage import Choose
+from thinwire.receiver.training.phantoms.grid import lung_mask, make_grid
+from thinwire.receiver.training.phantoms.phantom import describe
 from thinwire.sender.graph.pruning import Policy, prune
-from thinwire.sender.intake.phantom import describe
-from thinwire.sender.intake.phantom_grid import lung_mask, make_grid
-from thinwire.shared.graph import CELL, BoolArray, FloatArray, Grid, IntArray
+from thinwire.shared.formats.graph import CELL, BoolArray, FloatArray, Grid, IntArray
 
 PLANE = 64
 """Edge of a prior's plane over the unit image."""

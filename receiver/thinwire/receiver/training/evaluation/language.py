@@ -19,7 +19,7 @@ from thinwire.receiver.training.evaluation.statistics import Floats, Groups, boo
 from thinwire.sender.graph.radgraph import RadGraphExtractor
 from thinwire.sender.graph.report_graph import Extractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.graph import Concepts, FloatArray
+from thinwire.shared.formats.graph import Concepts, FloatArray
 from thinwire.shared.identifiers import TextSource
 
 ORDERS = 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.reading.mpnn import Reading
+from thinwire.receiver.inference.mpnn import Reading
 from thinwire.receiver.training.corpus import Progress, Sample, phantom, role_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language

@@ -26,9 +26,9 @@ from thinwire.sender.graph.patches import PatchGrid
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
-from thinwire.shared.bundle import Bundle, load_bundle
 from thinwire.shared.errors import BadInput
-from thinwire.shared.graph import BoolArray, Concepts, FloatArray, Grid
+from thinwire.shared.formats.bundle import Bundle, load_bundle
+from thinwire.shared.formats.graph import BoolArray, Concepts, FloatArray, Grid
 from thinwire.shared.identifiers import TextSource
 
 Job = TypeVar("Job")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.reading.mpnn import MpnnReader, text_index
+from thinwire.receiver.inference.mpnn import MpnnReader, text_index
 from thinwire.receiver.training.corpus import FINDINGS, Role
 from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
 from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, Choice, choices
@@ -27,10 +27,10 @@ from thinwire.receiver.training.evaluation.statistics import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.sender.graph.pruning import KeepPercent, prune
-from thinwire.shared.bundle import Bundle
-from thinwire.shared.coder import load_coder
-from thinwire.shared.graph import FusedGraph
-from thinwire.shared.payload import received
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import received
 
 Row = dict[str, Any]
 RETENTIONS = (0.5, 1.0, 2.3, 5.0, 10.0, 25.0, 50.0, 100.0)

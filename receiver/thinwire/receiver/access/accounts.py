@@ -1,0 +1,272 @@
+"""Who may sit in the reading room: local accounts, their roles, one-time links, sessions. Table: docs/store-format.md.
+
+Nobody but its holder ever knows a password: an account is made without one, and by its one-time link the holder sets
+it.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import threading
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+
+from thinwire.receiver.store.tables import Database, accounts, invitations, sessions
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import BadInput
+from thinwire.shared.formats.positional import micros, moment
+
+INVITATION = timedelta(hours=24)
+"""How long a one-time link holds."""
+IDLE = timedelta(hours=1)
+"""A session ends so long after its last request."""
+LONGEST = timedelta(hours=12)
+"""And at the latest so long after its start."""
+SHORTEST_PASSWORD = 12
+LONGEST_PASSWORD = 256
+_SEEN_AFTER = timedelta(minutes=1)
+"""A session's last request is written down so often at most."""
+_TOKEN_BYTES = 32
+_AT_ONCE = 2
+"""Passwords that are hashed at the same time; each takes 64 MiB."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+Also = Callable[[Connection], object]
+"""What goes into the same transaction, such as a line in the audit log."""
+
+
+class Role(StrEnum):
+    READER = "reader"
+    """Sees studies, asks for parts, writes and signs reports."""
+    ADMINISTRATOR = "administrator"
+    """Sees studies and the audit log; signs nothing."""
+
+
+@dataclass(frozen=True)
+class Account:
+    name: str
+    shown: str
+    """The person's name, as it stands under a report."""
+    role: Role
+    made: datetime
+    closed: bool
+    waits: bool
+    """It has no password yet: its one-time link was not used."""
+
+
+@dataclass(frozen=True)
+class Session:
+    account: Account
+    form_key: str = field(repr=False)
+    """Goes into every form: what comes from another page cannot know it."""
+
+
+class Accounts:
+    """Safe from any thread and process. random_bytes: for links and sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        hasher: PasswordHasher | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._hasher = hasher or PasswordHasher()
+        self._random = random_bytes
+        self._hashing = threading.BoundedSemaphore(_AT_ONCE)
+        self._nobody: str | None = None
+
+    # Accounts.
+
+    def all(self) -> list[Account]:
+        """By name, closed ones too."""
+        with self._database.read() as connection:
+            return [_account(row) for row in connection.execute(select(accounts).order_by(accounts.c.name))]
+
+    def add(self, name: str, shown: str, role: Role, also: Also) -> str:
+        """A new account; returns the secret of its one-time link. Raises BadInput."""
+        row = self._new(name, shown, role)
+        with self._database.write() as connection:
+            _insert(connection, row)
+            also(connection)
+            return self._invite(connection, name)
+
+    def remove(self, name: str, also: Also) -> None:
+        """Close an account and end its sessions; its name stays taken, for it stands under reports. Raises BadInput."""
+        with self._database.write() as connection:
+            open_ = (accounts.c.name == name) & accounts.c.closed_at.is_(None)
+            done = connection.execute(update(accounts).where(open_).values(closed_at=micros(self._clock.now())))
+            if done.rowcount != 1:
+                raise BadInput("there is no open account of this name", "See `thinwire-receiver account list`.")
+            connection.execute(delete(sessions).where(sessions.c.account == name))
+            connection.execute(delete(invitations).where(invitations.c.account == name))
+            also(connection)
+
+    def first(self) -> str | None:
+        """The secret of a one-time link that makes the first administrator; None once an account has been made."""
+        with self._database.write() as connection:
+            if connection.scalar(select(exists().where(accounts.c.name.is_not(None)))):
+                return None
+            connection.execute(delete(invitations).where(invitations.c.account.is_(None)))
+            return self._invite(connection, None)
+
+    def invited(self, secret: str) -> tuple[bool, str | None]:
+        """(does the link hold, whose it is: None for the first administrator's)"""
+        with self._database.read() as connection:
+            row = self._invitation(connection, secret)
+            return row is not None, None if row is None else row.account
+
+    def accept(self, secret: str, password: str, name: str, shown: str, also: Also) -> str:
+        """Use a one-time link up: set the password; name, shown: of the first administrator's account.
+
+        Returns the account's name. Raises BadInput for a link that does not hold, or a password that is too short.
+        """
+        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+            raise BadInput(
+                "the password is too short or too long",
+                f"Choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a few words do well.",
+            )
+        hashed = self._hash(password)
+        with self._database.write() as connection:
+            row = self._invitation(connection, secret)
+            if row is None:
+                raise BadInput("the link was used or is too old", "Ask for a new one: thinwire-receiver account link.")
+            if row.account is None:
+                _insert(connection, self._new(name, shown, Role.ADMINISTRATOR))
+            whose = row.account or name
+            connection.execute(update(accounts).where(accounts.c.name == whose).values(password=hashed))
+            connection.execute(delete(invitations).where(invitations.c.hash == row.hash))
+            connection.execute(delete(sessions).where(sessions.c.account == whose))
+            also(connection)
+            return str(whose)
+
+    def link(self, name: str, also: Also) -> str:
+        """The secret of a new one-time link, for who lost the password; older ones are void. Raises BadInput."""
+        with self._database.write() as connection:
+            if self._open(connection, name) is None:
+                raise BadInput("there is no open account of this name", "See `thinwire-receiver account list`.")
+            connection.execute(delete(invitations).where(invitations.c.account == name))
+            also(connection)
+            return self._invite(connection, name)
+
+    def check(self, name: str, password: str) -> Account | None:
+        """The account whose password this is; takes as long for a name that nobody has."""
+        with self._database.read() as connection:
+            row = self._open(connection, name)
+        hashed = None if row is None else row.password
+        if hashed is None:
+            self._nobody = self._nobody or self._hash(secrets.token_hex(8))
+        with self._hashing:
+            try:
+                self._hasher.verify(hashed or self._nobody or "", password[:LONGEST_PASSWORD])
+            except (VerificationError, InvalidHashError):
+                return None
+        return None if row is None or hashed is None else _account(row)
+
+    def of_subject(self, issuer: str, subject: str, name: str, shown: str, role: Role, also: Also) -> Account | None:
+        """The account of a person whom an OpenID provider vouches for, made at the first sign-in; None once closed.
+
+        Raises BadInput where the name is taken by another account.
+        """
+        this = (accounts.c.issuer == issuer) & (accounts.c.subject == subject)
+        with self._database.write() as connection:
+            row = connection.execute(select(accounts).where(this)).one_or_none()
+            if row is None:
+                _insert(connection, {**self._new(name, shown, role), "issuer": issuer, "subject": subject})
+            elif row.closed_at is not None:
+                return None
+            else:
+                connection.execute(update(accounts).where(this).values(shown=shown, role=str(role)))
+            also(connection)
+            return _account(connection.execute(select(accounts).where(this)).one())
+
+    # Sessions.
+
+    def start(self, name: str, also: Also) -> str:
+        """A new session; returns its secret, which the browser alone keeps."""
+        secret, now = self._secret(), micros(self._clock.now())
+        with self._database.write() as connection:
+            old = micros(self._clock.now() - LONGEST)
+            connection.execute(delete(sessions).where(sessions.c.started_at < old))
+            row = {"hash": _hash(secret), "account": name, "started_at": now, "seen_at": now}
+            connection.execute(insert(sessions).values(row))
+            also(connection)
+        return secret
+
+    def session(self, secret: str, touch: bool = True) -> Session | None:
+        """The session of a secret, while it lasts. touch: False for what a page asks by itself, which is no use."""
+        this, now = sessions.c.hash == _hash(secret), self._clock.now()
+        query = select(sessions.c.started_at, sessions.c.seen_at, accounts).join(accounts).where(this)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None or row.closed_at is not None:
+            return None
+        if now - moment(row.seen_at) > IDLE or now - moment(row.started_at) > LONGEST:
+            return None
+        if touch and now - moment(row.seen_at) > _SEEN_AFTER:
+            with self._database.write() as connection:
+                connection.execute(update(sessions).where(this).values(seen_at=micros(now)))
+        return Session(_account(row), _hash(f"form {secret}").hex())
+
+    def end(self, secret: str, also: Also) -> None:
+        with self._database.write() as connection:
+            connection.execute(delete(sessions).where(sessions.c.hash == _hash(secret)))
+            also(connection)
+
+    def _hash(self, password: str) -> str:
+        with self._hashing:
+            return self._hasher.hash(password)
+
+    def _secret(self) -> str:
+        return urlsafe_b64encode(self._random(_TOKEN_BYTES)).decode().rstrip("=")
+
+    def _invite(self, connection: Connection, name: str | None) -> str:
+        secret = self._secret()
+        row = {"hash": _hash(secret), "account": name, "expires_at": micros(self._clock.now() + INVITATION)}
+        connection.execute(insert(invitations).values(row))
+        return secret
+
+    def _invitation(self, connection: Connection, secret: str) -> Row[Any] | None:
+        holds = (invitations.c.hash == _hash(secret)) & (invitations.c.expires_at > micros(self._clock.now()))
+        return connection.execute(select(invitations).where(holds)).one_or_none()
+
+    def _open(self, connection: Connection, name: str) -> Row[Any] | None:
+        this = (accounts.c.name == name) & accounts.c.closed_at.is_(None)
+        return connection.execute(select(accounts).where(this)).one_or_none()
+
+    def _new(self, name: str, shown: str, role: Role) -> dict[str, Any]:
+        shown = " ".join(shown.split())
+        if not _NAME.fullmatch(name):
+            raise BadInput(
+                "an account's name has other signs than it may have",
+                "Name it by 1 to 64 of a-z, 0-9, '.', '_' and '-', such as a.lund.",
+            )
+        if not 1 <= len(shown) <= 128 or not shown.isprintable():
+            raise BadInput("a person's name is missing or too long", "Give it as it shall stand under reports.")
+        return {"name": name, "shown": shown, "role": str(role), "made_at": micros(self._clock.now())}
+
+
+def _insert(connection: Connection, row: dict[str, Any]) -> None:
+    if connection.scalar(select(exists().where(accounts.c.name == row["name"]))):
+        raise BadInput("there is an account of this name already", "Choose another name; names are not used again.")
+    connection.execute(insert(accounts).values(row))
+
+
+def _account(row: Row[Any]) -> Account:
+    waits = row.password is None and row.subject is None
+    return Account(row.name, row.shown, Role(row.role), moment(row.made_at), row.closed_at is not None, waits)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(b"thinwire reading room v1\0" + secret.encode()).digest()

@@ -1,0 +1,118 @@
+"""The audit log: messages that are only added, each bound to all before it. Format: docs/reading-room.md.
+
+The digest of a message is SHA-256 of the digest before it and its own bytes, so that none can be altered, taken out or
+put in between without breaking every later one. That the end was not cut off shows only beside a head noted elsewhere.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from thinwire.receiver.access.audit_message import Message
+from thinwire.receiver.store.tables import Database
+from thinwire.receiver.store.tables import audit as table
+from thinwire.shared.errors import BadFormat
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.identifiers import Digest
+
+GENESIS = Digest(hashlib.sha256(b"thinwire audit v1").digest())
+PAGE = 1000
+_REMEDY = "Keep this database as evidence, and compare it with a backup from before."
+
+
+@dataclass(frozen=True)
+class Head:
+    """How many messages there are, and the digest of the last."""
+
+    number: int
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.digest.hex()}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    number: int
+    at: datetime
+    message: str
+
+
+class Audit:
+    """Safe from any thread and process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, message: Message) -> None:
+        """Durable when this returns. Raises DiskFull, HubBusy: then what was to be written down must not happen."""
+        with self._database.write() as connection:
+            append(connection, message)
+
+    def head(self) -> Head:
+        with self._database.read() as connection:
+            return _head(connection)
+
+    def newest(self, before: int | None, count: int) -> list[Entry]:
+        """The newest messages, the newest first. before: only those of a lower number."""
+        query = select(table).order_by(table.c.number.desc()).limit(count)
+        with self._database.read() as connection:
+            rows = connection.execute(query if before is None else query.where(table.c.number < before)).all()
+        return [Entry(row.number, moment(row.at), row.message) for row in rows]
+
+    def verify(self, noted: Head | None = None) -> Head:
+        """Follow the whole chain; returns its head. noted: a head from before, which must stand in the chain.
+
+        Raises BadFormat that names the first message that does not hold.
+        """
+        last, seen = Head(0, GENESIS), noted is None
+        for number, message, kept in self._rows():
+            follows = Head(number, _chained(last.digest, message))
+            if number != last.number + 1 or kept != follows.digest:
+                raise BadFormat(f"the audit log is broken at message {last.number + 1}", _REMEDY)
+            last = follows
+            seen = seen or last == noted
+        if not (seen or noted == last):
+            raise BadFormat(f"the audit log does not hold the head {noted}: messages are missing", _REMEDY)
+        return last
+
+    def messages(self) -> Iterator[str]:
+        """Every message, oldest first."""
+        return (message for _, message, _ in self._rows())
+
+    def _rows(self) -> Iterator[tuple[int, str, bytes]]:
+        last = 0
+        while True:
+            query = select(table).where(table.c.number > last).order_by(table.c.number).limit(PAGE)
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            for row in rows:
+                yield row.number, row.message, row.digest
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].number
+
+
+def append(connection: Connection, message: Message) -> None:
+    """Add a message within a writing transaction, and so with what it tells of, or not at all."""
+    last, text = _head(connection), message.xml()
+    row = {"number": last.number + 1, "at": micros(message.at), "message": text}
+    connection.execute(insert(table).values(**row, digest=_chained(last.digest, text)))
+
+
+def read_head(text: str) -> Head:
+    """A head as it is printed. Raises ValueError."""
+    number, _, digest = text.partition(":")
+    return Head(int(number), Digest(bytes.fromhex(digest)))
+
+
+def _head(connection: Connection) -> Head:
+    row = connection.execute(select(table).order_by(table.c.number.desc()).limit(1)).one_or_none()
+    return Head(0, GENESIS) if row is None else Head(row.number, Digest(row.digest))
+
+
+def _chained(before: bytes, message: str) -> Digest:
+    return Digest(hashlib.sha256(before + message.encode()).digest())

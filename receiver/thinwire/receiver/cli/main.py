@@ -1,0 +1,371 @@
+"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thinwire.receiver.cli.accounts import account_app, audit_app
+from thinwire.receiver.cli.bundle import bundle_app
+from thinwire.receiver.cli.draft import draft_command
+from thinwire.receiver.cli.forward import forward_app
+from thinwire.receiver.cli.models import evaluate_command, train_command
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadInput, ThinwireError, exit_code
+from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.formats.stick import Stick
+from thinwire.shared.identifiers import SiteName, Tier, site_name
+from thinwire.shared.storage.durable import Disk
+
+if TYPE_CHECKING:
+    from thinwire.receiver.hub import Hub
+
+EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
+69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
+78 configuration · 130 interrupted.
+
+A hub in four commands: `thinwire-receiver init --data hub`, then `enrol north-valley --data hub` (give the token to
+the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`."""
+
+app = typer.Typer(
+    name="thinwire-receiver",
+    help="The reading hub: takes studies from clinics over thin links, reads their graphs, keeps the worklist.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
+_ASKED = (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
+
+
+@app.command(epilog="Example: `thinwire-receiver init --data hub`")
+def init(
+    data: Data,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the bundle to read with; the one that comes with thinwire if not given."),
+    ] = None,
+) -> None:
+    """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
+    from thinwire.receiver.hub import make_hub
+
+    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
+    _words(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
+    _words("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+
+
+@app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
+def enrol(
+    site: Annotated[str, typer.Argument(help="The clinic's name: 1 to 32 of a-z, 0-9 and '-'.")],
+    data: Data,
+    json_: Json = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Serve this clinic no more; its studies stay.")] = False,
+) -> None:
+    """Print a one-time join token for a clinic. It is a secret until used; bring it there by a trusted way."""
+    from thinwire.receiver.hub import open_hub
+
+    name = _site(site)
+    with open_hub(data, SystemClock()) as hub:
+        if remove:
+            hub.enrolment.dismiss(name)
+            _words(f"{name} is served no more.")
+            return
+        token, expires = hub.enrolment.enrol(name)
+    if json_:
+        _json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
+        return
+    _words(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
+    _words("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
+    typer.echo(token)
+
+
+@app.command(epilog="Example: `thinwire-receiver serve --data hub --listen 0.0.0.0:7443`")
+def serve(
+    data: Data,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
+    ] = None,
+    web: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the reading room's page; beyond this machine by HTTPS.")
+    ] = None,
+) -> None:
+    """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
+
+    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
+    account yet a one-time link for the first administrator (docs/reading-room.md).
+
+    Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub
+    that was stopped in any way goes on where it was.
+    """
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.serve import serve as serve_hub
+    from thinwire.shared.logs import log_to
+
+    with open_hub(data, SystemClock()) as hub:
+        log_to(sys.stderr, hub.settings.log)
+        serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
+
+
+@app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")
+def status(
+    data: Data,
+    json_: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+) -> None:
+    """Every clinic's link: whether it is connected, what is under way and how much of it is durable here."""
+    from rich.live import Live
+
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.presentation import links_table
+    from thinwire.receiver.transport.link_status import EVERY, as_json, find
+
+    clock = SystemClock()
+    with open_hub(data, clock) as hub:
+        sites = hub.enrolment.site_names()
+    if json_:
+        while True:
+            serves, links = find(data, clock.now())
+            _json({"serving": serves, "sites": sites, "links": [as_json(link) for link in links]})
+            if not watch:
+                return
+            time.sleep(EVERY)
+    if not watch:
+        _out().print(links_table(*find(data, clock.now()), sites, clock.now()))
+        return
+    with Live(console=_out(), auto_refresh=False) as view:
+        while True:
+            view.update(links_table(*find(data, clock.now()), sites, clock.now()), refresh=True)
+            time.sleep(EVERY)
+
+
+@app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
+def worklist(data: Data, json_: Json = False) -> None:
+    """Every study at its place: most urgent first, oldest first among equals, what was read last.
+
+    What has waited for longer than `waiting_cap` (config.toml) stands before all that is not immediate.
+
+    A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
+    """
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.presentation import worklist_table
+    from thinwire.receiver.store.worklist import as_json
+    from thinwire.receiver.store.worklist import worklist as order
+
+    with open_hub(data, SystemClock()) as hub:
+        now = hub.clock.now()
+        rows = order(hub.store.studies(), now, hub.settings.cap)
+    if json_:
+        _json([as_json(row) for row in rows])
+    else:
+        _out().print(worklist_table(rows, now))
+
+
+@app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")
+def show(
+    study: Study,
+    data: Data,
+    json_: Json = False,
+    site: Site = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the picture of the study.", dir_okay=False)] = None,
+) -> None:
+    """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
+
+    A draft of the report, where the hub makes drafts, was written by the machine and read by nobody.
+
+    The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
+    it, whole or still arriving. What is not here is striped.
+    """
+    from thinwire.receiver.export.picture import picture
+    from thinwire.receiver.hub import open_hub
+    from thinwire.receiver.presentation import study_page
+    from thinwire.receiver.store.worklist import Row, as_json
+
+    with open_hub(data, SystemClock()) as hub:
+        row = Row(hub.store.find(study, _site(site) if site else None))
+        arriving = hub.views().arriving_words(row.study)
+        kept = hub.store.draft(row.study.site, row.study.study)
+        draft = None if kept is None else json.loads(kept)
+        drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
+        if png is not None and drawn is not None:
+            hub.disk.make_folder(png.absolute().parent)
+            hub.disk.write(png, drawn[0], "export")
+        now = hub.clock.now()
+    source = None if drawn is None else drawn[1]
+    if json_:
+        _json(
+            {
+                **as_json(row),
+                "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "draft": draft,
+                "picture": source,
+            }
+        )
+    else:
+        _out().print(study_page(row, now, arriving, draft))
+    if png is not None:
+        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+
+
+@app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
+def ask(
+    study: Study,
+    tier: Annotated[str, typer.Argument(help="preview, evidence or pixels.")],
+    data: Data,
+    site: Site = None,
+) -> None:
+    """Ask the clinic for a part of a study that it keeps until it is wanted. What is here is not asked for again."""
+    from thinwire.receiver.hub import open_hub
+
+    kind = next((each for each in _ASKED if each.name.lower() == tier), None)
+    if kind is None:
+        raise typer.BadParameter(f"{tier} is none of preview, evidence, pixels")
+    with open_hub(data, SystemClock()) as hub:
+        found = hub.store.find(study, _site(site) if site else None)
+        if Tier(kind) in found.sealed_sizes:
+            _words(f"The {tier} is here already.")
+            return
+        hub.store.ask(found.site, found.study, kind, hub.clock.now())
+    _words(f"The clinic is asked for the {tier}.")
+
+
+@app.command(
+    epilog="Examples: `thinwire-receiver export 3fa9 --data hub --to here` · "
+    "`thinwire-receiver export --data hub --to /media/stick/thinwire`"
+)
+def export(
+    data: Data,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
+    study: Annotated[
+        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a stick, for clinics.")
+    ] = None,
+    site: Site = None,
+    json_: Json = False,
+) -> None:
+    """Of one study: its graph (.thinwire, PyG, GraphML), picture, draft, preview, evidence, DICOM files, as they are
+    here.
+
+    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+
+    Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
+    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    """
+    from thinwire.receiver.export.study_files import export_study
+    from thinwire.receiver.hub import open_hub, sole_carrier
+
+    named = _site(site) if site else None
+    with open_hub(data, SystemClock()) as hub:
+        if study is None:
+            from thinwire.receiver.offline import export_to
+
+            with sole_carrier(data):
+                sites = [named] if named else hub.enrolment.served()
+                written = export_to(Stick(to), hub, hub.pipeline(), sites)
+            if json_:
+                _json({"receipts": written})
+            for each in () if json_ else sorted(written):
+                typer.echo(f"{each}: {written[each]} receipts")
+            return
+        found = hub.store.find(study, named)
+        paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
+        if Tier.PIXELS not in found.sealed_sizes:
+            hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
+            _words("The pixels are not here yet; the clinic is asked for them.")
+    if json_:
+        _json([str(path) for path in paths])
+    for path in () if json_ else paths:
+        typer.echo(path)
+
+
+@app.command(name="import", epilog="Example: `thinwire-receiver import /media/stick/thinwire --data hub`")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="The folder that clinics exported to.", file_okay=False)],
+    data: Data,
+    json_: Json = False,
+) -> None:
+    """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
+
+    Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
+    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    """
+    from thinwire.receiver.cli.offline import imported_json, imported_lines
+    from thinwire.receiver.hub import open_hub, sole_carrier
+    from thinwire.receiver.offline import import_from
+
+    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+        done = import_from(Stick(folder), hub, hub.pipeline())
+    if json_:
+        _json(imported_json(done))
+    for line in () if json_ else imported_lines(done):
+        typer.echo(line)
+    if done.full is not None:
+        raise done.full
+    errors = [each.error for each in done.taken if each.error is not None]
+    if errors:
+        raise typer.Exit(exit_code(errors[0]))
+
+
+app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(
+    train_command
+)
+app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
+    evaluate_command
+)
+app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(forward_app, name="forward")
+app.add_typer(account_app, name="account")
+app.add_typer(audit_app, name="audit")
+
+
+def main() -> None:
+    """Entry point: an error that thinwire knows is one line and what to do about it, never a traceback."""
+    try:
+        app()
+    except (ThinwireError, KeyboardInterrupt) as error:
+        err = Console(stderr=True, highlight=False, soft_wrap=True)
+        if isinstance(error, ThinwireError):
+            err.print(str(error), style="bold red", markup=False)
+            err.print(error.remedy, markup=False)
+        sys.exit(exit_code(error))
+
+
+def _listening(hub: "Hub", host: str, port: int, web: str | None) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"listening on {shown}:{port}", flush=True)  # noqa: T201 - what whoever started us waits for
+    if web is not None:
+        print(f"reading room at {web}", flush=True)  # noqa: T201
+        link = hub.accounts.first()
+        if link is not None:
+            said = f"nobody has an account yet; the first administrator enters once by {web}/welcome/{link}"
+            print(said, flush=True)  # noqa: T201
+
+
+def _site(text: str) -> SiteName:
+    try:
+        return site_name(text)
+    except ValueError as error:
+        raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
+
+
+def _out() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+def _words(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,39 @@
+"""What an import from a stick did, for people and for programs."""
+
+from typing import Any
+
+from thinwire.receiver.offline import Imported, Outcome
+
+
+def imported_json(done: Imported) -> dict[str, Any]:
+    """What `import --json` gives."""
+    return {
+        "objects": [
+            {
+                "outcome": each.outcome,
+                "site": each.site,
+                "kind": None if each.kind is None else each.kind.name.lower(),
+                "object": None if each.object is None else each.object.hex(),
+                "error": None if each.error is None else type(each.error).__name__,
+                "what": None if each.error is None else str(each.error),
+            }
+            for each in done.taken
+        ],
+        "graphs_read": done.read,
+        "missing": dict(done.missing),
+        "receipts_on_the_stick": dict(done.receipts),
+    }
+
+
+def imported_lines(done: Imported) -> list[str]:
+    """A few lines for a terminal."""
+    lines = [", ".join(f"{done.count(outcome)} {outcome}" for outcome in Outcome) + f"; {done.read} graphs read"]
+    for each in done.taken:
+        if each.error is not None:
+            what = "epoch record or foreign file" if each.kind is None else each.kind.name.lower()
+            lines.append(f"{each.outcome}: {what} of {each.site or 'nobody known'}: {each.error}. {each.error.remedy}")
+    for site, count in sorted(done.missing.items()):
+        if count:
+            lines.append(f"{site}: {count} objects that it put on the stick are not there; it still has them")
+    lines += [f"{site}: {count} receipts are on the stick for it" for site, count in sorted(done.receipts.items())]
+    return lines

@@ -1,0 +1,139 @@
+"""A study's X-ray as far as it is here: from the pixels, else from the preview with the evidence laid over it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from thinwire.receiver.export.radiograph import radiograph
+from thinwire.receiver.store.content import study_files
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.transport.arriving import Arriving
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadFormat
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.graph import Grid
+from thinwire.shared.formats.originals import Member
+from thinwire.shared.formats.pixel_layout import MAX_PIXELS
+from thinwire.shared.formats.preview import Preview
+from thinwire.shared.identifiers import SiteName, StudyId, Tier
+
+log = logging.getLogger(__name__)
+
+Grey = NDArray[np.uint8]
+
+_STRIPES = 48
+"""Stripes across an image where nothing of it is here; no radiograph looks so."""
+_STRIPE = (20, 52)
+"""Their two greys."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a reader can see of a study now."""
+
+    image: Grey | None = field(repr=False)
+    """uint8 [h, w], bone bright, with the aspect of the native image; None where nothing of it is here."""
+    source: str
+    """From what it is drawn, in words."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Opens what is here of a study's image. max_bytes: most that an archive or evidence may restore to."""
+
+    store: Store
+    arriving: Arriving
+    max_bytes: int
+
+    def preview(self, site: SiteName, study: StudyId) -> Preview | None:
+        """The preview, or what of it has arrived. Raises BadFormat where the disk damaged it."""
+        whole = self.store.plaintext(site, study, Kind.PREVIEW)
+        if whole is not None:
+            return preview.decode(whole)
+        try:
+            return preview.decode_prefix(self.arriving.prefix(site, study, Kind.PREVIEW))
+        except BadFormat as error:
+            log.warning("site %s: a preview that is arriving cannot be read: %s", site, error)
+            return None
+
+    def evidence(self, site: SiteName, study: StudyId) -> Evidence | None:
+        """The evidence, or what of it has arrived. Raises BadFormat where the disk damaged it."""
+        whole = self.store.plaintext(site, study, Kind.EVIDENCE)
+        if whole is not None:
+            return crops.decode(whole, self.max_bytes)
+        try:
+            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.EVIDENCE), self.max_bytes)
+        except BadFormat as error:
+            log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
+            return None
+
+    def arriving_words(self, study: KeptStudy) -> dict[Tier, str]:
+        """What is of use already of tiers that are not here whole, in words."""
+        said: dict[Tier, str] = {}
+        if Tier.PREVIEW not in study.sealed_sizes:
+            coarse = self.preview(study.site, study.study)
+            said |= {} if coarse is None else {Tier.PREVIEW: preview_words(coarse)}
+        if Tier.EVIDENCE not in study.sealed_sizes:
+            fine = self.evidence(study.site, study.study)
+            said |= {} if fine is None else {Tier.EVIDENCE: evidence_words(fine)}
+        return said
+
+    def files(self, site: SiteName, study: StudyId) -> list[Member]:
+        """The study's own files; none where the pixels are not here. Raises BadFormat where the disk damaged them."""
+        archive = self.store.plaintext(site, study, Kind.PIXELS)
+        return [] if archive is None else study_files(archive, study, self.max_bytes)
+
+    def sight(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Sight:
+        """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
+        image = radiograph([each.data for each in files], grid)
+        if image is not None:
+            return Sight(image, "the pixels")
+        coarse, fine = self.preview(site, study), self.evidence(site, study)
+        native = grid.native_height, grid.native_width
+        if coarse is not None and (coarse.native_height, coarse.native_width) != native:
+            coarse = None  # of another image than the one that the graph is of
+        if fine is not None and (fine.native_height, fine.native_width) != native:
+            fine = None
+        if fine is None or grid.native_height * grid.native_width > MAX_PIXELS:
+            return _of_preview(coarse)
+        return _with_evidence(coarse, fine)
+
+
+def preview_words(found: Preview) -> str:
+    """What a preview shows, such as "the coarse preview (128 x 105)"."""
+    size = f"{found.image.shape[1]} x {found.image.shape[0]}"
+    return f"the preview ({size})" if found.layer == found.layers else f"the coarse preview ({size})"
+
+
+def evidence_words(found: Evidence) -> str:
+    return f"{len(found.rectangles)} of {found.total} rectangles of evidence"
+
+
+def _of_preview(found: Preview | None) -> Sight:
+    return Sight(None, "nothing yet") if found is None else Sight(found.image, preview_words(found))
+
+
+def _with_evidence(coarse: Preview | None, fine: Evidence) -> Sight:
+    """The evidence at native size over the preview, or over stripes."""
+    if coarse is None:
+        image = stripes(fine.native_height, fine.native_width)
+        source = f"{evidence_words(fine)} alone"
+    else:
+        size = (fine.native_width, fine.native_height)
+        image = np.array(Image.fromarray(coarse.image).resize(size, Image.Resampling.BICUBIC))
+        source = f"{preview_words(coarse)} with {evidence_words(fine)} over it"
+    fine.lay_over(image)
+    return Sight(image, source)
+
+
+def stripes(height: int, width: int) -> Grey:
+    """uint8 [height, width]: what stands where nothing of an image is here."""
+    period = max(2, max(height, width) // _STRIPES)
+    at = np.arange(height)[:, None] + np.arange(width)[None, :]
+    return np.where(at // period % 2 == 0, _STRIPE[0], _STRIPE[1]).astype(np.uint8)

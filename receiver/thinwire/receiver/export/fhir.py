@@ -1,0 +1,282 @@
+"""A study and what is said of it as FHIR R4: ImagingStudy, DiagnosticReport and Task in one transaction.
+
+Built and checked with fhir.resources' R4B, in which these three are those of R4. Each entry is a conditional update
+(https://hl7.org/fhir/R4/http.html#cond-update): a repeat changes nothing, and a final report replaces the preliminary
+one instead of standing beside it. Patients are referred to by their identifier; none is made.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from fhir.resources.R4B.bundle import Bundle
+
+from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.manifest import Manifest, kept_manifest
+from thinwire.shared.formats.originals import Member
+from thinwire.shared.formats.positional import micros
+from thinwire.shared.identifiers import Digest, SiteName, StudyId, Tier, Urgency, digest
+
+_NAMESPACE = uuid.UUID("0b6c2c0e-8a59-5f0e-93b7-0f9a3f5b7d11")
+_URI = "urn:ietf:rfc:3986"
+_DICOM = "http://dicom.nema.org/resources/ontology/DCM"
+_SYSTEMS = {"SCT": "http://snomed.info/sct"}
+_PRIORITY = {
+    Urgency.IMMEDIATE: "stat",
+    Urgency.URGENT: "asap",
+    Urgency.UNCERTAIN: "urgent",
+    Urgency.ROUTINE: "routine",
+}
+"""FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
+_SAID = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
+
+
+class ReaderReport(Protocol):
+    """What is needed of a reader's report."""
+
+    @property
+    def state(self) -> str:
+        """ "draft" is the reader's own, "preliminary" and "final" are given out."""
+        ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def reader_shown(self) -> str: ...
+
+    @property
+    def at(self) -> datetime: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written about a study."""
+
+    report: ReaderReport | None = None
+    """By a reader; the newest version."""
+    draft: tuple[str, ...] = ()
+    """Sentences by the machine."""
+
+
+WrittenOf = Callable[[SiteName, StudyId], Written]
+
+
+def nothing_written(site: SiteName, study: StudyId) -> Written:
+    """For a hub at which nobody writes."""
+    del site, study
+    return Written()
+
+
+@dataclass(frozen=True)
+class FhirStudy:
+    study: KeptStudy
+    reading: KeptReading
+    manifest: Manifest = field(repr=False)
+    written: Written = field(repr=False)
+
+    @property
+    def given_out(self) -> ReaderReport | None:
+        """The reader's report, unless it is still the reader's own."""
+        report = self.written.report
+        return None if report is None or report.state == "draft" else report
+
+    @property
+    def version(self) -> Digest:
+        """Of all that the resources say: what says something else is another version."""
+        report, reading = self.given_out, self.reading
+        facts = [
+            [reading.bundle.hex(), micros(reading.at), str(reading.urgency)],
+            self.study.sealed_sizes.get(Tier.PIXELS),
+            micros(self.manifest.created),
+            None if report is None else [str(report.state), report.text, report.reader_shown, micros(report.at)],
+            list(self.written.draft),
+        ]
+        return digest(json.dumps(facts).encode())
+
+
+def fhir_study(study: KeptStudy, views: Views, written: WrittenOf) -> FhirStudy | None:
+    """None until a reading and the manifest, which names the patient, are here. Raises BadManifest, BadFormat."""
+    manifest = views.store.plaintext(study.site, study.study, Kind.MANIFEST)
+    if study.reading is None or manifest is None:
+        return None
+    return FhirStudy(study, study.reading, kept_manifest(manifest), written(study.site, study.study))
+
+
+def fhir_bundle(found: FhirStudy, files: Sequence[Member]) -> bytes:
+    """The transaction as JSON in UTF-8; the same study gives the same bytes. files: the study's own, if here."""
+    images, report, task = (_imaging_study(found, files), _diagnostic_report(found), _task(found))
+    bundle = Bundle.model_validate(
+        {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [_entry(found, resource) for resource in (images, report, task)],
+        }
+    )
+    return str(bundle.model_dump_json(indent=1)).encode()
+
+
+def _entry(found: FhirStudy, resource: dict[str, Any]) -> dict[str, Any]:
+    identifier = resource["identifier"][0]
+    token = quote(f"{identifier['system']}|{identifier['value']}", safe="")
+    kind = resource["resourceType"]
+    return {
+        "fullUrl": _name(found, kind),
+        "resource": resource,
+        "request": {"method": "PUT", "url": f"{kind}?identifier={token}"},
+    }
+
+
+def _name(found: FhirStudy, of: str) -> str:
+    return f"urn:uuid:{uuid.uuid5(_NAMESPACE, f'{of} {found.study.site} {found.study.study.hex()}')}"
+
+
+def _subject(found: FhirStudy) -> dict[str, Any]:
+    number = found.manifest.identity.get("PatientID")
+    if not number:
+        return {"type": "Patient", "display": "not named by the clinic"}
+    return {"type": "Patient", "identifier": {"value": number}}
+
+
+def _imaging_study(found: FhirStudy, files: Sequence[Member]) -> dict[str, Any]:
+    identity, study = found.manifest.identity, found.study
+    identifiers: list[dict[str, Any]] = [
+        {"system": "urn:dicom:uid", "value": f"urn:oid:{identity.get('StudyInstanceUID', '')}"}
+    ]
+    if "StudyInstanceUID" not in identity:
+        identifiers = [{"system": _URI, "value": _name(found, "ImagingStudy")}]
+    if identity.get("AccessionNumber"):
+        kind = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}]}
+        identifiers.append({"type": kind, "value": identity["AccessionNumber"]})
+    made: dict[str, Any] = {
+        "resourceType": "ImagingStudy",
+        "identifier": identifiers,
+        "status": "available" if files else "registered",
+        "subject": _subject(found),
+        "modality": [{"system": _DICOM, "code": study.modality}] if study.modality else None,
+        "description": "Chest radiograph",
+        "series": _series(files) or None,
+    }
+    date = re.fullmatch(r"(\d{4})(\d{2})(\d{2})", identity.get("StudyDate", ""))
+    if date is not None:
+        made["started"] = "-".join(date.groups())
+    return _stated(made)
+
+
+def _series(files: Sequence[Member]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for member in files:
+        header = header_of(member.data)
+        if header is None or not all(text_of(header, word) for word in ("SeriesInstanceUID", "SOPInstanceUID")):
+            continue
+        uid = text_of(header, "SeriesInstanceUID")
+        coding = {"system": _DICOM, "code": text_of(header, "Modality") or "OT"}
+        series = found.setdefault(uid, {"uid": uid, "modality": coding, "instance": []})
+        sop_class = {"system": _URI, "code": f"urn:oid:{text_of(header, 'SOPClassUID')}"}
+        series["instance"].append({"uid": text_of(header, "SOPInstanceUID"), "sopClass": sop_class})
+    return [{**series, "numberOfInstances": len(series["instance"])} for _, series in sorted(found.items())]
+
+
+def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
+    report = found.given_out
+    observations = [
+        _observation(found, n, name, each) for n, (name, each) in enumerate(sorted(found.reading.findings.items()))
+    ]
+    made = {
+        "resourceType": "DiagnosticReport",
+        "contained": observations,
+        "identifier": [{"system": _URI, "value": _name(found, "DiagnosticReport")}],
+        "status": "preliminary" if report is None else str(report.state),
+        "category": [
+            {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD"}]},
+        ],
+        "code": {"coding": [{"system": "http://loinc.org", "code": "30745-4"}], "text": "Chest radiograph"},
+        "subject": _subject(found),
+        "imagingStudy": [{"reference": _name(found, "ImagingStudy")}],
+        "result": [{"reference": f"#{each['id']}"} for each in observations],
+        "issued": _instant(found.reading.at if report is None else report.at),
+        "performer": [{"display": f"thinwire hub, bundle {found.reading.bundle.hex()} (machine)"}],
+        "conclusion": _machine_words(found) if report is None else report.text,
+        "resultsInterpreter": None if report is None else [{"display": report.reader_shown}],
+    }
+    return _stated(made)
+
+
+def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[str, Any]:
+    """A finding as the machine read it: never final, whatever a reader signs."""
+    code = finding_code(name)
+    coding = {"code": code.value, "display": code.meaning}
+    if code.scheme_designator in _SYSTEMS:
+        coding["system"] = _SYSTEMS[code.scheme_designator]
+    return {
+        "resourceType": "Observation",
+        "id": f"finding-{number}",
+        "status": "preliminary",
+        "code": {"coding": [coding], "text": name},
+        "subject": _subject(found),
+        "interpretation": [{"text": _SAID[each.outcome]}],
+        "note": [{"text": f"By a machine. {NOT_FOR_DIAGNOSIS}."}],
+        "component": [
+            {
+                "code": {"coding": [{"system": _DICOM, "code": "122157"}], "text": "Probability"},
+                "valueQuantity": _number(each.probability),
+            },
+            {
+                "code": {"text": "95 % interval of the probability"},
+                "valueRange": {"low": _number(each.low), "high": _number(each.high)},
+            },
+        ],
+    }
+
+
+def _machine_words(found: FhirStudy) -> str:
+    reading = found.reading
+    said = [f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.", f"Urgency {reading.urgency}: {reading.reason}."]
+    if reading.unfamiliar:
+        said.append("The image is unlike the training images: probabilities mean little.")
+    for name, each in sorted(reading.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
+        said.append(f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_SAID[each.outcome]}.")
+    if found.written.draft:
+        said += ["Draft written by a machine:", *found.written.draft]
+    return "\n".join(said)
+
+
+def _task(found: FhirStudy) -> dict[str, Any]:
+    """The reader's work: requested once the study is triaged, completed once a report is signed."""
+    report = found.given_out
+    done = report is not None and report.state == "final"
+    return _stated(
+        {
+            "resourceType": "Task",
+            "identifier": [{"system": _URI, "value": _name(found, "Task")}],
+            "status": "completed" if done else "requested",
+            "intent": "order",
+            "priority": _PRIORITY[found.reading.urgency],
+            "description": f"Read a chest radiograph; {found.reading.urgency}: {found.reading.reason}",
+            "focus": {"reference": _name(found, "ImagingStudy")},
+            "for": _subject(found),
+            "authoredOn": _instant(found.reading.at),
+            "output": [{"type": {"text": "report"}, "valueReference": {"reference": _name(found, "DiagnosticReport")}}],
+        }
+    )
+
+
+def _number(value: float) -> Mapping[str, Any]:
+    return {"value": round(value, 4), "system": "http://unitsofmeasure.org", "code": "1"}
+
+
+def _instant(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
+
+
+def _stated(resource: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if value is not None}

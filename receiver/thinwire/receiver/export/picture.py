@@ -1,0 +1,38 @@
+"""The picture of one study: its X-ray as far as it is here, and the graph that came of it."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+from thinwire.receiver.export.best_image import Sight, Views
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.drawing import draw
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode
+
+
+def picture(study: KeptStudy, views: Views, bundles: Bundles) -> tuple[bytes, str] | None:
+    """The picture as a PNG, and from what its radiograph is drawn; None where no graph is here yet.
+
+    Raises BadFormat for a part that the disk damaged.
+    """
+    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    if payload is None:
+        return None
+    graph = decode(payload, study.study, bundles.coder)
+    sight = views.sight(study.site, study.study, graph.grid, views.files(study.site, study.study))
+    return drawn(study, graph, concept_names(graph, bundles), sight), sight.source
+
+
+def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
+    return [concept.name for concept in bundles.coder(graph.bundle).spec.concepts]
+
+
+def drawn(study: KeptStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
+    """The picture as a PNG. names: of the bundle's concepts, by index."""
+    read = {} if study.reading is None else study.reading.findings
+    findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
+    png = BytesIO()
+    draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")
+    return png.getvalue()

@@ -1,0 +1,65 @@
+"""The picture of a reading as a DICOM Secondary Capture, since many viewers show only that."""
+
+import highdicom as hd
+import numpy as np
+from highdicom.sc import SCImage
+from pydicom.uid import ExplicitVRLittleEndian
+
+from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, MachineResult, text_of, unusable
+from thinwire.receiver.export.structured_report import DESCRIPTION, as_file, software
+from thinwire.shared.drawing import draw
+from thinwire.shared.identifiers import digest
+
+SERIES_NUMBER = 9902
+
+
+def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
+    """The picture in RGB with the words that it is not for diagnosis (PS3.10 file); the same result gives the same
+    bytes. concept_names: of the graph's bundle, by index.
+
+    Raises UnreadableDicom for an image whose header cannot stand in a new object.
+    """
+    findings = {name: (found.probability, found.low, found.high) for name, found in result.reading.findings.items()}
+    words = f"drawn from {result.sight.source}. {NOT_FOR_DIAGNOSIS}"
+    image = np.asarray(draw(result.graph, concept_names, result.sight.image, findings, words))
+    header = result.header
+    try:
+        capture = SCImage(
+            pixel_array=image,
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system=hd.CoordinateSystemNames.PATIENT,
+            study_instance_uid=str(header.StudyInstanceUID),
+            # A series has one modality, so that the picture is beside the report and not in its series.
+            series_instance_uid=result.uid("capture series"),
+            series_number=SERIES_NUMBER,
+            # The picture is drawn from the best that is here: another one is another object.
+            sop_instance_uid=result.uid(f"capture {digest(image.tobytes()).hex()}"),
+            instance_number=1,
+            series_description=DESCRIPTION,
+            patient_id=header.PatientID,
+            patient_name=header.PatientName,
+            patient_birth_date=text_of(header, "PatientBirthDate"),
+            patient_sex=header.PatientSex,
+            accession_number=header.AccessionNumber,
+            study_id=header.StudyID,
+            study_date=text_of(header, "StudyDate"),
+            study_time=text_of(header, "StudyTime"),
+            referring_physician_name=header.ReferringPhysicianName,
+            patient_orientation=("L", "F"),
+            specific_character_set=header.get("SpecificCharacterSet"),
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            content_date=result.read_at.date(),
+            content_time=result.read_at.time(),
+            **software(),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise unusable(error) from error
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
+    capture.Laterality = ""  # type 2C, and no part of a pair
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    # The words of the picture name nobody; what is burned into the radiograph is in it as well (PS3.3 C.7.6.1.1.3).
+    if header.get("BurnedInAnnotation") in ("YES", "NO"):
+        capture.BurnedInAnnotation = header.BurnedInAnnotation
+    capture.DerivationDescription = f"Machine reading drawn over the image. {NOT_FOR_DIAGNOSIS}"
+    return as_file(capture, result)

@@ -1,0 +1,71 @@
+"""`export`: one study as files for people and other programs. Names and formats: docs/store-format.md."""
+
+import logging
+from pathlib import Path
+
+from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.graph_file import wrap
+from thinwire.receiver.export.graphml import graphml
+from thinwire.receiver.export.machine_result import machine_result
+from thinwire.receiver.export.picture import concept_names, drawn
+from thinwire.receiver.export.pyg import hetero_bytes
+from thinwire.receiver.export.secondary_capture import secondary_capture
+from thinwire.receiver.export.structured_report import structured_report
+from thinwire.receiver.export.tier_files import evidence_json, evidence_png, preview_png
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
+
+SHORT = 16
+"""Hex digits of a study's id in file names."""
+
+
+def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path, disk: Disk) -> list[Path]:
+    """Write what is here of a study to `folder`; returns what was written, in order.
+
+    Raises BadFormat for a part that the disk damaged, DiskFull.
+    """
+    disk.make_folder(folder)
+    stem = study.study.hex()[:SHORT]
+    written: list[Path] = []
+
+    def write(path: Path, data: bytes) -> None:
+        disk.write(path, data, "export")
+        written.append(path)
+
+    members = views.files(study.site, study.study)
+    if members:
+        disk.make_folder(folder / stem)
+    for member in members:
+        write(folder / stem / Path(member.name).name, member.data)
+    preview, evidence = views.preview(study.site, study.study), views.evidence(study.site, study.study)
+    if preview is not None:
+        write(folder / f"{stem}.preview.png", preview_png(preview))
+    if evidence is not None:
+        write(folder / f"{stem}.evidence.png", evidence_png(evidence))
+        write(folder / f"{stem}.evidence.json", evidence_json(evidence))
+    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    if payload is not None:
+        graph = decode(payload, study.study, bundles.coder)
+        names = concept_names(graph, bundles)
+        sight = views.sight(study.site, study.study, graph.grid, members)
+        write(folder / f"{stem}.thinwire", wrap(study.study, payload))
+        write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
+        write(folder / f"{stem}.graphml", graphml(graph, names))
+        write(folder / f"{stem}.png", drawn(study, graph, names, sight))
+        try:
+            result = machine_result(study, graph, sight, members)
+            if result is not None:
+                write(folder / f"{stem}.sr.dcm", structured_report(result))
+                write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
+        except UnreadableDicom as error:
+            log.warning("no DICOM of the reading: %s", error)
+    draft = views.store.draft(study.site, study.study)
+    if draft is not None:
+        write(folder / f"{stem}.draft.json", draft)
+    return written

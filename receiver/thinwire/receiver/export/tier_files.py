@@ -1,0 +1,46 @@
+"""Preview and evidence as files for people and other programs. Names and formats: docs/store-format.md."""
+
+import json
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.preview import Preview
+
+
+def preview_png(preview: Preview) -> bytes:
+    """The finest layer that is here, 8-bit grey."""
+    return bytes(imagecodecs.png_encode(preview.image))
+
+
+def evidence_png(evidence: Evidence) -> bytes:
+    """The native image, 16-bit grey and alpha: stored values less `least`, transparent where nothing is here."""
+    values, here = evidence.canvas()
+    return bytes(imagecodecs.png_encode(np.stack([values, here.astype(np.uint16) * 65535], axis=2)))
+
+
+def evidence_json(evidence: Evidence) -> bytes:
+    """What is in the PNG beside it, where it lies, and what its values mean."""
+    meaning = evidence.meaning
+    facts: dict[str, Any] = {
+        "native": {"height": evidence.native_height, "width": evidence.native_width},
+        "stored_value_of_0": evidence.least,
+        "bits_stored": meaning.bits_stored,
+        "signed": meaning.signed,
+        "photometric": meaning.photometric.name,
+        "spacing_mm": meaning.spacing_mm,
+        "rescale": None if meaning.rescale is None else dict(zip(("slope", "intercept"), meaning.rescale, strict=True)),
+        "window": {
+            "function": meaning.window.function.name,
+            "center": meaning.window.center,
+            "width": meaning.window.width,
+        },
+        "rectangles": [
+            {"x": each.x, "y": each.y, "width": each.width, "height": each.height, "share": round(each.share, 4)}
+            for each in evidence.rectangles
+        ],
+        "rectangles_in_all": evidence.total,
+    }
+    return json.dumps(facts, indent=1).encode()

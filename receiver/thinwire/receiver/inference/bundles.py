@@ -1,0 +1,118 @@
+"""The bundles that this hub can read: DATA/bundles/<bundle id>, one of them its default."""
+
+import fcntl
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thinwire.shared.errors import BadConfiguration, UnknownBundle
+from thinwire.shared.formats.bundle import Bundle, load_bundle
+from thinwire.shared.formats.coder import Coder, load_coder
+from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
+from thinwire.shared.storage.durable import Disk, flock
+
+if TYPE_CHECKING:
+    from thinwire.receiver.inference.draft import Drafter
+    from thinwire.receiver.inference.mpnn import MpnnReader
+
+DEFAULT, ADDING = "default", "add.lock"
+
+
+class Bundles:
+    """Bundles, their coders and readers are loaded when first needed and then kept. Safe from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bundles: dict[BundleId, Bundle] = {}
+        self._coders: dict[BundleId, Coder] = {}
+        self._readers: dict[BundleId, MpnnReader] = {}
+        self._drafters: dict[tuple[BundleId, int], Drafter] = {}
+        self._lock = threading.Lock()
+
+    def bundle(self, id: BundleId) -> Bundle:
+        """Raises UnknownBundle for one that is not here, BadBundle for one that is damaged."""
+        with self._lock:
+            if id not in self._bundles:
+                folder = self._folder / id.hex()
+                if len(id) != BUNDLE_ID_BYTES or not folder.is_dir():
+                    raise UnknownBundle(f"the hub has no bundle {id.hex()[:8]}")
+                self._bundles[id] = load_bundle(folder)
+            return self._bundles[id]
+
+    def ids(self) -> list[BundleId]:
+        """Every bundle that is here, damaged ones too."""
+        names = (
+            path.name for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 2 * BUNDLE_ID_BYTES
+        )
+        return sorted(BundleId(bytes.fromhex(name)) for name in names)
+
+    def find(self, prefix: str) -> BundleId:
+        """The one bundle whose id starts with these hex digits. Raises UnknownBundle for none, or for several."""
+        found = [id for id in self.ids() if id.hex().startswith(prefix.lower())]
+        if len(found) != 1:
+            raise UnknownBundle(
+                f"{len(found) or 'no'} bundles of this hub have an id that starts so",
+                "See `thinwire-receiver bundle list`.",
+            )
+        return found[0]
+
+    def coder(self, id: BundleId) -> Coder:
+        """What reads the payloads of a bundle. Raises UnknownBundle, BadBundle."""
+        bundle = self.bundle(id)
+        with self._lock:
+            if id not in self._coders:
+                self._coders[id] = load_coder(bundle)
+            return self._coders[id]
+
+    def reader(self, id: BundleId) -> "MpnnReader":
+        # Imported here, so that the worklist does not wait seconds for torch.
+        from thinwire.receiver.inference.mpnn import load_reader
+
+        bundle = self.bundle(id)
+        with self._lock:
+            if id not in self._readers:
+                self._readers[id] = load_reader(bundle)
+            return self._readers[id]
+
+    def drafter(self, id: BundleId, beams: int) -> "Drafter":
+        # Imported here, so that a hub that drafts nothing does not load onnxruntime.
+        from thinwire.receiver.inference.draft import Drafter
+
+        bundle = self.bundle(id)
+        with self._lock:
+            if (id, beams) not in self._drafters:
+                self._drafters[id, beams] = Drafter(bundle, beams)
+            return self._drafters[id, beams]
+
+    def default(self) -> BundleId:
+        """Raises BadConfiguration where the folder names none."""
+        try:
+            return BundleId(bytes.fromhex((self._folder / DEFAULT).read_text("ascii").strip()))
+        except (OSError, ValueError) as error:
+            raise BadConfiguration("the hub has no default bundle", "Make the hub again: init.") from error
+
+
+def add_bundle(folder: Path, source: Path, disk: Disk) -> BundleId:
+    """Copy a bundle into DATA/bundles, every file checked against its digest before and after; durable when this
+    returns, and whole or not there at all. A repeat does nothing. Raises BadBundle, BadConfiguration, DiskFull."""
+    bundle = load_bundle(source)
+    disk.make_folder(folder)
+    target = folder / bundle.id.hex()
+    with flock(folder / ADDING, fcntl.LOCK_EX):
+        if not target.exists():
+            # Until the rename the copy has a name that no bundle has.
+            beside = folder / f".{bundle.id.hex()}.tmp"
+            shutil.rmtree(beside, ignore_errors=True)
+            disk.make_folder(beside)
+            for path in sorted(bundle.folder.iterdir()):
+                if path.is_file():
+                    disk.write(beside / path.name, path.read_bytes(), "bundle.file")
+            load_bundle(beside)
+            disk.move(beside, target, "bundle")
+    return bundle.id
+
+
+def make_default(folder: Path, id: BundleId, disk: Disk) -> None:
+    """Name the default of DATA/bundles; durable when this returns. Raises DiskFull."""
+    disk.write(folder / DEFAULT, id.hex().encode("ascii") + b"\n", "bundle.default")

@@ -1,0 +1,62 @@
+"""From what each finding's probability leaves possible to a place on the worklist.
+
+A finding whose set is `yes` is suspected, one whose set is `either` is uncertain (`calibration.py`). A study is
+`uncertain` where its image is unfamiliar, or where no suspected finding asks for haste and an uncertain one would.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.shared.identifiers import Urgency
+
+if TYPE_CHECKING:
+    from thinwire.receiver.inference.mpnn import Reading
+
+URGENCY_OF = {
+    "pneumothorax": Urgency.IMMEDIATE,
+    "consolidation": Urgency.URGENT,
+    "effusion": Urgency.URGENT,
+    "nodule": Urgency.URGENT,
+    "cardiomegaly": Urgency.ROUTINE,
+}
+"""What a called finding asks for; a finding that is not named here asks for `urgent`."""
+
+ORDER = (Urgency.IMMEDIATE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.ROUTINE)
+"""Most urgent first. Uncertain stands before routine: a person settles it, and soon."""
+
+
+@dataclass(frozen=True)
+class Triage:
+    urgency: Urgency
+    reason: str
+    """One line for the worklist, in the field's words."""
+
+
+def triage(reading: "Reading", asked_urgent: bool) -> Triage:
+    """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
+    suspected = [name for name, p in reading.findings.items() if p.outcome is Outcome.YES]
+    doubtful = [name for name, p in reading.findings.items() if p.outcome is Outcome.EITHER]
+    firm = _highest(suspected)
+    named = [name for name in suspected if _urgency(name) is firm]
+    # Only doubt about something more urgent than what is sure could change the urgency.
+    unsettled = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
+    said = [f"{', '.join(named)} suspected"] if named else []
+    said += [f"{', '.join(unsettled)} neither suspected nor excluded"] if unsettled else []
+    if reading.unfamiliar:
+        outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
+    else:
+        # Doubt lifts a study that would wait, and never lowers one that would not.
+        urgency = min(firm, Urgency.UNCERTAIN if unsettled else firm, key=ORDER.index)
+        outcome = Triage(urgency, "; ".join(said) or "none of the findings suspected")
+    if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):
+        return Triage(Urgency.URGENT, f"sent as urgent by the clinic; {outcome.reason}")
+    return outcome
+
+
+def _urgency(finding: str) -> Urgency:
+    return URGENCY_OF.get(finding, Urgency.URGENT)
+
+
+def _highest(findings: list[str]) -> Urgency:
+    return min((_urgency(name) for name in findings), key=ORDER.index, default=Urgency.ROUTINE)

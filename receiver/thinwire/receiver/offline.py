@@ -1,0 +1,371 @@
+"""`import` and `export`: objects come from clinics by stick, receipts and requests go back so.
+
+A stick is one more link. Each object is offered to an `IngestSession` of the site that sealed it, and so stands every
+check of the link before it is stored; only its bytes come from a file. Layout of a stick: docs/carry-format.md. Whoever
+calls holds `hub.sole_carrier`; `serve` may go on beside it.
+"""
+
+import contextlib
+import io
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.shared.crypto.envelope import (
+    MAX_RECORD,
+    RECORD_MAGIC,
+    TAG_BYTES,
+    EpochKey,
+    Header,
+    KeyOf,
+    Kind,
+    open_sealed,
+    peek,
+    peek_epoch,
+    peek_site,
+    verified_length,
+)
+from thinwire.shared.errors import DiskFull, Final, Forged, Retryable, StickLost, ThinwireError
+from thinwire.shared.formats.offline import (
+    LARGEST_NOTE,
+    MAX_NOTE,
+    MOST_RECEIPTS,
+    MOST_REQUESTS,
+    Reply,
+    Waybill,
+    read_waybill,
+    seal_reply,
+)
+from thinwire.shared.formats.stick import Stick
+from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
+from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION, head_size
+from thinwire.shared.wire.refusals import ERROR_OF
+from thinwire.shared.wire.v1 import link_pb2 as wire
+
+log = logging.getLogger(__name__)
+
+_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+_ROOM = MAX_NOTE // 2
+"""Bytes of receipts in one reply."""
+
+
+class Outcome(StrEnum):
+    """What came of an object on a stick."""
+
+    STORED = "stored"
+    KNOWN = "here already"
+    WAITING = "to be repeated"
+    """Could not be taken now; the same import may succeed later."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One file among a stick's objects and what came of it."""
+
+    outcome: Outcome
+    site: SiteName | None = None
+    """Who sealed it, where that is known."""
+    kind: Kind | None = None
+    """None for an epoch record, and for a file that is no object."""
+    object: Digest | None = None
+    """SHA-256 of its bytes, where they were read."""
+    error: ThinwireError | None = None
+
+
+@dataclass
+class Imported:
+    """What an import did."""
+
+    taken: list[Taken] = field(default_factory=list)
+    read: int = 0
+    """Graphs that were read."""
+    missing: Counter[SiteName] = field(default_factory=Counter)
+    """Objects that a clinic put on the stick and that are neither there any more nor at the hub."""
+    receipts: Counter[SiteName] = field(default_factory=Counter)
+    """Receipts that are on the stick for each clinic now."""
+    full: DiskFull | None = None
+    """Why the rest was not taken."""
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(each.outcome is outcome for each in self.taken)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A sealed object on the stick."""
+
+    path: Path
+    header: Header
+    site: SiteName
+
+
+def import_from(stick: Stick, hub: Hub, pipeline: Pipeline) -> Imported:
+    """Take what clinics put on a stick: examined and stored as over the link; graphs are read. Then write replies.
+
+    A file that is refused never stops the next. Raises StickLost, BadInput; what was stored before stays stored.
+    """
+    stick.check()
+    with contextlib.ExitStack() as open_sessions:
+        return _Import(stick, hub, pipeline, open_sessions).run()
+
+
+def export_to(stick: Stick, hub: Hub, pipeline: Pipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
+    """Write what waits for these clinics, receipts and requests; gives the receipts for each.
+
+    Raises StickLost, BadInput, DiskFull, NotEnrolled.
+    """
+    stick.prepare()
+    return Counter({site: _reply(stick, hub, pipeline, site) for site in sites})
+
+
+class _Import:
+    def __init__(self, stick: Stick, hub: Hub, pipeline: Pipeline, open_sessions: contextlib.ExitStack) -> None:
+        self._stick = stick
+        self._hub = hub
+        self._pipeline = pipeline
+        self._open_sessions = open_sessions
+        # Apart from the inbox of the link, which belongs to `serve`.
+        self._inbox = Inbox(hub.data / "carried", hub.disk, hub.clock)
+        self._sessions: dict[SiteName, IngestSession] = {}
+        self._numbers = itertools.count(1)
+        self._urgent: dict[tuple[SiteName, Digest], bool] = {}
+        self._waybills: list[tuple[_File, Waybill]] = []
+        self._here: dict[tuple[SiteName, Digest], None] = {}
+        self._sites: dict[SiteName, None] = {}
+        self._done = Imported()
+
+    def run(self) -> Imported:
+        paths = self._stick.objects()
+        # An epoch record before what it opens, and the waybills before what they speak of.
+        sealed = [file for path in self._records(paths) for file in self._opened(path)]
+        files = [file for file in sealed if not self._is_waybill(file)]
+        graphs = [file for file in files if file.header.kind is Kind.GRAPH]
+        self._take_all(graphs)
+        self._read()
+        self._take_all([file for file in files if file.header.kind is not Kind.GRAPH])
+        self._answer()
+        return self._done
+
+    def _records(self, paths: list[Path]) -> Iterator[Path]:
+        """Admits epoch records; gives the other files once all of them are in."""
+        others = []
+        for path in paths:
+            head = self._stick.read(path, MAX_RECORD + 1)
+            if head.startswith(RECORD_MAGIC):
+                self._done.taken.append(self._record(head))
+            else:
+                others.append(path)
+        yield from others
+
+    def _record(self, record: bytes) -> Taken:
+        try:
+            site, epoch = peek_site(record), peek_epoch(record)
+            session = self._session(site)
+            if self._pipeline.epoch_key(site, epoch) is not None:
+                self._sites[site] = None
+                return Taken(Outcome.KNOWN, site, object=digest(record))
+            offer = wire.Offer(number=next(self._numbers), object=digest(record), size=len(record), head=record)
+            for down in session.receive(wire.Up(offer=offer)):
+                _raise(down)
+        except ThinwireError as error:
+            return _refused(error)
+        self._sites[site] = None
+        return Taken(Outcome.STORED, site, object=digest(record))
+
+    def _opened(self, path: Path) -> Iterator[_File]:
+        """The file as a sealed object of the site that announced its epoch; nothing for any other file."""
+        try:
+            header = peek(self._stick.read(path, MAX_RECORD))
+            sites = self._hub.enrolment.sites_of(header.epoch)
+            if len(sites) > 1:
+                # Ids of epochs are random: one of the sites made another's its own. The tags tell whose it is.
+                first = io.BytesIO(self._stick.read(path, MAX_RECORD + (1 << header.chunk_log2) + TAG_BYTES))
+                sites = [site for site in sites if verified_length(first, self._key_of(site))]
+            if not sites:
+                raise Forged(
+                    "sealed by no clinic that this hub knows, or its epoch record is not on the stick",
+                    "Export at the clinic again to the same folder; a new clinic has to join first.",
+                )
+        except Forged as error:
+            self._done.taken.append(_refused(error))
+            return
+        yield _File(path, header, sites[0])
+
+    def _is_waybill(self, file: _File) -> bool:
+        """Whether it is one; then it is read."""
+        if file.header.kind is not Kind.WAYBILL:
+            return False
+        sealed = self._stick.read(file.path, LARGEST_NOTE + 1)
+        try:
+            self._session(file.site)
+            if len(sealed) > LARGEST_NOTE:
+                raise Forged("a waybill is longer than any")
+            waybill = read_waybill(open_sealed(sealed, self._key_of(file.site))[1])
+        except (Final, Retryable) as error:
+            self._done.taken.append(_refused(error, file))
+            return True
+        self._sites[file.site] = None
+        self._waybills.append((file, waybill))
+        self._urgent |= {(file.site, object): urgent for object, urgent in waybill.urgent}
+        for receipt in waybill.taken:
+            self._pipeline.delivered(file.site, receipt)
+        return True
+
+    def _take_all(self, files: list[_File]) -> None:
+        """One after another, what is urgent first; a full disk ends it."""
+        named = {file.path: self._urgent.get((file.site, _named(file.path)), False) for file in files}
+
+        def rank(file: _File) -> tuple[bool, int, Path]:
+            kind = file.header.kind
+            return not named[file.path], _ORDER.index(kind) if kind in _ORDER else len(_ORDER), file.path
+
+        for file in sorted(files, key=rank):
+            if self._done.full is not None:
+                self._done.taken.append(Taken(Outcome.WAITING, file.site, file.header.kind))
+                continue
+            try:
+                taken = self._take(file)
+            except DiskFull as error:
+                self._done.full = error
+                taken = _refused(error, file)
+            except StickLost:
+                raise
+            except ThinwireError as error:
+                taken = _refused(error, file)
+            self._done.taken.append(taken)
+
+    def _take(self, file: _File) -> Taken:
+        """Offer one object to its site's session, as the link does. Raises whatever ends it without success."""
+        session = self._session(file.site)
+        object, size = self._stick.identity(file.path)
+        self._here[file.site, object] = None
+        self._sites[file.site] = None
+        if self._pipeline.stored_receipt(file.site, object) is not None:
+            return Taken(Outcome.KNOWN, file.site, file.header.kind, object)
+        number, head = next(self._numbers), self._stick.read(file.path, head_size(size, LARGEST_CHUNK))
+        urgent = self._urgent.get((file.site, object), False)
+        offer = wire.Offer(number=number, object=object, size=size, urgent=urgent, head=head)
+        downs, position = session.receive(wire.Up(offer=offer)), 0
+        while True:
+            for down in downs:
+                _raise(down)
+                if down.HasField("receipt"):
+                    return Taken(Outcome.STORED, file.site, file.header.kind, object)
+                position = max(position, down.progress.durable)
+            data = self._stick.read(file.path, LARGEST_CHUNK, position)
+            if not data or position + len(data) > size:
+                raise StickLost("a file on the stick changed while it was read")
+            downs = session.receive(wire.Up(chunk=wire.Chunk(number=number, offset=position, data=data)))
+            position += len(data)
+
+    def _read(self) -> None:
+        """Read every graph that waits, so that the reply tells of it. One that `serve` reads too is told once."""
+        try:
+            while read := self._pipeline.read_waiting():
+                self._done.read += read
+        except DiskFull as error:
+            self._done.full = error
+
+    def _answer(self) -> None:
+        """Replies to every clinic that is on the stick; a waybill that is done goes."""
+        self._stick.prepare()
+        for file, waybill in self._waybills:
+            absent = [each for each, _ in waybill.urgent if self._pipeline.stored_receipt(file.site, each) is None]
+            self._done.missing[file.site] += sum((file.site, each) not in self._here for each in absent)
+            if not absent:
+                self._stick.remove(file.path)
+        for site in sorted(self._sites):
+            mine = (self._pipeline.stored_receipt(site, object) for owner, object in self._here if owner == site)
+            again = [receipt for receipt in mine if receipt is not None]
+            self._done.receipts[site] = _reply(self._stick, self._hub, self._pipeline, site, again)
+
+    def _session(self, site: SiteName) -> IngestSession:
+        """The site's end of the protocol. Raises NotEnrolled."""
+        if site not in self._sessions:
+            self._pipeline.check_site(site, None)
+            hub = self._hub
+            session = IngestSession(site, self._inbox, self._pipeline, hub.keys.signing, hub.clock, hub.disk)
+            self._open_sessions.callback(session.close)
+            session.receive(wire.Up(hello=wire.Hello(version=VERSION, software="a stick")))
+            self._sessions[site] = session
+        return self._sessions[site]
+
+    def _key_of(self, site: SiteName) -> KeyOf:
+        def key_of(epoch: EpochId) -> EpochKey:
+            key = self._pipeline.epoch_key(site, epoch)
+            if key is None:
+                raise Forged("the epoch is not one of this site")
+            return key
+
+        return key_of
+
+
+def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
+    """Write what waits for a site, and remove what the hub wrote for it before; how many receipts.
+
+    again: receipts that the site has confirmed and yet brought the objects of.
+    """
+    epoch = hub.enrolment.newest_epoch(site)
+    if epoch is None:
+        return 0
+    receipts = list(dict.fromkeys((*pipeline.undelivered_receipts(site), *again)))
+    written = {stick.put_note(seal_reply(epoch, each), down=True) for each in _replies(pipeline, site, receipts)}
+    for path in stick.replies():
+        if path not in written and _is_reply_to(hub, site, stick.read(path, MAX_RECORD)):
+            stick.remove(path)
+    return len(receipts)
+
+
+def _replies(pipeline: Pipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
+    """As many as it takes, the requests in the first one."""
+    requests = tuple(pipeline.wanted(site)[:MOST_REQUESTS])
+    batch: list[bytes] = []
+    room = _ROOM
+    for signed in receipts:
+        if len(batch) == MOST_RECEIPTS or len(signed) > room:
+            yield Reply(tuple(batch), requests)
+            batch, requests, room = [], (), _ROOM
+        batch.append(signed)
+        room -= len(signed)
+    if batch or requests:
+        yield Reply(tuple(batch), requests)
+
+
+def _is_reply_to(hub: Hub, site: SiteName, head: bytes) -> bool:
+    try:
+        header = peek(head)
+    except Forged:
+        return False
+    return header.kind is Kind.REPLY and hub.enrolment.sites_of(header.epoch) == [site]
+
+
+def _raise(down: wire.Down) -> None:
+    """A refusal as the error that it stands for."""
+    if down.HasField("refusal"):
+        refusal = down.refusal
+        if refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
+            raise Forged(refusal.what)
+        raise ERROR_OF.get(refusal.code, Final)(refusal.what, refusal.remedy or None)
+
+
+def _refused(error: ThinwireError, file: _File | None = None) -> Taken:
+    outcome = Outcome.WAITING if isinstance(error, Retryable) else Outcome.REFUSED
+    log.warning("%s: %s", "a file on the stick" if file is None else f"site {file.site}", error)
+    return Taken(outcome, file.site if file else None, file.header.kind if file else None, error=error)
+
+
+def _named(path: Path) -> Digest:
+    """The identity that a file's name claims; it decides the order alone."""
+    try:
+        return Digest(bytes.fromhex(path.stem))
+    except ValueError:
+        return Digest(b"")

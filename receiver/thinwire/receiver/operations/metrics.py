@@ -1,0 +1,148 @@
+"""What the hub counts, for Prometheus: computed from its database at each scrape, and without identifiers.
+
+Names and meanings: docs/hospital-systems.md. Labels are sites, tiers, urgencies, targets and states, never a study.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from sqlalchemy import case, exists, func, select
+
+from thinwire.receiver.forward.delivery import State
+from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.store.tables import Database, objects, readings, receipts, studies
+from thinwire.receiver.transport import link_status
+from thinwire.shared.clock import Clock
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.positional import micros
+from thinwire.shared.storage.durable import Disk
+
+TRIAGE_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200)
+"""Seconds from the first part of a study at the hub to its reading."""
+_MICROS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A collector for prometheus_client. data: the hub's folder."""
+
+    database: Database
+    queue: Queue
+    data: Path
+    disk: Disk
+    clock: Clock
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what there is is known at a scrape."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._studies()
+        yield self._triage()
+        yield from self._deliveries()
+        yield from self._links()
+        free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
+        free.add_metric([], self.disk.free(self.data))
+        yield free
+
+    def _studies(self) -> Iterator[Metric]:
+        now = micros(self.clock.now())
+        read = exists().where(
+            readings.c.site == objects.c.site, readings.c.study == objects.c.study, readings.c.blob == objects.c.blob
+        )
+        of_urgency = select(readings.c.site, readings.c.urgency, func.count()).group_by(
+            readings.c.site, readings.c.urgency
+        )
+        unread = select(objects.c.site, func.count(), func.min(objects.c.stored_at)).where(
+            objects.c.kind == int(Kind.GRAPH), ~read
+        )
+        stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
+        with self.database.read() as connection:
+            by_urgency = connection.execute(of_urgency.order_by(readings.c.site, readings.c.urgency)).all()
+            waiting = connection.execute(unread.group_by(objects.c.site).order_by(objects.c.site)).all()
+            kept = connection.execute(
+                stored.group_by(objects.c.site, objects.c.kind).order_by(objects.c.site, objects.c.kind)
+            ).all()
+            undelivered = connection.execute(
+                select(receipts.c.site, func.count())
+                .where(receipts.c.delivered_at.is_(None))
+                .group_by(receipts.c.site)
+                .order_by(receipts.c.site)
+            ).all()
+            known = connection.execute(
+                select(studies.c.site, func.count()).group_by(studies.c.site).order_by(studies.c.site)
+            ).all()
+        yield _gauge("thinwire_studies", "Studies at the hub.", ["site"], [([s], n) for s, n in known])
+        yield _gauge(
+            "thinwire_readings",
+            "Graphs read, by urgency.",
+            ["site", "urgency"],
+            [([s, u], n) for s, u, n in by_urgency],
+        )
+        yield _gauge("thinwire_untriaged", "Graphs that wait to be read.", ["site"], [([s], n) for s, n, _ in waiting])
+        yield _gauge(
+            "thinwire_untriaged_oldest_seconds",
+            "Age of the graph that has waited longest to be read.",
+            ["site"],
+            [([s], max(0, now - at) / _MICROS) for s, _, at in waiting],
+        )
+        names = [([s, Kind(kind).name.lower()], count, size) for s, kind, count, size in kept]
+        yield _gauge("thinwire_objects", "Sealed objects kept.", ["site", "kind"], [(at, n) for at, n, _ in names])
+        yield _gauge(
+            "thinwire_object_bytes", "Bytes of sealed objects kept.", ["site", "kind"], [(at, n) for at, _, n in names]
+        )
+        yield _gauge(
+            "thinwire_receipts_undelivered",
+            "Receipts that the clinic has not confirmed.",
+            ["site"],
+            [([s], n) for s, n in undelivered],
+        )
+
+    def _triage(self) -> Metric:
+        """Seconds from a study's first part to its newest reading, over all that is here."""
+        seconds = (readings.c.at - studies.c.received_at) / float(_MICROS)
+        within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
+        mine = (studies.c.site == readings.c.site) & (studies.c.study == readings.c.study)
+        query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(readings, studies, mine)
+        with self.database.read() as connection:
+            count, total, *below = connection.execute(query).one()
+        made = HistogramMetricFamily("thinwire_triage_seconds", "From the first part of a study to its reading.")
+        buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, below, strict=True)]
+        made.add_metric([], [*buckets, ("+Inf", count)], total)
+        return made
+
+    def _deliveries(self) -> Iterator[Metric]:
+        now, tallies = self.clock.now(), self.queue.tallies()
+        open_ = [each for each in tallies if each.state in (State.WAITING, State.ASKED)]
+        yield _gauge(
+            "thinwire_deliveries",
+            "Objects for the hospital's systems, by state.",
+            ["target", "state"],
+            [([each.target, str(each.state)], each.count) for each in tallies],
+        )
+        yield _gauge(
+            "thinwire_delivery_oldest_seconds",
+            "Age of the delivery that has been on its way longest.",
+            ["target", "state"],
+            [([each.target, str(each.state)], max(0.0, (now - each.oldest).total_seconds())) for each in open_],
+        )
+
+    def _links(self) -> Iterator[Metric]:
+        _, links = link_status.find(self.data, self.clock.now())
+        yield _gauge(
+            "thinwire_site_connected", "1 while the clinic's stream is open.", ["site"],
+            [([link.site], int(link.connected)) for link in links],
+        )  # fmt: skip
+        yield _gauge(
+            "thinwire_site_bytes_per_second", "Bytes of objects that come of late.", ["site"],
+            [([link.site], link.rate) for link in links],
+        )  # fmt: skip
+
+
+def _gauge(name: str, words: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:
+    made = GaugeMetricFamily(name, words, labels=labels)
+    for at, value in values:
+        made.add_metric(at, value)
+    return made

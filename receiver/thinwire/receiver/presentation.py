@@ -1,0 +1,199 @@
+"""The worklist and one study for people, in a terminal of 100 columns."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.store.records import Found
+from thinwire.receiver.store.worklist import Row
+from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.shared.identifiers import SiteName, Tier, Urgency
+
+COLOUR = {
+    Urgency.IMMEDIATE: "bold white on red",
+    Urgency.URGENT: "bold red",
+    Urgency.UNCERTAIN: "yellow",
+    Urgency.ROUTINE: "green",
+}
+SHORT = 8
+"""Hex digits of a study's id on the worklist."""
+MOST_FINDINGS = 3
+"""Findings in one row of the worklist, the likeliest first; `show` has all."""
+MOST_PATCHES = 2
+"""Patches that stand beside a drafted sentence, those that it attended to most."""
+WORTH_SAYING = 0.1
+"""Findings below this probability are left out of the worklist's row, but for the likeliest."""
+
+
+def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
+    """now: for the age of each study."""
+    title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("urgency", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("site", no_wrap=True, overflow="ellipsis", max_width=12)
+    table.add_column("study", no_wrap=True)
+    table.add_column("findings (95 % interval)")
+    table.add_column("kept", justify="right", no_wrap=True)
+    table.add_column("text", no_wrap=True)
+    table.add_column("here", no_wrap=True)
+    for row in rows:
+        study = row.study
+        table.add_row(
+            urgency_text(row),
+            age((now - study.received).total_seconds()),
+            study.site,
+            study.study.hex()[:SHORT],
+            findings_text(study.reading.findings if study.reading else {}),
+            kept_text(row, "\n"),
+            text_source(row),
+            tiers_text(row),
+        )
+    return table
+
+
+def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteName], now: datetime) -> Table:
+    """One row for each clinic, and one more for each object that is under way from it. sites: all that are enrolled."""
+    table = Table(
+        title="the hub serves" if serves else "the hub does not serve now: thinwire-receiver serve",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for name in ("site", "link", "seen", "rate", "study", "tier"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("durable here", justify="right", no_wrap=True)
+    by_site = {link.site: link for link in links}
+    for site in sorted({*sites, *by_site}):
+        link = by_site.get(site)
+        if link is None:
+            table.add_row(site, Text("never connected", "dim"))
+            continue
+        since = age((now - link.since).total_seconds())
+        state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
+        seen = f"{age((now - link.seen).total_seconds())} ago"
+        rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
+        table.add_row(site, state, seen, rate)
+        for each in link.arriving:
+            share = f"{each.durable:,} of {each.size:,} ({100 * each.durable // each.size} %)"
+            table.add_row("", "", "", "", each.study.hex()[:SHORT], each.kind.name.lower(), share)
+    return table
+
+
+def study_page(
+    row: Row, now: datetime, arriving: Mapping[Tier, str], draft: Mapping[str, Any] | None = None
+) -> RenderableType:
+    """Everything that is known of one study, but for the patient's identity.
+
+    arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
+    (docs/report-decoder.md).
+    """
+    study, reading = row.study, row.study.reading
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("study", study.study.hex())
+    facts.add_row("site", study.site)
+    received = study.received.strftime("%Y-%m-%d %H:%M:%S UTC")
+    facts.add_row("received", f"{received}, {age((now - study.received).total_seconds())} ago")
+    facts.add_row("urgency", urgency_text(row))
+    if reading is not None:
+        facts.add_row("because", reading.reason)
+    if study.urgent_asked:
+        facts.add_row("", "the clinic asked for priority")
+    facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
+    facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
+    facts.add_row("text", text_source(row))
+    for tier in Tier:
+        size = study.sealed_sizes.get(tier)
+        here = f"arriving: {arriving[tier]}" if tier in arriving else "not here"
+        facts.add_row(tier.name.lower(), here if size is None else f"{size:,} bytes on the wire")
+    complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
+    facts.add_row("complete", complete[study.complete])
+    facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
+    if reading is None:
+        return facts
+    table = Table("finding", "probability", "95 % interval", "", "present?")
+    for name, (value, low, high, outcome) in _likeliest_first(reading.findings):
+        said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
+        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
+    parts: list[RenderableType] = [facts, "", table]
+    return Group(*parts, "", *draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
+
+
+def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
+    """The draft, marked as what it is: each sentence with the patches that it attended to most."""
+    kept, side = draft["cells"], draft["side"]
+    marked = f"Machine-written draft, from {len(kept)} patches of the image alone. Nobody has read it; it may be wrong."
+    lines: list[RenderableType] = [Text(marked, "bold yellow")]
+    if unfamiliar:
+        lines.append(Text("The image is unlike the training images: the draft means little.", "yellow"))
+    if not draft["sentences"]:
+        lines.append(Text("Nothing could be written.", "dim"))
+        return lines
+    table = Table("sentence", "looked at the image", "most at (row, column)")
+    for sentence in draft["sentences"]:
+        ranked = sorted(zip(sentence["share"], kept, strict=True), key=lambda each: (-each[0], each[1]))
+        places = [f"({cell // side}, {cell % side}) {share:.0%}" for share, cell in ranked[:MOST_PATCHES]]
+        table.add_row(Text(sentence["text"], "yellow"), f"{sentence['on_image']:.0%}", "\n".join(places))
+    return [*lines, table]
+
+
+def urgency_text(row: Row) -> Text:
+    if row.urgency is None:
+        asked = "\nasked urgent" if row.study.urgent_asked else ""
+        return Text(f"not triaged{asked}", "dim")
+    said = Text(str(row.urgency), COLOUR[row.urgency])
+    return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
+
+
+def findings_text(findings: Mapping[str, Found]) -> str:
+    """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
+    ordered = _likeliest_first(findings)[:MOST_FINDINGS]
+    said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
+    return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
+
+
+def kept_text(row: Row, between: str = " patches, ") -> str:
+    """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
+    study = row.study
+    if study.patches_kept is None or study.attention_kept is None:
+        return ""
+    return f"{study.patches_kept}/{study.patches_total}{between}{100 * study.attention_kept:.0f} %"
+
+
+def text_source(row: Row) -> Text:
+    """The source of the words that guided the pruning; the machine's own words stand out."""
+    source = row.study.text_source or ""
+    return Text(source, "yellow" if row.text_given is False else "")
+
+
+def tiers_text(row: Row) -> str:
+    """The tiers that are here; `all` where nothing that the clinic listed is missing."""
+    return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
+
+
+def _likeliest_first(findings: Mapping[str, Found]) -> list[tuple[str, Found]]:
+    return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
+
+
+def _bar(value: float, low: float, high: float, width: int = 30) -> Text:
+    """The interval as a line, the probability as a mark on it."""
+    first, last, mark = (min(width - 1, int(v * width)) for v in (low, high, value))
+    cells = ["│" if n == mark else "─" if first <= n <= last else "·" for n in range(width)]
+    return Text("".join(cells), "cyan")
+
+
+def age(seconds: float) -> str:
+    """As people say it: "12 s", "3 min", "5 h", "2 d"."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(max(0, seconds))} s"

@@ -1,0 +1,152 @@
+"""`serve`: the gRPC server and, beside it, the thread that reads graphs; both until a signal."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from thinwire.receiver.config import address
+from thinwire.receiver.drafting import LEAST_URGENT
+from thinwire.receiver.export.fhir import Written
+from thinwire.receiver.forward.forwarding import forwarding
+from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
+from thinwire.receiver.operations.monitoring import watched
+from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.transport import link_status
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.service import HubServer
+from thinwire.shared.crypto.keys import issue_server
+from thinwire.shared.errors import HubBusy
+from thinwire.shared.identifiers import SiteName, StudyId
+
+if TYPE_CHECKING:
+    from thinwire.receiver.web.server import WebServer
+
+log = logging.getLogger(__name__)
+
+
+Ready = Callable[[str, int, str | None], None]
+"""Called with the host and the real port once clinics can connect, and with the page's address, if there is a page."""
+
+
+def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
+    """Serve until SIGINT or SIGTERM. web: HOST:PORT of the reading room's page; None for none.
+
+    Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
+    """
+    host, _ = address(listen)
+    with sole_keeper(hub.data):
+        _sweep(hub)
+        with contextlib.ExitStack() as beside:
+            beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
+            if hub.settings.metrics.listen is not None:
+                watch_port = beside.enter_context(watched(hub, hub.settings.metrics.listen))
+                log.info("metrics and health on port %d", watch_port)
+            asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
+
+
+def _sweep(hub: Hub) -> None:
+    try:
+        with sole_carrier(hub.data):
+            swept = hub.store.sweep()
+    except HubBusy:
+        log.info("an import goes on: the store is swept at the next start")
+        return
+    if swept:
+        log.info("removed %d unfinished files", swept)
+
+
+def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
+    """What a reader and the machine wrote about a study."""
+    draft = hub.store.draft(site, study)
+    sentences = json.loads(draft)["sentences"] if draft else []
+    return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
+
+
+async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
+    pipeline = hub.pipeline()
+    # Loaded before clinics connect: an address or certificate that cannot be used is said at once.
+    room = None if web is None else _web(hub, pipeline, web)
+    # A fresh certificate at every start: it cannot run out unnoticed, and its key is never on disk.
+    identity = issue_server(hub.keys.authority, (), hub.clock)
+    inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    server = HubServer(
+        pipeline,
+        inbox,
+        hub.keys.signing,
+        identity,
+        hub.keys.authority.certificate_pem,
+        hub.clock,
+        hub.disk,
+        reflects=hub.settings.reflection,
+    )
+    pipeline.on_receipt = server.notify
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    # Loaded before the first study comes: it need not wait for this.
+    reader = hub.bundles.reader(hub.bundles.default())
+    log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
+    port = await server.start(listen)
+    # A hub whose reading has died stops and says so, for whoever watches it to start it again.
+    reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
+    reading.add_done_callback(lambda _: stop.set())
+    drafting = hub.drafting(pipeline)
+    drafts = threading.Thread(target=_draft, args=(drafting.run,))
+    if hub.settings.draft.enabled:
+        drafts.start()
+    showing = asyncio.ensure_future(_show(hub, server))
+    try:
+        if room is not None:
+            room.start()
+        ready(port, None if room is None else room.url)
+        await stop.wait()
+        log.info("stopping")
+    finally:
+        showing.cancel()
+        if room is not None:
+            await asyncio.to_thread(room.stop)
+        await server.stop()
+        link_status.leave(hub.data, server.links(), hub.clock.now(), serves=False)
+        drafting.stop()
+        pipeline.stop()
+        if drafts.is_alive():
+            drafts.join()
+        await reading
+
+
+def _web(hub: Hub, pipeline: Pipeline, listen: str) -> "WebServer":
+    # Imported where it is asked for: a hub without a page starts without it.
+    from thinwire.receiver.web.server import WebServer
+
+    return WebServer(hub, pipeline, listen)
+
+
+async def _show(hub: Hub, server: HubServer) -> None:
+    """Leave the links' state for `status`, about once a second."""
+    server.links(before=link_status.find(hub.data, hub.clock.now())[1])
+    while True:
+        link_status.leave(hub.data, server.links(), hub.clock.now())
+        await asyncio.sleep(link_status.EVERY)
+
+
+def _draft(run: Callable[[], None]) -> None:
+    """In a thread of its own, which gives way to all others."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+    try:
+        run()
+    except Exception:
+        # Whatever it was: a hub goes on triaging without drafts. What passes, or is of one study alone, `run` has dealt
+        # with. Not raised again: above a thread is nobody, and Python would write it once more, as plain text between
+        # lines of JSON.
+        log.exception("drafting ends until the next start; studies are triaged as before")

@@ -1,0 +1,77 @@
+"""What a part of a study must hold before the hub keeps it, and what the hub then knows of it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from thinwire.shared.crypto.envelope import Header, Kind
+from thinwire.shared.errors import BadArchive, BadFormat, Forged
+from thinwire.shared.formats import crops, preview
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import Manifest, read_manifest
+from thinwire.shared.formats.originals import Member, unpack
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.formats.preview import Preview
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, digest, study_id
+
+_OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
+"""Names of the study's own files in its archive; the words beside them are no part of its identity."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The study's own files that a pixels archive restores to, in its order."""
+
+    entries: tuple[tuple[Digest, int], ...]
+    """(SHA-256, bytes)"""
+
+
+Content = FusedGraph | Preview | Evidence | Files | Manifest
+
+
+def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
+    """The study's own files from its pixels archive, byte for byte. Raises BadArchive.
+
+    max_bytes: most bytes that the archive may restore to. The study's id is made of the files' digests, so that an
+    archive of other files cannot pass.
+    """
+    members = [each for each in unpack(archive, max_bytes) if _OWN_FILE.fullmatch(each.name)]
+    if study_id(digest(each.data) for each in members) != study:
+        raise BadArchive("an archive holds other files than its study's")
+    return members
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Looks at a part's content with what the hub knows. max_bytes: most that an archive or evidence may restore to."""
+
+    coder_of: Callable[[BundleId], Coder]
+    max_bytes: int = 2 << 30
+
+    def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
+        """verify_key: the site's, that signed the epoch of this part.
+
+        Raises BadPayload, UnknownBundle, BadPreview, BadEvidence, BadArchive, BadManifest, Forged; BadFormat for a kind
+        that never crosses.
+        """
+        match header.kind:
+            case Kind.GRAPH:
+                return decode(plaintext, header.study, self.coder_of)
+            case Kind.PREVIEW:
+                return preview.decode(plaintext)
+            case Kind.EVIDENCE:
+                return crops.decode(plaintext, self.max_bytes)
+            case Kind.PIXELS:
+                members = study_files(plaintext, header.study, self.max_bytes)
+                return Files(tuple((digest(each.data), len(each.data)) for each in members))
+            case Kind.MANIFEST:
+                manifest = read_manifest(plaintext, verify_key)
+                if (manifest.study, manifest.site) != (header.study, site):
+                    raise Forged("a manifest speaks of another study or site")
+                return manifest
+            case _:
+                raise BadFormat(f"this hub has no format for the part {header.kind.name.lower()}")

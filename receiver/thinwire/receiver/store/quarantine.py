@@ -1,0 +1,40 @@
+"""What an enrolled site sent and the hub could not take, kept for a person to look at: DATA/quarantine/<site>."""
+
+import json
+import logging
+from pathlib import Path
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import DiskFull, ThinwireError
+from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1 << 20
+"""Bytes; of longer content the reason alone is kept. The clinic still holds the sealed object."""
+MOST = 256
+"""Refused objects that are kept of one site; further ones leave no trace but the log's."""
+
+
+class Quarantine:
+    """folder: DATA/quarantine."""
+
+    def __init__(self, folder: Path, disk: Disk, clock: Clock) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._clock = clock
+
+    def keep(self, site: SiteName, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
+        """Keep content and reason, within the limits; a full disk is no reason for a second error."""
+        folder = self._folder / site
+        reason = {"error": type(error).__name__, "what": str(error), "at": self._clock.now().isoformat()}
+        try:
+            self._disk.make_folder(folder)
+            if len(list(folder.glob("*.json"))) >= MOST:
+                return
+            if len(plaintext) <= LARGEST:
+                self._disk.write(folder / f"{object.hex()}.bin", plaintext, "quarantine")
+            self._disk.write(folder / f"{object.hex()}.json", json.dumps(reason).encode(), "quarantine")
+        except DiskFull:
+            log.warning("site %s: no room to keep a refused object in quarantine", site)

@@ -1,0 +1,87 @@
+"""What the store takes and gives back: a part of a study, a graph that waits, a reading, a study."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.store.content import Content
+from thinwire.receiver.store.reports import ReportState
+from thinwire.shared.crypto.envelope import Header
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency
+
+
+class Found(NamedTuple):
+    """One finding as it was read: probability and interval 0 to 1, and what they leave possible."""
+
+    probability: float
+    low: float
+    high: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Part:
+    """One opened and examined object on its way into the store."""
+
+    site: SiteName
+    object: Digest
+    header: Header
+    plaintext: bytes = field(repr=False)
+    content: Content = field(repr=False)
+    urgent: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A graph that has not been read."""
+
+    site: SiteName
+    study: StudyId
+    blob: Digest
+    urgent_asked: bool
+
+
+@dataclass(frozen=True)
+class KeptReading:
+    """What the hub read in a study's graph."""
+
+    findings: Mapping[str, Found]
+    urgency: Urgency
+    reason: str
+    unfamiliar: bool
+    bundle: BundleId
+    at: datetime
+
+
+@dataclass(frozen=True)
+class KeptStudy:
+    """A study as the store knows it. What follows from the graph is None until a graph is here."""
+
+    site: SiteName
+    study: StudyId
+    received: datetime
+    urgent_asked: bool
+    bundle: BundleId | None
+    text_source: str | None
+    modality: str | None
+    view_position: str | None
+    patches_kept: int | None
+    patches_total: int | None
+    attention_kept: float | None
+    sealed_sizes: Mapping[Tier, int]
+    """Bytes of the newest sealed object of each tier that is here."""
+    complete: bool | None
+    """Is everything here that the manifest lists? None: no manifest yet."""
+    reading: KeptReading | None
+    opened: bool = False
+    """By a reader."""
+    report: ReportState | None = None
+    """Of the newest version of its report."""
+    asked: frozenset[Tier] = frozenset()
+    """Tiers that a reader asked for and that are not here yet."""
+    listed: Mapping[Tier, int] = field(default_factory=dict)
+    """Bytes of each tier that the clinic has, by its manifest."""
+    patient: bytes | None = field(default=None, repr=False)
+    """16 bytes: the same for studies of one patient of one site; None where the manifest names none."""

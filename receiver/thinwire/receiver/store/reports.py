@@ -1,0 +1,101 @@
+"""A reader's report on a study: its states, and how one version follows from another. Kept by `Store.add_report`."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from thinwire.shared.errors import BadInput, ReportSigned
+from thinwire.shared.formats.receipts import MAX_DETAIL, detail
+from thinwire.shared.identifiers import SiteName, StudyId
+
+MAX_TEXT = 8000
+"""Characters of a report's text; with its names it fits a receipt, which takes it to the clinic."""
+
+
+class ReportState(StrEnum):
+    """FHIR's words for the same states are registered, preliminary and final."""
+
+    DRAFT = "draft"
+    """The reader's own, not given out."""
+    PRELIMINARY = "preliminary"
+    """May be given out as not final."""
+    FINAL = "final"
+    """Signed; never changed again."""
+
+
+class ReportEvent(StrEnum):
+    SAVED = "save"
+    RELEASED = "release"
+    SIGNED = "sign"
+
+
+_NEXT: dict[tuple[ReportState | None, ReportEvent], ReportState] = {
+    (None, ReportEvent.SAVED): ReportState.DRAFT,
+    (None, ReportEvent.RELEASED): ReportState.PRELIMINARY,
+    (None, ReportEvent.SIGNED): ReportState.FINAL,
+    (ReportState.DRAFT, ReportEvent.SAVED): ReportState.DRAFT,
+    (ReportState.DRAFT, ReportEvent.RELEASED): ReportState.PRELIMINARY,
+    (ReportState.DRAFT, ReportEvent.SIGNED): ReportState.FINAL,
+    (ReportState.PRELIMINARY, ReportEvent.SAVED): ReportState.PRELIMINARY,
+    (ReportState.PRELIMINARY, ReportEvent.RELEASED): ReportState.PRELIMINARY,
+    (ReportState.PRELIMINARY, ReportEvent.SIGNED): ReportState.FINAL,
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One version of a study's report. Versions are only added."""
+
+    site: SiteName
+    study: StudyId
+    version: int
+    """From 1."""
+    state: ReportState
+    text: str = field(repr=False)
+    reader: str
+    """The account that wrote this version."""
+    reader_shown: str
+    """The reader's name as it stands under the report."""
+    from_draft: bool
+    """The text began as the machine's draft."""
+    at: datetime
+    """UTC; of the last version the time of its signature."""
+
+
+def next_state(state: ReportState | None, event: ReportEvent) -> ReportState:
+    """state: None where there is no report yet. Raises ReportSigned."""
+    try:
+        return _NEXT[state, event]
+    except KeyError:
+        raise ReportSigned("the report on this study is signed") from None
+
+
+def checked_text(text: str, event: ReportEvent) -> str:
+    """The text as it is kept: lines end in one newline, nothing around it. Raises BadInput."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    kept = "\n".join("".join(c for c in line if c == "\t" or c.isprintable()).rstrip() for line in lines).strip()
+    if len(kept) > MAX_TEXT or len(kept.encode()) > MAX_DETAIL - 2048:
+        raise BadInput(
+            f"a report of {len(kept)} characters", f"A report has at most {MAX_TEXT} characters: shorten it."
+        )
+    if not kept and event is not ReportEvent.SAVED:
+        raise BadInput("a report without a word", "Write the report before you release or sign it.")
+    return kept
+
+
+def read_detail(report: Report) -> bytes:
+    """The detail of the receipt `read` of a signed report (docs/wire-protocol.md). Raises BadInput."""
+    facts: dict[str, Any] = {
+        "report": {
+            "state": str(report.state),
+            "text": report.text,
+            "reader": report.reader_shown,
+            "at": report.at.isoformat().replace("+00:00", "Z"),
+            "from_draft": report.from_draft,
+        }
+    }
+    written = detail(facts)
+    if len(written) > MAX_DETAIL:
+        raise BadInput("the report is too long for the receipt that takes it to the clinic", "Shorten the report.")
+    return written

@@ -1,0 +1,499 @@
+"""What the hub keeps of studies: objects, what follows from them, readings, receipts. Format: docs/store-format.md."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.triage import ORDER
+from thinwire.receiver.store.blobs import Blobs
+from thinwire.receiver.store.content import Content, Files
+from thinwire.receiver.store.records import Found, KeptReading, KeptStudy, Part, Waiting
+from thinwire.receiver.store.reports import Report, ReportState
+from thinwire.receiver.store.tables import (
+    Database,
+    drafts,
+    files,
+    listed,
+    objects,
+    readings,
+    receipts,
+    reports,
+    requests,
+    studies,
+)
+from thinwire.shared.crypto.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
+from thinwire.shared.errors import ReportMoved, UnknownStudy
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import Manifest
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency, digest
+
+_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
+"""Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
+PAGE = 500
+"""Studies that are read from the database at a time."""
+
+
+class Store:
+    """Safe from any thread and process. `sweep` is for one that holds both DATA/lock and DATA/carry.lock."""
+
+    def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._step = step
+
+    def sweep(self) -> int:
+        """Remove what a power cut left unnamed; once, before anything is kept. Returns how many files."""
+        with self._database.read() as connection:
+            named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
+        return self._blobs.sweep(named)
+
+    def keep(self, part: Part, receipt: bytes, at: datetime) -> None:
+        """Blob first, then one transaction that names it; durable when this returns, or without effect."""
+        if self.stored_receipt(part.site, part.object) is not None:
+            return
+        blob = self._blobs.write(part.plaintext)
+        self._step("store.keep.before_commit")
+        mine = {"site": part.site, "study": part.header.study}
+        with self._database.write() as connection:
+            if connection.scalar(select(exists().where(_object(part.site, part.object)))):
+                return
+            new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
+            connection.execute(new.on_conflict_do_nothing())
+            if part.urgent:
+                _make_urgent(connection, part.site, part.header.study)
+            number = _add_receipt(connection, part.site, part.header.study, StudyStatus.STORED, receipt)
+            row = {
+                "object": part.object,
+                "kind": int(part.header.kind),
+                "blob": blob,
+                "plain_size": len(part.plaintext),
+                "sealed_size": _sealed_size(part.header, len(part.plaintext)),
+                "urgent": part.urgent,
+                "stored_at": micros(at),
+                "receipt": number,
+            }
+            connection.execute(insert(objects).values(**mine, **row))
+            _add_facts(connection, mine, part.content)
+            connection.execute(
+                delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
+            )
+        self._step("store.keep.committed")
+
+    def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
+        """As `Shelf.stored_receipt`."""
+        signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
+        with self._database.read() as connection:
+            return connection.scalar(signed.where(_object(site, object)))
+
+    def undelivered_receipts(self, site: SiteName) -> list[bytes]:
+        """As `Shelf.undelivered_receipts`."""
+        waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None)
+        with self._database.read() as connection:
+            return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
+
+    def delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
+        """As `Shelf.delivered`."""
+        this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
+        with self._database.write() as connection:
+            connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
+
+    def wanted(self, site: SiteName) -> list[tuple[StudyId, Kind]]:
+        """As `Shelf.wanted`."""
+        asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
+        with self._database.read() as connection:
+            return [(StudyId(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+
+    def ask(self, site: SiteName, study: StudyId, kind: Kind, at: datetime) -> None:
+        """A reader wants a part that is not here; nothing happens where it is, or was asked for."""
+        here = _of(objects, site, study) & (objects.c.kind == int(kind))
+        row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
+        with self._database.write() as connection:
+            if not connection.scalar(select(exists().where(here))):
+                connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
+
+    def urge(self, site: SiteName, study: StudyId) -> bool:
+        """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
+        self._step("store.urge.before_commit")
+        with self._database.write() as connection:
+            return _make_urgent(connection, site, study)
+
+    def untriaged(self) -> list[Waiting]:
+        """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
+        read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
+        query = (
+            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
+            .join(studies, _of(studies, objects.c.site, objects.c.study))
+            .where(objects.c.kind == int(Kind.GRAPH), ~read)
+            .order_by(studies.c.urgent_asked.desc(), objects.c.number)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        # A graph that was sealed anew is there twice and read once.
+        return list(dict.fromkeys(Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in rows))
+
+    def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
+        """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
+        become urgent since it was taken up: then it still waits."""
+        row = {
+            "site": waiting.site,
+            "study": waiting.study,
+            "blob": waiting.blob,
+            "bundle": reading.bundle,
+            "urgency": str(reading.urgency),
+            "reason": reading.reason,
+            "unfamiliar": reading.unfamiliar,
+            "findings": json.dumps({name: list(values) for name, values in reading.findings.items()}),
+            "at": micros(reading.at),
+        }
+        self._step("store.reading.before_commit")
+        mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
+        with self._database.write() as connection:
+            if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
+                return False
+            done = connection.execute(insert_new(readings).values(row).on_conflict_do_nothing())
+            if done.rowcount != 1:
+                return False
+            _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
+        self._step("store.reading.committed")
+        return True
+
+    def undrafted(self, most: int) -> list[Waiting]:
+        """Newest graphs that were read and have no draft: the most urgent ones first, then in the order of arrival."""
+        newer = objects.alias()
+        newest = ~exists().where(
+            _of(newer, objects.c.site, objects.c.study),
+            newer.c.kind == objects.c.kind,
+            newer.c.number > objects.c.number,
+        )
+        drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
+        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=readings.c.urgency)
+        query = (
+            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
+            .join(studies, _of(studies, objects.c.site, objects.c.study))
+            .join(readings, _of(readings, objects.c.site, objects.c.study) & (readings.c.blob == objects.c.blob))
+            .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
+            .order_by(rank, objects.c.number)
+            .limit(most)
+        )
+        with self._database.read() as connection:
+            return [Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+
+    def add_draft(self, waiting: Waiting, draft: bytes, at: datetime) -> None:
+        """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
+        row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
+        self._step("store.draft.before_commit")
+        with self._database.write() as connection:
+            connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing())
+        self._step("store.draft.committed")
+
+    def draft(self, site: SiteName, study: StudyId) -> bytes | None:
+        """The draft of the newest graph as JSON (docs/report-decoder.md); None where there is none, or not yet."""
+        graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
+        newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
+        with self._database.read() as connection:
+            return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
+
+    def studies(self) -> Iterator[KeptStudy]:
+        """All studies, oldest first, read a page at a time as they are asked for."""
+        order = studies.c.received_at, studies.c.site, studies.c.study
+        last: tuple[int, str, bytes] | None = None
+        while True:
+            with self._database.read() as connection:
+                page = select(studies).order_by(*order).limit(PAGE)
+                rows = connection.execute(page if last is None else page.where(tuple_(*order) > tuple_(*last))).all()
+                found = _kept(connection, rows)
+            yield from found
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].received_at, rows[-1].site, rows[-1].study
+
+    def find(self, prefix: str, site: SiteName | None = None) -> KeptStudy:
+        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
+        with self._database.read() as connection:
+            query = select(studies).where(starts if site is None else starts & (studies.c.site == site))
+            rows = connection.execute(query).all()
+            if not rows:
+                raise UnknownStudy("no study here has an id that starts so")
+            if len(rows) > 1:
+                raise UnknownStudy(
+                    f"{len(rows)} studies have an id that starts so",
+                    "Give more of its digits, or --site where two clinics sent the same files.",
+                )
+            return _kept(connection, rows)[0]
+
+    def study(self, site: SiteName, study: StudyId) -> KeptStudy:
+        """One study by its whole id. Raises UnknownStudy."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
+            if not rows:
+                raise UnknownStudy("this study is not here")
+            return _kept(connection, rows)[0]
+
+    def file_digests(self, site: SiteName, study: StudyId) -> list[Digest]:
+        """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
+        query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
+        with self._database.read() as connection:
+            return [Digest(each) for each in connection.scalars(query)]
+
+    def opened(self, site: SiteName, study: StudyId, receipt: bytes) -> bool:
+        """Keep the signed `opened` receipt. False where a reader opened the study before: the first one stays."""
+        this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
+        self._step("store.opened.before_commit")
+        with self._database.write() as connection:
+            if connection.scalar(select(exists().where(this))):
+                return False
+            _add_receipt(connection, site, study, StudyStatus.OPENED, receipt)
+        return True
+
+    def report(self, site: SiteName, study: StudyId) -> Report | None:
+        """The newest version of a study's report."""
+        newest = select(reports).where(_of(reports, site, study)).order_by(reports.c.version.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(newest).one_or_none()
+        return None if row is None else _report(row)
+
+    def add_report(self, report: Report, receipt: bytes | None, also: Callable[[Connection], object]) -> None:
+        """A version of a report, the signed `read` receipt of a final one, and what else tells of it: all or none.
+
+        Raises ReportMoved where a version of this number is here already.
+        """
+        row = {
+            "site": report.site,
+            "study": report.study,
+            "version": report.version,
+            "state": str(report.state),
+            "text": report.text,
+            "reader": report.reader,
+            "reader_shown": report.reader_shown,
+            "from_draft": report.from_draft,
+            "at": micros(report.at),
+        }
+        self._step("store.report.before_commit")
+        with self._database.write() as connection:
+            last = select(func.max(reports.c.version)).where(_of(reports, report.site, report.study))
+            if report.version != (connection.scalar(last) or 0) + 1:
+                raise ReportMoved("the report was saved by somebody else meanwhile")
+            connection.execute(insert(reports).values(row))
+            if receipt is not None:
+                _add_receipt(connection, report.site, report.study, StudyStatus.READ, receipt)
+            also(connection)
+        self._step("store.report.committed")
+
+    def of_patient(self, site: SiteName, patient: bytes) -> list[KeptStudy]:
+        """The studies of one patient of a site, newest first."""
+        this = (studies.c.site == site) & (studies.c.patient == patient)
+        with self._database.read() as connection:
+            rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
+            return _kept(connection, rows)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Numbers that change whenever what a list of studies or a study's page shows has changed."""
+        with self._database.read() as connection:
+            told = connection.scalar(select(func.max(receipts.c.number))) or 0
+            read = connection.scalar(select(func.max(readings.c.at))) or 0
+            unread = connection.scalar(select(func.count()).select_from(readings)) or 0
+            written = connection.scalar(select(func.max(reports.c.at))) or 0
+            drafted = connection.scalar(select(func.max(drafts.c.at))) or 0
+            asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
+        return told, read, unread, written, drafted, asked[0], asked[1] or 0
+
+    def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
+        """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
+        this = _of(objects, site, study) & (objects.c.kind == int(kind))
+        with self._database.read() as connection:
+            blob = connection.scalar(select(objects.c.blob).where(this).order_by(objects.c.number.desc()).limit(1))
+        return None if blob is None else self._blobs.read(Digest(blob))
+
+    def blob(self, name: Digest) -> bytes:
+        return self._blobs.read(name)
+
+
+def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
+    """Rows of `studies` with what there is of each."""
+    if not rows:
+        return []
+    keys = [(row.site, row.study) for row in rows]
+
+    def of_these(table: Table) -> ColumnElement[bool]:
+        return tuple_(table.c.site, table.c.study).in_(keys)
+
+    held: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
+    known: set[tuple[str, bytes]] = set()
+    for o in connection.execute(select(objects).where(of_these(objects)).order_by(objects.c.number)):
+        held.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
+        known.add((o.site, o.object))
+    lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
+    for entry in connection.execute(select(listed).where(of_these(listed))):
+        lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
+    read = {
+        (r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings).where(of_these(readings)))
+    }
+    said = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
+    opened = {(o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(said))}
+    written = {
+        (r.site, r.study): ReportState(r.state)
+        for r in connection.execute(
+            select(reports.c.site, reports.c.study, reports.c.state)
+            .where(of_these(reports))
+            .order_by(reports.c.version)
+        )
+    }
+    wanted: dict[tuple[str, bytes], set[Tier]] = {}
+    for asked in connection.execute(select(requests).where(of_these(requests))):
+        wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
+    found = []
+    for row in rows:
+        key = (row.site, row.study)
+        here = held.get(key, {})
+        graph = here.get(int(Kind.GRAPH))
+        complete = None
+        if int(Kind.MANIFEST) in here:
+            # A part that was sealed anew has another digest and the same content.
+            covered = _COVERED if int(Kind.PIXELS) in here else frozenset()
+            complete = all(
+                (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
+                for tier, object, size in lists.get(key, [])
+            )
+        found.append(
+            KeptStudy(
+                site=SiteName(row.site),
+                study=StudyId(row.study),
+                received=moment(row.received_at),
+                urgent_asked=row.urgent_asked,
+                bundle=None if row.bundle is None else BundleId(row.bundle),
+                text_source=row.text_source,
+                modality=row.modality,
+                view_position=row.view_position,
+                patches_kept=row.patches_kept,
+                patches_total=row.patches_total,
+                attention_kept=row.attention_kept,
+                sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
+                complete=complete,
+                reading=None if graph is None else read.get((*key, graph[0])),
+                opened=key in opened,
+                report=written.get(key),
+                asked=frozenset(wanted.get(key, ())),
+                listed={Tier(tier): size for tier, _, size in sorted(lists.get(key, []))},
+                patient=row.patient,
+            )
+        )
+    return found
+
+
+def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
+    return and_(objects.c.site == site, objects.c.object == object)
+
+
+def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
+    return and_(table.c.site == site, table.c.study == study)
+
+
+def _sealed_size(header: Header, plain_size: int) -> int:
+    """Bytes of the sealed object that a plaintext came in (docs/envelope-format.md)."""
+    chunks = max(1, -(-plain_size >> header.chunk_log2))
+    return HEADER_BYTES + plain_size + TAG_BYTES * chunks
+
+
+def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status: StudyStatus, signed: bytes) -> int:
+    row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
+    (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
+    return int(number)
+
+
+def _make_urgent(connection: Connection, site: SiteName, study: StudyId) -> bool:
+    """The clinic asks for priority; what was read without knowing it is read again. False where nothing is here."""
+    mine = (studies.c.site == site) & (studies.c.study == study)
+    asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
+    if asked is False:
+        connection.execute(update(studies).where(mine).values(urgent_asked=True))
+        connection.execute(delete(readings).where(_of(readings, site, study)))
+    return asked is not None
+
+
+def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
+    """What follows from a part's content."""
+    this = (studies.c.site == mine["site"]) & (studies.c.study == mine["study"])
+    match content:
+        case FusedGraph():
+            facts = {
+                "bundle": content.bundle,
+                "text_source": str(content.text_source),
+                "modality": content.modality,
+                "view_position": content.view_position,
+                "patches_kept": len(content.patches.cell),
+                "patches_total": content.total_patches,
+                "attention_kept": content.attention_kept,
+            }
+            connection.execute(update(studies).where(this).values(facts))
+        case Files():
+            entries = [
+                {**mine, "place": place, "digest": each, "size": size}
+                for place, (each, size) in enumerate(content.entries)
+            ]
+            connection.execute(delete(files).where(_of(files, mine["site"], mine["study"])))
+            connection.execute(insert(files), entries)
+        case Manifest():
+            entries = [
+                {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
+                for tier in content.tiers
+            ]
+            connection.execute(update(studies).where(this).values(patient=patient_of(content)))
+            connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
+            if entries:
+                connection.execute(insert(listed), entries)
+
+
+def patient_of(manifest: Manifest) -> bytes | None:
+    """16 bytes that are the same for studies of one patient of one site; None where the manifest names nobody."""
+    number = manifest.identity.get("PatientID", "").strip()
+    return patient_of_number(manifest.site, number) if number else None
+
+
+def patient_of_number(site: SiteName, number: str) -> bytes:
+    """The same from a Patient ID (0010,0020) alone, which is unique within its site."""
+    return digest("\0".join(("thinwire patient v1", site, number)).encode())[:16]
+
+
+def _report(row: Row[Any]) -> Report:
+    return Report(
+        SiteName(row.site),
+        StudyId(row.study),
+        row.version,
+        ReportState(row.state),
+        row.text,
+        row.reader,
+        row.reader_shown,
+        row.from_draft,
+        moment(row.at),
+    )
+
+
+def _reading(row: Row[Any]) -> KeptReading:
+    findings = {
+        name: Found(value, low, high, Outcome(said))
+        for name, (value, low, high, said) in json.loads(row.findings).items()
+    }
+    return KeptReading(findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at))

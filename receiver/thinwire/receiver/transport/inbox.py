@@ -1,0 +1,168 @@
+"""The inbox: what arrived of objects that are not whole yet, durably.
+
+One file per object under `inbox/<site>/`. How much of it is durable is known while the hub runs; after a restart a
+file is trusted only as far as the caller's own check holds (`envelope.verified_length`).
+"""
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import DiskFull, HubBusy
+from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName
+from thinwire.shared.storage.durable import Disk
+
+MOST_PARTIALS = 64
+"""Partial objects of one site on disk."""
+STALE = timedelta(days=7)
+"""A partial that has not moved for so long makes room for others."""
+
+Trust = Callable[[BinaryIO], int]
+"""How many bytes from a file's start can be trusted."""
+
+
+@dataclass
+class Partial:
+    """One object that is arriving. Used by one stream at a time."""
+
+    path: Path
+    size: int
+    disk: Disk
+    known: dict[Path, int] = field(repr=False)
+    """The inbox's memory of what is durable."""
+    handle: int = field(repr=False)
+    length: int
+    """Bytes that are written."""
+
+    @property
+    def durable(self) -> int:
+        """Bytes that survive a power cut."""
+        return self.known.get(self.path, 0)
+
+    @property
+    def unsynced(self) -> int:
+        return self.length - self.durable
+
+    @property
+    def whole(self) -> bool:
+        return self.length == self.size
+
+    def append(self, data: bytes) -> None:
+        """Write at the end; not durable yet. Raises DiskFull, and then nothing was added."""
+        self.disk.step("inbox.append.before_write")
+        with self.disk.full_is_an_error():
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[os.pwrite(self.handle, rest, self.length + len(data) - len(rest)) :]
+            except OSError:
+                os.ftruncate(self.handle, self.length)
+                raise
+        self.length += len(data)
+        self.disk.step("inbox.append.done")
+
+    def sync(self) -> None:
+        """Make durable what is written. Raises DiskFull."""
+        if self.unsynced:
+            self.disk.step("inbox.sync.before_fsync")
+            with self.disk.full_is_an_error():
+                os.fdatasync(self.handle)
+            self.known[self.path] = self.length
+            self.disk.step("inbox.sync.done")
+
+    @contextlib.contextmanager
+    def content(self) -> Iterator[bytes]:
+        """The whole object, mapped and not read into memory; to be used like bytes within the block."""
+        # Not closed by hand: a traceback may still hold a view of it, and the last reference closes it.
+        yield cast(bytes, mmap.mmap(self.handle, self.size, prot=mmap.PROT_READ))
+
+    def close(self) -> None:
+        """Stop writing; what is written is made durable and goes on later. A second time does nothing."""
+        if self.handle >= 0:
+            handle = self.handle
+            try:
+                self.sync()
+            finally:
+                self.handle = -1
+                os.close(handle)
+
+    def discard(self) -> None:
+        """Forget the object's bytes: they are in the store, or worth nothing."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+        self.known.pop(self.path, None)
+        self.disk.remove(self.path, "inbox.discard")
+
+
+class Inbox:
+    """folder: DATA/inbox. One per hub process; every stream of it uses the same one."""
+
+    def __init__(self, folder: Path, disk: Disk, clock: Clock, most_partials: int = MOST_PARTIALS) -> None:
+        self.folder = folder
+        self._disk = disk
+        self._clock = clock
+        self._most = most_partials
+        self._known: dict[Path, int] = {}
+
+    def open(self, site: SiteName, object: Digest, size: int, trust: Trust) -> Partial:
+        """Go on with an object, or begin it. trust: for a file that an earlier process left.
+
+        Raises DiskFull where the rest of it does not fit, HubBusy where the site has too many partial objects.
+        """
+        folder = self.folder / site
+        path = folder / object.hex()
+        self._disk.make_folder(folder)
+        new = not path.exists()
+        if new:
+            self._make_room(folder)
+        here = 0 if new else path.stat().st_size
+        if self._disk.free(folder) < size - min(here, size):
+            raise DiskFull(f"no room for an object of {size} bytes")
+        with self._disk.full_is_an_error(), contextlib.ExitStack() as on_error:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            on_error.callback(os.close, handle)
+            if new:
+                self._disk.step("inbox.create.before_folder_fsync")
+                self._disk.sync_folder(folder)
+            elif path not in self._known:
+                with os.fdopen(os.dup(handle), "rb") as file:
+                    trusted = min(trust(file), size)
+                # What a killed process wrote may be in memory only.
+                os.fdatasync(handle)
+                self._known[path] = trusted
+            length = self._known.setdefault(path, 0)
+            os.ftruncate(handle, length)
+            on_error.pop_all()
+        return Partial(path, size, self._disk, self._known, handle, length)
+
+    def objects(self, site: SiteName) -> list[Digest]:
+        """The objects of a site that are partly here."""
+        return [Digest(bytes.fromhex(each.name)) for each in sorted((self.folder / site).glob("?" * 2 * DIGEST_BYTES))]
+
+    def durable(self, path: Path) -> int:
+        """Bytes of a file that this process made durable."""
+        return self._known.get(path, 0)
+
+    def forget(self, site: SiteName, object: Digest) -> None:
+        """Remove what an object left here, if anything."""
+        path = self.folder / site / object.hex()
+        self._known.pop(path, None)
+        if path.exists():
+            self._disk.remove(path, "inbox.discard")
+
+    def _make_room(self, folder: Path) -> None:
+        files = sorted((each.stat().st_mtime, each) for each in folder.iterdir())
+        if len(files) < self._most:
+            return
+        moved, oldest = files[0]
+        if moved > (self._clock.now() - STALE).timestamp():
+            raise HubBusy(f"{len(files)} objects of this site are under way already")
+        self._known.pop(oldest, None)
+        self._disk.remove(oldest, "inbox.discard")

@@ -1,0 +1,357 @@
+"""The hub's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md.
+
+What an object must stand before it is stored: a size within the limit of its kind, an epoch that this very site
+announced, its digest, every tag of its envelope, and the store's own look at its content.
+"""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from thinwire.receiver.transport.inbox import Inbox, Partial
+from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.object_store import Shelf
+from thinwire.shared.clock import Clock
+from thinwire.shared.crypto.envelope import (
+    MAX_RECORD,
+    EpochKey,
+    Header,
+    Kind,
+    open_sealed,
+    peek,
+    peek_epoch,
+    verified_length,
+)
+from thinwire.shared.errors import (
+    BadFormat,
+    DiskFull,
+    Final,
+    Forged,
+    NotEnrolled,
+    ProtocolBroken,
+    Retryable,
+    ThinwireError,
+)
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.identifiers import (
+    DIGEST_BYTES,
+    STUDY_ID_BYTES,
+    Digest,
+    EpochId,
+    SiteName,
+    StudyId,
+    digest,
+)
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.chunks import HEAD, LARGEST_CHUNK, VERSION
+from thinwire.shared.wire.refusals import code_of
+from thinwire.shared.wire.v1 import link_pb2 as wire
+
+log = logging.getLogger(__name__)
+
+SYNC_BYTES = 256 << 10
+SYNC_SECONDS = 0.2
+TELL_SECONDS = 1.0
+"""How far an object is, is told so often where the clinic did not ask: a word a chunk costs a slow link 2 %."""
+
+_RECORD_MAGIC = b"TWE"
+_STATUS_OF = (
+    (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotEnrolled, grpc.StatusCode.PERMISSION_DENIED),
+    (DiskFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Retryable, grpc.StatusCode.UNAVAILABLE),
+    (Final, grpc.StatusCode.FAILED_PRECONDITION),
+)
+
+
+def status_of(error: ThinwireError) -> grpc.StatusCode:
+    """The gRPC status with which an error ends a call or a stream."""
+    return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+
+
+@dataclass
+class Arrival:
+    """An object that is under way on this stream."""
+
+    offer: wire.Offer
+    header: Header
+    partial: Partial
+    waiting_since: float = 0.0
+    """Seconds, monotonic: when the oldest byte that is not durable was written."""
+    asked: bool = True
+    """Whether the clinic waits to hear how much is durable."""
+    told: int = 0
+    """Bytes that the clinic knows to be durable."""
+    told_at: float = 0.0
+    """Seconds, monotonic."""
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """An object that is under way, for people."""
+
+    study: StudyId
+    kind: Kind
+    durable: int
+    """Bytes."""
+    size: int
+
+
+class IngestSession:
+    """One stream of one site. Methods are called one at a time.
+
+    site: from the client's certificate. signing: the hub's key for receipts. `receive` and `tick` give messages for
+    the clinic; an error that they raise (ProtocolBroken) ends the stream. `close` in any case.
+    """
+
+    def __init__(
+        self,
+        site: SiteName,
+        inbox: Inbox,
+        shelf: Shelf,
+        signing: Ed25519PrivateKey,
+        clock: Clock,
+        disk: Disk,
+        limits: Limits | None = None,
+    ) -> None:
+        self.site = site
+        self._inbox = inbox
+        self._shelf = shelf
+        self._signing = signing
+        self._clock = clock
+        self._disk = disk
+        self._limits = limits or Limits()
+        self.received = 0
+        """Bytes of objects that came."""
+        self._greeted = False
+        self._last_number = 0
+        self._arrivals: dict[int, Arrival] = {}
+        self._told: set[bytes] = set()
+        self._asked: set[tuple[StudyId, Kind]] = set()
+
+    def receive(self, up: wire.Up) -> list[wire.Down]:
+        """Take a clinic's message. What the answers say is durable is durable. Raises ProtocolBroken."""
+        what = up.WhichOneof("message")
+        if self._greeted is (what == "hello"):
+            raise ProtocolBroken(f"the clinic sent {what} out of turn")
+        match what:
+            case "hello":
+                if up.hello.version != VERSION:
+                    raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
+                self._greeted = True
+                for object in self._inbox.objects(self.site):
+                    if self._shelf.stored_receipt(self.site, object) is not None:
+                        self._inbox.forget(self.site, object)
+                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.news()]
+            case "offer":
+                return self._offer(up.offer)
+            case "chunk":
+                return self._chunk(up.chunk)
+            case "receipt_taken":
+                self._disk.step("ingest.receipt_taken")
+                self._shelf.delivered(self.site, Digest(up.receipt_taken.receipt))
+                return []
+            case "urge":
+                return self._urge(StudyId(up.urge.study))
+            case _:
+                raise ProtocolBroken("the clinic sent a message that this version does not know")
+
+    @property
+    def arriving(self) -> list[Arriving]:
+        """What is under way, oldest offer first. May be asked from another thread."""
+        return [
+            Arriving(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
+            for each in list(self._arrivals.values())
+        ]
+
+    def tick(self) -> list[wire.Down]:
+        """Nothing more has come for now: make durable what is not, and say so where it is time to."""
+        return [down for arrival in list(self._arrivals.values()) for down in self._sync(arrival)]
+
+    def news(self) -> list[wire.Down]:
+        """Receipts and requests that this stream has not carried yet."""
+        if not self._greeted:
+            return []
+        news = [
+            self._receipt(each)
+            for each in self._shelf.undelivered_receipts(self.site)
+            if digest(each) not in self._told
+        ]
+        for study, kind in self._shelf.wanted(self.site):
+            if (study, kind) not in self._asked:
+                self._asked.add((study, kind))
+                news.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
+        return news
+
+    def close(self) -> None:
+        """The stream has ended: make durable what arrived."""
+        for arrival in self._arrivals.values():
+            with contextlib.suppress(DiskFull):
+                arrival.partial.close()
+        self._arrivals.clear()
+
+    def _urge(self, study: StudyId) -> list[wire.Down]:
+        if len(study) != STUDY_ID_BYTES:
+            raise ProtocolBroken("an urge without a study")
+        self._disk.step("ingest.urge")
+        # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
+        self._shelf.urge(self.site, study)
+        return [wire.Down(urged=wire.Urged(study=study))]
+
+    def _offer(self, offer: wire.Offer) -> list[wire.Down]:
+        least = min(offer.size, HEAD)
+        if offer.number <= self._last_number or len(offer.object) != DIGEST_BYTES or offer.size == 0:
+            raise ProtocolBroken("an offer without a new number, an identity and a size")
+        if not least <= len(offer.head) <= min(offer.size, LARGEST_CHUNK):
+            raise ProtocolBroken("an offer whose head is too short or too long")
+        if len(self._arrivals) >= self._limits.under_way or any(
+            each.offer.object == offer.object for each in self._arrivals.values()
+        ):
+            raise ProtocolBroken("an object that is under way, or too many of them")
+        self._last_number = offer.number
+        self.received += len(offer.head)
+        try:
+            return self._begin(offer)
+        except ThinwireError as error:
+            return [self._refusal(offer.number, error)]
+
+    def _begin(self, offer: wire.Offer) -> list[wire.Down]:
+        known = self._shelf.stored_receipt(self.site, Digest(offer.object))
+        if known is not None:
+            self._inbox.forget(self.site, Digest(offer.object))
+            return [self._receipt(known)]
+        if offer.head.startswith(_RECORD_MAGIC):
+            return self._epoch_record(offer)
+        header = peek(offer.head)
+        limit = self._limits.sizes.get(header.kind, 0)
+        if offer.size > limit:
+            raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
+        if self._shelf.epoch_key(self.site, header.epoch) is None:
+            return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
+        if len(offer.head) == offer.size:
+            down = self._finish(offer, header, offer.head)
+            # On a slower day it may have begun to come in chunks.
+            self._inbox.forget(self.site, Digest(offer.object))
+            return [down]
+        partial = self._inbox.open(
+            self.site, Digest(offer.object), offer.size, lambda file: verified_length(file, self._key_of)
+        )
+        arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
+        return self._take(arrival, offer.head[partial.length :]) or [self._tell(arrival)]
+
+    def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
+        if len(offer.head) != offer.size or offer.size > MAX_RECORD:
+            raise BadFormat("an epoch record that is longer than any")
+        if digest(offer.head) != offer.object:
+            return [_refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "an epoch record is not what was offered")]
+        if self._shelf.epoch_key(self.site, peek_epoch(offer.head)) is None:
+            self._disk.step("ingest.epoch.before")
+            self._shelf.admit_epoch(self.site, offer.head)
+            self._disk.step("ingest.epoch.done")
+        return [_progress(offer.number, offer.size)]
+
+    def _chunk(self, chunk: wire.Chunk) -> list[wire.Down]:
+        if not 1 <= chunk.number <= self._last_number:
+            raise ProtocolBroken("a chunk of an object that was never offered")
+        self.received += len(chunk.data)
+        arrival = self._arrivals.get(chunk.number)
+        if arrival is None:
+            return []  # it ended while this was on its way
+        end, length = chunk.offset + len(chunk.data), arrival.partial.length
+        if not 1 <= len(chunk.data) <= LARGEST_CHUNK or end > arrival.offer.size:
+            raise ProtocolBroken("a chunk that is empty, too long, or goes past its object's end")
+        if chunk.offset > length:
+            raise ProtocolBroken("a gap between two chunks")
+        arrival.asked |= chunk.ask
+        return self._take(arrival, chunk.data[length - chunk.offset :])
+
+    def _take(self, arrival: Arrival, data: bytes) -> list[wire.Down]:
+        partial, now = arrival.partial, self._clock.monotonic()
+        try:
+            if not partial.unsynced:
+                arrival.waiting_since = now
+            partial.append(data)
+            if partial.whole:
+                return [self._end(arrival)]
+        except ThinwireError as error:
+            return [self._fail(arrival, error)]
+        late = now - arrival.waiting_since >= SYNC_SECONDS
+        return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
+
+    def _sync(self, arrival: Arrival) -> list[wire.Down]:
+        try:
+            arrival.partial.sync()
+        except DiskFull as error:
+            return [self._fail(arrival, error)]
+        due = arrival.asked or self._clock.monotonic() - arrival.told_at >= TELL_SECONDS
+        return [self._tell(arrival)] if due and arrival.partial.durable > arrival.told else []
+
+    def _tell(self, arrival: Arrival) -> wire.Down:
+        self._disk.step("ingest.progress")
+        arrival.asked, arrival.told, arrival.told_at = False, arrival.partial.durable, self._clock.monotonic()
+        return _progress(arrival.offer.number, arrival.told)
+
+    def _end(self, arrival: Arrival) -> wire.Down:
+        with arrival.partial.content() as sealed:
+            down = self._finish(arrival.offer, arrival.header, sealed)
+        arrival.partial.discard()
+        del self._arrivals[arrival.offer.number]
+        return down
+
+    def _finish(self, offer: wire.Offer, header: Header, sealed: bytes) -> wire.Down:
+        object = digest(sealed)
+        if object != offer.object:
+            return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the bytes that arrived are not what was offered")
+        opened, plaintext = open_sealed(sealed, self._key_of)
+        if opened != header:
+            raise Forged("an offer's head is not the head of its object")
+        self._disk.step("ingest.put.before")
+        receipt = Receipt(opened.study, self.site, object, StudyStatus.STORED, self._clock.now())
+        signed = sign_receipt(receipt, self._signing)
+        self._shelf.put(self.site, object, opened, plaintext, offer.urgent, signed)
+        self._disk.step("ingest.put.done")
+        # Where the object was put before, its first receipt stays.
+        return self._receipt(self._shelf.stored_receipt(self.site, object) or signed)
+
+    def _fail(self, arrival: Arrival, error: ThinwireError) -> wire.Down:
+        """End a transfer. What may come again keeps what it has; anything else leaves nothing."""
+        del self._arrivals[arrival.offer.number]
+        if isinstance(error, Retryable):
+            with contextlib.suppress(DiskFull):
+                arrival.partial.close()
+        else:
+            arrival.partial.discard()
+        return self._refusal(arrival.offer.number, error)
+
+    def _refusal(self, number: int, error: ThinwireError) -> wire.Down:
+        log.warning("site %s: refused: %s", self.site, error)
+        again = int(self._limits.again_after * 1000) if isinstance(error, Retryable) else 0
+        return _refuse(number, code_of(error), str(error), error.remedy, again)
+
+    def _receipt(self, signed: bytes) -> wire.Down:
+        self._disk.step("ingest.receipt")
+        self._told.add(digest(signed))
+        return wire.Down(receipt=wire.Receipt(signed=signed))
+
+    def _key_of(self, epoch: EpochId) -> EpochKey:
+        key = self._shelf.epoch_key(self.site, epoch)
+        if key is None:
+            raise Forged("the epoch is not one of this site")
+        return key
+
+
+def stream_refusal(error: ThinwireError) -> wire.Down:
+    """The last message of a stream that ends with an error."""
+    return _refuse(0, code_of(error), str(error), error.remedy)
+
+
+def _progress(number: int, durable: int) -> wire.Down:
+    return wire.Down(progress=wire.Progress(number=number, durable=durable))
+
+
+def _refuse(number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0) -> wire.Down:
+    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again)
+    return wire.Down(refusal=refusal)

@@ -1,0 +1,31 @@
+"""What a site may ask of the hub."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from thinwire.shared.crypto.envelope import Kind
+
+
+def _sizes() -> Mapping[Kind, int]:
+    return MappingProxyType(
+        {
+            Kind.GRAPH: 1 << 20,
+            Kind.PREVIEW: 4 << 20,
+            Kind.EVIDENCE: 64 << 20,
+            Kind.PIXELS: 2 << 30,
+            Kind.MANIFEST: (1 << 20) + (64 << 10),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a site may ask of the hub."""
+
+    sizes: Mapping[Kind, int] = field(default_factory=_sizes)
+    """Bytes of a sealed object; a kind that is not here is never taken."""
+    under_way: int = 64
+    """Objects offered and not ended, on one stream."""
+    again_after: float = 30.0
+    """Seconds after which a clinic may come again with what could not be taken now."""

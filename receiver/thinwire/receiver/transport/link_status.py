@@ -1,0 +1,119 @@
+"""What the links carry now, left where other processes can read it: DATA/links.json.
+
+Written about once a second by the serving process, atomically but not durably: after a power cut it may be old or
+empty, and then only says less.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from thinwire.receiver.transport.ingest import Arriving
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.identifiers import SiteName, StudyId, site_name
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+FILE = "links.json"
+EVERY = 1.0
+"""Seconds between two writings."""
+_FRESH = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class SiteLink:
+    """One clinic's link as the hub sees it."""
+
+    site: SiteName
+    connected: bool
+    since: datetime
+    """UTC; when it connected, or when its link ended."""
+    seen: datetime
+    """UTC; when anything came from it."""
+    rate: float = 0.0
+    """Bytes of objects a second that came of late."""
+    arriving: tuple[Arriving, ...] = ()
+
+
+@dataclass
+class Meter:
+    """The rate at which objects come, over the last few seconds."""
+
+    at: float
+    """Seconds, monotonic."""
+    counted: int = 0
+    rate: float = 0.0
+
+    def read(self, now: float, total: int) -> float:
+        """Bytes a second. total: bytes since the stream began."""
+        if now - self.at >= EVERY / 2:
+            fresh = (total - self.counted) / (now - self.at)
+            self.rate = fresh if self.rate == 0 else 0.7 * self.rate + 0.3 * fresh
+            self.rate = 0.0 if self.rate < 1 else self.rate
+            self.at, self.counted = now, total
+        return self.rate
+
+
+def leave(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
+    """data: the hub's folder. serves: False with the last word of a process that stops."""
+    facts = {"version": VERSION, "at": now.isoformat(), "serves": serves, "links": [as_json(link) for link in links]}
+    beside = data / f".{FILE}.tmp"
+    try:
+        beside.write_text(json.dumps(facts), encoding="ascii")
+        beside.replace(data / FILE)
+    except OSError as error:
+        log.warning("the links' state cannot be shown to other processes: %s", error.strerror)
+
+
+def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
+    """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
+    try:
+        facts = json.loads((data / FILE).read_bytes())
+        serves = bool(facts["serves"]) and timedelta(0) <= now - _moment(facts["at"]) < _FRESH
+        links = [_read(link, serves) for link in facts["links"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False, []
+    return serves, links
+
+
+def as_json(link: SiteLink) -> dict[str, Any]:
+    """As `status --json` gives it."""
+    arriving = [
+        {"study": each.study.hex(), "kind": each.kind.name.lower(), "durable": each.durable, "bytes": each.size}
+        for each in link.arriving
+    ]
+    return {
+        "site": link.site,
+        "connected": link.connected,
+        "since": link.since.isoformat(),
+        "seen": link.seen.isoformat(),
+        "rate": round(link.rate),
+        "arriving": arriving,
+    }
+
+
+def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
+    arriving = [
+        Arriving(
+            StudyId(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
+        )
+        for each in facts["arriving"]
+    ]
+    connected = serves and bool(facts["connected"])
+    return SiteLink(
+        site_name(facts["site"]),
+        connected,
+        _moment(facts["since"]),
+        _moment(facts["seen"]),
+        float(facts["rate"]) if connected else 0.0,
+        tuple(arriving),
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

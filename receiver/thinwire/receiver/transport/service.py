@@ -1,0 +1,275 @@
+"""The hub's gRPC server: who may call, one stream per site. Protocol: docs/wire-protocol.md."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
+from grpc_health.v1.health import aio as health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
+
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
+from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.link_status import Meter, SiteLink
+from thinwire.receiver.transport.object_store import Shelf
+from thinwire.shared.clock import Clock
+from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
+from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
+from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
+from thinwire.shared.wire.v1 import link_pb2 as wire
+from thinwire.shared.wire.v1.link_pb2_grpc import HubServicer, add_HubServicer_to_server
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
+NEWS_SECONDS = 1.0
+"""How often the store is asked for receipts that other processes put there."""
+QUIET_SECONDS = 0.005
+"""A stream that is silent for so long is taken as having nothing more for now."""
+FAREWELL_SECONDS = 10.0
+"""A clinic that was told why its stream ends has so long to end it itself."""
+_LONGEST_REQUEST = 4096
+_SIGNING_KEY_BYTES = 32
+
+# gRPC cannot be told to speak TLS 1.3 alone, but its suites of TLS 1.2 can be chosen, and one that needs an RSA
+# certificate fits none of ours. It is read once in a process, before the first credentials.
+_SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.so_reuseport", 0),
+    # A clinic that is silent is asked rarely: it asks more often itself, and nothing waits here for the answer.
+    ("grpc.keepalive_time_ms", 600_000),
+    ("grpc.keepalive_timeout_ms", 120_000),
+    # A handshake crosses a link of 16 kbit/s on which a bulk transfer may stand before it.
+    ("grpc.server_handshake_timeout_ms", 300_000),
+    # The clinic's pace decides how much is on its way: gRPC neither holds it back nor measures with its own pings.
+    ("grpc.http2.lookahead_bytes", 8 << 20),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class HubServer(HubServicer):
+    """inbox, shelf: shared by all streams. signing: for receipts. identity: the server's certificate and key.
+    authority_pem: the hub's own authority, whose certificates alone may call, health and reflection among it.
+    reflects: whether callers are told which services there are."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        inbox: Inbox,
+        signing: Ed25519PrivateKey,
+        identity: Identity,
+        authority_pem: bytes,
+        clock: Clock,
+        disk: Disk,
+        limits: Limits | None = None,
+        reflects: bool = False,
+    ) -> None:
+        self._shelf = shelf
+        self._inbox = inbox
+        self._signing = signing
+        self._clock = clock
+        self._disk = disk
+        self._limits = limits
+        self._reflects = reflects
+        self._health = health.HealthServicer()
+        os.environ.setdefault(*_SUITES_OF_TLS_1_2)
+        self._credentials = grpc.ssl_server_credentials(
+            [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
+        )
+        self._streams: dict[SiteName, Stream] = {}
+        self._past: dict[SiteName, SiteLink] = {}
+        self._server: grpc.aio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, listen: str) -> int:
+        """Listen on HOST:PORT; returns the port, which is new where 0 was asked. Raises BadConfiguration."""
+        self._loop = asyncio.get_running_loop()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        add_HubServicer_to_server(self, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        if self._reflects:
+            enable_server_reflection((_SERVICE, HEALTH_NAME, REFLECTION_NAME), self._server)
+        try:
+            port = int(self._server.add_secure_port(listen, self._credentials))
+        except RuntimeError as error:
+            raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
+        await self._server.start()
+        for name in ("", _SERVICE):
+            await self._health.set(name, HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self, grace: float = 1.0) -> None:
+        """End every stream; what arrived is durable when this returns. grace: seconds for calls to end."""
+        streams = list(self._streams.values())
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(grace)
+        for stream in streams:
+            await stream.ended.wait()
+
+    def notify(self, site: SiteName) -> None:
+        """The store has receipts or requests for a site. May be called from any thread."""
+        stream = self._streams.get(site)
+        if stream is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(stream.news.set)
+
+    @property
+    def sites(self) -> list[SiteName]:
+        """The sites that are connected."""
+        return sorted(self._streams)
+
+    def links(self, before: Iterable[SiteLink] = ()) -> list[SiteLink]:
+        """Every link that is or was, by site. before: those that an earlier process left."""
+        for link in before:
+            self._past.setdefault(link.site, replace(link, connected=False, rate=0.0, arriving=()))
+        now = {site: stream.link for site, stream in self._streams.items()}
+        return [each for _, each in sorted({**self._past, **now}.items())]
+
+    def _end(self, site: SiteName) -> None:
+        link = self._streams.pop(site).link
+        self._past[site] = replace(link, connected=False, since=self._clock.now(), rate=0.0, arriving=())
+
+    async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
+        try:
+            peer, _ = _peer(context)
+            if not isinstance(peer, JoinTokenId):
+                raise NotEnrolled("only the holder of a join token may join")
+            if request.version != VERSION:
+                raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
+            if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
+                raise ProtocolBroken("a request to join that is out of its limits")
+            joined = await asyncio.to_thread(self._shelf.join, peer, request.certificate_request, request.signing_key)
+        except ThinwireError as error:
+            log.warning("a clinic could not join: %s", error)
+            await context.abort(status_of(error), str(error))
+        log.info("site %s joined", joined.site)
+        return wire.JoinReply(
+            certificate=joined.certificate_pem,
+            sealing_key=joined.sealing_key,
+            signing_key=joined.signing_key,
+            site=joined.site,
+        )
+
+    async def Connect(self, requests: Any, context: Any) -> None:
+        del requests  # read through the context, one message at a time
+        try:
+            peer, certificate = _peer(context)
+            if not isinstance(peer, Site):
+                raise NotEnrolled("a join token may join and nothing else")
+            await asyncio.to_thread(self._shelf.check_site, peer.name, certificate)
+            while before := self._streams.get(peer.name):
+                # The clinic dialled again before its old connection was seen to be dead.
+                await before.supersede()
+            session = IngestSession(
+                peer.name, self._inbox, self._shelf, self._signing, self._clock, self._disk, self._limits
+            )
+            stream = self._streams[peer.name] = Stream(session, context, self._clock, lambda: self._end(peer.name))
+            log.info("site %s connected", peer.name)
+            await stream.run()
+        except ThinwireError as error:
+            log.warning("a stream ends: %s", error)
+            # A clinic that is just writing when the status comes never sees it, so the reason goes first.
+            await context.write(stream_refusal(error))
+            await asyncio.sleep(FAREWELL_SECONDS)
+            await context.abort(status_of(error), str(error))
+
+
+class Stream:
+    """One clinic's stream: messages in and out, the session's own thread, its end."""
+
+    def __init__(self, session: IngestSession, context: Any, clock: Clock, on_end: Callable[[], object]) -> None:
+        self.session = session
+        self._clock = clock
+        self._meter = Meter(clock.monotonic())
+        self._since = self._seen = clock.now()
+        self.news = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._context = context
+        self._on_end = on_end
+        self._superseded = False
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        # One thread, so that `close` waits for whatever the session is doing.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"site-{session.site}")
+
+    @property
+    def link(self) -> SiteLink:
+        """As it is now."""
+        rate = self._meter.read(self._clock.monotonic(), self.session.received)
+        return SiteLink(self.session.site, True, self._since, self._seen, rate, tuple(self.session.arriving))
+
+    async def run(self) -> None:
+        """Until the clinic ends it, the link is lost, or a newer stream of the site takes over."""
+        reading = asyncio.ensure_future(self._context.read())
+        news = asyncio.ensure_future(self.news.wait())
+        patience = NEWS_SECONDS
+        try:
+            while True:
+                await asyncio.wait({reading, news}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    up = reading.result()
+                    if up is grpc.aio.EOF:
+                        return
+                    self._seen = self._clock.now()
+                    reading = asyncio.ensure_future(self._context.read())
+                    await self._answer(self.session.receive, up)
+                    patience = QUIET_SECONDS
+                    continue
+                if news.done():
+                    self.news.clear()
+                    news = asyncio.ensure_future(self.news.wait())
+                await self._answer(self.session.tick)
+                await self._answer(self.session.news)
+                patience = NEWS_SECONDS
+        except asyncio.CancelledError:
+            if self._superseded:
+                await self._context.abort(grpc.StatusCode.ABORTED, "another stream of this site took over")
+            raise
+        finally:
+            reading.cancel()
+            news.cancel()
+            closing = self._worker.submit(self.session.close)
+            closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._end))
+
+    async def supersede(self) -> None:
+        """End this stream for a newer one; returns when what arrived here is durable."""
+        self._superseded = True
+        if self._task is not None:
+            self._task.cancel()
+        await self.ended.wait()
+
+    async def _answer(self, act: Callable[..., Iterable[wire.Down]], *arguments: wire.Up) -> None:
+        for down in await self._loop.run_in_executor(self._worker, act, *arguments):
+            await self._context.write(down)
+
+    def _end(self) -> None:
+        if not self.ended.is_set():
+            self._worker.shutdown(wait=False)
+            self._on_end()
+            self.ended.set()
+            log.info("site %s disconnected", self.session.site)
+
+
+def _peer(context: Any) -> tuple[Site | JoinTokenId, Digest]:
+    """Who calls, and with which certificate, by what TLS verified. Raises NotEnrolled."""
+    certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+    return peer_identity(certificate), fingerprint(certificate)

@@ -1,0 +1,270 @@
+"""The study page: what is here of a study, what was read in it, its report."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+
+from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.export.picture import concept_names
+from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
+from thinwire.receiver.store.worklist import Row, worklist
+from thinwire.receiver.web.context import Room
+from thinwire.receiver.web.draft import ShownDraft, shown_draft
+from thinwire.receiver.web.drawing import drawing, heats
+from thinwire.receiver.web.guard import Here, Known, Reader, RoomOf, Waiting
+from thinwire.receiver.web.pages import page
+from thinwire.receiver.web.rows import Line, bars
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import Manifest
+from thinwire.shared.identifiers import STUDY_ID_BYTES, SiteName, Tier, site_name
+
+router = APIRouter(prefix="/studies/{site}/{study}")
+
+_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.EVIDENCE, "pixels": Kind.PIXELS}
+_ACT_OF = {
+    ReportEvent.SAVED: Act.REPORT_SAVED,
+    ReportEvent.RELEASED: Act.REPORT_RELEASED,
+    ReportEvent.SIGNED: Act.REPORT_SIGNED,
+}
+
+
+def _find(room: Room, site: str, study: str) -> KeptStudy:
+    """Raises UnknownStudy."""
+    try:
+        whole = len(bytes.fromhex(study)) == STUDY_ID_BYTES
+        name = site_name(site)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UnknownStudy("there is no such study")
+    return room.store.find(study, name)
+
+
+@router.get("")
+def study_page(request: Request, room: RoomOf, here: Known, site: str, study: str) -> Response:
+    found = _find(room, site, study)
+    room.witness(here.account, here.address, Act.VIEWED, found, anew=True)
+    if here.reads:
+        room.pipeline.opened(found.site, found.study)
+    return _page(request, room, here, found)
+
+
+@router.get("/state")
+def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+    """The live part of the page anew."""
+    found = _find(room, site, study)
+    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    return page(request, "live.html", here=here, draft=_draft(room, found), **_state(room, found))
+
+
+@router.get("/view")
+def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+    """What a viewer draws, as JSON; the samples come by `samples`."""
+    found = _find(room, site, study)
+    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    shown, graph = room.frames.view(found), room.frames.graph(found)
+    facts: dict[str, Any] = {
+        "native": shown.native,
+        "spacing": shown.spacing_mm,
+        "at_detector": shown.at_detector,
+        "base": shown.base and shown.base.as_json(),
+        "evidence": shown.evidence and shown.evidence.as_json(),
+        "patches": [] if graph is None else _patches(graph),
+    }
+    return JSONResponse(facts)
+
+
+@router.get("/samples/{name}")
+def samples(room: RoomOf, here: Waiting, site: str, study: str, name: str) -> Response:
+    """The tone of a frame, then its samples."""
+    found = _find(room, site, study)
+    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    frame = room.frames.view(found).frame(name)
+    if frame is None:
+        raise UnknownStudy("this part of the study is not here")
+    return Response(frame.tone + frame.samples, media_type="application/octet-stream")
+
+
+@router.post("/ask")
+def ask(room: RoomOf, here: Reader, site: str, study: str, tier: Annotated[str, Form()]) -> Response:
+    """Ask the clinic for a part: it goes before everything else there that is not urgent."""
+    found = _find(room, site, study)
+    if tier not in _ASKED:
+        raise BadInput("there is no such part of a study", "Ask for preview, evidence or pixels.")
+    room.audit.record(room.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
+    room.store.ask(found.site, found.study, _ASKED[tier], room.clock.now())
+    room.pipeline.on_receipt(found.site)
+    return _back(found)
+
+
+@router.post("/report")
+def report(
+    request: Request,
+    room: RoomOf,
+    here: Reader,
+    site: str,
+    study: str,
+    text: Annotated[str, Form()],
+    act: Annotated[str, Form()],
+    version: Annotated[int, Form(ge=0)],
+    from_draft: Annotated[bool, Form()] = False,
+) -> Response:
+    """Save, release or sign. version: the one that the reader saw, 0 for none."""
+    found = _find(room, site, study)
+    event = ReportEvent(act) if act in list(ReportEvent) else ReportEvent.SAVED
+    account = here.account
+    written = Report(
+        found.site,
+        found.study,
+        version + 1,
+        ReportState.DRAFT,
+        text,
+        account.name,
+        account.shown,
+        from_draft,
+        room.clock.now(),
+    )
+    message = room.message(_ACT_OF[event], account.name, here.address, found)
+    try:
+        room.pipeline.report(written, event, lambda connection: append(connection, message))
+    except (ReportMoved, ReportSigned, BadInput) as error:
+        status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
+        said = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
+        return _page(request, room, here, found, status, error=said, text=text)
+    return _back(found)
+
+
+def _back(study: KeptStudy) -> Response:
+    return RedirectResponse(f"/studies/{study.site}/{study.study.hex()}", HTTPStatus.SEE_OTHER)
+
+
+def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
+    now = room.clock.now()
+    overdue = study.report is not ReportState.FINAL and now - study.received >= room.cap
+    manifest = room.manifest(study)
+    return {
+        "line": Line(Row(study, overdue), now, room.links().get(study.site)),
+        "study": study,
+        "listed": manifest is not None,
+        "identity": _identity(manifest),
+        "bars": bars(study),
+        "tiers": list(Tier),
+        "arriving": _arriving(room, study),
+    }
+
+
+def _draft(room: Room, study: KeptStudy) -> ShownDraft | None:
+    written, graph = room.draft(study.site, study.study), room.frames.graph(study)
+    return shown_draft(written, 0 if graph is None else len(graph.patches.cell))
+
+
+def _arriving(room: Room, study: KeptStudy) -> dict[Tier, str]:
+    return room.views.arriving_words(study)
+
+
+def _page(
+    request: Request,
+    room: Room,
+    here: Here,
+    study: KeptStudy,
+    status: HTTPStatus = HTTPStatus.OK,
+    error: str | None = None,
+    text: str | None = None,
+) -> Response:
+    graph = room.frames.graph(study)
+    manifest = room.manifest(study)
+    draft = _draft(room, study)
+    kept = room.store.report(study.site, study.study)
+    facts = {
+        **_state(room, study),
+        "graph": graph,
+        "drawing": None if graph is None else drawing(graph, concept_names(graph, room.hub.bundles)),
+        "draft": draft,
+        "report": kept,
+        "text": text if text is not None else kept.text if kept else draft.text if draft else "",
+        "from_draft": kept.from_draft if kept else draft is not None,
+        "error": error,
+        "most": MAX_TEXT,
+        "prior": _prior(room, study, manifest),
+        "beside": _beside(room, study),
+    }
+    return page(request, "study.html", status, here=here, **facts)
+
+
+def _patches(graph: FusedGraph) -> list[dict[str, Any]]:
+    grid = graph.grid
+    return [
+        {"box": grid.native_box(int(cell)), "share": round(float(score), 4), "heat": heat}
+        for cell, score, heat in zip(graph.patches.cell, graph.patches.score, heats(graph), strict=True)
+    ]
+
+
+def _identity(manifest: Manifest | None) -> dict[str, str]:
+    """Whose study it is, in a person's order and form."""
+    said = {} if manifest is None else dict(manifest.identity)
+    name = " ".join(part for part in said.get("PatientName", "").replace("=", "^").split("^") if part)
+    shown = {
+        "Patient": name,
+        "Number": said.get("PatientID", ""),
+        "Born": _date(said.get("PatientBirthDate", "")),
+        "Sex": said.get("PatientSex", ""),
+        "Taken": _date(said.get("StudyDate", "")),
+        "Accession": said.get("AccessionNumber", ""),
+    }
+    return {word: value for word, value in shown.items() if value.strip()}
+
+
+def _date(text: str) -> str:
+    """A DICOM date (PS3.5 6.2, DA) as 2026-03-04; anything else as it is."""
+    try:
+        return datetime.strptime(text.strip(), "%Y%m%d").replace(tzinfo=UTC).date().isoformat()
+    except ValueError:
+        return text
+
+
+def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[KeptStudy, str] | None:
+    """The newest earlier study of the same patient at the same site, and when it was taken.
+
+    A date of birth that differs makes it another patient's: no prior is better than a wrong one.
+    """
+    if study.patient is None or manifest is None:
+        return None
+    born, taken = manifest.identity.get("PatientBirthDate"), _taken(manifest, study)
+    found: list[tuple[str, KeptStudy]] = []
+    for other in room.store.of_patient(study.site, study.patient):
+        listed = room.manifest(other)
+        if other.study == study.study or listed is None or listed.identity.get("PatientBirthDate") != born:
+            continue
+        when = _taken(listed, other)
+        if when < taken:
+            found.append((when, other))
+    if not found:
+        return None
+    when, other = max(found, key=lambda each: (each[0], each[1].received))
+    return other, _date(when[:8])
+
+
+def _taken(manifest: Manifest, study: KeptStudy) -> str:
+    """A moment that orders studies: date and time of the study, else when it came."""
+    date = manifest.identity.get("StudyDate", "") or study.received.strftime("%Y%m%d")
+    return f"{date} {manifest.identity.get('StudyTime', '') or study.received.strftime('%H%M%S')}"
+
+
+def _beside(room: Room, study: KeptStudy) -> dict[str, str | None]:
+    """The addresses of the studies before and after this one on the worklist."""
+    rows = worklist(room.store.studies(), room.clock.now(), room.cap)
+    keys = [(row.study.site, row.study.study) for row in rows if not row.done or row.study.study == study.study]
+    at = keys.index((study.site, study.study)) if (study.site, study.study) in keys else None
+    near: dict[str, str | None] = {"previous": None, "next": None}
+    for name, step in (("previous", -1), ("next", 1)):
+        if at is not None and 0 <= at + step < len(keys):
+            where: tuple[SiteName, bytes] = keys[at + step]
+            near[name] = f"/studies/{where[0]}/{where[1].hex()}"
+    return near

@@ -1,0 +1,97 @@
+"""One study's folder in the outbox: its state, its sealed bytes, its lock."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinwire.sender.outbox.entries import Entry, Event, PartState
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    path: Path
+    disk: Disk
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def source(self) -> Path:
+        return self.path / "source.sealed"
+
+    @property
+    def receipts(self) -> Path:
+        return self.path / "receipts"
+
+    def part(self, kind: Kind) -> Path:
+        return self.path / f"{kind.name.lower()}.sealed"
+
+    def read(self) -> Entry:
+        """Raises UnknownStudy, ValueError where the state is damaged."""
+        try:
+            return Entry.from_json(self.state.read_bytes())
+        except FileNotFoundError as error:
+            raise UnknownStudy(f"study {self.path.name} is not in this outbox") from error
+
+    def write(self, entry: Entry, name: str) -> Entry:
+        self.disk.write(self.state, entry.to_json(), name)
+        return entry
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Entry]:
+        """The entry, with the folder locked against every other process and thread. Raises UnknownStudy."""
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as error:
+            raise UnknownStudy(f"study {self.path.name} is not in this outbox") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield self.read()
+        finally:
+            os.close(handle)
+
+    def mend(self, entry: Entry) -> Entry:
+        """Compare the bytes here with the entry: parts whose bytes are gone or damaged become missing, bytes that
+        are past use are removed. Call it with the folder locked."""
+        for part in entry.parts:
+            if part.state not in (PartState.WAITING, PartState.HELD):
+                continue
+            if not self._holds(part.kind, part.size, part.object):
+                log.warning("study %s: its %s is damaged here, to be made anew", self.path.name, part.kind.name.lower())
+                entry = self.write(entry.with_part(part.after(Event.DAMAGED)), "part.state")
+        self.clear(entry)
+        return entry
+
+    def clear(self, entry: Entry) -> None:
+        """Remove bytes that nothing needs any more. While a part is missing they may be what it is made of.
+
+        The source goes once the pixels, which hold the same files and words, are here or at the hub.
+        """
+        if entry.missing:
+            return
+        past = [self.part(part.kind) for part in entry.parts if part.state is PartState.STORED]
+        if entry.part(Kind.PIXELS).object:
+            past.append(self.source)
+        for each in past:
+            if each.exists():
+                self.disk.remove(each, "clear." + each.stem)
+
+    def _holds(self, kind: Kind, size: int, identity: bytes | None) -> bool:
+        try:
+            with self.part(kind).open("rb") as file:
+                return (
+                    os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").digest() == identity
+                )
+        except FileNotFoundError:
+            return False

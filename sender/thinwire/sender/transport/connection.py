@@ -1,0 +1,389 @@
+"""gRPC beneath the uplink: dialling, one stream after another, and what went wrong in words."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import grpc
+
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.tiers import TierPolicy, month
+from thinwire.sender.outbox.usage import Usage
+from thinwire.sender.transport import link_status
+from thinwire.sender.transport.link_status import LinkState, LinkStatus
+from thinwire.sender.transport.network import network_changes
+from thinwire.sender.transport.pace import Measured
+from thinwire.sender.transport.session import UplinkSession
+from thinwire.sender.transport.tcp import Condition, Line
+from thinwire.sender.transport.tls import Security
+from thinwire.shared.clock import Clock
+from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
+from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
+from thinwire.shared.wire.v1 import link_pb2 as wire
+from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""How often the outbox is looked at for what other processes put there."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds between two attempts to dial; doubled each time, with jitter."""
+
+_WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
+"""gRPC's words for writing to a call that has ended."""
+_STATUS_SECONDS = 5.0
+_GUARD_SECONDS, _LONG_SILENCE = 0.25, 10.0
+_ASK_SECONDS = 1.5
+_DIAL_SECONDS = 2.0
+"""One attempt to connect, and two round trips on top."""
+_UNKNOWN_ROUND_TRIP = 1.5
+
+_OPTIONS = (
+    ("grpc.ssl_target_name_override", HUB_NAME),
+    ("grpc.default_authority", HUB_NAME),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # A link on which nothing crosses is asked after two minutes, before the address translation of a mobile network
+    # forgets it; 180 bytes. It counts as lost when nothing has come for as long again.
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 120_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # TLS may take this long on a slow link; pauses between attempts are made here, not in gRPC.
+    ("grpc.min_reconnect_backoff_ms", 120_000),
+    # What comes down is small: gRPC need not measure the link with pings of its own.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+_ERROR_OF = {
+    grpc.StatusCode.INVALID_ARGUMENT: ProtocolBroken,
+    grpc.StatusCode.UNIMPLEMENTED: ProtocolBroken,
+    grpc.StatusCode.PERMISSION_DENIED: NotEnrolled,
+    grpc.StatusCode.UNAUTHENTICATED: NotEnrolled,
+    grpc.StatusCode.FAILED_PRECONDITION: Final,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HubBusy,
+}
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """Where the hub is and how this clinic proves itself."""
+
+    target: str
+    """HOST:PORT."""
+    authority_pem: bytes
+    """The hub's own certificate authority, the only one that is trusted."""
+    identity: Identity
+
+
+def dial(address: HubAddress) -> grpc.aio.Channel:
+    """A channel to the hub, mutual TLS by gRPC; connects when it is first used. Close it."""
+    credentials = grpc.ssl_channel_credentials(
+        address.authority_pem, address.identity.key_pem, address.identity.certificate_pem
+    )
+    return grpc.aio.secure_channel(address.target, credentials, options=_OPTIONS)
+
+
+def dial_line(via: str) -> grpc.aio.Channel:
+    """A channel through a `Line`, which speaks TLS for it. via: the target that its `relay` gives. Close it."""
+    return grpc.aio.insecure_channel(via, options=_OPTIONS)
+
+
+def error_of(code: grpc.StatusCode, details: str | None, link: str = "lost") -> ThinwireError:
+    """What a status of the hub, or of gRPC itself, means here. link: what to say of it where it is the reason."""
+    kind = _ERROR_OF.get(code, LinkLost)
+    # INTERNAL is what gRPC says of a socket that broke while it wrote.
+    said = "the connection broke" if code is grpc.StatusCode.INTERNAL else details or code.name
+    return kind(f"the link is {link}: {said}" if kind is LinkLost else f"the hub refuses: {said}")
+
+
+async def join(target: str, token: JoinToken, request: bytes, signing_key: bytes) -> wire.JoinReply:
+    """Enrol this clinic. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
+
+    Raises NotEnrolled, LinkLost, ProtocolBroken. May be repeated with the same signing key until it succeeds.
+    """
+    asked = wire.JoinRequest(version=VERSION, certificate_request=request, signing_key=signing_key)
+    async with dial(HubAddress(target, token.authority_pem, token.bootstrap)) as channel:
+        try:
+            reply: wire.JoinReply = await HubStub(channel).Join(asked)
+            return reply
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error.code(), error.details(), "not there") from error
+
+
+class Uplink:
+    """Keeps one stream to the hub for as long as it runs, whatever happens to it.
+
+    on_change: called with each new status, often; keep it quick. uniform: random numbers of [0, 1) for jitter.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        address: HubAddress,
+        clock: Clock,
+        disk: Disk,
+        policy: TierPolicy | None = None,
+        on_change: Callable[[LinkStatus], None] = lambda _: None,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self.status = LinkStatus(LinkState.STOPPED)
+        self._outbox = outbox
+        self._address = address
+        self._clock = clock
+        self._disk = disk
+        self._policy = policy or TierPolicy()
+        self._usage = Usage(outbox.folder, disk)
+        self._on_change = on_change
+        self._uniform = uniform
+        self._wake = asyncio.Event()
+        self._network = asyncio.Event()
+        self._failures = 0
+        self._spare: Line | None = None
+        self._security = Security(address.authority_pem, address.identity)
+        self._before: Measured | None = link_status.find(outbox.folder, clock.now()).measured
+        self._counted = 0, 0
+        self._unanswered = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, never this."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            with network_changes(self._network.set):
+                while not stop.is_set():
+                    self._report(LinkStatus(LinkState.CONNECTING))
+                    stream = asyncio.ensure_future(self._stream())
+                    await asyncio.wait({stream, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if stop.is_set():
+                        stream.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await self._rest(await stream, stopped)
+        finally:
+            stopped.cancel()
+            self._report(LinkStatus(LinkState.STOPPED))
+            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+
+    def nudge(self) -> None:
+        """The outbox has something new. To be called in the event loop's own thread."""
+        self._wake.set()
+
+    async def _rest(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
+        """Until the next attempt; not at all where the hub answers already, shorter where the network changes."""
+        if self._spare is not None:
+            log.info("%s", reason)
+            return
+        pause = self._pause()
+        log.info("%s; next attempt in %.1f s", reason, pause)
+        self._report(LinkStatus(LinkState.WAITING, str(reason)))
+        self._network.clear()
+        changed: asyncio.Task[Literal[True]] = asyncio.ensure_future(self._network.wait())
+        await asyncio.wait({stopped, changed}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+
+    def _pause(self) -> float:
+        """Seconds: half to all of a time that doubles with each failure up to the cap, so that clinics that lost
+        one hub do not come back in step."""
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        return longest * (1 + self._uniform()) / 2
+
+    async def _stream(self) -> ThinwireError:
+        """One stream from dialling to its end; returns why it ended."""
+        try:
+            line, self._spare = self._spare or await self._reach(), None
+        except ThinwireError as error:
+            return error
+        self._counted = 0, 0
+        session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
+        try:
+            async with line.relay(self._security) as via, dial_line(via) as channel:
+                return await self._converse(HubStub(channel).Connect(), session, line)
+        finally:
+            self._before = session.pace.measured
+            await line.close(abruptly=self._spare is not None)
+            self._count(line)
+            self._usage.settle()
+
+    async def _converse(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line) -> ThinwireError:
+        answers: deque[wire.Up] = deque()
+        reading = asyncio.ensure_future(self._read(call, session, answers))
+        writing = asyncio.ensure_future(self._write(call, session, line, answers))
+        beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(session, line))]
+        try:
+            await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
+                # The reader learns why.
+                await asyncio.wait({reading}, timeout=_STATUS_SECONDS)
+            for task in (reading, writing, *beside):
+                if task.done():
+                    await task
+                    break
+            return LinkLost("the hub ended the stream")
+        except grpc.aio.AioRpcError as error:
+            told = error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
+            return line.trouble if line.trouble is not None and isinstance(told, LinkLost) else told
+        except asyncio.InvalidStateError:
+            return line.trouble or LinkLost("the link was lost")
+        except ThinwireError as error:
+            return error
+        finally:
+            call.cancel()
+            for task in (reading, writing, *beside):
+                task.cancel()
+            await asyncio.gather(reading, writing, *beside, return_exceptions=True)
+
+    async def _read(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, answers: deque[wire.Up]) -> None:
+        async for down in call:
+            answers.extend(session.receive(down))
+            self._failures = 0
+            self._wake.set()
+            self._report_session(session)
+
+    async def _write(
+        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line, answers: deque[wire.Up]
+    ) -> None:
+        await call.write(session.hello())
+        looked = self._clock.monotonic()
+        while True:
+            if self._clock.monotonic() - looked >= LOOK_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
+                session.refresh()
+                looked = self._clock.monotonic()
+            self._wake.clear()
+            if (flow := line.flow) is not None:
+                session.pace.heard(flow)
+            up = answers.popleft() if answers else session.next()
+            if up is not None:
+                line.expect(up.ByteSize())
+                await call.write(up)
+                self._report_session(session)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(LOOK_SECONDS, session.pace.wait or LOOK_SECONDS))
+
+    async def _tick(self, session: UplinkSession, line: Line) -> None:
+        """Once a second: count, show, and see whether the hub has fallen silent."""
+        while True:
+            await asyncio.sleep(link_status.EVERY)
+            self._count(line)
+            pace = session.pace
+            if pace.rate is not None and pace.round_trip is not None and not pace.starting:
+                line.suit(pace.rate, pace.round_trip)
+            self._report_session(session)
+            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            if session.stalled:
+                raise LinkLost("the hub has been silent for too long")
+
+    async def _guard(self, session: UplinkSession, line: Line) -> None:
+        """Ends a stream whose connection is dead as soon as the hub can be reached by a new one.
+
+        After an outage TCP itself stays silent for up to as long again, at either end. Its acknowledgements say that
+        the network is silent, whatever the hub does; where nothing is out and yet the hub's answer is awaited, TCP is
+        let to ask for one. So a hub that is busy is left in peace, and so is a link that is slow.
+        """
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_GUARD_SECONDS)
+            now, condition = self._clock.monotonic(), line.condition
+            line.ask(session.pace.in_flight > 0 and not condition.unacknowledged and condition.silent > _ASK_SECONDS)
+            if not condition.unacknowledged and not line.asking:
+                since = None
+                continue
+            since = now if since is None else since
+            if not silent(condition, now - since):
+                continue
+            heard = session.moved
+            with contextlib.suppress(LinkLost):
+                spare = await self._reach(condition.round_trip)
+                if line.condition.silent < _LONG_SILENCE:
+                    # The network may have been back for a moment, and what is repeated on the old one under way. After
+                    # a long silence TCP says nothing again until as long a time has passed once more.
+                    await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
+                if session.moved == heard and (session.pace.in_flight or line.condition.unacknowledged):
+                    self._spare = spare
+                    raise _Dead("the connection died; the hub answers on a new one")
+                await spare.close(abruptly=True)
+
+    async def _reach(self, round_trip: float = 0.0) -> Line:
+        """A connection to the hub, tried about every second for as long as nobody answers, so that a link that comes
+        back is seen at once. Raises LinkLost where the answer is no, or where this machine has no network."""
+        began = self._clock.monotonic()
+        attempts: set[asyncio.Task[Line]] = set()
+        patience = _DIAL_SECONDS + 2 * max(round_trip, self._before.round_trip if self._before else _UNKNOWN_ROUND_TRIP)
+        try:
+            while True:
+                attempts.add(asyncio.ensure_future(Line.dial(self._address.target, patience)))
+                every = min(max(1.0, (self._clock.monotonic() - began) / 60), 5.0)
+                pause = every * (0.75 + self._uniform() / 2)
+                done, _ = await asyncio.wait(attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    try:
+                        line = await attempt
+                    except LinkLost as error:
+                        attempts.discard(attempt)
+                        self._unanswered = str(error)
+                        self._report(replace(self.status, reason=self._unanswered))
+                    except OSError as error:
+                        raise LinkLost(f"the link is not there: {error.strerror or error}") from error
+                    else:
+                        attempts.discard(attempt)
+                        return line
+        finally:
+            self._unanswered = ""
+            for attempt in attempts:
+                attempt.cancel()
+            for late in await asyncio.gather(*attempts, return_exceptions=True):
+                if isinstance(late, Line):
+                    await late.close(abruptly=True)
+
+    def _count(self, line: Line) -> None:
+        condition = line.condition
+        (up, down), self._counted = self._counted, (condition.up, condition.down)
+        self._usage.add(self._month, condition.up - up, condition.down - down)
+
+    def _used(self) -> int:
+        return self._usage.used(self._month)
+
+    @property
+    def _month(self) -> str:
+        return month(self._policy.local(self._clock.now()))
+
+    def _report_session(self, session: UplinkSession) -> None:
+        state = LinkState.CONNECTED if session.welcomed else LinkState.CONNECTING
+        reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
+        known = session.pace.measured
+        rate, round_trip = (None, None) if known is None else (known.rate, known.round_trip)
+        self._report(LinkStatus(state, reason, rate, round_trip, session.crossings))
+
+    def _known(self, status: LinkStatus) -> LinkStatus:
+        """The status with what was measured last, where it has nothing of its own."""
+        if status.measured is not None or self._before is None:
+            return status
+        return replace(status, rate=self._before.rate, round_trip=self._before.round_trip)
+
+    def _report(self, status: LinkStatus) -> None:
+        if status != self.status:
+            told, self.status = self.status, status
+            self._on_change(status)
+            if told.state is not status.state:
+                link_status.leave(self._outbox.folder, self._known(status), self._clock.now())
+
+
+class _Dead(Retryable):
+    """Of the connection, not of the link: there is another one."""
+
+    code = LinkLost.code
+    remedy = LinkLost.remedy
+
+
+def silent(condition: Condition, waited: float) -> bool:
+    """Whether nothing came back for longer than a loss explains, though it was due. waited: seconds for which packets
+    have been out, or TCP has been asking."""
+    return min(condition.silent, waited) > max(_ASK_SECONDS + 1.0, 1.0 + 3 * condition.round_trip)

@@ -1,0 +1,252 @@
+"""`export` and `import`: the outbox's objects go to the hub by stick, its receipts and requests come home so.
+
+Nothing is removed from the outbox but by the hub's signed receipt, as on the link. Layout of a stick and what holds on
+it: docs/carry-format.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thinwire.sender.outbox.entries import Due, PartState
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.transport.schedule import rank
+from thinwire.shared.crypto.envelope import (
+    HEADER_BYTES,
+    MAX_RECORD,
+    RECORD_MAGIC,
+    Header,
+    Kind,
+    open_sealed,
+    peek,
+    peek_epoch,
+)
+from thinwire.shared.errors import BadConfiguration, BadFormat, DiskFull, Forged, UnknownStudy
+from thinwire.shared.formats.offline import (
+    LARGEST_NOTE,
+    MOST_OBJECTS,
+    MOST_TAKEN,
+    Reply,
+    Waybill,
+    read_reply,
+    read_waybill,
+    seal_waybill,
+)
+from thinwire.shared.formats.receipts import Receipt, StudyStatus
+from thinwire.shared.formats.stick import Stick
+from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, digest
+
+
+@dataclass
+class Exported:
+    """What `export_to` did."""
+
+    written: list[Due] = field(default_factory=list)
+    there: list[Due] = field(default_factory=list)
+    """On the stick already."""
+    damaged: list[Due] = field(default_factory=list)
+    """Not what was sealed any more, here at the clinic; to be made anew."""
+    full: DiskFull | None = None
+    """Why the rest is not on the stick."""
+    rest: int = 0
+    """Objects for which the stick had no room."""
+
+
+@dataclass
+class Imported:
+    """What `import_from` did."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+    requests: int = 0
+    forgotten: int = 0
+    """Requests for studies that are no longer here."""
+    foreign: int = 0
+    """Replies to other clinics, or to days whose key is gone here; they stay on the stick."""
+    refused: list[Forged | BadFormat] = field(default_factory=list)
+    """Replies, or receipts in them, that do not hold; they stay on the stick."""
+    cleared: int = 0
+    """Objects that are at the hub and were removed from the stick."""
+
+
+def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> Exported:
+    """Write these objects and what the hub needs to open them, the urgent and the small ones first.
+
+    A repeat does nothing. Raises StickLost, BadInput.
+    """
+    stick.prepare()
+    done = Exported()
+    ordered = sorted(due, key=rank)
+    for n, each in enumerate(ordered):
+        try:
+            stick.put_note(outbox.epochs.record(each.epoch))
+            with outbox.content(each) as sealed:
+                if digest(sealed) == each.object:
+                    (done.written if stick.put_object(each.object, sealed) else done.there).append(each)
+                elif not outbox.check(each):
+                    done.damaged.append(each)
+        except FileNotFoundError:
+            continue  # it has just arrived over the link
+        except DiskFull as error:
+            done.full, done.rest = error, len(ordered) - n
+            break
+    _tidy(stick, outbox, {each.object: each.urgent for each in (*done.written, *done.there)})
+    return done
+
+
+def import_from(stick: Stick, outbox: Outbox) -> Imported:
+    """Take the hub's receipts and requests; what they say is durable here when this returns.
+
+    Then the stick is tidied: replies that were taken and objects that have arrived are removed from it, and the hub is
+    told by the waybill. Raises StickLost, BadInput, DiskFull.
+    """
+    stick.check()
+    stick.prepare()
+    done = Imported()
+    taken: dict[Digest, None] = {}
+    past: list[Path] = []
+    for path in stick.replies():
+        try:
+            reply = _reply(stick, outbox, path)
+            if reply is None:
+                done.foreign += 1
+                continue
+            _take(outbox, reply, done)
+        except (Forged, BadFormat) as error:
+            done.refused.append(error)
+            continue
+        taken |= dict.fromkeys(digest(signed) for signed in reply.receipts)
+        past.append(path)
+    # The waybill first: a reply that is still there is only taken again.
+    done.cleared = _tidy(stick, outbox, {}, taken)
+    for path in past:
+        stick.remove(path)
+    return done
+
+
+def _reply(stick: Stick, outbox: Outbox, path: Path) -> Reply | None:
+    """The reply in a file; None for one of another clinic. Raises Forged, BadFormat."""
+    sealed = stick.read(path, LARGEST_NOTE + 1)
+    header = peek(sealed)
+    if header.kind is not Kind.REPLY or len(sealed) > LARGEST_NOTE:
+        raise Forged("a file among the receipts is no reply of the hub")
+    try:
+        outbox.epochs.key(header.epoch)
+    except BadConfiguration:
+        return None
+    return read_reply(open_sealed(sealed, outbox.epochs.key)[1])
+
+
+def _take(outbox: Outbox, reply: Reply, done: Imported) -> None:
+    """Raises Forged for a receipt that the hub did not sign."""
+    for signed in reply.receipts:
+        receipt = outbox.receipt(signed)
+        if receipt.status is StudyStatus.STORED:
+            _announced(outbox, receipt)
+        done.receipts.append(receipt)
+    for study, kind in reply.requests:
+        try:
+            outbox.request(study, kind)
+            done.requests += 1
+        except UnknownStudy:
+            done.forgotten += 1
+
+
+def _announced(outbox: Outbox, receipt: Receipt) -> None:
+    """Whoever stored an object has the record of its epoch: the link need not send it."""
+    try:
+        entry = outbox.entry(receipt.study)
+    except UnknownStudy:
+        return
+    if receipt.object in (part.object for part in entry.parts):
+        outbox.epochs.announced(entry.epoch)
+
+
+def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Digest, None] | None = None) -> int:
+    """Bring this clinic's side of the stick up to date: one waybill, no object that has arrived, no epoch record that
+    nothing needs. Gives how many objects it removed. put, taken: what to add to the waybill."""
+    arrived = {
+        part.object
+        for entry in outbox.entries()
+        for part in entry.parts
+        if part.state is PartState.STORED and part.object
+    }
+    urgent, receipts = dict(put), dict(taken or {})
+    here: set[Digest] = set()
+    epochs: set[EpochId] = set()
+    records: dict[EpochId, Path] = {}
+    waybills: dict[Path, Waybill] = {}
+    cleared = 0
+    for path in stick.objects():
+        head = stick.read(path, MAX_RECORD)
+        record = _own_record(outbox, head)
+        header = _own_header(outbox, head)
+        if record is not None:
+            records[record] = path
+        elif header is None:
+            continue
+        elif header.kind is Kind.WAYBILL:
+            waybill = _own_waybill(stick, outbox, path)
+            if waybill is not None:
+                waybills[path] = waybill
+        elif (object := _named(path)) in arrived:
+            stick.remove(path)
+            cleared += 1
+        elif object is not None:
+            here.add(object)
+            epochs.add(header.epoch)
+    for waybill in waybills.values():
+        urgent |= {object: flag for object, flag in waybill.urgent if object not in urgent}
+        receipts |= dict.fromkeys(waybill.taken)
+    listed = sorted((object, flag) for object, flag in urgent.items() if object in here)
+    now = Waybill(tuple(listed[:MOST_OBJECTS]), tuple(sorted(receipts)[:MOST_TAKEN]))
+    same = next((path for path, waybill in waybills.items() if waybill == now), None)
+    if same is None and now != Waybill():
+        epoch = outbox.epochs.current()
+        stick.put_note(outbox.epochs.record(epoch.id))
+        same = stick.put_note(seal_waybill(epoch, now))
+    for path in waybills:
+        if path != same:
+            stick.remove(path)
+    if same is not None:
+        epochs.add(peek(stick.read(same, HEADER_BYTES)).epoch)
+    for epoch_id, path in records.items():
+        if epoch_id not in epochs:
+            stick.remove(path)
+    return cleared
+
+
+def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
+    """The epoch of a record that was made here."""
+    if not head.startswith(RECORD_MAGIC):
+        return None
+    try:
+        return outbox.epochs.key(peek_epoch(head)).id
+    except (Forged, BadConfiguration):
+        return None
+
+
+def _own_header(outbox: Outbox, head: bytes) -> Header | None:
+    """The header of an object that was sealed here, in an epoch whose key is here."""
+    try:
+        header = peek(head)
+        outbox.epochs.key(header.epoch)
+    except (Forged, BadConfiguration):
+        return None
+    return header
+
+
+def _own_waybill(stick: Stick, outbox: Outbox, path: Path) -> Waybill | None:
+    """None for one that the stick damaged: it is left to the hub, which says so."""
+    try:
+        return read_waybill(open_sealed(stick.read(path, LARGEST_NOTE), outbox.epochs.key)[1])
+    except (Forged, BadFormat):
+        return None
+
+
+def _named(path: Path) -> Digest | None:
+    """The identity that a file's name claims."""
+    try:
+        claimed = bytes.fromhex(path.stem)
+    except ValueError:
+        return None
+    return Digest(claimed) if len(claimed) == DIGEST_BYTES else None

@@ -1,0 +1,339 @@
+"""How fast the link is, measured from what the hub says is durable; how much may be on its way because of it.
+
+The model is that of BBR (Cardwell et al., BBR: Congestion-Based Congestion Control, ACM Queue 2016): the largest
+recent delivery rate and the smallest recent round trip. Delivery rates are sampled as in
+draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that bytes wait here, where an urgent one
+can overtake them, and not in a socket's buffer.
+
+Where TCP says what is in the network (`flow.py`), that rules: a chunk and a half, or a chunk and two packets, are kept
+waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do; there too where a proxy
+on the way acknowledges what the hub has yet to get, as on many satellites (RFC 3135): TCP then tells of another link.
+
+Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
+behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
+How far the queue really is from that is read from the acknowledgements, and the sending goes a little slower or
+faster for it. And no more is on its way than two bandwidth-delay products and what a hub collects before it answers:
+so a packet that TCP sends again, behind which everything waits for a round trip, does not stop the link.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from thinwire.sender.transport.flow import Flow, FlowMeter
+from thinwire.shared.clock import Clock
+from thinwire.shared.wire.chunks import CHUNK_BYTES, CHUNK_SECONDS, LARGEST_CHUNK, chunk_size
+
+_PACKET = 1448
+FIRST_WINDOW = 10 * _PACKET
+"""Bytes before anything is known: as TCP itself (RFC 6928)."""
+FIRST_CHUNK = _PACKET - CHUNK_BYTES
+_UNPROVEN = 64 << 10
+"""Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
+
+_STARTUP_BY_ANSWERS, _STARTUP_BY_TCP = 2.0, 2.89
+"""Bandwidth-delay products on their way while the link was never full, by the hub's answers and by TCP; the second is
+BBR's own, 2 / ln 2."""
+_GROWTH = 1.25
+"""A round that is not faster by so much, three times over, ends the start-up."""
+_ROUNDS = 3
+_RATE_MEMORY = 8
+"""Round trips for which a measured rate counts, and at least two seconds."""
+_LEAST_MEMORY = 2.0
+_ROUND_TRIP_LIFE = 30.0
+"""Seconds after which the round trip is measured anew, on a link that holds little for that moment..."""
+_ROUND_TRIP_LIVES = 40
+"""...and at least so many round trips: what that moment costs is about 1 % of the link."""
+_DRAIN = 0.75
+_SLOWEST, _FASTEST = 0.75, 1.15
+"""Share of the measured rate at which is sent, by how long the queue is."""
+_PROBE = 1.1
+_PACKETS = 1.5
+"""What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
+_FULLER = 0.2
+"""A chunk of few packets is made longer by this share of one at most, so that its last one is full."""
+_FEW = 16 << 10
+"""Bytes up to which that counts."""
+_PROXY = 4.0
+"""A rate of TCP that is so many times the hub's for longer than _DOUBT_SECONDS and two round trips is a proxy's."""
+_DOUBT_SECONDS = 1.0
+_LOOK = 0.005
+"""Seconds: how often TCP is asked at most."""
+_LOOK_SECONDS = 1.0
+"""The queue is looked at so often, or every two round trips."""
+_ANSWER_SECONDS = 0.2
+"""What a hub that makes things durable collects before it answers."""
+_ASK_SECONDS, _ASK_BYTES = 1.0, _UNPROVEN // 2
+"""How often the hub is asked how far it is where TCP tells the rest: each answer costs the way up 26 bytes."""
+_AGREED = 0.5
+"""Share of TCP's rate from which on the hub's answers say the same. Below it each piece asks: it may be a proxy."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stream knew of the link; the next one begins with it."""
+
+    rate: float
+    """Bytes a second."""
+    round_trip: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was so when a piece was sent."""
+
+    at: float
+    """Seconds, monotonic."""
+    size: int
+    """Bytes."""
+    delivered: int
+    """Bytes known to be durable then, since the stream began."""
+    in_flight: int
+    """Bytes on their way then, this piece included."""
+    delivered_at: float
+    """When the last of these became known, or when the link ceased to be idle."""
+    first_at: float
+    """When the last piece that was known to be durable had been sent, or when the link ceased to be idle."""
+    asks: bool = True
+    """Whether the hub is to say at once that it has the piece."""
+
+
+@dataclass
+class Pace:
+    """One stream's measure. before: what the stream before it measured on the same link."""
+
+    clock: Clock
+    before: Measured | None = None
+    in_flight: int = 0
+    _delivered: int = 0
+    _delivered_at: float = 0.0
+    _first_at: float = 0.0
+    _rates: deque[tuple[float, float]] = field(default_factory=deque)
+    _best: float | None = None
+    _free_at: float = 0.0
+    _gain: float = 1.0
+    _least_wait: float | None = None
+    _last_wait: float = 0.0
+    _looked_at: float = 0.0
+    _quickest: tuple[float, int] | None = None
+    _quickest_at: float = 0.0
+    _dry_at: float = -1.0
+    _round_end: int = 0
+    _slow_rounds: int = 0
+    _top: float = 0.0
+    _meter: FlowMeter | None = None
+    _asked_at: float = 0.0
+    _unasked: int = 0
+    _doubted_at: float | None = None
+    _proxied: bool = False
+
+    def heard(self, flow: Flow) -> None:
+        """What TCP says of its connection, to be told before each piece."""
+        if self._proxied:
+            return
+        if self._meter is None:
+            self._meter = FlowMeter(self.clock)
+        queue = self._standing / self.rate if self.rate else CHUNK_SECONDS
+        self._meter.note(flow, queue, self.before.rate if self.before else 0.0)
+
+    @property
+    def _standing(self) -> int:
+        """Bytes that are kept waiting on the link behind what crosses it."""
+        return int(self.chunk + max(self.chunk / 2, _PACKETS * min(self.chunk, _PACKET)))
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second, the largest of late; None before the first acknowledgement."""
+        return self._best if self._meter is None else self._meter.rate
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, the smallest of late, without the time that the bytes themselves took."""
+        return self._answered if self._meter is None else self._meter.round_trip
+
+    @property
+    def _answered(self) -> float | None:
+        """The round trip as the hub's answers tell it."""
+        if self._quickest is None or self._best is None:
+            return None
+        took, size = self._quickest
+        return max(0.0, took - size / self._best)
+
+    @property
+    def measured(self) -> Measured | None:
+        """For the next stream; None where nothing was measured.
+
+        What crosses at once is over before TCP has said anything of it; the hub's answers have.
+        """
+        for rate, round_trip in ((self.rate, self.round_trip), (self._best, self._answered)):
+            if rate is not None and round_trip is not None:
+                return Measured(rate, round_trip)
+        return self.before
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of the next chunk. A short round trip makes for short chunks: what is urgent would notice."""
+        known = self.measured
+        if known is None:
+            return FIRST_CHUNK
+        most = min(LARGEST_CHUNK, self._believed // 4)
+        return self._full(min(most, chunk_size(known.rate, (CHUNK_SECONDS + known.round_trip) / 2)))
+
+    def _full(self, size: int) -> int:
+        """About so many bytes, in packets that are full: headers and framing are a tenth of a slow link."""
+        packet = _PACKET if self._meter is None else self._meter.packet
+        packets = int((size + CHUNK_BYTES) / packet + _FULLER)
+        return packets * packet - CHUNK_BYTES if packets and size < _FEW else size
+
+    @property
+    def window(self) -> int:
+        """Bytes that may be on their way at a time."""
+        meter = self._meter
+        if self.rate is not None and meter is not None and meter.round_trip is not None:
+            crossing = int(self.rate * meter.round_trip)
+            if meter.starting:
+                # As TCP's own slow start, held to what is known of the link.
+                return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_STARTUP_BY_TCP * crossing))) + self.chunk
+            return crossing + self._standing
+        if self._best is None or self._quickest is None or meter is not None:
+            flown = 0 if meter is None else meter.flown
+            if self.before is None:
+                return FIRST_WINDOW + flown
+            return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk + flown)
+        if self.starting:
+            # Until the link was full once, what little there was to send says nothing.
+            least = 0 if self._round_end else FIRST_WINDOW
+            return max(least, int(_STARTUP_BY_ANSWERS * self._best * self._quickest[0]) + 2 * self.chunk)
+        round_trip = self.round_trip or 0.0
+        if self._draining:
+            return max(self.chunk, int(_DRAIN * self._best * round_trip))
+        return int(self._best * (2 * round_trip + _ANSWER_SECONDS)) + 2 * self.chunk
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent now; any piece may go while nothing is on its way."""
+        if self._meter is not None:
+            if self._meter.draining:
+                return self.chunk if self._meter.held == 0 else 0
+            return min(self.window - self._meter.held, self._believed - self.in_flight)
+        return 0 if self.wait > 0 else self.window - self.in_flight
+
+    @property
+    def _believed(self) -> int:
+        """Bytes without the hub's answer at which TCP's word that they crossed is not enough."""
+        if self._best is None or self._answered is None:
+            return _UNPROVEN
+        return max(_UNPROVEN, int(_PROXY * self._best * (self._answered + _ANSWER_SECONDS + CHUNK_SECONDS)))
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the link needs the next piece."""
+        if self._meter is not None:
+            missing = self.chunk - self.room
+            if missing <= 0 or self.rate is None:
+                return 0.0
+            return _LOOK if self._meter.draining else max(_LOOK, missing / self.rate)
+        if self._best is None or self.starting:
+            return 0.0
+        return max(0.0, self._free_at - self.clock.monotonic() - self.chunk / self._best)
+
+    @property
+    def starting(self) -> bool:
+        """Whether the link was never full yet."""
+        return self._slow_rounds < _ROUNDS if self._meter is None else self._meter.starting
+
+    def sent(self, size: int) -> Mark:
+        """A piece goes out."""
+        now = self.clock.monotonic()
+        if self.in_flight == 0:
+            self._delivered_at = self._first_at = now
+        self.in_flight += size
+        self._unasked += size
+        told = self._meter.rate if self._meter is not None else None
+        agreed = told is not None and (self._best or 0.0) >= _AGREED * told
+        asks = not agreed or now - self._asked_at >= _ASK_SECONDS or self._unasked >= _ASK_BYTES
+        if asks:
+            self._asked_at, self._unasked = now, 0
+        if self._meter is not None:
+            self._meter.sent(size)
+        elif self._best is not None and not self.starting:
+            self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
+        return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
+
+    def ran_dry(self) -> None:
+        """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
+        self._dry_at = self.clock.monotonic()
+        if self._meter is not None:
+            self._meter.ran_dry()
+
+    def arrived(self, mark: Mark) -> None:
+        """The whole piece is known to be durable at the hub, or is known before it was needed."""
+        now = self.clock.monotonic()
+        self.in_flight -= mark.size
+        self._delivered += mark.size
+        self._delivered_at, self._first_at = now, mark.at
+        took = max(now - mark.at, 1e-6)
+        # Pieces that were sent slowly did not arrive fast, though their acknowledgements may come at once.
+        rate = (self._delivered - mark.delivered) / max(now - mark.delivered_at, mark.at - mark.first_at, 1e-6)
+        while self._rates and self._rates[0][0] < now - max(_LEAST_MEMORY, _RATE_MEMORY * (self.round_trip or took)):
+            self._rates.popleft()
+        limited = self._dry_at >= mark.at
+        if not limited or rate > (self._best or 0):
+            # The first is always the largest of late: what is smaller and older than another never counts again.
+            while self._rates and self._rates[-1][1] <= rate:
+                self._rates.pop()
+            self._rates.append((now, rate))
+        if self._rates:
+            self._best = self._rates[0][1]
+        self._note_round_trip(now, took, mark)
+        self._note_proxy(now, limited)
+        self._note_queue(now, took - mark.size / (self._best or rate))
+        if mark.delivered >= self._round_end and not limited:
+            self._round_end = self._delivered
+            self._slow_rounds = 0 if (self._best or 0) > _GROWTH * self._top else self._slow_rounds + 1
+            self._top = max(self._top, self._best or 0)
+
+    def lost(self, mark: Mark) -> None:
+        """The piece will not be acknowledged: its object was refused."""
+        self.in_flight -= mark.size
+
+    @property
+    def _life(self) -> float:
+        return max(_ROUND_TRIP_LIFE, _ROUND_TRIP_LIVES * (self.round_trip or 0.0))
+
+    @property
+    def _draining(self) -> bool:
+        return not self.starting and self.clock.monotonic() - self._quickest_at > self._life
+
+    def _note_proxy(self, now: float, limited: bool) -> None:
+        """Whether TCP's connection ends before the hub."""
+        told = self._meter.rate if self._meter is not None else None
+        if limited or told is None or told < _PROXY * (self._best or told):
+            self._doubted_at = None
+            return
+        self._doubted_at = now if self._doubted_at is None else self._doubted_at
+        if now - self._doubted_at > _DOUBT_SECONDS + 2 * (self._answered or 0.0):
+            self._proxied, self._meter = True, None
+
+    def _note_round_trip(self, now: float, took: float, mark: Mark) -> None:
+        rate, known = self._best or 0.0, self._answered
+        stale = now - self._quickest_at > self._life
+        alone = mark.in_flight <= max(self.chunk, _DRAIN * rate * (known or 0.0))
+        if known is None or took - mark.size / max(rate, 1e-6) <= known or (stale and alone):
+            self._quickest, self._quickest_at = (took, mark.size), now
+
+    def _note_queue(self, now: float, took: float) -> None:
+        """Send a little slower when even the luckiest piece of late waited for more than a chunk, else faster."""
+        wait = took - (self.round_trip or 0.0)
+        self._least_wait = wait if self._least_wait is None else min(wait, self._least_wait)
+        every = max(_LOOK_SECONDS, 2 * (self.round_trip or 0.0))
+        if now - self._looked_at < every:
+            return
+        wanted = self.chunk / (self._best or 1.0)
+        gain = min(_FASTEST, max(_SLOWEST, 1 + (wanted - self._least_wait) / every))
+        if self._least_wait < wanted / 4:
+            gain = _FASTEST  # the link runs empty at times
+        elif self._gain == _SLOWEST and self._least_wait > self._last_wait - every * (1 - _SLOWEST) / 2:
+            gain = _PROBE  # going slower did not help, so it is not our bytes that wait: TCP mends losses
+        self._gain, self._last_wait = gain, self._least_wait
+        self._least_wait, self._looked_at = None, now

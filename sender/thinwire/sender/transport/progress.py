@@ -1,0 +1,102 @@
+"""How far the clinic's studies are, tier by tier: what is at the hub, what crosses, what waits and why, until when."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinwire.sender.outbox.entries import Due, Entry, PartState
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import ORDER
+from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.schedule import rank
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.identifiers import Digest, StudyId
+
+
+@dataclass(frozen=True)
+class TierProgress:
+    """All parts of one kind."""
+
+    kind: Kind
+    stored: int
+    """Parts whose signed receipt is here."""
+    open: int
+    """Parts that are not at the hub yet."""
+    size: int
+    """Bytes of the open parts that are sealed."""
+    sent: int
+    """Bytes of these that were sent on this stream, or that the hub had."""
+    durable: int
+    """Bytes of these that the hub has durably."""
+    seconds: float | None
+    """Until the last of those that may go is there, at the measured rate; None where that is not known."""
+    waits: Mapping[str, int]
+    """Why parts wait, and how many."""
+
+
+def by_tier(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> list[TierProgress]:
+    """One for each kind of which the clinic has or had a part, in the order in which they go."""
+    entries = list(entries)
+    crossing = {each.object: each for each in link.crossings}
+    waits = gate.waits(entries)
+    seconds = _estimates(entries, crossing, gate, link)
+    found = []
+    for kind in ORDER:
+        parts = [(entry, part) for entry in entries for part in entry.parts if part.kind is kind]
+        open_parts = [(e, p) for e, p in parts if p.state in (PartState.MISSING, PartState.HELD, PartState.WAITING)]
+        known = [crossing[p.object] for _, p in open_parts if p.object in crossing]
+        if parts:
+            found.append(
+                TierProgress(
+                    kind=kind,
+                    stored=sum(p.state is PartState.STORED for _, p in parts),
+                    open=len(open_parts),
+                    size=sum(p.size for _, p in open_parts),
+                    sent=sum(each.sent for each in known),
+                    durable=sum(each.durable for each in known),
+                    seconds=seconds.get(kind),
+                    waits=Counter(waits[e.study, kind] for e, _ in open_parts if (e.study, kind) in waits),
+                )
+            )
+    return found
+
+
+def as_json(tier: TierProgress) -> dict[str, Any]:
+    """As `status --json` gives it."""
+    return {
+        "stored": tier.stored,
+        "open": tier.open,
+        "bytes": tier.size,
+        "sent": tier.sent,
+        "durable": tier.durable,
+        "seconds": None if tier.seconds is None else round(tier.seconds, 1),
+        "waits": dict(tier.waits),
+    }
+
+
+def study_seconds(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> dict[StudyId, float]:
+    """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
+    crossing = {each.object: each for each in link.crossings}
+    return {due.study: seconds for due, seconds in _arrivals(entries, crossing, gate, link)}
+
+
+def _estimates(
+    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
+) -> dict[Kind, float]:
+    found = _arrivals(entries, crossing, gate, link)
+    return {due.kind: seconds for due, seconds in found if due.kind is not None}
+
+
+def _arrivals(
+    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
+) -> Iterator[tuple[Due, float]]:
+    """What may go, in its order, and seconds until it is there; nothing while the link is down or unmeasured."""
+    if link.state is not LinkState.CONNECTED or not link.rate:
+        return
+    bytes_before = 0
+    going, _ = gate.sort_out(sorted((due for entry in entries for due in entry.due()), key=rank), {})
+    for due in going:
+        known = crossing.get(due.object)
+        bytes_before += due.size - (known.durable if known else 0)
+        yield due, bytes_before / link.rate + (link.round_trip or 0.0)

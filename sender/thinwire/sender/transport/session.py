@@ -1,0 +1,331 @@
+"""The clinic's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from thinwire.sender.outbox.entries import Due
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.tiers import ORDER, TierPolicy
+from thinwire.sender.transport.link_status import Crossing
+from thinwire.sender.transport.pace import Measured, Pace
+from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
+from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.chunks import VERSION
+from thinwire.shared.wire.refusals import ERROR_OF
+from thinwire.shared.wire.v1 import link_pb2 as wire
+
+log = logging.getLogger(__name__)
+
+STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
+"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew. The first and ten times
+what these bytes take at the measured rate, the second at most."""
+_LONGEST_PAUSE = 60.0
+"""Seconds for which an object that the hub cannot take now is held back at most."""
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Why an object waits though the link is there."""
+
+    until: float
+    """Seconds, monotonic."""
+    reason: str
+    """For people."""
+    times: int
+    """How often in a row the hub refused it."""
+
+
+class UplinkSession:
+    """One stream. `hello` first; then `receive` what comes and send what `receive` and `next` give, in that order."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        disk: Disk,
+        policy: TierPolicy | None = None,
+        used: Callable[[], int] = lambda: 0,
+        before: Measured | None = None,
+        software: str = "thinwire-sender",
+    ) -> None:
+        """policy: when the parts go. used: bytes on the link this month. before: what the last stream measured."""
+        self.pace = Pace(clock, before)
+        self.welcomed = False
+        self.pauses: dict[Digest, Pause] = {}
+        self._policy = policy or TierPolicy()
+        self._used = used
+        self._floor = Floor()
+        self._outbox = outbox
+        self._clock = clock
+        self._disk = disk
+        self._software = software
+        self._queue: list[Due] = []
+        self._by_age: list[Due] = []
+        self._announced: set[EpochId] = set()
+        self._lost: set[EpochId] = set()
+        self._by_number: dict[int, Transfer] = {}
+        self._by_object: dict[bytes, Transfer] = {}
+        self._last_number = 0
+        self._unurged: list[StudyId] = []
+        self._urging: set[StudyId] = set()
+        self._moved = clock.monotonic()
+
+    def hello(self) -> wire.Up:
+        self.refresh()
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
+
+    def refresh(self) -> None:
+        """Look at the outbox anew: what was accepted or made since, by whichever process, and what of it may go."""
+        queue: list[Due] = []
+        announced: set[EpochId] = set()
+        told: set[EpochId] = set()
+        gate = Gate(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        durable = {each.due.object: each.durable for each in self._by_number.values()}
+        going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
+        for due in going:
+            if due.epoch not in announced | told:
+                if self._outbox.epochs.is_announced(due.epoch):
+                    announced.add(due.epoch)
+                else:
+                    told.add(due.epoch)
+                    queue.extend(self._record(due))
+            queue.append(due)
+        self._queue, self._announced = queue, announced
+        self._by_age = sorted(queue, key=age)
+        self._unurged = self._outbox.unurged()
+
+    def next(self) -> wire.Up | None:
+        """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
+        if self.welcomed and (late := self._late()):
+            return late
+        while piece := self._floor.choose(
+            self._eligible(self._queue),
+            self._eligible(self._by_age),
+            self._by_object,
+            self.pace.window,
+            self.pace.chunk,
+        ):
+            if not fits(piece, self.pace.room, self.pace.in_flight):
+                return None
+            data = self._read(piece)
+            if data is not None:
+                self._floor.sent(piece)
+                return self._send(piece, data)
+        self.pace.ran_dry()
+        return None
+
+    def receive(self, down: wire.Down) -> list[wire.Up]:
+        """Take the hub's message; what it makes durable is durable when this returns. Gives the answers.
+
+        Raises what ends the stream: the hub's own reason, ProtocolBroken, Forged (a receipt), DiskFull (a receipt
+        that cannot be kept).
+        """
+        self._moved = self._clock.monotonic()
+        what = down.WhichOneof("message")
+        if what == "refusal" and down.refusal.number == 0:
+            error = ERROR_OF.get(down.refusal.code, Final)
+            said = down.refusal.what[:_LONGEST_REASON]
+            raise error(f"the hub refuses: {said}", down.refusal.remedy[:_LONGEST_REASON])
+        if self.welcomed is (what == "welcome"):
+            raise ProtocolBroken(f"the hub sent {what} out of turn")
+        match what:
+            case "welcome":
+                if down.welcome.version != VERSION:
+                    raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
+                self.welcomed = True
+            case "progress":
+                self._progress(down.progress)
+            case "receipt":
+                return self._receipt(down.receipt.signed)
+            case "refusal":
+                self._refusal(down.refusal)
+            case "tier_request":
+                self._request(down.tier_request)
+            case "urged":
+                self._outbox.urged(StudyId(down.urged.study))
+            case _:
+                raise ProtocolBroken("the hub sent a message that this version does not know")
+        return []
+
+    @property
+    def moved(self) -> float:
+        """When the hub said something last; seconds, monotonic."""
+        return self._moved
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the hub has been silent for too long while bytes are on their way."""
+        if self.pace.in_flight == 0:
+            return False
+        crossing = self.pace.in_flight / self.pace.rate if self.pace.rate else 0.0
+        return self._clock.monotonic() - self._moved > min(LONGEST_STALL, STALL_SECONDS + 10 * crossing)
+
+    @property
+    def crossings(self) -> tuple[Crossing, ...]:
+        """What is on its way, in the order in which it was offered."""
+        return tuple(
+            Crossing(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
+            for each in self._by_number.values()
+        )
+
+    def _progress(self, progress: wire.Progress) -> None:
+        transfer = self._transfer(progress.number)
+        if transfer is None:
+            return
+        due, durable = transfer.due, progress.durable
+        if not transfer.durable <= durable <= due.size:
+            raise ProtocolBroken("the hub's offset of an object went back or past its end")
+        if durable > transfer.position:
+            if transfer.state is not TransferState.OFFERED:
+                raise ProtocolBroken("the hub has bytes that were not sent")
+            transfer.position = durable
+        transfer.durable = durable
+        while transfer.marks and transfer.marks[0][0] <= durable:
+            self.pace.arrived(transfer.marks.popleft()[1])
+        transfer.on(TransferEvent.PROGRESS)
+        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+            transfer.on(TransferEvent.LAST_BYTE)
+        if due.kind is None and durable == due.size:
+            self._outbox.epochs.announced(due.epoch)
+            self._announced.add(due.epoch)
+            self._end(transfer)
+            self._drop(due.object)
+
+    def _receipt(self, signed: bytes) -> list[wire.Up]:
+        receipt = self._outbox.receipt(signed)
+        if receipt.status is StudyStatus.STORED and receipt.object is not None:
+            transfer = self._by_object.get(receipt.object)
+            if transfer is not None:
+                for _, mark in transfer.marks:
+                    self.pace.arrived(mark)
+                transfer.marks.clear()
+                self._end(transfer)
+            self._drop(receipt.object)
+        self._disk.step("uplink.receipt_taken")
+        return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
+
+    def _refusal(self, refusal: wire.Refusal) -> None:
+        transfer = self._transfer(refusal.number)
+        if transfer is None:
+            return
+        due = transfer.due
+        reason = f"{refusal.what}. {refusal.remedy}"[:_LONGEST_REASON]
+        log.warning("the hub refuses %s of study %s: %s", _name(due), due.study.hex(), refusal.what[:_LONGEST_REASON])
+        self._end(transfer)
+        times = self.pauses[due.object].times + 1 if due.object in self.pauses else 1
+        # What may come again at once does so once; a hub that goes on refusing is asked ever more rarely.
+        pause = max(refusal.again_after_ms / 1000, 2.0 ** (times - 2) if times > 1 else 0.0)
+        if issubclass(ERROR_OF.get(refusal.code, Final), Final):
+            if due.kind is not None:
+                self._outbox.refused(due, reason)
+                self._drop(due.object)
+                return
+            pause = _LONGEST_PAUSE  # without its record no object of the epoch can go; a person has to look
+        elif refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
+            self._outbox.epochs.forgotten(due.epoch)
+            self.refresh()
+        elif refusal.code == wire.REFUSAL_CODE_DAMAGED and not self._outbox.check(due):
+            self.refresh()
+        until = self._clock.monotonic() + min(pause, _LONGEST_PAUSE)
+        self.pauses[due.object] = Pause(until, reason, times)
+
+    def _request(self, request: wire.TierRequest) -> None:
+        kind = next((each for each in ORDER if each == request.kind), None)
+        if kind is None:
+            raise ProtocolBroken("the hub asks for a kind of object that never crosses")
+        try:
+            self._outbox.request(StudyId(request.study), kind)
+        except UnknownStudy:
+            log.warning("the hub asks for a study that is no longer here")
+        self.refresh()
+
+    def _late(self) -> wire.Up | None:
+        """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
+        study = next((each for each in self._unurged if each not in self._urging), None)
+        if study is None:
+            return None
+        self._urging.add(study)
+        return wire.Up(urge=wire.Urge(study=study))
+
+    def _record(self, due: Due) -> list[Due]:
+        """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
+        try:
+            record = self._outbox.epochs.record(due.epoch)
+        except FileNotFoundError:
+            if due.epoch not in self._lost:
+                log.error("the record of an epoch is gone from outbox/epochs: restore it from a backup")
+            self._lost.add(due.epoch)
+            return []
+        return [replace(due, object=digest(record), size=len(record), kind=None)]
+
+    def _transfer(self, number: int) -> Transfer | None:
+        """The transfer of a number, None where it has ended."""
+        if not 1 <= number <= self._last_number:
+            raise ProtocolBroken("the hub speaks of an object that was not offered")
+        return self._by_number.get(number)
+
+    def _end(self, transfer: Transfer) -> None:
+        for _, mark in transfer.marks:
+            self.pace.lost(mark)
+        del self._by_number[transfer.number]
+        del self._by_object[transfer.due.object]
+
+    def _drop(self, object: Digest) -> None:
+        self._queue = [due for due in self._queue if due.object != object]
+        self._by_age = [due for due in self._by_age if due.object != object]
+        self.pauses.pop(object, None)
+
+    def _eligible(self, queue: Iterable[Due]) -> Iterator[Due]:
+        now = self._clock.monotonic()
+        sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.rest == 0}
+        for due in queue:
+            pause = self.pauses.get(due.object)
+            ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
+            if ready and (pause is None or pause.until <= now):
+                yield due
+
+    def _read(self, piece: Piece) -> bytes | None:
+        """The piece's bytes; None where they are not there, and then its object no longer waits."""
+        try:
+            data = self._outbox.read(piece.due, piece.offset, piece.length)
+        except FileNotFoundError:
+            data = b""
+        if len(data) == piece.length:
+            return data
+        self._outbox.check(piece.due)
+        self.refresh()
+        self._drop(piece.due.object)
+        return None
+
+    def _send(self, piece: Piece, data: bytes) -> wire.Up:
+        due, transfer = piece.due, piece.transfer
+        if self.pace.in_flight == 0:
+            self._moved = self._clock.monotonic()
+        mark = self.pace.sent(len(data))
+        if transfer is None:
+            self._disk.step("uplink.offer")
+            self._last_number += 1
+            transfer = Transfer(self._last_number, due, eager=self._outbox.first_offer(due))
+            self._by_number[transfer.number] = self._by_object[due.object] = transfer
+            offer = wire.Offer(number=transfer.number, object=due.object, size=due.size, urgent=due.urgent, head=data)
+            up = wire.Up(offer=offer)
+        else:
+            self._disk.step("uplink.chunk")
+            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=mark.asks)
+            up = wire.Up(chunk=chunk)
+        transfer.position = piece.offset + len(data)
+        transfer.marks.append((transfer.position, mark))
+        if transfer.rest == 0:
+            transfer.on(TransferEvent.LAST_BYTE)
+        return up
+
+
+def _name(due: Due) -> str:
+    return "the epoch" if due.kind is None else f"the {due.kind.name.lower()}"

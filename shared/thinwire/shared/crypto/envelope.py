@@ -1,0 +1,332 @@
+"""Sealed objects and the epoch keys that seal them. Format and reasons: docs/envelope-format.md.
+
+An epoch key is sealed to the hub by HPKE and signed by the site, once per epoch. Each object is then sealed under a
+key of its own in chunks (STREAM), so that it costs tens of bytes, a part of it can be verified, and sealing the same
+thing twice gives the same bytes.
+"""
+
+import hashlib
+import hmac
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from types import MappingProxyType
+from typing import BinaryIO
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.crypto.keys import SIGNATURE_BYTES, HubPrivateKey, HubPublicKey, sign, verify
+from thinwire.shared.errors import BadConfiguration, Forged
+from thinwire.shared.identifiers import EPOCH_ID_BYTES, EpochId, SiteName, StudyId, site_name
+
+VERSION = 1
+HEADER_BYTES = 45
+TAG_BYTES = 16
+KEY_BYTES = 32
+CHUNK_LOG2 = 16
+MAX_RECORD = 2048
+"""No epoch record is longer."""
+
+_HEADER = struct.Struct(">2sBBB8s16s16s")
+_MAGIC = b"TW"
+_CHUNK_LOG2_RANGE = range(10, 21)
+_SALT_AT = 29
+_SALT_CONTEXT = b"thinwire salt v1\0"
+_OBJECT_CONTEXT = b"thinwire object v1\0"
+
+_RECORD = struct.Struct(">3sB8sQ8sB")
+RECORD_MAGIC = b"TWE"
+_SEALED_KEY_BYTES = 1168
+_EPOCH_CONTEXT = b"thinwire epoch v1"
+_KEY_FILE = struct.Struct(">3sB8sQ32s")
+_KEY_MAGIC = b"TWK"
+_LAST_SECOND = 253402300799  # 9999-12-31, the last day of datetime
+
+
+class Kind(IntEnum):
+    """What an object holds. Tiers share their numbers with `identifiers.Tier`."""
+
+    GRAPH = 0
+    PREVIEW = 1
+    EVIDENCE = 2
+    PIXELS = 3
+    MANIFEST = 8
+    SOURCE = 9
+    """The clinic's own copy at rest; it never crosses the link."""
+    WAYBILL = 10
+    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    REPLY = 11
+    """What the hub says to a clinic by stick."""
+
+
+_KINDS = frozenset(int(kind) for kind in Kind)
+_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.EVIDENCE: 14})
+
+
+def chunk_log2_of(kind: Kind) -> int:
+    """The size of an object's chunks that its sender chooses: small where the first of them are of use alone."""
+    return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
+
+
+def room_in(sealed_size: int, kind: Kind) -> int:
+    """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
+    chunk = 1 << chunk_log2_of(kind)
+    whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)
+    return whole * chunk + max(0, rest - TAG_BYTES)
+
+
+@dataclass(frozen=True)
+class EpochKey:
+    """The key under which a site seals its objects for a while."""
+
+    id: EpochId
+    site: SiteName
+    key: bytes = field(repr=False)
+    """32 bytes."""
+    created: datetime
+    """UTC, whole seconds."""
+
+    def to_bytes(self) -> bytes:
+        """For `keys/epochs/<id>.key` (0600). Never crosses the link."""
+        head = _KEY_FILE.pack(_KEY_MAGIC, VERSION, self.id, _seconds(self.created), self.key)
+        return head + self.site.encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "EpochKey":
+        """Read what `to_bytes` made. Raises BadConfiguration."""
+        head, name = data[: _KEY_FILE.size], data[_KEY_FILE.size :]
+        if len(head) < _KEY_FILE.size:
+            raise BadConfiguration("an epoch key file is cut short")
+        magic, version, epoch, created, key = _KEY_FILE.unpack(head)
+        try:
+            if (magic, version) != (_KEY_MAGIC, VERSION) or created > _LAST_SECOND:
+                raise ValueError("no epoch key")
+            return cls(EpochId(epoch), site_name(name.decode("ascii")), key, datetime.fromtimestamp(created, UTC))
+        except ValueError as error:
+            raise BadConfiguration("an epoch key file is damaged") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first 45 bytes of a sealed object, readable by anybody who holds it, protected by every chunk's tag."""
+
+    kind: Kind
+    chunk_log2: int
+    epoch: EpochId
+    study: StudyId
+    salt: bytes
+    """16 bytes."""
+
+    def to_bytes(self) -> bytes:
+        return _HEADER.pack(_MAGIC, VERSION, self.kind, self.chunk_log2, self.epoch, self.study, self.salt)
+
+
+KeyOf = Callable[[EpochId], EpochKey]
+"""The epoch key of an id, among those of one site. Raises Forged for an epoch that the site never announced."""
+
+
+def new_epoch(
+    site: SiteName,
+    hub: HubPublicKey,
+    signing: Ed25519PrivateKey,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> tuple[EpochKey, bytes]:
+    """A fresh epoch key and the record that tells it to the hub and to nobody else.
+
+    signing: the site's. The record goes to the hub before anything that the key seals.
+    """
+    epoch, key = EpochId(random_bytes(EPOCH_ID_BYTES)), random_bytes(KEY_BYTES)
+    created = clock.now().replace(microsecond=0)
+    name = site.encode("ascii")
+    head = _RECORD.pack(RECORD_MAGIC, VERSION, epoch, _seconds(created), hub.key_id, len(name)) + name
+    unsigned = head + hub.seal(key, info=_EPOCH_CONTEXT + b"\0" + head)
+    return EpochKey(epoch, site, key, created), unsigned + sign(signing, _EPOCH_CONTEXT, unsigned)
+
+
+def open_epoch(record: bytes, site: SiteName, site_verify: Ed25519PublicKey, hub: HubPrivateKey) -> EpochKey:
+    """The key in an epoch record of `site` (from its TLS certificate). Raises Forged."""
+    epoch, created, hub_key, name, sealed_at = _parse_record(record)
+    unsigned, signature = record[:-SIGNATURE_BYTES], record[-SIGNATURE_BYTES:]
+    verify(site_verify, _EPOCH_CONTEXT, signature, unsigned)
+    if name != site.encode("ascii"):
+        raise Forged("an epoch record names another site")
+    if hub_key != hub.public.key_id:
+        raise Forged("an epoch record is sealed to another hub key")
+    key = hub.open(unsigned[sealed_at:], info=_EPOCH_CONTEXT + b"\0" + unsigned[:sealed_at])
+    return EpochKey(epoch, site, key, created)
+
+
+def peek_epoch(record: bytes) -> EpochId:
+    """The epoch id that a record claims; nothing is verified but its form. Raises Forged."""
+    return _parse_record(record)[0]
+
+
+def peek_site(record: bytes) -> SiteName:
+    """The site that a record claims to be of; nothing is verified but its form. Raises Forged."""
+    try:
+        return site_name(_parse_record(record)[3].decode("ascii"))
+    except ValueError as error:
+        raise Forged("an epoch record names no site") from error
+
+
+def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
+    """Bytes of a sealed object over `plain` bytes: header, then a tag for each chunk."""
+    return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << chunk_log2)))
+
+
+def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
+    """Seal `plaintext`. The same arguments give the same bytes.
+
+    chunk_log2: 10 to 20, ValueError otherwise; `chunk_log2_of` the kind where it is not given.
+    """
+    chunk_log2 = chunk_log2_of(kind) if chunk_log2 is None else chunk_log2
+    if chunk_log2 not in _CHUNK_LOG2_RANGE:
+        raise ValueError(f"chunks of 2^{chunk_log2} bytes")
+    unsalted = Header(kind, chunk_log2, epoch.id, study, bytes(16))
+    header = Header(kind, chunk_log2, epoch.id, study, _salt(epoch, unsalted.to_bytes(), plaintext))
+    head = header.to_bytes()
+    cipher, size, view = _cipher(epoch, header), 1 << chunk_log2, memoryview(plaintext)
+    count = max(1, -(-len(plaintext) // size))
+    chunks = (cipher.encrypt(_nonce(n, n == count - 1), view[n * size : (n + 1) * size], head) for n in range(count))
+    return b"".join([head, *chunks])
+
+
+def peek(sealed_prefix: bytes) -> Header:
+    """The header of a sealed object from its first 45 bytes or more; nothing is verified. Raises Forged."""
+    if len(sealed_prefix) < HEADER_BYTES:
+        raise Forged("a sealed object is cut short in its header")
+    magic, version, kind, chunk_log2, epoch, study, salt = _HEADER.unpack(bytes(sealed_prefix[:HEADER_BYTES]))
+    if (magic, version) != (_MAGIC, VERSION) or kind not in _KINDS or chunk_log2 not in _CHUNK_LOG2_RANGE:
+        raise Forged("this is no sealed object of version 1")
+    return Header(Kind(kind), chunk_log2, EpochId(epoch), StudyId(study), salt)
+
+
+def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[Header, bytes]:
+    """The header and the plaintext of a whole sealed object, never more bytes than came in. Raises Forged."""
+    header = peek(sealed)
+    epoch = _epoch(header, key_of)
+    cipher, step = _cipher(epoch, header), (1 << header.chunk_log2) + TAG_BYTES
+    body = memoryview(sealed)[HEADER_BYTES:]
+    count = max(1, -(-len(body) // step))
+    # Only an empty object may end in a chunk without plaintext, so that one plaintext has one form.
+    if len(body) - (count - 1) * step < TAG_BYTES + (count > 1):
+        raise Forged("a sealed object is cut short")
+    plaintext = b"".join(
+        _open_chunk(cipher, header, n, n == count - 1, body[n * step : (n + 1) * step]) for n in range(count)
+    )
+    if not hmac.compare_digest(header.salt, _salt(epoch, header.to_bytes(), plaintext)):
+        raise Forged("a sealed object's salt does not belong to its plaintext")
+    return header, plaintext
+
+
+def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
+    """How many bytes of a partial object on disk can be trusted: header and whole chunks whose tag holds.
+
+    file: positioned anywhere, read from its start, one chunk in memory at a time. 0 where no chunk holds or the
+    epoch is unknown: after a power cut such a file starts again.
+    """
+    length = 0
+    try:
+        for length, _ in _trusted(file, key_of):  # noqa: B007 - the last one counts
+            pass
+    except Forged:
+        return 0
+    return length
+
+
+def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[Header, bytes]:
+    """The header and the plaintext of a partial object as far as it can be trusted; empty where no chunk holds.
+
+    file: as for `verified_length`. What a chunk holds is what was sealed there, but nothing is known of what follows:
+    the salt is checked by `open_sealed` alone. Raises Forged where the header or the epoch does not hold.
+    """
+    file.seek(0)
+    header = peek(file.read(HEADER_BYTES))
+    return header, b"".join(plaintext for _, plaintext in _trusted(file, key_of))
+
+
+def _trusted(file: BinaryIO, key_of: KeyOf) -> Iterator[tuple[int, bytes]]:
+    """The end in the file and the plaintext of each chunk, until one does not hold. Raises Forged."""
+    file.seek(0)
+    header = peek(file.read(HEADER_BYTES))
+    cipher = _cipher(_epoch(header, key_of), header)
+    step, end = (1 << header.chunk_log2) + TAG_BYTES, HEADER_BYTES
+    for n, chunk in enumerate(_chunks(file, step)):
+        end += len(chunk)
+        # A chunk that ends the object may be of any length, and then it is sealed as the last.
+        for last in (False, True) if len(chunk) == step else (True,):
+            plaintext = _held(cipher, header, n, last, chunk)
+            if plaintext is not None:
+                yield end, plaintext
+                break
+        else:
+            return
+        if last:
+            return
+
+
+def _chunks(file: BinaryIO, step: int) -> Iterator[bytes]:
+    while chunk := file.read(step):
+        yield chunk
+
+
+def _held(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: bytes) -> bytes | None:
+    try:
+        return _open_chunk(cipher, header, number, last, memoryview(chunk))
+    except Forged:
+        return None
+
+
+def _open_chunk(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: memoryview) -> bytes:
+    try:
+        return cipher.decrypt(_nonce(number, last), chunk, header.to_bytes())
+    except InvalidTag as error:
+        raise Forged(f"chunk {number} of a sealed object is not what was sealed there") from error
+
+
+def _epoch(header: Header, key_of: KeyOf) -> EpochKey:
+    epoch = key_of(header.epoch)
+    if epoch.id != header.epoch:
+        raise Forged("the key is of another epoch")
+    return epoch
+
+
+def _nonce(number: int, last: bool) -> bytes:
+    return number.to_bytes(11, "big") + bytes([last])
+
+
+def _salt(epoch: EpochKey, header: bytes, plaintext: bytes) -> bytes:
+    message = _SALT_CONTEXT + header[:_SALT_AT] + hashlib.sha256(plaintext).digest()
+    return hmac.digest(epoch.key, message, "sha256")[:16]
+
+
+def _cipher(epoch: EpochKey, header: Header) -> ChaCha20Poly1305:
+    derive = HKDF(SHA256(), KEY_BYTES, salt=header.salt, info=_OBJECT_CONTEXT + header.to_bytes())
+    return ChaCha20Poly1305(derive.derive(epoch.key))
+
+
+def _parse_record(record: bytes) -> tuple[EpochId, datetime, bytes, bytes, int]:
+    """(epoch id, created, hub key id, site's name, offset of the sealed key)."""
+    if len(record) < _RECORD.size:
+        raise Forged("an epoch record is cut short")
+    magic, version, epoch, created, hub_key, name_length = _RECORD.unpack(record[: _RECORD.size])
+    if (magic, version) != (RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
+        raise Forged("this is no epoch record of version 1")
+    sealed_at = _RECORD.size + name_length
+    if len(record) != sealed_at + _SEALED_KEY_BYTES + SIGNATURE_BYTES:
+        raise Forged("an epoch record has not its length")
+    name = record[_RECORD.size : sealed_at]
+    return EpochId(epoch), datetime.fromtimestamp(created, UTC), hub_key, name, sealed_at
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())

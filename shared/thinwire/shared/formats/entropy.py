@@ -1,0 +1,105 @@
+"""Symbols as bits near their entropy: range coding (constriction) with integer weights that both ends hold.
+
+Every probability is a ratio of integers below 2^24, exact in float32, so that the coder of any machine reads what that
+of any other wrote. Nothing here knows what a symbol means. Format: docs/payload-format.md.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.shared.errors import BadPayload
+from thinwire.shared.formats.graph import IntArray
+
+WHOLE = 1 << 16
+"""Weights of a table add up to about this; a chance is a share of it."""
+LONGEST_NUMBER = 24
+"""Bits of a number at most."""
+
+_WORD = 4
+_FAMILY = constriction.stream.model.Categorical(perfect=False)
+
+Weights = NDArray[np.number[Any]]
+
+
+class Writer:
+    """Takes symbols, one array after another."""
+
+    def __init__(self) -> None:
+        self._range = constriction.stream.queue.RangeEncoder()
+
+    def put(self, symbols: IntArray, weights: Weights) -> None:
+        """symbols: int32 [n]. weights: positive, [n, K], one row for each symbol."""
+        if len(symbols):
+            self._range.encode(np.ascontiguousarray(symbols, np.int32), _FAMILY, _table(weights))
+
+    def flags(self, values: IntArray, chances: Weights) -> None:
+        """values: 0 or 1, [n]. chances: [n], of 1, between 1 and WHOLE - 1."""
+        self.put(values, _of_chances(chances))
+
+    def uniform(self, values: Sequence[int], bound: int) -> None:
+        """Numbers below `bound`, at most 2^24, each as likely as any other."""
+        if bound > 1:
+            self._range.encode(np.array(values, np.int32), constriction.stream.model.Uniform(bound))
+
+    def number(self, value: int) -> None:
+        """A number of which small values are likelier: how many bits it has, then all of them but the first."""
+        size = value.bit_length()
+        self.uniform([size], LONGEST_NUMBER + 1)
+        if size > 1:
+            self.uniform([value - (1 << (size - 1))], 1 << (size - 1))
+
+    def done(self) -> bytes:
+        """All that was put: big-endian words, the zeros at the end left out."""
+        return cast(bytes, self._range.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
+
+
+class Reader:
+    """Gives back what a Writer took, asked in the same order. Raises BadPayload for bytes that no Writer gives."""
+
+    def __init__(self, data: bytes) -> None:
+        words = np.frombuffer(data + bytes(-len(data) % _WORD), ">u4")
+        self._range = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+
+    def take(self, weights: Weights) -> IntArray:
+        """int32 [n], each below K of weights [n, K]."""
+        return self._decode(_FAMILY, _table(weights)) if len(weights) else np.zeros(0, np.int32)
+
+    def flags(self, chances: Weights) -> IntArray:
+        """int32 [n], 0 or 1."""
+        return self.take(_of_chances(chances))
+
+    def uniform(self, count: int, bound: int) -> IntArray:
+        """int32 [count], each below `bound`."""
+        if bound <= 1:
+            return np.zeros(count, np.int32)
+        return self._decode(constriction.stream.model.Uniform(bound), count)
+
+    def number(self, low: int, high: int) -> int:
+        """Raises BadPayload outside low to high."""
+        size = int(self.uniform(1, LONGEST_NUMBER + 1)[0])
+        value = size if size < 2 else (1 << (size - 1)) + int(self.uniform(1, 1 << (size - 1))[0])
+        if not low <= value <= high:
+            raise BadPayload(f"a number is not {low} to {high}")
+        return value
+
+    def _decode(self, *how: Any) -> IntArray:
+        try:
+            return np.asarray(self._range.decode(*how), dtype=np.int32)
+        except AssertionError as error:  # constriction's word for bytes that its coder never writes
+            raise BadPayload("the payload is not what a coder writes") from error
+
+
+def _table(weights: Weights) -> NDArray[np.float32]:
+    return np.ascontiguousarray(weights, np.float32)
+
+
+def _of_chances(chances: Weights) -> NDArray[np.float32]:
+    # Asked once for each cell of an image: np.stack would take most of a payload's time.
+    table = np.empty((len(chances), 2), np.float32)
+    table[:, 1] = chances
+    table[:, 0] = WHOLE - table[:, 1]
+    return table

@@ -1,0 +1,95 @@
+"""What both ends say of what a stick carries, sealed under an epoch key of the clinic: nobody else makes or reads it.
+
+A waybill goes up with the objects: which of them are urgent, and which receipts came home. A reply comes down: signed
+receipts, and requests for parts. Format: docs/carry-format.md.
+"""
+
+from dataclasses import dataclass
+
+from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
+from thinwire.shared.errors import BadFormat
+from thinwire.shared.formats.positional import Fields, pack
+from thinwire.shared.formats.receipts import MAX_RECEIPT
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_ID_BYTES, Digest, StudyId
+
+VERSION = 1
+MAX_NOTE = 4 << 20
+"""Plain bytes of a waybill or a reply."""
+LARGEST_NOTE = MAX_NOTE + (64 << 10)
+"""The same, sealed."""
+MOST_OBJECTS = 1 << 15
+MOST_RECEIPTS = 1 << 12
+"""In one reply; a hub that has more to say writes several."""
+MOST_TAKEN = 1 << 16
+MOST_REQUESTS = 1 << 12
+NO_STUDY = StudyId(bytes(STUDY_ID_BYTES))
+"""A waybill and a reply are of no single study; their envelope's header says so by zeros."""
+
+
+@dataclass(frozen=True)
+class Waybill:
+    """The clinic's word on what it put on a stick."""
+
+    urgent: tuple[tuple[Digest, bool], ...] = ()
+    """Each object of the clinic that is on the stick and whether it asks for priority, ascending by object."""
+    taken: tuple[Digest, ...] = ()
+    """SHA-256 of each signed receipt that came by stick and is durable at the clinic, ascending."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The hub's word to one clinic."""
+
+    receipts: tuple[bytes, ...] = ()
+    """Signed, as they go over the link; oldest first."""
+    requests: tuple[tuple[StudyId, Kind], ...] = ()
+    """Parts that a reader wants."""
+
+
+def seal_waybill(epoch: EpochKey, waybill: Waybill) -> bytes:
+    """The same waybill in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
+    if len(waybill.urgent) > MOST_OBJECTS or len(waybill.taken) > MOST_TAKEN:
+        raise ValueError("a waybill of more objects or receipts than one may list")
+    listed = [[each, int(urgent)] for each, urgent in waybill.urgent]
+    return seal(epoch, Kind.WAYBILL, NO_STUDY, pack(VERSION, listed, list(waybill.taken)))
+
+
+def read_waybill(plaintext: bytes) -> Waybill:
+    """Raises BadFormat."""
+    fields = Fields.of(plaintext, 3, MAX_NOTE, BadFormat, "waybill", MOST_TAKEN)
+    fields.integer("version", VERSION, VERSION)
+    urgent = tuple(
+        (Digest(entry.data("object", DIGEST_BYTES, DIGEST_BYTES)), entry.integer("urgent", 0, 1) == 1)
+        for entry in fields.arrays("objects", 0, MOST_OBJECTS, 2)
+    )
+    taken = fields.fields("receipts taken", 0, MOST_TAKEN)
+    return Waybill(urgent, tuple(Digest(taken.data("receipt", DIGEST_BYTES, DIGEST_BYTES)) for _ in range(len(taken))))
+
+
+def seal_reply(epoch: EpochKey, reply: Reply) -> bytes:
+    """The same reply in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
+    plaintext = pack(VERSION, list(reply.receipts), [[study, int(kind)] for study, kind in reply.requests])
+    counts = len(reply.receipts) <= MOST_RECEIPTS and len(reply.requests) <= MOST_REQUESTS
+    if not counts or len(plaintext) > MAX_NOTE:
+        raise ValueError("a reply of more receipts or requests than one may hold")
+    return seal(epoch, Kind.REPLY, NO_STUDY, plaintext)
+
+
+def read_reply(plaintext: bytes) -> Reply:
+    """The receipts in it are not verified yet. Raises BadFormat."""
+    fields = Fields.of(plaintext, 3, MAX_NOTE, BadFormat, "reply", max(MOST_RECEIPTS, MOST_REQUESTS))
+    fields.integer("version", VERSION, VERSION)
+    receipts = fields.fields("receipts", 0, MOST_RECEIPTS)
+    signed = tuple(receipts.data("receipt", 0, MAX_RECEIPT) for _ in range(len(receipts)))
+    requests = tuple(
+        (StudyId(entry.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES)), _tier(entry))
+        for entry in fields.arrays("requests", 0, MOST_REQUESTS, 2)
+    )
+    return Reply(signed, requests)
+
+
+def _tier(entry: Fields) -> Kind:
+    kind = entry.integer("kind", min(Kind), max(Kind))
+    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS, Kind.MANIFEST):
+        raise BadFormat("a reply asks for a kind of object that never crosses")
+    return Kind(kind)

@@ -1,0 +1,303 @@
+"""The pixels tier's archive: a study's own files, restored byte for byte, in few bytes.
+
+Format: docs/pixels-format.md. An archive holds no meaning of DICOM: where the pixels of a file seem to lie decides how
+it is packed, and a wrong guess costs size alone, since every member carries its digest and is restored once while it
+is packed.
+"""
+
+import hashlib
+import re
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.shared.errors import BadArchive
+from thinwire.shared.formats.pixel_layout import MAX_PIXELS, ImagePlace, Layout, find_image, find_jpeg, jpeg_xl_size
+from thinwire.shared.formats.positional import Fields
+from thinwire.shared.formats.positional import pack as positional
+from thinwire.shared.identifiers import DIGEST_BYTES
+
+Effort = Literal["fast", "quick", "small"]
+
+MAGIC = b"TWPX"
+VERSION = 1
+MAX_MEMBERS = 4096
+MAX_PIECES = 4
+MAX_SIZE = 1 << 40
+MAX_INDEX = 1 << 20
+
+HEADER = struct.Struct(">4sBL")
+
+SMALL_IMAGE = 2 << 20
+"""Bytes of samples up to which more effort is worth its seconds."""
+_GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
+"""What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
+_ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
+_ZSTD_SMALL_PART = 19
+_THREADS = 2
+"""Of libjxl; the bytes are the same with any number."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
+CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error)
+
+
+class Codec(IntEnum):
+    """How one piece of a member is packed."""
+
+    STORED = 0
+    ZSTD = 1
+    JPEG_XL = 2
+    """Grey samples, losslessly."""
+    JPEG_XL_OF_JPEG = 3
+    """A JPEG stream, of which JPEG XL restores every byte (ISO/IEC 18181-2)."""
+
+
+_SIGN_BIT = np.uint16(0x8000)  # flipped, so that neighbours around zero are neighbours in code
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file. name: neutral, such as "0000.dcm" or "text.txt"; never its own."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+class Piece(NamedTuple):
+    """A run of a member's bytes and how it was packed."""
+
+    codec: Codec
+    packed: bytes
+    plain_size: int
+    rows: int = 0
+    columns: int = 0
+    layout: Layout = Layout.BYTES
+
+
+def pack(members: Sequence[Member], effort: Effort) -> bytes:
+    """The members as one archive; the same members and effort give the same bytes with the same codec libraries.
+
+    effort: "fast" (zstd alone, tens of milliseconds), "quick" (tenths of a second an image) or "small" (seconds).
+    Raises ValueError: a name that is not neutral or comes twice.
+    """
+    names = [member.name for member in members]
+    if len(set(names)) != len(names) or len(names) > MAX_MEMBERS or not all(map(_NAME.fullmatch, names)):
+        raise ValueError("members need distinct neutral names, such as 0000.dcm")
+    packed = [(member, _pieces(member.data, effort)) for member in members]
+    index = positional([_entry(member, pieces) for member, pieces in packed])
+    bodies = (piece.packed for _, pieces in packed for piece in pieces)
+    return b"".join((HEADER.pack(MAGIC, VERSION, len(index)), index, *bodies))
+
+
+def effort_for(size: int, rate: float | None) -> Effort:
+    """With which effort the study is at the hub soonest. size: plain bytes; rate: of the link, bytes a second."""
+    slow = rate is None or _GAIN * size / rate > _SECONDS + _SECONDS_A_BYTE * size
+    return "small" if slow else "quick"
+
+
+def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
+    """libjxl's efforts that are tried, of which the smallest stream is kept. size: bytes of the image's samples.
+
+    Effort 7 makes a small X-ray smaller than 5 does, by up to a thirtieth; a large one it makes no smaller in three
+    times the seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
+    """
+    if effort == "small":
+        return (3, 7) if size <= SMALL_IMAGE else (3, 5)
+    return (3,) if effort == "quick" else ()
+
+
+def unpack(archive: bytes, max_bytes: int) -> list[Member]:
+    """The members as they went in.
+
+    max_bytes: limit of all members together, checked before any is unpacked. Raises BadArchive: anything amiss.
+    """
+    index, at = _index(archive)
+    if sum(size for _, size, _, _ in index) > max_bytes:
+        raise BadArchive(f"the archive unpacks to more than the limit of {max_bytes} bytes")
+    members = []
+    for name, _, sha, pieces in index:
+        parts = []
+        for piece, packed_size in pieces:
+            parts.append(_restored(piece._replace(packed=archive[at : at + packed_size])))
+            at += packed_size
+        data = b"".join(parts)
+        if hashlib.sha256(data).digest() != sha:
+            raise BadArchive("a member does not unpack to its digest")
+        members.append(Member(name, data))
+    return members
+
+
+def _entry(member: Member, pieces: Sequence[Piece]) -> list[object]:
+    return [
+        member.name,
+        len(member.data),
+        hashlib.sha256(member.data).digest(),
+        [[p.codec, len(p.packed), p.plain_size, p.rows, p.columns, p.layout] for p in pieces],
+    ]
+
+
+def _index(archive: bytes) -> tuple[list[tuple[str, int, bytes, list[tuple[Piece, int]]]], int]:
+    """Name, size, digest and pieces (with their packed sizes) of each member, and where the bodies begin."""
+    if len(archive) < HEADER.size:
+        raise BadArchive("the archive is shorter than its header")
+    magic, version, length = HEADER.unpack_from(archive)
+    if magic != MAGIC or version != VERSION:
+        raise BadArchive("not an archive of this version")
+    start = HEADER.size + length
+    if length > MAX_INDEX or start > len(archive):
+        raise BadArchive("the archive's index is cut short or too large")
+    fields = Fields.of(archive[HEADER.size : start], 1, MAX_INDEX, BadArchive, "archive index", MAX_MEMBERS)
+    found, entries, held = [], [], start
+    for entry in fields.arrays("members", 0, MAX_MEMBERS, 4):
+        name = entry.text("name", 64)
+        size = entry.integer("size", 0, MAX_SIZE)
+        sha = entry.data("digest", DIGEST_BYTES, DIGEST_BYTES)
+        pieces = [_piece(each) for each in entry.arrays("pieces", 0, MAX_PIECES, 6)]
+        if not _NAME.fullmatch(name) or sum(piece.plain_size for piece, _ in pieces) != size:
+            raise BadArchive("a member's name or size does not hold")
+        held += sum(packed for _, packed in pieces)
+        found.append((name, size, sha, pieces))
+        entries.append([name, size, sha, [[p.codec, n, p.plain_size, p.rows, p.columns, p.layout] for p, n in pieces]])
+    if len({name for name, *_ in found}) != len(found) or held != len(archive):
+        raise BadArchive("the archive's parts do not add up")
+    if positional(entries) != archive[HEADER.size : start]:
+        raise BadArchive("the archive's index is not in its one form")
+    return found, start
+
+
+def _piece(entry: Fields) -> tuple[Piece, int]:
+    codec = Codec(entry.integer("codec", 0, max(Codec)))
+    packed = entry.integer("packed size", 0, MAX_SIZE)
+    piece = Piece(
+        codec,
+        b"",
+        entry.integer("plain size", 0, MAX_SIZE),
+        entry.integer("rows", 0, 65535),
+        entry.integer("columns", 0, 65535),
+        Layout(entry.integer("layout", 0, max(Layout))),
+    )
+    image = ImagePlace(0, piece.rows, piece.columns, piece.layout)
+    if codec is not Codec.JPEG_XL:
+        if image != ImagePlace(0, 0, 0, Layout.BYTES):
+            raise BadArchive("a piece that is no image has an image's size")
+    elif image.size != piece.plain_size or not 0 < piece.rows * piece.columns <= MAX_PIXELS:
+        raise BadArchive("an image's size does not hold")
+    return piece, packed
+
+
+def _pieces(data: bytes, effort: Effort) -> list[Piece]:
+    """The pieces of one member, the smallest of the ways there are."""
+    if not data:
+        return []
+    for middle in (_as_image(data, effort), _as_jpeg(data)) if effort != "fast" else ():
+        if middle is None:
+            continue
+        start, pieces = middle
+        parts = (data[:start], data[start + sum(piece.plain_size for piece in pieces) :])
+        head, tail = ([_compressed(part, _ZSTD_SMALL_PART)] if part else [] for part in parts)
+        split = [*head, *pieces, *tail]
+        # Pixels that zstd packs better are few (a drawn test image), and its fast level shows which.
+        if _size(split) < _size([_compressed(data, _ZSTD_LEVEL["fast"])]) and _holds(split, data):
+            return split
+    return [_compressed(data, _ZSTD_LEVEL[effort])]
+
+
+def _holds(pieces: Sequence[Piece], data: bytes) -> bool:
+    """Whether the pieces restore the member, tried once while its bytes are at hand."""
+    try:
+        return b"".join(_restored(each) for each in pieces) == data
+    except BadArchive:
+        return False
+
+
+def _size(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.packed) for piece in pieces)
+
+
+def _compressed(data: bytes, level: int) -> Piece:
+    packed = bytes(imagecodecs.zstd_encode(data, level=level))
+    return Piece(Codec.ZSTD, packed, len(data)) if len(packed) < len(data) else Piece(Codec.STORED, data, len(data))
+
+
+def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
+    """A file's grey samples as JPEG XL, and where they begin; None where there seem to be none."""
+    image = find_image(data)
+    if image is None:
+        return None
+    samples = np.frombuffer(data, image.layout.dtype, image.rows * image.columns, image.start)
+    samples = samples.reshape(image.rows, image.columns).astype(np.uint8 if image.layout is Layout.BYTES else np.uint16)
+    if image.layout.signed:
+        samples ^= _SIGN_BIT
+    efforts = jpeg_xl_efforts(effort, image.size)
+    # What effort 7 learns of a small image is learned by one thread; of two halves by two, for a thousandth more bytes.
+    halves = image.size <= SMALL_IMAGE and effort == "small" and image.rows > 1
+    strips = [samples[: image.rows // 2], samples[image.rows // 2 :]] if halves else [samples]
+    try:
+        with ThreadPoolExecutor(len(strips)) as threads:
+            packed = list(threads.map(lambda strip: _jpeg_xl(strip, efforts, _THREADS // len(strips)), strips))
+    except CODEC_ERRORS:
+        return None
+    each_size = image.size // image.rows
+    return image.start, [
+        Piece(Codec.JPEG_XL, each, len(strip) * each_size, len(strip), image.columns, image.layout)
+        for each, strip in zip(packed, strips, strict=True)
+    ]
+
+
+def _jpeg_xl(samples: NDArray[np.integer], efforts: Sequence[int], threads: int) -> bytes:
+    """The smallest of what these efforts give."""
+    tried = (
+        bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=each, numthreads=threads)) for each in efforts
+    )
+    return min(tried, key=len)
+
+
+def _as_jpeg(data: bytes) -> tuple[int, list[Piece]] | None:
+    """A file's one JPEG stream as JPEG XL, and where it begins; None where there seems to be none."""
+    place = find_jpeg(data)
+    if place is None:
+        return None
+    start, length = place
+    try:
+        packed = bytes(imagecodecs.jpegxl_encode_jpeg(data[start : start + length]))
+        rows, columns = jpeg_xl_size(packed)
+    except CODEC_ERRORS:
+        return None
+    return (start, [Piece(Codec.JPEG_XL_OF_JPEG, packed, length)]) if rows * columns <= MAX_PIXELS else None
+
+
+def _restored(piece: Piece) -> bytes:
+    """A piece's plain bytes. Raises BadArchive."""
+    try:
+        match piece.codec:
+            case Codec.STORED:
+                plain = piece.packed
+            case Codec.ZSTD:
+                # Into a buffer of the size that the index gives, whatever the frame claims.
+                plain = bytes(imagecodecs.zstd_decode(piece.packed, out=piece.plain_size))
+            case Codec.JPEG_XL:
+                kind = np.uint8 if piece.layout is Layout.BYTES else np.uint16
+                samples = np.empty((piece.rows, piece.columns), kind)  # libjxl compares before it decodes
+                imagecodecs.jpegxl_decode(piece.packed, index=0, out=samples, numthreads=_THREADS)
+                if piece.layout.signed:
+                    samples ^= _SIGN_BIT
+                plain = samples.astype(piece.layout.dtype, copy=False).tobytes()
+            case Codec.JPEG_XL_OF_JPEG:
+                rows, columns = jpeg_xl_size(piece.packed)
+                if rows * columns > MAX_PIXELS:
+                    raise BadArchive("a JPEG of more pixels than the limit")
+                plain = bytes(
+                    imagecodecs.jpegxl_decode_jpeg(piece.packed, numthreads=1, out=bytearray(piece.plain_size))
+                )
+    except CODEC_ERRORS as error:
+        raise BadArchive(f"a piece does not unpack ({piece.codec.name.lower()})") from error
+    if len(plain) != piece.plain_size:
+        raise BadArchive("a piece does not unpack to its size")
+    return plain

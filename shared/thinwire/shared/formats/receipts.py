@@ -1,0 +1,103 @@
+"""The hub's signed word on a study's way, which comes back to the clinic. Format: docs/envelope-format.md."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from thinwire.shared.crypto.keys import SIGNATURE_BYTES, sign, verify
+from thinwire.shared.errors import Forged
+from thinwire.shared.formats.positional import LAST_MOMENT, Fields, micros, moment, pack
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_ID_BYTES, Digest, SiteName, StudyId, site_name
+
+VERSION = 1
+MAX_DETAIL = 16 << 10
+MAX_RECEIPT = MAX_DETAIL + 2048
+
+_FIELDS = 7
+_CONTEXT = b"thinwire receipt v1"
+
+
+class StudyStatus(StrEnum):
+    """How far a study has come at the hub, in this order."""
+
+    STORED = "stored"
+    TRIAGED = "triaged"
+    OPENED = "opened"
+    READ = "read"
+
+
+_STATUS = tuple(StudyStatus)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    study: StudyId
+    site: SiteName
+    object: Digest | None
+    """The sealed object that is durable at the hub; None where the word is on the study as a whole."""
+    status: StudyStatus
+    at: datetime
+    """UTC."""
+    detail: bytes = b"{}"
+    """One JSON object as `detail` writes it, at most 16 KiB; never a patient's identity."""
+
+
+def detail(facts: Mapping[str, Any]) -> bytes:
+    """A receipt's detail from facts that JSON can hold. Raises ValueError for NaN."""
+    return json.dumps(facts, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:
+    """The receipt with the hub's signature. Raises ValueError for a detail that no reader would take."""
+    body = _body(receipt)
+    if not _is_detail(receipt.detail):
+        raise ValueError("the detail of a receipt is not JSON in its one form, of at most 16 KiB")
+    return sign(key, _CONTEXT, body) + body
+
+
+def read_receipt(data: bytes, key: Ed25519PublicKey) -> Receipt:
+    """The receipt in `data`. key: the hub's. Nothing is parsed before the signature holds. Raises Forged."""
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    if len(data) > MAX_RECEIPT:
+        raise Forged("a receipt is longer than any receipt")
+    verify(key, _CONTEXT, signature, body)
+    fields = Fields.of(body, _FIELDS, MAX_RECEIPT, Forged, "receipt")
+    fields.integer("version", VERSION, VERSION)
+    study = StudyId(fields.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES))
+    site = fields.text("site", 32)
+    stored = None if fields.absent() else Digest(fields.data("object", DIGEST_BYTES, DIGEST_BYTES))
+    status = _STATUS[fields.integer("status", 0, len(_STATUS) - 1)]
+    at = moment(fields.integer("at", 0, LAST_MOMENT))
+    facts = fields.data("detail", 0, MAX_DETAIL)
+    try:
+        receipt = Receipt(study, site_name(site), stored, status, at, facts)
+    except ValueError as error:
+        raise Forged("a receipt is for no site") from error
+    if not _is_detail(facts) or _body(receipt) != body:
+        raise Forged("a receipt is not in its one form")
+    return receipt
+
+
+def _body(receipt: Receipt) -> bytes:
+    return pack(
+        VERSION,
+        bytes(receipt.study),
+        str(receipt.site),
+        receipt.object,
+        _STATUS.index(receipt.status),
+        micros(receipt.at),
+        receipt.detail,
+    )
+
+
+def _is_detail(data: bytes) -> bool:
+    try:
+        facts = json.loads(data)
+        return isinstance(facts, dict) and len(data) <= MAX_DETAIL and detail(facts) == data
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,271 @@
+"""Pixel data to samples: one frame of any common transfer syntax, decoded by imagecodecs, never half.
+
+A codec is called only after the stream's own header has been found to agree with the file's, since codecs allocate
+what a stream claims. Truncation, which libjpeg and OpenJPH fill with grey, is found by walking the stream's markers.
+"""
+
+import contextlib
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+
+Samples = NDArray[np.integer]
+
+CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error, IndexError)
+"""What imagecodecs raises on a broken stream; its own errors are RuntimeErrors."""
+
+MAX_TILES = 16384
+"""OpenJPEG keeps state for every tile that a stream claims."""
+
+_ITEM = struct.Struct("<HHL")
+_SIZ = struct.Struct(">HHHHLLLLLLLLH")
+_SOT = struct.Struct(">HHHL")
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC3))  # baseline, extended, lossless; progressive ones are retired in DICOM
+PLAIN_JPEG_FRAMES = _JPEG_FRAMES | {0xC2}
+_JPEG_LS_FRAME = 0xF7
+_ANY_FRAME = frozenset((*range(0xC0, 0xD0), _JPEG_LS_FRAME)) - {0xC4, 0xC8, 0xCC}  # tables share the range
+_RESTARTS = frozenset(range(0xD0, 0xD8))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the file's header says of its one frame."""
+
+    rows: int
+    columns: int
+    samples: int
+    """1 grey, 3 colour."""
+    bits_allocated: int
+    """8 or 16."""
+    planar: bool
+    """Colour by plane rather than by pixel (C.7.6.3.1.3)."""
+    luma: bool
+    """Colour as luma and chroma (YBR) in the stream."""
+    subsampled: bool
+    """YBR_FULL_422 uncompressed: two lumas, then their two chromas."""
+
+    @property
+    def bytes(self) -> int:
+        per_pixel = 2 if self.subsampled else self.samples
+        return self.rows * self.columns * per_pixel * (self.bits_allocated // 8)
+
+
+class Stream(NamedTuple):
+    """What a compressed stream says of itself."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    signed: bool
+    end: int
+    """Bytes up to and with its last marker; padding may follow."""
+    marker: int
+
+
+def decode(pixel_data: bytes, syntax: str, shape: Shape, swapped: bool = False) -> tuple[Samples, bool]:
+    """Samples [H, W] or [H, W, 3] of one frame, and whether they are stored values as they lie in the file.
+
+    pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples lie in big-endian words (PS3.5 8.1.1).
+    Stored values may carry other things in unused bits; those from a codec do not. Raises UnreadableDicom.
+    """
+    if syntax in _NATIVE:
+        return _native(pixel_data, shape, _NATIVE[syntax], swapped), True
+    if syntax not in _CODECS:
+        raise UnreadableDicom(
+            "its transfer syntax is not one that is read here",
+            "Export the study uncompressed (Explicit VR Little Endian).",
+        )
+    frame = b"".join(fragments(pixel_data))
+    samples = _CODECS[syntax](frame, shape)
+    expected = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
+    if samples.shape != expected:
+        raise UnreadableDicom("its pixels decode to another size than its header says")
+    return samples, syntax == RLE
+
+
+def fragments(pixel_data: bytes) -> list[bytes]:
+    """The fragments of encapsulated pixel data after the Basic Offset Table (PS3.5 A.4). Raises UnreadableDicom."""
+    found = []
+    at = 0
+    while at + _ITEM.size <= len(pixel_data):
+        group, element, length = _ITEM.unpack_from(pixel_data, at)
+        at += _ITEM.size
+        if (group, element) == (0xFFFE, 0xE0DD):
+            break
+        if (group, element) != (0xFFFE, 0xE000) or at + length > len(pixel_data):
+            raise UnreadableDicom("its compressed pixels are cut short or not in items")
+        found.append(pixel_data[at : at + length])
+        at += length
+    if len(found) < 2:
+        raise UnreadableDicom("it holds no compressed pixels")
+    return found[1:]
+
+
+def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Samples:
+    if len(pixel_data) < shape.bytes:
+        raise UnreadableDicom("its pixel data is cut short")
+    flat = np.frombuffer(pixel_data, f"{order}u{shape.bits_allocated // 8}", shape.bytes // (shape.bits_allocated // 8))
+    if swapped:
+        even = np.frombuffer(pixel_data, np.uint8, len(pixel_data) & ~1)
+        flat = even.reshape(-1, 2)[:, ::-1].ravel()[: shape.bytes]
+    if shape.subsampled:  # two lumas, then their two chromas, of which a grey image has no need
+        return flat.reshape(-1, 4)[:, :2].reshape(shape.rows, shape.columns)
+    return _arranged(flat, shape, shape.planar)
+
+
+def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
+    """[H, W] or [H, W, 3] from samples in file order."""
+    if shape.samples == 1:
+        return flat.reshape(shape.rows, shape.columns)
+    if planar:
+        return flat.reshape(shape.samples, shape.rows, shape.columns).transpose(1, 2, 0)
+    return flat.reshape(shape.rows, shape.columns, shape.samples)
+
+
+def _rle(frame: bytes, shape: Shape) -> Samples:
+    """PS3.5 Annex G: planes of bytes, the most significant first."""
+    out = bytearray(shape.bytes)
+    with _broken("RLE"):
+        done = len(imagecodecs.dicomrle_decode(frame, np.dtype(f"<u{shape.bits_allocated // 8}"), out=out))
+    if done != len(out):
+        raise UnreadableDicom("its RLE pixels are cut short")
+    return _arranged(np.frombuffer(out, f"<u{shape.bits_allocated // 8}"), shape, planar=True)
+
+
+def _jpeg(frame: bytes, shape: Shape) -> Samples:
+    stream = jpeg_stream(frame, _JPEG_FRAMES)
+    _agree(stream, shape)
+    if stream.marker == 0xC0 and stream.samples == 1:
+        # libjpeg draws a damaged scan as far as it goes; libjxl's transcoder reads every code and refuses.
+        with _broken("JPEG"):
+            imagecodecs.jpegxl_encode_jpeg(frame[: stream.end])
+    space = None if stream.samples == 1 else ("YCBCR" if shape.luma else "RGB")
+    with _broken("JPEG"):
+        return np.asarray(imagecodecs.jpeg8_decode(frame[: stream.end], colorspace=space, outcolorspace=space))
+
+
+def _jpeg_ls(frame: bytes, shape: Shape) -> Samples:
+    stream = jpeg_stream(frame, frozenset((_JPEG_LS_FRAME,)))
+    _agree(stream, shape)
+    with _broken("JPEG-LS"):
+        return np.asarray(imagecodecs.jpegls_decode(frame[: stream.end]))
+
+
+def _jpeg_2000(frame: bytes, shape: Shape) -> Samples:
+    """JPEG 2000 and High-Throughput JPEG 2000, both by OpenJPEG in strict mode."""
+    _agree(_jpeg_2000_stream(frame), shape)
+    with _broken("JPEG 2000"):
+        return np.asarray(imagecodecs.jpeg2k_decode(frame))
+
+
+def _jpeg_xl(frame: bytes, shape: Shape) -> Samples:
+    """JPEG XL; libjxl compares the stream's size with the room given before it decodes."""
+    size = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
+    room = np.empty(size, np.uint8 if shape.bits_allocated == 8 else np.uint16)
+    with _broken("JPEG XL"):
+        return np.asarray(imagecodecs.jpegxl_decode(frame, out=room))
+
+
+def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
+    """Walk the markers of a JPEG or JPEG-LS stream (ITU-T T.81 B.1, T.87 C.1) to its end.
+
+    allowed: start-of-frame markers. Raises UnreadableDicom where the stream is broken, cut short or of another kind.
+    """
+    broken = UnreadableDicom("its JPEG stream is broken or cut short")
+    # In scan data FF is followed by 00 (JPEG) or by a bit 0 (JPEG-LS); anything else is a marker.
+    marker_in_scan = re.compile(
+        rb"\xff[\x80-\xcf\xd8-\xfe]" if _JPEG_LS_FRAME in allowed else rb"\xff[\x01-\xcf\xd8-\xfe]"
+    )
+    if frame[:2] != b"\xff\xd8":
+        raise broken
+    at, found = 2, None
+    while True:
+        if frame[at : at + 1] != b"\xff" or at + 2 > len(frame):
+            raise broken
+        marker = frame[at + 1]
+        at += 1 if marker == 0xFF else 2  # FF before a marker is fill
+        if marker == 0xFF:
+            continue
+        if marker == _EOI:
+            if found is None:
+                raise broken
+            return found._replace(end=at)
+        if at + 2 > len(frame) or marker in _RESTARTS or marker == _SOI or marker < 0xC0:
+            raise broken
+        (length,) = struct.unpack_from(">H", frame, at)
+        if marker in allowed and found is None and length >= 8 and at + length <= len(frame):
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, at + 2)
+            found = Stream(rows, columns, samples, precision, False, 0, marker)
+        elif marker in _ANY_FRAME:
+            raise UnreadableDicom("its JPEG stream is of a kind that its transfer syntax does not allow")
+        at += length
+        if marker == _SOS:
+            after = marker_in_scan.search(frame, at)
+            if after is None or found is None:
+                raise broken
+            at = after.start()
+
+
+def _jpeg_2000_stream(frame: bytes) -> Stream:
+    """The image size of a JPEG 2000 codestream (ITU-T T.800 A.5.1), bare or in a JP2 file, and its end."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
+    with _broken("JPEG 2000"):
+        x1, y1, x0, y0, tile_x, tile_y, _, _, samples = _SIZ.unpack_from(frame, max(start, 0))[4:]
+        depths = {frame[start + _SIZ.size + 3 * n : start + _SIZ.size + 3 * n + 3] for n in range(samples)}
+        (depth, *steps) = depths.pop()
+        tiles = -(-x1 // tile_x) * -(-y1 // tile_y) if tile_x and tile_y else MAX_TILES + 1
+        if start < 0 or depths or steps != [1, 1] or tiles > MAX_TILES:
+            raise ValueError
+        at, seen = start + 2, set()
+        while frame[at : at + 2] != b"\xff\xd9":  # the main header's segments, then from tile-part to tile-part
+            marker, length, tile, part = _SOT.unpack_from(frame, at)
+            if marker == 0xFF90:  # a part of length 0 reaches to the end of the codestream
+                length = part - 2 if part else len(frame.rstrip(b"\0")) - 4 - at
+                seen.add(tile)
+            if marker >> 8 != 0xFF or length < 2:
+                raise ValueError
+            at += length + 2
+        if seen != set(range(tiles)):  # OpenJPEG leaves a missing tile black
+            raise ValueError
+    return Stream(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
+
+
+def _agree(stream: Stream, shape: Shape) -> None:
+    """Refuse a stream that says otherwise than the file's header, before a codec believes it."""
+    if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
+        raise UnreadableDicom("its compressed pixels have another size than its header says")
+    if not 2 <= stream.precision <= 16:
+        raise UnreadableDicom(f"its compressed pixels have {stream.precision} bits")
+
+
+@contextlib.contextmanager
+def _broken(codec: str) -> Iterator[None]:
+    """Turn a codec's failure into UnreadableDicom that names the codec."""
+    try:
+        yield
+    except CODEC_ERRORS as error:
+        raise UnreadableDicom(f"its {codec} stream is broken") from error
+
+
+RLE = "1.2.840.10008.1.2.5"
+_NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
+_CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
+    RLE: _rle,
+    **{f"1.2.840.10008.1.2.4.{n}": _jpeg for n in (50, 51, 57, 70)},
+    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_ls for n in (80, 81)},
+    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_2000 for n in (90, 91, 201, 202, 203)},
+    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_xl for n in (110, 111, 112)},
+}
+SYNTAXES = (*_NATIVE, *_CODECS)
+"""Transfer syntaxes that are read here."""

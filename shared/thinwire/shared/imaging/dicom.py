@@ -1,0 +1,273 @@
+"""One DICOM file as an instance of a study, and a chest radiograph as pixels that mean the same from every detector.
+
+Which attributes are read and every refusal: docs/intake.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
+from thinwire.shared.formats.crops import Meaning, Photometric
+from thinwire.shared.formats.display import Display
+from thinwire.shared.formats.graph import FloatArray
+from thinwire.shared.imaging import geometry, grayscale
+from thinwire.shared.imaging.codestream import Samples, Shape, decode
+from thinwire.shared.imaging.header import Header, Limits, parse
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, view
+
+DEFAULT_LIMITS = Limits()
+
+_LUMA = frozenset(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
+_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT")) | _LUMA
+_GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
+_POLARITY_MARGIN = 0.1
+COLOUR_NOTE = "a colour image; its luminance is read"
+MOST_WARNINGS = 32
+LONGEST_WARNING = 300
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What one DICOM file says of itself. Its header stays out of repr, and so out of logs."""
+
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    modality: str
+    part: Part
+    view: View
+    laterality: str
+    """Image Laterality (0020,0062), else Laterality (0020,0060); empty for a chest as a rule."""
+    transfer_syntax: str
+    rows: int
+    """0 where the object holds no image (a report, a presentation state)."""
+    columns: int
+    frames: int
+    for_processing: bool
+    header: Header = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A radiograph as the encoder and every viewer take it: each stored value has one brightness."""
+
+    pixels: FloatArray = field(repr=False)
+    """float32 [H, W] at native size, 0 to 1, bone bright; padding 0."""
+    stored: Samples = field(repr=False)
+    """Integers [H, W] of at most 16 bits: the values in the file (of a colour image, its luminance)."""
+    levels: FloatArray = field(repr=False)
+    """float32 [n]: the brightness in `pixels` of each stored value, from `least` to the greatest that there is."""
+    display: Display
+    """How this image is shown; the manifest tells the hub."""
+    view_position: str
+    """"PA", "AP" or "" where the file does not say."""
+    modality: str
+    burned_in: str
+    """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[stored - least]`."""
+        return np.round(self.pixels * 255).astype(np.uint8)
+
+    @property
+    def least(self) -> int:
+        """The least of the stored values."""
+        return int(self.stored.min())
+
+    @property
+    def tone(self) -> NDArray[np.uint8]:
+        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0.
+
+        A viewer draws `stored - least`, in at least 32 bits while it is taken off, through this table.
+        """
+        return np.round(self.levels * 255).astype(np.uint8)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """(between rows, between columns)."""
+        return self.display.spacing_mm
+
+    @property
+    def meaning(self) -> Meaning:
+        """The part of `display` that the region crops carry."""
+        shown = self.display
+        return Meaning(
+            shown.bits_stored, shown.signed, shown.photometric, shown.spacing_mm, shown.rescale, shown.window
+        )
+
+
+def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
+    """One DICOM file's header. Raises UnreadableDicom: not DICOM, cut short, over the limits.
+
+    Any object of DICOM is an instance; whether it is a chest radiograph is for `radiograph` to say.
+    """
+    header = parse(data, limits)
+    return Instance(
+        sop_instance_uid=header.text("SOPInstanceUID"),
+        study_uid=header.text("StudyInstanceUID"),
+        series_uid=header.text("SeriesInstanceUID"),
+        sop_class_uid=header.text("SOPClassUID"),
+        modality=header.code("Modality"),
+        part=part(header),
+        view=view(header),
+        laterality=header.code("ImageLaterality") or header.code("Laterality"),
+        transfer_syntax=header.transfer_syntax,
+        rows=header.integer("Rows") or 0,
+        columns=header.integer("Columns") or 0,
+        frames=header.integer("NumberOfFrames") or 1,
+        for_processing=header.code("PresentationIntentType") == "FOR PROCESSING",
+        header=header,
+    )
+
+
+def require_radiographic(header: Header) -> None:
+    """Refuse an image of another modality, whatever the rest of its study. Raises NotChestRadiograph."""
+    if header.integer("Rows") and header.code("Modality") not in RADIOGRAPHIC:
+        raise _of_another_modality(header.code("Modality"))
+
+
+def _of_another_modality(modality: str) -> NotChestRadiograph:
+    stated = modality if modality.isalnum() and len(modality) <= 4 else "unstated"
+    return NotChestRadiograph(f"its modality is {stated}, not CR, DX or RG")
+
+
+def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
+    if instance.modality not in RADIOGRAPHIC:
+        raise _of_another_modality(instance.modality)
+    if instance.part is Part.OTHER:
+        raise NotChestRadiograph("its header names a body part that is not the chest")
+    if instance.view is View.OTHER:
+        raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
+    require_image(instance, limits)
+
+
+def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
+    if not instance.header.has_pixels or not instance.rows or not instance.columns:
+        raise NotChestRadiograph("it holds no image")
+    if instance.frames > 1:
+        raise NotChestRadiograph(f"it holds {instance.frames} frames; a radiograph has one")
+    require_size(instance.rows, instance.columns, limits)
+
+
+def require_size(rows: int, columns: int, limits: Limits) -> None:
+    """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
+    if min(rows, columns) < limits.shortest_side:
+        raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
+    if rows * columns > limits.pixels:
+        raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
+
+
+def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
+    require_chest(instance, limits)
+    found = image(instance, limits)
+    notes: tuple[str, ...] = ()
+    if instance.part is Part.UNSTATED:
+        notes = ("the header names no body part; taken to be a chest",)
+    elif parts_disagree(instance.header):
+        notes = ("the header names the chest and another body part; taken to be a chest",)
+    return replace(found, warnings=told((*notes, *found.warnings)))
+
+
+def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Decode the one image of an instance, whatever it shows.
+
+    Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
+    UnreadableDicom.
+    """
+    require_image(instance, limits)
+    header = instance.header
+    samples, as_in_file, coloured = _samples(instance)
+    grey = grayscale.stored_values(samples, header, as_in_file)
+    del samples
+    shown = grayscale.bone_bright(grey, header)
+    spacing = geometry.spacing(header)
+    orientation, hanging = geometry.orientation(header)
+    notes = [*hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
+    if looks_inverted(shown.pixels):
+        notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
+    if header.odd:
+        notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
+    kind = np.iinfo(grey.stored.dtype)
+    photometric = header.code("PhotometricInterpretation")
+    display = Display(
+        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
+        bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
+        signed=kind.min < 0,
+        inverted=shown.inverted,
+        rescale=shown.rescale,
+        window=shown.window,
+        padding=shown.padding,
+        spacing_mm=spacing.mm,
+        spacing_kind=spacing.kind,
+        orientation=orientation,
+    )
+    return Radiograph(
+        pixels=shown.pixels,
+        stored=grey.stored,
+        levels=shown.levels,
+        display=display,
+        view_position=instance.view.value,
+        modality=instance.modality,
+        burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
+        warnings=told(notes),
+    )
+
+
+def told(notes: Sequence[str]) -> tuple[str, ...]:
+    """Warnings as a manifest holds them: none twice, at most MOST_WARNINGS, each of at most LONGEST_WARNING bytes."""
+    short = [note.encode()[:LONGEST_WARNING].decode(errors="ignore") for note in dict.fromkeys(notes)]
+    if len(short) > MOST_WARNINGS:
+        short[MOST_WARNINGS - 1 :] = [f"and {len(short) - MOST_WARNINGS + 1} more warnings"]
+    return tuple(short)
+
+
+def looks_inverted(pixels: FloatArray) -> bool:
+    """Whether the middle of a chest is clearly darker than the fields beside it: the spine and heart attenuate most.
+
+    pixels: float32 [H, W], 0..1. A plausibility, no more: it knows nothing of rotation or
+    collimation.
+    """
+    rows, columns = pixels.shape
+    band = pixels[int(rows * 0.3) : int(rows * 0.7)]
+    middle = band[:, int(columns * 0.45) : int(columns * 0.55)]
+    fields = [band[:, int(columns * a) : int(columns * b)] for a, b in ((0.2, 0.38), (0.62, 0.8))]
+    return float(middle.mean()) < min(float(each.mean()) for each in fields) - _POLARITY_MARGIN
+
+
+def _samples(instance: Instance) -> tuple[Samples, bool, bool]:
+    """Grey samples [H, W], whether as they lie in the file, and whether the image holds colour."""
+    header = instance.header
+    photometric = header.code("PhotometricInterpretation")
+    samples = header.integer("SamplesPerPixel") or (3 if photometric in _COLOUR else 1)
+    allocated = header.integer("BitsAllocated")
+    if allocated not in (8, 16):
+        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
+    if (samples, photometric in _COLOUR) not in ((1, False), (3, True)) or photometric not in _GREY | _COLOUR:
+        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
+    pixel_data = header.data("PixelData")
+    if pixel_data is None:
+        raise UnreadableDicom("it holds no pixel data that can be read")
+    shape = Shape(
+        rows=instance.rows,
+        columns=instance.columns,
+        samples=samples,
+        bits_allocated=allocated,
+        planar=header.integer("PlanarConfiguration") == 1,
+        luma=photometric in _LUMA,
+        subsampled=photometric == "YBR_FULL_422" and not header.encapsulated,
+    )
+    swapped = header.big_endian and allocated == 8 and header.representation("PixelData") == "OW"
+    decoded, as_in_file = decode(pixel_data, instance.transfer_syntax, shape, swapped)
+    if decoded.ndim == 2:
+        return decoded, as_in_file, False
+    grey, coloured = grayscale.luma(decoded, stored_as_luma=shape.luma)
+    return grey, False, coloured

@@ -1,0 +1,171 @@
+"""The reading as DICOM SR and Secondary Capture: what they say, that they are valid, and that a repeat is the same."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom import sr
+from pydicom.dataelem import DataElement
+
+from tests.support.dicoms import dicom
+from tests.support.machine_results import NAMES, READING, graph, image_file, later, result
+from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.machine_result import frontal_header
+from thinwire.receiver.export.secondary_capture import secondary_capture
+from thinwire.receiver.export.structured_report import structured_report
+from thinwire.shared.drawing import HEIGHT, WIDTH
+from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.formats.originals import Member
+from thinwire.shared.identifiers import Urgency
+
+FULL = {
+    "PatientName": "Müller^Änne",
+    "SpecificCharacterSet": "ISO_IR 192",
+    "PatientSex": "F",
+    "PatientBirthDate": "19700102",
+    "StudyDate": "20260304",
+    "StudyTime": "101500",
+    "StudyID": "7",
+    "AccessionNumber": "A-1",
+    "TimezoneOffsetFromUTC": "+0300",
+}
+
+
+def opened(data: bytes) -> sr.ComprehensiveSR:
+    return sr.srread(BytesIO(data))
+
+
+def test_a_report_says_each_finding_with_its_interval_and_what_it_leaves_possible() -> None:
+    data = structured_report(result(image_file(**FULL)))
+    document = opened(data)
+    assert isinstance(document, sr.ComprehensiveSR)
+    assert (document.VerificationFlag, document.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert str(document.PatientName) == "Müller^Änne"
+    assert (document.StudyInstanceUID, document.AccessionNumber) == (image_header().StudyInstanceUID, "A-1")
+    groups = document.content.get_image_measurement_groups()
+    said = {group.finding_type.meaning: group for group in groups}
+    assert set(said) == {"Pleural effusion", "Pneumothorax", "something else"}
+    (probability,) = said["Pleural effusion"].get_measurements()
+    assert probability.value == 0.8
+    around = {item.name.meaning[0]: float(item.value) for item in probability[0].ContentSequence}
+    assert around == {"+": 0.1, "-": 0.1}
+    words = {item.name.meaning: item.value.meaning for item in said["Pneumothorax"].get_qualitative_evaluations()}
+    assert words["Finding present, by conformal prediction set"] == "Uncertain"
+    assert words["Intended use"] == "For Research"
+    for said_too in ("not for diagnosis", READING.bundle.hex(), "effusion suspected", "5 of 64 patches"):
+        assert said_too.encode() in data
+
+
+def test_each_kept_region_lies_where_the_patch_lies_in_the_image_that_was_read() -> None:
+    document = opened(structured_report(result()))
+    groups = document.content.get_planar_roi_measurement_groups()
+    outlines = []
+    for group in groups:
+        region = group.roi
+        assert isinstance(region, sr.ImageRegion)
+        source = region.ContentSequence[0].ReferencedSOPSequence[0]
+        assert source.ReferencedSOPInstanceUID == image_header().SOPInstanceUID
+        outlines.append((tuple(region.value.min(axis=0)), tuple(region.value.max(axis=0))))
+        assert np.array_equal(region.value[0], region.value[-1])
+    boxes = [graph().grid.native_box(int(cell)) for cell in graph().patches.cell]
+    assert outlines == [((x, y), (x + width, y + height)) for x, y, width, height in boxes]
+    shares = [group.get_measurements()[0].value for group in groups]
+    assert shares == pytest.approx(graph().patches.score.tolist())
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == image_header().SOPInstanceUID
+
+
+def test_a_repeat_is_the_same_bytes_and_another_reading_is_another_object() -> None:
+    first, capture = structured_report(result()), secondary_capture(result(), NAMES)
+    assert structured_report(result()) == first
+    assert secondary_capture(result(), NAMES) == capture
+    other = result(reading=later(READING, urgency=Urgency.IMMEDIATE))
+    assert opened(structured_report(other)).SOPInstanceUID != opened(first).SOPInstanceUID
+    assert opened(structured_report(other)).SeriesInstanceUID == opened(first).SeriesInstanceUID
+    assert len({opened(first).SOPInstanceUID, pydicom.dcmread(BytesIO(capture)).SOPInstanceUID}) == 2
+
+
+def test_the_moment_of_a_reading_is_told_in_the_zone_of_the_image() -> None:
+    assert opened(structured_report(result(image_file(**FULL)))).ContentTime == "150000"  # 12:00 UTC
+
+
+def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
+    made = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(**FULL)), NAMES)))
+    assert made.pixel_array.shape == (HEIGHT, WIDTH, 3)
+    assert made.pixel_array.std() > 5
+    assert made.StudyInstanceUID == image_header().StudyInstanceUID
+    assert made.ImageType == ["DERIVED", "SECONDARY"]
+    assert "not for diagnosis" in made.SeriesDescription
+    assert "not for diagnosis" in made.DerivationDescription
+    assert "BurnedInAnnotation" not in made
+    marked = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
+    assert marked.BurnedInAnnotation == "YES"
+
+
+def test_a_capture_of_another_picture_is_another_object() -> None:
+    found = result()
+    nothing = replace(found, sight=Sight(None, "nothing yet"))
+    drawn = {pydicom.dcmread(BytesIO(secondary_capture(each, NAMES))).SOPInstanceUID for each in (found, nothing)}
+    assert len(drawn) == 2
+
+
+def test_an_age_that_is_none_is_left_out() -> None:
+    found = result(image_file())
+    assert "PatientAge" not in found.header
+    odd = pydicom.dcmread(BytesIO(image_file()))
+    odd.add(DataElement("PatientAge", "LO", "81"))
+    out = BytesIO()
+    odd.save_as(out)
+    assert "PatientAge" not in result(out.getvalue()).header
+
+
+def test_the_image_is_the_one_of_the_graph_s_size_and_view() -> None:
+    side = dicom(sop_uid="1.2.3.1")
+    lateral = image_file(ViewPosition="LL", SOPInstanceUID="1.2.3.2")
+    frontal = image_file(ViewPosition="PA", SOPInstanceUID="1.2.3.3")
+    files = [Member("0000.dcm", data) for data in (b"no dicom", side, lateral, frontal)]
+    found = frontal_header(files, graph())
+    assert found is not None
+    assert found.SOPInstanceUID == "1.2.3.3"
+    assert frontal_header(files[:2], graph()) is None
+
+
+def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() -> None:
+    found = result()
+    found.header.StudyDate = ["20260101", "20260102"]
+    with pytest.raises(UnreadableDicom) as refused:
+        structured_report(found)
+    assert "2026" not in str(refused.value)
+
+
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="DCMTK is not installed: apt-get install dcmtk")
+@pytest.mark.parametrize("attributes", [{}, FULL])
+def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, object]) -> None:
+    (tmp_path / "sr.dcm").write_bytes(structured_report(result(image_file(**attributes))))
+    words = ["dsrdump", str(tmp_path / "sr.dcm")]
+    read = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+    assert not [line for line in read.stderr.splitlines() if line[:2] in ("E:", "F:")]
+    assert "Comprehensive SR Document" in read.stdout
+    assert "POLYLINE" in read.stdout
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt-get install dicom3tools")
+@pytest.mark.parametrize("attributes", [{}, FULL])
+def test_dciodvfy_finds_no_error(tmp_path: Path, attributes: dict[str, object]) -> None:
+    found = result(image_file(**attributes))
+    for name, data in (("sr", structured_report(found)), ("capture", secondary_capture(found, NAMES))):
+        path = tmp_path / f"{name}.dcm"
+        path.write_bytes(data)
+        said = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
+        assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
+
+
+def image_header() -> pydicom.Dataset:
+    return pydicom.dcmread(BytesIO(image_file()))

@@ -1,0 +1,219 @@
+"""What goes to a target: planned from receipts, sent once, again where it failed, never another under the same UID."""
+
+from datetime import timedelta
+from io import BytesIO
+
+import pydicom
+
+from tests.support.clock import START, FakeClock
+from tests.support.forwarded_hub import keep_study
+from tests.support.hub_folder import Clinic
+from tests.support.machine_results import image_file
+from tests.support.scripted_peer import ScriptedPeer
+from thinwire.receiver.forward.delivery import PATIENCE, Event, State
+from thinwire.receiver.forward.forwarder import Forwarder, committed
+from thinwire.receiver.forward.forwarding import queue_of
+from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.bundle import Bundle
+
+PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
+RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
+
+
+def forwarder(hub: Hub, peer: ScriptedPeer, target: Target = PACS) -> Forwarder:
+    queue = queue_of(hub)
+    queue.enter([target.name])
+    return Forwarder(target, peer, queue, Pieces(hub.views(), hub.bundles), hub.clock)
+
+
+def drain(each: Forwarder) -> None:
+    while each.work():
+        pass
+
+
+def states(queue: Queue) -> dict[str, str]:
+    return {each.item: str(each.state) for each in queue.all()}
+
+
+def instance(data: bytes) -> str:
+    return str(pydicom.dcmread(BytesIO(data)).SOPInstanceUID)
+
+
+def test_files_go_as_they_came_then_report_and_capture_and_a_repeat_sends_nothing(
+    hub: Hub, clinic: Clinic, bundle: Bundle
+) -> None:
+    files = (image_file(1, SOPInstanceUID="1.2.1"), image_file(2, SOPInstanceUID="1.2.2", ViewPosition="LL"))
+    keep_study(hub, clinic, bundle, *files)
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer))
+    assert tuple(peer.given[:2]) == files
+    report, capture = (pydicom.dcmread(BytesIO(data)) for data in peer.given[2:])
+    assert (report.Modality, capture.Modality) == ("SR", "OT")
+    assert (
+        report.CurrentRequestedProcedureEvidenceSequence[0]
+        .ReferencedSeriesSequence[0]
+        .ReferencedSOPSequence[0]
+        .ReferencedSOPInstanceUID
+        == "1.2.1"
+    )
+    assert set(states(queue_of(hub)).values()) == {"unconfirmed"}
+    again = ScriptedPeer()
+    drain(forwarder(hub, again))
+    assert again.given == []
+
+
+def test_a_study_goes_when_its_pixels_come_and_its_report_when_it_is_read(
+    hub: Hub, clinic: Clinic, bundle: Bundle
+) -> None:
+    peer = ScriptedPeer()
+    each = forwarder(hub, peer)
+    keep_study(hub, clinic, bundle, image_file(), read=False, pixels=False)
+    drain(each)
+    assert peer.given == []
+    keep_study(hub, clinic, bundle, image_file(), read=False)
+    drain(each)
+    assert peer.given == [image_file()]
+    assert hub.pipeline().read_waiting() == 1
+    drain(each)
+    assert len(peer.given) == 3
+
+
+def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent_any_more(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    study = keep_study(hub, clinic, bundle)
+    peer = ScriptedPeer([Event.FAILED] * 3)
+    each = forwarder(hub, peer)
+    drain(each)
+    clock.advance(1)
+    assert hub.store.urge(clinic.site, study)
+    assert hub.pipeline().read_waiting() == 1
+    clock.advance(60)
+    drain(each)
+    assert states(queue_of(hub)) == {"file 0": "unconfirmed", "sr": "unconfirmed", "capture": "unconfirmed"}
+    assert [str(each.state) for each in queue_of(hub).all()].count("overtaken") == 2
+    assert len(peer.given) == 6
+    assert instance(peer.given[1]) != instance(peer.given[4])
+
+
+def test_what_fails_is_tried_again_when_it_is_due(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
+    keep_study(hub, clinic, bundle, read=False)
+    peer = ScriptedPeer([Event.FAILED])
+    each = forwarder(hub, peer)
+    drain(each)
+    (waits,) = queue_of(hub).all()
+    assert (waits.state, waits.attempts, waits.reason) == (State.WAITING, 1, "scripted: failed")
+    drain(each)
+    assert len(peer.given) == 1
+    clock.advance(11)
+    drain(each)
+    assert states(queue_of(hub)) == {"file 0": "unconfirmed"}
+
+
+def test_what_was_refused_waits_for_a_person(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
+    study = keep_study(hub, clinic, bundle, read=False)
+    peer = ScriptedPeer([Event.TURNED_DOWN])
+    each = forwarder(hub, peer)
+    drain(each)
+    clock.advance(100_000)
+    drain(each)
+    assert states(queue_of(hub)) == {"file 0": "refused"}
+    assert queue_of(hub).retry("elsewhere") == 0
+    assert queue_of(hub).retry("pacs", (clinic.site, study)) == 1
+    drain(each)
+    assert states(queue_of(hub)) == {"file 0": "unconfirmed"}
+
+
+def test_a_peer_that_commits_confirms_and_one_that_does_not_gets_it_again(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    keep_study(hub, clinic, bundle, image_file(SOPInstanceUID="1.2.1"), read=False)
+    peer = ScriptedPeer([Event.SENT_AND_ASKED] * 2)
+    each, take = forwarder(hub, peer), committed(queue_of(hub))
+    drain(each)
+    assert states(queue_of(hub)) == {"file 0": "asked"}
+    take("t1", frozenset(), frozenset(["1.2.1"]))
+    clock.advance(60)
+    drain(each)
+    take("unknown", frozenset(["1.2.1"]), frozenset())
+    assert states(queue_of(hub)) == {"file 0": "asked"}
+    take("t2", frozenset(["1.2.1"]), frozenset())
+    take("t2", frozenset(["1.2.1"]), frozenset())
+    assert states(queue_of(hub)) == {"file 0": "confirmed"}
+    assert len(peer.given) == 2
+
+
+def test_a_peer_that_is_silent_is_asked_again(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
+    keep_study(hub, clinic, bundle, read=False)
+    peer = ScriptedPeer([Event.SENT_AND_ASKED] * 9)
+    each = forwarder(hub, peer)
+    for _ in range(8):
+        drain(each)
+        clock.advance(PATIENCE.total_seconds() + 1)
+    assert states(queue_of(hub)) == {"file 0": "unconfirmed"}
+    assert len(peer.given) == 3
+
+
+def test_two_images_with_one_uid_never_replace_each_other(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    first, second = image_file(1, SOPInstanceUID="1.2.1"), image_file(2, SOPInstanceUID="1.2.1")
+    for data in (first, second):
+        keep_study(hub, clinic, bundle, data, read=False)
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer))
+    assert peer.given == [first]
+    said = {each.reason for each in queue_of(hub).all([State.REFUSED])}
+    assert said == {"another object with the same SOP Instance UID and other content was sent there before"}
+
+
+def test_a_picture_that_is_no_dicom_is_refused_and_the_rest_goes(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    keep_study(hub, clinic, bundle, b"\x89PNG and so on")
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer))
+    assert peer.given == []
+    assert {each.item: str(each.state) for each in queue_of(hub).all()} == {
+        "file 0": "refused",
+        "sr": "refused",
+        "capture": "refused",
+    }
+    assert all(each.reason for each in queue_of(hub).all())
+
+
+def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    study = keep_study(hub, clinic, bundle, read=False)
+    archive = hub.store.plaintext(clinic.site, study, Kind.PIXELS)
+    assert archive is not None
+    for path in (hub.data / "blobs").rglob("?" * 64):
+        if path.read_bytes() == archive:
+            path.write_bytes(archive[:-1])
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer))
+    (refused,) = queue_of(hub).all()
+    assert (refused.state, "damaged" in refused.reason) == (State.REFUSED, True)
+
+
+def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    keep_study(hub, clinic, bundle, read=False)
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer, PACS.model_copy(update={"since": START + timedelta(days=1)})))
+    assert peer.given == []
+    drain(forwarder(hub, peer, PACS.model_copy(update={"name": "other", "since": START})))
+    assert len(peer.given) == 1
+
+
+def test_fhir_goes_with_reading_and_manifest_and_again_when_the_pixels_come(
+    hub: Hub, clinic: Clinic, bundle: Bundle
+) -> None:
+    peer = ScriptedPeer([Event.SEEN] * 2)
+    each = forwarder(hub, peer, RECORDS)
+    keep_study(hub, clinic, bundle, read=True, pixels=False)
+    drain(each)
+    assert len(peer.given) == 1
+    assert b'"registered"' in peer.given[0]
+    keep_study(hub, clinic, bundle, read=False)
+    drain(each)
+    assert len(peer.given) == 2
+    assert b'"available"' in peer.given[1]

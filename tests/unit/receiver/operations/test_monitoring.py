@@ -1,0 +1,90 @@
+"""/metrics and /healthz of a hub with studies, and its log as JSON: counts, and nobody's name."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.clock import FakeClock
+from tests.support.forwarded_hub import keep_study
+from tests.support.hub_folder import join
+from tests.support.machine_results import image_file
+from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.forwarding import queue_of
+from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.operations.monitoring import health, watched
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.identifiers import Digest
+from thinwire.shared.storage.durable import Disk
+
+
+def counted(hub: Hub) -> dict[tuple[str, ...], float]:
+    """Every sample: (name, then the values of its labels in the order of their names)."""
+    with watched(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
+        answer = http.get(f"http://127.0.0.1:{port}/metrics")
+    assert answer.status_code == 200
+    for secret in ("SYNTHETIC", "PHANTOM", "1.2.826"):
+        assert secret not in answer.text
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:
+    clinic = join(hub)
+    keep_study(hub, clinic, bundle, image_file(1), read=False)
+    clock.advance(7)
+    assert hub.pipeline().read_waiting() == 1
+    keep_study(hub, clinic, bundle, image_file(2), read=False)
+    clock.advance(90)
+    said = counted(hub)
+    assert said["thinwire_studies", "north-valley"] == 2
+    assert said["thinwire_untriaged", "north-valley"] == 1
+    assert said["thinwire_untriaged_oldest_seconds", "north-valley"] == 90
+    assert said["thinwire_triage_seconds_count",] == 1
+    assert said["thinwire_triage_seconds_sum",] == 7
+    assert (said["thinwire_triage_seconds_bucket", "5.0"], said["thinwire_triage_seconds_bucket", "10.0"]) == (0, 1)
+    assert said["thinwire_objects", "pixels", "north-valley"] == 2
+    assert said["thinwire_object_bytes", "graph", "north-valley"] > 200
+    assert said["thinwire_disk_free_bytes",] > 0
+
+
+def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:
+    clinic = join(hub)
+    study = keep_study(hub, clinic, bundle, read=False)
+    queue = queue_of(hub)
+    queue.enter(["pacs"])
+    items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
+    assert queue.plan("pacs", 1, [((clinic.site, study), items)]) == 3
+    queue.apply(queue.due("pacs")[0].number, Event.SEEN)
+    clock.advance(30)
+    said = counted(hub)
+    assert said["thinwire_deliveries", "confirmed", "pacs"] == 1
+    assert said["thinwire_deliveries", "waiting", "pacs"] == 2
+    assert said["thinwire_delivery_oldest_seconds", "waiting", "pacs"] == 30
+
+
+def test_an_empty_hub_can_be_scraped(hub: Hub) -> None:
+    assert counted(hub)["thinwire_triage_seconds_count",] == 0
+
+
+def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: Bundle) -> None:
+    make_hub(tmp_path / "full", bundle.folder, Disk(), FakeClock())
+    with open_hub(tmp_path / "full", FakeClock()) as hub:
+        assert health(hub) == {"database": True, "room_on_disk": True}
+    with open_hub(tmp_path / "full", FakeClock(), Disk(reserve=1 << 62)) as hub:
+        with watched(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
+            answer = http.get(f"http://127.0.0.1:{port}/healthz")
+        assert (answer.status_code, answer.json()) == (
+            503,
+            {"healthy": False, "database": True, "room_on_disk": False},
+        )
+
+
+def test_a_port_that_is_taken_is_said(hub: Hub) -> None:
+    with watched(hub, "127.0.0.1:0") as port, pytest.raises(BadConfiguration), watched(hub, f"127.0.0.1:{port}"):
+        pass

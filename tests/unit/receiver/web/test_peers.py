@@ -1,0 +1,158 @@
+"""STOW-RS and FHIR servers that do well, badly, or only say that they did: what each means for a delivery."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.support.http_server import Answer, Asked, Scripted, answering
+from tests.support.machine_results import image_file
+from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.fhir_peer import FhirPeer
+from thinwire.receiver.forward.peer import Outcome, Outgoing
+from thinwire.receiver.forward.stow import StowPeer
+from thinwire.receiver.targets import FhirTarget, StowTarget
+
+IMAGE = image_file()
+TAKEN = Answer(200, b'{"00081199": {"vr": "SQ", "Value": [{}]}}', "application/dicom+json")
+BUNDLE = json.dumps({"resourceType": "Bundle", "entry": [{}, {}]}).encode()
+
+
+def stow(server: Scripted, data: bytes = IMAGE, **settings: object) -> Outcome:
+    target = StowTarget.model_validate({"kind": "stow", "name": "pacs", "url": server.url + "/dicom-web", **settings})
+    (outcome,) = StowPeer(target).send([Outgoing(7, data)])
+    return outcome
+
+
+def fhir(server: Scripted) -> Outcome:
+    target = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": server.url + "/fhir/"})
+    (outcome,) = FhirPeer(target).send([Outgoing(7, BUNDLE)])
+    return outcome
+
+
+def part(data: bytes) -> Answer:
+    body = b"--xx\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--xx--\r\n"
+    return Answer(200, body, 'multipart/related; type="application/dicom"; boundary="xx"')
+
+
+def altered(**attributes: object) -> bytes:
+    found = pydicom.dcmread(BytesIO(IMAGE))
+    for word, value in attributes.items():
+        setattr(found, word, value)
+    out = BytesIO()
+    found.save_as(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("theirs", [IMAGE, altered(PatientID="CORRECTED", InstitutionName="Hospital")])
+def test_an_object_that_the_server_gives_back_is_confirmed_and_went_bit_for_bit(theirs: bytes) -> None:
+    with answering(lambda asked: TAKEN if asked.method == "POST" else part(theirs)) as server:
+        assert stow(server) == Outcome(7, Event.SEEN)
+    post, get = server.asked
+    assert post.path == "/dicom-web/studies"
+    assert IMAGE in post.body
+    found = pydicom.dcmread(BytesIO(IMAGE))
+    where = f"/studies/{found.StudyInstanceUID}/series/{found.SeriesInstanceUID}/instances/{found.SOPInstanceUID}"
+    assert get.path == "/dicom-web" + where
+
+
+def test_a_server_that_answers_200_and_stores_nothing_is_found_out() -> None:
+    with answering(lambda asked: TAKEN if asked.method == "POST" else Answer(404)) as server:
+        outcome = stow(server)
+    assert outcome.event is Event.FAILED
+    assert outcome.reason == "the server answered that it took the object, and does not have it"
+
+
+def test_so_is_one_that_only_lists_and_does_not_list_it() -> None:
+    def lists(found: bytes) -> Outcome:
+        def script(asked: Asked) -> Answer:
+            if asked.method == "POST":
+                return TAKEN
+            return Answer(200, found) if "?" in asked.path else Answer(406)
+
+        with answering(script) as server:
+            return stow(server)
+
+    assert lists(b"[]").event is Event.FAILED
+    assert lists(b'[{"00080018": {}}]').event is Event.SEEN
+    assert lists(b"no json").event is Event.SENT
+
+
+def test_another_image_under_the_same_uid_is_told_and_not_overwritten() -> None:
+    theirs = altered(PixelData=bytes(len(pydicom.dcmread(BytesIO(IMAGE)).PixelData)))
+    with answering(lambda asked: TAKEN if asked.method == "POST" else part(theirs)) as server:
+        outcome = stow(server)
+    assert outcome.event is Event.TURNED_DOWN
+    assert "another image under the same SOP Instance UID" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        (Answer(500), Event.FAILED),
+        (Answer(503), Event.FAILED),
+        (Answer(401), Event.FAILED),
+        (Answer(429), Event.FAILED),
+        (Answer(400), Event.TURNED_DOWN),
+        (Answer(415), Event.TURNED_DOWN),
+        (Answer(409), Event.TURNED_DOWN),
+        (
+            Answer(200, json.dumps({"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}).encode()),
+            Event.TURNED_DOWN,
+        ),
+        (Answer(200, b'{"00081198": {"Value": [{}]}}'), Event.TURNED_DOWN),
+    ],
+)
+def test_what_a_server_says_instead_of_success(answer: Answer, event: Event) -> None:
+    with answering(lambda _: answer) as server:
+        outcome = stow(server)
+    assert outcome.event is event
+    assert outcome.reason
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_is_not_there_and_a_file_that_is_no_dicom() -> None:
+    with answering(lambda _: Answer()) as server:
+        pass
+    assert stow(server).event is Event.FAILED
+    assert stow(server, b"no dicom").event is Event.TURNED_DOWN
+
+
+def test_the_secret_comes_from_its_file_and_a_missing_file_is_said(tmp_path: Path) -> None:
+    secret = tmp_path / "auth"
+    secret.write_text("Bearer abc\n")
+    with answering(lambda asked: TAKEN if asked.method == "POST" else part(IMAGE)) as server:
+        assert stow(server, auth_file=secret).event is Event.SEEN
+        assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer abc"}
+        missing = stow(server, auth_file=tmp_path / "none")
+    assert missing.event is Event.FAILED
+    assert "auth_file" in missing.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        (
+            Answer(200, b'{"entry": [{"response": {"status": "201 Created"}}, {"response": {"status": "200"}}]}'),
+            Event.SEEN,
+        ),
+        (Answer(200, b'{"entry": [{"response": {"status": "201"}}, {"response": {"status": "422"}}]}'), Event.FAILED),
+        (Answer(200, b'{"entry": [{"response": {"status": "201"}}]}'), Event.FAILED),
+        (Answer(200), Event.FAILED),
+        (Answer(502), Event.FAILED),
+        (Answer(422), Event.TURNED_DOWN),
+    ],
+)
+def test_a_fhir_server_has_to_say_of_every_resource_that_it_kept_it(answer: Answer, event: Event) -> None:
+    with answering(lambda _: answer) as server:
+        assert fhir(server).event is event
+    (asked,) = server.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", "/fhir", BUNDLE)
+    assert asked.headers["content-type"] == "application/fhir+json"
+
+
+def test_an_address_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="url"):
+        StowTarget.model_validate({"kind": "stow", "name": "pacs", "url": "ftp://pacs"})

@@ -1,0 +1,300 @@
+"""What leaves a clinic that de-identifies: the pixels as they were, and nothing that names anybody."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from tests.support.clinic import Clinic
+from tests.support.dicoms import (
+    BASIC_TEXT_SR,
+    BIG,
+    DEFLATED,
+    IMPLICIT,
+    JPEG_2000,
+    JPEG_LOSSLESS_SV1,
+    JPEG_XL,
+    RLE,
+    STUDY_UID,
+    as_file,
+    chest,
+    dataset,
+    dicom,
+)
+from tests.support.real_data import REAL_DATA
+from tests.support.two_ends import SITE_SIGNING
+from thinwire.receiver.training.phantoms.phantom import describe, render
+from thinwire.sender.intake.burned_in import has_text
+from thinwire.sender.intake.deidentify import KEY_BYTES, Dates, Deidentifier, Options, Uids, load_key
+from thinwire.sender.intake.study import load_study
+from thinwire.sender.service import Accepted, Rejected, Words, take
+from thinwire.shared.crypto.envelope import Kind, open_sealed
+from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.formats.manifest import read_manifest
+from thinwire.shared.formats.originals import unpack
+from thinwire.shared.identifiers import TextSource, digest, study_id
+from thinwire.shared.storage.durable import Disk
+
+SECRET = "SECRET"
+"""Stands in every value that could name somebody."""
+NAMING = {
+    "PatientName": f"{SECRET}^JANE",
+    "PatientID": f"{SECRET}-1",
+    "PatientBirthDate": "19600412",
+    "PatientAge": "066Y",
+    "PatientSex": "F",
+    "OtherPatientNames": SECRET,
+    "PatientAddress": SECRET,
+    "AccessionNumber": f"{SECRET}-2",
+    "InstitutionName": f"{SECRET} HOSPITAL",
+    "ReferringPhysicianName": f"{SECRET}^DR",
+    "OperatorsName": f"{SECRET}^OP",
+    "StationName": SECRET,
+    "DeviceSerialNumber": SECRET,
+    "StudyDescription": f"CHEST {SECRET}",
+    "SeriesDescription": f"PA {SECRET}",
+    "ImageComments": SECRET,
+    "StudyID": SECRET[:6],
+    "StudyDate": "20260304",
+    "StudyTime": "101112",
+    "ContentDate": "20260305",
+    "AcquisitionDateTime": "20260304101112.5+0200",
+    "ReasonForTheRequestedProcedure": f"fever, {SECRET}",
+    "Manufacturer": "ACME",
+    "KVP": "120",
+    "PixelSpacing": ["0.14", "0.15"],
+}
+
+
+def named(**more: object) -> bytes:
+    """A radiograph with identity wherever there is place for it."""
+    found = dcmread(BytesIO(dicom(chest(), **{**NAMING, **more})))
+    block = found.private_block(0x0011, "SECRET VENDOR", create=True)
+    block.add_new(0x01, "LO", SECRET)
+    found.add_new(0x60000010, "US", 96)
+    found.add_new(0x60000022, "LO", SECRET)
+    item = Dataset()
+    item.RequestedProcedureDescription = SECRET
+    item.ScheduledProcedureStepID = SECRET
+    found.RequestAttributesSequence = [item]
+    code, local = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "51185008", "SCT", "Chest"
+    local.CodeValue, local.CodingSchemeDesignator, local.CodeMeaning = "1", "99LOCAL", SECRET
+    found.AnatomicRegionSequence = [code]
+    found.ViewCodeSequence = [local]
+    out = BytesIO()
+    found.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Deidentifier:
+    return Deidentifier(b"k" * KEY_BYTES, Options(), tmp_path / "originals", Disk(reserve=0))
+
+
+def with_options(clean: Deidentifier, options: Options) -> Deidentifier:
+    return Deidentifier(clean.key, options, clean.originals, clean.disk)
+
+
+def header(clean: Deidentifier, data: bytes) -> Dataset:
+    made = clean.file(data)
+    assert made is not None
+    return dcmread(BytesIO(made))
+
+
+def test_nothing_that_names_anybody_is_left(clean: Deidentifier) -> None:
+    made = clean.file(named())
+    assert made is not None
+    assert named().count(SECRET.encode()) > 15
+    for word in (SECRET, "19600412", "20260304", "20260305", STUDY_UID, "pydicom"):
+        assert word.encode() not in made, word
+    found = dcmread(BytesIO(made))
+    assert not [element.tag for element in found.iterall() if element.tag.is_private or element.tag.group == 0x6000]
+    assert found.PatientIdentityRemoved == "YES"
+    codes = [item.CodeValue for item in found.DeidentificationMethodCodeSequence]
+    assert codes == ["113100", "113105", "113107", "113108"]
+    assert (found.AccessionNumber, found.ReferringPhysicianName, found.PatientBirthDate) == ("", "", "")
+    assert (found.Manufacturer, found.KVP, list(found.PixelSpacing)) == ("ACME", 120, [0.14, 0.15])
+    assert [item.CodeMeaning for item in found.AnatomicRegionSequence] == ["Chest"]
+    assert len(found.ViewCodeSequence) == 0
+
+
+@pytest.mark.parametrize(
+    "syntax", [IMPLICIT, BIG, DEFLATED, RLE, JPEG_LOSSLESS_SV1, JPEG_2000, JPEG_XL], ids=lambda uid: uid[-6:]
+)
+def test_the_pixels_stay_as_they_were(clean: Deidentifier, syntax: str) -> None:
+    data = dicom(syntax=syntax, **{k: v for k, v in NAMING.items() if k != "SeriesDescription"})
+    made = clean.file(data)
+    assert made is not None
+    before, after = load_study([data]).frontal, load_study([made]).frontal
+    np.testing.assert_array_equal(before.stored, after.stored)
+    np.testing.assert_array_equal(before.pixels, after.pixels)
+    assert (before.meaning, before.view_position) == (after.meaning, after.view_position)
+    assert load_study([made]).frontal.warnings == before.warnings
+
+
+def test_the_same_file_gives_the_same_bytes_and_another_key_another_identity(clean: Deidentifier) -> None:
+    other = Deidentifier(b"j" * KEY_BYTES, clean.options, clean.originals, clean.disk)
+    assert clean.file(named()) == clean.file(named())
+    ours, theirs = header(clean, named()), header(other, named())
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID", "StudyDate"):
+        assert getattr(ours, keyword) != getattr(theirs, keyword)
+    assert ours.file_meta.MediaStorageSOPInstanceUID == ours.SOPInstanceUID
+
+
+def test_references_and_spans_between_studies_of_a_patient_hold(clean: Deidentifier) -> None:
+    first = header(clean, named())
+    later = header(clean, named(SOPInstanceUID="1.2.3.4", StudyDate="20260314"))
+    other = header(clean, named(PatientID="OTHER"))
+    assert (first.StudyInstanceUID, first.PatientID) == (later.StudyInstanceUID, later.PatientID)
+    assert int(later.StudyDate) != 20260314
+    days = [np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:]}") for d in (first.StudyDate, later.StudyDate, first.ContentDate)]
+    assert (days[1] - days[0], days[2] - days[0]) == (np.timedelta64(10, "D"), np.timedelta64(1, "D"))
+    assert first.AcquisitionDateTime == f"{first.StudyDate}101112.5+0200"
+    assert (other.StudyDate, other.PatientID) != (first.StudyDate, first.PatientID)
+    assert first.StudyInstanceUID.startswith("2.25.")
+
+
+def test_options_keep_or_remove(clean: Deidentifier) -> None:
+    strict = with_options(clean, Options(Dates.REMOVE, Uids.KEEP, characteristics=False))
+    found = header(strict, named())
+    assert (found.StudyDate, found.StudyTime, found.PatientSex, found.PatientAge) == ("", "", "", "")
+    assert found.StudyInstanceUID == STUDY_UID
+    assert found.LongitudinalTemporalInformationModified == "REMOVED"
+    assert [c.CodeValue for c in found.DeidentificationMethodCodeSequence] == ["113100", "113105", "113110"]
+
+
+@pytest.mark.parametrize(("age", "shown"), [("066Y", "066Y"), ("091Y", "090Y"), ("007M", "007M"), ("", "")])
+def test_an_age_over_89_is_stated_as_90(clean: Deidentifier, age: str, shown: str) -> None:
+    assert (header(clean, named(PatientAge=age)).PatientAge or "") == shown
+
+
+def test_a_view_that_stood_in_a_description_is_kept_as_a_code(clean: Deidentifier) -> None:
+    found = header(clean, named(ViewPosition=None))
+    assert found.ViewPosition == "PA"
+    assert "SeriesDescription" not in found
+
+
+def test_a_date_that_is_none_is_emptied(clean: Deidentifier) -> None:
+    assert header(clean, dicom(StudyDate="")).StudyDate == ""
+
+
+class TestOfAWholeClinic:
+    @pytest.fixture
+    def clinic(self, tmp_path: Path) -> Clinic:
+        found = Clinic(tmp_path)
+        options = Options()
+        found.pipeline.deidentifier = Deidentifier(b"k" * KEY_BYTES, options, found.data / "originals", found.disk)
+        return found
+
+    def taken(self, clinic: Clinic, folder: Path, files: list[bytes], words: Words | None = None) -> object:
+        folder.mkdir()
+        for number, data in enumerate(files):
+            (folder / f"{number}.dcm").write_bytes(data)
+        (outcome,) = take(clinic.pipeline, clinic.quarantine, [folder], words)
+        return outcome
+
+    def test_what_is_sealed_for_the_link_names_nobody_and_the_original_stays(
+        self, clinic: Clinic, tmp_path: Path
+    ) -> None:
+        words = Words(f"{SECRET} has a left effusion.", TextSource.REPORT)
+        outcome = self.taken(clinic, tmp_path / "in", [named()], words)
+        assert isinstance(outcome, Accepted)
+        study, outbox = outcome.study.id, clinic.outbox
+        assert clinic.pipeline._study(study).text == words.text
+        assert outbox.plaintext(study, Kind.PIXELS) is None
+        for kind in (Kind.PREVIEW, Kind.PIXELS, Kind.GRAPH, Kind.EVIDENCE, Kind.MANIFEST):
+            clinic.pipeline.make(study, kind)
+        sealed = outbox.folder / study.hex()
+        for part in sorted(sealed.glob("*.sealed")):
+            assert SECRET.encode() not in open_sealed(part.read_bytes(), outbox.epochs.key)[1]
+        (file,) = unpack(open_sealed((sealed / "pixels.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
+        manifest_bytes = open_sealed((sealed / "manifest.sealed").read_bytes(), outbox.epochs.key)[1]
+        manifest = read_manifest(manifest_bytes, SITE_SIGNING.public_key())
+        # Bit-exact is the file as it was released: the manifest names its digest, and the study's id follows from it.
+        assert manifest.files == ((digest(file.data), len(file.data)),)
+        assert study == study_id([hashlib.sha256(file.data).digest()])  # type: ignore[list-item]
+        assert SECRET not in str(manifest.identity)
+        assert manifest.identity["PatientID"].startswith("TW")
+        (original,) = unpack((clinic.data / "originals" / f"{study.hex()}.archive").read_bytes(), 1 << 26)
+        assert original.data == named()
+
+    def test_a_repeat_is_known(self, clinic: Clinic, tmp_path: Path) -> None:
+        for folder in ("first", "second"):
+            assert isinstance(self.taken(clinic, tmp_path / folder, [named()]), Accepted)
+        assert len(clinic.outbox.entries()) == 1
+
+    def test_a_report_in_dicom_guides_the_graph_and_stays(self, clinic: Clinic, tmp_path: Path) -> None:
+        report = as_file(dataset(BASIC_TEXT_SR, f"{STUDY_UID}.2.1", Modality="SR", PatientID=SECRET))
+        outcome = self.taken(clinic, tmp_path / "in", [named(StudyInstanceUID=STUDY_UID), report])
+        assert isinstance(outcome, Accepted)
+        assert len(outcome.study.files) == 1
+        assert "what is no radiograph stays at the clinic: 1 of 2 files" in outcome.study.warnings
+        assert clinic.pipeline._study(outcome.study.id).text == f"fever, {SECRET}"
+
+    def test_a_picture_without_a_header_is_refused(self, clinic: Clinic, tmp_path: Path) -> None:
+        picture = BytesIO()
+        Image.fromarray(chest(300, 300, bits=8)).save(picture, "PNG")
+        outcome = self.taken(clinic, tmp_path / "in", [picture.getvalue()])
+        assert isinstance(outcome, Rejected)
+        assert "de-identified studies alone" in str(outcome.error)
+
+
+def test_the_key_is_made_once_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    disk = Disk(reserve=0)
+    first = load_key(tmp_path / "keys", disk, lambda n: b"a" * n)
+    assert load_key(tmp_path / "keys", disk, lambda n: b"b" * n) == first
+    assert (tmp_path / "keys" / "deidentify.key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "keys" / "deidentify.key").write_bytes(b"short")
+    with pytest.raises(BadConfiguration):
+        load_key(tmp_path / "keys", disk, lambda n: b"c" * n)
+
+
+@pytest.mark.parametrize("fill", [255, 0])
+def test_drawn_text_is_seen_and_a_chest_without_it_is_not_taken_for_text(fill: int) -> None:
+    image = chest(700, 620, bits=8)
+    assert not has_text(image)
+    drawn = Image.fromarray(image)
+    place = (300, 300) if fill == 255 else (20, 12)
+    ImageDraw.Draw(drawn).text(place, "DOE JANE 1960-04-12", fill=fill, font=ImageFont.load_default(18))
+    assert has_text(np.asarray(drawn))
+
+
+def test_a_header_that_says_so_and_drawn_text_become_warnings(clean: Deidentifier) -> None:
+    said = clean.released(load_study([dicom(chest(200, 200), BurnedInAnnotation="YES")]))
+    assert "says that text is burned into" in said.warnings[-1]
+    drawn = Image.fromarray(chest(400, 400, bits=8))
+    ImageDraw.Draw(drawn).text((150, 200), "DOE JANE 1960", fill=255, font=ImageFont.load_default(18))
+    seen = clean.released(load_study([dicom(np.asarray(drawn), BurnedInAnnotation="NO")]))
+    assert "seems to be burned into" in seen.warnings[-1]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL_DATA / "dicom").exists(), reason="../shared/data/dicom is not here")
+def test_real_files_keep_their_pixels(clean: Deidentifier) -> None:
+    for name in ("CR_mono1_10bit_chest.dcm", "DX_proscan_16bit.dcm"):
+        before = load_study([REAL_DATA / "dicom" / name])
+        after = clean.released(before)
+        np.testing.assert_array_equal(load_study([after.files[0].data]).frontal.pixels, before.frontal.pixels)
+        assert clean.released(before).id == after.id
+
+
+def test_the_detector_on_phantoms_with_and_without_drawn_text() -> None:
+    """Of twelve: at least eleven with text are seen, at most one without is taken for text."""
+    words = ("DOE JANE 1960-04-12", "District Hospital", "ID 4471902", "AP SUPINE PORTABLE")
+    seen, wrong = 0, 0
+    for seed in range(1_000_000_000, 1_000_000_012):
+        image = np.round(render(describe(seed), 640, 560) * 255).astype(np.uint8)
+        drawn = Image.fromarray(image)
+        font = ImageFont.load_default(14 + seed % 8)
+        x, y = 20 + 30 * (seed % 5), (12, 300, 600)[seed % 3]
+        fill = 255 if np.median(image[y : y + 20, x : x + 150]) < 128 else 0  # to be read by people
+        ImageDraw.Draw(drawn).text((x, y), words[seed % 4], fill, font)
+        wrong += has_text(image)
+        seen += has_text(np.asarray(drawn))
+    assert (seen >= 11, wrong <= 1) == (True, True), (seen, wrong)

@@ -1,0 +1,307 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.support.damage import turned
+from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, samples
+from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.identifiers import SiteName, StudyId, digest
+
+(STUDY,) = samples(1, size=5_000)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> TwoEnds:
+    return TwoEnds(tmp_path)
+
+
+def folder_of(ends: TwoEnds, sample: Sample = STUDY) -> Path:
+    return ends.outbox.folder / sample.study.hex()
+
+
+def stored(ends: TwoEnds, kind: Kind, status: StudyStatus = StudyStatus.STORED, site: SiteName = SITE) -> bytes:
+    """The hub's receipt for a part."""
+    object = ends.outbox.entry(STUDY.study).part(kind).object
+    return sign_receipt(Receipt(STUDY.study, site, object, status, ends.clock.now()), HUB_SIGNING)
+
+
+def test_an_accepted_study_is_there_for_every_other_process(ends: TwoEnds) -> None:
+    entry = ends.accept(STUDY)
+    assert entry.state is EntryState.ACCEPTED
+    assert ends.new_outbox().entries() == [entry]
+    assert ends.new_outbox().source(STUDY.study) == STUDY.source
+    assert ends.new_outbox().unfinished() == [entry]
+
+
+def test_nothing_of_a_study_can_be_read_in_the_outbox(ends: TwoEnds) -> None:
+    sample = Sample(b"NOBODY^AT ALL" * 100, words=b"chest pain")
+    ends.accept(sample)
+    ends.make_parts()
+    for path in ends.outbox.folder.rglob("*"):
+        if path.is_file():
+            assert b"NOBODY" not in path.read_bytes()
+            assert b"chest" not in path.read_bytes()
+            assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_repeat_does_nothing(ends: TwoEnds) -> None:
+    first = ends.accept(STUDY)
+    ends.clock.advance(100)
+    assert ends.accept(STUDY) == first
+    ends.make_parts()
+    assert ends.accept(STUDY).state is EntryState.SENDING
+    assert len(ends.outbox.entries()) == 1
+
+
+def test_a_repeat_can_make_a_study_urgent(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    assert not any(due.urgent for due in ends.outbox.due())
+    ends.accept(Sample(STUDY.source, urgent=True))
+    assert all(due.urgent for due in ends.outbox.due())
+    ends.accept(STUDY)
+    assert all(due.urgent for due in ends.outbox.due())
+
+
+def test_the_same_files_with_other_words_are_refused(ends: TwoEnds) -> None:
+    ends.accept(Sample(STUDY.source, words=b"fever"))
+    with pytest.raises(AlreadyAccepted):
+        ends.accept(Sample(STUDY.source, words=b"fall"))
+    with pytest.raises(AlreadyAccepted):
+        ends.accept(STUDY)
+
+
+def test_parts_are_due_when_they_are_made_and_the_source_goes_with_the_last(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
+    assert [due.kind for due in ends.outbox.due()] == [Kind.GRAPH]
+    pixels = ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source)
+    assert (folder_of(ends) / "source.sealed").exists()
+    ends.outbox.add(STUDY.study, Kind.MANIFEST, b"manifest")
+    assert not (folder_of(ends) / "source.sealed").exists()
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+    assert pixels.plain_size == len(STUDY.source)
+    (due,) = (due for due in ends.outbox.due() if due.kind is Kind.PIXELS)
+    sealed = ends.outbox.read(due, 0, due.size)
+    assert digest(sealed) == due.object == pixels.object
+    assert ends.outbox.read(due, due.size - 5, 100) == sealed[-5:]
+
+
+def test_a_part_is_made_twice_with_the_same_bytes_or_not_at_all(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    first = ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
+    ends.clock.advance(timedelta(days=3).total_seconds())
+    assert ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph") == first
+    with pytest.raises(ValueError, match="waiting cannot be added"):
+        ends.outbox.add(STUDY.study, Kind.GRAPH, b"another graph")
+
+
+def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    assert not (folder_of(ends) / "graph.sealed").exists()
+    assert (folder_of(ends) / "pixels.sealed").exists()
+    assert ends.outbox.entry(STUDY.study).state is EntryState.SENDING
+    for kind in (Kind.PIXELS, Kind.MANIFEST):
+        ends.outbox.receipt(stored(ends, kind))
+    entry = ends.new_outbox().entry(STUDY.study)
+    assert entry.state is EntryState.ARRIVED
+    assert {receipt.object for receipt in ends.outbox.receipts(STUDY.study)} == {part.object for part in entry.parts}
+    assert ends.outbox.due() == []
+
+
+def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source)
+    ends.outbox.receipt(stored(ends, Kind.PIXELS))
+    (folder_of(ends) / "source.sealed").unlink()
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+    ends.make_parts()
+    assert not (folder_of(ends) / "pixels.sealed").exists()
+
+
+def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    ends.outbox.receipt(stored(ends, Kind.GRAPH, StudyStatus.TRIAGED))
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.WAITING
+    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    assert ends.outbox.entry(STUDY.study).status is StudyStatus.TRIAGED
+
+
+def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    good = stored(ends, Kind.GRAPH)
+    for bad in (stored(ends, Kind.GRAPH, site=SiteName("elsewhere")), good[:-1], turned(good, -1)):
+        with pytest.raises(Forged):
+            ends.outbox.receipt(bad)
+    assert len(ends.outbox.due()) == 3
+    assert ends.outbox.receipts(STUDY.study) == []
+
+
+def test_a_receipt_for_a_study_that_is_gone_is_only_read(ends: TwoEnds) -> None:
+    other = Receipt(StudyId(b"o" * 16), SITE, None, StudyStatus.READ, ends.clock.now())
+    assert ends.outbox.receipt(sign_receipt(other, HUB_SIGNING)) == other
+    assert ends.outbox.entries() == []
+
+
+def test_a_refused_part_is_kept_and_can_be_tried_again(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    graph = next(due for due in ends.outbox.due() if due.kind is Kind.GRAPH)
+    ends.outbox.refused(graph, "unknown bundle")
+    part = ends.outbox.entry(STUDY.study).part(Kind.GRAPH)
+    assert (part.state, part.reason) == (PartState.REFUSED, "unknown bundle")
+    assert (folder_of(ends) / "graph.sealed").exists()
+    ends.outbox.retry(STUDY.study)
+    assert graph in ends.outbox.due()
+
+
+def test_a_held_part_goes_when_a_reader_asks(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source, hold=True)
+    assert ends.outbox.due() == []
+    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    (due,) = ends.outbox.due()
+    assert due.first
+    assert not due.urgent
+
+
+def test_a_part_that_was_asked_for_before_it_was_made_is_not_held(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.request(STUDY.study, Kind.PREVIEW)
+    assert Kind.PREVIEW in ends.outbox.entry(STUDY.study).missing
+    ends.outbox.add(STUDY.study, Kind.PREVIEW, b"preview", hold=True)
+    assert [due.kind for due in ends.outbox.due()] == [Kind.PREVIEW]
+
+
+def test_a_part_that_cannot_be_made_does_not_hold_up_the_study(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.give_up(STUDY.study, Kind.GRAPH, "the encoder could not run")
+    ends.make_parts()
+    ends.carry()
+    entry = ends.outbox.entry(STUDY.study)
+    assert entry.state is EntryState.ARRIVED
+    assert entry.part(Kind.GRAPH).reason == "the encoder could not run"
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut short", "altered"])
+def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    path = folder_of(ends) / "graph.sealed"
+    data = path.read_bytes()
+    path.unlink()
+    if harm != "removed":
+        path.write_bytes(data[:-1] if harm == "cut short" else turned(data, -1))
+    ends.switch_on()
+    (entry,) = ends.outbox.recover()
+    assert entry.missing == (Kind.GRAPH,)
+    ends.make_parts()
+    assert path.read_bytes() == data
+
+
+def test_a_study_whose_bytes_are_all_damaged_can_be_given_again(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    (folder_of(ends) / "source.sealed").write_bytes(b"")
+    with pytest.raises(UnknownStudy, match="damaged"):
+        ends.outbox.source(STUDY.study)
+    ends.accept(STUDY)
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+
+
+def test_one_damaged_state_does_not_stop_the_others(ends: TwoEnds) -> None:
+    other, _ = samples(2, size=100)
+    ends.accept(STUDY)
+    ends.accept(other)
+    (folder_of(ends) / "state.json").write_bytes(b"{")
+    assert [entry.study for entry in ends.new_outbox().entries()] == [other.study]
+
+
+def test_unfinished_studies_are_worked_on_by_urgency_and_age(ends: TwoEnds) -> None:
+    old, new, urgent = samples(3, size=50)
+    for sample in (old, new):
+        ends.accept(sample)
+        ends.clock.advance(1)
+    ends.outbox.accept(urgent.study, urgent.source, PLAN, urgent=True)
+    assert [entry.study for entry in ends.outbox.unfinished()] == [urgent.study, old.study, new.study]
+
+
+def test_one_process_drives_the_link(ends: TwoEnds) -> None:
+    with ends.outbox.own_link():
+        with pytest.raises(Retryable, match="another process"), ends.new_outbox().own_link():
+            pass
+        ends.new_outbox().accept(STUDY.study, STUDY.source, PLAN)
+    with ends.new_outbox().own_link():
+        pass
+
+
+def test_an_error_while_the_link_is_owned_is_not_taken_for_another_owner(ends: TwoEnds) -> None:
+    with pytest.raises(BlockingIOError), ends.outbox.own_link():
+        raise BlockingIOError
+
+
+def test_recovery_leaves_a_study_that_is_being_accepted(ends: TwoEnds) -> None:
+    half = ends.outbox.folder / ".new-00"
+
+    def in_the_middle(step: str) -> None:
+        if step == "accept.state.before_fsync":
+            ends.new_outbox().recover()
+
+    half.mkdir()
+    ends.disk.step = in_the_middle
+    ends.accept(STUDY)
+    assert half.exists()
+    ends.outbox.recover()
+    assert not half.exists()
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+
+
+def test_two_processes_accept_the_same_study_at_once(ends: TwoEnds) -> None:
+    def in_the_middle(step: str) -> None:
+        if step == "accept.publish.before_rename":
+            ends.disk.step = lambda _: None
+            ends.new_outbox().accept(STUDY.study, STUDY.source, PLAN)
+
+    ends.disk.step = in_the_middle
+    ends.accept(STUDY)
+    assert len(ends.outbox.entries()) == 1
+    assert not list(ends.outbox.folder.glob(".new-*"))
+
+
+def test_old_studies_are_forgotten_once_they_arrived(ends: TwoEnds) -> None:
+    late, waiting = samples(2, size=50)
+    ends.accept(STUDY)
+    ends.make_parts()
+    ends.carry()
+    ends.accept(waiting)
+    ends.clock.advance(timedelta(days=10).total_seconds())
+    before = ends.clock.now() - timedelta(days=7)
+    ends.accept(late)
+    assert ends.outbox.purge(before) == 1
+    assert {entry.study for entry in ends.outbox.entries()} == {late.study, waiting.study}
+    assert ends.outbox.source(waiting.study) == waiting.source
+
+
+def test_an_unknown_study(ends: TwoEnds) -> None:
+    for ask in (ends.outbox.entry, ends.outbox.source):
+        with pytest.raises(UnknownStudy):
+            ask(STUDY.study)
+    with pytest.raises(UnknownStudy):
+        ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
+
+
+def test_a_damaged_receipt_does_not_hide_the_others(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.make_parts()
+    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    ends.outbox.receipt(stored(ends, Kind.PIXELS))
+    next((folder_of(ends) / "receipts").iterdir()).write_bytes(b"")
+    assert len(ends.outbox.receipts(STUDY.study)) == 1
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED

@@ -1,0 +1,118 @@
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from thinwire.sender.outbox.tiers import (
+    GO,
+    ORDER,
+    Asked,
+    Hours,
+    TierPolicy,
+    Verdict,
+    When,
+    checked,
+    decide,
+    month,
+)
+from thinwire.shared.crypto.envelope import Kind
+
+
+def test_the_plan_goes_in_the_order_in_which_a_reader_needs_it() -> None:
+    assert TierPolicy().plan == ORDER
+    assert TierPolicy().held(Kind.EVIDENCE)
+    assert not TierPolicy().held(Kind.PREVIEW)
+    everything = TierPolicy(dict.fromkeys(ORDER, When.ALWAYS))
+    assert everything.plan == ORDER
+
+
+def test_a_part_on_request_is_made_and_held() -> None:
+    policy = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.ON_REQUEST})
+    assert Kind.PIXELS in policy.plan
+    assert policy.held(Kind.PIXELS)
+    assert not policy.held(Kind.GRAPH)
+
+
+@pytest.mark.parametrize("kind", [Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST])
+def test_a_study_without_a_part_that_makes_it_whole_is_no_policy(kind: Kind) -> None:
+    with pytest.raises(ValueError, match=kind.name.lower()):
+        TierPolicy({**TierPolicy().when, kind: When.NEVER})
+
+
+def test_the_source_never_crosses() -> None:
+    assert Kind.SOURCE not in ORDER
+
+
+NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
+PIXELS = Asked(Kind.PIXELS, 1_000_000)
+
+
+def policy(when: When, **more: Any) -> TierPolicy:
+    return TierPolicy({**TierPolicy().when, Kind.PIXELS: when}, zone=timezone(timedelta(hours=2)), **more)
+
+
+def verdict(
+    when: When, part: Asked = PIXELS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
+) -> Verdict:
+    return decide(policy(when, **more), part, now, idle, used)
+
+
+def test_always_goes_and_on_request_waits_for_a_reader() -> None:
+    assert verdict(When.ALWAYS) == GO
+    assert verdict(When.ON_REQUEST) == Verdict(False, "until a reader asks for it")
+    assert not verdict(When.ALWAYS, replace(PIXELS, held=True)).goes
+
+
+def test_when_idle_goes_when_nothing_else_does() -> None:
+    assert not verdict(When.WHEN_IDLE).goes
+    assert verdict(When.WHEN_IDLE, idle=True) == GO
+
+
+@pytest.mark.parametrize(("hour", "goes"), [(17, False), (18, True), (23, True), (3, True), (4, False), (12, False)])
+def test_a_window_is_by_the_clinics_clock_and_may_go_over_midnight(hour: int, goes: bool) -> None:
+    told = verdict(When.IN_WINDOW, now=NOON.replace(hour=hour))  # two hours behind the clinic
+    assert told == (GO if goes else Verdict(False, "until 20:00"))
+
+
+def test_a_window_within_a_day() -> None:
+    lunch = Hours(time(12), time(14))
+    assert [at in lunch for at in (time(11, 59), time(12), time(13, 59), time(14))] == [False, True, True, False]
+
+
+def test_a_budget_that_is_used_up_waits_for_the_clinics_next_month() -> None:
+    told = verdict(When.ALWAYS, used=9_500_000, budget=10_000_000)
+    assert told == Verdict(False, "until 1 April: 500,000 bytes of the month's budget are left")
+    assert verdict(When.ALWAYS, used=8_900_000, budget=10_000_000) == GO
+    assert not verdict(When.ALWAYS, used=8_950_000, budget=10_000_000).goes  # what is around the object counts too
+    assert month(policy(When.ALWAYS).local(NOON.replace(hour=23))) == "2026-04"
+
+
+@pytest.mark.parametrize("when", When)
+def test_urgent_and_requested_parts_go_at_any_time_and_beyond_the_budget(when: When) -> None:
+    if when is When.NEVER:
+        return
+    assert verdict(when, replace(PIXELS, urgent=True), used=10**9, budget=1) == GO
+
+
+@pytest.mark.parametrize("kind", [None, Kind.GRAPH, Kind.MANIFEST])
+def test_meaning_always_goes(kind: Kind | None) -> None:
+    assert verdict(When.ON_REQUEST, Asked(kind, 700), used=10**9, budget=1) == GO
+
+
+def test_a_study_may_choose_for_itself() -> None:
+    own = replace(PIXELS, choice={Kind.PIXELS: When.WHEN_IDLE})
+    assert not verdict(When.ALWAYS, own).goes
+    assert verdict(When.ON_REQUEST, own, idle=True).goes
+    preview = {Kind.PREVIEW: When.ALWAYS, Kind.EVIDENCE: When.NEVER}
+    assert Kind.PREVIEW in TierPolicy().plan_of(preview)
+    assert Kind.EVIDENCE not in TierPolicy(dict.fromkeys(ORDER, When.ALWAYS)).plan_of(preview)
+    assert policy(When.ALWAYS).held(Kind.PIXELS, {Kind.PIXELS: When.ON_REQUEST})
+
+
+@pytest.mark.parametrize(
+    "choice", [{Kind.GRAPH: When.ON_REQUEST}, {Kind.MANIFEST: When.WHEN_IDLE}, {Kind.PIXELS: When.NEVER}]
+)
+def test_no_choice_keeps_a_study_from_its_reader(choice: dict[Kind, When]) -> None:
+    with pytest.raises(ValueError):
+        checked(choice)

@@ -1,0 +1,381 @@
+from datetime import UTC, time
+from pathlib import Path
+
+import pytest
+
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from thinwire.sender.outbox.entries import PartState
+from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
+from thinwire.sender.transport.session import LONGEST_STALL, STALL_SECONDS, UplinkSession
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import Forged, NotEnrolled, ProtocolBroken
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.identifiers import digest
+from thinwire.shared.wire.chunks import VERSION
+from thinwire.shared.wire.v1 import link_pb2 as wire
+
+WELCOME = wire.Down(welcome=wire.Welcome(version=VERSION))
+(STUDY,) = samples(1, size=50_000)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> TwoEnds:
+    """One study's parts, made by this process and never offered."""
+    ends = TwoEnds(tmp_path)
+    ends.accept(STUDY)
+    ends.make_parts()
+    return ends
+
+
+@pytest.fixture
+def ends(made: TwoEnds) -> TwoEnds:
+    """The same as after a restart: nobody here knows what the hub has of them."""
+    for due in made.outbox.due():
+        assert made.outbox.first_offer(due)
+    return made
+
+
+@pytest.fixture
+def uplink(ends: TwoEnds) -> UplinkSession:
+    uplink = ends.uplink()
+    assert uplink.hello().hello.version == VERSION
+    return uplink
+
+
+def offers(uplink: UplinkSession) -> list[wire.Offer]:
+    """What is offered before the hub says anything: the record, the graph, the manifest and the pixels."""
+    out = []
+    while up := uplink.next():
+        assert up.WhichOneof("message") == "offer"
+        out.append(up.offer)
+    return out
+
+
+def progress(number: int, durable: int) -> wire.Down:
+    return wire.Down(progress=wire.Progress(number=number, durable=durable))
+
+
+def refusal(number: int, code: wire.RefusalCode, again_ms: int = 0) -> wire.Down:
+    return wire.Down(
+        refusal=wire.Refusal(number=number, code=code, what="no", remedy="Do it.", again_after_ms=again_ms)
+    )
+
+
+def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) -> None:
+    record, graph, manifest, pixels = offers(uplink)
+    assert record.head.startswith(b"TWE")
+    assert [len(each.head) == each.size for each in (record, graph, manifest, pixels)] == [True, True, True, False]
+    assert [each.number for each in (record, graph, manifest, pixels)] == [1, 2, 3, 4]
+    assert digest(graph.head) == graph.object
+    assert not graph.urgent
+    assert len(uplink.crossings) == 4
+    assert {crossing.kind for crossing in uplink.crossings} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS}
+
+
+def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
+    *_, pixels = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.number, 30_000))
+    up = uplink.next()
+    assert up is not None
+    assert (up.chunk.number, up.chunk.offset) == (pixels.number, 30_000)
+
+
+def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(made: TwoEnds) -> None:
+    uplink = made.uplink()
+    uplink.hello()
+    _, _, _, pixels, first, *more = iter(uplink.next, None)
+    assert (first.chunk.number, first.chunk.offset) == (pixels.offer.number, len(pixels.offer.head))
+    assert more[0].chunk.offset == first.chunk.offset + len(first.chunk.data)
+    sent = more[-1].chunk.offset + len(more[-1].chunk.data)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.offer.number, sent))
+    following = uplink.next()
+    assert following is not None
+    assert following.chunk.offset == sent
+    # Another stream cannot know what of it arrived.
+    again = made.uplink()
+    again.hello()
+    assert {up.WhichOneof("message") for up in iter(again.next, None)} == {"offer"}
+
+
+def test_where_the_hub_has_more_than_was_thought_it_goes_on_from_there(made: TwoEnds) -> None:
+    uplink = made.uplink()
+    uplink.hello()
+    sent = list(iter(uplink.next, None))
+    uplink.receive(WELCOME)
+    uplink.receive(progress(sent[3].offer.number, 40_000))  # a stick was there before
+    up = uplink.next()
+    assert up is not None
+    assert up.chunk.offset == 40_000
+
+
+def test_an_announced_epoch_is_not_offered_again(ends: TwoEnds, uplink: UplinkSession) -> None:
+    record, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(record.number, record.size))
+    again = ends.uplink()
+    again.hello()
+    assert not any(offer.head.startswith(b"TWE") for offer in offers(again))
+
+
+def test_a_receipt_is_taken_once_it_is_durable(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    signed = sign_receipt(
+        Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now()), HUB_SIGNING
+    )
+    (answer,) = uplink.receive(wire.Down(receipt=wire.Receipt(signed=signed)))
+    assert answer.receipt_taken.receipt == digest(signed)
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED
+    assert graph.number not in [crossing.object for crossing in uplink.crossings]
+    uplink.receive(progress(graph.number, graph.size))  # was on its way: means nothing any more
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        wire.REFUSAL_CODE_FORGED,
+        wire.REFUSAL_CODE_BAD_FORMAT,
+        wire.REFUSAL_CODE_UNKNOWN_BUNDLE,
+        wire.REFUSAL_CODE_FINAL,
+        999,
+    ],
+)
+def test_what_is_refused_for_good_is_kept_and_not_offered_again(
+    ends: TwoEnds, uplink: UplinkSession, code: wire.RefusalCode
+) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(refusal(graph.number, code))
+    part = ends.outbox.entry(STUDY.study).part(Kind.GRAPH)
+    assert (part.state, part.reason) == (PartState.REFUSED, "no. Do it.")
+    ends.clock.advance(1000)
+    uplink.refresh()
+    assert uplink.next() is None
+
+
+def test_what_cannot_be_taken_now_is_offered_again_later(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(refusal(graph.number, wire.REFUSAL_CODE_DISK_FULL, 30_000))
+    assert uplink.pauses[digest(graph.head)].reason == "no. Do it."
+    ends.clock.advance(29)
+    assert uplink.next() is None
+    ends.clock.advance(1)
+    (again,) = offers(uplink)
+    assert again.object == graph.object
+    assert again.number > graph.number
+
+
+def test_a_hub_that_refuses_on_and_on_is_asked_ever_more_rarely(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, offer, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    pauses = []
+    for _ in range(10):
+        uplink.receive(refusal(offer.number, wire.REFUSAL_CODE_DAMAGED))
+        pause = uplink.pauses[digest(offer.head)].until - ends.clock.monotonic()
+        pauses.append(pause)
+        ends.clock.advance(pause)
+        (offer,) = offers(uplink)
+    assert pauses == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_an_epoch_that_the_hub_lost_is_told_again(ends: TwoEnds, uplink: UplinkSession) -> None:
+    record, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(record.number, record.size))
+    uplink.receive(refusal(graph.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH))
+    again = offers(uplink)
+    assert [offer.object for offer in again] == [record.object, graph.object]
+
+
+def test_an_epoch_record_that_is_refused_holds_its_objects_back(ends: TwoEnds, uplink: UplinkSession) -> None:
+    record, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(refusal(record.number, wire.REFUSAL_CODE_FORGED))
+    uplink.receive(refusal(graph.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH))
+    assert uplink.next() is None
+    ends.clock.advance(60)
+    assert [offer.object for offer in offers(uplink)] == [record.object, graph.object]
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.WAITING
+
+
+def test_a_damaged_part_is_made_anew(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    (ends.outbox.folder / STUDY.study.hex() / "graph.sealed").write_bytes(b"rotten")
+    uplink.receive(refusal(graph.number, wire.REFUSAL_CODE_DAMAGED))
+    assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH,)
+    assert uplink.next() is None
+
+
+def test_a_part_that_is_gone_is_not_offered(ends: TwoEnds, uplink: UplinkSession) -> None:
+    (ends.outbox.folder / STUDY.study.hex() / "graph.sealed").unlink()
+    assert len(offers(uplink)) == 3
+    assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH,)
+
+
+def test_a_reader_asks(ends: TwoEnds, uplink: UplinkSession) -> None:
+    offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
+    assert ends.outbox.entry(STUDY.study).part(Kind.PIXELS).requested
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.PIXELS)))
+
+
+def test_what_a_reader_asks_for_goes_first_and_is_not_called_urgent(ends: TwoEnds) -> None:
+    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    uplink = ends.uplink()
+    uplink.hello()
+    sent = offers(uplink)
+    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert [offer.urgent for offer in sent] == [False] * 4
+
+
+def test_a_stream_of_another_version_ends(uplink: UplinkSession) -> None:
+    with pytest.raises(ProtocolBroken, match="version"):
+        uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION + 1)))
+
+
+@pytest.mark.parametrize(
+    "down",
+    [
+        WELCOME,
+        wire.Down(),
+        progress(99, 1),
+        progress(0, 1),
+        progress(4, 10**9),
+        refusal(99, wire.REFUSAL_CODE_BUSY),
+        wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.SOURCE)),
+        wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=77)),
+    ],
+)
+def test_a_hub_that_departs_from_the_protocol_ends_the_stream(uplink: UplinkSession, down: wire.Down) -> None:
+    offers(uplink)
+    uplink.receive(WELCOME)
+    with pytest.raises(ProtocolBroken):
+        uplink.receive(down)
+
+
+def test_an_offset_that_goes_back_or_runs_ahead_ends_the_stream(uplink: UplinkSession) -> None:
+    *_, pixels = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.number, 1_000))
+    for durable in (999, 2_000):
+        with pytest.raises(ProtocolBroken):
+            uplink.receive(progress(pixels.number, durable))
+
+
+def test_the_hub_speaks_first_of_its_version(uplink: UplinkSession) -> None:
+    with pytest.raises(ProtocolBroken, match="out of turn"):
+        uplink.receive(progress(1, 0))
+
+
+def test_a_forged_receipt_ends_the_stream(ends: TwoEnds, uplink: UplinkSession) -> None:
+    uplink.receive(WELCOME)
+    with pytest.raises(Forged):
+        uplink.receive(wire.Down(receipt=wire.Receipt(signed=b"?" * 100)))
+    assert len(ends.outbox.due()) == 3
+
+
+def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink: UplinkSession) -> None:
+    ends.clock.advance(1000)
+    assert not uplink.stalled  # nothing is on its way
+    record, *_ = offers(uplink)
+    assert not uplink.stalled
+    uplink.receive(WELCOME)
+    ends.clock.advance(STALL_SECONDS - 1)
+    assert not uplink.stalled
+    ends.clock.advance(2)
+    assert uplink.stalled  # nothing is known of the link
+    uplink.receive(progress(record.number, record.size))
+    ends.clock.advance(LONGEST_STALL - 1)
+    assert not uplink.stalled  # a link as slow as this one seems to be is given its time
+    ends.clock.advance(2)
+    assert uplink.stalled
+
+
+def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
+    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, idle)
+    uplink.hello()
+    ends.clock.advance(10_000)
+    assert not uplink.stalled
+
+
+def test_what_waits_by_policy_is_not_offered_until_it_goes(ends: TwoEnds) -> None:
+    evening = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, evening)
+    uplink.hello()
+    assert len(offers(uplink)) == 3
+    ends.clock.advance(6 * 3600)
+    uplink.refresh()
+    (pixels,) = offers(uplink)
+    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+
+
+def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(ends: TwoEnds) -> None:
+    used = [0]
+    uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, TierPolicy(budget=100_000), lambda: used[0])
+    uplink.hello()
+    *_, pixels = offers(uplink)
+    uplink.receive(WELCOME)
+    uplink.receive(progress(pixels.number, 10_000))
+    used[0] = 90_000
+    uplink.refresh()
+    assert uplink.next() is None
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
+    up = uplink.next()
+    assert up is not None
+    assert up.chunk.offset == 10_000
+
+
+def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoEnds, uplink: UplinkSession) -> None:
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    ends.outbox.accept(STUDY.study, STUDY.source, TierPolicy().plan, urgent=True)
+    uplink.refresh()
+    assert uplink.next() is None  # nothing of it is at the hub: its offers say it
+    signed = sign_receipt(
+        Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now()), HUB_SIGNING
+    )
+    uplink.receive(wire.Down(receipt=wire.Receipt(signed=signed)))
+    uplink.refresh()
+    up = uplink.next()
+    assert up is not None
+    assert up.urge.study == STUDY.study
+    assert uplink.next() is None
+    again = ends.uplink()
+    again.hello()
+    again.receive(WELCOME)
+    assert again.next() == up
+    again.receive(wire.Down(urged=wire.Urged(study=STUDY.study)))
+    again.receive(wire.Down(urged=wire.Urged(study=b"?" * 16)))
+    ends.switch_on()
+    assert ends.outbox.unurged() == []
+
+
+def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:
+    epoch = ends.outbox.epochs.current().id
+    (ends.outbox.epochs.records / f"{epoch.hex()}.record").unlink()
+    other, _ = samples(2, size=100)
+    ends.accept(other)
+    ends.outbox.add(other.study, Kind.GRAPH, b"graph")
+    uplink = ends.uplink()
+    uplink.hello()
+    uplink.refresh()
+    record, graph = offers(uplink)
+    assert (record.head[:3], digest(graph.head)) == (
+        b"TWE",
+        ends.outbox.entry(other.study).part(Kind.GRAPH).object,
+    )
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+def test_a_stream_that_is_refused_ends_with_the_hubs_own_reason(uplink: UplinkSession, welcomed: bool) -> None:
+    if welcomed:
+        uplink.receive(WELCOME)
+    with pytest.raises(NotEnrolled, match="the hub refuses: no") as refused:
+        uplink.receive(refusal(0, wire.REFUSAL_CODE_NOT_ENROLLED))
+    assert refused.value.remedy == "Do it."

@@ -1,0 +1,73 @@
+import pytest
+
+from tests.support.format_samples import EPOCH, STUDY, key_of
+from thinwire.shared.crypto.envelope import Kind, open_sealed
+from thinwire.shared.errors import BadFormat
+from thinwire.shared.formats.offline import (
+    MOST_OBJECTS,
+    MOST_RECEIPTS,
+    NO_STUDY,
+    Reply,
+    Waybill,
+    read_reply,
+    read_waybill,
+    seal_reply,
+    seal_waybill,
+)
+from thinwire.shared.formats.positional import pack
+from thinwire.shared.identifiers import digest
+
+WAYBILL = Waybill(((digest(b"a graph"), True), (digest(b"pixels"), False)), (digest(b"a receipt"),))
+REPLY = Reply((b"signed", b"signed too"), ((STUDY, Kind.PIXELS),))
+
+
+def test_a_waybill_comes_back() -> None:
+    header, plaintext = open_sealed(seal_waybill(EPOCH, WAYBILL), key_of)
+    assert (header.kind, header.study) == (Kind.WAYBILL, NO_STUDY)
+    assert read_waybill(plaintext) == WAYBILL
+
+
+def test_a_reply_comes_back() -> None:
+    header, plaintext = open_sealed(seal_reply(EPOCH, REPLY), key_of)
+    assert (header.kind, header.study) == (Kind.REPLY, NO_STUDY)
+    assert read_reply(plaintext) == REPLY
+
+
+def test_the_same_word_is_the_same_object() -> None:
+    assert seal_waybill(EPOCH, WAYBILL) == seal_waybill(EPOCH, WAYBILL)
+    assert seal_reply(EPOCH, REPLY) == seal_reply(EPOCH, REPLY)
+
+
+def test_a_longer_word_than_anybody_reads_is_not_written() -> None:
+    with pytest.raises(ValueError, match="waybill"):
+        seal_waybill(EPOCH, Waybill(((digest(b""), False),) * (MOST_OBJECTS + 1)))
+    with pytest.raises(ValueError, match="reply"):
+        seal_reply(EPOCH, Reply((b"",) * (MOST_RECEIPTS + 1)))
+    with pytest.raises(ValueError, match="reply"):
+        seal_reply(EPOCH, Reply((bytes(18 << 10),) * 300))
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b"",
+        pack(2, [], []),
+        pack(1, []),
+        pack(1, [], [], []),
+        pack(1, [[b"short", 0]], []),
+        pack(1, [[digest(b""), 2]], []),
+        pack(1, [], [b"short"]),
+    ],
+)
+def test_what_is_no_waybill_is_refused(plaintext: bytes) -> None:
+    with pytest.raises(BadFormat):
+        read_waybill(plaintext)
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [b"", pack(2, [], []), pack(1, [bytes(20 << 10)], []), pack(1, [], [[b"short", 3]]), pack(1, [], [[STUDY, 9]])],
+)
+def test_what_is_no_reply_is_refused(plaintext: bytes) -> None:
+    with pytest.raises(BadFormat):
+        read_reply(plaintext)
