@@ -6,6 +6,7 @@ log line nor chained exception. A single attribute that cannot be read counts as
 
 import contextlib
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -40,6 +41,7 @@ from thinwire.shared.imaging.file_format import (
 )
 
 _PIXELS = Tag(0x7FE0, 0x0010)
+_OVERLAY_ROWS, _OVERLAY_DATA = 0x6000_0010, 0x6000_3000
 _UNDEFINED = 0xFFFFFFFF
 _ITEM = b"\xfe\xff\x00\xe0"
 _GLANCE = 64 << 10
@@ -140,8 +142,11 @@ class Header:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """The attribute's values as finite numbers; empty where any of them is not."""
+        values = self.values(keyword)
+        if len(values) == 1 and isinstance(values[0], bytes) and len(values[0]) in (2, 4):  # a number under a wrong VR
+            values = (int.from_bytes(values[0], "big" if self.big_endian else "little"),)
         try:
-            found = tuple(float(str(each)) for each in self.values(keyword))
+            found = tuple(float(str(each)) for each in values)
         except ValueError:
             found = (float("nan"),)
         if any(not abs(each) < float("inf") for each in found):
@@ -191,6 +196,24 @@ class Header:
     @property
     def has_pixels(self) -> bool:
         return _PIXELS in self._dataset
+
+    @property
+    def photometric(self) -> str:
+        """Photometric Interpretation (0028,0004), upper case, without blanks within "MONOCHROME 2"."""
+        return re.sub(r"^MONOCHROME[ _]", "MONOCHROME", self.code("PhotometricInterpretation"))
+
+    @property
+    def stored_as_luma(self) -> bool:
+        """Whether the first sample of a pixel is its luminance (YBR)."""
+        return self.photometric in ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
+
+    @property
+    def has_embedded_overlay(self) -> bool:
+        """Whether an overlay is said to lie in unused bits of the pixels (retired; PS3.3 C.9.2)."""
+        return any(
+            _OVERLAY_ROWS + group in self._dataset and _OVERLAY_DATA + group not in self._dataset
+            for group in range(0, 0x20 << 16, 2 << 16)
+        )
 
     @property
     def encapsulated(self) -> bool:
