@@ -101,7 +101,7 @@ def dicom(
         "PlanarConfiguration": None if samples.ndim == 2 else 0,
         **attributes,
     }
-    image.setdefault("HighBit", int(str(image["BitsStored"])) - 1)
+    image.setdefault("HighBit", int(str(image["BitsStored"] or depth)) - 1)
     found = dataset(**image)
     if syntax in ENCODERS or syntax == RLE:
         frame = _rle(samples) if syntax == RLE else bytes(ENCODERS[syntax](samples))

@@ -14,17 +14,16 @@ from thinwire.shared.formats.crops import Meaning, Photometric
 from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import geometry, grayscale
-from thinwire.shared.imaging.codestream import Samples, Shape, decode
+from thinwire.shared.imaging.codestream import Decoded, Samples, Shape, decode
 from thinwire.shared.imaging.header import Header, Limits, parse
 from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, view
+from thinwire.shared.imaging.stored import grey_of
 
 DEFAULT_LIMITS = Limits()
 
-_LUMA = frozenset(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
-_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT")) | _LUMA
-_GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
+_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
+_GREY = {"MONOCHROME1": Photometric.MONOCHROME1, "MONOCHROME2": Photometric.MONOCHROME2}
 _POLARITY_MARGIN = 0.1
-COLOUR_NOTE = "a colour image; its luminance is read"
 MOST_WARNINGS = 32
 LONGEST_WARNING = 300
 
@@ -185,23 +184,21 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     """
     require_image(instance, limits)
     header = instance.header
-    samples, as_in_file, coloured = _samples(instance)
-    grey = grayscale.stored_values(samples, header, as_in_file)
-    del samples
-    shown = grayscale.bone_bright(grey, header)
-    spacing = geometry.spacing(header)
+    notes = [*header.notes]
     orientation, hanging = geometry.orientation(header)
-    notes = [*header.notes, *hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
+    notes += hanging
+    grey, colour = grey_of(_decoded(instance, notes), header, notes)
+    shown = grayscale.as_stored(grey) if colour else grayscale.bone_bright(grey, header, notes)
+    spacing = geometry.spacing(header)
+    notes += spacing.notes
     if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
-    kind = np.iinfo(grey.stored.dtype)
-    photometric = header.code("PhotometricInterpretation")
     display = Display(
-        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
-        bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
-        signed=kind.min < 0,
+        photometric=Photometric.LUMINANCE if colour else _GREY.get(header.photometric, Photometric.MONOCHROME2),
+        bits_stored=grey.bits,
+        signed=grey.low < 0,
         inverted=shown.inverted,
         rescale=shown.rescale,
         window=shown.window,
@@ -243,31 +240,54 @@ def looks_inverted(pixels: FloatArray) -> bool:
     return float(middle.mean()) < min(float(each.mean()) for each in fields) - _POLARITY_MARGIN
 
 
-def _samples(instance: Instance) -> tuple[Samples, bool, bool]:
-    """Grey samples [H, W], whether as they lie in the file, and whether the image holds colour."""
+def _decoded(instance: Instance, notes: list[str]) -> Decoded:
+    """Samples [H, W] or [H, W, 3], by the header where it agrees with itself, else by the length of the pixel data."""
     header = instance.header
-    photometric = header.code("PhotometricInterpretation")
-    samples = header.integer("SamplesPerPixel") or (3 if photometric in _COLOUR else 1)
-    allocated = header.integer("BitsAllocated")
-    if allocated not in (8, 16):
-        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
-    if (samples, photometric in _COLOUR) not in ((1, False), (3, True)) or photometric not in _GREY | _COLOUR:
-        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
     pixel_data = header.data("PixelData")
     if pixel_data is None:
         raise UnreadableDicom("it holds no pixel data that can be read")
+    size = instance.rows * instance.columns
+    allocated = header.integer("BitsAllocated")
+    if allocated not in (8, 16, 32) or (allocated == 32 and header.encapsulated):
+        allocated = _allocated(pixel_data, size, header)
+        notes.append(f"Bits Allocated is absent or not possible; {allocated} bits were read")
     shape = Shape(
         rows=instance.rows,
         columns=instance.columns,
-        samples=samples,
+        samples=_samples_per_pixel(pixel_data, size * allocated // 8, header, notes),
         bits_allocated=allocated,
         planar=header.integer("PlanarConfiguration") == 1,
-        luma=photometric in _LUMA,
-        subsampled=photometric == "YBR_FULL_422" and not header.encapsulated,
+        luma=header.stored_as_luma,
+        subsampled=header.photometric == "YBR_FULL_422" and not header.encapsulated and len(pixel_data) < 3 * size,
     )
     swapped = header.big_endian and allocated == 8 and header.representation("PixelData") == "OW"
-    decoded, as_in_file = decode(pixel_data, instance.transfer_syntax, shape, swapped)
-    if decoded.ndim == 2:
-        return decoded, as_in_file, False
-    grey, coloured = grayscale.luma(decoded, stored_as_luma=shape.luma)
-    return grey, False, coloured
+    return decode(pixel_data, instance.transfer_syntax, shape, swapped)
+
+
+def _allocated(pixel_data: bytes, size: int, header: Header) -> int:
+    """Bits of a sample where the header does not say."""
+    if header.encapsulated:
+        return 16 if (header.integer("BitsStored") or 16) > 8 else 8
+    bits = 8 * len(pixel_data) // size
+    if bits not in (8, 16):
+        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
+    return bits
+
+
+def _samples_per_pixel(pixel_data: bytes, plane: int, header: Header, notes: list[str]) -> int:
+    """1 or 3. plane: bytes of one sample of every pixel."""
+    photometric, stated = header.photometric, header.integer("SamplesPerPixel")
+    if photometric and photometric not in _GREY and photometric not in _COLOUR:
+        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
+    if not photometric:
+        notes.append("Photometric Interpretation is absent; the image was taken for MONOCHROME2 or RGB")
+    by_photometric = 3 if photometric in _COLOUR else 1
+    if stated is None or (stated == by_photometric):
+        return by_photometric if photometric or stated is None else stated
+    if stated not in (1, 3):
+        raise UnreadableDicom(f"it has {stated} samples a pixel; 1 or 3 are read")
+    if photometric:
+        notes.append("Photometric Interpretation and Samples per Pixel contradict each other")
+    if header.encapsulated or not photometric:
+        return stated
+    return 3 if len(pixel_data) >= 3 * plane else 1
