@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.sender.intake.study import of_file, read_file
+from thinwire.sender.intake.study import read_file
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
+from thinwire.shared.imaging.frontal import of_file
 from thinwire.shared.imaging.header import PREFIX, PREFIX_AT, Limits, parse
 from thinwire.shared.imaging.raster import raster_media
 

@@ -15,7 +15,19 @@ from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import Samples, Shape, decode
 from thinwire.shared.imaging.header import Header, Limits, parse
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, upright, view
+from thinwire.shared.imaging.projection import (
+    FRONTAL,
+    PAGES,
+    RADIOGRAPHIC,
+    SECONDARY_CAPTURE,
+    Part,
+    View,
+    doubts,
+    part,
+    scanned,
+    upright,
+    view,
+)
 
 DEFAULT_LIMITS = Limits()
 
@@ -46,6 +58,8 @@ class Instance:
     columns: int
     frames: int
     for_processing: bool
+    scanned: bool
+    """Whether it may be a film that was scanned into a Secondary Capture."""
     header: Header = field(repr=False, compare=False)
 
 
@@ -60,7 +74,7 @@ class Radiograph:
     meaning: Meaning
     """Its spacing: millimetres at the patient where the file says, else at the detector."""
     view_position: str
-    """"PA", "AP" or "" where the file does not say."""
+    """"PA", "AP" or "" where the file does not say which."""
     modality: str
     display: Display
     """What the manifest tells the hub of how this image was shown."""
@@ -99,14 +113,18 @@ def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
         columns=header.integer("Columns") or 0,
         frames=header.integer("NumberOfFrames") or 1,
         for_processing=header.code("PresentationIntentType") == "FOR PROCESSING",
+        scanned=scanned(header),
         header=header,
     )
 
 
 def require_radiographic(header: Header) -> None:
-    """Refuse an image of another modality, whatever the rest of its study. Raises NotChestRadiograph."""
-    if header.integer("Rows") and header.code("Modality") not in RADIOGRAPHIC:
-        raise _of_another_modality(header.code("Modality"))
+    """Refuse an image of another modality, whatever the rest of its study. A scanned page or film may belong to a
+    study whose radiograph comes later. Raises NotChestRadiograph."""
+    modality = header.code("Modality")
+    page = modality in PAGES or (not modality and header.text("SOPClassUID") in SECONDARY_CAPTURE)
+    if header.integer("Rows") and modality not in RADIOGRAPHIC and not page:
+        raise _of_another_modality(modality)
 
 
 def _of_another_modality(modality: str) -> NotChestRadiograph:
@@ -116,7 +134,7 @@ def _of_another_modality(modality: str) -> NotChestRadiograph:
 
 def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
-    if instance.modality not in RADIOGRAPHIC:
+    if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
     if not instance.header.has_pixels or not instance.rows or not instance.columns:
         raise NotChestRadiograph("it holds no image")
@@ -126,6 +144,8 @@ def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
         raise NotChestRadiograph("its header names a body part that is not the chest")
     if instance.view is View.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
+    if instance.modality not in RADIOGRAPHIC and (instance.part is not Part.CHEST or instance.view not in FRONTAL):
+        raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
     if min(instance.rows, instance.columns) < limits.shortest_side:
         raise NotChestRadiograph(f"it has {instance.rows} x {instance.columns} pixels: too small for a radiograph")
     if instance.rows * instance.columns > limits.pixels:
@@ -139,11 +159,7 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
     """
     require_chest(instance, limits)
     header = instance.header
-    notes = []
-    if instance.part is Part.UNSTATED:
-        notes.append("the header names no body part; taken to be a chest")
-    elif parts_disagree(header):
-        notes.append("the header names the chest and another body part; taken to be a chest")
+    notes = doubts(header)
     if not upright(header):
         notes.append("by its patient orientation the image does not hang upright; it is read as stored")
     samples, as_in_file, coloured = _samples(instance)
@@ -163,7 +179,7 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
         pixels=shown.pixels,
         stored=grey.stored,
         meaning=meaning,
-        view_position=instance.view.value,
+        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
         modality=instance.modality,
         display=_display(header, meaning, shown),
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
