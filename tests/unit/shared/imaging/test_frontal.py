@@ -83,6 +83,10 @@ def test_the_larger_of_equals_is_read_and_their_number_is_told() -> None:
     assert choose(files).warnings == ("the study has 3 frontal images; one of them was read",)
 
 
+def test_of_images_that_are_equal_in_all_the_same_is_read_in_any_order() -> None:
+    assert chosen_rows(image(1), image(2), image(3)) == 80
+
+
 @pytest.mark.parametrize(
     ("attributes", "told"),
     [
