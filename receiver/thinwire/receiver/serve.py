@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thinwire.receiver.config import address
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
@@ -23,9 +22,11 @@ from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.service import HubServer
+from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
 from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.storage.status_file import EVERY
 
 if TYPE_CHECKING:
     from thinwire.receiver.web.server import WebServer
@@ -42,7 +43,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
 
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
-    host, _ = address(listen)
+    host, _ = host_and_port(listen)
     with sole_keeper(hub.data):
         _sweep(hub)
         with contextlib.ExitStack() as beside:
@@ -136,7 +137,7 @@ async def _show(hub: Hub, server: HubServer) -> None:
     server.links(before=link_status.find(hub.data, hub.clock.now())[1])
     while True:
         link_status.leave(hub.data, server.links(), hub.clock.now())
-        await asyncio.sleep(link_status.EVERY)
+        await asyncio.sleep(EVERY)
 
 
 def _draft(run: Callable[[], None]) -> None:

@@ -45,6 +45,7 @@ from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import StudyId, TextSource
 from thinwire.shared.logs import log_to
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.status_file import EVERY
 
 if TYPE_CHECKING:
     from thinwire.sender.modality.port import Port
@@ -177,7 +178,7 @@ def status(
             out.print_json(json.dumps(_status_json(outbox, pipeline, quarantine, gate())))
             if not watch:
                 return
-            time.sleep(link_status.EVERY)
+            time.sleep(EVERY)
     if not watch:
         out.print(_status(outbox, gate()))
         refused = quarantine.reasons()
@@ -188,7 +189,7 @@ def status(
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
             view.update(_status(outbox, gate()), refresh=True)
-            time.sleep(link_status.EVERY)
+            time.sleep(EVERY)
 
 
 def _status(outbox: Outbox, gate: Gate) -> Group:

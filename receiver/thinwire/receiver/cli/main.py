@@ -14,6 +14,7 @@ from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
+from thinwire.shared.addresses import address_text
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, exit_code
@@ -21,6 +22,7 @@ from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, Tier, site_name
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.status_file import EVERY
 
 if TYPE_CHECKING:
     from thinwire.receiver.hub import Hub
@@ -129,7 +131,7 @@ def status(
 
     from thinwire.receiver.hub import open_hub
     from thinwire.receiver.presentation import links_table
-    from thinwire.receiver.transport.link_status import EVERY, as_json, find
+    from thinwire.receiver.transport.link_status import as_json, find
 
     clock = SystemClock()
     with open_hub(data, clock) as hub:
@@ -342,8 +344,7 @@ def main() -> None:
 
 
 def _listening(hub: "Hub", host: str, port: int, web: str | None) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on {shown}:{port}", flush=True)  # noqa: T201 - what whoever started us waits for
+    print(f"listening on {address_text(host, port)}", flush=True)  # noqa: T201 - what whoever started us waits for
     if web is not None:
         print(f"reading room at {web}", flush=True)  # noqa: T201
         link = hub.accounts.first()
