@@ -163,7 +163,7 @@ class Queue:
 
     def retry(self, target: str | None = None, study: StudyKey | None = None) -> int:
         """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
-        states = sorted(str(state) for state, event in TRANSITIONS if event is Event.RETRIED)
+        states = sorted(str(state) for state in TRANSITIONS.before(Event.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:
             query = query.where(deliveries.c.target == target)
