@@ -117,13 +117,6 @@ class Queue:
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(late).order_by(deliveries.c.number))]
 
-    def next_due(self, target: str) -> datetime | None:
-        """When anything of this target is due next."""
-        mine = and_(deliveries.c.target == target, deliveries.c.state.in_([str(state) for state in _OPEN]))
-        with self._database.read() as connection:
-            at = connection.scalar(select(func.min(deliveries.c.due_at)).where(mine))
-        return None if at is None else moment(at)
-
     def apply(
         self,
         number: int,
