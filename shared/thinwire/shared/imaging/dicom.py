@@ -191,7 +191,7 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     shown = grayscale.bone_bright(grey, header)
     spacing = geometry.spacing(header)
     orientation, hanging = geometry.orientation(header)
-    notes = [*hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
+    notes = [*header.notes, *hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
     if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
