@@ -112,12 +112,14 @@ def test_tcp_tells_what_is_on_its_way(tls: ssl.SSLContext) -> None:
 def test_bbr_is_for_links_that_hold_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
+    def control(_: socket.socket, wanted: str = "") -> str:
+        asked.append(wanted)
+        return wanted
+
     async def act(port: int) -> None:
         line = await Line.dial(f"127.0.0.1:{port}", 5.0)
         own = line.control
-        monkeypatch.setattr(
-            "thinwire.sender.transport.tcp._control", lambda _, wanted="": asked.append(wanted) or wanted
-        )
+        monkeypatch.setattr("thinwire.sender.transport.tcp._control", control)
         line.suit(32_000, 0.65)
         line.suit(1_250_000, 0.06)
         line.suit(1_250_000, 0.06)

@@ -1,5 +1,7 @@
 """From stored values to values that mean the same: polarity, rescaling, tables, windows, padding."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -251,7 +253,7 @@ def test_linear_raw_data_is_read_by_its_logarithm() -> None:
         {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 1000, "PixelPaddingRangeLimit": 1100},
     ],
 )
-def test_the_tone_is_the_image(attributes: dict[str, object]) -> None:
+def test_the_tone_is_the_image(attributes: dict[str, Any]) -> None:
     samples = chest()
     samples[:30] = attributes.get("PixelPaddingValue", 0)
     found = open_radiograph(dicom(samples, **attributes))
