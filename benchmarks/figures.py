@@ -1,4 +1,4 @@
-"""Writes the figures of benchmarks/results into the documents that show some (DOCUMENTS), between their markers.
+"""Writes the figures of benchmarks/results into DOCUMENTS, between their markers.
 
     python -m benchmarks.figures            write
     python -m benchmarks.figures --check    fail where a document is not what the results say
@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
-from benchmarks.evidence import link
+from benchmarks.evidence import headlines, link
 from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
@@ -46,7 +46,7 @@ BETWEEN = re.compile(
 UNTAUGHT = ", images that taught the encoder nothing"
 
 Line = tuple[str, str, str, str, str]
-"""What, measured, beside it, on, file."""
+"""Figure, thinwire, beside it, on, file."""
 
 
 def sizes(results: Results) -> list[Line]:
@@ -79,7 +79,7 @@ def hub(results: Results) -> list[Line]:
     seconds = loop["seconds_accepted_to_triaged"]
     took = f"{seconds['median']:.2f} s median, {seconds['max']:.2f} s worst"
     return [
-        ("hub, reading", rate, "", f"{reading['graphs']} synthetic graphs", "hub"),
+        ("hub, inference", rate, "", f"{reading['graphs']} synthetic graphs", "hub"),
         ("accepted at the clinic to triaged at the hub, loopback", took, "", f"{loop['studies']} synthetic", "hub"),
     ]
 
@@ -90,7 +90,7 @@ def phantoms(results: Results) -> list[Line]:
     read = results.table(PHANTOMS, "retention", guide=WITHHELD)
     chosen = results.table(PHANTOMS, "choices", guide=WITHHELD, hidden="", choice="random")
     means = [mean_of(row["auc"] for row in rows) for rows in (of(read, retention_percent=WHOLE), chosen)]
-    beside = f"the same reader unpruned {means[0]:.3f}; random cells {means[1]:.3f}"
+    beside = f"the same network on the unpruned graph {means[0]:.3f}; random cells {means[1]:.3f}"
     words = "AUC, text withheld, mean of the findings"
     lines = [(words, figure(mean), beside, f"{mean['images']} synthetic images", f"readers`, `{PHANTOMS}")]
     if trained := results.rows("readers", outcome=MEAN, arm=UNPRUNED):
@@ -101,7 +101,7 @@ def phantoms(results: Results) -> list[Line]:
         row = one(read, endpoint=name, retention_percent=kept)
         whole = one(read, endpoint=name, retention_percent=WHOLE)
         random = one(chosen, endpoint=name)
-        beside = f"the same reader unpruned {figure(whole)}; random cells {figure(random)}"
+        beside = f"the same network on the unpruned graph {figure(whole)}; random cells {figure(random)}"
         on = f"{row['images']} synthetic images, {row['positive']} with it"
         lines.append((f"AUC, text withheld, {name}", figure(row), beside, on, PHANTOMS))
     return [*lines, *boxes(results, PHANTOMS, "phantom", "synthetic")]
@@ -168,9 +168,9 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
 """Words where it is not measured yet, what makes the lines, the files."""
 
 
-def readme(results: Results) -> dict[str, str]:
-    """Marker to text of the README."""
-    table = ["| what | measured | beside it | on | file |", "| --- | --- | --- | --- | --- |"]
+def measured(results: Results) -> dict[str, str]:
+    """Marker to text of docs/measured.md."""
+    table = ["| figure | thinwire | beside it | on | file |", "| --- | --- | --- | --- | --- |"]
     told: dict[str, Any] = {}
     for words, lines, files in GROUPS:
         try:
@@ -180,10 +180,10 @@ def readme(results: Results) -> dict[str, str]:
             made = [(words, "not measured yet", "", "", str(missing))]
         table += [f"| {what} | {value} | {beside} | {on} | `{file}` |" for what, value, beside, on, file in made]
     interval = (
-        "Intervals in brackets: 95 %, bootstrap by patient. Files are in `benchmarks/results`, each names its machine."
+        "Intervals in brackets: 95 %, bootstrap by patient. Files are in `benchmarks/results`; each names its machine."
     )
-    commands = [f"`{found['command']}`" for found in told.values()]
-    return {"measured": "\n".join([*table, "", interval, f"Commands: {', '.join(commands)}.", *_outcome(results)])}
+    commands = [f"- `{name}`: `{found['command']}`" for name, found in told.items()]
+    return {"measured": "\n".join([*table, "", interval, "", *commands, *_outcome(results)])}
 
 
 def _outcome(results: Results) -> list[str]:
@@ -192,7 +192,7 @@ def _outcome(results: Results) -> list[str]:
     except NotMeasured:
         return []
     said = [f"- {endpoint}: {same_bytes_words(of(rows, endpoint=endpoint))}" for endpoint in values(rows, "endpoint")]
-    return ["", *said]
+    return ["", "Tier 0 beside thumbnails of at most its bytes:", "", *said]
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
@@ -204,7 +204,8 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 
 DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {
-    "README.md": readme,
+    "README.md": lambda results: {"headlines": written(results, headlines.headlines)},
+    "docs/measured.md": measured,
     "docs/clinical-evidence.md": page,
     "docs/reading-room.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
     "docs/link-laboratory.md": lambda results: {"day": written(results, link.day)},

@@ -259,7 +259,7 @@ def export(
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
 
     Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
-    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     from thinwire.receiver.export.study_files import export_study
     from thinwire.receiver.hub import open_hub, sole_carrier
@@ -297,7 +297,7 @@ def import_(
     """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
 
     Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
-    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     from thinwire.receiver.cli.offline import imported_json, imported_lines
     from thinwire.receiver.hub import open_hub, sole_carrier
