@@ -19,6 +19,7 @@ from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
 from benchmarks.evidence.page import page, written
+from benchmarks.evidence.report_graph import report_graph
 from benchmarks.evidence.results import (
     ALL,
     BOXES,
@@ -149,6 +150,18 @@ def thumbnails(results: Results) -> list[Line]:
     return lines
 
 
+def originals(results: Results) -> list[Line]:
+    """Bytes of packed files beside those of JPEG-LS, over all files of the benchmark."""
+    total = results.result("pixels")["total"]
+    lines = []
+    for key, words in (("as_found", "as found"), ("uncompressed", "pixels uncompressed, as from a detector")):
+        for name, about in ((key, "files"), (f"{key}, never lossy", "files whose transfer syntax is lossless")):
+            row = total[name]
+            measured = f"{row['small_bytes'] / row['jpeg_ls_bytes']:.3f} of JPEG-LS"
+            lines.append((f"originals, bytes, {words}", measured, "JPEG-LS 1", f"{row['files']} {about}", "pixels"))
+    return lines
+
+
 def export(_: Results) -> list[Line]:
     by_output = shipped_bundle()["figures"]["export_largest_difference"]
     on = ", ".join(by_output)
@@ -162,6 +175,7 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("real images, boxes touched", lambda results: boxes(results, BOXES, "nih14", "nih14"), (BOXES,)),
     ("real images, RSNA opacity, cross-fitted", cross_fitted, ("cross_fit",)),
     ("tier 0 beside thumbnails", thumbnails, ("thumbnails",)),
+    ("originals beside JPEG-LS", originals, ("pixels",)),
     ("studies over emulated links", link.lines, ("link",)),
     ("export", export, ()),
 )
@@ -207,8 +221,9 @@ DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {
     "README.md": lambda results: {"headlines": written(results, headlines.headlines)},
     "docs/measured.md": measured,
     "docs/clinical-evidence.md": page,
-    "docs/reading-room.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
+    "docs/radiologist.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
     "docs/link-laboratory.md": lambda results: {"day": written(results, link.day)},
+    "docs/report-graph.md": lambda results: {"report_graph": written(results, report_graph)},
     "docs/deidentification.md": lambda results: {"burned_in": written(results, burned_in)},
 }
 

@@ -109,8 +109,8 @@ def shipped(results: Results) -> str:
     head = ["images", "endpoint", "n (positive)"]
     figures = ["AUC", "AUPRC", "sensitivity at 95 % specificity", "AUC unpruned", "pruned less unpruned, paired"]
     return paragraphs(
-        f"At the {percent:g} % that the bundle keeps, text withheld (what [data sets](data-sets.md) lets stand first: "
-        "NIH's mined labels are in the tables below alone, covidcxr in none):",
+        f"At the {percent:g} % that the bundle keeps, text withheld. NIH's mined labels are only in the tables below, "
+        "covidcxr in none:",
         table([*head, *figures], against),
         f"The pruned graph's AUC is not below the unpruned graph's on {not_lower} of {total} endpoints at the point "
         f"estimate. The interval of the difference lies wholly below zero on: {listed(lower)}.",

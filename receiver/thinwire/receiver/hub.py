@@ -42,7 +42,7 @@ _NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LIS
 # reflection = true
 # [metrics]
 # listen = "127.0.0.1:9464"
-# [forward]                      # docs/hospital-systems.md
+# [forward]                      # docs/hub-administrator.md
 # listen = "0.0.0.0:11112"
 # [[forward.targets]]
 # name = "pacs"

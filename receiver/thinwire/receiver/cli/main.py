@@ -1,4 +1,4 @@
-"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
+"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/developer.md."""
 
 import json
 import sys
@@ -103,7 +103,7 @@ def serve(
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
-    account yet a one-time link for the first administrator (docs/reading-room.md).
+    account yet a one-time link for the first administrator (docs/hub-administrator.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
     ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub

@@ -2,7 +2,7 @@
 
 There is no sign-in: it listens on this computer alone unless it is configured otherwise, and the page shows no
 patient's identity. That a page of another origin cannot press its buttons is kept by a token in every form, and by the
-headers Host, Origin and Sec-Fetch-Site (docs/clinic-page.md).
+headers Host, Origin and Sec-Fetch-Site (docs/threat-model.md).
 """
 
 import hmac
