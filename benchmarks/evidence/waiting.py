@@ -34,7 +34,7 @@ def waiting_cap(results: Results) -> str:
     added = f"{urgent['mean_to_no_cap']:.0f} ({urgent['mean_to_no_cap_low']:.0f}-{urgent['mean_to_no_cap_high']:.0f})"
     cost = (
         f"The hub's cap shortens the longest wait by {-longest['longest_to_no_cap']:.0f} minutes. It lengthens the "
-        f"mean wait of urgent studies by {added} minutes and that of immediate ones by {immediate['mean_to_no_cap']:.1f}. "
+        f"mean wait of urgent studies by {added} minutes, that of immediate ones by {immediate['mean_to_no_cap']:.1f}. "
         f"Urgent studies then wait {urgent['mean']:.0f} minutes on average; first come first served they wait "
         f"{unsorted['mean']:.0f}. A cap near the wait of first come first served undoes the sorting for all but the "
         "immediate studies."

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Samples = NDArray[np.integer]
 
@@ -258,14 +258,62 @@ def _broken(codec: str) -> Iterator[None]:
         raise UnreadableDicom(f"its {codec} stream is broken") from error
 
 
+def stream_syntax(pixel_data: bytes, stated: str) -> str:
+    """The transfer syntax of encapsulated pixel data by its codestream: `stated` where that allows the stream, else one
+    that does; `stated` for a stream of a kind that is not known here."""
+    try:
+        first = fragments(pixel_data)[0]
+    except UnreadableDicom:
+        return stated
+    allowed = _allowed(first)
+    return stated if stated in allowed or not allowed else allowed[0]
+
+
+def _allowed(stream: bytes) -> tuple[str, ...]:
+    """Transfer syntaxes whose streams begin so, the likeliest first."""
+    if stream.startswith(b"\xff\xd8\xff"):
+        return _JPEG_FAMILY.get(_first_frame(stream), ())
+    if stream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
+        at = max(0, stream.find(b"\xff\x4f\xff\x51", 0, 4096))
+        length = int.from_bytes(stream[at + 4 : at + 6], "big")
+        high_throughput = stream[at + 4 + length : at + 6 + length] == b"\xff\x50"  # CAP (ITU-T T.814)
+        return _HTJ2K if high_throughput else _JPEG_2000
+    if stream.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return _JPEG_XL
+    segments, first = struct.unpack_from("<LL", stream) if len(stream) >= 64 else (0, 0)
+    return (RLE,) if 1 <= segments <= 15 and first == 64 else ()
+
+
+def _first_frame(stream: bytes) -> int:
+    """The start-of-frame marker of a JPEG or JPEG-LS stream; 0 where there is none."""
+    at = 2
+    while stream[at : at + 1] == b"\xff" and at + 4 <= len(stream):
+        if stream[at + 1] in _ANY_FRAME:
+            return stream[at + 1]
+        at += 1 if stream[at + 1] == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return 0
+
+
+def _numbered(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"1.2.840.10008.1.2.4.{n}" for n in numbers)
+
+
 RLE = "1.2.840.10008.1.2.5"
+_JPEG_2000, _HTJ2K, _JPEG_XL = _numbered(90, 91), _numbered(201, 202, 203), _numbered(110, 111, 112)
+_JPEG_FAMILY = {
+    0xC0: _numbered(50, 51),  # a decoder of the extended process reads baseline
+    0xC1: _numbered(51),
+    0xC3: _numbered(57, 70),
+    _JPEG_LS_FRAME: _numbered(80, 81),
+}
 _NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
 _CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
     RLE: _rle,
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg for n in (50, 51, 57, 70)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_ls for n in (80, 81)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_2000 for n in (90, 91, 201, 202, 203)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_xl for n in (110, 111, 112)},
+    **dict.fromkeys(_numbered(50, 51, 57, 70), _jpeg),
+    **dict.fromkeys(_numbered(80, 81), _jpeg_ls),
+    **dict.fromkeys(_JPEG_2000 + _HTJ2K, _jpeg_2000),
+    **dict.fromkeys(_JPEG_XL, _jpeg_xl),
 }
 SYNTAXES = (*_NATIVE, *_CODECS)
 """Transfer syntaxes that are read here."""
+COMPRESSED = tuple(_CODECS)

@@ -3,28 +3,30 @@
 Which attributes are read and every refusal: docs/intake.md.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
 from thinwire.shared.formats.crops import Meaning, Photometric
-from thinwire.shared.formats.display import Display, SpacingKind
+from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
-from thinwire.shared.imaging import grayscale
+from thinwire.shared.imaging import geometry, grayscale
 from thinwire.shared.imaging.codestream import Samples, Shape, decode
 from thinwire.shared.imaging.header import Header, Limits, parse
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, upright, view
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, view
 
 DEFAULT_LIMITS = Limits()
 
 _LUMA = frozenset(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
 _COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT")) | _LUMA
 _GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
-_SPACING_RANGE = 0.01, 10.0
-"""Millimetres that a pixel of a radiograph can have; beyond them a header is wrong."""
 _POLARITY_MARGIN = 0.1
+COLOUR_NOTE = "a colour image; its luminance is read"
+MOST_WARNINGS = 32
+LONGEST_WARNING = 300
 
 
 @dataclass(frozen=True)
@@ -51,32 +53,53 @@ class Instance:
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A frontal chest radiograph, ready for the encoder."""
+    """A radiograph as the encoder and every viewer take it: each stored value has one brightness."""
 
     pixels: FloatArray = field(repr=False)
     """float32 [H, W] at native size, 0 to 1, bone bright; padding 0."""
     stored: Samples = field(repr=False)
-    """Integers [H, W] of at most 16 bits: the values in the file, each of which has one brightness in `pixels`."""
-    meaning: Meaning
-    """Its spacing: millimetres at the patient where the file says, else at the detector."""
+    """Integers [H, W] of at most 16 bits: the values in the file (of a colour image, its luminance)."""
+    levels: FloatArray = field(repr=False)
+    """float32 [n]: the brightness in `pixels` of each stored value, from `least` to the greatest that there is."""
+    display: Display
+    """How this image is shown; the manifest tells the hub."""
     view_position: str
     """"PA", "AP" or "" where the file does not say."""
     modality: str
-    display: Display
-    """What the manifest tells the hub of how this image was shown."""
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
     warnings: tuple[str, ...] = ()
 
     @property
     def shown(self) -> NDArray[np.uint8]:
-        """uint8 [H, W]: `pixels` as a screen shows them."""
+        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[stored - least]`."""
         return np.round(self.pixels * 255).astype(np.uint8)
+
+    @property
+    def least(self) -> int:
+        """The least of the stored values."""
+        return int(self.stored.min())
+
+    @property
+    def tone(self) -> NDArray[np.uint8]:
+        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0.
+
+        A viewer draws `stored - least`, in at least 32 bits while it is taken off, through this table.
+        """
+        return np.round(self.levels * 255).astype(np.uint8)
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
         """(between rows, between columns)."""
-        return self.meaning.spacing_mm
+        return self.display.spacing_mm
+
+    @property
+    def meaning(self) -> Meaning:
+        """The part of `display` that the region crops carry."""
+        shown = self.display
+        return Meaning(
+            shown.bits_stored, shown.signed, shown.photometric, shown.spacing_mm, shown.rescale, shown.window
+        )
 
 
 def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
@@ -118,87 +141,93 @@ def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
     if instance.modality not in RADIOGRAPHIC:
         raise _of_another_modality(instance.modality)
-    if not instance.header.has_pixels or not instance.rows or not instance.columns:
-        raise NotChestRadiograph("it holds no image")
-    if instance.frames > 1:
-        raise NotChestRadiograph(f"it holds {instance.frames} frames; a radiograph has one")
     if instance.part is Part.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
     if instance.view is View.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
-    if min(instance.rows, instance.columns) < limits.shortest_side:
-        raise NotChestRadiograph(f"it has {instance.rows} x {instance.columns} pixels: too small for a radiograph")
-    if instance.rows * instance.columns > limits.pixels:
-        raise UnreadableDicom(f"it claims {instance.rows} x {instance.columns} pixels, over the limit")
+    require_image(instance, limits)
+
+
+def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
+    if not instance.header.has_pixels or not instance.rows or not instance.columns:
+        raise NotChestRadiograph("it holds no image")
+    if instance.frames > 1:
+        raise NotChestRadiograph(f"it holds {instance.frames} frames; a radiograph has one")
+    require_size(instance.rows, instance.columns, limits)
+
+
+def require_size(rows: int, columns: int, limits: Limits) -> None:
+    """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
+    if min(rows, columns) < limits.shortest_side:
+        raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
+    if rows * columns > limits.pixels:
+        raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
 
 
 def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
-    """Decode a frontal chest radiograph.
-
-    Peak memory is about four times the float32 image. Raises NotChestRadiograph, UnreadableDicom.
-    """
+    """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
-    header = instance.header
-    notes = []
+    found = image(instance, limits)
+    notes: tuple[str, ...] = ()
     if instance.part is Part.UNSTATED:
-        notes.append("the header names no body part; taken to be a chest")
-    elif parts_disagree(header):
-        notes.append("the header names the chest and another body part; taken to be a chest")
-    if not upright(header):
-        notes.append("by its patient orientation the image does not hang upright; it is read as stored")
+        notes = ("the header names no body part; taken to be a chest",)
+    elif parts_disagree(instance.header):
+        notes = ("the header names the chest and another body part; taken to be a chest",)
+    return replace(found, warnings=told((*notes, *found.warnings)))
+
+
+def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Decode the one image of an instance, whatever it shows.
+
+    Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
+    UnreadableDicom.
+    """
+    require_image(instance, limits)
+    header = instance.header
     samples, as_in_file, coloured = _samples(instance)
-    if coloured:
-        notes.append("a colour image; its luminance is read")
     grey = grayscale.stored_values(samples, header, as_in_file)
     del samples
     shown = grayscale.bone_bright(grey, header)
-    spacing, spacing_notes = _spacing(header)
-    notes += [*shown.warnings, *spacing_notes]
+    spacing = geometry.spacing(header)
+    orientation, hanging = geometry.orientation(header)
+    notes = [*header.notes, *hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
     if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
-    meaning = _meaning(grey, header, spacing, shown)
-    return Radiograph(
-        pixels=shown.pixels,
-        stored=grey.stored,
-        meaning=meaning,
-        view_position=instance.view.value,
-        modality=instance.modality,
-        display=_display(header, meaning, shown),
-        burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
-        warnings=tuple(notes),
-    )
-
-
-def _meaning(
-    grey: grayscale.Grey, header: Header, spacing: tuple[float, float] | None, shown: grayscale.Shown
-) -> Meaning:
     kind = np.iinfo(grey.stored.dtype)
     photometric = header.code("PhotometricInterpretation")
-    return Meaning(
+    display = Display(
+        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
         bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
         signed=kind.min < 0,
-        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
-        spacing_mm=spacing,
-        rescale=shown.rescale,
-        window=shown.window,
-    )
-
-
-def _display(header: Header, meaning: Meaning, shown: grayscale.Shown) -> Display:
-    return Display(
-        photometric=meaning.photometric,
-        bits_stored=meaning.bits_stored,
-        signed=meaning.signed,
         inverted=shown.inverted,
         rescale=shown.rescale,
         window=shown.window,
         padding=shown.padding,
-        spacing_mm=meaning.spacing_mm,
-        spacing_kind=SpacingKind.UNKNOWN if meaning.spacing_mm is None else SpacingKind.DETECTOR,
-        orientation="\\".join(header.text("PatientOrientation").upper().split("\\")[:2]),
+        spacing_mm=spacing.mm,
+        spacing_kind=spacing.kind,
+        orientation=orientation,
     )
+    return Radiograph(
+        pixels=shown.pixels,
+        stored=grey.stored,
+        levels=shown.levels,
+        display=display,
+        view_position=instance.view.value,
+        modality=instance.modality,
+        burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
+        warnings=told(notes),
+    )
+
+
+def told(notes: Sequence[str]) -> tuple[str, ...]:
+    """Warnings as a manifest holds them: none twice, at most MOST_WARNINGS, each of at most LONGEST_WARNING bytes."""
+    short = [note.encode()[:LONGEST_WARNING].decode(errors="ignore") for note in dict.fromkeys(notes)]
+    if len(short) > MOST_WARNINGS:
+        short[MOST_WARNINGS - 1 :] = [f"and {len(short) - MOST_WARNINGS + 1} more warnings"]
+    return tuple(short)
 
 
 def looks_inverted(pixels: FloatArray) -> bool:
@@ -242,23 +271,3 @@ def _samples(instance: Instance) -> tuple[Samples, bool, bool]:
         return decoded, as_in_file, False
     grey, coloured = grayscale.luma(decoded, stored_as_luma=shape.luma)
     return grey, False, coloured
-
-
-def _spacing(header: Header) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Pixel Spacing (10.7.1.3), else Imager Pixel Spacing over the magnification, else that of a scanned film."""
-    low, high = _SPACING_RANGE
-    notes = []
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        stated = header.numbers(keyword)
-        if not stated:
-            continue
-        magnification = header.number("EstimatedRadiographicMagnificationFactor") or 1.0
-        scale = magnification if keyword == "ImagerPixelSpacing" and 1.0 <= magnification <= 4.0 else 1.0
-        if len(stated) == 2 and all(low <= each / scale <= high for each in stated):
-            if keyword == "ImagerPixelSpacing" and scale == 1.0:
-                notes.append("spacing is that at the detector, since the file states no magnification")
-            return (stated[0] / scale, stated[1] / scale), tuple(notes)
-        notes.append(f"{keyword} is not a possible spacing; it was left out")
-    if not notes:
-        notes.append("the file states no pixel spacing")
-    return None, tuple(notes)

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.formats.graph import BoolArray, FloatArray
+from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging.codestream import Samples
 from thinwire.shared.imaging.header import Header
-from thinwire.shared.imaging.normalise import normalise
+from thinwire.shared.imaging.normalise import bounds, sampled, stretched
 
 Values = NDArray[np.float64]
+Padding = tuple[int, int]
 
 LEAST_INSIDE = 0.2
 """Share of the image's pixels that a VOI transform must leave between its extremes, or it is not believed."""
@@ -53,14 +54,16 @@ class Grey:
         rows, columns = self.stored.shape
         return self.stored[:: max(1, rows // _RASTER), :: max(1, columns // _RASTER)]
 
-    def through(self, table: Values) -> FloatArray:
+    def through(self, levels: FloatArray) -> FloatArray:
         """float32 [H, W]: each pixel's entry in a table over `values`."""
-        small = table.astype(np.float32)
         out = np.empty(self.stored.shape, np.float32)
         for top in range(0, len(out), _BLOCK):  # numpy widens indices to 64 bits: a block of them at a time
-            index = self.stored[top : top + _BLOCK].astype(np.intp)
-            out[top : top + _BLOCK] = small[index - self.low]
+            out[top : top + _BLOCK] = levels[self.indices(self.stored[top : top + _BLOCK])]
         return out
+
+    def indices(self, stored: Samples) -> NDArray[np.intp]:
+        """Where stored values stand in `values`."""
+        return stored.astype(np.intp) - self.low
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,15 @@ class Shown:
 
     pixels: FloatArray
     """float32 [H, W], 0..1, bone bright by the header's word; each pixel follows from its stored value alone."""
+    levels: FloatArray
+    """float32 [n]: the brightness of each stored value from the least to the greatest that the image has."""
     rescale: tuple[float, float] | None
     """Slope and intercept; None where a Modality LUT was applied."""
     window: Window
     warnings: tuple[str, ...]
     inverted: bool
     """Whether the least value is the brightest."""
-    padding: tuple[int, int] | None
+    padding: Padding | None
     """Least and greatest stored value that were taken for padding."""
 
 
@@ -127,24 +132,38 @@ def bone_bright(grey: Grey, header: Header) -> Shown:
     """The image through its modality and VOI transforms. Raises UnreadableDicom: a blank image."""
     notes: list[str] = []
     padding = _padding(grey, header, notes)
-    seen = grey.raster
-    if padding is not None:
-        rows, columns = grey.stored.shape
-        kept = ~padding[:: max(1, rows // _RASTER), :: max(1, columns // _RASTER)]
-        seen = seen[kept] if kept.any() else seen
+    seen = _indices(grey, grey.raster, padding)
     if seen.min() == seen.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
     table, rescale = _modality(grey.values, header, notes)
-    table, window = _values_of_interest(table, (seen.astype(np.intp) - grey.low).ravel(), header, notes)
+    table, window = _values_of_interest(table, seen, header, notes)
     inverted = _inverted(header, notes)
-    if inverted:
-        table = -table
-    pixels = normalise(grey.through(table), None if padding is None else ~padding)
-    return Shown(pixels, rescale, window, tuple(notes), inverted, _range(grey, padding))
+    pixels, levels = stretched_levels(grey, -table if inverted else table, padding)
+    return Shown(pixels, levels, rescale, window, tuple(notes), inverted, padding)
 
 
-def _padding(grey: Grey, header: Header, notes: list[str]) -> BoolArray | None:
-    """bool [H, W]: pixels that are padding (C.7.5.1.1.2), by stored value; None where there are none."""
+def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tuple[FloatArray, FloatArray]:
+    """`Shown.pixels` and `Shown.levels`. table: the brightness of each of `grey.values`, in any unit."""
+    small = table.astype(np.float32)
+    seen = small[_indices(grey, sampled(grey.stored), padding)]
+    levels = stretched(small, *bounds(seen))
+    if padding is not None:
+        levels[padding[0] - grey.low : padding[1] - grey.low + 1] = 0.0
+    least, most = int(grey.stored.min()), int(grey.stored.max())
+    return grey.through(levels), levels[least - grey.low : most - grey.low + 1]
+
+
+def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.intp]:
+    """Indices into `grey.values` of those of some pixels that are no padding; of all of them if all are."""
+    found = grey.indices(some).ravel()
+    if padding is None:
+        return found
+    inside = (found < padding[0] - grey.low) | (found > padding[1] - grey.low)
+    return found[inside] if inside.any() else found
+
+
+def _padding(grey: Grey, header: Header, notes: list[str]) -> Padding | None:
+    """Least and greatest stored value of the pixels that are padding (C.7.5.1.1.2); None where there are none."""
     value = header.integer("PixelPaddingValue")
     if value is None:
         return None
@@ -154,12 +173,7 @@ def _padding(grey: Grey, header: Header, notes: list[str]) -> BoolArray | None:
     if float(padding.mean()) > MOST_PADDING:
         notes.append("nearly all pixels have the padding value; it was not believed")
         return None
-    return padding if padding.any() else None
-
-
-def _range(grey: Grey, padding: BoolArray | None) -> tuple[int, int] | None:
-    """Least and greatest stored value of the padding."""
-    if padding is None:
+    if not padding.any():
         return None
     values = grey.stored[padding]
     return int(values.min()), int(values.max())

@@ -6,15 +6,14 @@ from typing import Literal
 import imagecodecs
 import numpy as np
 
-from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
-from thinwire.shared.formats.crops import Meaning, Photometric
+from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.formats.crops import Photometric
 from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import CODEC_ERRORS, PLAIN_JPEG_FRAMES, Samples, jpeg_stream
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, looks_inverted
+from thinwire.shared.imaging.dicom import COLOUR_NOTE, DEFAULT_LIMITS, Radiograph, looks_inverted, require_size, told
 from thinwire.shared.imaging.header import Limits
-from thinwire.shared.imaging.normalise import normalise
 
 RASTER_MODALITY = "OT"  # PS3.3 C.7.3.1.1.1: other
 
@@ -44,7 +43,7 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
         else:
             stream = jpeg_stream(data, PLAIN_JPEG_FRAMES)
             columns, rows = stream.columns, stream.rows
-        _require_size(rows, columns, limits)
+        require_size(rows, columns, limits)
         if media == "jpeg" and stream.samples == 1:
             imagecodecs.jpegxl_encode_jpeg(data[: stream.end])  # refuses the damaged scan that libjpeg would draw
         samples = np.asarray(imagecodecs.png_decode(data) if media == "png" else imagecodecs.jpeg8_decode(data))
@@ -53,39 +52,34 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
     notes = [f"a {media.upper()} picture: no header says what it shows, or how large a pixel is"]
     grey, coloured = _grey(samples)
     if coloured:
-        notes.append("a colour image; its luminance is read")
+        notes.append(COLOUR_NOTE)
     if grey.min() == grey.max():
         raise UnreadableDicom("its image is blank: every pixel has one value", _REMEDY)
-    pixels = normalise(grey.astype(np.float32))
+    table = grayscale.Grey(grey)
+    pixels, levels = grayscale.stretched_levels(table, table.values, None)
     if looks_inverted(pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as it is shown")
-    meaning = Meaning(
+    display = Display(
+        photometric=Photometric.LUMINANCE if samples.ndim == 3 else Photometric.MONOCHROME2,
         bits_stored=grey.dtype.itemsize * 8,
         signed=False,
-        photometric=Photometric.LUMINANCE if samples.ndim == 3 else Photometric.MONOCHROME2,
-        spacing_mm=None,
+        inverted=False,
         rescale=(1.0, 0.0),
         window=Window(Function.PERCENTILES),
-    )
-    display = Display(
-        photometric=meaning.photometric,
-        bits_stored=meaning.bits_stored,
-        signed=False,
-        inverted=False,
-        rescale=meaning.rescale,
-        window=meaning.window,
         padding=None,
         spacing_mm=None,
         spacing_kind=SpacingKind.UNKNOWN,
     )
-    return Radiograph(pixels, grey, meaning, "", RASTER_MODALITY, display, "", tuple(notes))
-
-
-def _require_size(rows: int, columns: int, limits: Limits) -> None:
-    if min(rows, columns) < limits.shortest_side:
-        raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
-    if rows * columns > limits.pixels:
-        raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit", _REMEDY)
+    return Radiograph(
+        pixels=pixels,
+        stored=grey,
+        levels=levels,
+        display=display,
+        view_position="",
+        modality=RASTER_MODALITY,
+        burned_in="",
+        warnings=told(notes),
+    )
 
 
 def _grey(samples: Samples) -> tuple[Samples, bool]:

@@ -10,24 +10,6 @@ from thinwire.shared.imaging.dicom import read_instance
 from thinwire.shared.imaging.projection import View
 
 
-@pytest.mark.parametrize(
-    ("attributes", "spacing", "told"),
-    [
-        ({"PixelSpacing": ["0.15", "0.2"]}, (0.15, 0.2), ""),
-        ({"PixelSpacing": ["0", "0"]}, None, "PixelSpacing"),
-        ({"PixelSpacing": ["0.15"]}, None, "PixelSpacing"),
-        ({"PixelSpacing": ["0", "0"], "ImagerPixelSpacing": ["0.2", "0.2"]}, (0.2, 0.2), "at the detector"),
-        ({"ImagerPixelSpacing": ["0.22", "0.22"], "EstimatedRadiographicMagnificationFactor": "1.1"}, (0.2, 0.2), ""),
-        ({"NominalScannedPixelSpacing": ["0.1", "0.1"]}, (0.1, 0.1), ""),
-        ({}, None, "no pixel spacing"),
-    ],
-)
-def test_spacing(attributes: dict[str, object], spacing: tuple[float, float] | None, told: str) -> None:
-    found = read(dicom(**attributes))
-    assert found.spacing_mm == (None if spacing is None else pytest.approx(spacing))
-    assert (told in " ".join(found.warnings)) if told else not found.warnings
-
-
 def test_an_unreadable_number_is_left_out_and_named() -> None:
     data = dicom(PixelSpacing=["0.15", "0.15"]).replace(b"0.15\\0.15", b"0,15\\0,15")
     found = read(data)
@@ -67,9 +49,9 @@ def test_burned_in_annotation_is_carried() -> None:
     ],
 )
 def test_doubts_are_told(attributes: dict[str, object]) -> None:
-    told = len(read(dicom(PixelSpacing=["0.1", "0.1"])).warnings)
+    told = len(read(dicom(ImagerPixelSpacing=["0.1", "0.1"])).warnings)
     assert told == 0
-    assert len(read(dicom(PixelSpacing=["0.1", "0.1"], **attributes)).warnings) == 1
+    assert len(read(dicom(ImagerPixelSpacing=["0.1", "0.1"], **attributes)).warnings) == 1
 
 
 @pytest.mark.parametrize("words", ["CHEST", "THORAX", "THORAX PA", "TORAX", "LUNG", "CXR", "CHESTABDOMEN"])

@@ -14,7 +14,6 @@ from tests.support.dicoms import (
     EXPLICIT,
     IMPLICIT,
     JPEG,
-    JPEG_LS,
     JPEG_XL,
     RLE,
     as_file,
@@ -127,7 +126,7 @@ def test_a_blank_image_is_refused() -> None:
 
 
 def test_an_unknown_transfer_syntax_is_refused_with_advice() -> None:
-    data = dicom(syntax=JPEG_LS).replace(b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.99")
+    data = dicom(syntax=IMPLICIT).replace(b"1.2.840.10008.1.2\0", b"1.2.840.113619.5.2")
     with pytest.raises(UnreadableDicom, match="transfer syntax") as refused:
         read(data)
     assert "uncompressed" in refused.value.remedy

@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from tests.support.dicoms import BIG, DX_RAW, IMPLICIT, Array, chest, dicom
 from tests.support.radiographs import item, read, seen
 from thinwire.shared.imaging.normalise import normalise
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 
 def lut(first: int, entries: list[int], bits: int = 16) -> Dataset:
@@ -122,3 +123,22 @@ def test_linear_raw_data_is_read_by_its_logarithm() -> None:
     found = read(data)
     assert abs(found.pixels - seen(np.log(raw + 1.0))).max() < 1e-5
     assert any("For Processing" in note for note in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"PixelPaddingValue": 0},
+        {"PixelPaddingValue": 4095, "PixelPaddingRangeLimit": 3000},
+        {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 1000, "PixelPaddingRangeLimit": 1100},
+    ],
+)
+def test_the_tone_is_the_image(attributes: dict[str, object]) -> None:
+    samples = chest()
+    samples[:30] = attributes.get("PixelPaddingValue", 0)
+    found = open_radiograph(dicom(samples, **attributes))
+    assert np.array_equal(found.tone[found.stored - found.least], found.shown)
+    assert len(found.tone) == int(samples.max()) - int(samples.min()) + 1
+    assert (found.display.padding is None) is ("PixelPaddingValue" not in attributes)
+    assert found.display.padding is None or not found.shown[:30].any()
