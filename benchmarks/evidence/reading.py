@@ -125,8 +125,8 @@ def learned(_: Results) -> str:
     counts = sorted((float(percent), count) for percent, count in graphs.items())
     said = "; ".join(f"{percent:g} %: {count:,}" for percent, count in counts)
     return (
-        f"The shipped reader learned from graphs of each retention, by the share of cells kept: {said}. What it reads "
-        "at a retention that it hardly met may be below what a reader trained for that would find."
+        f"Training graphs of the shipped network by the share of cells kept: {said}. At a retention with few of them a "
+        "network trained for it may do better."
     )
 
 
