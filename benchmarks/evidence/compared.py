@@ -209,7 +209,9 @@ def same_bytes_words(rows: list[Row]) -> str:
     if not shipped:
         return "No thumbnail fits into the bytes of tier 0."
     like = _won(same_head(rows), head_favour)
-    first = f"With a logistic head on both, on the output of the same encoder, the AUC of tier 0 is {like} " if like else ""
+    first = (
+        f"With a logistic head on both, on the output of the same encoder, the AUC of tier 0 is {like} " if like else ""
+    )
     return f"{first}With the bundle's network as shipped, beside thumbnails with any classifier, its AUC is {shipped}"
 
 
