@@ -31,7 +31,7 @@ TEMPLATE = """\
 # [metrics]
 # listen = "127.0.0.1:9464"
 
-## Hospital systems: docs/hospital-systems.md
+## Hospital systems: docs/conformance.md
 # [forward]
 # listen = "0.0.0.0:11112"
 

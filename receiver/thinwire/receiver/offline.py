@@ -1,8 +1,8 @@
 """`import` and `export`: objects come from clinics by stick, receipts and requests go back so.
 
 A stick is one more link. Each object is offered to an `IngestSession` of the site that sealed it, and so stands every
-check of the link before it is stored; only its bytes come from a file. Layout of a stick: docs/carry-format.md. Whoever
-calls holds `hub.sole_carrier`; `serve` may go on beside it.
+check of the link before it is stored; only its bytes come from a file. Layout: docs/offline-transfer.md. Whoever calls
+holds `hub.sole_carrier`; `serve` may go on beside it.
 """
 
 import contextlib

@@ -43,7 +43,7 @@ hub = {hub}
 # monthly_bytes = 2000000000
 # time_zone = "Africa/Blantyre"
 
-## X-ray machines: docs/dicom-port.md
+## X-ray machines: docs/technician.md
 # [dicom]
 # port = 11112
 # aet = "THINWIRE"
@@ -60,7 +60,7 @@ hub = {hub}
 # uids = "map"
 # characteristics = true
 
-## The local page: docs/clinic-page.md
+## The local page: docs/technician.md
 # [page]
 # port = 8080
 # bind = "127.0.0.1"

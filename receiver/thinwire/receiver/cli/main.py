@@ -1,4 +1,4 @@
-"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md.
+"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/developer.md.
 
 Modules that load torch, highdicom or pynetdicom are imported by the commands that need them: `worklist` does not wait
 for seconds.
@@ -110,7 +110,7 @@ def serve(
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
-    account yet a one-time link for the first administrator (docs/reading-room.md).
+    account yet a one-time link for the first administrator (docs/hub-administrator.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
     ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub
@@ -246,7 +246,7 @@ def export(
     Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
 
     Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
-    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     from thinwire.receiver.export.study_files import export_study
 
@@ -281,7 +281,7 @@ def import_(
     """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
 
     Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
-    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     with open_hub(data, SystemClock()) as hub, sole_carrier(data):
         done = import_from(Stick(folder), hub, hub.pipeline())

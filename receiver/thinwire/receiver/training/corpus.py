@@ -68,7 +68,7 @@ class Sample:
     sex: str = ""
     text_kind: TextKind = "composed"
     opacity: float = math.nan
-    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/data-sets.md)."""
+    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/researcher.md)."""
     judge_boxes: tuple[Box, ...] = ()
     """Boxes that judge and never train, in the form of `boxes`."""
 

@@ -1,4 +1,4 @@
-"""The reading room as a web application: its parts put together. What it may and shows: docs/reading-room.md."""
+"""The reading room as a web application: its parts put together. What it may and shows: docs/radiologist.md."""
 
 import logging
 from collections.abc import AsyncIterator

@@ -2,7 +2,7 @@
 
 There is no sign-in: it listens on this computer alone unless it is configured otherwise, and the page shows no
 patient's identity. A token in every form, the check of the name in Host, and `thinwire.shared.web` keep pages of other
-origins from pressing its buttons (docs/clinic-page.md).
+origins from pressing its buttons (docs/threat-model.md).
 """
 
 import hmac

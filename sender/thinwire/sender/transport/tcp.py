@@ -1,7 +1,7 @@
 """The clinic's own TCP connection beneath gRPC.
 
 gRPC for Python opens its sockets itself and lets nobody set what matters on a slow link, count what crosses, or see
-whether the network still answers (docs/link-settings.md). So the uplink dials, and gRPC speaks to it through a Unix
+whether the network still answers (docs/wire-protocol.md). So the uplink dials, and gRPC speaks to it through a Unix
 socket in a folder that only this user can enter. TLS is spoken here (`secure.py`), to gRPC at the hub.
 """
 

@@ -1,6 +1,6 @@
 """The evidence tier: the kept patches and what lies around them, losslessly, at native resolution and bit depth.
 
-Format and reasons: docs/evidence-format.md. Rectangles follow each other, the most attended first; each is of use when
+Format and reasons: docs/crops-format.md. Rectangles follow each other, the most attended first; each is of use when
 it has arrived. Samples are the file's own stored values, before any window, so that a reader can choose his own.
 """
 
