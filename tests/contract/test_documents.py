@@ -5,6 +5,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.core import TyperGroup
@@ -159,7 +160,7 @@ def _strings(tree: ast.AST) -> Iterator[str]:
 def _fault(words: str) -> str:
     """What is wrong with a command line, or nothing. Prose after the command is not judged, options are."""
     program, *rest = words.split()
-    command = commands.programs()[program]
+    command: Any = commands.programs()[program]
     while isinstance(command, TyperGroup) and rest:
         name = rest.pop(0).strip(".,;:)]'\"")
         if name.startswith("-") or not name:

@@ -87,7 +87,8 @@ def test_a_lut_that_does_not_fit_its_descriptor(sequence: str, missing: int, cou
     samples = chest(bits=12)
     table = [4095 - value for value in range(4096)]
     entries = table[: len(table) - missing] or [0]
-    data = dicom(samples, BitsStored=12, **{sequence: [lut(0, entries, count=count or 4096)]})
+    luts: Any = {sequence: [lut(0, entries, count=count or 4096)]}
+    data = dicom(samples, BitsStored=12, **luts)
     expected = np.array(table, np.float32)[np.minimum(samples, max(0, (count or 4096 - missing) - 1))]
     assert np.array_equal(read(data).pixels, seen(expected if used else samples))
     assert ("LUT" in told(data)) is (missing > 0 or not used)
