@@ -89,7 +89,7 @@ def test_a_salt_that_is_not_the_plaintexts_is_refused_even_of_one_who_holds_the_
 
 
 def test_a_waybill_and_a_reply_as_the_document_spells_them() -> None:
-    """docs/carry-format.md; both are sealed like any object."""
+    """docs/offline-transfer.md; both are sealed like any object."""
     waybill = Waybill(((Digest(b"\x0a" * 32), True), (Digest(b"\x0b" * 32), False)), (Digest(b"\x0c" * 32),))
     spelled = (
         "93 01"  # an array of 3: version 1

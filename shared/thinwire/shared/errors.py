@@ -40,7 +40,7 @@ from typing import ClassVar
 class ThinwireError(Exception):
     """An error with a remedy. `str(error)` is what happened, `error.remedy` what to do about it."""
 
-    remedy: str = "Run the command again with --help, or see docs/architecture.md."
+    remedy: str = "Run the command again with --help, or see docs/commands.md."
     code: ClassVar[int] = 1
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
@@ -142,7 +142,7 @@ class Forged(Final):
 
 
 class UnknownBundle(Final):
-    remedy = "Add the bundle to the hub, or send with a bundle that the hub issued."
+    remedy = "Add it at the hub (`thinwire-receiver bundle add`), or send with a bundle that the hub issued."
 
 
 class UnknownStudy(Final):

@@ -220,6 +220,6 @@ def _own_scheme() -> Dataset:
     """What 99THINWIRE is (PS3.3 C.12.1.1.7)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = SCHEME
-    scheme.CodingSchemeName = "Codes of thinwire, see docs/hospital-systems.md"
+    scheme.CodingSchemeName = "Codes of thinwire, see docs/conformance.md"
     scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
     return scheme

@@ -1,6 +1,6 @@
 """What the hub counts, for Prometheus: computed from its database at each scrape, and without identifiers.
 
-Names and meanings: docs/hospital-systems.md. Labels are sites, tiers, urgencies, targets and states, never a study.
+Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
 
 from collections.abc import Iterator

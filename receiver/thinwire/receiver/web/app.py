@@ -1,4 +1,4 @@
-"""The reading room as a web application: its parts put together. What it may and shows: docs/reading-room.md."""
+"""The reading room as a web application: its parts put together. What it may and shows: docs/radiologist.md."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 
 from thinwire.receiver.web import audit_page, listing, sign_in, study
 from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.guard import Guard, NotAllowed, SignInNeeded
+from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
+from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
+from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +46,8 @@ def make_app(room: Room) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
     app.state.room = room
     if room.provider is not None:
-        # Imported where it is asked for: a hub without a provider needs none of it.
-        from thinwire.receiver.web.oidc import add_provider
-
         add_provider(app, room, room.provider)
-    app.add_middleware(Guard, origin=room.origin)
+    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=room.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)

@@ -29,7 +29,8 @@ from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import digest, study_id
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header, Limits, parsing
+from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from thinwire.shared.imaging.header import Header, Limits, parsing
 from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, view
 from thinwire.shared.storage.durable import Disk
 

@@ -1,6 +1,6 @@
 """What X-ray machines sent: durable here before the machine hears so, and from here into the outbox study by study.
 
-Folder: docs/dicom-port.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
+Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
 Receiving, taking over and answering for commitments may happen in different threads.
 """
 

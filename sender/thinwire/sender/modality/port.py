@@ -1,7 +1,7 @@
 """The DICOM port: C-ECHO, C-STORE and storage commitment for the X-ray machines that are named in the configuration.
 
 Objects stream to disk as they come; the machine hears success when its object is durable. pynetdicom speaks the
-protocol; its settings are those of a process, which opens one port. What each status means: docs/dicom-port.md.
+protocol; its settings are those of a process, which opens one port. What each status means: docs/conformance.md.
 """
 
 import functools

@@ -15,7 +15,7 @@ _OPEN = (PartState.MISSING, PartState.HELD, PartState.WAITING)
 
 
 class ClinicMetrics(Collector):
-    """Names and meanings: docs/clinic-page.md."""
+    """Names and meanings: docs/technician.md."""
 
     def __init__(self, clinic: Clinic) -> None:
         self._clinic = clinic

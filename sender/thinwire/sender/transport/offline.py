@@ -1,7 +1,7 @@
 """`export` and `import`: the outbox's objects go to the hub by stick, its receipts and requests come home so.
 
 Nothing is removed from the outbox but by the hub's signed receipt, as on the link. Layout of a stick and what holds on
-it: docs/carry-format.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
+it: docs/offline-transfer.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
 """
 
 from collections.abc import Sequence

@@ -62,7 +62,7 @@ class Kind(IntEnum):
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
     WAYBILL = 10
-    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
     REPLY = 11
     """What the hub says to a clinic by stick."""
 

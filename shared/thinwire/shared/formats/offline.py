@@ -1,7 +1,7 @@
 """What both ends say of what a stick carries, sealed under an epoch key of the clinic: nobody else makes or reads it.
 
 A waybill goes up with the objects: which of them are urgent, and which receipts came home. A reply comes down: signed
-receipts, and requests for parts. Format: docs/carry-format.md.
+receipts, and requests for parts. Format: docs/offline-transfer.md.
 """
 
 from dataclasses import dataclass

@@ -3,17 +3,18 @@
 Which attributes are read and every refusal: docs/intake.md.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
 from thinwire.shared.formats.crops import Meaning, Photometric
-from thinwire.shared.formats.display import Display, SpacingKind
+from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
-from thinwire.shared.imaging import grayscale
-from thinwire.shared.imaging.codestream import Samples, Shape, decode
+from thinwire.shared.imaging import geometry, grayscale
+from thinwire.shared.imaging.codestream import Decoded, Samples, Shape, decode
 from thinwire.shared.imaging.header import Header, Limits, parse
 from thinwire.shared.imaging.projection import (
     FRONTAL,
@@ -25,18 +26,17 @@ from thinwire.shared.imaging.projection import (
     doubts,
     part,
     scanned,
-    upright,
     view,
 )
+from thinwire.shared.imaging.stored import grey_of
 
 DEFAULT_LIMITS = Limits()
 
-_LUMA = frozenset(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
-_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT")) | _LUMA
-_GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
-_SPACING_RANGE = 0.01, 10.0
-"""Millimetres that a pixel of a radiograph can have; beyond them a header is wrong."""
+_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
+_GREY = {"MONOCHROME1": Photometric.MONOCHROME1, "MONOCHROME2": Photometric.MONOCHROME2}
 _POLARITY_MARGIN = 0.1
+MOST_WARNINGS = 32
+LONGEST_WARNING = 300
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,53 @@ class Instance:
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A frontal chest radiograph, ready for the encoder."""
+    """A radiograph as the encoder and every viewer take it: each stored value has one brightness."""
 
     pixels: FloatArray = field(repr=False)
     """float32 [H, W] at native size, 0 to 1, bone bright; padding 0."""
     stored: Samples = field(repr=False)
-    """Integers [H, W] of at most 16 bits: the values in the file, each of which has one brightness in `pixels`."""
-    meaning: Meaning
-    """Its spacing: millimetres at the patient where the file says, else at the detector."""
+    """Integers [H, W] of at most 16 bits: the values in the file (of a colour image, its luminance)."""
+    levels: FloatArray = field(repr=False)
+    """float32 [n]: the brightness in `pixels` of each stored value, from `least` to the greatest that there is."""
+    display: Display
+    """How this image is shown; the manifest tells the hub."""
     view_position: str
     """"PA", "AP" or "" where the file does not say which."""
     modality: str
-    display: Display
-    """What the manifest tells the hub of how this image was shown."""
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
     warnings: tuple[str, ...] = ()
 
     @property
     def shown(self) -> NDArray[np.uint8]:
-        """uint8 [H, W]: `pixels` as a screen shows them."""
+        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[stored - least]`."""
         return np.round(self.pixels * 255).astype(np.uint8)
+
+    @property
+    def least(self) -> int:
+        """The least of the stored values."""
+        return int(self.stored.min())
+
+    @property
+    def tone(self) -> NDArray[np.uint8]:
+        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0.
+
+        A viewer draws `stored - least`, in at least 32 bits while it is taken off, through this table.
+        """
+        return np.round(self.levels * 255).astype(np.uint8)
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
         """(between rows, between columns)."""
-        return self.meaning.spacing_mm
+        return self.display.spacing_mm
+
+    @property
+    def meaning(self) -> Meaning:
+        """The part of `display` that the region crops carry."""
+        shown = self.display
+        return Meaning(
+            shown.bits_stored, shown.signed, shown.photometric, shown.spacing_mm, shown.rescale, shown.window
+        )
 
 
 def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
@@ -136,85 +157,88 @@ def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
     if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
-    if not instance.header.has_pixels or not instance.rows or not instance.columns:
-        raise NotChestRadiograph("it holds no image")
-    if instance.frames > 1:
-        raise NotChestRadiograph(f"it holds {instance.frames} frames; a radiograph has one")
     if instance.part is Part.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
     if instance.view is View.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
     if instance.modality not in RADIOGRAPHIC and (instance.part is not Part.CHEST or instance.view not in FRONTAL):
         raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
-    if min(instance.rows, instance.columns) < limits.shortest_side:
-        raise NotChestRadiograph(f"it has {instance.rows} x {instance.columns} pixels: too small for a radiograph")
-    if instance.rows * instance.columns > limits.pixels:
-        raise UnreadableDicom(f"it claims {instance.rows} x {instance.columns} pixels, over the limit")
+    require_image(instance, limits)
+
+
+def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
+    if not instance.header.has_pixels or not instance.rows or not instance.columns:
+        raise NotChestRadiograph("it holds no image")
+    if instance.frames > 1:
+        raise NotChestRadiograph(f"it holds {instance.frames} frames; a radiograph has one")
+    require_size(instance.rows, instance.columns, limits)
+
+
+def require_size(rows: int, columns: int, limits: Limits) -> None:
+    """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
+    if min(rows, columns) < limits.shortest_side:
+        raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
+    if rows * columns > limits.pixels:
+        raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
 
 
 def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
-    """Decode a frontal chest radiograph.
-
-    Peak memory is about four times the float32 image. Raises NotChestRadiograph, UnreadableDicom.
-    """
+    """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
+    found = image(instance, limits)
+    return replace(found, warnings=told((*doubts(instance.header), *found.warnings)))
+
+
+def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Decode the one image of an instance, whatever it shows.
+
+    Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
+    UnreadableDicom.
+    """
+    require_image(instance, limits)
     header = instance.header
-    notes = doubts(header)
-    if not upright(header):
-        notes.append("by its patient orientation the image does not hang upright; it is read as stored")
-    samples, as_in_file, coloured = _samples(instance)
-    if coloured:
-        notes.append("a colour image; its luminance is read")
-    grey = grayscale.stored_values(samples, header, as_in_file)
-    del samples
-    shown = grayscale.bone_bright(grey, header)
-    spacing, spacing_notes = _spacing(header)
-    notes += [*shown.warnings, *spacing_notes]
+    notes = [*header.notes]
+    orientation, hanging = geometry.orientation(header)
+    notes += hanging
+    grey, colour = grey_of(_decoded(instance, notes), header, notes)
+    shown = grayscale.as_stored(grey) if colour else grayscale.bone_bright(grey, header, notes)
+    spacing = geometry.spacing(header)
+    notes += spacing.notes
     if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
-    meaning = _meaning(grey, header, spacing, shown)
-    return Radiograph(
-        pixels=shown.pixels,
-        stored=grey.stored,
-        meaning=meaning,
-        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
-        modality=instance.modality,
-        display=_display(header, meaning, shown),
-        burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
-        warnings=tuple(notes),
-    )
-
-
-def _meaning(
-    grey: grayscale.Grey, header: Header, spacing: tuple[float, float] | None, shown: grayscale.Shown
-) -> Meaning:
-    kind = np.iinfo(grey.stored.dtype)
-    photometric = header.code("PhotometricInterpretation")
-    return Meaning(
-        bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
-        signed=kind.min < 0,
-        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
-        spacing_mm=spacing,
-        rescale=shown.rescale,
-        window=shown.window,
-    )
-
-
-def _display(header: Header, meaning: Meaning, shown: grayscale.Shown) -> Display:
-    return Display(
-        photometric=meaning.photometric,
-        bits_stored=meaning.bits_stored,
-        signed=meaning.signed,
+    display = Display(
+        photometric=Photometric.LUMINANCE if colour else _GREY.get(header.photometric, Photometric.MONOCHROME2),
+        bits_stored=grey.bits,
+        signed=grey.low < 0,
         inverted=shown.inverted,
         rescale=shown.rescale,
         window=shown.window,
         padding=shown.padding,
-        spacing_mm=meaning.spacing_mm,
-        spacing_kind=SpacingKind.UNKNOWN if meaning.spacing_mm is None else SpacingKind.DETECTOR,
-        orientation="\\".join(header.text("PatientOrientation").upper().split("\\")[:2]),
+        spacing_mm=spacing.mm,
+        spacing_kind=spacing.kind,
+        orientation=orientation,
     )
+    return Radiograph(
+        pixels=shown.pixels,
+        stored=grey.stored,
+        levels=shown.levels,
+        display=display,
+        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
+        modality=instance.modality,
+        burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
+        warnings=told(notes),
+    )
+
+
+def told(notes: Sequence[str]) -> tuple[str, ...]:
+    """Warnings as a manifest holds them: none twice, at most MOST_WARNINGS, each of at most LONGEST_WARNING bytes."""
+    short = [note.encode()[:LONGEST_WARNING].decode(errors="ignore") for note in dict.fromkeys(notes)]
+    if len(short) > MOST_WARNINGS:
+        short[MOST_WARNINGS - 1 :] = [f"and {len(short) - MOST_WARNINGS + 1} more warnings"]
+    return tuple(short)
 
 
 def looks_inverted(pixels: FloatArray) -> bool:
@@ -230,51 +254,54 @@ def looks_inverted(pixels: FloatArray) -> bool:
     return float(middle.mean()) < min(float(each.mean()) for each in fields) - _POLARITY_MARGIN
 
 
-def _samples(instance: Instance) -> tuple[Samples, bool, bool]:
-    """Grey samples [H, W], whether as they lie in the file, and whether the image holds colour."""
+def _decoded(instance: Instance, notes: list[str]) -> Decoded:
+    """Samples [H, W] or [H, W, 3], by the header where it agrees with itself, else by the length of the pixel data."""
     header = instance.header
-    photometric = header.code("PhotometricInterpretation")
-    samples = header.integer("SamplesPerPixel") or (3 if photometric in _COLOUR else 1)
-    allocated = header.integer("BitsAllocated")
-    if allocated not in (8, 16):
-        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
-    if (samples, photometric in _COLOUR) not in ((1, False), (3, True)) or photometric not in _GREY | _COLOUR:
-        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
     pixel_data = header.data("PixelData")
     if pixel_data is None:
         raise UnreadableDicom("it holds no pixel data that can be read")
+    size = instance.rows * instance.columns
+    allocated = header.integer("BitsAllocated")
+    if allocated not in (8, 16, 32) or (allocated == 32 and header.encapsulated):
+        allocated = _allocated(pixel_data, size, header)
+        notes.append(f"Bits Allocated is absent or not possible; {allocated} bits were read")
     shape = Shape(
         rows=instance.rows,
         columns=instance.columns,
-        samples=samples,
+        samples=_samples_per_pixel(pixel_data, size * allocated // 8, header, notes),
         bits_allocated=allocated,
         planar=header.integer("PlanarConfiguration") == 1,
-        luma=photometric in _LUMA,
-        subsampled=photometric == "YBR_FULL_422" and not header.encapsulated,
+        luma=header.stored_as_luma,
+        subsampled=header.photometric == "YBR_FULL_422" and not header.encapsulated and len(pixel_data) < 3 * size,
     )
     swapped = header.big_endian and allocated == 8 and header.representation("PixelData") == "OW"
-    decoded, as_in_file = decode(pixel_data, instance.transfer_syntax, shape, swapped)
-    if decoded.ndim == 2:
-        return decoded, as_in_file, False
-    grey, coloured = grayscale.luma(decoded, stored_as_luma=shape.luma)
-    return grey, False, coloured
+    return decode(pixel_data, instance.transfer_syntax, shape, swapped)
 
 
-def _spacing(header: Header) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Pixel Spacing (10.7.1.3), else Imager Pixel Spacing over the magnification, else that of a scanned film."""
-    low, high = _SPACING_RANGE
-    notes = []
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        stated = header.numbers(keyword)
-        if not stated:
-            continue
-        magnification = header.number("EstimatedRadiographicMagnificationFactor") or 1.0
-        scale = magnification if keyword == "ImagerPixelSpacing" and 1.0 <= magnification <= 4.0 else 1.0
-        if len(stated) == 2 and all(low <= each / scale <= high for each in stated):
-            if keyword == "ImagerPixelSpacing" and scale == 1.0:
-                notes.append("spacing is that at the detector, since the file states no magnification")
-            return (stated[0] / scale, stated[1] / scale), tuple(notes)
-        notes.append(f"{keyword} is not a possible spacing; it was left out")
-    if not notes:
-        notes.append("the file states no pixel spacing")
-    return None, tuple(notes)
+def _allocated(pixel_data: bytes, size: int, header: Header) -> int:
+    """Bits of a sample where the header does not say."""
+    if header.encapsulated:
+        return 16 if (header.integer("BitsStored") or 16) > 8 else 8
+    bits = 8 * len(pixel_data) // size
+    if bits not in (8, 16):
+        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
+    return bits
+
+
+def _samples_per_pixel(pixel_data: bytes, plane: int, header: Header, notes: list[str]) -> int:
+    """1 or 3. plane: bytes of one sample of every pixel."""
+    photometric, stated = header.photometric, header.integer("SamplesPerPixel")
+    if photometric and photometric not in _GREY and photometric not in _COLOUR:
+        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
+    if not photometric:
+        notes.append("Photometric Interpretation is absent; the image was taken for MONOCHROME2 or RGB")
+    by_photometric = 3 if photometric in _COLOUR else 1
+    if stated is None or (stated == by_photometric):
+        return by_photometric if photometric or stated is None else stated
+    if stated not in (1, 3):
+        raise UnreadableDicom(f"it has {stated} samples a pixel; 1 or 3 are read")
+    if photometric:
+        notes.append("Photometric Interpretation and Samples per Pixel contradict each other")
+    if header.encapsulated or not photometric:
+        return stated
+    return 3 if len(pixel_data) >= 3 * plane else 1

@@ -125,13 +125,6 @@ def views_disagree(header: Header) -> bool:
     return View.OTHER in named and not FRONTAL.isdisjoint(named)
 
 
-def upright(header: Header) -> bool:
-    """Whether Patient Orientation, where stated, is that of a frontal chest as it is hung: left to the viewer's
-    right, feet down (PS3.3 C.7.6.1.1.1)."""
-    stated = header.text("PatientOrientation").upper().split("\\")
-    return len(stated) != 2 or not all(stated) or (stated[0][:1], stated[1][:1]) == ("L", "F")
-
-
 def doubts(header: Header) -> list[str]:
     """What a reader is told of the part and view of an image that was taken to be a frontal chest."""
     notes = []

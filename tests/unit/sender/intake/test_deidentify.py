@@ -3,6 +3,7 @@
 import hashlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ from thinwire.shared.storage.durable import Disk
 
 SECRET = "SECRET"
 """Stands in every value that could name somebody."""
-NAMING = {
+NAMING: dict[str, Any] = {
     "PatientName": f"{SECRET}^JANE",
     "PatientID": f"{SECRET}-1",
     "PatientBirthDate": "19600412",
@@ -277,7 +278,7 @@ def test_the_key_is_made_once_and_a_damaged_one_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fill", [255, 0])
 def test_drawn_text_is_seen_and_a_chest_without_it_is_not_taken_for_text(fill: int) -> None:
-    image = chest(700, 620, bits=8)
+    image = chest(700, 620, bits=8).astype(np.uint8)
     assert not has_text(image)
     drawn = Image.fromarray(image)
     place = (300, 300) if fill == 255 else (20, 12)

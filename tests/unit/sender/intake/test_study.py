@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,7 +32,7 @@ class Files:
         return paths
 
 
-def image(uid: int, rows: int = 96, seed: int = 0, **attributes: object) -> bytes:
+def image(uid: int, rows: int = 96, seed: int = 0, **attributes: Any) -> bytes:
     return dicom(chest(rows, seed=seed), sop_uid=f"{STUDY_UID}.1.{uid}", **attributes)
 
 
@@ -63,9 +64,7 @@ def test_the_order_of_files_and_repeats_make_no_other_study(files: Files) -> Non
         ({"ViewPosition": "PA"}, {"ViewPosition": "PA", "BodyPartExamined": "HAND"}),
     ],
 )
-def test_the_frontal_image_is_chosen_by_its_header(
-    files: Files, chosen: dict[str, object], other: dict[str, object]
-) -> None:
+def test_the_frontal_image_is_chosen_by_its_header(files: Files, chosen: dict[str, Any], other: dict[str, Any]) -> None:
     a, b = image(1, rows=80, **chosen), image(2, rows=90, seed=1, **other)
     for contents in ((a, b), (b, a)):
         assert load_study(files(*contents)).frontal.pixels.shape[0] == 80

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -51,7 +52,7 @@ def machine(clinic: Clinic) -> Iterator[Machine]:
     clinic.port.close()
 
 
-def view(number: int, **attributes: object) -> bytes:
+def view(number: int, **attributes: Any) -> bytes:
     return dicom(chest(seed=number), SOPInstanceUID=f"{STUDY_UID}.1.{number}", **attributes)
 
 

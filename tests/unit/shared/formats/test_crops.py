@@ -12,7 +12,7 @@ from thinwire.shared.formats.crops import Codec, Evidence, Rectangle, decode, de
 
 LIMIT = 1 << 20
 HEAD = 75
-"""docs/evidence-format.md: the bytes before the tone."""
+"""docs/crops-format.md: the bytes before the tone."""
 RECORD = 15
 
 

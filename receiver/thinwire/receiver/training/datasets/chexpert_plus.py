@@ -1,4 +1,4 @@
-"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/data-sets.md."""
+"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/researcher.md."""
 
 import json
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ def _labels(root: Path, summary: Summary) -> dict[str, tuple[float, ...]]:
     path = next((folder / name for name in _LABELS if (folder / name).is_file()), None)
     if path is None:
         raise BadConfiguration(
-            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/data-sets.md."
+            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/researcher.md."
         )
     found = {}
     try:

@@ -1,4 +1,4 @@
-"""MIMIC-CXR (DICOM) and MIMIC-CXR-JPG, as PhysioNet lays them out: docs/data-sets.md."""
+"""MIMIC-CXR (DICOM) and MIMIC-CXR-JPG, as PhysioNet lays them out: docs/researcher.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -92,7 +92,7 @@ def samples_of(
     if choice.paper:
         found = _paper_subset([_impression_alone(study) for study in found], choice.seed, reader, summary)
     if not found:
-        raise BadConfiguration(f"{source}: no study could be used\n{summary}", "See docs/data-sets.md for the layout.")
+        raise BadConfiguration(f"{source}: no study could be used\n{summary}", "See docs/researcher.md for the layout.")
     samples = [_sample(source, study, choice, reader) for study in sorted(found, key=lambda study: study.key)]
     summary.used += len(samples)
     return samples

@@ -1,0 +1,14 @@
+"""Any file as the image that a person is shown: the one way from bytes to pixels, for the clinic and for the hub."""
+
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, image, read_instance
+from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.raster import raster_media, raster_radiograph
+
+
+def open_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """The one image in a file's bytes: DICOM with or without preamble, PNG or JPEG.
+
+    Whether it is a frontal chest is not asked: the clinic decided that, and the manifest names the file. Raises
+    UnreadableDicom: not one of these, damaged, or over the limits; NotChestRadiograph: no single image, or too small.
+    """
+    return raster_radiograph(data, limits) if raster_media(data) else image(read_instance(data, limits), limits)
