@@ -1,6 +1,7 @@
 """Stored values: which bits of a word they are, and what is told where a header contradicts itself."""
 
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_values_that_only_claim_to_be_at_the_top_of_their_words() -> None:
         ({"PhotometricInterpretation": "MONOCHROME 2"}, ""),
     ],
 )
-def test_a_header_that_contradicts_itself_is_told_and_the_image_read(attributes: dict[str, object], words: str) -> None:
+def test_a_header_that_contradicts_itself_is_told_and_the_image_read(attributes: dict[str, Any], words: str) -> None:
     data = dicom(TWELVE, **{"BitsStored": 12, "HighBit": 11, **attributes})
     found = read(data)
     assert np.array_equal(found.stored, TWELVE)
