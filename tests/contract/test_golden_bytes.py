@@ -27,6 +27,7 @@ from tests.support.format_samples import (
     graph,
     key_of,
     manifest,
+    manifest_1,
     receipt,
 )
 from thinwire.shared.crypto.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
@@ -126,8 +127,14 @@ def test_the_sample_receipt() -> None:
 
 
 def test_the_sample_manifest() -> None:
-    assert sign_manifest(manifest(), SITE_SIGNING) == golden("manifest-1.hex")
-    assert read_manifest(golden("manifest-1.hex"), SITE_SIGNING.public_key()) == manifest()
+    assert sign_manifest(manifest(), SITE_SIGNING) == golden("manifest-2.hex")
+    assert read_manifest(golden("manifest-2.hex"), SITE_SIGNING.public_key()) == manifest()
+
+
+def test_the_manifest_of_version_1() -> None:
+    """Clinics that were not updated send it, and hubs hold it."""
+    assert sign_manifest(manifest_1(), SITE_SIGNING) == golden("manifest-1.hex")
+    assert read_manifest(golden("manifest-1.hex"), SITE_SIGNING.public_key()) == manifest_1()
 
 
 def test_the_sample_join_token() -> None:

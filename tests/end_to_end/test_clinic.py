@@ -12,10 +12,9 @@ import pytest
 from tests.support.dicoms import STUDY_UID, chest, dicom
 from tests.support.peers import debian, free_port, storescu
 from tests.support.programs import sending
-from tests.support.real_link import AUTHORITY, serving, site_identity, until
-from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
+from tests.support.real_link import as_joined, serving, until
+from tests.support.two_ends import SITE, TwoEnds
 from tests.support.xray_machine import Machine
-from thinwire.sender import enrolment
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.originals import unpack
@@ -31,18 +30,7 @@ FILE = dicom(chest(400, 420), PatientID="SECRET-1", PatientName="SECRET^JANE", S
 
 def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
     """What `join` leaves, and ports that are open."""
-    keys = clinic / "keys"
-    keys.mkdir(parents=True)
-    identity = site_identity()
-    for name, data in {
-        enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
-        enrolment.TLS_KEY: identity.key_pem,
-        enrolment.CERTIFICATE: identity.certificate_pem,
-        enrolment.AUTHORITY: AUTHORITY.certificate_pem,
-        enrolment.HUB_SEALING: HUB_KEY.public.raw,
-        enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
-    }.items():
-        (keys / name).write_bytes(data)
+    as_joined(clinic)
     (clinic / "config.toml").write_text(
         f'hub = "127.0.0.1:{hub}"\nlog = "json"\n[deidentify]\npolicy = "basic"\n[page]\nport = {page_port}\n'
         f'[dicom]\nport = {dicom_port}\nbind = "127.0.0.1"\nsettle_seconds = 1\n[dicom.machines.XRAY1]\n',
@@ -52,7 +40,9 @@ def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
 
 def page(port: int, form: dict[str, str] | None = None) -> str:
     data = None if form is None else urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/" + ("act" if form else ""), data, timeout=30) as answer:
+    own = f"http://127.0.0.1:{port}"
+    request = urllib.request.Request(own + ("/act" if form else "/"), data, {"Origin": own})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         text: str = answer.read().decode()
     return text
 

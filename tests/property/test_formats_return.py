@@ -19,10 +19,20 @@ from tests.support.format_samples import (
     spec,
 )
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
+from thinwire.shared.formats.crops import Photometric
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, Manifest, TierEntry, read_manifest, sign_manifest
+from thinwire.shared.formats.manifest import (
+    IDENTITY_KEYWORDS,
+    FileRead,
+    Manifest,
+    TierEntry,
+    read_manifest,
+    sign_manifest,
+)
 from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, read_receipt, sign_receipt
+from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.identifiers import BundleId, Digest, StudyId, TextSource, Tier, study_id
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -97,6 +107,36 @@ def test_a_receipt_returns(
     assert read_receipt(sign_receipt(receipt, HUB_SIGNING), HUB_SIGNING.public_key()) == receipt
 
 
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+SPACINGS = st.tuples(*[st.floats(0.001, 99.0)] * 2)
+WINDOWS = st.sampled_from(Function).flatmap(
+    lambda function: (
+        st.just(Window(function))
+        if function in (Function.PERCENTILES, Function.LUT)
+        else st.builds(Window, st.just(function), NUMBERS, st.floats(1e-3, 1e9))
+    )
+)
+STORED = st.integers(-(1 << 15), (1 << 16) - 1)
+DISPLAYS = st.one_of(st.none(), SPACINGS).flatmap(
+    lambda spacing: st.builds(
+        Display,
+        photometric=st.sampled_from(Photometric),
+        bits_stored=st.integers(1, 16),
+        signed=st.booleans(),
+        inverted=st.booleans(),
+        rescale=st.none() | st.tuples(NUMBERS, NUMBERS),
+        window=WINDOWS,
+        padding=st.none() | st.tuples(STORED, STORED),
+        spacing_mm=st.just(spacing),
+        spacing_kind=st.just(SpacingKind.UNKNOWN) if spacing is None else st.sampled_from(tuple(SpacingKind)[1:]),
+        orientation=st.text(max_size=8),
+    )
+)
+FILES_READ = st.builds(
+    FileRead, st.just(0), st.text(max_size=30), DISPLAYS, st.lists(st.text(max_size=70), max_size=32).map(tuple)
+)
+
+
 @EXAMPLES
 @given(
     st.lists(st.tuples(DIGESTS, SIZES), min_size=1, max_size=5).map(tuple),
@@ -105,6 +145,7 @@ def test_a_receipt_returns(
     SIZES,
     MOMENTS,
     st.dictionaries(st.sampled_from(IDENTITY_KEYWORDS), st.text(max_size=80)),
+    st.none() | FILES_READ,
 )
 def test_a_manifest_returns(
     files: tuple[tuple[Digest, int], ...],
@@ -113,8 +154,9 @@ def test_a_manifest_returns(
     size: int,
     created: datetime,
     identity: dict[str, str],
+    read: FileRead | None,
 ) -> None:
     entries = tuple(TierEntry(tier, sealed, size, size // 2) for tier in sorted(tiers))
     study = study_id(each for each, _ in files)
-    manifest = Manifest(study, SITE, created, BundleId(bytes(16)), entries, files, identity)
+    manifest = Manifest(study, SITE, created, BundleId(bytes(16)), entries, files, identity, read)
     assert read_manifest(sign_manifest(manifest, SITE_SIGNING), SITE_SIGNING.public_key()) == manifest

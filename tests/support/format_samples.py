@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,9 +14,12 @@ from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.errors import Forged, UnknownBundle
 from thinwire.shared.formats.bundle import BundleSpec, Concept
 from thinwire.shared.formats.coder import Coder
+from thinwire.shared.formats.crops import Photometric
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.formats.manifest import Manifest, TierEntry
+from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail
+from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.identifiers import (
     BundleId,
     EpochId,
@@ -117,7 +121,28 @@ def graph(feature_size: int = 128) -> FusedGraph:
     )
 
 
+DISPLAY = Display(
+    photometric=Photometric.MONOCHROME1,
+    bits_stored=12,
+    signed=False,
+    inverted=True,
+    rescale=(1.0, -1024.0),
+    window=Window(Function.SIGMOID, 2048.0, 4096.0),
+    padding=(0, 3),
+    spacing_mm=(0.14, 0.15),
+    spacing_kind=SpacingKind.DETECTOR,
+    orientation="L\\F",
+)
+
+
 def manifest() -> Manifest:
+    """Of version 2."""
+    read = FileRead(1, "1.2.840.99999.7", DISPLAY, ("the file states no magnification",))
+    return replace(manifest_1(), read=read)
+
+
+def manifest_1() -> Manifest:
+    """As clinics sent it before the file that was read had a place in it."""
     return Manifest(
         study=STUDY,
         site=SITE,

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
-from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds
+from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
 from thinwire.receiver.transport.service import HubServer
+from thinwire.sender import enrolment
 from thinwire.sender.transport.connection import HubAddress, Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import SystemClock
@@ -21,6 +23,22 @@ PATIENCE = 120.0
 def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Identity:
     key, request = new_request(site)
     return Identity(issue_client(authority, site, request, SystemClock()), key)
+
+
+def as_joined(clinic: Path) -> None:
+    """Write into a clinic's data folder the keys that `join` leaves: those of `TwoEnds`."""
+    keys = clinic / "keys"
+    keys.mkdir(parents=True, exist_ok=True)
+    identity = site_identity()
+    for name, data in {
+        enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
+        enrolment.TLS_KEY: identity.key_pem,
+        enrolment.CERTIFICATE: identity.certificate_pem,
+        enrolment.AUTHORITY: AUTHORITY.certificate_pem,
+        enrolment.HUB_SEALING: HUB_KEY.public.raw,
+        enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
+    }.items():
+        (keys / name).write_bytes(data)
 
 
 @contextlib.asynccontextmanager

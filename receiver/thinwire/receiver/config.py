@@ -12,6 +12,37 @@ from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
+TEMPLATE = """\
+## Settings of this hub. Remove the leading "# " of a line to set it; a setting belongs to the [table] above it.
+## The environment (THINWIRE_RECEIVER_LISTEN, ...) overrides this file.
+# listen = "127.0.0.1:7443"
+# batch = 32
+# largest_study = 2147483648
+# disk_reserve = 67108864
+# web = "127.0.0.1:8443"
+# waiting_cap = 240
+# log = "json"
+# reflection = true
+
+# [draft]
+# enabled = true
+# beams = 4
+
+# [metrics]
+# listen = "127.0.0.1:9464"
+
+## Hospital systems: docs/hospital-systems.md
+# [forward]
+# listen = "0.0.0.0:11112"
+
+# [[forward.targets]]
+# name = "pacs"
+# kind = "c-store"
+# host = "pacs.example.org"
+# port = 104
+# called = "PACS"
+"""
+"""A new hub's file. Valid TOML as it is, and with every "# " removed."""
 
 
 class DraftSettings(BaseModel):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
-from thinwire.receiver.config import FILE, Settings, load_settings
+from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import Views
-from thinwire.receiver.inference.bundles import Bundles, add_bundle
+from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.sites.enrolment import Enrolment
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
@@ -27,30 +27,6 @@ from thinwire.shared.identifiers import BundleId
 from thinwire.shared.storage.durable import Disk, flock
 
 DATABASE = "thinwire.db"
-_NEW_CONFIG = b"""# Settings of this hub; the environment (THINWIRE_RECEIVER_LISTEN, ...) goes before them.
-# listen = "127.0.0.1:7443"
-# batch = 32
-# largest_study = 2147483648
-# disk_reserve = 67108864
-# web = "127.0.0.1:8443"
-# waiting_cap = 240
-#
-# [draft]
-# enabled = false
-# beams = 4
-# log = "json"
-# reflection = true
-# [metrics]
-# listen = "127.0.0.1:9464"
-# [forward]                      # docs/hospital-systems.md
-# listen = "0.0.0.0:11112"
-# [[forward.targets]]
-# name = "pacs"
-# kind = "c-store"
-# host = "pacs.example.org"
-# port = 104
-# called = "PACS"
-"""
 
 
 @dataclass(frozen=True)
@@ -101,10 +77,11 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
     if any(each.name != "bundles" for each in data.iterdir()):
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
     id = add_bundle(data / "bundles", bundle, disk)
+    make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
     create_database(data / DATABASE)
     # Last: without it there is no hub yet.
-    disk.write(data / FILE, _NEW_CONFIG, "config")
+    disk.write(data / FILE, TEMPLATE.encode(), "config")
     return id
 
 

@@ -26,7 +26,7 @@ from thinwire.sender.intake.deidentify import Deidentifier, load_key
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
-from thinwire.sender.outbox.entries import EntryState
+from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import When, checked
@@ -242,6 +242,27 @@ def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its
     outbox = _outbox(data)
     entry = outbox.make_urgent(outbox.find(study).study)
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
+
+
+@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")
+def retry(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
+    """Try again what the hub refused of a study and what could not be made here, once the reason is removed.
+
+    `status` shows both with their reasons. The running `thinwire-sender run` makes and sends them.
+    """
+    outbox = _outbox(data)
+    entry = outbox.find(study)
+    again = outbox.retry(entry.study)
+    left = [part.kind for part in entry.parts if part.state is PartState.ABSENT and part.kind not in again]
+    if left:
+        err.print(
+            f"Not tried again: {_named(left)}; the files of this study are no longer at the clinic", highlight=False
+        )
+    out.print(f"Tried again: {_named(again)}" if again else "No part of this study can be tried again", highlight=False)
+
+
+def _named(kinds: Sequence[Kind]) -> str:
+    return ", ".join(kind.name.lower() for kind in kinds)
 
 
 @app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")

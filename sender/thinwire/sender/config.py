@@ -1,5 +1,6 @@
 """The clinic's settings: DATA/config.toml, overridden by THINWIRE_SENDER_* in the environment; one frozen value."""
 
+import json
 from datetime import time
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,48 @@ from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
+_TEMPLATE = """\
+## Settings of this clinic. Remove the leading "# " of a line to set it; a setting belongs to the [table] above it.
+## The environment (THINWIRE_SENDER_HUB, ...) overrides this file.
+hub = {hub}
+# provider = "cpu"
+# threads = 2
+# graph_bytes = 1200
+# keep_days = 30.0
+# preview_bytes = 12000
+# send_identity = true
+# log = "json"
+
+# [tiers]
+# preview = "always"
+# evidence = "always"
+# pixels = "in window"
+# window = "20:00-06:00"
+# monthly_bytes = 2000000000
+# time_zone = "Africa/Blantyre"
+
+## X-ray machines: docs/dicom-port.md
+# [dicom]
+# port = 11112
+# aet = "THINWIRE"
+# settle_seconds = 10
+
+# [dicom.machines.XRAY1]
+# address = "192.168.1.20"
+# report_port = 104
+
+## De-identification: docs/deidentification.md
+# [deidentify]
+# policy = "basic"
+# dates = "shift"
+# uids = "map"
+# characteristics = true
+
+## The local page: docs/clinic-page.md
+# [page]
+# port = 8080
+# bind = "127.0.0.1"
+"""
 
 
 class TierSettings(BaseModel):
@@ -224,6 +267,11 @@ class SenderConfig(BaseSettings):
             return KeepPercent(bundle_percent if self.keep_percent is None else self.keep_percent)
         except ValueError as error:
             raise BadConfiguration(str(error), f"Correct keep_percent or tau in {FILE}.") from error
+
+
+def template(hub: str) -> str:
+    """A joined clinic's new file: valid TOML as it is, and with every "# " removed. hub: HOST:PORT."""
+    return _TEMPLATE.format(hub=json.dumps(hub))
 
 
 def read_config(data: Path, **overrides: Any) -> SenderConfig:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from thinwire.sender.config import FILE
+from thinwire.sender.config import FILE, template
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.connection import HubAddress
@@ -67,7 +67,7 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
         disk.write(keys / REQUEST, request, "join.request")
     signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
     _exchange(keys, token, target, signing, disk)
-    disk.write(data / FILE, f'hub = "{target}"\n'.encode(), "join.config")
+    disk.write(data / FILE, template(target).encode(), "join.config")
     return token.site
 
 

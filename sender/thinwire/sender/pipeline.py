@@ -41,7 +41,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.formats.graph import FusedGraph, IntArray
-from thinwire.shared.formats.manifest import Manifest, TierEntry, fitting_identity, sign_manifest
+from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.formats.originals import Member, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
@@ -314,5 +314,11 @@ class Pipeline:
             tiers=tiers,
             files=tuple((file.digest, len(file.data)) for file in loaded.files),
             identity=fitting_identity(loaded.identity) if self.config.send_identity else {},
+            read=FileRead.fitting(
+                loaded.read,
+                loaded.sop_instance_uid if self.config.send_identity else "",
+                loaded.frontal.display,
+                (*entry.warnings, *loaded.warnings),
+            ),
         )
         return sign_manifest(manifest, self.outbox.epochs.signing)

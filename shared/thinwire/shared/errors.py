@@ -142,7 +142,7 @@ class Forged(Final):
 
 
 class UnknownBundle(Final):
-    remedy = "Add the bundle to the hub, or send with a bundle that the hub issued."
+    remedy = "Add it at the hub (`thinwire-receiver bundle add`), or send with a bundle that the hub issued."
 
 
 class UnknownStudy(Final):

@@ -1,24 +1,35 @@
 """The commands as a person runs them; the served hub has its own tests with real processes."""
 
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import StudyParts, join, stored, study_parts
+from tests.support.power import Fuse, PowerCut
+from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli.bundle import figures
 from thinwire.receiver.cli.main import app, main
 from thinwire.receiver.cli.models import training_installed
 from thinwire.receiver.cli.progress import meter
+from thinwire.receiver.config import Settings, load_settings
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.inference.bundles import Bundles, add_bundle
 from thinwire.receiver.transport.link_status import SiteLink, leave
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import read_token
-from thinwire.shared.errors import BadConfiguration, BadInput, ThinwireError, UnknownStudy
-from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.errors import BadBundle, BadConfiguration, BadInput, ThinwireError, UnknownBundle, UnknownStudy
+from thinwire.shared.formats.bundle import MPNN, Bundle, write_index
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.logs import LogFormat
+from thinwire.shared.storage.durable import Disk
 
 
 def run(*arguments: str) -> Result:
@@ -129,6 +140,24 @@ def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
     assert tuple(path.read_bytes() for path in restored) == parts.files
 
 
+def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    image = dicom(chest(300, 280), ViewPosition="PA")
+    with open_hub(Path(data), SystemClock()) as hub:
+        clinic, pipeline = join(hub), hub.pipeline()
+        parts = study_parts(clinic, bundle, files=(image,))
+        for part in (parts.graph, parts.pixels):
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        pipeline.read_waiting()
+    said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
+    stem = parts.study.hex()[:16]
+    classes = {path.name: pydicom.dcmread(path).SOPClassUID for path in (tmp_path / "out").glob("*.dcm")}
+    assert classes == {
+        f"{stem}.sr.dcm": pydicom.uid.ComprehensiveSRStorage,
+        f"{stem}.capture.dcm": pydicom.uid.SecondaryCaptureImageStorage,
+    }
+    assert not (tmp_path / "out" / f"{stem}.draft.json").exists()
+
+
 def test_a_bundle_shows_its_card_and_its_figures(bundle: Bundle, tmp_path: Path) -> None:
     shown = said(run("bundle", "show", str(bundle.folder)))
     assert "it knows nothing" in shown
@@ -137,6 +166,51 @@ def test_a_bundle_shows_its_card_and_its_figures(bundle: Bundle, tmp_path: Path)
     assert (told["id"], told["name"], told["figures"]) == (bundle.id.hex(), bundle.spec.name, {})
     assert json.loads(said(run("bundle", "show", "--json")))["card"].startswith("# Model card")
     assert isinstance(run("bundle", "show", str(tmp_path)).exception, BadConfiguration)
+
+
+def test_a_bundle_is_added_whole_and_may_become_the_default(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    with open_hub(Path(data), SystemClock()) as serving:
+        with pytest.raises(UnknownBundle):
+            serving.bundles.bundle(other.id)
+        for _ in range(2):
+            said(run("bundle", "add", str(other.folder), "--data", data))
+        assert serving.bundles.reader(other.id).spec == other.spec
+    ids = sorted([bundle.id.hex(), other.id.hex()])
+    told = json.loads(said(run("bundle", "list", "--data", data, "--json")))
+    assert [row["id"] for row in told] == ids
+    assert [row["id"] for row in told if row["default"]] == [bundle.id.hex()]
+    said(run("bundle", "default", other.id.hex()[:8], "--data", data))
+    assert f"{other.id.hex()} {other.spec.name} (default)" in said(run("bundle", "list", "--data", data))
+    assert isinstance(run("bundle", "default", "no such", "--data", data).exception, UnknownBundle)
+    said(run("bundle", "add", str(bundle.folder), "--data", data, "--default"))
+    (Path(data) / "bundles" / other.id.hex() / MPNN).write_bytes(b"")
+    assert f"{other.id.hex()} damaged\n" in said(run("bundle", "list", "--data", data))
+    assert isinstance(run("bundle", "default", other.id.hex(), "--data", data).exception, BadBundle)
+
+
+@pytest.mark.parametrize("harm", ["altered", "does not load"])
+def test_a_bundle_that_cannot_be_used_is_not_added(data: str, tmp_path: Path, harm: str) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=1)
+    (other.folder / MPNN).write_bytes(b"no weights")
+    if harm == "does not load":
+        write_index(other.folder, other.spec, {}, {})
+    before = sorted(path.name for path in (Path(data) / "bundles").iterdir())
+    assert isinstance(run("bundle", "add", str(other.folder), "--data", data, "--default").exception, BadBundle)
+    assert sorted(path.name for path in (Path(data) / "bundles").iterdir()) == before
+
+
+def test_wherever_the_power_is_cut_a_bundle_is_whole_or_not_there(data: str, bundle: Bundle, tmp_path: Path) -> None:
+    folder, other = Path(data) / "bundles", tiny_bundle(tmp_path / "other", seed=1)
+    watched = Fuse()
+    add_bundle(tmp_path / "elsewhere", other.folder, Disk(watched))
+    for step in dict.fromkeys(watched.passed):
+        with pytest.raises(PowerCut):
+            add_bundle(folder, other.folder, Disk(Fuse((step, 1))))
+        added = Bundles(folder).ids() != [bundle.id]
+        assert not added or Bundles(folder).bundle(other.id) == replace(other, folder=folder / other.id.hex())
+        assert add_bundle(folder, other.folder, Disk()) == other.id
+        shutil.rmtree(folder / other.id.hex())
 
 
 def test_figures_are_named_by_their_path() -> None:
@@ -198,6 +272,16 @@ def test_a_wrong_setting_is_named(data: str, text: str) -> None:
     result = run("worklist", "--data", data)
     assert isinstance(result.exception, ThinwireError)
     assert "config.toml" in result.exception.remedy
+
+
+def test_every_setting_of_a_new_hub_s_file_can_be_uncommented(data: str) -> None:
+    path = Path(data) / "config.toml"
+    assert load_settings(Path(data)) == Settings()
+    path.write_text(re.sub(r"^# ?", "", path.read_text(), flags=re.MULTILINE))
+    settings = load_settings(Path(data))
+    assert (settings.log, settings.reflection, settings.draft.enabled) == (LogFormat.JSON, True, True)
+    assert settings.metrics.listen == "127.0.0.1:9464"
+    assert [target.name for target in settings.forward.targets] == ["pacs"]
 
 
 def test_the_environment_goes_before_the_file(data: str, monkeypatch: pytest.MonkeyPatch) -> None:

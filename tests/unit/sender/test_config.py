@@ -1,12 +1,14 @@
+import re
 from datetime import UTC, datetime, time
 from pathlib import Path
 
 import pytest
 
-from thinwire.sender.config import read_config, read_hours, read_when
+from thinwire.sender.config import SenderConfig, read_config, read_hours, read_when, template
 from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.logs import LogFormat
 
 
 def configured(folder: Path, text: str) -> TierPolicy:
@@ -38,6 +40,17 @@ def test_a_clinic_chooses_when_parts_go(tmp_path: Path) -> None:
     ]
     assert (policy.window, policy.budget) == (Hours(time(19, 30), time(5)), 2_000_000_000)
     assert policy.local(datetime(2026, 3, 4, 12, tzinfo=UTC)).hour == 14
+
+
+def test_every_setting_of_a_new_clinic_s_file_can_be_uncommented(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(template('hub"\n:1'), encoding="utf-8")
+    assert read_config(tmp_path).model_dump() == SenderConfig(hub='hub"\n:1').model_dump()
+    path.write_text(re.sub(r"^# ?", "", path.read_text(), flags=re.MULTILINE), encoding="utf-8")
+    config = read_config(tmp_path)
+    assert (config.log, config.deidentify.policy, config.page.port) == (LogFormat.JSON, "basic", 8080)
+    assert config.dicom.machines["XRAY1"].report_port == 104
+    assert config.tier_policy().budget == 2_000_000_000
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

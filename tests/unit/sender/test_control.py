@@ -1,11 +1,15 @@
-"""What a person at the clinic decides of studies that are here: pause, resume, urgent."""
+"""What a person at the clinic decides of studies that are here: pause, resume, urgent, retry."""
 
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.support.power import Fuse, PowerCut
+from tests.support.real_link import as_joined
 from tests.support.two_ends import SITE, TwoEnds, samples
+from thinwire.sender.cli import app
+from thinwire.sender.outbox.entries import EntryState
 from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.shared.crypto.envelope import Kind
@@ -75,6 +79,50 @@ def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
     for act in (ends.outbox.pause, ends.outbox.resume, ends.outbox.make_urgent):
         with pytest.raises(UnknownStudy):
             act(StudyId(b"?" * 16))
+
+
+def retry(ends: TwoEnds, study: str) -> Result:
+    """The command, on the clinic's real folder."""
+    as_joined(ends.folder / "clinic")
+    return CliRunner().invoke(app, ["retry", study, "--data", str(ends.folder / "clinic")], catch_exceptions=False)
+
+
+def test_a_refused_part_is_sent_again_when_a_person_says_so(ends: TwoEnds) -> None:
+    graph = next(due for due in ends.outbox.due() if (due.study, due.kind) == (FIRST.study, Kind.GRAPH))
+    ends.outbox.refused(graph, "unknown bundle")
+    ends.carry()
+    assert ends.outbox.entry(FIRST.study).state is EntryState.REFUSED
+    assert retry(ends, FIRST.study.hex()[:6]).stdout == "Tried again: graph\n"
+    ends.carry()
+    ends.assert_arrived([FIRST, SECOND])
+    assert retry(ends, FIRST.study.hex()).stdout == "No part of this study can be tried again\n"
+
+
+def test_a_part_that_could_not_be_made_is_made_while_its_files_are_here(tmp_path: Path) -> None:
+    ends = TwoEnds(tmp_path)
+    ends.accept(FIRST)
+    ends.outbox.give_up(FIRST.study, Kind.GRAPH, "the encoder could not run")
+    assert retry(ends, FIRST.study.hex()).stdout == "Tried again: graph\n"
+    ends.make_parts()
+    ends.carry()
+    ends.assert_arrived([FIRST])
+
+
+def test_a_part_whose_files_are_at_the_hub_alone_stays_as_it_is(tmp_path: Path) -> None:
+    ends = TwoEnds(tmp_path)
+    ends.accept(FIRST)
+    ends.outbox.give_up(FIRST.study, Kind.GRAPH, "the encoder could not run")
+    ends.make_parts()
+    ends.carry()
+    before = ends.outbox.entry(FIRST.study)
+    told = retry(ends, FIRST.study.hex())
+    assert "Not tried again: graph" in told.stderr
+    assert ends.outbox.entry(FIRST.study) == before
+
+
+def test_a_retry_of_a_study_that_is_not_here_is_refused(ends: TwoEnds) -> None:
+    with pytest.raises(UnknownStudy):
+        retry(ends, "ffff")
 
 
 @pytest.mark.parametrize("act", ["pause", "resume", "make_urgent"])

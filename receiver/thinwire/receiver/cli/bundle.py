@@ -12,9 +12,18 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from thinwire.receiver.hub import open_hub
+from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import CARD, Bundle, default_bundle_folder, load_bundle
+from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.identifiers import BundleId
 
 bundle_app = typer.Typer(help="Bundles: the model files that clinics and hub share.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle show`")
@@ -22,7 +31,7 @@ def show(
     folder: Annotated[
         Path | None, typer.Argument(help="The bundle; the one that comes with thinwire if not given.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """The model card of a bundle, then the figures of its index. Every file is checked against its digest first."""
     bundle = load_bundle(folder or default_bundle_folder())
@@ -37,6 +46,53 @@ def show(
     for name, value in figures(bundle.figures):
         table.add_row(name, value)
     out.print(table)
+
+
+@bundle_app.command(epilog="Example: `thinwire-receiver bundle add my-bundle --data hub`")
+def add(
+    folder: Annotated[Path, typer.Argument(help="The bundle to copy into the hub.", file_okay=False)],
+    data: Data,
+    default: Annotated[bool, typer.Option("--default", help="Make it the hub's default too.")] = False,
+) -> None:
+    """Let the hub read the studies that were made with a bundle. A running `serve` reads them from then on.
+
+    The bundle is loaded and checked first; then it is there whole, or not at all. A repeat does nothing.
+    """
+    from thinwire.receiver.inference.mpnn import load_reader
+
+    bundle = load_bundle(folder)
+    load_coder(bundle)
+    load_reader(bundle)
+    with open_hub(data, SystemClock()) as hub:
+        id = add_bundle(data / "bundles", folder, hub.disk)
+        if default:
+            make_default(data / "bundles", id, hub.disk)
+    typer.echo(f"The hub has bundle {id.hex()[:8]}" + (", its default." if default else "."), err=True)
+
+
+@bundle_app.command(name="list", epilog="Example: `thinwire-receiver bundle list --data hub`")
+def list_(data: Data, json_: Json = False) -> None:
+    """The bundles that the hub can read."""
+    with open_hub(data, SystemClock()) as hub:
+        bundles, default = hub.bundles, hub.bundles.default()
+        rows = [{"id": id.hex(), "name": _name(bundles, id), "default": id == default} for id in bundles.ids()]
+    if json_:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['id']} {row['name'] or 'damaged'}" + (" (default)" if row["default"] else ""))
+
+
+@bundle_app.command(epilog="Example: `thinwire-receiver bundle default 5c1e --data hub`")
+def default(
+    bundle: Annotated[str, typer.Argument(help="The bundle's id, or its first hex digits.")], data: Data
+) -> None:
+    """Make a bundle that the hub has its default. A running `serve` loads it when it is started again."""
+    with open_hub(data, SystemClock()) as hub:
+        id = hub.bundles.find(bundle)
+        hub.bundles.bundle(id)
+        make_default(data / "bundles", id, hub.disk)
+    typer.echo(f"Bundle {id.hex()[:8]} is the hub's default.", err=True)
 
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle card my-bundle --evaluation figures/evaluation.json`")
@@ -60,6 +116,14 @@ def figures(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
             yield above + name, f"{len(value)} rows, in the card"
         else:
             yield above + name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _name(bundles: Bundles, id: BundleId) -> str | None:
+    """None for a bundle that is damaged."""
+    try:
+        return bundles.bundle(id).spec.name
+    except BadBundle:
+        return None
 
 
 def _as_json(bundle: Bundle, card: str) -> dict[str, Any]:

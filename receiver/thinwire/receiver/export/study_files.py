@@ -58,9 +58,6 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, sight))
-    draft = views.store.draft(study.site, study.study)
-    if draft is not None:
-        write(folder / f"{stem}.draft.json", draft)
         try:
             result = machine_result(study, graph, sight, members)
             if result is not None:
@@ -68,4 +65,7 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
         except UnreadableDicom as error:
             log.warning("no DICOM of the reading: %s", error)
+    draft = views.store.draft(study.site, study.study)
+    if draft is not None:
+        write(folder / f"{stem}.draft.json", draft)
     return written

@@ -1,5 +1,6 @@
 """The bundles that this hub can read: DATA/bundles/<bundle id>, one of them its default."""
 
+import fcntl
 import shutil
 import threading
 from pathlib import Path
@@ -9,13 +10,13 @@ from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
-from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.durable import Disk, flock
 
 if TYPE_CHECKING:
     from thinwire.receiver.inference.draft import Drafter
     from thinwire.receiver.inference.mpnn import MpnnReader
 
-DEFAULT = "default"
+DEFAULT, ADDING = "default", "add.lock"
 
 
 class Bundles:
@@ -38,6 +39,23 @@ class Bundles:
                     raise UnknownBundle(f"the hub has no bundle {id.hex()[:8]}")
                 self._bundles[id] = load_bundle(folder)
             return self._bundles[id]
+
+    def ids(self) -> list[BundleId]:
+        """Every bundle that is here, damaged ones too."""
+        names = (
+            path.name for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 2 * BUNDLE_ID_BYTES
+        )
+        return sorted(BundleId(bytes.fromhex(name)) for name in names)
+
+    def find(self, prefix: str) -> BundleId:
+        """The one bundle whose id starts with these hex digits. Raises UnknownBundle for none, or for several."""
+        found = [id for id in self.ids() if id.hex().startswith(prefix.lower())]
+        if len(found) != 1:
+            raise UnknownBundle(
+                f"{len(found) or 'no'} bundles of this hub have an id that starts so",
+                "See `thinwire-receiver bundle list`.",
+            )
+        return found[0]
 
     def coder(self, id: BundleId) -> Coder:
         """What reads the payloads of a bundle. Raises UnknownBundle, BadBundle."""
@@ -76,19 +94,25 @@ class Bundles:
 
 
 def add_bundle(folder: Path, source: Path, disk: Disk) -> BundleId:
-    """Copy a bundle into DATA/bundles, checked, and make it the default. Raises BadBundle, BadConfiguration."""
+    """Copy a bundle into DATA/bundles, every file checked against its digest before and after; durable when this
+    returns, and whole or not there at all. A repeat does nothing. Raises BadBundle, BadConfiguration, DiskFull."""
     bundle = load_bundle(source)
     disk.make_folder(folder)
     target = folder / bundle.id.hex()
-    if not target.exists():
-        # Until the rename the copy has a name that no bundle has.
-        beside = folder / f".{bundle.id.hex()}.tmp"
-        shutil.rmtree(beside, ignore_errors=True)
-        disk.make_folder(beside)
-        for path in sorted(bundle.folder.iterdir()):
-            if path.is_file():
-                disk.write(beside / path.name, path.read_bytes(), "bundle.file")
-        load_bundle(beside)
-        disk.move(beside, target, "bundle")
-    disk.write(folder / DEFAULT, bundle.id.hex().encode("ascii") + b"\n", "bundle.default")
+    with flock(folder / ADDING, fcntl.LOCK_EX):
+        if not target.exists():
+            # Until the rename the copy has a name that no bundle has.
+            beside = folder / f".{bundle.id.hex()}.tmp"
+            shutil.rmtree(beside, ignore_errors=True)
+            disk.make_folder(beside)
+            for path in sorted(bundle.folder.iterdir()):
+                if path.is_file():
+                    disk.write(beside / path.name, path.read_bytes(), "bundle.file")
+            load_bundle(beside)
+            disk.move(beside, target, "bundle")
     return bundle.id
+
+
+def make_default(folder: Path, id: BundleId, disk: Disk) -> None:
+    """Name the default of DATA/bundles; durable when this returns. Raises DiskFull."""
+    disk.write(folder / DEFAULT, id.hex().encode("ascii") + b"\n", "bundle.default")

@@ -164,7 +164,7 @@ class ReportDecoder(nn.Module):
                 input_ids=following,
                 encoder_hidden_states=keys,
                 encoder_attention_mask=open_keys,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             )
             following = self.head(out.last_hidden_state[:, -1:] * self.scale).argmax(-1)

@@ -15,9 +15,10 @@ from starlette.exceptions import HTTPException
 
 from thinwire.receiver.web import audit_page, listing, sign_in, study
 from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.guard import Guard, NotAllowed, SignInNeeded
+from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
 from thinwire.receiver.web.pages import page
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
+from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def make_app(room: Room) -> FastAPI:
         from thinwire.receiver.web.oidc import add_provider
 
         add_provider(app, room, room.provider)
-    app.add_middleware(Guard, origin=room.origin)
+    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=room.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)

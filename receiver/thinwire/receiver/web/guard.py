@@ -1,12 +1,9 @@
-"""What every request passes: size, origin, session, the key of the form; and the headers of every answer."""
+"""Who makes a request: session, role and the key of the form. Size and origin: `thinwire.shared.web`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Form, Request
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinwire.receiver.access.accounts import Account, Role, Session
 from thinwire.receiver.access.audit_message import Act, Outcome
@@ -14,18 +11,6 @@ from thinwire.receiver.web.context import Room
 
 MOST_POSTED = 128 << 10
 """Bytes of a form; the longest holds a report."""
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=()",
-}
 
 
 class SignInNeeded(Exception):
@@ -51,45 +36,6 @@ class Here:
     @property
     def reads(self) -> bool:
         return self.account.role is Role.READER
-
-
-class Guard:
-    """ASGI middleware: refuses forms of other origins and of too many bytes, and adds the headers of every answer."""
-
-    def __init__(self, app: ASGIApp, origin: str | None) -> None:
-        self._app = app
-        self._origin = origin
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                out = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    out[name] = value
-                # What a study's page holds is not to stay on the disk of a shared computer.
-                out["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
-            await send(message)
-
-        refusal = None
-        if scope["method"] not in ("GET", "HEAD"):
-            length = headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > MOST_POSTED:
-                refusal = PlainTextResponse("The form is too long.", 413)
-            elif not self._same_origin(scope, headers):
-                refusal = PlainTextResponse("The form comes from another page. Open the reading room anew.", 403)
-        await (refusal or self._app)(scope, receive, answer)
-
-    def _same_origin(self, scope: Scope, headers: Headers) -> bool:
-        site = headers.get("sec-fetch-site")
-        if site is not None:
-            return site == "same-origin"
-        own = self._origin or f"{scope['scheme']}://{headers.get('host', '')}"
-        return headers.get("origin") == own
 
 
 def room_of(request: Request) -> Room:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import find_objects, label
 
 from thinwire.shared.formats.crops import Rectangle
 from thinwire.shared.formats.graph import CELL, BoolArray, FloatArray, Grid, IntArray
+from thinwire.shared.neighbourhoods import connected
 
 MOST_PIXELS = 1 << 18
 """Of one rectangle, so that the first is there soon: a cell and its neighbours at 2700 pixels of the longer side."""
@@ -103,11 +103,9 @@ def _with_neighbours(kept: BoolArray) -> BoolArray:
 
 def _parts(wanted: BoolArray) -> Iterator[BoolArray]:
     """The connected parts of a mask, each as a mask of its own."""
-    labels, _ = label(wanted)
-    for number, where in enumerate(find_objects(labels), 1):
-        part = np.zeros_like(wanted)
-        part[where] = labels[where] == number
-        yield part
+    parts = connected(wanted, diagonal=False)
+    for number in range(1, len(parts.sizes) + 1):
+        yield np.asarray(parts.labels == number, dtype=np.bool_)
 
 
 def _covering(part: BoolArray, edges: _Edges) -> Iterator[_Block]:

@@ -6,7 +6,8 @@ that stand out by a large step, of one size, side by side on one line. How often
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from thinwire.shared.neighbourhoods import connected, opened
 
 SIDE = 1024
 """Pixels to which the longer side is reduced at most, by each block's extreme, so that no stroke is averaged away."""
@@ -31,23 +32,20 @@ def _strokes(shown: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
         factor = -(-max(image.shape) // SIDE)
         rows, columns = (size // factor * factor for size in image.shape)
         small = image[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor).max(axis=(1, 3))
-        flat = ndimage.grey_opening(small, size=(STROKE, STROKE))
+        flat = opened(small, STROKE)
         found.append(small.astype(np.int16) - flat > STEP)
     return found
 
 
 def _lines(marks: NDArray[np.bool_]) -> bool:
     """Whether enough marks of one height stand side by side."""
-    labels, count = ndimage.label(marks, structure=np.ones((3, 3)))
-    if count == 0:
-        return False
+    parts = connected(marks, diagonal=True)
     boxes = []
-    sizes = np.bincount(labels.ravel())
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        filled = sizes[number] / (height * width)
+    for (top, left, bottom, right), size in zip(parts.boxes.tolist(), parts.sizes.tolist(), strict=True):
+        height, width = bottom - top, right - left
+        filled = size / (height * width)
         if HEIGHTS[0] <= height <= HEIGHTS[1] and 0.1 * height <= width <= 1.6 * height and filled > 0.15:
-            boxes.append((columns.start, columns.stop, rows.start, height))
+            boxes.append((left, right, top, height))
     boxes.sort()
     return any(_run(boxes, start) >= CHARACTERS for start in range(len(boxes)))
 

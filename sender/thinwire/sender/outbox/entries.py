@@ -72,6 +72,7 @@ TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
     (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
     (PartState.REFUSED, Event.STORED): PartState.STORED,
     (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
+    (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
 }
 """Anything that is not here raises."""
 

@@ -201,11 +201,25 @@ class Outbox:
         """This part cannot be made; the study goes without it. reason: for people, without a patient's identity."""
         self._event(study, kind, Event.GIVEN_UP, reason)
 
-    def retry(self, study: StudyId) -> None:
-        """Offer again what the hub refused, once the reason is removed."""
-        for part in self.entry(study).parts:
-            if part.state is PartState.REFUSED:
-                self._event(study, part.kind, Event.RETRIED)
+    def retry(self, study: StudyId) -> tuple[Kind, ...]:
+        """Try again what the hub refused and what could not be made here; durable when this returns.
+
+        Returns the parts that are tried again. A part that could not be made is left out once the files that it would
+        be made of are only at the hub. Raises UnknownStudy, DiskFull.
+        """
+        at = self._at(study)
+        with at.locked() as entry:
+            states = [PartState.REFUSED]
+            if any(part.state is PartState.ABSENT for part in entry.parts):
+                with contextlib.suppress(UnknownStudy):
+                    self.source(study)
+                    states.append(PartState.ABSENT)
+            again = [part for part in entry.parts if part.state in states]
+            for part in again:
+                entry = entry.with_part(part.after(Event.RETRIED))
+            if again:
+                at.write(entry, "control.retry")
+        return tuple(part.kind for part in again)
 
     def make_urgent(self, study: StudyId) -> Entry:
         """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""

@@ -1,8 +1,8 @@
 """The clinic's local page, its metrics and its health, served beside the link from a thread of its own.
 
 There is no sign-in: it listens on this computer alone unless it is configured otherwise, and the page shows no
-patient's identity. That a page of another origin cannot press its buttons is kept by a token in every form, and by the
-headers Host, Origin and Sec-Fetch-Site (docs/clinic-page.md).
+patient's identity. A token in every form, the check of the name in Host, and `thinwire.shared.web` keep pages of other
+origins from pressing its buttons (docs/clinic-page.md).
 """
 
 import hmac
@@ -10,11 +10,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import uvicorn
 from jinja2 import Environment, FileSystemLoader
@@ -23,7 +23,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -36,26 +35,13 @@ from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.metrics import ClinicMetrics
 from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
 from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId
+from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _LONGEST_FORM = 4096
 _START_SECONDS = 30.0
-HEADERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-        "Cache-Control": "no-store",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        # With "no-referrer" a browser hides the Origin of our own forms from us.
-        "Referrer-Policy": "same-origin",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-    }
-)
-
 ACTS: Final[Mapping[str, Callable[[Outbox, StudyId | None], object]]] = MappingProxyType(
     {
         "pause": lambda outbox, study: outbox.pause(study),
@@ -81,13 +67,7 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
         return HTMLResponse(pages.get_template("studies.html").render(shown=clinic.shown(), token=token))
 
     async def act(request: Request) -> Response:
-        if not from_here(request):
-            return PlainTextResponse("Refused: the form came from another page.", 403)
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _LONGEST_FORM:
-                return PlainTextResponse("Refused: the form is too long.", 413)
+        body = await request.body()
         form = {key: values[0] for key, values in parse_qs(body.decode("ascii", "replace")).items()}
         if not hmac.compare_digest(form.get("token", "").encode(), token.encode()):
             return PlainTextResponse("Refused: the page is older than the service. Load it again.", 403)
@@ -124,24 +104,10 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[
-            Middleware(BaseHTTPMiddleware, dispatch=_with_headers),
+            Middleware(Guard, most_posted=_LONGEST_FORM),
             Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.hosts], www_redirect=False),
         ],
     )
-
-
-def from_here(request: Request) -> bool:
-    """Whether a form was sent by our own page, as far as the browser says; Host itself was checked before."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        return False
-    return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
-
-
-async def _with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call_next(request)
-    response.headers.update(HEADERS)
-    return response
 
 
 class PageServer:

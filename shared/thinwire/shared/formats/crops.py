@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import BadEvidence
@@ -206,7 +205,7 @@ def _tone(parts: Sequence[Samples], shown: Sequence[Grey], least: int, span: int
 
 
 def _packed(plain: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(plain)
+    return bytes(imagecodecs.zstd_encode(plain, level=_ZSTD_LEVEL))
 
 
 def _record(rectangle: Rectangle, samples: Samples) -> bytes:
@@ -317,10 +316,9 @@ def _samples(record: _Record, span: int) -> Samples:
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
-    """`size` plain bytes; a stream gives no more than asked for, whatever its frame claims."""
+    """`size` plain bytes, whatever a frame claims. Raises BadEvidence."""
     try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as reader:
-            plain = reader.read(size + 1)
+        plain = bytes(imagecodecs.zstd_decode(packed, out=size))
     except CODEC_ERRORS as error:
         raise BadEvidence("a part of the evidence does not unpack") from error
     if len(plain) != size:

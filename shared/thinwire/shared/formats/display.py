@@ -12,7 +12,7 @@ from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.crops import Photometric
 from thinwire.shared.formats.window import WINDOW_BYTES, Window
 
-_FACTS = struct.Struct(f">BB?B?dd?iiBdd{WINDOW_BYTES}s")
+_FACTS = struct.Struct(f">BB???dd?iiBdd{WINDOW_BYTES}s")
 DISPLAY_BYTES = _FACTS.size
 _LARGEST_SPACING = 100.0
 

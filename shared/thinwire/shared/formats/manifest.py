@@ -4,14 +4,15 @@ Format: docs/envelope-format.md. A manifest holds the patient's identity and cro
 """
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from thinwire.shared.crypto.keys import SIGNATURE_BYTES, sign, verify
 from thinwire.shared.errors import BadManifest
+from thinwire.shared.formats.display import DISPLAY_BYTES, Display
 from thinwire.shared.formats.positional import LAST_MOMENT, Fields, micros, moment, pack
 from thinwire.shared.identifiers import (
     BUNDLE_ID_BYTES,
@@ -26,7 +27,8 @@ from thinwire.shared.identifiers import (
     study_id,
 )
 
-VERSION = 1
+VERSION = 2
+"""With the file that was read. A manifest without it is one of version 1, as clinics before it send."""
 MAX_MANIFEST = 1 << 20
 MAX_FILES = 4096
 MAX_SIZE = (1 << 53) - 1
@@ -43,8 +45,15 @@ IDENTITY_KEYWORDS = (
 )
 """The DICOM keywords (PS3.6) of a study's identity, in the order in which the format holds them."""
 
-_FIELDS = 8
+MAX_WARNINGS = 32
+LONGEST_WARNING = 300
+"""Bytes of UTF-8."""
+
+_FIELDS = {1: 8, 2: 9}
 _LONGEST_VALUE = 1024
+_LONGEST_UID = 128
+"""Bytes; DICOM allows 64 (PS3.5 9.1), and the field has longer ones."""
+_LONGEST_ORIENTATION = 32
 _CONTEXT = b"thinwire manifest v1"
 
 
@@ -60,6 +69,26 @@ class TierEntry:
 
 
 @dataclass(frozen=True)
+class FileRead:
+    """Which file the clinic read, and how it was shown."""
+
+    place: int
+    """Among the manifest's files, from 0."""
+    sop_instance_uid: str
+    """Empty for a picture without a header, and where the clinic sends no identity."""
+    display: Display
+    warnings: tuple[str, ...] = ()
+    """What intake doubted, in words for the reader; they name nobody."""
+
+    @classmethod
+    def fitting(cls, place: int, sop_instance_uid: str, display: Display, warnings: Sequence[str]) -> "FileRead":
+        """With texts cut to what a manifest can hold, and each warning once."""
+        told = dict.fromkeys(_cut(each, LONGEST_WARNING) for each in warnings if each)
+        shown = replace(display, orientation=_cut(display.orientation, _LONGEST_ORIENTATION))
+        return cls(place, _cut(sop_instance_uid, _LONGEST_UID), shown, tuple(told)[:MAX_WARNINGS])
+
+
+@dataclass(frozen=True)
 class Manifest:
     study: StudyId
     site: SiteName
@@ -72,15 +101,23 @@ class Manifest:
     """(SHA-256, bytes) of the study's own files in the order of the archive; the study's id follows from them."""
     identity: Mapping[str, str] = field(repr=False)
     """By DICOM keyword, those of IDENTITY_KEYWORDS that the study has. Kept out of repr, and so out of logs."""
+    read: FileRead | None = None
+    """None in a manifest of version 1."""
+
+    @property
+    def read_digest(self) -> Digest | None:
+        """SHA-256 of the file that was read."""
+        return None if self.read is None else self.files[self.read.place][0]
 
 
 def fitting_identity(identity: Mapping[str, str]) -> dict[str, str]:
     """What of a study's identity a manifest can hold: its keywords, values cut to their longest, valid UTF-8."""
-    return {
-        word: identity[word].encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")
-        for word in IDENTITY_KEYWORDS
-        if word in identity
-    }
+    return {word: _cut(identity[word], _LONGEST_VALUE) for word in IDENTITY_KEYWORDS if word in identity}
+
+
+def _cut(text: str, most: int) -> str:
+    """Valid UTF-8 of at most `most` bytes."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 def sign_manifest(manifest: Manifest, key: Ed25519PrivateKey) -> bytes:
@@ -105,8 +142,12 @@ def kept_manifest(data: bytes) -> Manifest:
 
 
 def _read(body: bytes) -> Manifest:
-    fields = Fields.of(body, _FIELDS, MAX_MANIFEST - SIGNATURE_BYTES, BadManifest, "manifest", MAX_FILES)
-    fields.integer("version", VERSION, VERSION)
+    longest = MAX_MANIFEST - SIGNATURE_BYTES
+    fields = Fields.of(body, min(_FIELDS.values()), longest, BadManifest, "manifest", MAX_FILES, max(_FIELDS.values()))
+    count = len(fields)
+    version = fields.integer("version", 1, VERSION)
+    if count != _FIELDS[version]:
+        raise BadManifest(f"a manifest of version {version} has not {_FIELDS[version]} fields")
     study = StudyId(fields.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES))
     site = fields.text("site", 32)
     created = moment(fields.integer("created", 0, LAST_MOMENT))
@@ -115,8 +156,9 @@ def _read(body: bytes) -> Manifest:
     files = tuple(_file(entry) for entry in fields.arrays("files", 1, MAX_FILES, 2))
     values = fields.fields("identity", len(IDENTITY_KEYWORDS), len(IDENTITY_KEYWORDS))
     identity = {word: values.text(word, _LONGEST_VALUE) for word in IDENTITY_KEYWORDS if not values.absent()}
+    read = None if version == 1 else _file_read(fields.fields("read", 5, 5), len(files))
     try:
-        manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity)
+        manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity, read)
     except ValueError as error:
         raise BadManifest("a manifest is of no site") from error
     if any(a.tier >= b.tier for a, b in itertools.pairwise(tiers)):
@@ -138,6 +180,16 @@ def _file(entry: Fields) -> tuple[Digest, int]:
     return Digest(entry.data("digest", DIGEST_BYTES, DIGEST_BYTES)), entry.integer("size", 0, MAX_SIZE)
 
 
+def _file_read(entry: Fields, files: int) -> FileRead:
+    place = entry.integer("place", 0, files - 1)
+    uid = entry.text("SOP Instance UID", _LONGEST_UID)
+    facts = entry.data("display", DISPLAY_BYTES, DISPLAY_BYTES)
+    orientation = entry.text("orientation", _LONGEST_ORIENTATION)
+    told = entry.fields("warnings", 0, MAX_WARNINGS)
+    warnings = tuple(told.text("warning", LONGEST_WARNING) for _ in range(len(told)))
+    return FileRead(place, uid, Display.from_bytes(facts, orientation), warnings)
+
+
 def _body(manifest: Manifest) -> bytes:
     unknown = sorted(set(manifest.identity) - set(IDENTITY_KEYWORDS))
     if unknown:
@@ -149,8 +201,10 @@ def _body(manifest: Manifest) -> bytes:
 
 
 def _packed(manifest: Manifest) -> bytes:
+    read = manifest.read
+    added = () if read is None else (_packed_read(read),)
     return pack(
-        VERSION,
+        1 if read is None else VERSION,
         bytes(manifest.study),
         str(manifest.site),
         micros(manifest.created),
@@ -158,4 +212,10 @@ def _packed(manifest: Manifest) -> bytes:
         [[int(t.tier), t.digest, t.sealed_size, t.plain_size] for t in manifest.tiers],
         [[each, size] for each, size in manifest.files],
         [manifest.identity.get(word) for word in IDENTITY_KEYWORDS],
+        *added,
     )
+
+
+def _packed_read(read: FileRead) -> list[object]:
+    display = read.display
+    return [read.place, read.sop_instance_uid, display.to_bytes(), display.orientation, list(read.warnings)]

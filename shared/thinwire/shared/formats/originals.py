@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import BadArchive
@@ -42,12 +41,11 @@ _GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
 """What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
-_MAX_WINDOW = 1 << 27
 _THREADS = 2
 """Of libjxl; the bytes are the same with any number."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
-CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error, zstandard.ZstdError)
+CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error)
 
 
 class Codec(IntEnum):
@@ -224,7 +222,7 @@ def _size(pieces: Sequence[Piece]) -> int:
 
 
 def _compressed(data: bytes, level: int) -> Piece:
-    packed = zstandard.ZstdCompressor(level=level).compress(data)
+    packed = bytes(imagecodecs.zstd_encode(data, level=level))
     return Piece(Codec.ZSTD, packed, len(data)) if len(packed) < len(data) else Piece(Codec.STORED, data, len(data))
 
 
@@ -282,10 +280,8 @@ def _restored(piece: Piece) -> bytes:
             case Codec.STORED:
                 plain = piece.packed
             case Codec.ZSTD:
-                # zstd's one-shot call believes the size that a frame claims; a stream gives no more than asked for.
-                decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-                with decompressor.stream_reader(piece.packed, read_across_frames=False) as reader:
-                    plain = reader.read(piece.plain_size + 1)
+                # Into a buffer of the size that the index gives, whatever the frame claims.
+                plain = bytes(imagecodecs.zstd_decode(piece.packed, out=piece.plain_size))
             case Codec.JPEG_XL:
                 kind = np.uint8 if piece.layout is Layout.BYTES else np.uint16
                 samples = np.empty((piece.rows, piece.columns), kind)  # libjxl compares before it decodes

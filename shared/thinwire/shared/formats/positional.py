@@ -48,9 +48,18 @@ class Fields:
 
     @classmethod
     def of(
-        cls, data: bytes, count: int, longest: int, broken: type[ThinwireError], what: str, widest: int = 0
+        cls,
+        data: bytes,
+        count: int,
+        longest: int,
+        broken: type[ThinwireError],
+        what: str,
+        widest: int = 0,
+        most: int | None = None,
     ) -> "Fields":
-        """Read a packed array of `count` fields from at most `longest` bytes; arrays within hold at most `widest`."""
+        """Read a packed array of `count` (to `most`) fields from at most `longest` bytes; arrays within hold at most
+        `widest`."""
+        most = count if most is None else most
         if len(data) > longest:
             raise broken(f"{what} has {len(data)} bytes, over the limit of {longest}")
         try:
@@ -59,13 +68,13 @@ class Fields:
                 data,
                 max_str_len=len(data),
                 max_bin_len=len(data),
-                max_array_len=max(count, widest),
+                max_array_len=max(most, widest),
                 max_map_len=0,
                 max_ext_len=0,
             )
         except ValueError as error:
             raise broken(f"{what} is no msgpack within its limits") from error
-        return cls(items, count, count, broken, what)
+        return cls(items, count, most, broken, what)
 
     def __len__(self) -> int:
         """Fields not yet taken."""

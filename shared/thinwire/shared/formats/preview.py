@@ -12,11 +12,11 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import uniform_filter
 
 from thinwire.shared.errors import BadPreview
 from thinwire.shared.formats.originals import CODEC_ERRORS
 from thinwire.shared.formats.window import WINDOW_BYTES, Window
+from thinwire.shared.neighbourhoods import mean_around
 
 Grey = NDArray[np.uint8]
 
@@ -216,16 +216,16 @@ class _Judge:
 
     def __init__(self, image: Grey) -> None:
         self._image = _scaled(image, _JUDGED_SIDE).astype(np.float32)
-        self._mean = uniform_filter(self._image, 7)
-        self._variance = uniform_filter(self._image**2, 7) - self._mean**2
+        self._mean = mean_around(self._image, 7)
+        self._variance = mean_around(self._image**2, 7) - self._mean**2
 
     def likeness(self, layer: _Encoded) -> float:
         height, width = self._image.shape
         decoded = Image.fromarray(_decoded(_Layer(*layer.shape, len(layer.packed)), layer.packed))
         other = np.asarray(decoded.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
-        mean = uniform_filter(other, 7)
-        variance = uniform_filter(other**2, 7) - mean**2
-        both = uniform_filter(self._image * other, 7) - self._mean * mean
+        mean = mean_around(other, 7)
+        variance = mean_around(other**2, 7) - mean**2
+        both = mean_around(self._image * other, 7) - self._mean * mean
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
         upper = (2 * self._mean * mean + c1) * (2 * both + c2)
         lower = (self._mean**2 + mean**2 + c1) * (self._variance + variance + c2)

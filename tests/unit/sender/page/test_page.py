@@ -21,6 +21,7 @@ from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 
 FIRST, SECOND = samples(2)
+OWN = "http://127.0.0.1:8080"
 HOSTILE = "No effusion.\n<script>alert('x')</script> & <b>bold</b>"
 
 
@@ -35,7 +36,10 @@ class Page:
         self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
         self.clinic = Clinic(self.ends.outbox, self.quarantine, self.gate, lambda: 2)
         self.client = TestClient(
-            build(self.clinic, PageSettings(port=0)), "http://127.0.0.1:8080", follow_redirects=False
+            build(self.clinic, PageSettings(port=0)),
+            OWN,
+            follow_redirects=False,
+            headers={"Origin": OWN},
         )
 
     def gate(self) -> Gate:

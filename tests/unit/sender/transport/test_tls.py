@@ -156,7 +156,7 @@ def test_what_is_no_tls_and_a_connection_that_ends() -> None:
         tls.open(farewell)
 
 
-@pytest.mark.parametrize("key", [b"", b"junk", FOREIGN.key_pem])
+@pytest.mark.parametrize("key", [b"", b"junk", FOREIGN.key_pem], ids=["empty", "junk", "another"])
 def test_keys_that_cannot_be_used(key: bytes) -> None:
     with pytest.raises(BadConfiguration, match="cannot be used"):
         Security(AUTHORITY.certificate_pem, Identity(CLINIC.certificate_pem, key))

@@ -262,7 +262,9 @@ def test_private_keys_stay_out_of_logs() -> None:
         assert "PRIVATE KEY" not in repr(each)
 
 
-@pytest.mark.parametrize("pem", [b"", b"-----BEGIN PRIVATE KEY-----", AUTHORITY.certificate_pem])
+@pytest.mark.parametrize(
+    "pem", [b"", b"-----BEGIN PRIVATE KEY-----", AUTHORITY.certificate_pem], ids=["empty", "cut", "another"]
+)
 def test_a_damaged_authority_says_so(pem: bytes) -> None:
     broken = Authority(AUTHORITY.certificate_pem, pem)
     with pytest.raises(BadConfiguration):

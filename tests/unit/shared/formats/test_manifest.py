@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.format_samples import (
     BUNDLE,
+    DISPLAY,
     FILES,
     FOREIGN_SIGNING,
     HUB_SIGNING,
@@ -14,9 +15,12 @@ from tests.support.format_samples import (
 )
 from thinwire.shared.crypto.keys import sign
 from thinwire.shared.errors import BadManifest, Forged
+from thinwire.shared.formats.display import SpacingKind
 from thinwire.shared.formats.manifest import (
     MAX_FILES,
     MAX_MANIFEST,
+    MAX_WARNINGS,
+    FileRead,
     TierEntry,
     fitting_identity,
     read_manifest,
@@ -97,6 +101,57 @@ def test_a_signed_body_out_of_form_is_a_bad_manifest(number: int, value: object)
     body[number] = value
     with pytest.raises(BadManifest):
         read_manifest(signed(pack(*body)), KEY)
+
+
+FACTS = DISPLAY.to_bytes()
+READ: list[object] = [0, "1.2.3", FACTS, "L\\F", ["a warning"]]
+
+
+def test_the_plain_body_of_version_2_is_a_manifest() -> None:
+    found = read_manifest(signed(pack(2, *BODY[1:], READ)), KEY)
+    assert found.read == FileRead(0, "1.2.3", DISPLAY, ("a warning",))
+    assert found.read_digest == FILES[0][0]
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        pytest.param(0, len(FILES), id="no such file"),
+        pytest.param(1, "1" * 129, id="UID too long"),
+        pytest.param(2, FACTS[:-1], id="facts cut short"),
+        pytest.param(2, b"\x09" + FACTS[1:], id="no such photometric interpretation"),
+        pytest.param(2, FACTS[:1] + b"\x11" + FACTS[2:], id="17 bits"),
+        pytest.param(2, FACTS[:3] + b"\x02" + FACTS[4:], id="a flag in another form"),
+        pytest.param(2, replace(DISPLAY, rescale=(float("nan"), 0.0)).to_bytes(), id="slope no number"),
+        pytest.param(2, replace(DISPLAY, spacing_mm=(0.0, 0.1)).to_bytes(), id="no possible spacing"),
+        pytest.param(
+            2, replace(DISPLAY, spacing_kind=SpacingKind.UNKNOWN).to_bytes(), id="a spacing of no kind has numbers"
+        ),
+        pytest.param(3, "x" * 33, id="orientation too long"),
+        pytest.param(4, ["x"] * 33, id="too many warnings"),
+        pytest.param(4, ["x" * 301], id="warning too long"),
+        pytest.param(4, "x", id="warnings no array"),
+    ],
+)
+def test_a_file_read_out_of_form_is_a_bad_manifest(number: int, value: object) -> None:
+    read = list(READ)
+    read[number] = value
+    with pytest.raises(BadManifest):
+        read_manifest(signed(pack(2, *BODY[1:], read)), KEY)
+
+
+@pytest.mark.parametrize("body", [pack(1, *BODY[1:], READ), pack(2, *BODY[1:]), pack(3, *BODY[1:], READ)])
+def test_each_version_has_its_fields(body: bytes) -> None:
+    with pytest.raises(BadManifest):
+        read_manifest(signed(body), KEY)
+
+
+def test_any_file_read_is_made_to_fit() -> None:
+    odd = replace(DISPLAY, orientation="L" * 50)
+    fitting = FileRead.fitting(1, "1." * 100 + "\udcff", odd, ["ä" * 400, "a", "a", "", *map(str, range(40))])
+    assert fitting.warnings[:3] == ("ä" * 150, "a", "0")
+    assert len(fitting.warnings) == MAX_WARNINGS
+    sign_manifest(replace(manifest(), read=fitting), SITE_SIGNING)
 
 
 def test_a_manifest_over_its_limit_is_refused_unread() -> None:
