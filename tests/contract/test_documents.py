@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+
 from docs import commands
 
 ROOT = Path(__file__).parents[2]
