@@ -92,7 +92,6 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
-	$(BIN)/mypy demo/demo.py
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports

@@ -118,9 +118,9 @@ def rows_of(seeds: int) -> list[dict[str, Any]]:
                     many = len(coming) if name == ALL else len(waited[Urgency(name)])
                     counts[name] = counts.get(name, 0) + many
     rows = []
-    for (policy, name), each in found.items():
+    for (policy, name), of_seeds in found.items():
         row: dict[str, Any] = {"policy": policy, "urgency": name, "studies": counts[name]}
-        values = np.stack(each)
+        values = np.stack(of_seeds)
         for column, measure in enumerate(MEASURES):
             row |= told(measure, values[:, column])
         if policy not in (FIFO, SORTED):

@@ -8,6 +8,7 @@ from tests.support.two_ends import TwoEnds, samples
 from thinwire.shared.errors import DiskFull
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.wire.v1 import link_pb2 as wire
 
 
 class SmallDisk(Disk):
@@ -93,7 +94,7 @@ def test_a_hub_that_fills_up_in_the_middle_keeps_what_it_has(tmp_path: Path) -> 
     ends.carry("." * 16 + "x", rate=4_000)
     ends.shelf.refuse = DiskFull("the store is full")
     first = ends.carry(rate=4_000)
-    refusals = [m.refusal for m in first.arrived if m.WhichOneof("message") == "refusal"]
+    refusals = [m.refusal for m in first.arrived if isinstance(m, wire.Down) and m.WhichOneof("message") == "refusal"]
     assert [r.what for r in refusals] == ["the store is full"]
     assert len(ends.outbox.due()) == 1
 

@@ -164,7 +164,7 @@ def test_forged_cut_renamed_and_foreign_files_each_have_their_outcome(pair: Stic
     pair.accept(CASES)
     pair.export()
     objects = pair.stick / "objects"
-    kinds = {}
+    kinds: dict[Kind, list[Path]] = {}
     for path in sorted(objects.iterdir()):
         head = path.read_bytes()[:HEADER_BYTES]
         if head.startswith(b"TW\x01"):

@@ -206,9 +206,8 @@ class OutboxLives(RuleBasedStateMachine):
 FOLDERS: pytest.TempPathFactory
 
 
-@pytest.mark.usefixtures("_folders")
-class TestOutboxLives(OutboxLives.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestOutboxLives = OutboxLives.TestCase
+TestOutboxLives.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -44,7 +44,7 @@ def test_nothing_waits_longer_than_the_floor_allows(arrivals: list[tuple[int, Ki
             here[due.object], position[due.object], since[due.object] = due, 0, carried
             older = sum(each.size - position[each.object] for each in here.values())
             allowed[due.object] = (older + 2 * max(chunk, 4096)) / SHARE
-        under_way = {
+        under_way: dict[bytes, Transfer] = {
             each.object: Transfer(1, each, TransferState.SENDING, position[each.object])
             for each in here.values()
             if position[each.object]

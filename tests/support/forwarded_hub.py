@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tests.support.hub_folder import Clinic, fused, sealed_manifest, stored
 from tests.support.machine_results import image_file
-from thinwire.receiver.hub import FILE, Hub
+from thinwire.receiver.config import FILE
+from thinwire.receiver.hub import Hub
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder

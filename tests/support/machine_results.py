@@ -1,6 +1,7 @@
 """A reading of a synthetic image, without a hub: what SR, capture and FHIR are made of."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def kept(reading: KeptReading | None = READING) -> KeptStudy:
     )
 
 
-def image_file(seed: int = 0, **attributes: object) -> bytes:
+def image_file(seed: int = 0, **attributes: Any) -> bytes:
     """A DICOM file of the size of the graph's image."""
     return dicom(chest(300, 280, seed=seed), **attributes)
 

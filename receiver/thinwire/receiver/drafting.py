@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from thinwire.receiver.config import DraftSettings
 from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.inference.draft import draft_json
 from thinwire.receiver.store.records import Waiting
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
@@ -92,8 +93,6 @@ class Drafting:
 
     def _draft(self, alike: list[tuple[Waiting, FusedGraph]]) -> None:
         """Graphs of one bundle at once."""
-        from thinwire.receiver.inference.draft import draft_json
-
         graphs = [graph for _, graph in alike]
         drafter = self._bundles.drafter(graphs[0].bundle, self._settings.beams)
         try:

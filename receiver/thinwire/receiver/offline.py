@@ -19,13 +19,12 @@ from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.receiver.transport.object_store import key_lookup
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
     RECORD_MAGIC,
     TAG_BYTES,
-    EpochKey,
     Header,
-    KeyOf,
     Kind,
     open_sealed,
     peek,
@@ -45,7 +44,7 @@ from thinwire.shared.formats.offline import (
     seal_reply,
 )
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
+from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION, head_size
 from thinwire.shared.wire.refusals import ERROR_OF
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -189,7 +188,7 @@ class _Import:
             if len(sites) > 1:
                 # Ids of epochs are random: one of the sites made another's its own. The tags tell whose it is.
                 first = io.BytesIO(self._stick.read(path, MAX_RECORD + (1 << header.chunk_log2) + TAG_BYTES))
-                sites = [site for site in sites if verified_length(first, self._key_of(site))]
+                sites = [site for site in sites if verified_length(first, key_lookup(self._pipeline, site))]
             if not sites:
                 raise Forged(
                     "sealed by no clinic that this hub knows, or its epoch record is not on the stick",
@@ -209,7 +208,7 @@ class _Import:
             self._session(file.site)
             if len(sealed) > LARGEST_NOTE:
                 raise Forged("a waybill is longer than any")
-            waybill = read_waybill(open_sealed(sealed, self._key_of(file.site))[1])
+            waybill = read_waybill(open_sealed(sealed, key_lookup(self._pipeline, file.site))[1])
         except (Final, Retryable) as error:
             self._done.taken.append(_refused(error, file))
             return True
@@ -298,15 +297,6 @@ class _Import:
             session.receive(wire.Up(hello=wire.Hello(version=VERSION, software="a stick")))
             self._sessions[site] = session
         return self._sessions[site]
-
-    def _key_of(self, site: SiteName) -> KeyOf:
-        def key_of(epoch: EpochId) -> EpochKey:
-            key = self._pipeline.epoch_key(site, epoch)
-            if key is None:
-                raise Forged("the epoch is not one of this site")
-            return key
-
-        return key_of
 
 
 def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:

@@ -9,11 +9,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import Entry, PartState
 from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import When
@@ -24,9 +24,6 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import StudyId, TextSource
-
-if TYPE_CHECKING:  # it brings pynetdicom, which only a service with an open port needs
-    from thinwire.sender.modality.port import Port
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +115,7 @@ class Service:
     """Makes parts and drives the link. The caller holds `outbox.own_link`."""
 
     def __init__(
-        self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: "Port | None" = None
+        self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: Port | None = None
     ) -> None:
         """port: the DICOM port, which `run` opens and closes."""
         self.port = port

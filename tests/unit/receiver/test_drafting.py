@@ -17,6 +17,7 @@ from thinwire.receiver.cli.main import app
 from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.serve import _draft
@@ -250,7 +251,6 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
 def test_a_lost_bundle_costs_its_studies_their_draft_and_no_other(
     hub: Hub, clinic: Clinic, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from thinwire.receiver.inference.bundles import add_bundle
 
     lost = tiny_bundle(tmp_path / "lost", seed=1)
     add_bundle(hub.data / "bundles", lost.folder, hub.disk)

@@ -117,13 +117,6 @@ class Queue:
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(late).order_by(deliveries.c.number))]
 
-    def next_due(self, target: str) -> datetime | None:
-        """When anything of this target is due next."""
-        mine = and_(deliveries.c.target == target, deliveries.c.state.in_([str(state) for state in _OPEN]))
-        with self._database.read() as connection:
-            at = connection.scalar(select(func.min(deliveries.c.due_at)).where(mine))
-        return None if at is None else moment(at)
-
     def apply(
         self,
         number: int,
@@ -163,7 +156,7 @@ class Queue:
 
     def retry(self, target: str | None = None, study: StudyKey | None = None) -> int:
         """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
-        states = sorted(str(state) for state, event in TRANSITIONS if event is Event.RETRIED)
+        states = sorted(str(state) for state in TRANSITIONS.before(Event.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:
             query = query.where(deliveries.c.target == target)

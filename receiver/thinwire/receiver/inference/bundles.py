@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thinwire.receiver.inference.draft import Drafter
 from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
@@ -13,7 +14,6 @@ from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
 from thinwire.shared.storage.durable import Disk, flock
 
 if TYPE_CHECKING:
-    from thinwire.receiver.inference.draft import Drafter
     from thinwire.receiver.inference.mpnn import MpnnReader
 
 DEFAULT, ADDING = "default", "add.lock"
@@ -75,9 +75,7 @@ class Bundles:
                 self._readers[id] = load_reader(bundle)
             return self._readers[id]
 
-    def drafter(self, id: BundleId, beams: int) -> "Drafter":
-        # Imported here, so that a hub that drafts nothing does not load onnxruntime.
-        from thinwire.receiver.inference.draft import Drafter
+    def drafter(self, id: BundleId, beams: int) -> Drafter:
 
         bundle = self.bundle(id)
         with self._lock:

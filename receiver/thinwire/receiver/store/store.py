@@ -41,7 +41,7 @@ from thinwire.receiver.store.tables import (
     requests,
     studies,
 )
-from thinwire.shared.crypto.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
+from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
@@ -89,7 +89,7 @@ class Store:
                 "kind": int(part.header.kind),
                 "blob": blob,
                 "plain_size": len(part.plaintext),
-                "sealed_size": _sealed_size(part.header, len(part.plaintext)),
+                "sealed_size": sealed_size(len(part.plaintext), part.header.chunk_log2),
                 "urgent": part.urgent,
                 "stored_at": micros(at),
                 "receipt": number,
@@ -409,12 +409,6 @@ def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
 
 def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
     return and_(table.c.site == site, table.c.study == study)
-
-
-def _sealed_size(header: Header, plain_size: int) -> int:
-    """Bytes of the sealed object that a plaintext came in (docs/envelope-format.md)."""
-    chunks = max(1, -(-plain_size >> header.chunk_log2))
-    return HEADER_BYTES + plain_size + TAG_BYTES * chunks
 
 
 def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status: StudyStatus, signed: bytes) -> int:

@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.limits import Limits
-from thinwire.receiver.transport.object_store import Shelf
+from thinwire.receiver.transport.object_store import Shelf, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
-    EpochKey,
     Header,
     Kind,
     open_sealed,
@@ -40,7 +39,6 @@ from thinwire.shared.identifiers import (
     DIGEST_BYTES,
     STUDY_ID_BYTES,
     Digest,
-    EpochId,
     SiteName,
     StudyId,
     digest,
@@ -120,6 +118,7 @@ class IngestSession:
         self.site = site
         self._inbox = inbox
         self._shelf = shelf
+        self._key_of = key_lookup(shelf, site)
         self._signing = signing
         self._clock = clock
         self._disk = disk
@@ -237,7 +236,10 @@ class IngestSession:
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
         partial = self._inbox.open(
-            self.site, Digest(offer.object), offer.size, lambda file: verified_length(file, self._key_of)
+            self.site,
+            Digest(offer.object),
+            offer.size,
+            lambda file: verified_length(file, self._key_of),
         )
         arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._tell(arrival)]
@@ -335,12 +337,6 @@ class IngestSession:
         self._disk.step("ingest.receipt")
         self._told.add(digest(signed))
         return wire.Down(receipt=wire.Receipt(signed=signed))
-
-    def _key_of(self, epoch: EpochId) -> EpochKey:
-        key = self._shelf.epoch_key(self.site, epoch)
-        if key is None:
-            raise Forged("the epoch is not one of this site")
-        return key
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:

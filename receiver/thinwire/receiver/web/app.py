@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from thinwire.receiver.web import audit_page, listing, sign_in, study
 from thinwire.receiver.web.context import Room
 from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
+from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
 from thinwire.shared.web import Guard
@@ -45,9 +46,6 @@ def make_app(room: Room) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
     app.state.room = room
     if room.provider is not None:
-        # Imported where it is asked for: a hub without a provider needs none of it.
-        from thinwire.receiver.web.oidc import add_provider
-
         add_provider(app, room, room.provider)
     app.add_middleware(Guard, most_posted=MOST_POSTED, origin=room.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")

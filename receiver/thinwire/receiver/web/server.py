@@ -13,11 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from thinwire.receiver.access.audit_message import Act
-from thinwire.receiver.config import Settings, address
+from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.web.app import make_app
 from thinwire.receiver.web.context import Provider, Room
+from thinwire.shared.addresses import address_text, host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import BadConfiguration
 
@@ -32,7 +33,7 @@ class WebServer:
 
     def __init__(self, hub: Hub, pipeline: Pipeline, listen: str) -> None:
         self._hub = hub
-        self._host, port = address(listen)
+        self._host, port = host_and_port(listen)
         loopback = _is_loopback(self._host)
         proxy = hub.settings.web_proxy
         if proxy is not None and not (loopback and urlsplit(proxy).scheme == "https"):
@@ -60,8 +61,7 @@ class WebServer:
         """Where browsers find the page."""
         if self.room.origin is not None:
             return self.room.origin
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}"
+        return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._socket.getsockname()[1])}"
 
     def start(self) -> None:
         self.room.audit.record(self.room.message(Act.STARTED, "serve", ""))

@@ -12,6 +12,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, StudyId
+from thinwire.shared.transitions import Transitions
 
 VERSION = 3
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
@@ -49,32 +50,34 @@ class Event(StrEnum):
     GIVEN_UP = "given up"
 
 
-TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
-    (PartState.MISSING, Event.ADDED): PartState.WAITING,
-    (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
-    (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
-    (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
-    # Damaged here after it had reached the hub.
-    (PartState.MISSING, Event.STORED): PartState.STORED,
-    (PartState.HELD, Event.REQUESTED): PartState.WAITING,
-    (PartState.HELD, Event.RELEASED): PartState.WAITING,
-    (PartState.HELD, Event.DAMAGED): PartState.MISSING,
-    # Taken to the hub by stick though nobody asked.
-    (PartState.HELD, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
-    (PartState.WAITING, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
-    (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
-    # Receipts and requests are repeated by every new stream.
-    (PartState.STORED, Event.STORED): PartState.STORED,
-    (PartState.STORED, Event.REQUESTED): PartState.STORED,
-    (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
-    (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
-    (PartState.REFUSED, Event.STORED): PartState.STORED,
-    (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
-    (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
-}
-"""Anything that is not here raises."""
+TRANSITIONS = Transitions(
+    "part",
+    {
+        (PartState.MISSING, Event.ADDED): PartState.WAITING,
+        (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
+        (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
+        (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
+        # Damaged here after it had reached the hub.
+        (PartState.MISSING, Event.STORED): PartState.STORED,
+        (PartState.HELD, Event.REQUESTED): PartState.WAITING,
+        (PartState.HELD, Event.RELEASED): PartState.WAITING,
+        (PartState.HELD, Event.DAMAGED): PartState.MISSING,
+        # Taken to the hub by stick though nobody asked.
+        (PartState.HELD, Event.STORED): PartState.STORED,
+        (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
+        (PartState.WAITING, Event.STORED): PartState.STORED,
+        (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
+        (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
+        # Receipts and requests are repeated by every new stream.
+        (PartState.STORED, Event.STORED): PartState.STORED,
+        (PartState.STORED, Event.REQUESTED): PartState.STORED,
+        (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
+        (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
+        (PartState.REFUSED, Event.STORED): PartState.STORED,
+        (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
+        (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
+    },
+)
 
 
 class EntryState(StrEnum):
@@ -106,9 +109,7 @@ class Part:
 
     def after(self, event: Event, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not know."""
-        state = TRANSITIONS.get((self.state, event))
-        if state is None:
-            raise ValueError(f"a part that is {self.state} cannot be {event}")
+        state = TRANSITIONS.after(self.state, event)
         return replace(self, state=state, reason=reason, requested=self.requested or event is Event.REQUESTED)
 
 

@@ -25,6 +25,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
 from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.status_file import EVERY
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
@@ -271,7 +272,7 @@ class Uplink:
     async def _tick(self, session: UplinkSession, line: Line) -> None:
         """Once a second: count, show, and see whether the hub has fallen silent."""
         while True:
-            await asyncio.sleep(link_status.EVERY)
+            await asyncio.sleep(EVERY)
             self._count(line)
             pace = session.pace
             if pace.rate is not None and pace.round_trip is not None and not pace.starting:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport.pace import Mark
+from thinwire.shared.transitions import Transitions
 from thinwire.shared.wire.chunks import head_size
 
 MOST_UNDER_WAY = 16
@@ -35,14 +36,17 @@ class TransferEvent(StrEnum):
     LAST_BYTE = "last byte"
 
 
-TRANSITIONS: dict[tuple[TransferState, TransferEvent], TransferState] = {
-    (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
-}
-"""Anything that is not here raises KeyError. A receipt or a refusal ends a transfer in any state."""
+TRANSITIONS = Transitions(
+    "transfer",
+    {
+        (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
+    },
+)
+"""A receipt or a refusal ends a transfer in any state."""
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Transfer:
     """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""
 
     def on(self, event: TransferEvent) -> None:
-        self.state = TRANSITIONS[self.state, event]
+        self.state = TRANSITIONS.after(self.state, event)
 
     @property
     def goes(self) -> bool:

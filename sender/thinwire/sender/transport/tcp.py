@@ -19,7 +19,8 @@ from pathlib import Path
 
 from thinwire.sender.transport.flow import Flow
 from thinwire.sender.transport.tls import SETTINGS, Security, Tls, WithoutFirstAck
-from thinwire.shared.errors import BadConfiguration, LinkLost
+from thinwire.shared.addresses import host_and_port
+from thinwire.shared.errors import LinkLost
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Line:
     async def dial(cls, target: str, seconds: float) -> "Line":
         """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
         OSError for an answer that says no, or no network; BadConfiguration."""
-        host, port = address(target)
+        host, port = host_and_port(target, "Set hub in config.toml, for example hub.example.org:7443.", 1)
         try:
             async with asyncio.timeout(seconds):
                 return cls(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
@@ -244,16 +245,6 @@ def _no_room(error: OSError) -> LinkLost:
         f"the folder for temporary files cannot be used ({error.strerror or error})",
         f"Free space in {tempfile.gettempdir()}, or name another short path in TMPDIR; sending goes on by itself.",
     )
-
-
-def address(target: str) -> tuple[str, int]:
-    """(host, port) of HOST:PORT; an IPv6 host stands in brackets. Raises BadConfiguration."""
-    host, _, port = target.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise BadConfiguration(
-            f"{target!r} is no HOST:PORT", "Set hub in config.toml, for example hub.example.org:7443."
-        )
-    return host.strip("[]"), int(port)
 
 
 def _settle(connection: socket.socket) -> str:

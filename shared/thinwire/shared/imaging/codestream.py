@@ -46,7 +46,7 @@ class Shape:
     samples: int
     """1 grey, 3 colour."""
     bits_allocated: int
-    """8 or 16."""
+    """8, 16 or 32."""
     planar: bool
     """Colour by plane rather than by pixel (C.7.6.3.1.3)."""
     luma: bool
@@ -73,25 +73,32 @@ class Stream(NamedTuple):
     marker: int
 
 
-def decode(pixel_data: bytes, syntax: str, shape: Shape, swapped: bool = False) -> tuple[Samples, bool]:
-    """Samples [H, W] or [H, W, 3] of one frame, and whether they are stored values as they lie in the file.
+class Decoded(NamedTuple):
+    """samples: whole numbers [H, W] or [H, W, 3]. bits: how many of each are in use, at its low end; what a file has no
+    codec for, and a codec that was given whole words, may hold other things beside the stored values."""
+
+    samples: Samples
+    bits: int
+
+
+def decode(pixel_data: bytes, syntax: str, shape: Shape, swapped: bool = False) -> Decoded:
+    """Samples of one frame.
 
     pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples lie in big-endian words (PS3.5 8.1.1).
-    Stored values may carry other things in unused bits; those from a codec do not. Raises UnreadableDicom.
+    Raises UnreadableDicom.
     """
     if syntax in _NATIVE:
-        return _native(pixel_data, shape, _NATIVE[syntax], swapped), True
+        return Decoded(_native(pixel_data, shape, _NATIVE[syntax], swapped), shape.bits_allocated)
     if syntax not in _CODECS:
         raise UnreadableDicom(
             "its transfer syntax is not one that is read here",
             "Export the study uncompressed (Explicit VR Little Endian).",
         )
-    frame = b"".join(fragments(pixel_data))
-    samples = _CODECS[syntax](frame, shape)
+    decoded = _CODECS[syntax](b"".join(fragments(pixel_data)), shape)
     expected = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
-    if samples.shape != expected:
+    if decoded.samples.shape != expected:
         raise UnreadableDicom("its pixels decode to another size than its header says")
-    return samples, syntax == RLE
+    return decoded
 
 
 def fragments(pixel_data: bytes) -> list[bytes]:
@@ -107,9 +114,11 @@ def fragments(pixel_data: bytes) -> list[bytes]:
             raise UnreadableDicom("its compressed pixels are cut short or not in items")
         found.append(pixel_data[at : at + length])
         at += length
-    if len(found) < 2:
+    if found and not _allowed(found[0]):  # some devices leave out even the empty table
+        found = found[1:]
+    if not found:
         raise UnreadableDicom("it holds no compressed pixels")
-    return found[1:]
+    return found
 
 
 def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Samples:
@@ -133,17 +142,18 @@ def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
     return flat.reshape(shape.rows, shape.columns, shape.samples)
 
 
-def _rle(frame: bytes, shape: Shape) -> Samples:
+def _rle(frame: bytes, shape: Shape) -> Decoded:
     """PS3.5 Annex G: planes of bytes, the most significant first."""
     out = bytearray(shape.bytes)
     with _broken("RLE"):
         done = len(imagecodecs.dicomrle_decode(frame, np.dtype(f"<u{shape.bits_allocated // 8}"), out=out))
     if done != len(out):
         raise UnreadableDicom("its RLE pixels are cut short")
-    return _arranged(np.frombuffer(out, f"<u{shape.bits_allocated // 8}"), shape, planar=True)
+    flat = np.frombuffer(out, f"<u{shape.bits_allocated // 8}")
+    return Decoded(_arranged(flat, shape, planar=True), shape.bits_allocated)
 
 
-def _jpeg(frame: bytes, shape: Shape) -> Samples:
+def _jpeg(frame: bytes, shape: Shape) -> Decoded:
     stream = jpeg_stream(frame, _JPEG_FRAMES)
     _agree(stream, shape)
     if stream.marker == 0xC0 and stream.samples == 1:
@@ -152,29 +162,31 @@ def _jpeg(frame: bytes, shape: Shape) -> Samples:
             imagecodecs.jpegxl_encode_jpeg(frame[: stream.end])
     space = None if stream.samples == 1 else ("YCBCR" if shape.luma else "RGB")
     with _broken("JPEG"):
-        return np.asarray(imagecodecs.jpeg8_decode(frame[: stream.end], colorspace=space, outcolorspace=space))
+        samples = imagecodecs.jpeg8_decode(frame[: stream.end], colorspace=space, outcolorspace=space)
+    return Decoded(np.asarray(samples), stream.precision)
 
 
-def _jpeg_ls(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_ls(frame: bytes, shape: Shape) -> Decoded:
     stream = jpeg_stream(frame, frozenset((_JPEG_LS_FRAME,)))
     _agree(stream, shape)
     with _broken("JPEG-LS"):
-        return np.asarray(imagecodecs.jpegls_decode(frame[: stream.end]))
+        return Decoded(np.asarray(imagecodecs.jpegls_decode(frame[: stream.end])), stream.precision)
 
 
-def _jpeg_2000(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_2000(frame: bytes, shape: Shape) -> Decoded:
     """JPEG 2000 and High-Throughput JPEG 2000, both by OpenJPEG in strict mode."""
-    _agree(_jpeg_2000_stream(frame), shape)
+    stream = _jpeg_2000_stream(frame)
+    _agree(stream, shape)
     with _broken("JPEG 2000"):
-        return np.asarray(imagecodecs.jpeg2k_decode(frame))
+        return Decoded(np.asarray(imagecodecs.jpeg2k_decode(frame)), stream.precision)
 
 
-def _jpeg_xl(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_xl(frame: bytes, shape: Shape) -> Decoded:
     """JPEG XL; libjxl compares the stream's size with the room given before it decodes."""
     size = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
     room = np.empty(size, np.uint8 if shape.bits_allocated == 8 else np.uint16)
     with _broken("JPEG XL"):
-        return np.asarray(imagecodecs.jpegxl_decode(frame, out=room))
+        return Decoded(np.asarray(imagecodecs.jpegxl_decode(frame, out=room)), room.itemsize * 8)
 
 
 def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
@@ -307,7 +319,7 @@ _JPEG_FAMILY = {
     _JPEG_LS_FRAME: _numbered(80, 81),
 }
 _NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
-_CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
+_CODECS: dict[str, Callable[[bytes, Shape], Decoded]] = {
     RLE: _rle,
     **dict.fromkeys(_numbered(50, 51, 57, 70), _jpeg),
     **dict.fromkeys(_numbered(80, 81), _jpeg_ls),
@@ -317,3 +329,4 @@ _CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
 SYNTAXES = (*_NATIVE, *_CODECS)
 """Transfer syntaxes that are read here."""
 COMPRESSED = tuple(_CODECS)
+LOSSY = frozenset(_numbered(50, 51, 81, 91, 203, 112))

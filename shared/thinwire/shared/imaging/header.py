@@ -6,6 +6,7 @@ log line nor chained exception. A single attribute that cannot be read counts as
 
 import contextlib
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -15,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -26,6 +28,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.codestream import COMPRESSED, SYNTAXES, stream_syntax
 from thinwire.shared.imaging.file_format import (
     DEFLATED,
@@ -40,6 +43,9 @@ from thinwire.shared.imaging.file_format import (
 )
 
 _PIXELS = Tag(0x7FE0, 0x0010)
+_OVERLAY_ROWS, _OVERLAY_DATA = 0x6000_0010, 0x6000_3000
+_CHARACTER_SET = Tag(0x0008, 0x0005)
+_TEXT_VRS = frozenset(("SH", "LO", "ST", "LT", "PN", "UT", "UC"))
 _UNDEFINED = 0xFFFFFFFF
 _ITEM = b"\xfe\xff\x00\xe0"
 _GLANCE = 64 << 10
@@ -140,8 +146,11 @@ class Header:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """The attribute's values as finite numbers; empty where any of them is not."""
+        values = self.values(keyword)
+        if len(values) == 1 and isinstance(values[0], bytes) and len(values[0]) in (2, 4):  # a number under a wrong VR
+            values = (int.from_bytes(values[0], "big" if self.big_endian else "little"),)
         try:
-            found = tuple(float(str(each)) for each in self.values(keyword))
+            found = tuple(float(str(each)) for each in values)
         except ValueError:
             found = (float("nan"),)
         if any(not abs(each) < float("inf") for each in found):
@@ -191,6 +200,24 @@ class Header:
     @property
     def has_pixels(self) -> bool:
         return _PIXELS in self._dataset
+
+    @property
+    def photometric(self) -> str:
+        """Photometric Interpretation (0028,0004), upper case, without blanks within "MONOCHROME 2"."""
+        return re.sub(r"^MONOCHROME[ _]", "MONOCHROME", self.code("PhotometricInterpretation"))
+
+    @property
+    def stored_as_luma(self) -> bool:
+        """Whether the first sample of a pixel is its luminance (YBR)."""
+        return self.photometric in ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
+
+    @property
+    def has_embedded_overlay(self) -> bool:
+        """Whether an overlay is said to lie in unused bits of the pixels (retired; PS3.3 C.9.2)."""
+        return any(
+            _OVERLAY_ROWS + group in self._dataset and _OVERLAY_DATA + group not in self._dataset
+            for group in range(0, 0x20 << 16, 2 << 16)
+        )
 
     @property
     def encapsulated(self) -> bool:
@@ -247,7 +274,10 @@ def _parsed(data: bytes, limits: Limits) -> tuple[Layers, Header]:
             )
         _require_whole(dataset)
         syntax = _true_syntax(found, dataset)
-        return found, Header(dataset, syntax, notes=_contradictions(found, dataset, syntax))
+        notes = _contradictions(found, dataset, syntax)
+        encodings, note = encodings_of(_terms(dataset), list(_texts(dataset)))
+        _set_encodings(dataset, encodings)
+        return found, Header(dataset, syntax, notes=(*notes, note) if note else notes)
 
 
 def _end_after_pixels() -> Callable[[BaseTag, str | None, int], bool]:
@@ -287,6 +317,34 @@ def _contradictions(found: Layers, dataset: Dataset, syntax: str) -> tuple[str, 
         if stated and own and stated != own:
             notes.append(f"the meta information names another {keyword} than the data set; the data set's is used")
     return tuple(notes)
+
+
+def _terms(dataset: Dataset) -> list[str]:
+    """The values of Specific Character Set (0008,0005) as they lie in the file."""
+    value = dataset.get_item(_CHARACTER_SET).value if _CHARACTER_SET in dataset else b""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return [term.strip(" \0") for term in text.split("\\")] if text.strip(" \0") else []
+
+
+def _texts(dataset: Dataset) -> Iterator[bytes]:
+    """The data set's own text that a character set applies to, private attributes left out."""
+    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset converts every element)
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and not tag.is_private:
+            vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")
+            if vr in _TEXT_VRS:
+                yield element.value
+
+
+def _set_encodings(dataset: Dataset, encodings: list[str]) -> None:
+    """Have pydicom read all text by these, in items too, but for those that state a character set of their own."""
+    dataset.set_original_encoding(None, None, encodings)
+    for tag in dataset.keys():  # noqa: SIM118
+        element = dataset.get_item(tag)
+        if isinstance(element, DataElement) and element.VR == "SQ":
+            for item in element.value:
+                if _CHARACTER_SET not in item:
+                    _set_encodings(item, encodings)
 
 
 def _name(syntax: str) -> str:

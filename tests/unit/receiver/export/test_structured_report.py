@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -23,7 +24,7 @@ from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import Urgency
 
-FULL = {
+FULL: dict[str, Any] = {
     "PatientName": "Müller^Änne",
     "SpecificCharacterSet": "ISO_IR 192",
     "PatientSex": "F",
@@ -146,7 +147,7 @@ def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() ->
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="DCMTK is not installed: apt-get install dcmtk")
 @pytest.mark.parametrize("attributes", [{}, FULL])
-def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, object]) -> None:
+def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, Any]) -> None:
     (tmp_path / "sr.dcm").write_bytes(structured_report(result(image_file(**attributes))))
     words = ["dsrdump", str(tmp_path / "sr.dcm")]
     read = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -158,7 +159,7 @@ def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attr
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt-get install dicom3tools")
 @pytest.mark.parametrize("attributes", [{}, FULL])
-def test_dciodvfy_finds_no_error(tmp_path: Path, attributes: dict[str, object]) -> None:
+def test_dciodvfy_finds_no_error(tmp_path: Path, attributes: dict[str, Any]) -> None:
     found = result(image_file(**attributes))
     for name, data in (("sr", structured_report(found)), ("capture", secondary_capture(found, NAMES))):
         path = tmp_path / f"{name}.dcm"

@@ -32,7 +32,7 @@ def reading(unfamiliar: bool = False, **findings: Probability) -> Reading:
 def test_urgency_follows_what_is_sure_and_doubt_counts_where_it_could_change_it(
     found: dict[str, Probability], urgency: Urgency
 ) -> None:
-    assert triage(reading(**found), asked_urgent=False).urgency is urgency
+    assert triage(reading(False, **found), asked_urgent=False).urgency is urgency
 
 
 def test_an_unfamiliar_image_is_uncertain_whatever_was_found() -> None:

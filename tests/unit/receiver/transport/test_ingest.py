@@ -1,3 +1,5 @@
+from typing import Any
+
 import grpc
 import pytest
 
@@ -179,7 +181,7 @@ def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession)
     ],
 )
 def test_an_offer_out_of_its_limits_ends_the_stream(
-    ends: TwoEnds, ingest: IngestSession, change: dict[str, object], why: str
+    ends: TwoEnds, ingest: IngestSession, change: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ProtocolBroken, match=why):
         ingest.receive(offer(sealed(ends), **({"head": sealed(ends)[:60]} | change)))

@@ -331,7 +331,7 @@ def test_a_connection_costs_few_bytes_and_the_next_one_fewer(ends: TwoEnds) -> N
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         security = Security(address.authority_pem, address.identity)
-        for _ in range(2):
+        for _attempt in range(2):
             line = await Line.dial(address.target, 10.0)
             async with line.relay(security) as via, dial_line(via) as channel:
                 call = HubStub(channel).Connect()

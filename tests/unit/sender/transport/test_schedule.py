@@ -146,7 +146,7 @@ def test_a_transfer_changes_as_the_table_says_and_in_no_other_way() -> None:
                 transfer.on(event)
                 assert transfer.state is TRANSITIONS[state, event]
             else:
-                with pytest.raises(KeyError):
+                with pytest.raises(ValueError, match=f"a transfer that is {state} cannot be {event}"):
                     transfer.on(event)
 
 

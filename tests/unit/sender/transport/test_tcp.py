@@ -13,9 +13,9 @@ import pytest
 from tests.support.real_link import AUTHORITY, SERVER, site_identity
 from thinwire.sender.transport.connection import silent
 from thinwire.sender.transport.network import network_changes, says_new
-from thinwire.sender.transport.tcp import Condition, Line, address
+from thinwire.sender.transport.tcp import Condition, Line
 from thinwire.sender.transport.tls import SETTINGS, Security
-from thinwire.shared.errors import BadConfiguration, LinkLost
+from thinwire.shared.errors import LinkLost
 
 SECURITY = Security(AUTHORITY.certificate_pem, site_identity())
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
@@ -112,12 +112,14 @@ def test_tcp_tells_what_is_on_its_way(tls: ssl.SSLContext) -> None:
 def test_bbr_is_for_links_that_hold_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
+    def control(_: socket.socket, wanted: str = "") -> str:
+        asked.append(wanted)
+        return wanted
+
     async def act(port: int) -> None:
         line = await Line.dial(f"127.0.0.1:{port}", 5.0)
         own = line.control
-        monkeypatch.setattr(
-            "thinwire.sender.transport.tcp._control", lambda _, wanted="": asked.append(wanted) or wanted
-        )
+        monkeypatch.setattr("thinwire.sender.transport.tcp._control", control)
         line.suit(32_000, 0.65)
         line.suit(1_250_000, 0.06)
         line.suit(1_250_000, 0.06)
@@ -200,16 +202,6 @@ def test_nobody_there_and_nobody_who_answers() -> None:
                     await each.close(abruptly=True)
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("target", ["", "hub", "hub:", ":7443", "hub:0", "hub:70000", "hub:x"])
-def test_a_target_that_is_none(target: str) -> None:
-    with pytest.raises(BadConfiguration):
-        address(target)
-
-
-def test_a_target_may_be_ipv6() -> None:
-    assert address("[2001:db8::1]:7443") == ("2001:db8::1", 7443)
 
 
 def test_a_connection_is_silent_when_packets_are_out_and_nothing_came_back_for_longer_than_a_loss_explains() -> None:

@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from thinwire.shared.errors import BadPayload
 from thinwire.shared.formats.entropy import LONGEST_NUMBER, WHOLE, Reader, Writer
@@ -10,9 +13,9 @@ EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=
 NUMBERS = st.integers(0, (1 << LONGEST_NUMBER) - 1)
 
 
-def written(*puts: object) -> bytes:
+def written(*puts: tuple[NDArray[Any], NDArray[np.uint16]]) -> bytes:
     out = Writer()
-    for symbols, weights in puts:  # type: ignore[misc]
+    for symbols, weights in puts:
         out.put(np.array(symbols, np.int32), np.array(weights, np.uint16))
     return out.done()
 

@@ -44,6 +44,7 @@ from thinwire.receiver.training.evaluation.tables import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.sender.graph.report_graph import Extractor
+from thinwire.shared.drawing import draw
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import INDEX, load_bundle
 from thinwire.shared.formats.graph import Grid
@@ -228,7 +229,6 @@ def _doubt(source: Source, guide: Guide) -> list[Row]:
 
 def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[str]) -> None:
     """Pictures of one source's tables, a few of its cases as the hub shows them, and texts to be read whole."""
-    from thinwire.shared.drawing import draw
 
     # A manifest names its sources as it likes; a file's name may not.
     name = re.sub(r"[^\w.-]+", "-", source.name)

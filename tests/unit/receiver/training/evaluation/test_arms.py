@@ -15,7 +15,6 @@ from thinwire.receiver.training.evaluation.arms import (
     data_of,
     graphs_of,
     sealed_bytes,
-    sealed_size,
 )
 from thinwire.receiver.training.evaluation.seen import Guide, source_of
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
@@ -23,7 +22,7 @@ from thinwire.sender.graph.encoder import Encoded
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.pruning import KeepPercent
-from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
+from thinwire.shared.crypto.envelope import EpochKey, Kind, seal, sealed_size
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.payload import encode
