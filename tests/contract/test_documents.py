@@ -4,17 +4,18 @@ import ast
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.core import TyperGroup
 
 from docs import commands
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = [ROOT / name / "thinwire" for name in ("shared", "sender", "receiver")]
+COMMANDS = dict(each for name, program in commands.programs().items() for each in commands.commands(program, name))
+"""Each command by the words that call it."""
 MOST_LINES = 90
 """Of the README."""
 
@@ -159,18 +160,16 @@ def _strings(tree: ast.AST) -> Iterator[str]:
 
 def _fault(words: str) -> str:
     """What is wrong with a command line, or nothing. Prose after the command is not judged, options are."""
-    program, *rest = words.split()
-    command: Any = commands.programs()[program]
-    while isinstance(command, TyperGroup) and rest:
-        name = rest.pop(0).strip(".,;:)]'\"")
-        if name.startswith("-") or not name:
-            return ""
-        if name not in command.commands:
-            return f"no command {name}"
-        command = command.commands[name]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    given = (word.strip("[].,;:)'\"").partition("=")[0] for word in rest)
-    return next((f"no option {word}" for word in given if word.startswith("--") and word not in known), "")
+    given = [word.strip("[].,;:()'\"") for word in words.split()]
+    names = [*takewhile(lambda word: word and not word.startswith("-"), given)]
+    path = next((" ".join(names[:size]) for size in (3, 2) if " ".join(names[:size]) in COMMANDS), "")
+    if not path:
+        groups = {known.rpartition(" ")[0] for known in COMMANDS}
+        unknown = next((name for at, name in enumerate(names, 1) if " ".join(names[:at]) not in groups), "")
+        return f"no command {unknown}" if unknown else ""
+    known = {option for parameter in COMMANDS[path].params for option in parameter.opts} | {"--help"}
+    options = (word.partition("=")[0] for word in given if word.startswith("--"))
+    return next((f"no option {option}" for option in options if option not in known), "")
 
 
 def _is_module(name: str) -> bool:

@@ -8,8 +8,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from thinwire.receiver.training.evaluation.statistics import (
     Ranked,
-    auc_of,
     expected_calibration_error,
+    mean_auc_of,
     paired,
     reliability,
 )
@@ -26,7 +26,7 @@ CASES = st.lists(
 @given(CASES)
 def test_values_are_scikit_learns_and_intervals_are_shares(cases: list[tuple[float, float, int]]) -> None:
     labels, scores, patients = (np.array(column) for column in zip(*cases, strict=True))
-    found = auc_of(labels, scores, patients)
+    found = mean_auc_of(labels, [scores], patients)
     if len(set(labels)) < 2:
         assert found is None
         return
@@ -42,7 +42,7 @@ def test_values_are_scikit_learns_and_intervals_are_shares(cases: list[tuple[flo
 @given(CASES)
 def test_turning_the_scores_round_mirrors_the_auc(cases: list[tuple[float, float, int]]) -> None:
     labels, scores, patients = (np.array(column) for column in zip(*cases, strict=True))
-    forth, back = auc_of(labels, scores, patients), auc_of(labels, -scores, patients)
+    forth, back = (mean_auc_of(labels, [each], patients) for each in (scores, -scores))
     if forth is None or np.isnan(forth["low"]):
         return
     assert back is not None
