@@ -13,7 +13,7 @@ from thinwire.sender.outbox.entries import PartState
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import ProtocolBroken, ThinwireError
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import StudyId, digest
+from thinwire.shared.identifiers import StudyKey, digest
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -125,7 +125,7 @@ class OutboxLives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.mine = samples(3, size=400)
-        self.accepted: set[StudyId] = set()
+        self.accepted: set[StudyKey] = set()
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
@@ -230,7 +230,7 @@ def test_an_altered_object_is_never_stored_however_it_is_named(
     ends = TwoEnds(tmp_path_factory.mktemp("altered"))
     epoch = ends.outbox.epochs.current()
     ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
-    whole = seal(epoch, kind, StudyId(b"s" * 16), plaintext, chunk_log2=10)
+    whole = seal(epoch, kind, StudyKey(b"s" * 16), plaintext, chunk_log2=10)
     altered = bytearray(whole)
     altered[flip % len(altered)] ^= 0x40
     for bad in (bytes(altered), whole[: 1 + cut % (len(whole) - 1)], whole + b"\0"):

@@ -12,10 +12,10 @@ from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 from thinwire.shared.imaging.radiograph import open_radiograph
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
 NAMES = [f"concept {n}" for n in range(99)]
 READING = KeptReading(

@@ -20,7 +20,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
-from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 SITE = SiteName("north-valley")
 PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
@@ -39,8 +39,8 @@ class Sample:
     urgent: bool = False
 
     @property
-    def study(self) -> StudyId:
-        return study_id([digest(self.source)])
+    def study(self) -> StudyKey:
+        return study_key([digest(self.source)])
 
     @property
     def parts(self) -> dict[Kind, bytes]:

@@ -29,7 +29,7 @@ from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, 
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
-from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
 if TYPE_CHECKING:
     from thinwire.receiver.inference.mpnn import Reading
@@ -120,7 +120,7 @@ class Pipeline:
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
+    def urge(self, site: SiteName, study: StudyKey) -> bool:
         """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
         here = self.store.urge(site, study)
         self._wake()
@@ -132,7 +132,7 @@ class Pipeline:
     def delivered(self, site: SiteName, receipt: Digest) -> None:
         self.store.delivered(site, receipt, self._clock.now())
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return self.store.wanted(site)
 
     # What is read.
@@ -226,7 +226,7 @@ class Pipeline:
 
     # What readers do.
 
-    def opened(self, site: SiteName, study: StudyId) -> None:
+    def opened(self, site: SiteName, study: StudyKey) -> None:
         """A reader looks at a study; the clinic hears of the first time. Raises DiskFull, HubBusy."""
         receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
         if self.store.opened(site, study, sign_receipt(receipt, self._signing)):

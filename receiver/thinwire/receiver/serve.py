@@ -24,7 +24,7 @@ from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
+def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
     """What a reader and the machine wrote about a study."""
     draft = hub.store.draft(site, study)
     sentences = json.loads(draft)["sentences"] if draft else []

@@ -37,7 +37,7 @@ from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.crops import Rectangle
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, digest
 from thinwire.shared.storage.durable import Disk
 
 
@@ -272,7 +272,7 @@ def test_an_archive_that_restores_to_too_much_is_refused(
     monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))
     with open_hub(data, FakeClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
-        study = StudyId(bytes(16))
+        study = StudyKey(bytes(16))
         bomb = clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
         with pytest.raises(BadArchive):
             put(hub, pipeline, clinic, bomb)
@@ -402,4 +402,4 @@ def test_evidence_beyond_what_a_study_may_take_is_refused(
         values = stored_values(800, 800)
         large = crops.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
         with pytest.raises(BadEvidence, match="limit"):
-            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyId(bytes(16)), large))
+            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyKey(bytes(16)), large))

@@ -27,7 +27,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.identifiers import StudyKey, TextSource, Tier
 from thinwire.shared.storage.durable import Disk
 
 
@@ -105,7 +105,7 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     assert made == [kind for kind in chain(*WORKERS) for _ in range(2)]
 
 
-def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
+def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
     plaintext = pipeline.outbox.plaintext(study, kind)
     assert plaintext is not None
     return plaintext
@@ -140,7 +140,7 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     pipeline.make(study, Kind.GRAPH)
-    runs: list[StudyId] = []
+    runs: list[StudyKey] = []
     see = pipeline.maker.see
 
     def counted(study: Study) -> Seen:

@@ -25,7 +25,7 @@ from thinwire.shared.formats.manifest import Manifest, kept_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest
+from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest
 from thinwire.shared.imaging.dicom import Radiograph
 from thinwire.shared.imaging.frontal import choose
 from thinwire.shared.imaging.radiograph import open_radiograph
@@ -77,7 +77,7 @@ class Views:
     arriving: Arriving
     max_bytes: int
 
-    def preview(self, site: SiteName, study: StudyId) -> Preview | None:
+    def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
         """The preview, or what of it has arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
@@ -88,7 +88,7 @@ class Views:
             log.warning("site %s: a preview that is arriving cannot be read: %s", site, error)
             return None
 
-    def evidence(self, site: SiteName, study: StudyId) -> Evidence | None:
+    def evidence(self, site: SiteName, study: StudyKey) -> Evidence | None:
         """The evidence, or what of it has arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.EVIDENCE)
         if whole is not None:
@@ -110,18 +110,18 @@ class Views:
             said |= {} if fine is None else {Tier.EVIDENCE: evidence_words(fine)}
         return said
 
-    def files(self, site: SiteName, study: StudyId) -> list[Member]:
+    def files(self, site: SiteName, study: StudyKey) -> list[Member]:
         """The study's own files; none where the pixels are not here. Raises BadFormat where the disk damaged them."""
         archive = self.store.plaintext(site, study, Kind.PIXELS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
-    def manifest(self, site: SiteName, study: StudyId) -> Manifest | None:
+    def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
         """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
         damaged it."""
         data = self.store.plaintext(site, study, Kind.MANIFEST)
         return None if data is None else kept_manifest(data)
 
-    def original(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Original | None:
+    def original(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Original | None:
         """The file that was read; None where the originals are not here.
 
         grid: of the study's graph. files: as `files` gives them. Raises BadInput where it gives no image here, or
@@ -142,7 +142,7 @@ class Views:
             raise UnreadableDicom("its size is not that of the image which the graph is of")
         return found
 
-    def sight(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Sight:
+    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Sight:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
         try:
             original = self.original(site, study, grid, files)

@@ -24,7 +24,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.manifest import Manifest, kept_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, SiteName, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey, Tier, Urgency, digest
 
 _NAMESPACE = uuid.UUID("0b6c2c0e-8a59-5f0e-93b7-0f9a3f5b7d11")
 _URI = "urn:ietf:rfc:3986"
@@ -68,10 +68,10 @@ class Written:
     """Sentences by the machine."""
 
 
-WrittenOf = Callable[[SiteName, StudyId], Written]
+WrittenOf = Callable[[SiteName, StudyKey], Written]
 
 
-def nothing_written(site: SiteName, study: StudyId) -> Written:
+def nothing_written(site: SiteName, study: StudyKey) -> Written:
     """For a hub at which nobody writes."""
     del site, study
     return Written()

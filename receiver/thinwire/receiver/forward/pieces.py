@@ -11,7 +11,7 @@ from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
 from thinwire.receiver.forward.delivery import Delivery
-from thinwire.receiver.forward.queue import Items, StudyKey
+from thinwire.receiver.forward.queue import Items, SiteStudy
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import KeptStudy
 from thinwire.receiver.targets import FhirTarget, Target
@@ -37,7 +37,7 @@ class Pieces:
     bundles: Bundles
     written: WrittenOf = nothing_written
 
-    def wanted(self, target: Target, key: StudyKey) -> Items:
+    def wanted(self, target: Target, key: SiteStudy) -> Items:
         """What of a study this target is to have, as far as it is here, in the order in which it is sent."""
         study = self.views.store.study(*key)
         if target.since is not None and study.received < target.since:
@@ -51,7 +51,7 @@ class Pieces:
             items += [(REPORT, version), (CAPTURE, version)]
         return items
 
-    def make(self, key: StudyKey, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
+    def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
         """The bytes of each delivery of one study, or why there are none: Overtaken, or an error with its words."""
         study = self.views.store.study(*key)
         files: list[Member] | None = None

@@ -47,7 +47,7 @@ from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
 
 _COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
 """Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
@@ -119,13 +119,13 @@ class Store:
         with self._database.write() as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
 
-    def wanted(self, site: SiteName) -> list[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
         """As `Shelf.wanted`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
-            return [(StudyId(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+            return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
-    def ask(self, site: SiteName, study: StudyId, kind: Kind, at: datetime) -> None:
+    def ask(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
         """A reader wants a part that is not here; nothing happens where it is, or was asked for."""
         here = _of(objects, site, study) & (objects.c.kind == int(kind))
         row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
@@ -133,7 +133,7 @@ class Store:
             if not connection.scalar(select(exists().where(here))):
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
+    def urge(self, site: SiteName, study: StudyKey) -> bool:
         """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
         self._step("store.urge.before_commit")
         with self._database.write() as connection:
@@ -151,7 +151,7 @@ class Store:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         # A graph that was sealed anew is there twice and read once.
-        return list(dict.fromkeys(Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in rows))
+        return list(dict.fromkeys(Waiting(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
     def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
         """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
@@ -198,7 +198,7 @@ class Store:
             .limit(most)
         )
         with self._database.read() as connection:
-            return [Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+            return [Waiting(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
 
     def add_draft(self, waiting: Waiting, draft: bytes, at: datetime) -> None:
         """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
@@ -208,7 +208,7 @@ class Store:
             connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing())
         self._step("store.draft.committed")
 
-    def draft(self, site: SiteName, study: StudyId) -> bytes | None:
+    def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
         """The draft of the newest graph as JSON (docs/report-decoder.md); None where there is none, or not yet."""
         graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
         newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
@@ -244,7 +244,7 @@ class Store:
                 )
             return _kept(connection, rows)[0]
 
-    def study(self, site: SiteName, study: StudyId) -> KeptStudy:
+    def study(self, site: SiteName, study: StudyKey) -> KeptStudy:
         """One study by its whole id. Raises UnknownStudy."""
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
@@ -252,13 +252,13 @@ class Store:
                 raise UnknownStudy("this study is not here")
             return _kept(connection, rows)[0]
 
-    def file_digests(self, site: SiteName, study: StudyId) -> list[Digest]:
+    def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
         """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
 
-    def opened(self, site: SiteName, study: StudyId, receipt: bytes) -> bool:
+    def opened(self, site: SiteName, study: StudyKey, receipt: bytes) -> bool:
         """Keep the signed `opened` receipt. False where a reader opened the study before: the first one stays."""
         this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
         self._step("store.opened.before_commit")
@@ -268,7 +268,7 @@ class Store:
             _add_receipt(connection, site, study, StudyStatus.OPENED, receipt)
         return True
 
-    def report(self, site: SiteName, study: StudyId) -> Report | None:
+    def report(self, site: SiteName, study: StudyKey) -> Report | None:
         """The newest version of a study's report."""
         newest = select(reports).where(_of(reports, site, study)).order_by(reports.c.version.desc()).limit(1)
         with self._database.read() as connection:
@@ -320,7 +320,7 @@ class Store:
             asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
         return told, read, unread, written, drafted, asked[0], asked[1] or 0
 
-    def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
+    def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
         this = _of(objects, site, study) & (objects.c.kind == int(kind))
         with self._database.read() as connection:
@@ -380,7 +380,7 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
         found.append(
             KeptStudy(
                 site=SiteName(row.site),
-                study=StudyId(row.study),
+                study=StudyKey(row.study),
                 received=moment(row.received_at),
                 urgent_asked=row.urgent_asked,
                 bundle=None if row.bundle is None else BundleId(row.bundle),
@@ -411,13 +411,13 @@ def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
     return and_(table.c.site == site, table.c.study == study)
 
 
-def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status: StudyStatus, signed: bytes) -> int:
+def _add_receipt(connection: Connection, site: SiteName, study: StudyKey, status: StudyStatus, signed: bytes) -> int:
     row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
     (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
     return int(number)
 
 
-def _make_urgent(connection: Connection, site: SiteName, study: StudyId) -> bool:
+def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> bool:
     """The clinic asks for priority; what was read without knowing it is read again. False where nothing is here."""
     mine = (studies.c.site == site) & (studies.c.study == study)
     asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
@@ -474,7 +474,7 @@ def patient_of_number(site: SiteName, number: str) -> bytes:
 def _report(row: Row[Any]) -> Report:
     return Report(
         SiteName(row.site),
-        StudyId(row.study),
+        StudyKey(row.study),
         row.version,
         ReportState(row.state),
         row.text,

@@ -24,7 +24,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import STUDY_ID_BYTES, SiteName, Tier, site_name
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_name
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
@@ -39,7 +39,7 @@ _ACT_OF = {
 def _find(room: Room, site: str, study: str) -> KeptStudy:
     """Raises UnknownStudy."""
     try:
-        whole = len(bytes.fromhex(study)) == STUDY_ID_BYTES
+        whole = len(bytes.fromhex(study)) == STUDY_KEY_BYTES
         name = site_name(site)
     except ValueError:
         whole = False

@@ -17,7 +17,7 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.sender.views import bytes_text, seconds_text
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 MOST_STUDIES = 200
 """The newest are shown; `status` lists all."""
@@ -140,8 +140,8 @@ class Clinic:
         self,
         entry: Entry,
         gate: Gate,
-        waits: Mapping[tuple[StudyId, Kind], str],
-        seconds: Mapping[StudyId, float],
+        waits: Mapping[tuple[StudyKey, Kind], str],
+        seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, Crossing],
     ) -> StudyShown:
         receipts = self.outbox.receipts(entry.study)

@@ -24,7 +24,7 @@ from thinwire.shared.formats.graph import (
     Relation,
     empty_measurements,
 )
-from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId, StudyId
+from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId, StudyKey
 
 VERSION = 2
 MAX_PAYLOAD = 1 << 20
@@ -110,7 +110,7 @@ def received(graph: FusedGraph, coder: Coder, level: int | None = None) -> Fused
     return replace(graph, context=context, patches=patches)
 
 
-def decode(data: bytes, study: StudyId, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:
+def decode(data: bytes, study: StudyKey, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:
     """The graph in a payload, checked against its bundle.
 
     study: from the envelope. coder_of: that of a bundle; raises UnknownBundle. Raises BadPayload for anything that

@@ -8,7 +8,7 @@ from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.presentation import age, findings_text, study_page, worklist_table
 from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
 from thinwire.receiver.store.worklist import Row, as_json, worklist
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 
 BUNDLE = BundleId(bytes(range(16)))
 FINDINGS = {
@@ -25,7 +25,7 @@ def study(
     reading = None if urgency is None else KeptReading(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
     return KeptStudy(
         site=SiteName("north-valley"),
-        study=StudyId(bytes([number]) * 16),
+        study=StudyKey(bytes([number]) * 16),
         received=at,
         urgent_asked=asked,
         bundle=BUNDLE,

@@ -7,10 +7,10 @@ from thinwire.sender.outbox.entries import TRANSITIONS, Entry, EntryState, Event
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import EpochId, StudyId, digest
+from thinwire.shared.identifiers import EpochId, StudyKey, digest
 
 ENTRY = Entry(
-    study=StudyId(b"s" * 16),
+    study=StudyKey(b"s" * 16),
     accepted=datetime(2026, 3, 4, 12, tzinfo=UTC),
     urgent=True,
     epoch=EpochId(b"e" * 8),

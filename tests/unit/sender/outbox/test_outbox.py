@@ -9,7 +9,7 @@ from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import SiteName, StudyId, digest
+from thinwire.shared.identifiers import SiteName, StudyKey, digest
 
 (STUDY,) = samples(1, size=5_000)
 
@@ -146,7 +146,7 @@ def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
 
 
 def test_a_receipt_for_a_study_that_is_gone_is_only_read(ends: TwoEnds) -> None:
-    other = Receipt(StudyId(b"o" * 16), SITE, None, StudyStatus.READ, ends.clock.now())
+    other = Receipt(StudyKey(b"o" * 16), SITE, None, StudyStatus.READ, ends.clock.now())
     assert ends.outbox.receipt(sign_receipt(other, HUB_SIGNING)) == other
     assert ends.outbox.entries() == []
 

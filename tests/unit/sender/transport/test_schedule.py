@@ -20,7 +20,7 @@ from thinwire.sender.transport.schedule import (
     rank,
 )
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 from thinwire.shared.wire.chunks import HEAD
 
 WINDOW = 32_000
@@ -30,7 +30,7 @@ CHUNK = 2_000
 def due(name: str, kind: Kind | None = Kind.GRAPH, size: int = 700, urgent: bool = False, minute: int = 0) -> Due:
     object = Digest(digest(name.encode()))
     at = START + timedelta(minutes=minute)
-    return Due(object, size, urgent, at, EpochId(b"e" * 8), StudyId(name.encode().ljust(16)), kind)
+    return Due(object, size, urgent, at, EpochId(b"e" * 8), StudyKey(name.encode().ljust(16)), kind)
 
 
 def under_way(*transfers: Transfer) -> dict[bytes, Transfer]:

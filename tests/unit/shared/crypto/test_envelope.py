@@ -35,7 +35,7 @@ from thinwire.shared.crypto.envelope import (
 )
 from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.errors import BadConfiguration, Forged
-from thinwire.shared.identifiers import EpochId, StudyId, Tier
+from thinwire.shared.identifiers import EpochId, StudyKey, Tier
 
 STEP = (1 << 10) + TAG_BYTES
 LONG = hashlib.shake_256(b"a study").digest(3 * 1024 + 100)
@@ -72,7 +72,7 @@ def test_another_plaintext_kind_study_or_epoch_has_another_salt() -> None:
         peek(seal(epoch, kind, study, text)).salt
         for epoch in (EPOCH, replace(EPOCH, key=b"k" * 32))
         for kind in (Kind.GRAPH, Kind.PREVIEW)
-        for study in (STUDY, StudyId(bytes(16)))
+        for study in (STUDY, StudyKey(bytes(16)))
         for text in (b"one", b"two")
     ]
     assert len(set(salts)) == 16

@@ -28,7 +28,7 @@ from thinwire.shared.formats.manifest import (
 )
 from thinwire.shared.formats.positional import pack
 from thinwire.shared.formats.receipts import sign_receipt
-from thinwire.shared.identifiers import StudyId, Tier, digest
+from thinwire.shared.identifiers import StudyKey, Tier, digest
 
 KEY = SITE_SIGNING.public_key()
 NOBODY = [None] * 9
@@ -168,7 +168,7 @@ def test_a_long_form_is_refused() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"study": StudyId(bytes(16))},
+        {"study": StudyKey(bytes(16))},
         {"tiers": manifest().tiers[::-1]},
         {"tiers": (TierEntry(Tier.GRAPH, digest(b""), -1, 0),)},
         {"identity": {"PatientAddress": "x"}},
