@@ -192,7 +192,7 @@ class ThinDay:
             self._left[arrival.study] = 3
             for kind, size, after in (
                 (Kind.GRAPH, GRAPH_BYTES, GRAPH_SECONDS),
-                (Kind.PIXELS, arrival.pixels, PIXELS_SECONDS),
+                (Kind.ORIGINALS, arrival.pixels, PIXELS_SECONDS),
                 (Kind.MANIFEST, MANIFEST_BYTES, PIXELS_SECONDS),
             ):
                 script.append((arrival.accepted + after, self._due(arrival, kind, size)))

@@ -11,7 +11,7 @@ from thinwire.sender.transport.schedule import SHARE, Floor, Transfer, TransferS
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
-KINDS = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+KINDS = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 LARGEST = 20_000
 
 arrivals = st.lists(

@@ -26,7 +26,7 @@ def keep_study(
     study = study_key(digest(each) for each in files)
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study), load_coder(bundle)))
     archive = pack([Member(f"{n:04}.dcm", data) for n, data in enumerate(files)], "fast")
-    whole = clinic.seal(Kind.PIXELS, study, archive)
+    whole = clinic.seal(Kind.ORIGINALS, study, archive)
     parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if pixels else [])]
     pipeline = hub.pipeline()
     for part in parts:

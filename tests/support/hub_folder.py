@@ -103,7 +103,7 @@ def study_parts(
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), load_coder(bundle)))
-    pixels = clinic.seal(Kind.PIXELS, study, archive)
+    pixels = clinic.seal(Kind.ORIGINALS, study, archive)
     return StudyParts(
         study,
         files,

@@ -45,7 +45,7 @@ def kept(reading: KeptReading | None = READING) -> KeptStudy:
         patches_kept=5,
         patches_total=64,
         attention_kept=0.5,
-        sealed_sizes={Tier.GRAPH: 700, Tier.PIXELS: 90_000},
+        sealed_sizes={Tier.GRAPH: 700, Tier.ORIGINALS: 90_000},
         complete=True,
         reading=reading,
     )

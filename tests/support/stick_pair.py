@@ -75,7 +75,7 @@ class Clinic:
         for entry in outbox.unfinished():
             study, archive = entry.study, outbox.source(entry.study)
             payload = encode(fused(self.bundle.id, study, seed=study[0]), load_coder(self.bundle))
-            for kind, plaintext in ((Kind.GRAPH, payload), (Kind.PIXELS, archive)):
+            for kind, plaintext in ((Kind.GRAPH, payload), (Kind.ORIGINALS, archive)):
                 if kind in entry.missing:
                     outbox.add(study, kind, plaintext)
             if Kind.MANIFEST in entry.missing:

@@ -122,14 +122,14 @@ class Thinwire(Peer):
             kinds = self._kinds(study)
             if Kind.GRAPH in kinds:
                 found.setdefault("tier0", now)
-            if {Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS} <= kinds:
+            if {Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS} <= kinds:
                 found["stored"] = now
         return found
 
     def verified(self, sending: Sending) -> bool:
         """Whether the hub's store restores the very file."""
         with open_hub(self.at_hub, SystemClock()) as hub:
-            packed = hub.store.plaintext(SiteName(SITE), study_of(sending.study), Kind.PIXELS)
+            packed = hub.store.plaintext(SiteName(SITE), study_of(sending.study), Kind.ORIGINALS)
         if packed is None:
             return False
         return sending.study.read_bytes() in [member.data for member in unpack(packed, LARGEST)]

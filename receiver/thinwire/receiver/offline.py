@@ -51,7 +51,7 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 _ROOM = MAX_NOTE // 2
 """Bytes of receipts in one reply."""
 

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
-WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.EVIDENCE), (Kind.PIXELS, Kind.MANIFEST))
+WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
 """What is made side by side: a study's graph need not wait for another's preview, nor the pixels for either."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
@@ -128,7 +128,7 @@ def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
     return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
 
 
-def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
+def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     """The kept patches of an image's graph and their neighbours, losslessly."""
     around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
@@ -166,8 +166,8 @@ class Pipeline:
         self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
-            Kind.EVIDENCE: self._evidence,
-            Kind.PIXELS: self._pixels,
+            Kind.CROPS: self._crops,
+            Kind.ORIGINALS: self._originals,
             Kind.MANIFEST: self._manifest,
         }
 
@@ -276,7 +276,7 @@ class Pipeline:
     def _preview(self, study: StudyKey) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
 
-    def _evidence(self, study: StudyKey) -> bytes:
+    def _crops(self, study: StudyKey) -> bytes:
         """Of the graph that was made before; its bytes stay here while a part is missing."""
         loaded = self._study(study)
         payload = self.outbox.plaintext(study, Kind.GRAPH)
@@ -284,14 +284,14 @@ class Pipeline:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
             graph = decode(self._seen(loaded).payload, study, self._coder_of)
-        return evidence_of(loaded.frontal, graph)
+        return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
         if bundle != self.bundle.id:
             raise UnknownBundle("a graph here was made with another bundle")
         return self.coder
 
-    def _pixels(self, study: StudyKey) -> bytes:
+    def _originals(self, study: StudyKey) -> bytes:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)

@@ -23,7 +23,7 @@ from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
+from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.sender.transport import link_status as live_link
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
@@ -342,8 +342,8 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     parts = {
         Kind.GRAPH: seen.payload,
         Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
-        Kind.EVIDENCE: evidence_of(study.frontal, graph),
-        Kind.PIXELS: pack(file_members(study), "small"),
+        Kind.CROPS: crops_of(study.frontal, graph),
+        Kind.ORIGINALS: pack(file_members(study), "small"),
     }
     sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)

@@ -34,8 +34,8 @@ class Tier(IntEnum):
 
     GRAPH = 0
     PREVIEW = 1
-    EVIDENCE = 2
-    PIXELS = 3
+    CROPS = 2
+    ORIGINALS = 3
 
 
 class Urgency(StrEnum):

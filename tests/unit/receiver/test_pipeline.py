@@ -21,7 +21,7 @@ from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import (
     BadArchive,
-    BadEvidence,
+    BadCrops,
     BadFormat,
     BadManifest,
     BadPayload,
@@ -231,14 +231,14 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
     return {
         "payload": (clinic.seal(Kind.GRAPH, study, payload[:-3]), BadPayload),
         "bundle": (clinic.seal(Kind.GRAPH, study, payload.replace(bundle.id, foreign)), UnknownBundle),
-        "archive": (clinic.seal(Kind.PIXELS, study, parts.pixels.plaintext[:-1]), BadArchive),
-        "other files": (clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
-        "no files": (clinic.seal(Kind.PIXELS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
+        "archive": (clinic.seal(Kind.ORIGINALS, study, parts.pixels.plaintext[:-1]), BadArchive),
+        "other files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
+        "no files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
         "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
         "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
         "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
         "preview": (clinic.seal(Kind.PREVIEW, study, sample_preview()[:-1]), BadPreview),
-        "evidence": (clinic.seal(Kind.EVIDENCE, study, sample_evidence() + b"more"), BadEvidence),
+        "evidence": (clinic.seal(Kind.CROPS, study, sample_evidence() + b"more"), BadCrops),
         "source": (clinic.seal(Kind.SOURCE, study, b"never crosses"), BadFormat),
     }
 
@@ -273,7 +273,7 @@ def test_an_archive_that_restores_to_too_much_is_refused(
     with open_hub(data, FakeClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
         study = StudyKey(bytes(16))
-        bomb = clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
+        bomb = clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
         with pytest.raises(BadArchive):
             put(hub, pipeline, clinic, bomb)
 
@@ -360,8 +360,8 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     hub.store.ask(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
     assert pipeline.wanted(clinic.site) == []
     for _ in range(2):
-        hub.store.ask(clinic.site, parts.study, Kind.PIXELS, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.PIXELS)]
+        hub.store.ask(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
+    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.ORIGINALS)]
     put(hub, pipeline, clinic, parts.pixels)
     assert pipeline.wanted(clinic.site) == []
 
@@ -372,7 +372,7 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
     pipeline = hub.pipeline()
     tiers = {
         Kind.PREVIEW: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-        Kind.EVIDENCE: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+        Kind.CROPS: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
     }
     for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
         put(hub, pipeline, clinic, part)
@@ -388,8 +388,8 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
     assert study.sealed_sizes == {
         Tier.GRAPH: len(parts.graph.sealed),
         Tier.PREVIEW: len(tiers[Kind.PREVIEW].sealed),
-        Tier.EVIDENCE: len(tiers[Kind.EVIDENCE].sealed),
-        Tier.PIXELS: len(parts.pixels.sealed),
+        Tier.CROPS: len(tiers[Kind.CROPS].sealed),
+        Tier.ORIGINALS: len(parts.pixels.sealed),
     }
 
 
@@ -401,5 +401,5 @@ def test_evidence_beyond_what_a_study_may_take_is_refused(
         clinic, pipeline = join(hub), hub.pipeline()
         values = stored_values(800, 800)
         large = crops.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
-        with pytest.raises(BadEvidence, match="limit"):
-            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyKey(bytes(16)), large))
+        with pytest.raises(BadCrops, match="limit"):
+            put(hub, pipeline, clinic, clinic.seal(Kind.CROPS, StudyKey(bytes(16)), large))

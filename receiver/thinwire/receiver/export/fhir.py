@@ -96,7 +96,7 @@ class FhirStudy:
         report, reading = self.given_out, self.reading
         facts = [
             [reading.bundle.hex(), micros(reading.at), str(reading.urgency)],
-            self.study.sealed_sizes.get(Tier.PIXELS),
+            self.study.sealed_sizes.get(Tier.ORIGINALS),
             micros(self.manifest.created),
             None if report is None else [str(report.state), report.text, report.reader_shown, micros(report.at)],
             list(self.written.draft),

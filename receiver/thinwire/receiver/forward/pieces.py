@@ -96,7 +96,7 @@ def reading_version(study: KeptStudy) -> Digest:
     """Of what report and capture say: another reading, or other pixels, is another version."""
     reading = study.reading
     facts = None if reading is None else [reading.bundle.hex(), micros(reading.at), str(reading.urgency)]
-    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.PIXELS)]).encode())
+    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
 
 
 def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:

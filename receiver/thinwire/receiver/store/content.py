@@ -10,7 +10,7 @@ from thinwire.shared.crypto.envelope import Header, Kind
 from thinwire.shared.errors import BadArchive, BadFormat, Forged
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.coder import Coder
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest, read_manifest
 from thinwire.shared.formats.originals import Member, unpack
@@ -30,7 +30,7 @@ class Files:
     """(SHA-256, bytes)"""
 
 
-Content = FusedGraph | Preview | Evidence | Files | Manifest
+Content = FusedGraph | Preview | Crops | Files | Manifest
 
 
 def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]:
@@ -63,9 +63,9 @@ class Examiner:
                 return decode(plaintext, header.study, self.coder_of)
             case Kind.PREVIEW:
                 return preview.decode(plaintext)
-            case Kind.EVIDENCE:
+            case Kind.CROPS:
                 return crops.decode(plaintext, self.max_bytes)
-            case Kind.PIXELS:
+            case Kind.ORIGINALS:
                 members = study_files(plaintext, header.study, self.max_bytes)
                 return Files(tuple((digest(each.data), len(each.data)) for each in members))
             case Kind.MANIFEST:

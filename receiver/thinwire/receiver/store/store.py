@@ -49,7 +49,7 @@ from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
 
-_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
+_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
 """Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
 PAGE = 500
 """Studies that are read from the database at a time."""
@@ -372,7 +372,7 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
         complete = None
         if int(Kind.MANIFEST) in here:
             # A part that was sealed anew has another digest and the same content.
-            covered = _COVERED if int(Kind.PIXELS) in here else frozenset()
+            covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
             complete = all(
                 (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
                 for tier, object, size in lists.get(key, [])

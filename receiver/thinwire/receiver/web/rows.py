@@ -117,7 +117,7 @@ class Line:
                 "here"
                 if tier in self.study.sealed_sizes
                 else "not needed"
-                if Tier.PIXELS in self.study.sealed_sizes
+                if Tier.ORIGINALS in self.study.sealed_sizes
                 else "coming"
                 if next_ is not None and next_.tier is tier and next_.share is not None
                 else "missing",

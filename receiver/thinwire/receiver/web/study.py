@@ -28,7 +28,7 @@ from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_na
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
-_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.EVIDENCE, "pixels": Kind.PIXELS}
+_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.CROPS, "pixels": Kind.ORIGINALS}
 _ACT_OF = {
     ReportEvent.SAVED: Act.REPORT_SAVED,
     ReportEvent.RELEASED: Act.REPORT_RELEASED,
@@ -78,7 +78,7 @@ def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
         "sides": shown.sides and asdict(shown.sides),
         "trouble": shown.trouble,
         "base": shown.base and shown.base.as_json(),
-        "evidence": shown.evidence and shown.evidence.as_json(),
+        "evidence": shown.crops and shown.crops.as_json(),
         "patches": [] if graph is None else _patches(graph),
     }
     return JSONResponse(facts)

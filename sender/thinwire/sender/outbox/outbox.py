@@ -164,7 +164,7 @@ class Outbox:
         Raises UnknownStudy where neither opens: then the study has to be given again.
         """
         at = self._at(study)
-        for path in (at.source, at.part(Kind.PIXELS)):
+        for path in (at.source, at.part(Kind.ORIGINALS)):
             with contextlib.suppress(FileNotFoundError, Forged):
                 return open_sealed(path.read_bytes(), self.epochs.key)[1]
         raise UnknownStudy(

@@ -56,8 +56,8 @@ class Kind(IntEnum):
 
     GRAPH = 0
     PREVIEW = 1
-    EVIDENCE = 2
-    PIXELS = 3
+    CROPS = 2
+    ORIGINALS = 3
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
@@ -68,7 +68,7 @@ class Kind(IntEnum):
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
-_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.EVIDENCE: 14})
+_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.CROPS: 14})
 
 
 def chunk_log2_of(kind: Kind) -> int:

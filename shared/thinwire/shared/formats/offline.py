@@ -90,6 +90,6 @@ def read_reply(plaintext: bytes) -> Reply:
 
 def _tier(entry: Fields) -> Kind:
     kind = entry.integer("kind", min(Kind), max(Kind))
-    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS, Kind.MANIFEST):
+    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS, Kind.MANIFEST):
         raise BadFormat("a reply asks for a kind of object that never crosses")
     return Kind(kind)

@@ -184,7 +184,7 @@ def test_a_picture_that_is_no_dicom_is_refused_and_the_rest_goes(hub: Hub, clini
 
 def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     study = keep_study(hub, clinic, bundle, read=False)
-    archive = hub.store.plaintext(clinic.site, study, Kind.PIXELS)
+    archive = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert archive is not None
     for path in (hub.data / "blobs").rglob("?" * 64):
         if path.read_bytes() == archive:

@@ -35,7 +35,7 @@ def study(
         patches_kept=6,
         patches_total=252,
         attention_kept=0.314,
-        sealed_sizes={Tier.GRAPH: 1046, Tier.PIXELS: 5_000_000},
+        sealed_sizes={Tier.GRAPH: 1046, Tier.ORIGINALS: 5_000_000},
         complete=None,
         reading=reading,
     )

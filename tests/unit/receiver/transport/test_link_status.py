@@ -13,8 +13,8 @@ from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find,
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyKey
 
-PIXELS = Arriving(StudyKey(b"s" * 16), Kind.PIXELS, 30_000, 90_000)
-VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (PIXELS,))
+ORIGINALS = Arriving(StudyKey(b"s" * 16), Kind.ORIGINALS, 30_000, 90_000)
+VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (ORIGINALS,))
 RIDGE = SiteLink(SiteName("south-ridge"), False, START - timedelta(days=2), START - timedelta(days=2))
 
 

@@ -228,8 +228,8 @@ class TestOfAWholeClinic:
         assert isinstance(outcome, Accepted)
         study, outbox = outcome.study.id, clinic.outbox
         assert clinic.pipeline._study(study).text == words.text
-        assert outbox.plaintext(study, Kind.PIXELS) is None
-        for kind in (Kind.PREVIEW, Kind.PIXELS, Kind.GRAPH, Kind.EVIDENCE, Kind.MANIFEST):
+        assert outbox.plaintext(study, Kind.ORIGINALS) is None
+        for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
             clinic.pipeline.make(study, kind)
         sealed = outbox.folder / study.hex()
         for part in sorted(sealed.glob("*.sealed")):

@@ -62,8 +62,8 @@ def page(tmp_path: Path) -> Page:
 
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
-    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.PIXELS)
-    crossing = Crossing(FIRST.study, Kind.PIXELS, due.object, 15_000, 10_000, due.size)
+    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.ORIGINALS)
+    crossing = Crossing(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
     status = LinkStatus(LinkState.CONNECTED, "", 8_000.0, 0.5, (crossing,))
     link_status.leave(page.ends.outbox.folder, status, page.ends.clock.now())
     page.ends.outbox.pause(SECOND.study)

@@ -42,7 +42,7 @@ LONG = hashlib.shake_256(b"a study").digest(3 * 1024 + 100)
 
 
 def sealed_long() -> bytes:
-    return seal(EPOCH, Kind.PIXELS, STUDY, LONG, chunk_log2=10)
+    return seal(EPOCH, Kind.ORIGINALS, STUDY, LONG, chunk_log2=10)
 
 
 def chunk(sealed: bytes, number: int) -> bytes:
@@ -98,7 +98,7 @@ def test_every_truncation_is_noticed() -> None:
             open_sealed(sealed[:length], key_of)
 
 
-OTHER = seal(EPOCH, Kind.PIXELS, STUDY, LONG[::-1], chunk_log2=10)
+OTHER = seal(EPOCH, Kind.ORIGINALS, STUDY, LONG[::-1], chunk_log2=10)
 ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
     "two chunks change places": lambda s: s[:45] + chunk(s, 1) + chunk(s, 0) + s[45 + 2 * STEP :],
     "a chunk comes twice": lambda s: s[: 45 + STEP] + s[45:],
@@ -157,7 +157,7 @@ def test_a_partial_object_is_trusted_up_to_the_first_damage() -> None:
 
 def test_bytes_after_a_complete_object_are_not_trusted() -> None:
     for length in (0, 500, 1024, 2048):
-        sealed = seal(EPOCH, Kind.PIXELS, STUDY, LONG[:length], chunk_log2=10)
+        sealed = seal(EPOCH, Kind.ORIGINALS, STUDY, LONG[:length], chunk_log2=10)
         assert verified_length(io.BytesIO(sealed + bytes(3000)), key_of) == (len(sealed) if length >= 1024 else 0)
 
 
