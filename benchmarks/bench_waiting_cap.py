@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.scores import save
-from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.records import KeptStudy, StoredPrediction
 from thinwire.receiver.store.worklist import CAP, Row, worklist
 from thinwire.receiver.training.evaluation.statistics import Floats
 from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Urgency
@@ -58,7 +58,7 @@ def study(number: int, urgency: Urgency, received: datetime) -> KeptStudy:
         attention_kept=None,
         sealed_sizes={},
         complete=None,
-        reading=KeptReading({}, urgency, "", False, BUNDLE, received),
+        prediction=StoredPrediction({}, urgency, "", False, BUNDLE, received),
     )
 
 

@@ -52,7 +52,7 @@ def assert_arrived(pair: StickPair, cases: list[Case]) -> None:
         assert set(kept) == {case.study for case in cases}
         for case in cases:
             assert kept[case.study].complete
-            assert kept[case.study].reading is not None
+            assert kept[case.study].prediction is not None
             assert kept[case.study].urgent_asked is case.urgent
             entry = outbox.entry(case.study)
             assert entry.state is EntryState.ARRIVED

@@ -32,5 +32,5 @@ def keep_study(
     for part in parts:
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
     if read:
-        assert pipeline.read_waiting() == 1
+        assert pipeline.predict_waiting() == 1
     return study

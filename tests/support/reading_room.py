@@ -81,7 +81,7 @@ class ReadingRoom:
         for part in parts:
             receipt = stored(self.hub, clinic, part)
             self.room.pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, receipt)
-        self.room.pipeline.read_waiting()
+        self.room.pipeline.predict_waiting()
 
     def put_study(self, clinic: Clinic, parts: StudyParts, *kinds: Kind) -> str:
         """Graph, manifest and these tiers; the address of the study's page."""

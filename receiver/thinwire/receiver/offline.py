@@ -269,7 +269,7 @@ class _Import:
     def _read(self) -> None:
         """Read every graph that waits, so that the reply tells of it. One that `serve` reads too is told once."""
         try:
-            while read := self._pipeline.read_waiting():
+            while read := self._pipeline.predict_waiting():
                 self._done.read += read
         except DiskFull as error:
             self._done.full = error

@@ -91,8 +91,14 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     # Loaded before the first study comes: it need not wait for this.
-    reader = hub.bundles.reader(hub.bundles.default())
-    log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
+    predictor = hub.bundles.predictor(hub.bundles.default())
+    log.info(
+        "torch %s on %s, bundle %s (%s)",
+        torch.__version__,
+        predictor.device,
+        predictor.spec.name,
+        predictor.spec.preset,
+    )
     port = await server.start(listen)
     # A hub whose reading has died stops and says so, for whoever watches it to start it again.
     reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))

@@ -46,8 +46,8 @@ class Pieces:
             found = fhir_study(study, self.views, self.written)
             return [] if found is None else [(FHIR, found.version)]
         items = [(f"{FILE} {n}", each) for n, each in enumerate(self.views.store.file_digests(*key))]
-        if items and study.reading is not None:
-            version = reading_version(study)
+        if items and study.prediction is not None:
+            version = prediction_version(study)
             items += [(REPORT, version), (CAPTURE, version)]
         return items
 
@@ -65,7 +65,7 @@ class Pieces:
                 if delivery.item.startswith(FILE):
                     yield delivery, _file(files, delivery)
                     continue
-                if study.reading is None or reading_version(study) != delivery.version:
+                if study.prediction is None or prediction_version(study) != delivery.version:
                     yield delivery, Overtaken()
                     continue
                 result = result or self._result(study, files)
@@ -92,10 +92,10 @@ class Pieces:
         return found
 
 
-def reading_version(study: KeptStudy) -> Digest:
+def prediction_version(study: KeptStudy) -> Digest:
     """Of what report and capture say: another reading, or other pixels, is another version."""
-    reading = study.reading
-    facts = None if reading is None else [reading.bundle.hex(), micros(reading.at), str(reading.urgency)]
+    prediction = study.prediction
+    facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
     return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
 
 

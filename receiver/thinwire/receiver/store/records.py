@@ -44,7 +44,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class KeptReading:
+class StoredPrediction:
     """What the hub read in a study's graph."""
 
     findings: Mapping[str, Found]
@@ -74,7 +74,7 @@ class KeptStudy:
     """Bytes of the newest sealed object of each tier that is here."""
     complete: bool | None
     """Is everything here that the manifest lists? None: no manifest yet."""
-    reading: KeptReading | None
+    prediction: StoredPrediction | None
     opened: bool = False
     """By a reader."""
     report: ReportState | None = None

@@ -85,7 +85,7 @@ def checked_text(text: str, event: ReportEvent) -> str:
     return kept
 
 
-def read_detail(report: Report) -> bytes:
+def report_detail(report: Report) -> bytes:
     """The detail of the receipt `read` of a signed report (docs/wire-protocol.md). Raises BadInput."""
     facts: dict[str, Any] = {
         "report": {

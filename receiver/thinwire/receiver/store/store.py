@@ -27,7 +27,7 @@ from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Content, Files
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy, Part, Waiting
+from thinwire.receiver.store.records import Found, KeptStudy, Part, StoredPrediction, Waiting
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.tables import (
     Database,
@@ -35,7 +35,7 @@ from thinwire.receiver.store.tables import (
     files,
     listed,
     objects,
-    readings,
+    predictions,
     receipts,
     reports,
     requests,
@@ -141,7 +141,7 @@ class Store:
 
     def untriaged(self) -> list[Waiting]:
         """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
-        read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
+        read = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
@@ -153,26 +153,26 @@ class Store:
         # A graph that was sealed anew is there twice and read once.
         return list(dict.fromkeys(Waiting(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
-    def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
+    def add_prediction(self, waiting: Waiting, prediction: StoredPrediction, receipt: bytes) -> bool:
         """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
         become urgent since it was taken up: then it still waits."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
             "blob": waiting.blob,
-            "bundle": reading.bundle,
-            "urgency": str(reading.urgency),
-            "reason": reading.reason,
-            "unfamiliar": reading.unfamiliar,
-            "findings": json.dumps({name: list(values) for name, values in reading.findings.items()}),
-            "at": micros(reading.at),
+            "bundle": prediction.bundle,
+            "urgency": str(prediction.urgency),
+            "reason": prediction.reason,
+            "unfamiliar": prediction.unfamiliar,
+            "findings": json.dumps({name: list(values) for name, values in prediction.findings.items()}),
+            "at": micros(prediction.at),
         }
         self._step("store.reading.before_commit")
         mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
         with self._database.write() as connection:
             if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
                 return False
-            done = connection.execute(insert_new(readings).values(row).on_conflict_do_nothing())
+            done = connection.execute(insert_new(predictions).values(row).on_conflict_do_nothing())
             if done.rowcount != 1:
                 return False
             _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
@@ -188,11 +188,13 @@ class Store:
             newer.c.number > objects.c.number,
         )
         drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
-        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=readings.c.urgency)
+        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .join(readings, _of(readings, objects.c.site, objects.c.study) & (readings.c.blob == objects.c.blob))
+            .join(
+                predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
+            )
             .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
             .order_by(rank, objects.c.number)
             .limit(most)
@@ -298,7 +300,7 @@ class Store:
                 raise ReportMoved("the report was saved by somebody else meanwhile")
             connection.execute(insert(reports).values(row))
             if receipt is not None:
-                _add_receipt(connection, report.site, report.study, StudyStatus.READ, receipt)
+                _add_receipt(connection, report.site, report.study, StudyStatus.REPORTED, receipt)
             also(connection)
         self._step("store.report.committed")
 
@@ -313,8 +315,8 @@ class Store:
         """Numbers that change whenever what a list of studies or a study's page shows has changed."""
         with self._database.read() as connection:
             told = connection.scalar(select(func.max(receipts.c.number))) or 0
-            read = connection.scalar(select(func.max(readings.c.at))) or 0
-            unread = connection.scalar(select(func.count()).select_from(readings)) or 0
+            read = connection.scalar(select(func.max(predictions.c.at))) or 0
+            unread = connection.scalar(select(func.count()).select_from(predictions)) or 0
             written = connection.scalar(select(func.max(reports.c.at))) or 0
             drafted = connection.scalar(select(func.max(drafts.c.at))) or 0
             asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
@@ -349,7 +351,8 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
     for entry in connection.execute(select(listed).where(of_these(listed))):
         lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
     read = {
-        (r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings).where(of_these(readings)))
+        (r.site, r.study, r.blob): _prediction(r)
+        for r in connection.execute(select(predictions).where(of_these(predictions)))
     }
     said = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
     opened = {(o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(said))}
@@ -392,7 +395,7 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
                 attention_kept=row.attention_kept,
                 sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
                 complete=complete,
-                reading=None if graph is None else read.get((*key, graph[0])),
+                prediction=None if graph is None else read.get((*key, graph[0])),
                 opened=key in opened,
                 report=written.get(key),
                 asked=frozenset(wanted.get(key, ())),
@@ -423,7 +426,7 @@ def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> boo
     asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
     if asked is False:
         connection.execute(update(studies).where(mine).values(urgent_asked=True))
-        connection.execute(delete(readings).where(_of(readings, site, study)))
+        connection.execute(delete(predictions).where(_of(predictions, site, study)))
     return asked is not None
 
 
@@ -485,9 +488,11 @@ def _report(row: Row[Any]) -> Report:
     )
 
 
-def _reading(row: Row[Any]) -> KeptReading:
+def _prediction(row: Row[Any]) -> StoredPrediction:
     findings = {
         name: Found(value, low, high, Outcome(said))
         for name, (value, low, high, said) in json.loads(row.findings).items()
     }
-    return KeptReading(findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at))
+    return StoredPrediction(
+        findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at)
+    )

@@ -137,7 +137,7 @@ listed = Table(
     Column("plain_size", BigInteger, nullable=False),
     _references_study(),
 )
-readings = Table(
+predictions = Table(
     "readings",
     TABLES,
     Column("site", _site, primary_key=True),

@@ -319,8 +319,8 @@ def calibrate(
     return replace(first, quantile=quantile, farthest=farthest)
 
 
-def save_reader(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
-    """Members and calibration as one safetensors file that `load_reader` opens."""
+def save_predictor(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
+    """Members and calibration as one safetensors file that `load_predictor` opens."""
     tensors = {
         f"member{m}.{n}": v.contiguous() for m, member in enumerate(members) for n, v in member.state_dict().items()
     }

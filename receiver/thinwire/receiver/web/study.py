@@ -52,7 +52,7 @@ def _find(room: Room, site: str, study: str) -> KeptStudy:
 def study_page(request: Request, room: RoomOf, here: Known, site: str, study: str) -> Response:
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=True)
-    if here.reads:
+    if here.is_reader:
         room.pipeline.opened(found.site, found.study)
     return _page(request, room, here, found)
 

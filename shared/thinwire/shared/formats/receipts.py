@@ -28,7 +28,7 @@ class StudyStatus(StrEnum):
     STORED = "stored"
     TRIAGED = "triaged"
     OPENED = "opened"
-    READ = "read"
+    REPORTED = "read"
 
 
 _STATUS = tuple(StudyStatus)

@@ -23,7 +23,7 @@ from thinwire.receiver.store.reports import (
     ReportState,
     checked_text,
     next_state,
-    read_detail,
+    report_detail,
 )
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned
 from thinwire.shared.formats.bundle import Bundle
@@ -79,9 +79,9 @@ def test_text_is_kept_as_words_and_lines() -> None:
 
 
 def test_the_longest_report_fits_its_receipt() -> None:
-    assert len(read_detail(written(StudyKey(bytes(16)), "é" * 7000))) <= MAX_DETAIL
+    assert len(report_detail(written(StudyKey(bytes(16)), "é" * 7000))) <= MAX_DETAIL
     with pytest.raises(BadInput, match="too long"):
-        read_detail(replace(written(StudyKey(bytes(16)), '"' * MAX_TEXT), reader_shown="語" * 128))
+        report_detail(replace(written(StudyKey(bytes(16)), '"' * MAX_TEXT), reader_shown="語" * 128))
 
 
 def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyKey) -> None:
@@ -96,7 +96,7 @@ def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, st
     ]
     assert states == [ReportState.DRAFT, ReportState.PRELIMINARY, ReportState.PRELIMINARY, ReportState.FINAL]
     status, facts = receipts(hub)[-1]
-    assert status is StudyStatus.READ
+    assert status is StudyStatus.REPORTED
     assert facts["report"] == {
         "state": "final",
         "text": "Text 4.",
@@ -122,7 +122,7 @@ def test_of_two_who_save_at_once_one_hears_of_it(hub: Hub, study: StudyKey) -> N
     kept = hub.store.report(SITE, study)
     assert kept is not None
     assert kept.text == "Mine."
-    assert StudyStatus.READ not in [status for status, _ in receipts(hub)]
+    assert StudyStatus.REPORTED not in [status for status, _ in receipts(hub)]
 
 
 def test_no_version_is_ever_altered(hub: Hub, study: StudyKey) -> None:
@@ -142,5 +142,5 @@ def test_a_power_cut_leaves_report_receipt_and_audit_or_none(
         hub.pipeline().report(written(study, "Signed."), ReportEvent.SIGNED, also)
     with open_hub(data, FakeClock()) as again:
         assert (again.store.report(SITE, study) is not None) is there
-        assert (StudyStatus.READ in [status for status, _ in receipts(again)]) is there
+        assert (StudyStatus.REPORTED in [status for status, _ in receipts(again)]) is there
         assert again.audit.verify().number == int(there)

@@ -152,9 +152,9 @@ def test_the_list_shows_what_a_reader_needs(room: ReadingRoom, clinic: Clinic, p
     reader = room.person("anna")
     page = reader.get("/")
     assert rows(page) == [f"{SITE}/{parts.study.hex()}"]
-    (reading,) = [each.reading for each in room.room.store.studies()]
-    assert reading is not None
-    for words in (reading.reason, "95 % interval", "waiting cap 4 h", "graph here, preview here", "report", "kept"):
+    (prediction,) = [each.prediction for each in room.room.store.studies()]
+    assert prediction is not None
+    for words in (prediction.reason, "95 % interval", "waiting cap 4 h", "graph here, preview here", "report", "kept"):
         assert words in page, words
     assert "PHANTOM-1" not in page
     room.clock.advance(4 * 3600)
@@ -332,7 +332,7 @@ def test_a_report_is_signed_by_its_reader_and_read_at_the_clinic(
     page = anna.get(study)
     assert "Signed by <strong>Dr. Anna</strong>" in page
     assert "textarea" not in page
-    assert statuses(room.hub)[-1] is StudyStatus.READ
+    assert statuses(room.hub)[-1] is StudyStatus.REPORTED
     assert "is signed" in bert.post(f"{study}/report", 409, text="Late.", act="sign", version="2")
     assert rows(anna.get("/")) == []
     assert len(rows(anna.get("/?state=read"))) == 1

@@ -146,7 +146,7 @@ def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
 
 
 def test_a_receipt_for_a_study_that_is_gone_is_only_read(ends: TwoEnds) -> None:
-    other = Receipt(StudyKey(b"o" * 16), SITE, None, StudyStatus.READ, ends.clock.now())
+    other = Receipt(StudyKey(b"o" * 16), SITE, None, StudyStatus.REPORTED, ends.clock.now())
     assert ends.outbox.receipt(sign_receipt(other, HUB_SIGNING)) == other
     assert ends.outbox.entries() == []
 

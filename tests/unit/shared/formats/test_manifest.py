@@ -104,11 +104,11 @@ def test_a_signed_body_out_of_form_is_a_bad_manifest(number: int, value: object)
 
 
 FACTS = DISPLAY.to_bytes()
-READ: list[object] = [0, "1.2.3", FACTS, "L\\F", ["a warning"]]
+REPORTED: list[object] = [0, "1.2.3", FACTS, "L\\F", ["a warning"]]
 
 
 def test_the_plain_body_of_version_2_is_a_manifest() -> None:
-    found = read_manifest(signed(pack(2, *BODY[1:], READ)), KEY)
+    found = read_manifest(signed(pack(2, *BODY[1:], REPORTED)), KEY)
     assert found.read == FileRead(0, "1.2.3", DISPLAY, ("a warning",))
     assert found.read_digest == FILES[0][0]
 
@@ -134,13 +134,13 @@ def test_the_plain_body_of_version_2_is_a_manifest() -> None:
     ],
 )
 def test_a_file_read_out_of_form_is_a_bad_manifest(number: int, value: object) -> None:
-    read = list(READ)
+    read = list(REPORTED)
     read[number] = value
     with pytest.raises(BadManifest):
         read_manifest(signed(pack(2, *BODY[1:], read)), KEY)
 
 
-@pytest.mark.parametrize("body", [pack(1, *BODY[1:], READ), pack(2, *BODY[1:]), pack(3, *BODY[1:], READ)])
+@pytest.mark.parametrize("body", [pack(1, *BODY[1:], REPORTED), pack(2, *BODY[1:]), pack(3, *BODY[1:], REPORTED)])
 def test_each_version_has_its_fields(body: bytes) -> None:
     with pytest.raises(BadManifest):
         read_manifest(signed(body), KEY)
