@@ -2,7 +2,7 @@
 
 A stick is one more link. Each object is offered to an `IngestSession` of the site that sealed it, and so stands every
 check of the link before it is stored; only its bytes come from a file. Layout: docs/offline-transfer.md. Whoever calls
-holds `hub.sole_carrier`; `serve` may go on beside it.
+holds `hub.offline_lock`; `serve` may go on beside it.
 """
 
 import contextlib

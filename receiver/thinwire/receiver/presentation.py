@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found
+from thinwire.receiver.store.records import StoredFinding
 from thinwire.receiver.store.worklist import Row
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
@@ -51,7 +51,7 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
             study.site,
             study.study.hex()[:SHORT],
             findings_text(study.prediction.findings if study.prediction else {}),
-            kept_text(row, "\n"),
+            patches_text(row, "\n"),
             text_source(row),
             tiers_text(row),
         )
@@ -115,7 +115,7 @@ def study_page(
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
     for number, each in enumerate(warnings):
         facts.add_row("" if number else "warnings", Text(each, "yellow"))
-    facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
+    facts.add_row("kept", patches_text(row) + (" of the attention" if study.patches_kept is not None else ""))
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
@@ -160,14 +160,14 @@ def urgency_text(row: Row) -> Text:
     return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
 
 
-def findings_text(findings: Mapping[str, Found]) -> str:
+def findings_text(findings: Mapping[str, StoredFinding]) -> str:
     """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
     ordered = _likeliest_first(findings)[:MOST_FINDINGS]
     said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
     return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
 
 
-def kept_text(row: Row, between: str = " patches, ") -> str:
+def patches_text(row: Row, between: str = " patches, ") -> str:
     """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
     study = row.study
     if study.patches_kept is None or study.attention_kept is None:
@@ -186,7 +186,7 @@ def tiers_text(row: Row) -> str:
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 
 
-def _likeliest_first(findings: Mapping[str, Found]) -> list[tuple[str, Found]]:
+def _likeliest_first(findings: Mapping[str, StoredFinding]) -> list[tuple[str, StoredFinding]]:
     return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
 
 

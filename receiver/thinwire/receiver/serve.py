@@ -15,7 +15,7 @@ import torch
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
+from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import watched
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
@@ -40,7 +40,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
-    with sole_keeper(hub.data):
+    with serving_lock(hub.data):
         _sweep(hub)
         with contextlib.ExitStack() as beside:
             beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
@@ -52,7 +52,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
 
 def _sweep(hub: Hub) -> None:
     try:
-        with sole_carrier(hub.data):
+        with offline_lock(hub.data):
             swept = hub.store.sweep()
     except HubBusy:
         log.info("an import goes on: the store is swept at the next start")

@@ -55,7 +55,7 @@ class Accepted:
 @dataclass(frozen=True)
 class Rejected:
     error: ThinwireError
-    kept: int
+    quarantined: int
     """Files that are in quarantine now."""
     paths: tuple[Path, ...] = field(repr=False)
 
@@ -95,8 +95,8 @@ def _take_one(
 
 
 def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
-    kept = [quarantine.keep(path, error) for path in paths]
-    return Rejected(error, sum(each is not None for each in kept), tuple(paths))
+    quarantined = [quarantine.keep(path, error) for path in paths]
+    return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
 def finished(entry: Entry, gate: Gate) -> bool:

@@ -21,7 +21,7 @@ from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.serve import _draft
-from thinwire.receiver.store.records import KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
@@ -97,7 +97,7 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     assert hub.store.undrafted(100) == found[2:]
 
 
-def studies(hub: Hub) -> list[KeptStudy]:
+def studies(hub: Hub) -> list[StoredStudy]:
     return list(hub.store.studies())
 
 

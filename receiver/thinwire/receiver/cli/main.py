@@ -22,7 +22,7 @@ from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
 from thinwire.receiver.export.picture import picture
-from thinwire.receiver.hub import Hub, make_hub, open_hub, sole_carrier
+from thinwire.receiver.hub import Hub, make_hub, offline_lock, open_hub
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
 from thinwire.receiver.store.worklist import Row, as_json
@@ -258,7 +258,7 @@ def export(
     named = _site(site) if site else None
     with open_hub(data, SystemClock()) as hub:
         if study is None:
-            with sole_carrier(data):
+            with offline_lock(data):
                 sites = [named] if named else hub.enrolment.served()
                 written = export_to(Stick(to), hub, hub.pipeline(), sites)
             if json_:
@@ -288,7 +288,7 @@ def import_(
     Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
     already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
-    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+    with open_hub(data, SystemClock()) as hub, offline_lock(data):
         done = import_from(Stick(folder), hub, hub.pipeline())
     if json_:
         write_json(imported_json(done))

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.store.records import KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
@@ -55,7 +55,7 @@ _MAY_BE_EMPTY = (
 class MachineResult:
     """One reading with all that is needed to say it in another system's words."""
 
-    study: KeptStudy
+    study: StoredStudy
     prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
@@ -105,7 +105,7 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: KeptStudy, graph: FusedGraph, sight: Sight) -> MachineResult | None:
+def machine_result(study: StoredStudy, graph: FusedGraph, sight: Sight) -> MachineResult | None:
     """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
 
     graph: the study's. sight: of its image; its original is the file to which everything refers.

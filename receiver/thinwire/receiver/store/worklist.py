@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
 
@@ -21,7 +21,7 @@ CAP = timedelta(hours=4)
 
 @dataclass(frozen=True)
 class Row:
-    study: KeptStudy
+    study: StoredStudy
     overdue: bool = False
     """It has waited for as long as the cap, unread."""
 
@@ -46,13 +46,13 @@ class Row:
         return self.study.report is ReportState.FINAL
 
 
-def worklist(studies: Iterable[KeptStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[Row]:
+def worklist(studies: Iterable[StoredStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[Row]:
     """Studies that are read last, everything else in its order. now: UTC; None leaves the cap out."""
     rows = [Row(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies]
     return sorted(rows, key=_place)
 
 
-def _unread(study: KeptStudy) -> bool:
+def _unread(study: StoredStudy) -> bool:
     return study.report is not ReportState.FINAL
 
 

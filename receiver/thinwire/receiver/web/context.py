@@ -13,7 +13,7 @@ from thinwire.receiver.access.audit_message import Act, Message, Outcome
 from thinwire.receiver.export.best_image import Views
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.link_status import SiteLink
@@ -92,7 +92,7 @@ class Room:
     def links(self) -> dict[SiteName, SiteLink]:
         return {link.site: link for link in link_status.find(self.hub.data, self.clock.now())[1]}
 
-    def manifest(self, study: KeptStudy) -> Manifest | None:
+    def manifest(self, study: StoredStudy) -> Manifest | None:
         """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
         return self.views.manifest(study.site, study.study)
 
@@ -101,7 +101,7 @@ class Room:
         act: Act,
         user: str,
         address: str,
-        study: KeptStudy | None = None,
+        study: StoredStudy | None = None,
         account: str | None = None,
         outcome: Outcome = Outcome.SUCCESS,
         detail: str = "",
@@ -110,7 +110,7 @@ class Room:
         site, id = (None, None) if study is None else (study.site, study.study)
         return Message(act, self.clock.now(), user, address, site, id, account, outcome, detail)
 
-    def witness(self, account: Account, address: str, act: Act, study: KeptStudy | None, anew: bool) -> None:
+    def witness(self, account: Account, address: str, act: Act, study: StoredStudy | None, anew: bool) -> None:
         """Write down, durably, that somebody sees a study or the list. anew: False for what an open page fetches by
         itself, which is written down where nothing was for a while."""
         what = "" if study is None else f"{study.site}/{study.study.hex()}"

@@ -71,11 +71,11 @@ def still_here(request: Request, room: RoomOf) -> Here:
     return _here(request, room, touch=False)
 
 
-Known = Annotated[Here, Depends(signed_in)]
-Waiting = Annotated[Here, Depends(still_here)]
+SignedIn = Annotated[Here, Depends(signed_in)]
+BackgroundRequest = Annotated[Here, Depends(still_here)]
 
 
-def posted(here: Known, form_key: Annotated[str, Form()] = "") -> Here:
+def posted(here: SignedIn, form_key: Annotated[str, Form()] = "") -> Here:
     if form_key != here.session.form_key:
         raise NotAllowed("The form is from another session. Go back, load the page again, and repeat.")
     return here
@@ -92,7 +92,7 @@ def reader(request: Request, room: RoomOf, here: Posted) -> Here:
     return here
 
 
-def administrator(request: Request, room: RoomOf, here: Known) -> Here:
+def administrator(request: Request, room: RoomOf, here: SignedIn) -> Here:
     if here.account.role is not Role.ADMINISTRATOR:
         refused(request, room, here)
         raise NotAllowed("This needs the role administrator.")

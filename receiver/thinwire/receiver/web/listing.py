@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.store.worklist import worklist
 from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.guard import Known, Posted, RoomOf, SignInNeeded, Waiting, still_here
+from thinwire.receiver.web.guard import BackgroundRequest, Posted, RoomOf, SignedIn, SignInNeeded, still_here
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import STATES, Board, Filter, board, filter_of, search
 from thinwire.shared.identifiers import Urgency
@@ -37,7 +37,7 @@ def _chosen(room: Room, state: str, urgency: str, site: str, number: int) -> tup
 def list_page(
     request: Request,
     room: RoomOf,
-    here: Known,
+    here: SignedIn,
     state: Word = "",
     urgency: Word = "",
     site: Word = "",
@@ -53,7 +53,7 @@ def list_page(
 def rows(
     request: Request,
     room: RoomOf,
-    here: Waiting,
+    here: BackgroundRequest,
     state: Word = "",
     urgency: Word = "",
     site: Word = "",
@@ -76,7 +76,7 @@ def found(request: Request, room: RoomOf, here: Posted, words: Annotated[str, Fo
 
 
 @router.get("/events", response_class=EventSourceResponse)
-async def events(request: Request, room: RoomOf, _here: Waiting) -> AsyncIterable[ServerSentEvent]:
+async def events(request: Request, room: RoomOf, _here: BackgroundRequest) -> AsyncIterable[ServerSentEvent]:
     """`list` when what a list shows has changed, `progress` while something is on its way."""
     before: tuple[object, ...] | None = None
     while True:

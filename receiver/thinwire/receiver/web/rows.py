@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
-from thinwire.receiver.store.records import Found, KeptStudy
+from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import Row
 from thinwire.receiver.transport.estimate import Coming, coming
@@ -30,7 +30,7 @@ class Bar:
     """One finding with its interval, as numbers of a bar BAR wide."""
 
     name: str
-    found: Found
+    found: StoredFinding
 
     @property
     def low(self) -> float:
@@ -71,7 +71,7 @@ class Line:
     link: SiteLink | None
 
     @property
-    def study(self) -> KeptStudy:
+    def study(self) -> StoredStudy:
         return self.row.study
 
     @property
@@ -141,13 +141,13 @@ class Line:
         return str(self.study.report) if self.study.report else "opened" if self.study.opened else "new"
 
 
-def bars(study: KeptStudy) -> list[Bar]:
+def bars(study: StoredStudy) -> list[Bar]:
     """Every finding, the likeliest first."""
     found = {} if study.prediction is None else study.prediction.findings
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
-def coming_words(next_: Coming | None, study: KeptStudy) -> str:
+def coming_words(next_: Coming | None, study: StoredStudy) -> str:
     """What comes next and when, in a few words."""
     if next_ is None:
         return "everything is here" if study.complete else "all that was listed is here"

@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
 from thinwire.receiver.store.worklist import Row, worklist
 from thinwire.receiver.web.context import Room
 from thinwire.receiver.web.draft import ShownDraft, shown_draft
 from thinwire.receiver.web.drawing import drawing, heats
-from thinwire.receiver.web.guard import Here, Known, Reader, RoomOf, Waiting
+from thinwire.receiver.web.guard import BackgroundRequest, Here, Reader, RoomOf, SignedIn
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import Line, bars
 from thinwire.shared.crypto.envelope import Kind
@@ -36,7 +36,7 @@ _ACT_OF = {
 }
 
 
-def _find(room: Room, site: str, study: str) -> KeptStudy:
+def _find(room: Room, site: str, study: str) -> StoredStudy:
     """Raises UnknownStudy."""
     try:
         whole = len(bytes.fromhex(study)) == STUDY_KEY_BYTES
@@ -49,7 +49,7 @@ def _find(room: Room, site: str, study: str) -> KeptStudy:
 
 
 @router.get("")
-def study_page(request: Request, room: RoomOf, here: Known, site: str, study: str) -> Response:
+def study_page(request: Request, room: RoomOf, here: SignedIn, site: str, study: str) -> Response:
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=True)
     if here.is_reader:
@@ -58,7 +58,7 @@ def study_page(request: Request, room: RoomOf, here: Known, site: str, study: st
 
 
 @router.get("/state")
-def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+def state(request: Request, room: RoomOf, here: BackgroundRequest, site: str, study: str) -> Response:
     """The live part of the page anew."""
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
@@ -66,7 +66,7 @@ def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) 
 
 
 @router.get("/view")
-def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+def view(room: RoomOf, here: BackgroundRequest, site: str, study: str) -> Response:
     """What a viewer draws, as JSON; the samples come by `samples`."""
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
@@ -85,7 +85,7 @@ def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
 
 
 @router.get("/samples/{name}")
-def samples(room: RoomOf, here: Waiting, site: str, study: str, name: str) -> Response:
+def samples(room: RoomOf, here: BackgroundRequest, site: str, study: str, name: str) -> Response:
     """The tone of a frame, then its samples."""
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
@@ -144,11 +144,11 @@ def report(
     return _back(found)
 
 
-def _back(study: KeptStudy) -> Response:
+def _back(study: StoredStudy) -> Response:
     return RedirectResponse(f"/studies/{study.site}/{study.study.hex()}", HTTPStatus.SEE_OTHER)
 
 
-def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
+def _state(room: Room, study: StoredStudy) -> dict[str, Any]:
     now = room.clock.now()
     overdue = study.report is not ReportState.FINAL and now - study.received >= room.cap
     manifest = room.manifest(study)
@@ -164,12 +164,12 @@ def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
     }
 
 
-def _draft(room: Room, study: KeptStudy) -> ShownDraft | None:
+def _draft(room: Room, study: StoredStudy) -> ShownDraft | None:
     written, graph = room.draft(study.site, study.study), room.frames.graph(study)
     return shown_draft(written, 0 if graph is None else len(graph.patches.cell))
 
 
-def _arriving(room: Room, study: KeptStudy) -> dict[Tier, str]:
+def _arriving(room: Room, study: StoredStudy) -> dict[Tier, str]:
     return room.views.arriving_words(study)
 
 
@@ -177,7 +177,7 @@ def _page(
     request: Request,
     room: Room,
     here: Here,
-    study: KeptStudy,
+    study: StoredStudy,
     status: HTTPStatus = HTTPStatus.OK,
     error: str | None = None,
     text: str | None = None,
@@ -233,7 +233,7 @@ def _date(text: str) -> str:
         return text
 
 
-def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[KeptStudy, str] | None:
+def _prior(room: Room, study: StoredStudy, manifest: Manifest | None) -> tuple[StoredStudy, str] | None:
     """The newest earlier study of the same patient at the same site, and when it was taken.
 
     A date of birth that differs makes it another patient's: no prior is better than a wrong one.
@@ -241,7 +241,7 @@ def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[Kep
     if study.patient is None or manifest is None:
         return None
     born, taken = manifest.identity.get("PatientBirthDate"), _taken(manifest, study)
-    found: list[tuple[str, KeptStudy]] = []
+    found: list[tuple[str, StoredStudy]] = []
     for other in room.store.of_patient(study.site, study.patient):
         listed = room.manifest(other)
         if other.study == study.study or listed is None or listed.identity.get("PatientBirthDate") != born:
@@ -255,13 +255,13 @@ def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[Kep
     return other, _date(when[:8])
 
 
-def _taken(manifest: Manifest, study: KeptStudy) -> str:
+def _taken(manifest: Manifest, study: StoredStudy) -> str:
     """A moment that orders studies: date and time of the study, else when it came."""
     date = manifest.identity.get("StudyDate", "") or study.received.strftime("%Y%m%d")
     return f"{date} {manifest.identity.get('StudyTime', '') or study.received.strftime('%H%M%S')}"
 
 
-def _beside(room: Room, study: KeptStudy) -> dict[str, str | None]:
+def _beside(room: Room, study: StoredStudy) -> dict[str, str | None]:
     """The addresses of the studies before and after this one on the worklist."""
     rows = worklist(room.store.studies(), room.clock.now(), room.cap)
     keys = [(row.study.site, row.study.study) for row in rows if not row.done or row.study.study == study.study]

@@ -59,7 +59,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerEntry:
     """What the ledger holds of an object whose study was judged."""
 
     dataset: bytes
@@ -175,13 +175,13 @@ class Arrivals:
         known = self.known(sop_instance)
         return Fate.UNKNOWN if known is None else known.fate
 
-    def known(self, sop_instance: str) -> Known | None:
+    def known(self, sop_instance: str) -> LedgerEntry | None:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
             study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
             at = datetime.fromisoformat(facts["at"])
-            return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
+            return LedgerEntry(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

@@ -6,26 +6,26 @@ from rich.console import Console
 from tests.support.clock import START
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.presentation import age, findings_text, study_page, worklist_table
-from thinwire.receiver.store.records import Found, KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.worklist import Row, as_json, worklist
 from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 
 BUNDLE = BundleId(bytes(range(16)))
 FINDINGS = {
-    "consolidation": Found(0.83, 0.71, 0.91, Outcome.YES),
-    "effusion": Found(0.24, 0.1, 0.4, Outcome.EITHER),
-    "nodule": Found(0.02, 0.0, 0.05, Outcome.NO),
+    "consolidation": StoredFinding(0.83, 0.71, 0.91, Outcome.YES),
+    "effusion": StoredFinding(0.24, 0.1, 0.4, Outcome.EITHER),
+    "nodule": StoredFinding(0.02, 0.0, 0.05, Outcome.NO),
 }
 
 
 def study(
     number: int, urgency: Urgency | None, minutes: int = 0, asked: bool = False, source: str = "report"
-) -> KeptStudy:
+) -> StoredStudy:
     at = START + timedelta(minutes=minutes)
     prediction = (
         None if urgency is None else StoredPrediction(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
     )
-    return KeptStudy(
+    return StoredStudy(
         site=SiteName("north-valley"),
         study=StudyKey(bytes([number]) * 16),
         received=at,
