@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.sites.enrolment import Enrolment, Joined
+from thinwire.receiver.sites.enrolment import Enrolment, JoinResult
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import Quarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
@@ -105,7 +105,7 @@ class Pipeline:
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         return self._enrolment.join(token, request, signing_key)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:

@@ -29,7 +29,7 @@ def ends(tmp_path: Path) -> TwoEnds:
 
 
 def there(ends: TwoEnds) -> set[StudyKey]:
-    return {study for study, _ in ends.shelf.parts(SITE)}
+    return {study for study, _ in ends.store.parts(SITE)}
 
 
 def test_a_paused_study_stays_while_the_others_go(ends: TwoEnds) -> None:
@@ -72,7 +72,7 @@ def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
     assert ends.outbox.unurged() == [FIRST.study]
     ends.carry()
     assert ends.outbox.unurged() == []
-    assert ends.shelf.urgent(SITE, FIRST.study)
+    assert ends.store.urgent(SITE, FIRST.study)
 
 
 def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
