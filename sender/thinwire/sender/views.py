@@ -27,7 +27,7 @@ from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, p
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.sender.transport import link_status as live_link
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
-from thinwire.sender.transport.offline import Exported, Imported
+from thinwire.sender.transport.offline import ExportResult, ReplyImport
 from thinwire.sender.transport.progress import TierProgress, by_tier
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
@@ -76,7 +76,7 @@ def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
             err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
 
 
-def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
+def exported_json(done: ExportResult, unmade: int) -> dict[str, Any]:
     """What `export --json` gives. unmade: parts that are still being made."""
     objects = {"written": done.written, "there_already": done.there, "damaged_here": done.damaged}
     rows = {
@@ -86,14 +86,14 @@ def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
         ]
         for name, dues in objects.items()
     }
-    return {**rows, "without_room": done.rest, "not_made_yet": unmade}
+    return {**rows, "without_room": done.not_written, "not_made_yet": unmade}
 
 
 def _studies(number: int) -> str:
     return "1 study" if number == 1 else f"{number} studies"
 
 
-def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> None:
+def show_exported(done: ExportResult, unmade: int, folder: Path, out: Console) -> None:
     studies = {due.study for due in (*done.written, *done.there)}
     size = bytes_text(sum(due.size for due in done.written))
     out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {_studies(len(studies))}")
@@ -101,13 +101,13 @@ def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> No
         out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
     if unmade:
         out.print(f"{unmade} parts are not made yet: repeat the command when `status` shows them as waiting")
-    if done.rest:
-        out.print(f"{done.rest} objects have no room on the stick")
+    if done.not_written:
+        out.print(f"{done.not_written} objects have no room on the stick")
     if studies:
         out.print(f"At the hub: thinwire-receiver import {folder} --data HUB", highlight=False, soft_wrap=True)
 
 
-def imported_json(done: Imported) -> dict[str, Any]:
+def imported_json(done: ReplyImport) -> dict[str, Any]:
     """What `import --json` gives."""
     return {
         "receipts": [
@@ -122,7 +122,7 @@ def imported_json(done: Imported) -> dict[str, Any]:
     }
 
 
-def show_imported(done: Imported, out: Console) -> None:
+def show_imported(done: ReplyImport, out: Console) -> None:
     counts = Counter(receipt.status for receipt in done.receipts)
     said = ", ".join(f"{counts[status]} {status}" for status in StudyStatus if counts[status])
     out.print(f"{len(done.receipts)} receipts{f': {said}' if said else ''}; {done.requests} requests")

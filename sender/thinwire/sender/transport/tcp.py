@@ -146,7 +146,7 @@ class Line:
                 writer.transport.abort()
                 return
             taken.set_result(None)
-            relays.append(asyncio.ensure_future(self._carry(Tls(security), reader, writer)))
+            relays.append(asyncio.ensure_future(self._relay(Tls(security), reader, writer)))
 
         with _folder() as folder:
             try:
@@ -172,7 +172,7 @@ class Line:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    async def _carry(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both ways until either ends; `trouble` then says what TLS said."""
 
         async def send(sealed: bytes) -> None:

@@ -61,7 +61,7 @@ class Kind(IntEnum):
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
-    WAYBILL = 10
+    TRANSFER_NOTE = 10
     """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
     REPLY = 11
     """What the hub says to a clinic by stick."""
