@@ -242,7 +242,7 @@ class ThinDay:
             if piece is None:
                 pace.ran_dry()
                 return
-            if not fits(piece, pace.room, pace.in_flight):
+            if not fits(piece, pace.send_space, pace.in_flight):
                 # A nanosecond at least, so that time moves.
                 self._wake = self.clock.at + max(pace.wait, 1e-9) if pace.wait > 0 else None
                 return

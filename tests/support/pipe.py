@@ -88,7 +88,7 @@ class Pipe:
         looks = [now + (n + 1) * seconds / LOOKS for n in range(LOOKS)]
         while looks:
             self.look()
-            while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.room):
+            while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.send_space):
                 self.send(self.pace.chunk)
                 self.look()
             now = self.clock.monotonic()

@@ -35,7 +35,7 @@ from thinwire.sender.outbox.entries import Entry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport.link_status import find
-from thinwire.shared.crypto.envelope import Kind, room_in
+from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
@@ -125,7 +125,7 @@ class GraphMaker:
 
 def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
     """The preview of an image, in at most `sealed_bytes` when it is sealed."""
-    return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
+    return preview.encode(radiograph.shown, radiograph.meaning.window, plain_capacity(sealed_bytes, Kind.PREVIEW))
 
 
 def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:

@@ -46,7 +46,7 @@ class Provider:
 
 
 @dataclass(frozen=True)
-class Room:
+class WebContext:
     hub: Hub = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     secure: bool

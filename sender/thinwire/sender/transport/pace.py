@@ -210,7 +210,7 @@ class Pace:
         return int(self._best * (2 * round_trip + _ANSWER_SECONDS)) + 2 * self.chunk
 
     @property
-    def room(self) -> int:
+    def send_space(self) -> int:
         """Bytes that may be sent now; any piece may go while nothing is on its way."""
         if self._meter is not None:
             if self._meter.draining:
@@ -229,7 +229,7 @@ class Pace:
     def wait(self) -> float:
         """Seconds until the link needs the next piece."""
         if self._meter is not None:
-            missing = self.chunk - self.room
+            missing = self.chunk - self.send_space
             if missing <= 0 or self.rate is None:
                 return 0.0
             return _LOOK if self._meter.draining else max(_LOOK, missing / self.rate)

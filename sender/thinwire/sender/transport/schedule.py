@@ -120,11 +120,11 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
     return best
 
 
-def fits(piece: Piece, room: int, in_flight: int) -> bool:
+def fits(piece: Piece, send_space: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
     though there is no room, and any piece goes while nothing is on its way."""
     small = piece.due.first and piece.transfer is None and piece.length <= SMALL
-    return small or in_flight == 0 or piece.length <= room
+    return small or in_flight == 0 or piece.length <= send_space
 
 
 @dataclass

@@ -112,7 +112,7 @@ class UplinkSession:
             self.pace.window,
             self.pace.chunk,
         ):
-            if not fits(piece, self.pace.room, self.pace.in_flight):
+            if not fits(piece, self.pace.send_space, self.pace.in_flight):
                 return None
             data = self._read(piece)
             if data is not None:

@@ -152,7 +152,7 @@ class Line:
             try:
                 server = await asyncio.start_unix_server(take, folder / "hub")
             except OSError as error:
-                raise _no_room(error) from error
+                raise _no_temporary_space(error) from error
             try:
                 yield f"unix:{folder / 'hub'}"
             finally:
@@ -232,14 +232,14 @@ def _folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
     except OSError as error:
-        raise _no_room(error) from error
+        raise _no_temporary_space(error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _no_room(error: OSError) -> LinkLost:
+def _no_temporary_space(error: OSError) -> LinkLost:
     """A full /tmp passes, as an outage does; the studies are safe in the outbox."""
     return LinkLost(
         f"the folder for temporary files cannot be used ({error.strerror or error})",

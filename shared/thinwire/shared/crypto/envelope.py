@@ -76,7 +76,7 @@ def chunk_log2_of(kind: Kind) -> int:
     return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
 
 
-def room_in(sealed_size: int, kind: Kind) -> int:
+def plain_capacity(sealed_size: int, kind: Kind) -> int:
     """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
     chunk = 1 << chunk_log2_of(kind)
     whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)

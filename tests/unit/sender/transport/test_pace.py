@@ -240,9 +240,9 @@ def test_a_proxy_that_is_found_out_after_hours_of_graphs_alone_does_not_stop_the
 def test_a_refused_piece_leaves_the_window() -> None:
     pace = Pace(FakeClock())
     mark = pace.sent(700)
-    assert pace.room == FIRST_WINDOW - 700
+    assert pace.send_space == FIRST_WINDOW - 700
     pace.lost(mark)
-    assert pace.room == FIRST_WINDOW
+    assert pace.send_space == FIRST_WINDOW
     assert pace.rate is None
 
 
