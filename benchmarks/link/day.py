@@ -257,7 +257,7 @@ class ThinDay:
         transfer.position = piece.offset + piece.length
         mark: Mark = self._pace.sent(piece.length)
         transfer.marks.append((transfer.position, mark))
-        if transfer.rest == 0:
+        if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         self.sent += piece.length
         size = int(piece.length * (1 + OVERHEAD_SHARE)) + OVERHEAD_BYTES
@@ -297,7 +297,7 @@ class ThinDay:
             self._by_age = [due for due in self._by_age if due.object != transfer.due.object]
             return
         transfer.on(TransferEvent.PROGRESS)
-        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+        if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
 
     def _offer(self, direction: Direction, size: int, message: Message) -> None:

@@ -113,13 +113,13 @@ def send(
             views.told(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
-        with views.live(err, as_json, outbox, studies, clinic.gate) as show:
+        with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
             clinic.send(studies, show)
     if as_json:
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
         entries = [outbox.entry(study) for study in studies]
-        out.print(views.status_table(entries, outbox, waits=clinic.gate().waits(entries)))
+        out.print(views.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -174,28 +174,28 @@ def status(
 
 
 def _status(clinic: JoinedClinic) -> Group:
-    gate, outbox = clinic.gate(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    studies = views.status_table(entries, outbox, link, gate.waits(entries))
-    budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
-    used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
-    if gate.paused:
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    studies = views.status_table(entries, outbox, link, current_policy.waits(entries))
+    budget = "" if current_policy.policy.budget is None else f" of {views.bytes_text(current_policy.policy.budget)}"
+    used = f"This month on the link: {views.bytes_text(current_policy.used)}{budget}"
+    if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
-    return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
+    return Group(studies, "", views.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
 def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
-    gate, outbox = clinic.gate(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    waits = gate.waits(entries)
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    waits = current_policy.waits(entries)
     return {
         "site": str(outbox.epochs.site),
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
         "execution_provider": views.provider(clinic.config),
         "link": views.link_json(link),
-        "paused": gate.paused,
-        "month": {"bytes": gate.used, "budget": gate.policy.budget},
-        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
+        "paused": current_policy.paused,
+        "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
+        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
         "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": clinic.quarantine.reasons(),
     }

@@ -15,7 +15,7 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import Entry, PartState
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
 from thinwire.sender.transport.connection import Uplink
@@ -99,13 +99,13 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
     return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
-def finished(entry: Entry, gate: Gate) -> bool:
+def finished(entry: Entry, current_policy: CurrentPolicy) -> bool:
     """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
     is at the hub, which also triaged the study, or it is refused.
 
     A study whose graph could not be made is never triaged; it is finished when it has arrived.
     """
-    if any(gate.goes_soon(entry, part) for part in entry.parts):
+    if any(current_policy.sends_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
     return refused or entry.status not in (None, StudyStatus.STORED)

@@ -21,7 +21,7 @@ from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
@@ -164,7 +164,7 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
 def entry_json(
     entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """A study at the clinic, as `status --json` gives it. waits: why parts wait (`Gate.waits`)."""
+    """A study at the clinic, as `status --json` gives it. waits: why parts wait (`CurrentPolicy.waits`)."""
     return {
         "study": entry.study.hex(),
         "accepted_at": entry.accepted.isoformat(),
@@ -200,7 +200,7 @@ def status_table(
     waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({}),
 ) -> Table:
     """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
-    wait (`Gate.waits`)."""
+    wait (`CurrentPolicy.waits`)."""
     crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.crossings}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "accepted", "parts", "at the hub"):
@@ -299,12 +299,16 @@ class Live:
     """The outbox and the link while they move. look: the link as this process or another drives it."""
 
     def __init__(
-        self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyKey], gate: Callable[[], Gate]
+        self,
+        view: RichLive | None,
+        outbox: Outbox,
+        studies: Sequence[StudyKey],
+        current_policy: Callable[[], CurrentPolicy],
     ) -> None:
         self._view = view
         self._outbox = outbox
         self._studies = studies
-        self._gate = gate
+        self._current_policy = current_policy
         self._link: LinkStatus | None = None
 
     def link(self, status: LinkStatus) -> None:
@@ -314,23 +318,27 @@ class Live:
     def refresh(self) -> None:
         if self._view is None:
             return
-        gate = self._gate()
+        current_policy = self._current_policy()
         entries = [self._outbox.entry(study) for study in self._studies]
-        link = self._link or live_link.find(self._outbox.folder, gate.now)
-        table = status_table(entries, self._outbox, link, gate.waits(entries))
-        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, gate), link)))
+        link = self._link or live_link.find(self._outbox.folder, current_policy.now)
+        table = status_table(entries, self._outbox, link, current_policy.waits(entries))
+        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, current_policy), link)))
 
 
 @contextmanager
 def live(
-    console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyKey], gate: Callable[[], Gate]
+    console: Console,
+    quiet: bool,
+    outbox: Outbox,
+    studies: Sequence[StudyKey],
+    current_policy: Callable[[], CurrentPolicy],
 ) -> Iterator[Live]:
     """Live progress on a terminal; nothing where there is none or it is not wanted."""
     if quiet or not console.is_terminal:
-        yield Live(None, outbox, studies, gate)
+        yield Live(None, outbox, studies, current_policy)
         return
     with RichLive(console=console, refresh_per_second=5, transient=True) as view:
-        yield Live(view, outbox, studies, gate)
+        yield Live(view, outbox, studies, current_policy)
 
 
 def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:

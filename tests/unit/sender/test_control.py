@@ -10,7 +10,7 @@ from tests.support.real_link import as_joined
 from tests.support.two_ends import SITE, TwoEnds, samples
 from thinwire.sender.cli import app
 from thinwire.sender.outbox.entries import EntryState
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
@@ -36,7 +36,7 @@ def test_a_paused_study_stays_while_the_others_go(ends: TwoEnds) -> None:
     ends.new_outbox().pause(FIRST.study)
     ends.carry()
     assert there(ends) == {SECOND.study}
-    waits = Gate(TierPolicy(), ends.clock.now(), 0).waits(ends.outbox.entries())
+    waits = CurrentPolicy(TierPolicy(), ends.clock.now(), 0).waits(ends.outbox.entries())
     assert waits[FIRST.study, Kind.GRAPH] == "paused, until it is resumed"
     ends.new_outbox().resume(FIRST.study)
     ends.carry()

@@ -16,7 +16,7 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
 from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
@@ -69,7 +69,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     entry = outbox.entry(study)
     assert entry.urgent
     assert entry.state is EntryState.SENDING
-    assert not finished(entry, Gate(TierPolicy(), SystemClock().now(), 0))
+    assert not finished(entry, CurrentPolicy(TierPolicy(), SystemClock().now(), 0))
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from thinwire.sender.outbox.tiers import Asked, When
+from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
@@ -141,9 +141,9 @@ class Due:
         """Whether it goes before the rest."""
         return self.urgent or self.requested
 
-    def asked(self, durable: int = 0) -> Asked:
+    def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
 
 
 @dataclass(frozen=True)

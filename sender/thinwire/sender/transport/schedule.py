@@ -74,7 +74,7 @@ class Transfer:
         return self.state is TransferState.SENDING or (self.state is TransferState.OFFERED and self.eager)
 
     @property
-    def rest(self) -> int:
+    def remaining(self) -> int:
         """Bytes yet to be sent."""
         return self.due.size - self.position
 
@@ -113,8 +113,8 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
                 return offer
             ahead += due.size
         elif transfer.goes:
-            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
-            ahead += transfer.rest
+            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
+            ahead += transfer.remaining
         if ahead > window:
             break
     return best
@@ -177,5 +177,5 @@ def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: i
         if transfer is None and len(under_way) < MOST_URGENT:
             return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
         if transfer is not None and transfer.goes:
-            return Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
+            return Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
     return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
 from thinwire.sender.transport.link_status import Crossing
 from thinwire.sender.transport.pace import Measured, Pace
@@ -86,9 +86,9 @@ class UplinkSession:
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        gate = Gate(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
         durable = {each.due.object: each.durable for each in self._by_number.values()}
-        going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
+        going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
             if due.epoch not in announced | told:
                 if self._outbox.epochs.is_announced(due.epoch):
@@ -190,7 +190,7 @@ class UplinkSession:
         while transfer.marks and transfer.marks[0][0] <= durable:
             self.pace.arrived(transfer.marks.popleft()[1])
         transfer.on(TransferEvent.PROGRESS)
-        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+        if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
         if due.kind is None and durable == due.size:
             self._outbox.epochs.announced(due.epoch)
@@ -284,7 +284,7 @@ class UplinkSession:
 
     def _eligible(self, queue: Iterable[Due]) -> Iterator[Due]:
         now = self._clock.monotonic()
-        sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.rest == 0}
+        sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.remaining == 0}
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
@@ -322,7 +322,7 @@ class UplinkSession:
             up = wire.Up(chunk=chunk)
         transfer.position = piece.offset + len(data)
         transfer.marks.append((transfer.position, mark))
-        if transfer.rest == 0:
+        if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
 

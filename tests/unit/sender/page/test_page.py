@@ -10,7 +10,7 @@ from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.server import PageServer, build
@@ -34,7 +34,7 @@ class Page:
             self.ends.accept(sample)
         self.ends.make_parts()
         self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
-        self.clinic = Clinic(self.ends.outbox, self.quarantine, self.gate, lambda: 2)
+        self.clinic = Clinic(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
             OWN,
@@ -42,9 +42,9 @@ class Page:
             headers={"Origin": OWN},
         )
 
-    def gate(self) -> Gate:
+    def current_policy(self) -> CurrentPolicy:
         months = {"2026-03": (1_500_000, 20_000)}
-        return Gate.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
+        return CurrentPolicy.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
 
     def token(self) -> str:
         found = re.search(r'name="token" value="([0-9a-f]{48})"', self.client.get("/").text)
