@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.baselines.scores import save
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
-from thinwire.receiver.store.worklist import CAP, Row, worklist
+from thinwire.receiver.store.worklist import CAP, WorklistEntry, worklist
 from thinwire.receiver.training.evaluation.statistics import Floats
 from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Urgency
 
@@ -82,7 +82,9 @@ def waits(coming: Sequence[StoredStudy], cap: timedelta | None, seed: int, fifo:
         while left and (left[0].received <= now or not here):
             now = max(now, left[0].received)
             here.append(left.pop(0))
-        first: Row = Row(here[0]) if fifo else worklist(here, now, cap)[0] if cap is not None else worklist(here)[0]
+        first: WorklistEntry = (
+            WorklistEntry(here[0]) if fifo else worklist(here, now, cap)[0] if cap is not None else worklist(here)[0]
+        )
         here.remove(first.study)
         waited[first.place].append((now - first.study.received) / timedelta(minutes=1))
         now += timedelta(minutes=float(rng.exponential(60 / READ_AN_HOUR)))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.store.records import StoredFinding
-from thinwire.receiver.store.worklist import Row
+from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
@@ -31,7 +31,7 @@ WORTH_SAYING = 0.1
 """Findings below this probability are left out of the worklist's row, but for the likeliest."""
 
 
-def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
+def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
     """now: for the age of each study."""
     title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -88,7 +88,7 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
 
 
 def study_page(
-    row: Row,
+    row: WorklistEntry,
     now: datetime,
     arriving: Mapping[Tier, str],
     draft: Mapping[str, Any] | None = None,
@@ -152,7 +152,7 @@ def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableTy
     return [*lines, table]
 
 
-def urgency_text(row: Row) -> Text:
+def urgency_text(row: WorklistEntry) -> Text:
     if row.urgency is None:
         asked = "\nasked urgent" if row.study.urgent_asked else ""
         return Text(f"not triaged{asked}", "dim")
@@ -167,7 +167,7 @@ def findings_text(findings: Mapping[str, StoredFinding]) -> str:
     return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
 
 
-def patches_text(row: Row, between: str = " patches, ") -> str:
+def patches_text(row: WorklistEntry, between: str = " patches, ") -> str:
     """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
     study = row.study
     if study.patches_kept is None or study.attention_kept is None:
@@ -175,13 +175,13 @@ def patches_text(row: Row, between: str = " patches, ") -> str:
     return f"{study.patches_kept}/{study.patches_total}{between}{100 * study.attention_kept:.0f} %"
 
 
-def text_source(row: Row) -> Text:
+def text_source(row: WorklistEntry) -> Text:
     """The source of the words that guided the pruning; the machine's own words stand out."""
     source = row.study.text_source or ""
     return Text(source, "yellow" if row.text_given is False else "")
 
 
-def tiers_text(row: Row) -> str:
+def tiers_text(row: WorklistEntry) -> str:
     """The tiers that are here; `all` where nothing that the clinic listed is missing."""
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 

@@ -25,7 +25,7 @@ from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, make_hub, offline_lock, open_hub
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
-from thinwire.receiver.store.worklist import Row, as_json
+from thinwire.receiver.store.worklist import WorklistEntry, as_json
 from thinwire.receiver.store.worklist import worklist as order
 from thinwire.receiver.transport.link_status import as_json as link_json
 from thinwire.receiver.transport.link_status import find
@@ -182,7 +182,7 @@ def show(
     it, whole or still arriving. What is not here is striped.
     """
     with open_hub(data, SystemClock()) as hub:
-        row = Row(hub.store.find(study, _site(site) if site else None))
+        row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
         arriving = hub.views().arriving_words(row.study)
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)

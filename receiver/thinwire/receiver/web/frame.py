@@ -173,7 +173,7 @@ def _of_crops(found: Crops) -> Frame:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
-    slope, intercept = line(found.tone)
+    slope, intercept = linear_fit(found.tone)
     return Frame(
         found.native_width,
         found.native_height,
@@ -191,10 +191,10 @@ def _of_crops(found: Crops) -> Frame:
 def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> Frame:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return Frame(width, height, exact, words, samples, tone.tobytes(), *line(tone))
+    return Frame(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
 
 
-def line(tone: NDArray[np.uint8]) -> tuple[float, float]:
+def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:
     """(slope, intercept) of the line that comes closest to the part of a tone that is neither black nor white."""
     between = np.flatnonzero((tone > 0) & (tone < 255))
     if len(between) < 2:

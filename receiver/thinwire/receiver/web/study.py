@@ -13,13 +13,13 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
-from thinwire.receiver.store.worklist import Row, worklist
+from thinwire.receiver.store.worklist import WorklistEntry, worklist
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.draft import ShownDraft, shown_draft
 from thinwire.receiver.web.drawing import drawing, heats
 from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Here, Reader, SignedIn
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.rows import Line, bars
+from thinwire.receiver.web.rows import WorklistRow, bars
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
@@ -153,7 +153,7 @@ def _state(context: WebContext, study: StoredStudy) -> dict[str, Any]:
     overdue = study.report is not ReportState.FINAL and now - study.received >= context.cap
     manifest = context.manifest(study)
     return {
-        "line": Line(Row(study, overdue), now, context.links().get(study.site)),
+        "line": WorklistRow(WorklistEntry(study, overdue), now, context.links().get(study.site)),
         "study": study,
         "listed": manifest is not None,
         "identity": _identity(manifest),

@@ -58,7 +58,7 @@ class Condition:
     """Seconds, smoothed, time in queues included."""
 
 
-class Line:
+class TcpConnection:
     """One TCP connection to the hub. Made by `dial`; close it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,7 +78,7 @@ class Line:
         writer.transport.set_write_buffer_limits(high=_UNSENT)
 
     @classmethod
-    async def dial(cls, target: str, seconds: float) -> "Line":
+    async def dial(cls, target: str, seconds: float) -> "TcpConnection":
         """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
         OSError for an answer that says no, or no network; BadConfiguration."""
         host, port = host_and_port(target, "Set hub in config.toml, for example hub.example.org:7443.", 1)

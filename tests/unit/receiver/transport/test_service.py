@@ -19,9 +19,9 @@ from thinwire.receiver.transport.service import HubServer
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.connection import HubAddress, Uplink, dial, dial_line, error_of, join
+from thinwire.sender.transport.connection import HubAddress, Uplink, dial, dial_tcp, error_of, join
 from thinwire.sender.transport.link_status import LinkState
-from thinwire.sender.transport.tcp import Line
+from thinwire.sender.transport.tcp import TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
@@ -332,8 +332,8 @@ def test_a_connection_costs_few_bytes_and_the_next_one_fewer(ends: TwoEnds) -> N
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         security = Security(address.authority_pem, address.identity)
         for _attempt in range(2):
-            line = await Line.dial(address.target, 10.0)
-            async with line.relay(security) as via, dial_line(via) as channel:
+            line = await TcpConnection.dial(address.target, 10.0)
+            async with line.relay(security) as via, dial_tcp(via) as channel:
                 call = HubStub(channel).Connect()
                 await call.write(wire.Up(hello=wire.Hello(version=1, software="thinwire-sender")))
                 assert (await call.read()).welcome.version == 1

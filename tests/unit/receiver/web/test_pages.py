@@ -14,7 +14,7 @@ from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.transport.ingest import Arriving
 from thinwire.receiver.transport.link_status import SiteLink, leave
-from thinwire.receiver.web.frame import line
+from thinwire.receiver.web.frame import linear_fit
 from thinwire.receiver.web.guard import MOST_POSTED
 from thinwire.receiver.web.rows import PAGE
 from thinwire.shared.crypto.envelope import Kind
@@ -258,12 +258,12 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
 
 def test_a_window_s_line_goes_through_the_tone() -> None:
     tone = np.clip(np.arange(-500, 1500) / 4, 0, 255).astype(np.uint8)
-    slope, intercept = line(tone)
+    slope, intercept = linear_fit(tone)
     assert abs(slope - 0.25) < 0.001
     assert abs(slope * 1000 + intercept - tone[1000]) < 1
-    falling = line(255 - tone)
+    falling = linear_fit(255 - tone)
     assert abs(falling[0] + 0.25) < 0.001
-    assert line(np.zeros(7, np.uint8))[0] > 0
+    assert linear_fit(np.zeros(7, np.uint8))[0] > 0
 
 
 def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
