@@ -119,7 +119,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if room is not None:
             await asyncio.to_thread(room.stop)
         await server.stop()
-        link_status.leave(hub.data, server.links(), hub.clock.now(), serves=False)
+        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
         if drafts.is_alive():
@@ -131,7 +131,7 @@ async def _show(hub: Hub, server: HubServer) -> None:
     """Leave the links' state for `status`, about once a second."""
     server.links(before=link_status.find(hub.data, hub.clock.now())[1])
     while True:
-        link_status.leave(hub.data, server.links(), hub.clock.now())
+        link_status.write_status(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(EVERY)
 
 

@@ -65,7 +65,7 @@ class JoinedClinic:
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
                 asyncio.run(_until_stopped(service, watch))
 
-    def send(self, studies: Sequence[StudyKey], show: views.Live) -> None:
+    def send(self, studies: Sequence[StudyKey], show: views.LiveProgress) -> None:
         """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
 
         def arrived() -> bool:

@@ -25,7 +25,7 @@ from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
-from thinwire.sender.transport import link_status as live_link
+from thinwire.sender.transport import link_status as link_status_file
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
 from thinwire.sender.transport.offline import ExportResult, ReplyImport
 from thinwire.sender.transport.progress import TierProgress, by_tier
@@ -201,7 +201,7 @@ def status_table(
 ) -> Table:
     """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
     wait (`CurrentPolicy.waits`)."""
-    crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.crossings}
+    crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.transfers}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "accepted", "parts", "at the hub"):
         table.add_column(name, no_wrap=name in ("study", "accepted"))
@@ -265,7 +265,7 @@ def link_json(link: LinkStatus) -> dict[str, Any]:
                 "durable": each.durable,
                 "bytes": each.size,
             }
-            for each in link.crossings
+            for each in link.transfers
         ],
     }
 
@@ -295,7 +295,7 @@ def _hub_cell(entry: Entry, outbox: Outbox) -> str:
     return f"[bold]{found.get('urgency', '')}[/bold] {shown}"
 
 
-class Live:
+class LiveProgress:
     """The outbox and the link while they move. look: the link as this process or another drives it."""
 
     def __init__(
@@ -320,7 +320,7 @@ class Live:
             return
         current_policy = self._current_policy()
         entries = [self._outbox.entry(study) for study in self._studies]
-        link = self._link or live_link.find(self._outbox.folder, current_policy.now)
+        link = self._link or link_status_file.find(self._outbox.folder, current_policy.now)
         table = status_table(entries, self._outbox, link, current_policy.waits(entries))
         self._view.update(Group(table, "", tiers_table(by_tier(entries, link, current_policy), link)))
 
@@ -332,13 +332,13 @@ def live(
     outbox: Outbox,
     studies: Sequence[StudyKey],
     current_policy: Callable[[], CurrentPolicy],
-) -> Iterator[Live]:
+) -> Iterator[LiveProgress]:
     """Live progress on a terminal; nothing where there is none or it is not wanted."""
     if quiet or not console.is_terminal:
-        yield Live(None, outbox, studies, current_policy)
+        yield LiveProgress(None, outbox, studies, current_policy)
         return
     with RichLive(console=console, refresh_per_second=5, transient=True) as view:
-        yield Live(view, outbox, studies, current_policy)
+        yield LiveProgress(view, outbox, studies, current_policy)
 
 
 def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:

@@ -146,9 +146,9 @@ class Enrolment:
 
     def served(self) -> list[SiteName]:
         """The sites that have joined and were not removed, by name."""
-        live = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
+        active = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
         with self._database.read() as connection:
-            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(live).order_by(sites.c.name))]
+            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(active).order_by(sites.c.name))]
 
     def site_names(self) -> list[SiteName]:
         """Every site ever enrolled, by name."""

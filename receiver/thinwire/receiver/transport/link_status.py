@@ -54,9 +54,9 @@ class Meter:
         return self.rate
 
 
-def leave(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
+def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
     """data: the hub's folder. serves: False with the last word of a process that stops."""
-    status_file.leave(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
+    status_file.write_status(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
 
 
 def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:

@@ -12,7 +12,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkStatus
+from thinwire.sender.transport.link_status import LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import study_seconds
 from thinwire.sender.views import bytes_text, seconds_text
 from thinwire.shared.crypto.envelope import Kind
@@ -118,7 +118,7 @@ class Clinic:
         entries = self.outbox.entries()
         link = link_status.find(self.outbox.folder, current_policy.now)
         waits, seconds = current_policy.waits(entries), study_seconds(entries, link, current_policy)
-        crossing = {each.object: each for each in link.crossings}
+        crossing = {each.object: each for each in link.transfers}
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
         budget = current_policy.policy.budget
         refused = self.quarantine.reasons()
@@ -142,7 +142,7 @@ class Clinic:
         current_policy: CurrentPolicy,
         waits: Mapping[tuple[StudyKey, Kind], str],
         seconds: Mapping[StudyKey, float],
-        crossing: Mapping[Digest, Crossing],
+        crossing: Mapping[Digest, TransferProgress],
     ) -> StudyShown:
         receipts = self.outbox.receipts(entry.study)
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
@@ -174,7 +174,7 @@ class Clinic:
         )
 
 
-def _part(part: Part, why: str, crossing: Mapping[Digest, Crossing]) -> PartShown:
+def _part(part: Part, why: str, crossing: Mapping[Digest, TransferProgress]) -> PartShown:
     under_way = crossing.get(part.object) if part.object else None
     percent = 100 * under_way.durable // max(1, under_way.size) if under_way else None
     waits = part.reason or (why if part.state in (PartState.WAITING, PartState.HELD) and percent is None else "")

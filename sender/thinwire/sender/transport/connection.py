@@ -170,7 +170,7 @@ class Uplink:
         finally:
             stopped.cancel()
             self._report(LinkStatus(LinkState.STOPPED))
-            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
 
     def nudge(self) -> None:
         """The outbox has something new. To be called in the event loop's own thread."""
@@ -280,7 +280,7 @@ class Uplink:
             if pace.rate is not None and pace.round_trip is not None and not pace.starting:
                 tcp.suit(pace.rate, pace.round_trip)
             self._report_session(session)
-            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
             if session.stalled:
                 raise LinkLost("the hub has been silent for too long")
 
@@ -363,7 +363,7 @@ class Uplink:
         reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
         known = session.pace.measured
         rate, round_trip = (None, None) if known is None else (known.rate, known.round_trip)
-        self._report(LinkStatus(state, reason, rate, round_trip, session.crossings))
+        self._report(LinkStatus(state, reason, rate, round_trip, session.transfers))
 
     def _known(self, status: LinkStatus) -> LinkStatus:
         """The status with what was measured last, where it has nothing of its own."""
@@ -376,7 +376,7 @@ class Uplink:
             told, self.status = self.status, status
             self._on_change(status)
             if told.state is not status.state:
-                link_status.leave(self._outbox.folder, self._known(status), self._clock.now())
+                link_status.write_status(self._outbox.folder, self._known(status), self._clock.now())
 
 
 class _Dead(Retryable):

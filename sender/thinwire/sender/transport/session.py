@@ -8,7 +8,7 @@ from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
-from thinwire.sender.transport.link_status import Crossing
+from thinwire.sender.transport.link_status import TransferProgress
 from thinwire.sender.transport.pace import Measured, Pace
 from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
 from thinwire.shared.clock import Clock
@@ -168,10 +168,10 @@ class UplinkSession:
         return self._clock.monotonic() - self._moved > min(LONGEST_STALL, STALL_SECONDS + 10 * crossing)
 
     @property
-    def crossings(self) -> tuple[Crossing, ...]:
+    def transfers(self) -> tuple[TransferProgress, ...]:
         """What is on its way, in the order in which it was offered."""
         return tuple(
-            Crossing(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
+            TransferProgress(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
             for each in self._by_number.values()
         )
 

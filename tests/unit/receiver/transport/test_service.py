@@ -59,7 +59,7 @@ def test_studies_cross_and_the_hub_answers(ends: TwoEnds) -> None:
         async with sending(ends, port) as uplink:
             await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
             assert server.sites == [SITE]
-            status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.crossings)
+            status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.transfers)
             assert (status.reason, (status.rate or 0) > 0, status.round_trip is not None) == ("", True, True)
             (link,) = server.links()
             assert (link.site, link.connected, link.arriving) == (SITE, True, ())

@@ -15,7 +15,7 @@ from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.server import PageServer, build
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
@@ -63,9 +63,9 @@ def page(tmp_path: Path) -> Page:
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
     (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.ORIGINALS)
-    crossing = Crossing(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
+    crossing = TransferProgress(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
     status = LinkStatus(LinkState.CONNECTED, "", 8_000.0, 0.5, (crossing,))
-    link_status.leave(page.ends.outbox.folder, status, page.ends.clock.now())
+    link_status.write_status(page.ends.outbox.folder, status, page.ends.clock.now())
     page.ends.outbox.pause(SECOND.study)
     text = page.client.get("/").text
     assert "north-valley" in text

@@ -11,7 +11,7 @@ from tests.support.two_ends import Sample, TwoEnds, samples
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import as_json, by_tier
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest
@@ -28,9 +28,9 @@ def ends(tmp_path: Path) -> TwoEnds:
     return ends
 
 
-def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> Crossing:
+def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> TransferProgress:
     due = next(due for due in ends.outbox.due() if due.kind is kind)
-    return Crossing(due.study, kind, due.object, sent, durable, due.size)
+    return TransferProgress(due.study, kind, due.object, sent, durable, due.size)
 
 
 def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> None:
@@ -97,16 +97,16 @@ def test_another_process_sees_the_link_while_it_is_fresh(ends: TwoEnds) -> None:
     status = LinkStatus(LinkState.CONNECTED, "why", 8_000.0, 0.7, (crossing(ends, Kind.GRAPH, 700, 0),))
     folder = ends.outbox.folder
     assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)
-    link_status.leave(folder, status, START)
+    link_status.write_status(folder, status, START)
     assert link_status.find(folder, START + timedelta(seconds=5)) == status
     late = link_status.find(folder, START + timedelta(minutes=5))
     assert late == LinkStatus(LinkState.STOPPED, rate=8_000.0, round_trip=0.7)
     assert late.measured is not None
     assert link_status.find(folder, START + timedelta(days=2)) == LinkStatus(LinkState.STOPPED)
     assert link_status.find(folder, START - timedelta(seconds=5)) == LinkStatus(LinkState.STOPPED)
-    none = replace(status.crossings[0], kind=None, object=Digest(b"o" * 32))
-    link_status.leave(folder, replace(status, rate=None, crossings=(none,)), START)
-    assert link_status.find(folder, START).crossings == (none,)
+    none = replace(status.transfers[0], kind=None, object=Digest(b"o" * 32))
+    link_status.write_status(folder, replace(status, rate=None, transfers=(none,)), START)
+    assert link_status.find(folder, START).transfers == (none,)
     for damaged in (b"", b"[]", b"{}", b'{"at": 7}'):
         (folder / link_status.FILE).write_bytes(damaged)
         assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)
