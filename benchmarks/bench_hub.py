@@ -39,7 +39,7 @@ def reading(count: int) -> dict[str, object]:
     graphs = []
     for seed in range(FIRST, FIRST + BATCH):
         phantom = describe(seed)
-        graphs.append(maker.see(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
+        graphs.append(maker.make_graph(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
     predictor = load_predictor(bundle)
     predictor.read(graphs)
     spent = []

@@ -78,9 +78,9 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
             continue
         since = age((now - link.since).total_seconds())
         state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
-        seen = f"{age((now - link.seen).total_seconds())} ago"
+        last_heard = f"{age((now - link.last_heard).total_seconds())} ago"
         rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
-        table.add_row(site, state, seen, rate)
+        table.add_row(site, state, last_heard, rate)
         for each in link.arriving:
             share = f"{each.durable:,} of {each.size:,} ({100 * each.durable // each.size} %)"
             table.add_row("", "", "", "", each.study.hex()[:SHORT], each.kind.name.lower(), share)

@@ -322,7 +322,7 @@ def inspect(
     began = time.perf_counter()
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
-    seen = maker.see(study)
+    seen = maker.make_graph(study)
     facts = views.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
         views.picture(study, seen, maker).save(png)

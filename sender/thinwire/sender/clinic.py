@@ -21,7 +21,7 @@ from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.usage import read_usage
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service, finished
@@ -116,7 +116,7 @@ class JoinedClinic:
         coming = (lambda: 0) if port is None else port.arrivals.waiting
         # Served from a thread of its own, so with an outbox of its own.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
-        server = PageServer(Clinic(outbox, self.quarantine, self.current_policy, coming), self.config.page)
+        server = PageServer(ClinicState(outbox, self.quarantine, self.current_policy, coming), self.config.page)
         server.open()
         try:
             yield

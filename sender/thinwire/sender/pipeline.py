@@ -59,7 +59,7 @@ _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indic
 
 
 @dataclass(frozen=True)
-class Seen:
+class GraphResult:
     """A study as the graph storey read it."""
 
     graph: FusedGraph
@@ -82,7 +82,7 @@ class GraphMaker:
         self.extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
         self.coder = load_coder(bundle)
 
-    def see(self, study: Study) -> Seen:
+    def make_graph(self, study: Study) -> GraphResult:
         """The fused graph of a study, and its payload."""
         spent: dict[str, float] = {}
         with _timed(spent, "patches"):
@@ -112,7 +112,7 @@ class GraphMaker:
                     int(patches.valid.sum()),
                     self.graph_bytes,
                 )
-        return Seen(graph, payload, guidance, spent)
+        return GraphResult(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
         """A report is read, an indication is written on from, and without words the decoder writes alone."""
@@ -162,7 +162,7 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
-        self._seeing = Lock()
+        self._model_lock = Lock()
         self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
@@ -267,11 +267,11 @@ class Pipeline:
         return replace(loaded, id=study)
 
     def _graph(self, study: StudyKey) -> bytes:
-        return self._seen(self._study(study)).payload
+        return self._graph_result(self._study(study)).payload
 
-    def _seen(self, study: Study) -> Seen:
-        with self._seeing:
-            return self.maker.see(study)
+    def _graph_result(self, study: Study) -> GraphResult:
+        with self._model_lock:
+            return self.maker.make_graph(study)
 
     def _preview(self, study: StudyKey) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
@@ -283,7 +283,7 @@ class Pipeline:
         try:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
-            graph = decode(self._seen(loaded).payload, study, self._coder_of)
+            graph = decode(self._graph_result(loaded).payload, study, self._coder_of)
         return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:

@@ -23,7 +23,7 @@ from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, preview_of
+from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.sender.transport import link_status as link_status_file
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
@@ -341,7 +341,7 @@ def live(
         yield LiveProgress(view, outbox, studies, current_policy)
 
 
-def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
+def inspection(study: Study, seen: GraphResult, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
     """What `inspect` tells, as plain values. Sizes are of the sealed tiers; milliseconds are wall time."""
     graph = seen.graph
     names = [concept.name for concept in maker.bundle.spec.concepts]
@@ -427,7 +427,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
         out.print(f"note: {warning}", style="yellow", highlight=False, markup=False)
 
 
-def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":
+def picture(study: Study, seen: GraphResult, maker: GraphMaker) -> "Image":
     """The radiograph with its kept patches, and the graph beside it."""
     names = [concept.name for concept in maker.bundle.spec.concepts]
     return draw(seen.graph, names, study.frontal.shown)

@@ -18,7 +18,7 @@ from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
+from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
 from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
@@ -141,11 +141,11 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     study = outcome.study.id
     pipeline.make(study, Kind.GRAPH)
     runs: list[StudyKey] = []
-    see = pipeline.maker.see
+    make_graph = pipeline.maker.make_graph
 
-    def counted(study: Study) -> Seen:
+    def counted(study: Study) -> GraphResult:
         runs.append(study.id)
-        return see(study)
+        return make_graph(study)
 
     monkeypatch.setattr(pipeline.maker, "see", counted)
     pipeline.make(study, Kind.CROPS)

@@ -28,7 +28,7 @@ class SiteLink:
     connected: bool
     since: datetime
     """UTC; when it connected, or when its link ended."""
-    seen: datetime
+    last_heard: datetime
     """UTC; when anything came from it."""
     rate: float = 0.0
     """Bytes of objects a second that came of late."""
@@ -80,7 +80,7 @@ def as_json(link: SiteLink) -> dict[str, Any]:
         "site": link.site,
         "connected": link.connected,
         "since": link.since.isoformat(),
-        "seen": link.seen.isoformat(),
+        "seen": link.last_heard.isoformat(),
         "rate": round(link.rate),
         "arriving": arriving,
     }

@@ -54,7 +54,7 @@ class Outbox:
         self._disk: Disk = epochs.disk
         # The reserve is for this: without room for receipts no byte would ever be removed.
         self._small = Disk(self._disk.step, reserve=0)
-        self._seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        self._entry_cache: dict[Path, tuple[tuple[int, int], Entry]] = {}
         self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
@@ -120,13 +120,13 @@ class Outbox:
             try:
                 status = study.state.stat()
                 stamp = (status.st_ino, status.st_mtime_ns)
-                known = self._seen.get(study.path)
+                known = self._entry_cache.get(study.path)
                 seen[study.path] = known if known and known[0] == stamp else (stamp, study.read())
             except (FileNotFoundError, UnknownStudy):
                 continue  # removed just now by another process
             except ValueError:
                 log.error("the state of study %s is damaged and left as it is", study.path.name)
-        self._seen = seen
+        self._entry_cache = seen
         return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
 
     def entry(self, study: StudyKey) -> Entry:

@@ -92,7 +92,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Clinic:
+class ClinicState:
     """What the page looks at. gate: the policy as of now. coming: studies that machines are still sending."""
 
     outbox: Outbox

@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from thinwire.sender.outbox.entries import EntryState, PartState
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState
 
@@ -17,7 +17,7 @@ _OPEN = (PartState.MISSING, PartState.HELD, PartState.WAITING)
 class ClinicMetrics(Collector):
     """Names and meanings: docs/technician.md."""
 
-    def __init__(self, clinic: Clinic) -> None:
+    def __init__(self, clinic: ClinicState) -> None:
         self._clinic = clinic
 
     def collect(self) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer, build
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
@@ -34,7 +34,7 @@ class Page:
             self.ends.accept(sample)
         self.ends.make_parts()
         self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
-        self.clinic = Clinic(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
+        self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
             OWN,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from thinwire.receiver.training.corpus import FINDINGS, Sample, phantom
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice, by_score, choices
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
 from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
 from thinwire.receiver.training.graph_stage import Choose
@@ -109,7 +109,7 @@ def _middles(cells: bytes, count: int, side: int) -> IntArray:
     return out
 
 
-def lung_fields(seen: Seen) -> tuple[FloatArray, str]:
+def lung_fields(seen: ModelOutputs) -> tuple[FloatArray, str]:
     """Share of each cell that is lung, float32 [n, N], and by what: the phantom's plan, or the mean phantom's lungs."""
     if all(s.seed >= 0 for s in seen.samples):
         planes = [_lungs(s.seed) for s in seen.samples]
@@ -151,7 +151,7 @@ class Marked:
     """float32 [m, N], share of each cell inside the box."""
 
 
-def marked(seen: Seen) -> Iterator[Marked]:
+def marked(seen: ModelOutputs) -> Iterator[Marked]:
     """The boxes by who drew them, without those that taught; a phantom's are exact."""
     synthetic = all(s.seed >= 0 for s in seen.samples)
     own = [() if s.role in LEARNED_FROM else s.boxes for s in seen.samples]

@@ -23,7 +23,7 @@ from thinwire.receiver.training.evaluation.gaze import (
     phantom_prior,
     spread,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.tables import ALL, UNSEEN, Source, choice_table
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.formats.bundle import Bundle
@@ -38,7 +38,7 @@ def _few_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaze, "PHANTOMS_OF_PRIOR", 20)
 
 
-def real(seen: Seen) -> Seen:
+def real(seen: ModelOutputs) -> ModelOutputs:
     """As of a real source with images of every role, a box of the data set and one of the RSNA on each."""
     samples = [
         replace(s, source="nih14", seed=-1, role=role, text_kind="composed", boxes=(BOX,), judge_boxes=(BOX,))
