@@ -34,14 +34,14 @@ class Drafting:
     """`run` is for one thread; the rest is safe from any."""
 
     def __init__(
-        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, at_rest: threading.Event
+        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, idle: threading.Event
     ) -> None:
         """at_rest: set while no graph waits to be read."""
         self._store = store
         self._bundles = bundles
         self._settings = settings
         self._clock = clock
-        self._at_rest = at_rest
+        self._idle = idle
         self._skipped: set[PendingGraph] = set()
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -111,7 +111,7 @@ class Drafting:
     def _may_go_on(self) -> bool:
         """Waits while graphs are being read; False when it is time to stop."""
         while not self._stopping.is_set():
-            if self._at_rest.wait(LOOK):
+            if self._idle.wait(LOOK):
                 return not self._stopping.is_set()
         return False
 

@@ -64,8 +64,8 @@ class Hub:
 
     def drafting(self, pipeline: Pipeline) -> Drafting:
         """What drafts reports while `pipeline` rests."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.at_rest)
-        pipeline.on_rest = drafting.wake
+        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.idle)
+        pipeline.on_idle = drafting.wake
         return drafting
 
 

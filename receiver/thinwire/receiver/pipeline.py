@@ -70,9 +70,9 @@ class Pipeline:
     ) -> None:
         self.store = store
         self.on_receipt = on_receipt
-        self.at_rest = threading.Event()
+        self.idle = threading.Event()
         """Set while `run` has no graph to read: what may wait goes on only then."""
-        self.on_rest: Callable[[], None] = _nothing
+        self.on_idle: Callable[[], None] = _nothing
         """Called from the reading thread when all that waited is read."""
         self._enrolment = enrolment
         self._bundles = bundles
@@ -147,7 +147,7 @@ class Pipeline:
                 log.warning("reading waits: %s", error)
                 self._stopping.wait(PAUSE)
                 continue
-            self._rest()
+            self._announce_idle()
             self._news.wait()
             # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
             self._news.clear()
@@ -160,15 +160,15 @@ class Pipeline:
     def _wake(self) -> None:
         """A graph may wait. Under the lock, so that rest is never announced over news that came meanwhile."""
         with self._turn:
-            self.at_rest.clear()
+            self.idle.clear()
             self._news.set()
 
-    def _rest(self) -> None:
+    def _announce_idle(self) -> None:
         with self._turn:
             if self._news.is_set():
                 return
-            self.at_rest.set()
-        self.on_rest()
+            self.idle.set()
+        self.on_idle()
 
     def predict_waiting(self) -> int:
         """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""

@@ -163,11 +163,11 @@ class _Transform(nn.Module):
         super().__init__()
         self.mean, self.context_mean = torch.from_numpy(mean), torch.from_numpy(context_mean)
         self.predict = torch.from_numpy(predict)
-        rests = (self.rest(kept, kept.context)[kept.here], kept.context - self.context_mean)
-        turned = [torch.linalg.eigh(torch.cov(rest.T))[1].flip(1) for rest in rests]
+        rests = (self.residual(kept, kept.context)[kept.here], kept.context - self.context_mean)
+        turned = [torch.linalg.eigh(torch.cov(residual.T))[1].flip(1) for residual in rests]
         self.forward_ = nn.Parameter(torch.stack(turned))
         self.back = nn.Parameter(torch.stack([each.T for each in turned]))
-        values = [rest @ each for rest, each in zip(rests, turned, strict=True)]
+        values = [residual @ each for residual, each in zip(rests, turned, strict=True)]
         self.loc = nn.Parameter(torch.stack([each.median(0).values for each in values]))
         # Of a logistic distribution, whose standard deviation is pi / sqrt(3) of its scale.
         self.log_scale = nn.Parameter(torch.stack([(each.std(0) * 0.55).clamp(min=1e-4).log() for each in values]))
@@ -175,7 +175,7 @@ class _Transform(nn.Module):
         self.variance = deviation**2
         self.level = FINEST * deviation * 2 ** (torch.arange(LEVELS) / 2)
 
-    def rest(self, kept: KeptPatches, context: Tensor) -> Tensor:
+    def residual(self, kept: KeptPatches, context: Tensor) -> Tensor:
         """[n, P, d]: features less what is expected of them."""
         return kept.feature - self.usual(kept, context)
 
@@ -192,7 +192,7 @@ class _Transform(nn.Module):
         """(bits a value, context as received, features as received)."""
         value = (kept.context - self.context_mean) @ self.forward_[1]
         context = self.context_mean + _rounded(value, step) @ self.back[1]
-        each = self.rest(kept, context) @ self.forward_[0]
+        each = self.residual(kept, context) @ self.forward_[0]
         feature = self.usual(kept, context) + _rounded(each, step) @ self.back[0]
         bits = self.bits(value + step * _uniform(value, noise), 1, step).mean()
         patch = self.bits(each + step * _uniform(each, noise), 0, step)[kept.here].mean()
@@ -211,7 +211,7 @@ class _Transform(nn.Module):
                     value = whole
                 else:
                     context = self.context_mean + _rounded(whole, step) @ self.back[1]
-                    value = (self.rest(kept, context) @ self.forward_[0])[kept.here]
+                    value = (self.residual(kept, context) @ self.forward_[0])[kept.here]
                 index = (value / step).round().clamp(-REACH, REACH).long() + REACH
                 count = torch.stack([torch.bincount(column, minlength=2 * REACH + 1) for column in index.T]).float()
                 model = (2.0 ** -self.bits(symbols * step, which, step)).T
@@ -302,11 +302,11 @@ def _mean(features: NDArray[np.float16], valid: NDArray[np.bool_]) -> FloatArray
 def _predict(kept: KeptPatches, mean: FloatArray, context_mean: FloatArray) -> FloatArray:
     """float32 [d, d]: ridge regression of the patches' rest on the context vector."""
     here = kept.here.numpy()
-    rest = kept.feature.numpy()[here] - mean[kept.cell.numpy()[here]]
+    residual = kept.feature.numpy()[here] - mean[kept.cell.numpy()[here]]
     image = np.broadcast_to(np.arange(len(here))[:, None], here.shape)[here]
     whole = (kept.context.numpy() - context_mean)[image].astype(np.float64)
     ridge = whole.T @ whole + 1e-2 * len(whole) * np.eye(whole.shape[1])
-    return np.linalg.solve(ridge, whole.T @ rest).astype(np.float32)
+    return np.linalg.solve(ridge, whole.T @ residual).astype(np.float32)
 
 
 def _often(counts: NDArray[np.int64]) -> NDArray[np.uint16]:

@@ -166,7 +166,7 @@ class Uplink:
                     if stop.is_set():
                         stream.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await self._rest(await stream, stopped)
+                        await self._back_off(await stream, stopped)
         finally:
             stopped.cancel()
             self._report(LinkStatus(LinkState.STOPPED))
@@ -176,7 +176,7 @@ class Uplink:
         """The outbox has something new. To be called in the event loop's own thread."""
         self._wake.set()
 
-    async def _rest(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
+    async def _back_off(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
         """Until the next attempt; not at all where the hub answers already, shorter where the network changes."""
         if self._spare is not None:
             log.info("%s", reason)
