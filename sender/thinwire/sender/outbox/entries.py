@@ -156,7 +156,7 @@ class Entry:
     urgent: bool
     epoch: EpochId
     """All parts are sealed in this epoch, so that making one again gives the same object."""
-    mark: bytes
+    text_mac: bytes
     """16 bytes that change with the words beside the files, keyed: no word can be guessed from them."""
     parts: tuple[Part, ...]
     """In the order in which they go."""
@@ -223,7 +223,7 @@ class Entry:
                 "accepted": self.accepted.isoformat(),
                 "urgent": self.urgent,
                 "epoch": self.epoch.hex(),
-                "mark": self.mark.hex(),
+                "mark": self.text_mac.hex(),
                 "status": self.status,
                 "effort": self.effort,
                 "urged": self.urged,
@@ -247,7 +247,7 @@ class Entry:
                 accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
                 urgent=bool(facts["urgent"]),
                 epoch=EpochId(bytes.fromhex(facts["epoch"])),
-                mark=bytes.fromhex(facts["mark"]),
+                text_mac=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,

@@ -78,9 +78,9 @@ class Outbox:
         urgent or change the choice of when its parts go. Raises AlreadyAccepted for the same files with other words,
         DiskFull.
         """
-        mark = self._mark(words)
+        text_mac = self._text_mac(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, mark, urgent, choice)
+            return self._again(study, source, text_mac, urgent, choice)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -93,7 +93,7 @@ class Outbox:
                 self.epochs.clock.now(),
                 urgent,
                 epoch.id,
-                mark,
+                text_mac,
                 parts,
                 None,
                 dict(choice),
@@ -110,7 +110,7 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, mark, urgent, choice)
+                return self._again(study, source, text_mac, urgent, choice)
         return entry
 
     def entries(self) -> list[Entry]:
@@ -411,10 +411,12 @@ class Outbox:
                 if entry.paused is not paused:
                     at.write(replace(entry, paused=paused), "control.study")
 
-    def _again(self, study: StudyKey, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
+    def _again(
+        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, choice: Mapping[Kind, When]
+    ) -> Entry:
         at = self._at(study)
         with at.locked() as entry:
-            if not hmac.compare_digest(entry.mark, mark):
+            if not hmac.compare_digest(entry.text_mac, text_mac):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
             changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
             if urgent and not entry.urgent:
@@ -440,7 +442,7 @@ class Outbox:
             if after != entry:
                 at.clear(at.write(after, "part.state"))
 
-    def _mark(self, words: bytes) -> bytes:
+    def _text_mac(self, words: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), words, "sha256")[:16]
 

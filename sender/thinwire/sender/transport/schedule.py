@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.transport.pace import Mark
+from thinwire.sender.transport.pace import RateSample
 from thinwire.shared.transitions import Transitions
 from thinwire.shared.wire.chunks import head_size
 
@@ -60,7 +60,7 @@ class Transfer:
     """Bytes from the object's start that were sent or that the hub has."""
     durable: int = 0
     """Bytes from the object's start that the hub has durably."""
-    marks: deque[tuple[int, Mark]] = field(default_factory=deque)
+    samples: deque[tuple[int, RateSample]] = field(default_factory=deque)
     """(end of the piece, how it was sent), of the pieces on their way."""
     eager: bool = False
     """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""

@@ -187,8 +187,8 @@ class UplinkSession:
                 raise ProtocolBroken("the hub has bytes that were not sent")
             transfer.position = durable
         transfer.durable = durable
-        while transfer.marks and transfer.marks[0][0] <= durable:
-            self.pace.arrived(transfer.marks.popleft()[1])
+        while transfer.samples and transfer.samples[0][0] <= durable:
+            self.pace.arrived(transfer.samples.popleft()[1])
         transfer.on(TransferEvent.PROGRESS)
         if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
@@ -203,9 +203,9 @@ class UplinkSession:
         if receipt.status is StudyStatus.STORED and receipt.object is not None:
             transfer = self._by_object.get(receipt.object)
             if transfer is not None:
-                for _, mark in transfer.marks:
-                    self.pace.arrived(mark)
-                transfer.marks.clear()
+                for _, sample in transfer.samples:
+                    self.pace.arrived(sample)
+                transfer.samples.clear()
                 self._end(transfer)
             self._drop(receipt.object)
         self._disk.step("uplink.receipt_taken")
@@ -272,8 +272,8 @@ class UplinkSession:
         return self._by_number.get(number)
 
     def _end(self, transfer: Transfer) -> None:
-        for _, mark in transfer.marks:
-            self.pace.lost(mark)
+        for _, sample in transfer.samples:
+            self.pace.lost(sample)
         del self._by_number[transfer.number]
         del self._by_object[transfer.due.object]
 
@@ -308,7 +308,7 @@ class UplinkSession:
         due, transfer = piece.due, piece.transfer
         if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()
-        mark = self.pace.sent(len(data))
+        sample = self.pace.sent(len(data))
         if transfer is None:
             self._disk.step("uplink.offer")
             self._last_number += 1
@@ -318,10 +318,10 @@ class UplinkSession:
             up = wire.Up(offer=offer)
         else:
             self._disk.step("uplink.chunk")
-            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=mark.asks)
+            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=sample.asks)
             up = wire.Up(chunk=chunk)
         transfer.position = piece.offset + len(data)
-        transfer.marks.append((transfer.position, mark))
+        transfer.samples.append((transfer.position, sample))
         if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up

@@ -16,9 +16,9 @@ from thinwire.receiver.training.evaluation.gaze import (
     LUNG_PRIOR,
     OWN_BOXES,
     RSNA_BOXES,
+    box_rows,
     gaze_table,
     lung_fields,
-    marked,
     own_prior,
     phantom_prior,
     spread,
@@ -49,7 +49,7 @@ def real(seen: ModelOutputs) -> ModelOutputs:
 
 def test_a_box_that_taught_never_judges() -> None:
     seen = real(tiny_seen())
-    rows = {drawn.words: drawn.row.tolist() for drawn in marked(seen)}
+    rows = {drawn.words: drawn.row.tolist() for drawn in box_rows(seen)}
     assert rows == {OWN_BOXES: [2, 3, 4, 5], RSNA_BOXES: [0, 1, 2, 3, 4, 5]}
 
 
