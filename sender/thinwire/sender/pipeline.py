@@ -295,7 +295,7 @@ class Pipeline:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
-        return pack(members, self.outbox.settle_effort(study, wanted))
+        return pack(members, self.outbox.fix_effort(study, wanted))
 
     def _manifest(self, study: StudyKey) -> bytes:
         loaded = self._study(study)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS, GLANCE_SECONDS = 0.1, 0.02
 """How often the outbox is looked at for studies that other processes accepted, and its folder for a new name."""
 WATCH_SECONDS = 1.0
-SETTLED_SECONDS = 3.0
+QUIET_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
 FORGET_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
@@ -199,13 +199,13 @@ class Service:
         """Files in the folder are taken over when they have settled; they are left where they are."""
         taken: dict[Path, tuple[int, int]] = {}
         before: dict[Path, tuple[int, int]] = {}
-        settled_at = self.clock.monotonic()
+        changed_at = self.clock.monotonic()
         while not stop.is_set():
             now = await asyncio.to_thread(_listing, folder)
             if now != before:
-                before, settled_at = now, self.clock.monotonic()
+                before, changed_at = now, self.clock.monotonic()
             fresh = [path for path, stamp in now.items() if taken.get(path) != stamp]
-            if fresh and self.clock.monotonic() - settled_at >= SETTLED_SECONDS:
+            if fresh and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
                 try:
                     await asyncio.to_thread(self._take_all, fresh)
                     taken |= {path: now[path] for path in fresh}
@@ -227,7 +227,7 @@ class Service:
 
     def take_arrived(self, port: "Port") -> None:
         """Take over what machines sent, as far as it is complete. Raises DiskFull; then it is still there."""
-        for files in list(port.arrivals.settled(port.settings.settle_seconds, port.under_way)):
+        for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
                 _tell(outcome)

@@ -20,7 +20,7 @@ from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 from thinwire.shared.imaging.header import part10
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
 """Designator of our own codes, where no standard has one (PS3.16 8.2: 99 for what is private)."""
@@ -110,7 +110,7 @@ def machine_result(study: StoredStudy, graph: FusedGraph, sight: Sight) -> Machi
 
     graph: the study's. sight: of its image; its original is the file to which everything refers.
     """
-    hush()
+    silence_libraries()
     header = None if sight.original is None else header_of(sight.original.member.data)
     if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
         return None

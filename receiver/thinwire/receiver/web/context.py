@@ -24,7 +24,7 @@ from thinwire.shared.identifiers import SiteName, StudyKey
 
 AGAIN_AFTER = 600.0
 """Seconds after which the parts that a page fetches by itself are written down as another view."""
-_MOST_WITNESSED = 4096
+_MAX_RECORDED = 4096
 
 OfStudy = Callable[[SiteName, StudyKey], bytes | None]
 
@@ -58,7 +58,7 @@ class WebContext:
     """The machine's draft on a study as JSON (`inference/draft.py`), where there is one."""
     attempts: Attempts = field(init=False, repr=False)
     frames: Frames = field(init=False, repr=False)
-    _witnessed: "OrderedDict[tuple[str, str], float]" = field(default_factory=OrderedDict, repr=False)
+    _recorded: "OrderedDict[tuple[str, str], float]" = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,18 +110,18 @@ class WebContext:
         site, id = (None, None) if study is None else (study.site, study.study)
         return Message(act, self.clock.now(), user, address, site, id, account, outcome, detail)
 
-    def witness(self, account: Account, address: str, act: Act, study: StoredStudy | None, anew: bool) -> None:
+    def record_access(self, account: Account, address: str, act: Act, study: StoredStudy | None, anew: bool) -> None:
         """Write down, durably, that somebody sees a study or the list. anew: False for what an open page fetches by
         itself, which is written down where nothing was for a while."""
         what = "" if study is None else f"{study.site}/{study.study.hex()}"
         key, now = (account.name, f"{act.name} {what}"), self.clock.monotonic()
         with self._lock:
-            last = self._witnessed.get(key)
+            last = self._recorded.get(key)
             if not anew and last is not None and now - last < AGAIN_AFTER:
                 return
         self.audit.record(self.message(act, account.name, address, study))
         with self._lock:
-            self._witnessed[key] = now
-            self._witnessed.move_to_end(key)
-            while len(self._witnessed) > _MOST_WITNESSED:
-                self._witnessed.popitem(last=False)
+            self._recorded[key] = now
+            self._recorded.move_to_end(key)
+            while len(self._recorded) > _MAX_RECORDED:
+                self._recorded.popitem(last=False)

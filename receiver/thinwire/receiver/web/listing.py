@@ -44,7 +44,7 @@ def list_page(
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
     chosen, shown, sites = _chosen(context, state, urgency, site, page_)
-    context.witness(here.account, here.address, Act.LISTED, None, anew=True)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
     facts: dict[str, Any] = {"filter": chosen, "board": shown, "sites": sites, "states": STATES, "words": None}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
@@ -61,7 +61,7 @@ def rows(
 ) -> Response:
     """The list's live part anew."""
     chosen, shown, _ = _chosen(context, state, urgency, site, page_)
-    context.witness(here.account, here.address, Act.LISTED, None, anew=False)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=False)
     return page(request, "rows.html", here=here, filter=chosen, board=shown, words=None)
 
 
@@ -70,7 +70,7 @@ def found(request: Request, context: CurrentContext, here: Posted, words: Annota
     """A patient's number may be among the words, so they come in a form and stand in no address."""
     now, words = context.clock.now(), words.strip()[:_LONGEST_SEARCH]
     shown = search(worklist(context.store.studies(), now, context.cap), words, context.links(), now, context.cap)
-    context.witness(here.account, here.address, Act.LISTED, None, anew=True)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
     facts: dict[str, Any] = {"filter": Filter(), "board": shown, "sites": [], "states": STATES, "words": words}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 

@@ -51,7 +51,7 @@ def _find(context: WebContext, site: str, study: str) -> StoredStudy:
 @router.get("")
 def study_page(request: Request, context: CurrentContext, here: SignedIn, site: str, study: str) -> Response:
     found = _find(context, site, study)
-    context.witness(here.account, here.address, Act.VIEWED, found, anew=True)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=True)
     if here.is_reader:
         context.pipeline.opened(found.site, found.study)
     return _page(request, context, here, found)
@@ -61,7 +61,7 @@ def study_page(request: Request, context: CurrentContext, here: SignedIn, site: 
 def state(request: Request, context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
     """The live part of the page anew."""
     found = _find(context, site, study)
-    context.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
     return page(request, "live.html", here=here, draft=_draft(context, found), **_state(context, found))
 
 
@@ -69,7 +69,7 @@ def state(request: Request, context: CurrentContext, here: BackgroundRequest, si
 def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
     """What a viewer draws, as JSON; the samples come by `samples`."""
     found = _find(context, site, study)
-    context.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
     shown, graph = context.frames.view(found), context.frames.graph(found)
     facts: dict[str, Any] = {
         "native": shown.native,
@@ -88,7 +88,7 @@ def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str
 def samples(context: CurrentContext, here: BackgroundRequest, site: str, study: str, name: str) -> Response:
     """The tone of a frame, then its samples."""
     found = _find(context, site, study)
-    context.witness(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
     frame = context.frames.view(found).frame(name)
     if frame is None:
         raise UnknownStudy("this part of the study is not here")

@@ -134,7 +134,7 @@ class Arrivals:
         """Studies that are here and not yet in the outbox."""
         return len(self._studies())
 
-    def settled(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+    def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
         under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
@@ -153,7 +153,7 @@ class Arrivals:
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
     def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
+        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are remembered
         and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
             entry = {

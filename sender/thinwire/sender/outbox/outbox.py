@@ -362,7 +362,7 @@ class Outbox:
             at.clear(after)
         return receipt
 
-    def settle_effort(self, study: StudyKey, wanted: Effort) -> Effort:
+    def fix_effort(self, study: StudyKey, wanted: Effort) -> Effort:
         """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
         returns. Raises UnknownStudy."""
         at = self._at(study)

@@ -211,7 +211,7 @@ class Uplink:
             self._before = session.pace.measured
             await tcp.close(abruptly=self._spare is not None)
             self._count(tcp)
-            self._usage.settle()
+            self._usage.write_exact()
 
     async def _converse(
         self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection

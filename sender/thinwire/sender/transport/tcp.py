@@ -73,7 +73,7 @@ class TcpConnection:
         """Why TLS ended the connection, where it did."""
         self._socket: socket.socket = writer.get_extra_info("socket")
         self._default = _control(self._socket)
-        self.control = _settle(self._socket)
+        self.control = _set_options(self._socket)
         """The congestion control in use; empty where the system does not say."""
         writer.transport.set_write_buffer_limits(high=_UNSENT)
 
@@ -247,7 +247,7 @@ def _no_temporary_space(error: OSError) -> LinkLost:
     )
 
 
-def _settle(connection: socket.socket) -> str:
+def _set_options(connection: socket.socket) -> str:
     """Set what can be set; a system that refuses a setting keeps its own."""
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
