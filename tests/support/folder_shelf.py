@@ -84,7 +84,7 @@ class FolderStore:
     def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return list(self.wishes)
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         parts = list((self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
         for part in parts:
             self.disk.write(part, b"\x01" + part.read_bytes()[1:], "shelf.part")

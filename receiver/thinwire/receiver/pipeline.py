@@ -120,9 +120,9 @@ class Pipeline:
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
-        here = self.store.urge(site, study)
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: what was read is read again, with the clinic's word in mind."""
+        here = self.store.escalate(site, study)
         self._wake()
         return here
 

@@ -69,9 +69,9 @@ def test_a_pause_stops_what_is_under_way_and_it_goes_on_from_there(ends: TwoEnds
 def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
     ends.carry()
     ends.outbox.make_urgent(FIRST.study)
-    assert ends.outbox.unurged() == [FIRST.study]
+    assert ends.outbox.pending_escalations() == [FIRST.study]
     ends.carry()
-    assert ends.outbox.unurged() == []
+    assert ends.outbox.pending_escalations() == []
     assert ends.store.urgent(SITE, FIRST.study)
 
 

@@ -133,8 +133,8 @@ class Store:
             if not connection.scalar(select(exists().where(here))):
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: one transaction marks the study and lets its graph be read again."""
         self._step("store.urge.before_commit")
         with self._database.write() as connection:
             return _make_urgent(connection, site, study)

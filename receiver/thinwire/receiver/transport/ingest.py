@@ -153,8 +153,8 @@ class IngestSession:
                 self._disk.step("ingest.receipt_taken")
                 self._store.delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
-            case "urge":
-                return self._urge(StudyKey(up.urge.study))
+            case "escalate":
+                return self._escalate(StudyKey(up.escalate.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
@@ -192,13 +192,13 @@ class IngestSession:
                 arrival.partial.close()
         self._arrivals.clear()
 
-    def _urge(self, study: StudyKey) -> list[wire.Down]:
+    def _escalate(self, study: StudyKey) -> list[wire.Down]:
         if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.urge")
         # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
-        self._store.urge(self.site, study)
-        return [wire.Down(urged=wire.Urged(study=study))]
+        self._store.escalate(self.site, study)
+        return [wire.Down(escalated=wire.Escalated(study=study))]
 
     def _offer(self, offer: wire.Offer) -> list[wire.Down]:
         least = min(offer.size, HEAD)

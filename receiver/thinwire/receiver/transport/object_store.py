@@ -72,7 +72,7 @@ class IngestStore(EpochKeys, Protocol):
         """
         ...
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """The clinic asks for priority for a study of which something was stored before; durable when this returns.
         It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
         ...

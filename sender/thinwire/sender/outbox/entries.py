@@ -166,7 +166,7 @@ class Entry:
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
-    urged: bool = True
+    escalated: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
     paused: bool = False
     """A person at the clinic holds it back: nothing of it goes until it is resumed."""
@@ -226,7 +226,7 @@ class Entry:
                 "mark": self.text_mac.hex(),
                 "status": self.status,
                 "effort": self.effort,
-                "urged": self.urged,
+                "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
@@ -251,7 +251,7 @@ class Entry:
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
-                urged=bool(facts["urged"]),
+                escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},

@@ -226,7 +226,7 @@ class Outbox:
         at = self._at(study)
         with at.locked() as entry:
             if not entry.urgent:
-                entry = at.write(replace(entry, urgent=True, urged=False), "control.urgent")
+                entry = at.write(replace(entry, urgent=True, escalated=False), "control.urgent")
         return entry
 
     def pause(self, study: StudyKey | None = None) -> None:
@@ -371,20 +371,20 @@ class Outbox:
                 at.write(replace(entry, effort=wanted), "effort")
             return entry.effort or wanted
 
-    def unurged(self) -> list[StudyKey]:
+    def pending_escalations(self) -> list[StudyKey]:
         """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
         return [
             entry.study
             for entry in self.entries()
-            if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
+            if entry.urgent and not entry.escalated and any(part.state is PartState.STORED for part in entry.parts)
         ]
 
-    def urged(self, study: StudyKey) -> None:
+    def escalated(self, study: StudyKey) -> None:
         """The hub knows that a study is urgent; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            if not entry.urged:
-                at.write(replace(entry, urged=True), "urged")
+            if not entry.escalated:
+                at.write(replace(entry, escalated=True), "urged")
 
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
@@ -421,7 +421,7 @@ class Outbox:
             changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
-                changed = replace(changed, urged=False)
+                changed = replace(changed, escalated=False)
             for part in entry.parts:
                 if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
                     changed = changed.with_part(part.after(Event.RELEASED))

@@ -73,8 +73,8 @@ class UplinkSession:
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
-        self._unurged: list[StudyKey] = []
-        self._urging: set[StudyKey] = set()
+        self._pending_escalations: list[StudyKey] = []
+        self._escalating: set[StudyKey] = set()
         self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
@@ -99,7 +99,7 @@ class UplinkSession:
             queue.append(due)
         self._queue, self._announced = queue, announced
         self._by_age = sorted(queue, key=age)
-        self._unurged = self._outbox.unurged()
+        self._pending_escalations = self._outbox.pending_escalations()
 
     def next(self) -> wire.Up | None:
         """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
@@ -148,8 +148,8 @@ class UplinkSession:
                 self._refusal(down.refusal)
             case "tier_request":
                 self._request(down.tier_request)
-            case "urged":
-                self._outbox.urged(StudyKey(down.urged.study))
+            case "escalated":
+                self._outbox.escalated(StudyKey(down.escalated.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -248,11 +248,11 @@ class UplinkSession:
 
     def _late(self) -> wire.Up | None:
         """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
-        study = next((each for each in self._unurged if each not in self._urging), None)
+        study = next((each for each in self._pending_escalations if each not in self._escalating), None)
         if study is None:
             return None
-        self._urging.add(study)
-        return wire.Up(urge=wire.Urge(study=study))
+        self._escalating.add(study)
+        return wire.Up(escalate=wire.Escalate(study=study))
 
     def _record(self, due: Due) -> list[Due]:
         """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""

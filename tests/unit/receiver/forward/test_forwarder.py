@@ -90,7 +90,7 @@ def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent
     each = forwarder(hub, peer)
     drain(each)
     clock.advance(1)
-    assert hub.store.urge(clinic.site, study)
+    assert hub.store.escalate(clinic.site, study)
     assert hub.pipeline().predict_waiting() == 1
     clock.advance(60)
     drain(each)

@@ -308,12 +308,12 @@ def test_a_late_urge_is_answered_once_it_is_durable(ends: TwoEnds, ingest: Inges
     data = sealed(ends, Kind.GRAPH, b"graph")
     ingest.receive(offer(data, first=len(data)))
     assert not ends.store.urgent(SITE, STUDY.study)
-    down = one(ingest.receive(wire.Up(urge=wire.Urge(study=STUDY.study))))
-    assert down.urged.study == STUDY.study
+    down = one(ingest.receive(wire.Up(escalate=wire.Escalate(study=STUDY.study))))
+    assert down.escalated.study == STUDY.study
     assert ends.store.urgent(SITE, STUDY.study)
-    assert one(ingest.receive(wire.Up(urge=wire.Urge(study=b"?" * 16)))).urged.study == b"?" * 16
+    assert one(ingest.receive(wire.Up(escalate=wire.Escalate(study=b"?" * 16)))).escalated.study == b"?" * 16
     with pytest.raises(ProtocolBroken):
-        ingest.receive(wire.Up(urge=wire.Urge(study=b"short")))
+        ingest.receive(wire.Up(escalate=wire.Escalate(study=b"short")))
 
 
 def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> None:

@@ -319,7 +319,7 @@ def test_a_study_that_becomes_urgent_late_is_made_known(ends: TwoEnds) -> None:
         async with sending(ends, port):
             await until(lambda: not ends.outbox.due())
             ends.outbox.accept(study.study, study.source, TierPolicy().plan, urgent=True)
-            await until(lambda: not ends.outbox.unurged())
+            await until(lambda: not ends.outbox.pending_escalations())
         assert ends.store.urgent(SITE, study.study)
 
     with_hub(ends, act)

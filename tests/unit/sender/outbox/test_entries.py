@@ -22,7 +22,7 @@ ENTRY = Entry(
     ),
     status=StudyStatus.TRIAGED,
     choice={Kind.ORIGINALS: When.WHEN_IDLE},
-    urged=False,
+    escalated=False,
     paused=True,
     warnings=("the file states no pixel spacing",),
 )

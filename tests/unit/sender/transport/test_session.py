@@ -344,16 +344,16 @@ def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoE
     uplink.refresh()
     up = uplink.next()
     assert up is not None
-    assert up.urge.study == STUDY.study
+    assert up.escalate.study == STUDY.study
     assert uplink.next() is None
     again = ends.uplink()
     again.hello()
     again.receive(WELCOME)
     assert again.next() == up
-    again.receive(wire.Down(urged=wire.Urged(study=STUDY.study)))
-    again.receive(wire.Down(urged=wire.Urged(study=b"?" * 16)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=STUDY.study)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=b"?" * 16)))
     ends.switch_on()
-    assert ends.outbox.unurged() == []
+    assert ends.outbox.pending_escalations() == []
 
 
 def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:
