@@ -21,7 +21,7 @@ from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.tiers import When, checked
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.sender.service import Accepted, Rejected, Wish, Words, take
+from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, take
 from thinwire.sender.transport import link_status, progress
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
@@ -104,7 +104,7 @@ def send(
         raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
     clinic = open_clinic(data, graph_bytes)
     outbox = clinic.outbox
-    words = Words(read_text(text), text_source) if text is not None else None
+    words = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
     wish = Wish(urgent, _choice(tiers))
     for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, wish):

@@ -198,8 +198,8 @@ class Pipeline:
         """
         members = file_members(study)
         words = b""
-        if study.text is not None and (given or study.words_stay):
-            name = (_STAYING if study.words_stay else _TEXT_MEMBER)[study.text_source]
+        if study.text is not None and (given or study.text_stays):
+            name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
         plan = self.tiers.plan_of(choice)

@@ -38,7 +38,7 @@ STUCK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Words:
+class StudyText:
     """Text that a person gives beside a study."""
 
     text: str = field(repr=False)
@@ -70,7 +70,11 @@ class Wish:
 
 
 def take(
-    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, wish: Wish = Wish()
+    pipeline: Pipeline,
+    quarantine: Quarantine,
+    paths: Iterable[Path],
+    words: StudyText | None = None,
+    wish: Wish = Wish(),
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
 
@@ -84,7 +88,7 @@ def take(
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, wish: Wish
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: StudyText | None, wish: Wish
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION

@@ -211,7 +211,7 @@ def status_table(
         groups: dict[tuple[str, str, str], list[str]] = {}
         for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind)):
             here = (entry.study, part.kind)
-            group, name = _part_words(part, crossing.get(here), waits.get(here))
+            group, name = _part_label(part, crossing.get(here), waits.get(here))
             groups.setdefault(group, []).append(name)
         parts = "\n".join(
             f"[{style}]{said} {', '.join(names)}{reason}[/]" for (style, said, reason), names in groups.items()
@@ -277,7 +277,7 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _part_words(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
+def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
     """((style, state, reason), the part with its size): parts that agree in the first stand in one line."""
     size = f" {bytes_text(part.size)}" if part.size else ""
     reason = part.reason or (waits if part.state is PartState.WAITING and not crossing else "")

@@ -70,8 +70,8 @@ def init(
 ) -> None:
     """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
     id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
-    _words(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
-    _words("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+    _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
+    _note("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
 
 
 @app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
@@ -86,14 +86,14 @@ def enrol(
     with open_hub(data, SystemClock()) as hub:
         if remove:
             hub.enrolment.dismiss(name)
-            _words(f"{name} is served no more.")
+            _note(f"{name} is served no more.")
             return
         token, expires = hub.enrolment.enrol(name)
     if json_:
         write_json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
         return
-    _words(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
-    _words("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
+    _note(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
+    _note("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
     typer.echo(token)
 
 
@@ -183,7 +183,7 @@ def show(
     """
     with open_hub(data, SystemClock()) as hub:
         row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
-        arriving = hub.views().arriving_words(row.study)
+        arriving = hub.views().arriving_labels(row.study)
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
@@ -209,7 +209,7 @@ def show(
     else:
         stdout().print(study_page(row, now, arriving, draft, warnings))
     if png is not None:
-        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+        _note(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
 
 @app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
@@ -226,10 +226,10 @@ def ask(
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
         if Tier(kind) in found.sealed_sizes:
-            _words(f"The {tier} is here already.")
+            _note(f"The {tier} is here already.")
             return
         hub.store.ask(found.site, found.study, kind, hub.clock.now())
-    _words(f"The clinic is asked for the {tier}.")
+    _note(f"The clinic is asked for the {tier}.")
 
 
 @app.command(
@@ -270,7 +270,7 @@ def export(
         paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
-            _words("The pixels are not here yet; the clinic is asked for them.")
+            _note("The pixels are not here yet; the clinic is asked for them.")
     if json_:
         write_json([str(path) for path in paths])
     for path in () if json_ else paths:
@@ -343,5 +343,5 @@ def _site(text: str) -> SiteName:
         raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
 
 
-def _words(text: str) -> None:
+def _note(text: str) -> None:
     typer.echo(text, err=True)

@@ -99,7 +99,7 @@ class Views:
             log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
             return None
 
-    def arriving_words(self, study: StoredStudy) -> dict[Tier, str]:
+    def arriving_labels(self, study: StoredStudy) -> dict[Tier, str]:
         """What is of use already of tiers that are not here whole, in words."""
         said: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:

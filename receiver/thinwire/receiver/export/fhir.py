@@ -205,7 +205,7 @@ def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
         "result": [{"reference": f"#{each['id']}"} for each in observations],
         "issued": _instant(found.prediction.at if report is None else report.at),
         "performer": [{"display": f"thinwire hub, bundle {found.prediction.bundle.hex()} (machine)"}],
-        "conclusion": _machine_words(found) if report is None else report.text,
+        "conclusion": _machine_text(found) if report is None else report.text,
         "resultsInterpreter": None if report is None else [{"display": report.reader_shown}],
     }
     return _stated(made)
@@ -238,7 +238,7 @@ def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) 
     }
 
 
-def _machine_words(found: FhirStudy) -> str:
+def _machine_text(found: FhirStudy) -> str:
     prediction = found.prediction
     said = [
         f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.",

@@ -22,7 +22,7 @@ LOOK_SECONDS = 1.0
 """How often an open page's stream looks for news."""
 _LONGEST_SEARCH = 200
 
-Word = Annotated[str, Query(max_length=64)]
+QueryText = Annotated[str, Query(max_length=64)]
 
 
 def _chosen(context: WebContext, state: str, urgency: str, site: str, number: int) -> tuple[Filter, Board, list[str]]:
@@ -38,9 +38,9 @@ def list_page(
     request: Request,
     context: CurrentContext,
     here: SignedIn,
-    state: Word = "",
-    urgency: Word = "",
-    site: Word = "",
+    state: QueryText = "",
+    urgency: QueryText = "",
+    site: QueryText = "",
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
     chosen, shown, sites = _chosen(context, state, urgency, site, page_)
@@ -54,9 +54,9 @@ def rows(
     request: Request,
     context: CurrentContext,
     here: BackgroundRequest,
-    state: Word = "",
-    urgency: Word = "",
-    site: Word = "",
+    state: QueryText = "",
+    urgency: QueryText = "",
+    site: QueryText = "",
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
     """The list's live part anew."""

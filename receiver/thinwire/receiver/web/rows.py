@@ -130,8 +130,8 @@ class WorklistRow:
         return coming(self.study, self.link)
 
     @property
-    def next_words(self) -> str:
-        return coming_words(self.coming, self.study)
+    def next_label(self) -> str:
+        return next_tier_label(self.coming, self.study)
 
     @property
     def state(self) -> str:
@@ -147,7 +147,7 @@ def bars(study: StoredStudy) -> list[Bar]:
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
-def coming_words(next_: Coming | None, study: StoredStudy) -> str:
+def next_tier_label(next_: Coming | None, study: StoredStudy) -> str:
     """What comes next and when, in a few words."""
     if next_ is None:
         return "everything is here" if study.complete else "all that was listed is here"
@@ -244,7 +244,7 @@ def search(
     """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
     suspected or uncertain, the view, the state; or the patient's number alone."""
     wanted = words.lower().split()
-    found = [row for row in rows if wanted and all(word in _words(row) for word in wanted)]
+    found = [row for row in rows if wanted and all(word in _search_text(row) for word in wanted)]
     number = words.strip()
     if number:
         also = [row for row in rows if row.study.patient == patient_of_number(row.study.site, number)]
@@ -252,7 +252,7 @@ def search(
     return _board(rows, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
 
 
-def _words(row: WorklistEntry) -> str:
+def _search_text(row: WorklistEntry) -> str:
     study = row.study
     said = [study.site, study.study.hex(), str(row.urgency or "not triaged"), study.text_source or ""]
     said += [study.modality or "", study.view_position or "", str(study.report or "")]

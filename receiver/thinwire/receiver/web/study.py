@@ -170,7 +170,7 @@ def _draft(context: WebContext, study: StoredStudy) -> ShownDraft | None:
 
 
 def _arriving(context: WebContext, study: StoredStudy) -> dict[Tier, str]:
-    return context.views.arriving_words(study)
+    return context.views.arriving_labels(study)
 
 
 def _page(

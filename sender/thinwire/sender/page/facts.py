@@ -22,7 +22,7 @@ from thinwire.shared.identifiers import Digest, StudyKey
 MOST_STUDIES = 200
 """The newest are shown; `status` lists all."""
 MOST_REFUSED = 20
-_STATUS_WORDS = {
+_STATUS_LABELS = {
     StudyStatus.STORED: "at the hub",
     StudyStatus.TRIAGED: "triaged",
     StudyStatus.OPENED: "opened by a reader",
@@ -162,7 +162,7 @@ class ClinicState:
             ),
             there_in="" if soon is None else seconds_text(soon),
             said=tuple(
-                (_STATUS_WORDS[status], f"{current_policy.policy.local(first[status]):%d %b %H:%M}")
+                (_STATUS_LABELS[status], f"{current_policy.policy.local(first[status]):%d %b %H:%M}")
                 for status in StudyStatus
                 if status in first
             ),
