@@ -27,7 +27,7 @@ from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, ve
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Say, Sight, opened
 from benchmarks.baselines.thumbnails import inside
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
@@ -161,7 +161,7 @@ def main() -> None:
     for row in rows:
         say(f"{row['subset']}: {told(row)}")
     what: dict[str, Any] = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "kind": CROSS_FITTED,
         "keep_percent": bundle.spec.keep_percent,
         "folds": FOLDS,

@@ -27,7 +27,7 @@ from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_predictor, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
@@ -182,7 +182,7 @@ def main() -> None:
     rows = compare(parts, shape, learning, options.seeds, key, options.cache, shape.layers)
     rows += as_shipped(predictor, parts["test"])
     what: Row = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "synthetic": True,
         "keep_percent": bundle.spec.keep_percent,
         "images": numbers,

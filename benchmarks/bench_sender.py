@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
@@ -135,7 +135,7 @@ def main() -> None:
     result: dict[str, object] = {
         "command": f"python -m benchmarks.bench_sender --studies {options.studies}" + (" --large" * options.large),
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "studies": f"{options.studies} synthetic phantoms, 1400 to 2600 pixels on the long side, 12 bit",
         "default_bundle": in_own_process(default_bundle_folder(), options.studies),
     }

@@ -37,7 +37,7 @@ from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
 from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
@@ -303,7 +303,7 @@ def main() -> None:
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         percent = sight.bundle.spec.keep_percent
         what: Row = {
-            "bundle": bundle_told(sight.bundle),
+            "bundle": bundle_facts(sight.bundle),
             "keep_percent": percent,
             "to_ours": "AUC of the arm less that of tier 0 read by the bundle's reader, same images and resamples",
             "to_head": "the same less that of tier 0 with a logistic head, where a head of that kind reads both",

@@ -110,7 +110,7 @@ def send(
     for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, wish):
         outcomes.append(outcome)
         if not as_json:
-            views.told(outcome, out, err)
+            views.print_outcome(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
         with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:

@@ -234,16 +234,16 @@ class Service:
         for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
-                _tell(outcome)
+                _log_outcome(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)
             port.arrivals.judged(verdicts, port.sop_class_of)
 
     def _take_all(self, paths: Sequence[Path]) -> None:
         for outcome in take(self.pipeline, self.quarantine, paths):
-            _tell(outcome)
+            _log_outcome(outcome)
 
 
-def _tell(outcome: Accepted | Rejected) -> None:
+def _log_outcome(outcome: Accepted | Rejected) -> None:
     match outcome:
         case Accepted():
             log.info("study %s accepted", outcome.study.id.hex())

@@ -62,7 +62,7 @@ def provider(config: SenderConfig) -> str:
     return choose_provider(config.provider)
 
 
-def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
+def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
     """One line for an accepted or refused study, as soon as that is known."""
     match outcome:
         case Accepted(study, entry):

@@ -29,14 +29,14 @@ def add(
 ) -> None:
     """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, shown, role, _told(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, shown, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
     """A new one-time link for an account whose password is lost. The old password holds until the link is used."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.link(name, _told(hub, Act.ACCOUNT_LINKED, name)))
+        _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
@@ -52,7 +52,7 @@ def list_(data: Data) -> None:
 def remove(name: Name, data: Data) -> None:
     """Close an account and end its sessions. Its reports stay, and its name is not used again."""
     with open_hub(data, SystemClock()) as hub:
-        hub.accounts.remove(name, _told(hub, Act.ACCOUNT_REMOVED, name))
+        hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
 
 
@@ -84,7 +84,7 @@ def export(data: Data) -> None:
             typer.echo(message)
 
 
-def _told(hub: Hub, act: Act, name: str) -> Also:
+def _audit_message(hub: Hub, act: Act, name: str) -> Also:
 
     message = Message(act, hub.clock.now(), "command line", account=name)
     return lambda connection: append(connection, message)

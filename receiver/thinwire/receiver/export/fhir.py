@@ -37,7 +37,7 @@ _PRIORITY = {
     Urgency.ROUTINE: "routine",
 }
 """FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
-_SAID = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
+_OUTCOME_TEXT = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
 
 
 class WrittenReport(Protocol):
@@ -223,7 +223,7 @@ def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) 
         "status": "preliminary",
         "code": {"coding": [coding], "text": name},
         "subject": _subject(found),
-        "interpretation": [{"text": _SAID[each.outcome]}],
+        "interpretation": [{"text": _OUTCOME_TEXT[each.outcome]}],
         "note": [{"text": f"By a machine. {NOT_FOR_DIAGNOSIS}."}],
         "component": [
             {
@@ -247,7 +247,9 @@ def _machine_text(found: FhirStudy) -> str:
     if prediction.unfamiliar:
         said.append("The image is unlike the training images: probabilities mean little.")
     for name, each in sorted(prediction.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
-        said.append(f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_SAID[each.outcome]}.")
+        said.append(
+            f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_OUTCOME_TEXT[each.outcome]}."
+        )
     if found.written.draft:
         said += ["Draft written by a machine:", *found.written.draft]
     return "\n".join(said)

@@ -45,7 +45,7 @@ _OUTCOMES = {
     Outcome.NO: Code("272519000", "SCT", "Absent"),
     Outcome.EITHER: Code("64957009", "SCT", "Uncertain"),
 }
-_SAID = {
+_OUTCOME_TEXT = {
     "urgency": Code("urgency", SCHEME, "Urgency"),
     "reason": Code("urgency-reason", SCHEME, "Reason of urgency"),
     "image": Code("image-familiar", SCHEME, "Likeness to training images"),
@@ -217,7 +217,10 @@ def _evaluations(result: MachineResult) -> sr.ContainerContentItem:
     holds = sr.RelationshipTypeValues.CONTAINS
     container = sr.ContainerContentItem(name=_QUALITATIVE, relationship_type=holds)
     container.ContentSequence = sr.ContentSequence(
-        [sr.TextContentItem(name=_SAID[word], value=value, relationship_type=holds) for word, value in said.items()]
+        [
+            sr.TextContentItem(name=_OUTCOME_TEXT[word], value=value, relationship_type=holds)
+            for word, value in said.items()
+        ]
     )
     return container
 

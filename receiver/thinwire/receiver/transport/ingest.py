@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
-TELL_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 """How far an object is, is told so often where the clinic did not ask: a word a chunk costs a slow link 2 %."""
 
 _RECORD_MAGIC = b"TWE"
@@ -81,9 +81,9 @@ class Arrival:
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
     asked: bool = True
     """Whether the clinic waits to hear how much is durable."""
-    told: int = 0
+    acknowledged: int = 0
     """Bytes that the clinic knows to be durable."""
-    told_at: float = 0.0
+    acknowledged_at: float = 0.0
     """Seconds, monotonic."""
 
 
@@ -128,7 +128,7 @@ class IngestSession:
         self._greeted = False
         self._last_number = 0
         self._arrivals: dict[int, Arrival] = {}
-        self._told: set[bytes] = set()
+        self._sent_receipts: set[bytes] = set()
         self._asked: set[tuple[StudyKey, Kind]] = set()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
@@ -177,7 +177,7 @@ class IngestSession:
         news = [
             self._receipt(each)
             for each in self._store.undelivered_receipts(self.site)
-            if digest(each) not in self._told
+            if digest(each) not in self._sent_receipts
         ]
         for study, kind in self._store.wanted(self.site):
             if (study, kind) not in self._asked:
@@ -242,7 +242,7 @@ class IngestSession:
             lambda file: verified_length(file, self._key_of),
         )
         arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
-        return self._take(arrival, offer.head[partial.length :]) or [self._tell(arrival)]
+        return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
@@ -288,13 +288,17 @@ class IngestSession:
             arrival.partial.sync()
         except DiskFull as error:
             return [self._fail(arrival, error)]
-        due = arrival.asked or self._clock.monotonic() - arrival.told_at >= TELL_SECONDS
-        return [self._tell(arrival)] if due and arrival.partial.durable > arrival.told else []
+        due = arrival.asked or self._clock.monotonic() - arrival.acknowledged_at >= PROGRESS_SECONDS
+        return [self._acknowledge(arrival)] if due and arrival.partial.durable > arrival.acknowledged else []
 
-    def _tell(self, arrival: Arrival) -> wire.Down:
+    def _acknowledge(self, arrival: Arrival) -> wire.Down:
         self._disk.step("ingest.progress")
-        arrival.asked, arrival.told, arrival.told_at = False, arrival.partial.durable, self._clock.monotonic()
-        return _progress(arrival.offer.number, arrival.told)
+        arrival.asked, arrival.acknowledged, arrival.acknowledged_at = (
+            False,
+            arrival.partial.durable,
+            self._clock.monotonic(),
+        )
+        return _progress(arrival.offer.number, arrival.acknowledged)
 
     def _end(self, arrival: Arrival) -> wire.Down:
         with arrival.partial.content() as sealed:
@@ -335,7 +339,7 @@ class IngestSession:
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
-        self._told.add(digest(signed))
+        self._sent_receipts.add(digest(signed))
         return wire.Down(receipt=wire.Receipt(signed=signed))
 
 

@@ -62,7 +62,7 @@ class StudyShown:
     parts: tuple[PartShown, ...]
     there_in: str
     """Until all of it that may go is at the hub; empty where that is not known."""
-    said: tuple[tuple[str, str], ...]
+    hub_statuses: tuple[tuple[str, str], ...]
     """(what the hub said, when), oldest first."""
     urgency: str
     reason: str
@@ -161,7 +161,7 @@ class ClinicState:
                 for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))
             ),
             there_in="" if soon is None else seconds_text(soon),
-            said=tuple(
+            hub_statuses=tuple(
                 (_STATUS_LABELS[status], f"{current_policy.policy.local(first[status]):%d %b %H:%M}")
                 for status in StudyStatus
                 if status in first

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.transport.ingest import TELL_SECONDS, Arriving, IngestSession, status_of
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, Arriving, IngestSession, status_of
 from thinwire.receiver.transport.limits import Limits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
@@ -100,7 +100,7 @@ def test_a_clinic_that_does_not_ask_is_told_once_a_second_and_all_is_durable(
         assert [each.durable for each in ingest.arriving] == [end]
     ends.clock.advance(0.2)
     assert one(ingest.tick()).progress.durable == 15_000
-    ends.clock.advance(TELL_SECONDS)
+    ends.clock.advance(PROGRESS_SECONDS)
     assert ingest.tick() == []
     assert ingest.receive(chunk(data, 15_000, 16_000, ask=True)) == []
     assert one(ingest.tick()).progress.durable == 16_000
