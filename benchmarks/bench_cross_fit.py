@@ -25,7 +25,7 @@ from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, vector_of
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import Say, Sight, opened
+from benchmarks.baselines.sight import ModelRuns, Say, opened
 from benchmarks.baselines.thumbnails import inside
 from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import load_predictor, text_index
@@ -41,7 +41,7 @@ CROSS_FITTED = "cross-fitted, research"
 
 
 def vectors(
-    sight: Sight, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
+    sight: ModelRuns, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """The vectors float32 [n, p] of each arm with a logistic head, and the shipped reader's probability [n]."""
     seen = sight.see("nih14", samples, lambda i: pixels[i])

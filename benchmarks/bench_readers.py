@@ -26,7 +26,7 @@ from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
-from benchmarks.baselines.sight import Sight, opened
+from benchmarks.baselines.sight import ModelRuns, opened
 from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_predictor, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
@@ -80,7 +80,7 @@ class Part:
     labels: NDArray[np.float32]
 
 
-def part_of(sight: Sight, role: Role, number: int, workers: int) -> Part:
+def part_of(sight: ModelRuns, role: Role, number: int, workers: int) -> Part:
     samples = phantoms(role, number)
     size = sight.bundle.spec.working_size
     pixels = canvases(samples, size, sight.cache, workers, lambda done, of: sight.say(f"{role}: {done} of {of} drawn"))

@@ -146,7 +146,7 @@ def draw_all(hub_folder: Path, pictures: Path, studies: dict[str, Sent]) -> None
     with open_hub(hub_folder, SystemClock()) as hub:
         for study in track(studies, description="drawing", console=console, transient=True):
             kept = hub.store.find(study, None)
-            export_study(kept, hub.views(), hub.bundles, pictures, Disk())
+            export_study(kept, hub.study_images(), hub.bundles, pictures, Disk())
 
 
 def seconds_to_triage(entry: Entry, outbox: Outbox) -> float | None:

@@ -56,7 +56,7 @@ def _see(job: Job) -> Glance:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ModelRuns:
     """Looks at canvases with one bundle, in processes that hold its models."""
 
     bundle: Bundle
@@ -106,9 +106,9 @@ class Sight:
 
 
 @contextmanager
-def opened(bundle: Path, cache: Path, workers: int, say: Say) -> Iterator[Sight]:
+def opened(bundle: Path, cache: Path, workers: int, say: Say) -> Iterator[ModelRuns]:
     """A Sight with its processes; workers 0 means one a core."""
     cache.mkdir(parents=True, exist_ok=True)
     cores = workers or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=_open, initargs=(bundle,)) as pool:
-        yield Sight(load_bundle(bundle), pool, cache, say)
+        yield ModelRuns(load_bundle(bundle), pool, cache, say)

@@ -43,7 +43,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(hub: Hub, peer: ScriptedPeer) -> None:
     queue = queue_of(hub)
     queue.enter(["pacs"])
-    each = Forwarder(PACS, peer, queue, Pieces(hub.views(), hub.bundles), hub.clock)
+    each = Forwarder(PACS, peer, queue, Pieces(hub.study_images(), hub.bundles), hub.clock)
     while each.work():
         pass
     for delivery in queue.all([State.ASKED]):

@@ -6,7 +6,7 @@ from typing import Any
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
-from thinwire.receiver.export.best_image import Original, Sight
+from thinwire.receiver.export.best_image import BestImage, Original
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
@@ -60,10 +60,10 @@ def graph() -> FusedGraph:
     return fused(BUNDLE, STUDY)
 
 
-def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> Sight:
+def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
     """What a reader sees of a file that the manifest names."""
     original = Original(Member("0000.dcm", data), open_radiograph(data), True, warnings)
-    return Sight(original.radiograph.shown, original.source, original)
+    return BestImage(original.radiograph.shown, original.source, original)
 
 
 def result(

@@ -10,7 +10,7 @@ from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
 from thinwire.receiver.drafting import Drafting
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.sites.enrolment import Enrolment
@@ -43,10 +43,10 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
 
-    def views(self) -> Views:
+    def study_images(self) -> StudyImages:
         """What people see of a study's image."""
         arriving = Arriving(self.data / "inbox", self.enrolment)
-        return Views(self.store, arriving, self.settings.largest_study)
+        return StudyImages(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:
         examiner = Examiner(self.bundles.coder, self.settings.largest_study)

@@ -21,7 +21,7 @@ Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.l
 @account_app.command(epilog='Example: `thinwire-receiver account add a.lund --shown "Dr. Anna Lund" --data hub`')
 def add(
     name: Name,
-    shown: Annotated[
+    full_name: Annotated[
         str, typer.Option("--shown", help="The person's name as it shall stand under reports.", show_default=False)
     ],
     data: Data,
@@ -29,7 +29,7 @@ def add(
 ) -> None:
     """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, shown, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, full_name, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
@@ -45,7 +45,7 @@ def list_(data: Data) -> None:
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
-            typer.echo(f"{each.name}\t{each.role}\t{each.shown}\t{state}")
+            typer.echo(f"{each.name}\t{each.role}\t{each.full_name}\t{state}")
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")

@@ -29,7 +29,7 @@ def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder
     """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
     queue.enter(target.name for target in settings.targets)
-    pieces = Pieces(hub.views(), hub.bundles, written)
+    pieces = Pieces(hub.study_images(), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):
         hub.disk.make_folder(folder)

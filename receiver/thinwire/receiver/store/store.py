@@ -289,7 +289,7 @@ class Store:
             "state": str(report.state),
             "text": report.text,
             "reader": report.reader,
-            "reader_shown": report.reader_shown,
+            "reader_name": report.reader_name,
             "from_draft": report.from_draft,
             "at": micros(report.at),
         }
@@ -482,7 +482,7 @@ def _report(row: Row[Any]) -> Report:
         ReportState(row.state),
         row.text,
         row.reader,
-        row.reader_shown,
+        row.reader_name,
         row.from_draft,
         moment(row.at),
     )

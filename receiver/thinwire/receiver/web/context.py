@@ -10,7 +10,7 @@ from thinwire.receiver.access.accounts import Account, Accounts
 from thinwire.receiver.access.attempts import Attempts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.access.audit_message import Act, Message, Outcome
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.store.records import StoredStudy
@@ -63,15 +63,15 @@ class WebContext:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", Attempts(self.hub.clock))
-        object.__setattr__(self, "frames", Frames(self.hub.views(), self.hub.bundles))
+        object.__setattr__(self, "frames", Frames(self.hub.study_images(), self.hub.bundles))
 
     @property
     def store(self) -> Store:
         return self.hub.store
 
     @property
-    def views(self) -> Views:
-        return self.frames.views
+    def study_images(self) -> StudyImages:
+        return self.frames.study_images
 
     @property
     def accounts(self) -> Accounts:
@@ -94,7 +94,7 @@ class WebContext:
 
     def manifest(self, study: StoredStudy) -> Manifest | None:
         """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
-        return self.views.manifest(study.site, study.study)
+        return self.study_images.manifest(study.site, study.study)
 
     def message(
         self,

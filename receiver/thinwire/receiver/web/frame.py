@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.export.best_image import Original, Views, crops_label, preview_label
+from thinwire.receiver.export.best_image import Original, StudyImages, crops_label, preview_label
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
@@ -69,7 +69,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class View:
+class ViewerImage:
     """Everything that is here of a study's frontal image."""
 
     native: tuple[int, int] | None
@@ -94,21 +94,21 @@ class View:
 class Frames:
     """Opens and keeps the views of the last few studies. Safe from any thread."""
 
-    def __init__(self, views: Views, bundles: Bundles) -> None:
-        self.views = views
+    def __init__(self, study_images: StudyImages, bundles: Bundles) -> None:
+        self.study_images = study_images
         self._bundles = bundles
-        self._cache: OrderedDict[tuple[object, ...], View] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], ViewerImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def graph(self, study: StoredStudy) -> FusedGraph | None:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
+        payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
         return None if payload is None else decode(payload, study.study, self._bundles.coder)
 
-    def view(self, study: StoredStudy) -> View:
+    def view(self, study: StoredStudy) -> ViewerImage:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
         # A manifest that comes after the originals says which of them was read.
-        manifest = self.views.manifest(study.site, study.study)
+        manifest = self.study_images.manifest(study.site, study.study)
         key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
             kept = self._cache.get(key)
@@ -124,31 +124,31 @@ class Frames:
                     self._cache.popitem(last=False)
         return made
 
-    def _made(self, study: StoredStudy, manifest: Manifest | None) -> View:
+    def _made(self, study: StoredStudy, manifest: Manifest | None) -> ViewerImage:
         graph = self.graph(study)
         grid = None if graph is None else graph.grid
         size = None if grid is None else (grid.native_width, grid.native_height)
         display = None if manifest is None or manifest.read is None else manifest.read.display
         trouble = ""
         if grid is not None and Tier.ORIGINALS in study.sealed_sizes:
-            files = self.views.files(study.site, study.study)
+            files = self.study_images.files(study.site, study.study)
             try:
-                original = self.views.original(study.site, study.study, grid, files)
+                original = self.study_images.original(study.site, study.study, grid, files)
             except BadInput as error:
                 original, trouble = None, f"the original is here and cannot be shown: {error}"
             if original is not None:
                 display = display or original.radiograph.display
-                return View(size, _of_original(original), None, *_geometry(display))
-        coarse = self.views.preview(study.site, study.study)
-        fine = self.views.crops(study.site, study.study)
+                return ViewerImage(size, _of_original(original), None, *_geometry(display))
+        coarse = self.study_images.preview(study.site, study.study)
+        fine = self.study_images.crops(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
         # A preview of another image than the graph's is no view of it.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
         over = _of_crops(fine) if fine is not None and _native(fine) == size else None
         if display is None:
             spacing = fine.meaning.spacing_mm if fine and over else None
-            return View(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
-        return View(size, base_frame, over, *_geometry(display), trouble)
+            return ViewerImage(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
+        return ViewerImage(size, base_frame, over, *_geometry(display), trouble)
 
 
 def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind, Sides | None]:

@@ -110,10 +110,10 @@ def _account(
 ) -> Account | None:
     subject = str(claims["sub"])
     name = re.sub(r"[^a-z0-9._-]", "-", str(claims.get("preferred_username") or subject).lower()).lstrip("._-")[:64]
-    shown = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
+    full_name = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
     message = context.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
     return context.accounts.of_subject(
-        provider.issuer, subject, name, shown, role, lambda connection: append(connection, message)
+        provider.issuer, subject, name, full_name, role, lambda connection: append(connection, message)
     )
 
 

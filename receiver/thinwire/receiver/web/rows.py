@@ -47,7 +47,11 @@ class Bar:
     @property
     def numbers(self) -> tuple[str, str, str]:
         """Probability, low, high as they are shown."""
-        return shown(self.found.probability), shown(self.found.low), shown(self.found.high)
+        return (
+            probability_text(self.found.probability),
+            probability_text(self.found.low),
+            probability_text(self.found.high),
+        )
 
     @property
     def words(self) -> str:
@@ -57,7 +61,7 @@ class Bar:
         return f"{value}, 95 % interval {low} to {high}, {said}"
 
 
-def shown(probability: float) -> str:
+def probability_text(probability: float) -> str:
     """Two digits, and never a certainty that rounding alone would make."""
     return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
 
@@ -264,7 +268,7 @@ def _search_text(row: WorklistEntry) -> str:
 
 def _board(
     rows: Iterable[WorklistEntry],
-    shown: Sequence[WorklistEntry],
+    probability_text: Sequence[WorklistEntry],
     found: int,
     pages: int,
     page: int,
@@ -276,7 +280,7 @@ def _board(
     oldest = min((row.study.received for row in waiting), default=None)
     counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
     return Board(
-        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in shown),
+        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in probability_text),
         found,
         pages,
         page,

@@ -77,7 +77,7 @@ def welcome(
     password: Annotated[str, Form()],
     again: Annotated[str, Form()],
     name: Annotated[str, Form()] = "",
-    shown: Annotated[str, Form()] = "",
+    full_name: Annotated[str, Form()] = "",
 ) -> Response:
     """Set the password of a one-time link's account, and go in."""
     address = address_of(request)
@@ -90,20 +90,20 @@ def welcome(
     if not holds:
         context.attempts.failed(key)
     elif password != again:
-        return _welcome(request, context, secret, "The two passwords differ.", name, shown)
+        return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
     who = whose or name.strip().lower()
     message = context.message(Act.PASSWORD_SET, who, address, account=who)
     try:
-        name = context.accounts.accept(secret, password, who, shown, lambda connection: append(connection, message))
+        name = context.accounts.accept(secret, password, who, full_name, lambda connection: append(connection, message))
     except BadInput as error:
-        return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, shown)
+        return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, full_name)
     return enter(context, name, address)
 
 
 def _welcome(
-    request: Request, context: WebContext, secret: str, error: str | None, name: str = "", shown: str = ""
+    request: Request, context: WebContext, secret: str, error: str | None, name: str = "", full_name: str = ""
 ) -> Response:
     holds, whose = context.accounts.invited(secret)
     status = HTTPStatus.OK if holds and not error else HTTPStatus.BAD_REQUEST if holds else HTTPStatus.NOT_FOUND
-    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": shown}
+    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": full_name}
     return page(request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, **facts)

@@ -31,7 +31,7 @@ from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from thinwire.shared.imaging.header import Header, Limits, parsing
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, view
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, Projection, part, view
 from thinwire.shared.storage.durable import Disk
 
 KEY_BYTES = 32
@@ -113,7 +113,12 @@ ACTIONS: dict[str, Action] = {
 }
 """By keyword; anything else is removed."""
 
-_VIEW_POSITIONS = {View.PA: "PA", View.AP: "AP", View.FRONTAL: "FRONTAL", View.OTHER: "LAT OR OBL"}
+_VIEW_POSITIONS = {
+    Projection.PA: "PA",
+    Projection.AP: "AP",
+    Projection.FRONTAL: "FRONTAL",
+    Projection.OTHER: "LAT OR OBL",
+}
 _PUBLIC_CODES = frozenset(("SCT", "SRT", "SNM3", "DCM"))
 _CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 
@@ -193,7 +198,7 @@ class Deidentifier:
         with parsing("its header cannot be read as a whole"):  # and its values stay out of warnings
             found = self._cleaned(header, self._patient(header))
         # View and part may have been in words that go.
-        if not header.text("ViewPosition") and (seen := view(header)) is not View.UNSTATED:
+        if not header.text("ViewPosition") and (seen := view(header)) is not Projection.UNSTATED:
             found.ViewPosition = _VIEW_POSITIONS[seen]
         if not header.text("BodyPartExamined") and part(header) is Part.CHEST:
             found.BodyPartExamined = "CHEST"

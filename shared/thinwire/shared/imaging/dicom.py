@@ -22,7 +22,7 @@ from thinwire.shared.imaging.projection import (
     RADIOGRAPHIC,
     SECONDARY_CAPTURE,
     Part,
-    View,
+    Projection,
     doubts,
     part,
     scanned,
@@ -49,7 +49,7 @@ class Instance:
     sop_class_uid: str
     modality: str
     part: Part
-    view: View
+    view: Projection
     laterality: str
     """Image Laterality (0020,0062), else Laterality (0020,0060); empty for a chest as a rule."""
     transfer_syntax: str
@@ -161,7 +161,7 @@ def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
         raise _of_another_modality(instance.modality)
     if instance.part is Part.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
-    if instance.view is View.OTHER:
+    if instance.view is Projection.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
     if instance.modality not in RADIOGRAPHIC and (instance.part is not Part.CHEST or instance.view not in FRONTAL):
         raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
@@ -228,7 +228,7 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
         stored=grey.stored,
         levels=shown.levels,
         display=display,
-        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
+        view_position=instance.view.value if instance.view in (Projection.PA, Projection.AP) else "",
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=told(notes),

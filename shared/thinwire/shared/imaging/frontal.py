@@ -11,7 +11,7 @@ from thinwire.shared.errors import BadInput, NotChestRadiograph
 from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
 from thinwire.shared.imaging.header import Header, Limits
-from thinwire.shared.imaging.projection import FRONTAL, IMAGE_WORDS, RADIOGRAPHIC, Part, View, views_disagree
+from thinwire.shared.imaging.projection import FRONTAL, IMAGE_WORDS, RADIOGRAPHIC, Part, Projection, views_disagree
 from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 from thinwire.shared.imaging.words import meanings, words_of
 
@@ -158,7 +158,7 @@ def _preference(file: Candidate) -> tuple[object, ...]:
         return (*_kind(file), 0, 0, 0, file.digest)
     return (
         *_kind(file),
-        instance.view is not View.PA,
+        instance.view is not Projection.PA,
         instance.part is not Part.CHEST,
         -instance.rows * instance.columns,
         file.digest,

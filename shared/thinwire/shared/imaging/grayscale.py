@@ -33,7 +33,7 @@ _NEARLY_NOTHING = "leaves nearly nothing of this image; it was not believed"
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedImage:
     """What a reader sees of an image, and what made it so."""
 
     pixels: FloatArray
@@ -49,7 +49,7 @@ class Shown:
     """Least and greatest stored value that were taken for padding."""
 
 
-def bone_bright(grey: Grey, header: Header, notes: list[str]) -> Shown:
+def bone_bright(grey: Grey, header: Header, notes: list[str]) -> RenderedImage:
     """The image through its modality, VOI and presentation transforms. notes: takes what was not believed of them.
 
     Raises UnreadableDicom: a blank image.
@@ -62,10 +62,10 @@ def bone_bright(grey: Grey, header: Header, notes: list[str]) -> Shown:
     table, window = _values_of_interest(table, seen, header, notes)
     inverted = _inverted(header, notes)
     pixels, levels = stretched_levels(grey, -table if inverted else table, padding)
-    return Shown(pixels, levels, rescale, window, inverted, padding)
+    return RenderedImage(pixels, levels, rescale, window, inverted, padding)
 
 
-def as_stored(grey: Grey) -> Shown:
+def as_stored(grey: Grey) -> RenderedImage:
     """An image whose values are the brightness itself: a picture, or the luminance of a colour image.
 
     Raises UnreadableDicom: a blank image.
@@ -73,11 +73,11 @@ def as_stored(grey: Grey) -> Shown:
     if grey.stored.min() == grey.stored.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
     pixels, levels = stretched_levels(grey, grey.values, None)
-    return Shown(pixels, levels, (1.0, 0.0), Window(Function.PERCENTILES), False, None)
+    return RenderedImage(pixels, levels, (1.0, 0.0), Window(Function.PERCENTILES), False, None)
 
 
 def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tuple[FloatArray, FloatArray]:
-    """`Shown.pixels` and `Shown.levels`. table: the brightness of each of `grey.values`, in any unit."""
+    """`RenderedImage.pixels` and `RenderedImage.levels`. table: the brightness of each of `grey.values`, in any unit."""
     some = _indices(grey, sampled(grey.stored), padding)
     low, high = float(table[some].min()), float(table[some].max())
     if not _SMALL < high - low < _LARGE or max(abs(low), abs(high)) > _LARGE:

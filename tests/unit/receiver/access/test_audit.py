@@ -66,8 +66,8 @@ def test_the_chain_holds_and_its_head_can_be_noted(hub: Hub) -> None:
     assert noted == hub.audit.head() == read_head(str(noted))
     fill(hub)
     assert hub.audit.verify(noted).number == 10
-    shown = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--head", str(noted)])
-    assert shown.stdout.strip() == str(hub.audit.head())
+    full_name = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--head", str(noted)])
+    assert full_name.stdout.strip() == str(hub.audit.head())
     exported = CliRunner().invoke(app, ["audit", "export", "--data", str(hub.data)])
     assert len(exported.stdout.splitlines()) == 11
     assert [entry.number for entry in hub.audit.newest(None, 3)] == [11, 10, 9]

@@ -27,7 +27,7 @@ RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "
 def forwarder(hub: Hub, peer: ScriptedPeer, target: Target = PACS) -> Forwarder:
     queue = queue_of(hub)
     queue.enter([target.name])
-    return Forwarder(target, peer, queue, Pieces(hub.views(), hub.bundles), hub.clock)
+    return Forwarder(target, peer, queue, Pieces(hub.study_images(), hub.bundles), hub.clock)
 
 
 def drain(each: Forwarder) -> None:

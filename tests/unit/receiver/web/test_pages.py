@@ -208,9 +208,9 @@ def test_a_study_is_opened_once_and_each_view_is_written_down(
     assert statuses(room.hub).count(StudyStatus.OPENED) == 1
     for words in ("PHANTOM-1", "5 of 64 patches", "the report that came", "not here", "Get the full study now"):
         assert words in page, words
-    views = [m for m in room.audited() if "Instances Accessed" in m]
-    assert len(views) == 2
-    assert parts.study.hex() in views[0]
+    study_images = [m for m in room.audited() if "Instances Accessed" in m]
+    assert len(study_images) == 2
+    assert parts.study.hex() in study_images[0]
     assert "PHANTOM" not in "".join(room.audited())
     reader.get(f"{study}/state")
     reader.get(f"{study}/view")

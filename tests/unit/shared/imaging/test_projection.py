@@ -9,7 +9,7 @@ from tests.support.dicoms import as_file, dataset
 from tests.support.radiographs import item
 from thinwire.shared.imaging.dicom import read_instance
 from thinwire.shared.imaging.header import Header
-from thinwire.shared.imaging.projection import Part, View, doubts, part, scanned, view, views_disagree
+from thinwire.shared.imaging.projection import Part, Projection, doubts, part, scanned, view, views_disagree
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -204,15 +204,57 @@ LATERAL = [
     *("dorsal decubitus", "supine lateral", "cross-table"),
 ]
 FRONTAL = [
-    *(("PA", View.PA), ("p.a.", View.PA), ("P-A", View.PA), ("Postero-anterior", View.PA), ("後前位", View.PA)),
-    *(("后前位", View.PA), ("ChestPA", View.PA), ("CHEST_PA_1", View.PA), ("задне-передняя", View.PA)),
-    *(("прямая передняя", View.PA), ("PA erect", View.PA), ("後→前", View.PA), ("خلفي أمامي", View.PA)),
-    *(("AP", View.AP), ("AP_SUPINE", View.AP), ("antéro-postérieur", View.AP), ("передне-задняя", View.AP)),
-    *(("前後", View.AP), ("supine", View.AP), ("Bedside", View.AP), ("Thorax liegend", View.AP), ("床旁", View.AP)),
-    *(("decúbito supino", View.AP), ("DECÚBITO DORSAL", View.AP), ("décubitus dorsal", View.AP), ("лёжа", View.AP)),
-    *(("仰臥位", View.AP), ("frontal", View.FRONTAL), ("de frente", View.FRONTAL), ("Thorax de face", View.FRONTAL)),
-    *(("正位", View.FRONTAL), ("正面", View.FRONTAL), ("прямая", View.FRONTAL), ("أمامي", View.FRONTAL)),
-    *(("PA/AP", View.FRONTAL), ("정면", View.FRONTAL)),
+    *(
+        ("PA", Projection.PA),
+        ("p.a.", Projection.PA),
+        ("P-A", Projection.PA),
+        ("Postero-anterior", Projection.PA),
+        ("後前位", Projection.PA),
+    ),
+    *(
+        ("后前位", Projection.PA),
+        ("ChestPA", Projection.PA),
+        ("CHEST_PA_1", Projection.PA),
+        ("задне-передняя", Projection.PA),
+    ),
+    *(
+        ("прямая передняя", Projection.PA),
+        ("PA erect", Projection.PA),
+        ("後→前", Projection.PA),
+        ("خلفي أمامي", Projection.PA),
+    ),
+    *(
+        ("AP", Projection.AP),
+        ("AP_SUPINE", Projection.AP),
+        ("antéro-postérieur", Projection.AP),
+        ("передне-задняя", Projection.AP),
+    ),
+    *(
+        ("前後", Projection.AP),
+        ("supine", Projection.AP),
+        ("Bedside", Projection.AP),
+        ("Thorax liegend", Projection.AP),
+        ("床旁", Projection.AP),
+    ),
+    *(
+        ("decúbito supino", Projection.AP),
+        ("DECÚBITO DORSAL", Projection.AP),
+        ("décubitus dorsal", Projection.AP),
+        ("лёжа", Projection.AP),
+    ),
+    *(
+        ("仰臥位", Projection.AP),
+        ("frontal", Projection.FRONTAL),
+        ("de frente", Projection.FRONTAL),
+        ("Thorax de face", Projection.FRONTAL),
+    ),
+    *(
+        ("正位", Projection.FRONTAL),
+        ("正面", Projection.FRONTAL),
+        ("прямая", Projection.FRONTAL),
+        ("أمامي", Projection.FRONTAL),
+    ),
+    *(("PA/AP", Projection.FRONTAL), ("정면", Projection.FRONTAL)),
 ]
 NEITHER = [
     *("PA AND LAT", "PA y perfil", "face et profil", "de frente e perfil", "p.a. und seitlich", "прямая и боковая"),
@@ -235,63 +277,63 @@ NEITHER = [
 @pytest.mark.parametrize("keyword", ["ViewPosition", "SeriesDescription", "AcquisitionDeviceProcessingDescription"])
 @pytest.mark.parametrize("words", LATERAL)
 def test_words_for_another_view(keyword: str, words: str) -> None:
-    assert view(header_of_bytes(keyword, words.encode(), "ISO_IR 192")) is View.OTHER
+    assert view(header_of_bytes(keyword, words.encode(), "ISO_IR 192")) is Projection.OTHER
 
 
 @pytest.mark.parametrize("keyword", ["ViewPosition", "SeriesDescription", "ProtocolName"])
 @pytest.mark.parametrize(("words", "expected"), FRONTAL)
-def test_words_for_a_frontal_view(keyword: str, words: str, expected: View) -> None:
+def test_words_for_a_frontal_view(keyword: str, words: str, expected: Projection) -> None:
     assert view(header_of_bytes(keyword, words.encode(), "ISO_IR 192")) is expected
 
 
 @pytest.mark.parametrize("words", NEITHER)
 def test_words_of_several_views_or_of_none_state_none(words: str) -> None:
     found = header(SeriesDescription=words, BodyPartExamined="CHEST")
-    assert view(found) is View.UNSTATED
+    assert view(found) is Projection.UNSTATED
     assert doubts(found) == ["the header does not state the view; the image is taken to be frontal"]
 
 
 @pytest.mark.parametrize(
     ("code", "modifiers", "expected"),
     [
-        ("272479007", [], View.PA),
-        ("R-10214", [], View.PA),
-        ("399348003", [], View.AP),
-        ("399033003", [], View.FRONTAL),
-        ("399067008", [], View.OTHER),
-        ("399198007", [], View.OTHER),
-        ("99999", [], View.UNSTATED),
-        ("99999", [item(CodeValue="111069", CodeMeaning="Cross-table")], View.OTHER),
-        ("99999", [item(CodeValue="1", CodeMeaning="postero-anterior")], View.PA),
+        ("272479007", [], Projection.PA),
+        ("R-10214", [], Projection.PA),
+        ("399348003", [], Projection.AP),
+        ("399033003", [], Projection.FRONTAL),
+        ("399067008", [], Projection.OTHER),
+        ("399198007", [], Projection.OTHER),
+        ("99999", [], Projection.UNSTATED),
+        ("99999", [item(CodeValue="111069", CodeMeaning="Cross-table")], Projection.OTHER),
+        ("99999", [item(CodeValue="1", CodeMeaning="postero-anterior")], Projection.PA),
     ],
 )
-def test_the_view_by_code(code: str, modifiers: list[Any], expected: View) -> None:
+def test_the_view_by_code(code: str, modifiers: list[Any], expected: Projection) -> None:
     coded = item(CodeValue=code, CodeMeaning="", ViewModifierCodeSequence=modifiers)
     assert view(header(ViewCodeSequence=[coded])) is expected
 
 
 def test_a_view_position_comes_before_words_and_a_contradiction_is_told() -> None:
     found = header(ViewPosition="PA", SeriesDescription="Chest lateral", BodyPartExamined="CHEST")
-    assert view(found) is View.PA
+    assert view(found) is Projection.PA
     assert doubts(found) == ["the header names a frontal and another view; the image is taken to be frontal"]
-    assert view(header(ViewPosition="LL", SeriesDescription="Chest PA")) is View.OTHER
+    assert view(header(ViewPosition="LL", SeriesDescription="Chest PA")) is Projection.OTHER
 
 
 def test_descriptions_that_contradict_each_other_state_no_view() -> None:
     found = header(SeriesDescription="Chest PA", AcquisitionDeviceProcessingDescription="W Chest lat.")
-    assert view(found) is View.UNSTATED
+    assert view(found) is Projection.UNSTATED
     assert views_disagree(found)
 
 
 def test_a_study_described_as_frontal_says_nothing_of_its_image() -> None:
-    assert view(header(StudyDescription="CHEST PA")) is View.UNSTATED
-    assert view(header(StudyDescription="CHEST PA AND LAT", SeriesDescription="PA")) is View.PA
-    assert view(header(StudyDescription="Tórax perfil")) is View.OTHER
+    assert view(header(StudyDescription="CHEST PA")) is Projection.UNSTATED
+    assert view(header(StudyDescription="CHEST PA AND LAT", SeriesDescription="PA")) is Projection.PA
+    assert view(header(StudyDescription="Tórax perfil")) is Projection.OTHER
     assert not views_disagree(header(StudyDescription="CHEST LAT", SeriesDescription="PA"))
 
 
 def test_a_very_long_description_is_looked_at_in_part() -> None:
-    assert view(header_of_bytes("SeriesDescription", b"PA " + b"x" * 60_000)) is View.PA
+    assert view(header_of_bytes("SeriesDescription", b"PA " + b"x" * 60_000)) is Projection.PA
 
 
 @pytest.mark.parametrize(

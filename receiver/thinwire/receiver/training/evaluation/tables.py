@@ -205,8 +205,8 @@ def choice_table(source: Source, guides: Sequence[Guide], seeds: int, full: bool
             if full or choice.name in (ATTENTION, RANDOM):
                 batches = source.batches(guide, choice, source.percent)
                 by_hidden = {
-                    name: source.probabilities(batches.logits(source.predictor, **shown), guide)
-                    for name, shown in HIDDEN.items()
+                    name: source.probabilities(batches.logits(source.predictor, **full_name), guide)
+                    for name, full_name in HIDDEN.items()
                 }
                 read.setdefault(choice.name, []).append(by_hidden)
         for hidden in HIDDEN:
