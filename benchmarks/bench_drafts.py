@@ -22,7 +22,7 @@ from benchmarks.judged import bundle_facts, phantoms_digest
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.bundle import Bundle, default_bundle_folder, load_bundle
@@ -51,7 +51,7 @@ def drafted(bundle: Bundle, beams: int, graphs: Sequence[FusedGraph]) -> tuple[R
     return told, [drafter.words(text) for text in texts]
 
 
-def uncoded_of(graphs: Sequence[FusedGraph], read: Read) -> list[FusedGraph]:
+def uncoded_of(graphs: Sequence[FusedGraph], read: AttendedImages) -> list[FusedGraph]:
     """The graphs with their patches' features as they were before they were coded."""
     return [
         replace(g, patches=replace(g.patches, feature=read.features[n][g.patches.cell].astype(np.float32)))

@@ -41,7 +41,7 @@ from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray
 
@@ -97,7 +97,7 @@ def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: 
     return [(codec, budget) for codec in codecs for budget in kept if every or budget == own or codec == codecs[0]]
 
 
-def vectors(sight: ModelRuns, samples: Sequence[Sample], seen: Read) -> FloatArray:
+def vectors(sight: ModelRuns, samples: Sequence[Sample], seen: AttendedImages) -> FloatArray:
     """Vectors float32 [n, 4 d] of all cells, none weighted by attention, and the context."""
     rows = []
     for i, sample in enumerate(samples):
@@ -214,7 +214,7 @@ def endpoint_rows(
         rows.extend(new)
         sight.say(f"{endpoint.name}, {by}: {told(new[-1])}")
 
-    def seen(of: Album, setting: Setting, write: bool) -> Read:
+    def seen(of: Album, setting: Setting, write: bool) -> AttendedImages:
         words = f"{of.name}, {setting[0]} {setting[1] or ''}"
         return sight.see(words, of.samples, of.canvas(sight, setting), write)
 

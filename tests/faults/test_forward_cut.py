@@ -17,7 +17,7 @@ from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import Event, State
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.forwarding import queue_of
-from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.storage.durable import Disk
@@ -43,7 +43,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(hub: Hub, peer: ScriptedPeer) -> None:
     queue = queue_of(hub)
     queue.enter(["pacs"])
-    each = Forwarder(PACS, peer, queue, Pieces(hub.study_images(), hub.bundles), hub.clock)
+    each = Forwarder(PACS, peer, queue, DeliveryContent(hub.study_images(), hub.bundles), hub.clock)
     while each.work():
         pass
     for delivery in queue.all([State.ASKED]):

@@ -9,7 +9,7 @@ from tests.support.clock import START
 from thinwire.receiver.forward.delivery import LONGEST_PAUSE, PATIENCE, TRANSITIONS, Delivery, Event, State, after
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
-ENDS = (State.CONFIRMED, State.OVERTAKEN)
+ENDS = (State.CONFIRMED, State.SUPERSEDED)
 
 
 @settings(max_examples=200, deadline=None)

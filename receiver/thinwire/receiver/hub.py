@@ -20,7 +20,7 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import Quarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import Database, create_database, open_database
-from thinwire.receiver.transport.arriving import Arriving
+from thinwire.receiver.transport.arriving import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
@@ -45,7 +45,7 @@ class Hub:
 
     def study_images(self) -> StudyImages:
         """What people see of a study's image."""
-        arriving = Arriving(self.data / "inbox", self.enrolment)
+        arriving = PartialReader(self.data / "inbox", self.enrolment)
         return StudyImages(self.store, arriving, self.settings.largest_study)
 
     def pipeline(self) -> Pipeline:

@@ -30,7 +30,7 @@ def status(data: Data, json_: Json = False) -> None:
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()
-        open_ = queue.all(state for state in State if state not in (State.CONFIRMED, State.OVERTAKEN))
+        open_ = queue.all(state for state in State if state not in (State.CONFIRMED, State.SUPERSEDED))
         targets = [target.name for target in hub.settings.forward.targets]
         now = hub.clock.now()
     counts = {

@@ -15,7 +15,7 @@ from PIL import Image
 from thinwire.receiver.store.content import study_files
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.transport.arriving import Arriving
+from thinwire.receiver.transport.arriving import PartialReader
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
@@ -74,7 +74,7 @@ class StudyImages:
     """Opens what is here of a study's image. max_bytes: most that an archive or evidence may restore to."""
 
     store: Store
-    arriving: Arriving
+    arriving: PartialReader
     max_bytes: int
 
     def preview(self, site: SiteName, study: StudyKey) -> Preview | None:

@@ -26,7 +26,7 @@ class State(StrEnum):
     """The peer said that it took it, and has no way to confirm that it keeps it."""
     REFUSED = "refused"
     """For good, until a person asks for another try."""
-    OVERTAKEN = "overtaken"
+    SUPERSEDED = "overtaken"
     """Something newer of the same study stands in its place."""
 
 
@@ -53,7 +53,7 @@ TRANSITIONS = Transitions(
         (State.WAITING, Event.FOUND_AT_TARGET): State.CONFIRMED,
         (State.WAITING, Event.FAILED): State.WAITING,
         (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
-        (State.WAITING, Event.REPLACED): State.OVERTAKEN,
+        (State.WAITING, Event.REPLACED): State.SUPERSEDED,
         (State.WAITING, Event.RETRIED): State.WAITING,
         (State.ASKED, Event.COMMITTED): State.CONFIRMED,
         (State.ASKED, Event.NOT_COMMITTED): State.WAITING,

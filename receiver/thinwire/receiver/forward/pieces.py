@@ -27,12 +27,12 @@ from thinwire.shared.imaging.header import part10
 FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 
 
-class Overtaken(Exception):
+class Superseded(Exception):
     """The study is not any more what the delivery was planned for; the newer state has a delivery of its own."""
 
 
 @dataclass(frozen=True)
-class Pieces:
+class DeliveryContent:
     study_images: StudyImages
     bundles: Bundles
     written: WrittenOf = nothing_written
@@ -66,7 +66,7 @@ class Pieces:
                     yield delivery, _file(files, delivery)
                     continue
                 if study.prediction is None or prediction_version(study) != delivery.version:
-                    yield delivery, Overtaken()
+                    yield delivery, Superseded()
                     continue
                 result = result or self._result(study, files)
                 if delivery.item == REPORT:
@@ -76,9 +76,9 @@ class Pieces:
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
 
-    def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Overtaken:
+    def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Superseded:
         found = fhir_study(study, self.study_images, self.written)
-        return Overtaken() if found is None or found.version != delivery.version else fhir_bundle(found, files)
+        return Superseded() if found is None or found.version != delivery.version else fhir_bundle(found, files)
 
     def _result(self, study: StoredStudy, files: Sequence[Member]) -> MachineResult:
         payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
@@ -102,7 +102,7 @@ def prediction_version(study: StoredStudy) -> Digest:
 def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
     place = int(delivery.item.removeprefix(FILE))
     if place >= len(files) or digest(files[place].data) != delivery.version:
-        return Overtaken()
+        return Superseded()
     return _storable(files[place].data)
 
 

@@ -164,13 +164,13 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
 
     @cache
-    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.Read]]:
+    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]:
         """(samples, what was read) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         out = []
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
-            looked = graph_stage.Looked(whole.features[::every], whole.context[::every])
+            looked = graph_stage.EncodedImages(whole.features[::every], whole.context[::every])
             said = _counted(progress, f"read: {role}, {guide}")
             out.append((chosen, graph_stage.read_images(model, material, tokenizer, chosen, looked, guide, said)))
         return out
@@ -304,7 +304,7 @@ def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokeniz
 def _tables(
     options: TrainOptions,
     run: ReportRun,
-    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.Read]]],
+    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]],
     spec: BundleSpec,
     extractor: RuleExtractor,
     progress: Progress,

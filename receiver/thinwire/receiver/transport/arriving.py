@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Arriving:
+class PartialReader:
     """folder: DATA/inbox. Only reads, and so may be used beside `serve`."""
 
     folder: Path

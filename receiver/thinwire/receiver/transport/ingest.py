@@ -71,7 +71,7 @@ def status_of(error: ThinwireError) -> grpc.StatusCode:
 
 
 @dataclass
-class Arrival:
+class IncomingTransfer:
     """An object that is under way on this stream."""
 
     offer: wire.Offer
@@ -88,7 +88,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Arriving:
+class IncomingObject:
     """An object that is under way, for people."""
 
     study: StudyKey
@@ -127,7 +127,7 @@ class IngestSession:
         """Bytes of objects that came."""
         self._greeted = False
         self._last_number = 0
-        self._arrivals: dict[int, Arrival] = {}
+        self._arrivals: dict[int, IncomingTransfer] = {}
         self._sent_receipts: set[bytes] = set()
         self._asked: set[tuple[StudyKey, Kind]] = set()
 
@@ -159,10 +159,10 @@ class IngestSession:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
     @property
-    def arriving(self) -> list[Arriving]:
+    def arriving(self) -> list[IncomingObject]:
         """What is under way, oldest offer first. May be asked from another thread."""
         return [
-            Arriving(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
+            IncomingObject(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
             for each in list(self._arrivals.values())
         ]
 
@@ -241,7 +241,7 @@ class IngestSession:
             offer.size,
             lambda file: verified_length(file, self._key_of),
         )
-        arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
+        arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
@@ -270,7 +270,7 @@ class IngestSession:
         arrival.asked |= chunk.ask
         return self._take(arrival, chunk.data[length - chunk.offset :])
 
-    def _take(self, arrival: Arrival, data: bytes) -> list[wire.Down]:
+    def _take(self, arrival: IncomingTransfer, data: bytes) -> list[wire.Down]:
         partial, now = arrival.partial, self._clock.monotonic()
         try:
             if not partial.unsynced:
@@ -283,7 +283,7 @@ class IngestSession:
         late = now - arrival.waiting_since >= SYNC_SECONDS
         return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
 
-    def _sync(self, arrival: Arrival) -> list[wire.Down]:
+    def _sync(self, arrival: IncomingTransfer) -> list[wire.Down]:
         try:
             arrival.partial.sync()
         except DiskFull as error:
@@ -291,7 +291,7 @@ class IngestSession:
         due = arrival.asked or self._clock.monotonic() - arrival.acknowledged_at >= PROGRESS_SECONDS
         return [self._acknowledge(arrival)] if due and arrival.partial.durable > arrival.acknowledged else []
 
-    def _acknowledge(self, arrival: Arrival) -> wire.Down:
+    def _acknowledge(self, arrival: IncomingTransfer) -> wire.Down:
         self._disk.step("ingest.progress")
         arrival.asked, arrival.acknowledged, arrival.acknowledged_at = (
             False,
@@ -300,7 +300,7 @@ class IngestSession:
         )
         return _progress(arrival.offer.number, arrival.acknowledged)
 
-    def _end(self, arrival: Arrival) -> wire.Down:
+    def _end(self, arrival: IncomingTransfer) -> wire.Down:
         with arrival.partial.content() as sealed:
             down = self._finish(arrival.offer, arrival.header, sealed)
         arrival.partial.discard()
@@ -322,7 +322,7 @@ class IngestSession:
         # Where the object was put before, its first receipt stays.
         return self._receipt(self._store.stored_receipt(self.site, object) or signed)
 
-    def _fail(self, arrival: Arrival, error: ThinwireError) -> wire.Down:
+    def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
         """End a transfer. What may come again keeps what it has; anything else leaves nothing."""
         del self._arrivals[arrival.offer.number]
         if isinstance(error, Retryable):

@@ -10,7 +10,7 @@ from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
-from thinwire.receiver.transport.estimate import Coming, coming
+from thinwire.receiver.transport.estimate import NextTier, next_tier
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
@@ -114,7 +114,7 @@ class WorklistRow:
     @property
     def tiers(self) -> list[tuple[Tier, str]]:
         """(tier, here, coming, missing or not needed)"""
-        next_ = self.coming
+        next_ = self.next_tier
         return [
             (
                 tier,
@@ -130,12 +130,12 @@ class WorklistRow:
         ]
 
     @property
-    def coming(self) -> Coming | None:
-        return coming(self.study, self.link)
+    def next_tier(self) -> NextTier | None:
+        return next_tier(self.study, self.link)
 
     @property
     def next_label(self) -> str:
-        return next_tier_label(self.coming, self.study)
+        return next_tier_label(self.next_tier, self.study)
 
     @property
     def state(self) -> str:
@@ -151,7 +151,7 @@ def bars(study: StoredStudy) -> list[Bar]:
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
-def next_tier_label(next_: Coming | None, study: StoredStudy) -> str:
+def next_tier_label(next_: NextTier | None, study: StoredStudy) -> str:
     """What comes next and when, in a few words."""
     if next_ is None:
         return "everything is here" if study.complete else "all that was listed is here"
@@ -214,7 +214,7 @@ def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[Si
 
 
 @dataclass(frozen=True)
-class Board:
+class WorklistPage:
     """The list as one page of it is shown."""
 
     lines: tuple[WorklistRow, ...] = field(repr=False)
@@ -232,9 +232,9 @@ class Board:
     cap: str
 
 
-def board(
+def worklist_page(
     rows: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+) -> WorklistPage:
     """rows: all, in the order of the worklist."""
     kept = [row for row in rows if chosen.keeps(row)]
     pages = max(1, -(-len(kept) // PAGE))
@@ -244,7 +244,7 @@ def board(
 
 def search(
     rows: Sequence[WorklistEntry], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+) -> WorklistPage:
     """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
     suspected or uncertain, the view, the state; or the patient's number alone."""
     wanted = words.lower().split()
@@ -275,11 +275,11 @@ def _board(
     links: Mapping[SiteName, SiteLink],
     now: datetime,
     cap: timedelta,
-) -> Board:
+) -> WorklistPage:
     waiting = [row for row in rows if not row.done]
     oldest = min((row.study.received for row in waiting), default=None)
     counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
-    return Board(
+    return WorklistPage(
         tuple(WorklistRow(row, now, links.get(row.study.site)) for row in probability_text),
         found,
         pages,

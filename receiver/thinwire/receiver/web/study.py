@@ -17,7 +17,7 @@ from thinwire.receiver.store.worklist import WorklistEntry, worklist
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.draft import DraftPanel, draft_panel
 from thinwire.receiver.web.drawing import drawing, heats
-from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Here, Reader, SignedIn
+from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Reader, Requester, SignedIn
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import WorklistRow, bars
 from thinwire.shared.crypto.envelope import Kind
@@ -176,7 +176,7 @@ def _arriving(context: WebContext, study: StoredStudy) -> dict[Tier, str]:
 def _page(
     request: Request,
     context: WebContext,
-    here: Here,
+    here: Requester,
     study: StoredStudy,
     status: HTTPStatus = HTTPStatus.OK,
     error: str | None = None,

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.modality.arrivals import Arrivals, Sent
+from thinwire.sender.modality.arrivals import Arrivals, ReceivedObject
 from thinwire.sender.modality.commitment import Commitments
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
@@ -165,7 +165,7 @@ class Port:
                 log.error("%s; %s", full, full.remedy)
             return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
 
-    def _examined(self, event: evt.Event, path: Path) -> Sent:
+    def _examined(self, event: evt.Event, path: Path) -> ReceivedObject:
         """What the object says of itself. Raises BadInput for what can be part of no study here."""
         size = path.stat().st_size
         if size > self.settings.most_bytes:
@@ -179,7 +179,7 @@ class Port:
         if named != (header.text("SOPClassUID"), header.text("SOPInstanceUID")):
             raise Mismatch("its SOP class or instance is not the one that was announced")
         require_radiographic(header)
-        return Sent(*named, header.text("StudyInstanceUID"))
+        return ReceivedObject(*named, header.text("StudyInstanceUID"))
 
     def _action(self, event: evt.Event) -> tuple[int, None]:
         if event.action_type != REQUEST_COMMITMENT:

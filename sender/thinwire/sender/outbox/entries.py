@@ -129,7 +129,7 @@ class Due:
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own, by which the policy lets it go."""
     requested: bool = False
     """A reader at the hub asked for it."""
@@ -143,7 +143,7 @@ class Due:
 
     def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return PendingPart(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Entry:
     """In the order in which they go."""
     status: StudyStatus | None = None
     """The hub's furthest word on the study."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
@@ -207,7 +207,7 @@ class Entry:
                 self.epoch,
                 self.study,
                 part.kind,
-                self.choice,
+                self.overrides,
                 part.requested,
                 self.paused,
             )
@@ -229,7 +229,7 @@ class Entry:
                 "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
-                "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
+                "tiers": {kind.name.lower(): when for kind, when in sorted(self.overrides.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
             indent=1,
@@ -254,7 +254,7 @@ class Entry:
                 escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
-                choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
+                overrides={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not an entry of the outbox") from error

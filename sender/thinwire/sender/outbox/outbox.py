@@ -67,7 +67,7 @@ class Outbox:
         plan: Sequence[Kind],
         words: bytes = b"",
         urgent: bool = False,
-        choice: Mapping[Kind, When] = MappingProxyType({}),
+        overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
     ) -> Entry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
@@ -80,7 +80,7 @@ class Outbox:
         """
         text_mac = self._text_mac(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, text_mac, urgent, choice)
+            return self._again(study, source, text_mac, urgent, overrides)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -96,7 +96,7 @@ class Outbox:
                 text_mac,
                 parts,
                 None,
-                dict(choice),
+                dict(overrides),
                 warnings=tuple(warnings),
             )
             try:
@@ -110,7 +110,7 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, text_mac, urgent, choice)
+                return self._again(study, source, text_mac, urgent, overrides)
         return entry
 
     def entries(self) -> list[Entry]:
@@ -412,18 +412,18 @@ class Outbox:
                     at.write(replace(entry, paused=paused), "control.study")
 
     def _again(
-        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, choice: Mapping[Kind, When]
+        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]
     ) -> Entry:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.text_mac, text_mac):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
-            changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
+            changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
                 changed = replace(changed, escalated=False)
             for part in entry.parts:
-                if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
+                if part.state is PartState.HELD and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
                     changed = changed.with_part(part.after(Event.RELEASED))
             if changed != entry:
                 entry = at.write(changed, "accept.again")

@@ -66,5 +66,10 @@ class CurrentPolicy:
 
 def _asked(entry: Entry, part: Part) -> PendingPart:
     return PendingPart(
-        part.kind, part.size, entry.urgent or part.requested, part.state is PartState.HELD, entry.choice, entry.paused
+        part.kind,
+        part.size,
+        entry.urgent or part.requested,
+        part.state is PartState.HELD,
+        entry.overrides,
+        entry.paused,
     )

@@ -13,7 +13,7 @@ from tests.support.scripted_peer import ScriptedPeer
 from thinwire.receiver.forward.delivery import PATIENCE, Event, State
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.forwarding import queue_of
-from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
@@ -27,7 +27,7 @@ RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "
 def forwarder(hub: Hub, peer: ScriptedPeer, target: Target = PACS) -> Forwarder:
     queue = queue_of(hub)
     queue.enter([target.name])
-    return Forwarder(target, peer, queue, Pieces(hub.study_images(), hub.bundles), hub.clock)
+    return Forwarder(target, peer, queue, DeliveryContent(hub.study_images(), hub.bundles), hub.clock)
 
 
 def drain(each: Forwarder) -> None:

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, Arriving, IngestSession, status_of
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
 from thinwire.receiver.transport.limits import Limits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
@@ -321,7 +321,7 @@ def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> 
     ingest.receive(offer(data))
     ingest.receive(chunk(data, 45, 5_000))
     ingest.tick()
-    assert ingest.arriving == [Arriving(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
+    assert ingest.arriving == [IncomingObject(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
     assert ingest.received == 5_000
     ingest.close()
     assert ingest.arriving == []

@@ -21,7 +21,7 @@ ENTRY = Entry(
         Part(Kind.MANIFEST, reason="not yet"),
     ),
     status=StudyStatus.TRIAGED,
-    choice={Kind.ORIGINALS: When.WHEN_IDLE},
+    overrides={Kind.ORIGINALS: When.WHEN_IDLE},
     escalated=False,
     paused=True,
     warnings=("the file states no pixel spacing",),

@@ -27,7 +27,14 @@ from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
 from thinwire.receiver.training.evaluation.coding import coding_table
 from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
-from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
+from thinwire.receiver.training.evaluation.reports import (
+    ReportBaseline,
+    bleu_curve,
+    cases,
+    floor_of,
+    referenced,
+    report_table,
+)
 from thinwire.receiver.training.evaluation.seen import Guide, compute_all
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
@@ -183,7 +190,7 @@ def _tables(
     guides: Sequence[Guide],
     seeds: int,
     full: bool,
-    floor: Floor | None,
+    floor: ReportBaseline | None,
     radgraph: Extractor | None,
     prior: Prior,
     progress: Progress,
