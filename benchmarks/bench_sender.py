@@ -80,7 +80,7 @@ def large_bundle(folder: Path) -> int:
     """A bundle around random weights; returns the encoder's parameters."""
     import torch
 
-    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
+    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, NetworkShape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
     from thinwire.receiver.training.graph_stage import save_predictor
@@ -99,7 +99,7 @@ def large_bundle(folder: Path) -> int:
     export(model, folder)
     tokenizer.save(str(folder / TOKENIZER))
     concepts, d, f = load_vocabulary().concepts, preset.feature_size, len(corpus.FINDINGS)
-    shape = Shape(d, len(concepts), f)
+    shape = NetworkShape(d, len(concepts), f)
     nothing = Calibration(
         member=np.zeros(1, np.int64),
         slope=np.ones((len(SOURCES), 1, f)),

@@ -31,7 +31,7 @@ from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport.link_status import find
@@ -190,7 +190,7 @@ class Pipeline:
 
     def accept(
         self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
-    ) -> Entry:
+    ) -> OutboxEntry:
         """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
         its parts go, where that is not as configured.
 

@@ -14,7 +14,7 @@ from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.modality.port import Port
-from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
@@ -48,7 +48,7 @@ class StudyText:
 @dataclass(frozen=True)
 class Accepted:
     study: Study
-    entry: Entry
+    entry: OutboxEntry
     paths: tuple[Path, ...] = field(repr=False)
 
 
@@ -105,7 +105,7 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
     return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
-def finished(entry: Entry, current_policy: CurrentPolicy) -> bool:
+def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
     """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
     is at the hub, which also triaged the study, or it is refused.
 

@@ -18,7 +18,7 @@ from fhir.resources.R4B.bundle import Bundle
 
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.manifest import Manifest, stored_manifest
@@ -37,7 +37,11 @@ _PRIORITY = {
     Urgency.ROUTINE: "routine",
 }
 """FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
-_OUTCOME_TEXT = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
+_OUTCOME_TEXT = {
+    PredictionSet.YES: "present",
+    PredictionSet.NO: "absent",
+    PredictionSet.EITHER: "neither suspected nor excluded",
+}
 
 
 class WrittenReport(Protocol):

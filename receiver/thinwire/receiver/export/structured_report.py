@@ -24,7 +24,7 @@ from thinwire.receiver.export.machine_result import (
     named_uid,
     unusable,
 )
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 
 SERIES_NUMBER = 9901
 DESCRIPTION = "thinwire machine reading, not for diagnosis"
@@ -41,9 +41,9 @@ _RESEARCH = Code("113009", "DCM", "For Research")
 _OUTCOME = Code("conformal-set", SCHEME, "Finding present, by conformal prediction set")
 _QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _OUTCOMES = {
-    Outcome.YES: Code("52101004", "SCT", "Present"),
-    Outcome.NO: Code("272519000", "SCT", "Absent"),
-    Outcome.EITHER: Code("64957009", "SCT", "Uncertain"),
+    PredictionSet.YES: Code("52101004", "SCT", "Present"),
+    PredictionSet.NO: Code("272519000", "SCT", "Absent"),
+    PredictionSet.EITHER: Code("64957009", "SCT", "Uncertain"),
 }
 _OUTCOME_TEXT = {
     "urgency": Code("urgency", SCHEME, "Urgency"),

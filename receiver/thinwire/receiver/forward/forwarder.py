@@ -5,8 +5,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from thinwire.receiver.forward.delivery import Delivery, State, unanswered
-from thinwire.receiver.forward.delivery import Event as Happened
+from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
+from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
 from thinwire.receiver.forward.peer import Outgoing, Peer, dicom_object
 from thinwire.receiver.forward.pieces import FHIR, DeliveryContent, Superseded
 from thinwire.receiver.forward.queue import Queue
@@ -116,9 +116,9 @@ def committed(queue: Queue) -> Callable[[str, frozenset[str], frozenset[str]], N
     def take(transaction: str, kept: frozenset[str], lost: frozenset[str]) -> None:
         for delivery in queue.asked(transaction):
             if delivery.instance in kept:
-                if delivery.state is not State.SUPERSEDED and delivery.state is not State.REFUSED:
+                if delivery.state is not DeliveryState.SUPERSEDED and delivery.state is not DeliveryState.REFUSED:
                     queue.apply(delivery.number, Happened.COMMITTED)
-            elif delivery.instance in lost and delivery.state is State.ASKED:
+            elif delivery.instance in lost and delivery.state is DeliveryState.ASKED:
                 queue.apply(delivery.number, Happened.NOT_COMMITTED, "the peer does not commit to it")
 
     return take

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.inference.calibration import quantiles
-from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
+from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, NetworkShape
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, mixed_precision
@@ -189,7 +189,7 @@ class Learning:
 
 
 def train_member(
-    shape: Shape,
+    shape: NetworkShape,
     train: tuple[list[Data], NDArray[np.float32]],
     validation: tuple[list[Data], NDArray[np.float32]],
     learning: Learning,
@@ -319,7 +319,7 @@ def calibrate(
     return replace(first, quantile=quantile, farthest=farthest)
 
 
-def save_predictor(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
+def save_predictor(path: Path, shape: NetworkShape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
     """Members and calibration as one safetensors file that `load_predictor` opens."""
     tensors = {
         f"member{m}.{n}": v.contiguous() for m, member in enumerate(members) for n, v in member.state_dict().items()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from thinwire.receiver.training.composed import Box, Sentence, place_of
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
-from thinwire.receiver.training.datasets.open_i import Report
+from thinwire.receiver.training.datasets.open_i import OpenIReport
 from thinwire.receiver.training.datasets.patients import role_in, split_of
 from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.shared.formats.graph import Assertion
@@ -28,7 +28,7 @@ _ZONES = {
 class ReportFacts:
     """A report and what it says of the findings."""
 
-    report: Report
+    report: OpenIReport
     role: Role
     sentences: tuple[Sentence, ...]
     findings: frozenset[str]
@@ -39,7 +39,7 @@ class ReportFacts:
     """Of each stated finding, the concepts in the sentences that state it."""
 
 
-def read(reports: Iterable[Report], reader: ReportParser, seed: int = 0) -> list[ReportFacts]:
+def read(reports: Iterable[OpenIReport], reader: ReportParser, seed: int = 0) -> list[ReportFacts]:
     """What each report says. Its role is by digest and seed, the same as when Open-i itself is opened."""
     told = []
     for report in reports:

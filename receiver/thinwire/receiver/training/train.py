@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
-from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, Shape, to_data
+from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, NetworkShape, to_data
 from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
@@ -199,7 +199,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
             samples.append(picked)
         return data, np.concatenate(labels), np.concatenate(context), np.concatenate(samples)
 
-    shape = Shape(
+    shape = NetworkShape(
         spec.feature_size,
         len(vocabulary.concepts),
         len(corpus.FINDINGS),
@@ -338,7 +338,7 @@ def _tables(
 
 def _members(
     options: TrainOptions,
-    shape: Shape,
+    shape: NetworkShape,
     graphs_of: Callable[[str], Graphs],
     work: Path,
     progress: Progress,

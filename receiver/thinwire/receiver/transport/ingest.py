@@ -12,12 +12,12 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
-from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.object_store import IngestStore, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -75,7 +75,7 @@ class IncomingTransfer:
     """An object that is under way on this stream."""
 
     offer: wire.Offer
-    header: Header
+    header: EnvelopeHeader
     partial: Partial
     waiting_since: float = 0.0
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
@@ -113,7 +113,7 @@ class IngestSession:
         signing: Ed25519PrivateKey,
         clock: Clock,
         disk: Disk,
-        limits: Limits | None = None,
+        limits: SiteLimits | None = None,
     ) -> None:
         self.site = site
         self._inbox = inbox
@@ -122,7 +122,7 @@ class IngestSession:
         self._signing = signing
         self._clock = clock
         self._disk = disk
-        self._limits = limits or Limits()
+        self._limits = limits or SiteLimits()
         self.received = 0
         """Bytes of objects that came."""
         self._greeted = False
@@ -307,7 +307,7 @@ class IngestSession:
         del self._arrivals[arrival.offer.number]
         return down
 
-    def _finish(self, offer: wire.Offer, header: Header, sealed: bytes) -> wire.Down:
+    def _finish(self, offer: wire.Offer, header: EnvelopeHeader, sealed: bytes) -> wire.Down:
         object = digest(sealed)
         if object != offer.object:
             return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the bytes that arrived are not what was offered")

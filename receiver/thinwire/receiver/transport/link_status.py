@@ -36,7 +36,7 @@ class SiteLink:
 
 
 @dataclass
-class Meter:
+class RateMeter:
     """The rate at which objects come, over the last few seconds."""
 
     at: float

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from thinwire.receiver.access.audit import Entry
+from thinwire.receiver.access.audit import AuditEntry
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.web.guard import Administrator, CurrentContext
 from thinwire.receiver.web.pages import page
@@ -41,7 +41,7 @@ def audit_page(
     return page(request, "audit.html", here=here, audit_row=[audit_row(each) for each in entries], more=more)
 
 
-def audit_row(entry: Entry) -> AuditRow:
+def audit_row(entry: AuditEntry) -> AuditRow:
     root = ElementTree.fromstring(entry.message)  # our own words, out of our own database
     event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
     codes = [] if event is None else [each.get("originalText", "") for each in event if each.get("originalText")]

@@ -9,10 +9,10 @@ from datetime import timedelta
 from thinwire.receiver.access.accounts import Account, Accounts
 from thinwire.receiver.access.attempts import Attempts
 from thinwire.receiver.access.audit import Audit
-from thinwire.receiver.access.audit_message import Act, Message, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport import link_status
@@ -48,7 +48,7 @@ class Provider:
 @dataclass(frozen=True)
 class WebContext:
     hub: Hub = field(repr=False)
-    pipeline: Pipeline = field(repr=False)
+    pipeline: HubPipeline = field(repr=False)
     secure: bool
     """Browsers reach the page by HTTPS alone: cookies are never sent without."""
     origin: str | None = None
@@ -103,7 +103,7 @@ class WebContext:
         address: str,
         study: StoredStudy | None = None,
         account: str | None = None,
-        outcome: Outcome = Outcome.SUCCESS,
+        outcome: AuditOutcome = AuditOutcome.SUCCESS,
         detail: str = "",
     ) -> Message:
         """A line for the audit log, of this moment."""

@@ -31,7 +31,7 @@ _CACHED_VIEWS = 4
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageLayer:
     width: int
     height: int
     exact: bool
@@ -74,9 +74,9 @@ class ViewerImage:
 
     native: tuple[int, int] | None
     """(width, height); None where nothing says."""
-    base: Frame | None
+    base: ImageLayer | None
     """The whole image, exact or not."""
-    crops: Frame | None
+    crops: ImageLayer | None
     """Exact parts to lay over an approximate base; None where the base is exact itself."""
     spacing_mm: tuple[float, float] | None
     """Between rows, between columns."""
@@ -87,7 +87,7 @@ class ViewerImage:
     trouble: str = ""
     """Why the original is here and not shown; empty where it is, or is not here."""
 
-    def frame(self, name: str) -> Frame | None:
+    def frame(self, name: str) -> ImageLayer | None:
         return {"base": self.base, "evidence": self.crops}.get(name)
 
 
@@ -155,7 +155,7 @@ def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind
     return display.spacing_mm, display.spacing_kind, sides(display.orientation)
 
 
-def _of_original(found: Original) -> Frame:
+def _of_original(found: Original) -> ImageLayer:
     radiograph = found.radiograph
     samples = radiograph.stored.astype(np.int32) - radiograph.least
     return _frame(samples, radiograph.tone, found.source, exact=found.named)
@@ -165,16 +165,16 @@ def _native(found: Preview | Crops | None) -> tuple[int, int] | None:
     return None if found is None else (found.native_width, found.native_height)
 
 
-def _of_preview(found: Preview) -> Frame:
+def _of_preview(found: Preview) -> ImageLayer:
     return _frame(found.image, np.arange(256, dtype=np.uint8), preview_label(found), exact=False)
 
 
-def _of_crops(found: Crops) -> Frame:
+def _of_crops(found: Crops) -> ImageLayer:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
     slope, intercept = linear_fit(found.tone)
-    return Frame(
+    return ImageLayer(
         found.native_width,
         found.native_height,
         True,
@@ -188,10 +188,10 @@ def _of_crops(found: Crops) -> Frame:
     )
 
 
-def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> Frame:
+def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> ImageLayer:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return Frame(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
+    return ImageLayer(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
 
 
 def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Form, Request
 
 from thinwire.receiver.access.accounts import Account, Role, Session
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import WebContext
 
 MOST_POSTED = 128 << 10
@@ -102,7 +102,7 @@ def administrator(request: Request, context: CurrentContext, here: SignedIn) -> 
 def refused(request: Request, context: WebContext, here: Requester) -> None:
     route: Any = request.scope.get("route")
     detail = f"{request.method} {getattr(route, 'path', '')}: not allowed for {here.account.role}"
-    message = context.message(Act.LISTED, here.account.name, here.address, outcome=Outcome.REFUSED, detail=detail)
+    message = context.message(Act.LISTED, here.account.name, here.address, outcome=AuditOutcome.REFUSED, detail=detail)
     context.audit.record(message)
 
 

@@ -17,7 +17,7 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from thinwire.receiver.access.accounts import Account, Role
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import Provider, WebContext
 from thinwire.receiver.web.guard import CurrentContext, address_of
 from thinwire.receiver.web.pages import page
@@ -118,7 +118,7 @@ def _account(
 
 
 async def _failed(request: Request, context: WebContext, address: str, words: str) -> Response:
-    message = context.message(Act.SIGNED_IN, "unknown", address, outcome=Outcome.REFUSED, detail="by OpenID")
+    message = context.message(Act.SIGNED_IN, "unknown", address, outcome=AuditOutcome.REFUSED, detail="by OpenID")
     await asyncio.to_thread(context.audit.record, message)
     return _refused(request, words)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
@@ -56,7 +56,9 @@ class Bar:
     @property
     def words(self) -> str:
         f = self.found
-        said = {Outcome.YES: "suspected", Outcome.NO: "not suspected", Outcome.EITHER: "uncertain"}[f.outcome]
+        said = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}[
+            f.outcome
+        ]
         value, low, high = self.numbers
         return f"{value}, 95 % interval {low} to {high}, {said}"
 
@@ -262,7 +264,7 @@ def _search_text(row: WorklistEntry) -> str:
     said += [study.modality or "", study.view_position or "", str(study.report or "")]
     if study.prediction is not None:
         said.append(study.prediction.reason)
-        said += [name for name, found in study.prediction.findings.items() if found.outcome is not Outcome.NO]
+        said += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
     return " ".join(said).lower()
 
 

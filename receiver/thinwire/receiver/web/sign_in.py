@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from thinwire.receiver.access.accounts import SHORTEST_PASSWORD
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import CurrentContext, Posted, address_of, cookie
 from thinwire.receiver.web.pages import page
@@ -42,7 +42,7 @@ def sign_in(
         error, status = _WRONG, HTTPStatus.UNAUTHORIZED
     # The name that was typed is not written down: it may be a password in the wrong field.
     known = name if any(each.name == name for each in context.accounts.all()) else "unknown"
-    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=Outcome.REFUSED))
+    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
     return page(request, "sign_in.html", status, error=error, name=name, provider=context.provider is not None)
 
 

@@ -26,7 +26,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
 from thinwire.shared.imaging.codestream import SYNTAXES
 from thinwire.shared.imaging.dicom import require_radiographic
-from thinwire.shared.imaging.header import Limits, glance
+from thinwire.shared.imaging.header import FileLimits, glance
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Port:
     def sop_class_of(path: Path) -> str:
         """The SOP class of a file that was received here; empty where it cannot be read."""
         try:
-            return glance(path, Limits()).text("SOPClassUID")
+            return glance(path, FileLimits()).text("SOPClassUID")
         except UnreadableDicom:
             return ""
 
@@ -173,7 +173,7 @@ class Port:
                 f"the object has {size} bytes, over the limit of {self.settings.most_bytes}",
                 "A radiograph is smaller; raise most_bytes in section [dicom] if yours is not.",
             )
-        header = glance(path, Limits(file_bytes=self.settings.most_bytes))
+        header = glance(path, FileLimits(file_bytes=self.settings.most_bytes))
         request = event.request
         named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if named != (header.text("SOPClassUID"), header.text("SOPInstanceUID")):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.entries import Entry, Part, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
@@ -138,7 +138,7 @@ class ClinicState:
 
     def _study(
         self,
-        entry: Entry,
+        entry: OutboxEntry,
         current_policy: CurrentPolicy,
         waits: Mapping[tuple[StudyKey, Kind], str],
         seconds: Mapping[StudyKey, float],

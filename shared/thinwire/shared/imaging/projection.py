@@ -6,7 +6,7 @@ Its word is taken, and doubts become warnings. The rules and their reasons: docs
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.words import meanings, words_of
 
 RADIOGRAPHIC = frozenset(("CR", "DX", "RG"))
@@ -32,7 +32,7 @@ class Projection(Enum):
     """Lateral, oblique or decubitus."""
 
 
-class Part(Enum):
+class BodyPart(Enum):
     CHEST = "chest"
     UNSTATED = "unstated"
     OTHER = "other"
@@ -84,7 +84,7 @@ _NOT_OF_A_SCANNER = frozenset(("DRW", "SYN"))  # drawing, synthetic image (PS3.3
 _OF_A_SCANNER = frozenset(("DF", "DI", "SD", "SI"))  # film, digital interface, scanned document, scanned image
 
 
-def scanned(header: Header) -> bool:
+def scanned(header: DicomHeader) -> bool:
     """Whether this may be a film that was scanned into a Secondary Capture, by Modality and Conversion Type
     (0008,0064). A page is told from it by its view and body part, which `dicom.require_chest` asks for."""
     conversion = header.code("ConversionType")
@@ -96,20 +96,20 @@ def scanned(header: Header) -> bool:
     )
 
 
-def part(header: Header) -> Part:
+def part(header: DicomHeader) -> BodyPart:
     """The body part by Body Part Examined (0018,0015) and Anatomic Region Sequence (0008,2218), else by the words that
     describe the image.
 
     CHEST if either says so: the attribute is often a device's default, and wrong (Gueld et al., SPIE 4685, 2002).
     """
     for said in (_coded_parts(header), _described_parts(header)):
-        for each in (Part.CHEST, Part.OTHER):
+        for each in (BodyPart.CHEST, BodyPart.OTHER):
             if each in said:
                 return each
-    return Part.UNSTATED
+    return BodyPart.UNSTATED
 
 
-def view(header: Header) -> Projection:
+def view(header: DicomHeader) -> Projection:
     """The view by View Position (0018,5101), else View Code Sequence (0054,0220) with its modifiers, else Patient
     Orientation (0020,0020), else the words that describe the image; a study described as lateral is lateral."""
     found = next((each for each in _views(header) if each is not Projection.UNSTATED), Projection.UNSTATED)
@@ -119,19 +119,19 @@ def view(header: Header) -> Projection:
     return Projection.OTHER if ordered is Projection.OTHER else Projection.UNSTATED
 
 
-def views_disagree(header: Header) -> bool:
+def views_disagree(header: DicomHeader) -> bool:
     """Whether the header names a frontal and another view."""
     named = {*_views(header), *_described_views(header)}
     return Projection.OTHER in named and not FRONTAL.isdisjoint(named)
 
 
-def doubts(header: Header) -> list[str]:
+def doubts(header: DicomHeader) -> list[str]:
     """What a reader is told of the part and view of an image that was taken to be a frontal chest."""
     notes = []
     named = _coded_parts(header) | _described_parts(header)
-    if part(header) is Part.UNSTATED:
+    if part(header) is BodyPart.UNSTATED:
         notes.append("the header names no body part that is known here; the image is taken to be of a chest")
-    elif Part.OTHER in named:
+    elif BodyPart.OTHER in named:
         notes.append("the header names the chest and another body part; the image is taken to be of the chest")
     if views_disagree(header):
         notes.append("the header names a frontal and another view; the image is taken to be frontal")
@@ -140,28 +140,28 @@ def doubts(header: Header) -> list[str]:
     return notes
 
 
-def _coded_parts(header: Header) -> set[Part]:
+def _coded_parts(header: DicomHeader) -> set[BodyPart]:
     said = _parts_of_words(words_of(header, "BodyPartExamined"))
     for region in header.items("AnatomicRegionSequence")[:1]:
         code = region.text("CodeValue")
         if code in _CHEST_CODES or code in _OTHER_CODES:
-            said.add(Part.CHEST if code in _CHEST_CODES else Part.OTHER)
+            said.add(BodyPart.CHEST if code in _CHEST_CODES else BodyPart.OTHER)
         else:
             said |= _parts_of_words(words_of(region, "CodeMeaning"))
     return said
 
 
-def _described_parts(header: Header) -> set[Part]:
+def _described_parts(header: DicomHeader) -> set[BodyPart]:
     return {each for keyword in IMAGE_WORDS for each in _parts_of_words(words_of(header, keyword))}
 
 
-def _parts_of_words(words: str) -> set[Part]:
+def _parts_of_words(words: str) -> set[BodyPart]:
     found = meanings(words, "part")
-    other = {Part.OTHER} if "other" in found else set()
-    return other | ({Part.CHEST} if "chest" in found or ("adjective" in found and not other) else set())
+    other = {BodyPart.OTHER} if "other" in found else set()
+    return other | ({BodyPart.CHEST} if "chest" in found or ("adjective" in found and not other) else set())
 
 
-def _views(header: Header) -> Iterator[Projection]:
+def _views(header: DicomHeader) -> Iterator[Projection]:
     """The view by each source about the image itself, the most trusted first."""
     yield _view_of_words(words_of(header, "ViewPosition"))
     yield _view_of_codes(header)
@@ -170,11 +170,11 @@ def _views(header: Header) -> Iterator[Projection]:
     yield _agreed(_described_views(header))
 
 
-def _described_views(header: Header) -> list[Projection]:
+def _described_views(header: DicomHeader) -> list[Projection]:
     return [_view_of_words(words_of(header, keyword)) for keyword in IMAGE_WORDS]
 
 
-def _view_of_codes(header: Header) -> Projection:
+def _view_of_codes(header: DicomHeader) -> Projection:
     found = []
     for item in header.items("ViewCodeSequence")[:1]:
         for code in (item, *item.items("ViewModifierCodeSequence")):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tests.support.clock import START
 from thinwire.receiver.access.audit import GENESIS, Head, read_head
-from thinwire.receiver.access.audit_message import Act, Message, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import DATABASE, Hub
 from thinwire.shared.errors import BadFormat
@@ -55,7 +55,7 @@ def test_a_message_has_the_standard_s_form() -> None:
 
 @pytest.mark.parametrize("act", list(Act))
 def test_every_act_is_one_well_formed_message(act: Act) -> None:
-    text = Message(act, START, "<a&b>", detail='"</AuditMessage>', outcome=Outcome.REFUSED, account="x").xml()
+    text = Message(act, START, "<a&b>", detail='"</AuditMessage>', outcome=AuditOutcome.REFUSED, account="x").xml()
     assert len(ElementTree.fromstring(text).findall("EventIdentification")) == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
-from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
@@ -213,7 +213,7 @@ def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, 
 
 
 def test_an_object_under_way_is_not_offered_twice_and_not_too_many_are(ends: TwoEnds) -> None:
-    ends.limits = Limits(under_way=2)
+    ends.limits = SiteLimits(under_way=2)
     ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)

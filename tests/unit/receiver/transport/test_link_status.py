@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.support.clock import START
 from thinwire.receiver.presentation import links_table
 from thinwire.receiver.transport.ingest import IncomingObject
-from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find, write_status
+from thinwire.receiver.transport.link_status import FILE, RateMeter, SiteLink, find, write_status
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyKey
 
@@ -51,7 +51,7 @@ def test_every_clinic_has_its_row() -> None:
 
 
 def test_a_rate_follows_what_comes() -> None:
-    meter = Meter(at=0.0)
+    meter = RateMeter(at=0.0)
     assert meter.read(0.1, 500) == 0.0  # too soon to say
     assert meter.read(1.0, 8_000) == 8_000.0
     assert meter.read(2.0, 16_000) == 8_000.0

@@ -8,19 +8,19 @@ from pydicom.config import disable_value_validation
 from tests.support.dicoms import as_file, dataset
 from tests.support.radiographs import item
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.header import Header
-from thinwire.shared.imaging.projection import Part, Projection, doubts, part, scanned, view, views_disagree
+from thinwire.shared.imaging.header import DicomHeader
+from thinwire.shared.imaging.projection import BodyPart, Projection, doubts, part, scanned, view, views_disagree
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def header(**attributes: Any) -> Header:
+def header(**attributes: Any) -> DicomHeader:
     """attributes: see `dataset`; the view and the body part are left out unless they are among them."""
     absent: dict[str, Any] = {"ViewPosition": None, "BodyPartExamined": None, "SpecificCharacterSet": "ISO_IR 192"}
     return read_instance(as_file(dataset(**{**absent, **attributes}))).header
 
 
-def header_of_bytes(keyword: str, value: bytes, charset: str | None = None) -> Header:
+def header_of_bytes(keyword: str, value: bytes, charset: str | None = None) -> DicomHeader:
     """With a value that stands in the file as these bytes."""
     filler = "#" * (len(value) + len(value) % 2)
     with disable_value_validation():
@@ -63,8 +63,8 @@ def header_of_bytes(keyword: str, value: bytes, charset: str | None = None) -> H
     ],
 )
 def test_words_for_the_chest(words: str) -> None:
-    assert part(header_of_bytes("BodyPartExamined", words.encode(), "ISO_IR 192")) is Part.CHEST
-    assert part(header(BodyPartExamined=None, SeriesDescription=words)) is Part.CHEST
+    assert part(header_of_bytes("BodyPartExamined", words.encode(), "ISO_IR 192")) is BodyPart.CHEST
+    assert part(header(BodyPartExamined=None, SeriesDescription=words)) is BodyPart.CHEST
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_words_for_the_chest(words: str) -> None:
     ],
 )
 def test_words_for_another_part(words: str) -> None:
-    assert part(header_of_bytes("BodyPartExamined", words.encode(), "ISO_IR 192")) is Part.OTHER
+    assert part(header_of_bytes("BodyPartExamined", words.encode(), "ISO_IR 192")) is BodyPart.OTHER
 
 
 @pytest.mark.parametrize(
@@ -133,51 +133,53 @@ def test_words_for_another_part(words: str) -> None:
 )
 def test_words_that_are_not_known_are_no_other_part(words: str) -> None:
     found = header_of_bytes("BodyPartExamined", words.encode("latin-1"))
-    assert part(found) is Part.UNSTATED
+    assert part(found) is BodyPart.UNSTATED
     assert "no body part" in doubts(found)[0]
 
 
 @pytest.mark.parametrize(
     ("value", "charset", "expected"),
     [
-        ("胸部".encode(), "ISO_IR 192", Part.CHEST),
-        ("胸部".encode(), None, Part.CHEST),
-        ("ОГК".encode("iso8859_5"), "ISO_IR 144", Part.CHEST),
-        ("胸部".encode("gb18030"), "GB18030", Part.CHEST),
-        ("胸部".encode("iso2022_jp"), "\\ISO 2022 IR 87", Part.CHEST),
-        ("TÓRAX".encode("latin-1"), "ISO_IR 100", Part.CHEST),
-        ("膝".encode(), "ISO_IR 192", Part.OTHER),
-        ("胸部".encode("gb18030"), None, Part.UNSTATED),
-        ("ОГК".encode("koi8_r"), "ISO_IR 100", Part.UNSTATED),
+        ("胸部".encode(), "ISO_IR 192", BodyPart.CHEST),
+        ("胸部".encode(), None, BodyPart.CHEST),
+        ("ОГК".encode("iso8859_5"), "ISO_IR 144", BodyPart.CHEST),
+        ("胸部".encode("gb18030"), "GB18030", BodyPart.CHEST),
+        ("胸部".encode("iso2022_jp"), "\\ISO 2022 IR 87", BodyPart.CHEST),
+        ("TÓRAX".encode("latin-1"), "ISO_IR 100", BodyPart.CHEST),
+        ("膝".encode(), "ISO_IR 192", BodyPart.OTHER),
+        ("胸部".encode("gb18030"), None, BodyPart.UNSTATED),
+        ("ОГК".encode("koi8_r"), "ISO_IR 100", BodyPart.UNSTATED),
     ],
 )
-def test_a_code_string_in_another_script_is_read_or_unstated(value: bytes, charset: str | None, expected: Part) -> None:
+def test_a_code_string_in_another_script_is_read_or_unstated(
+    value: bytes, charset: str | None, expected: BodyPart
+) -> None:
     assert part(header_of_bytes("BodyPartExamined", value, charset)) is expected
 
 
 @pytest.mark.parametrize(
     ("code", "meaning", "expected"),
     [
-        ("51185008", "", Part.CHEST),
-        ("122495006", "", Part.OTHER),
-        ("T-11502", "", Part.OTHER),
-        ("72696002", "", Part.OTHER),
-        ("38266002", "Entire body", Part.UNSTATED),
-        ("99999", "Thorax", Part.CHEST),
-        ("99999", "Rodilla", Part.OTHER),
-        ("99999", "", Part.UNSTATED),
+        ("51185008", "", BodyPart.CHEST),
+        ("122495006", "", BodyPart.OTHER),
+        ("T-11502", "", BodyPart.OTHER),
+        ("72696002", "", BodyPart.OTHER),
+        ("38266002", "Entire body", BodyPart.UNSTATED),
+        ("99999", "Thorax", BodyPart.CHEST),
+        ("99999", "Rodilla", BodyPart.OTHER),
+        ("99999", "", BodyPart.UNSTATED),
     ],
 )
-def test_the_part_by_code(code: str, meaning: str, expected: Part) -> None:
+def test_the_part_by_code(code: str, meaning: str, expected: BodyPart) -> None:
     region = item(CodeValue=code, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
     assert part(header(AnatomicRegionSequence=[region])) is expected
 
 
 def test_attributes_come_before_descriptions() -> None:
-    assert part(header(BodyPartExamined="HAND", SeriesDescription="Chest PA")) is Part.OTHER
-    assert part(header(StudyDescription="Knee")) is Part.UNSTATED
+    assert part(header(BodyPartExamined="HAND", SeriesDescription="Chest PA")) is BodyPart.OTHER
+    assert part(header(StudyDescription="Knee")) is BodyPart.UNSTATED
     both = header(BodyPartExamined="CHEST", SeriesDescription="Knee AP", ViewPosition="AP")
-    assert part(both) is Part.CHEST
+    assert part(both) is BodyPart.CHEST
     assert doubts(both) == ["the header names the chest and another body part; the image is taken to be of the chest"]
     assert len(doubts(header(BodyPartExamined="CHEST ABDOMEN", ViewPosition="AP"))) == 1
 
@@ -356,4 +358,4 @@ def test_a_scanned_film(attributes: dict[str, Any], expected: bool) -> None:
 def test_a_character_set_that_there_is_not_leaves_a_word_unstated() -> None:
     whole = as_file(dataset(ViewPosition="PA", BodyPartExamined="XXXX", SpecificCharacterSet="ISO_IR 100"))
     data = whole.replace(b"ISO_IR 100", b"NO SUCH IR").replace(b"XXXX", "胸部".encode("gb18030"))
-    assert part(read_instance(data).header) is Part.UNSTATED
+    assert part(read_instance(data).header) is BodyPart.UNSTATED
