@@ -1,15 +1,17 @@
 """Statistics of the evaluation: values against scikit-learn and known cases, intervals by patient."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from thinwire.receiver.training.evaluation.statistics import (
     RESAMPLES,
+    Groups,
     Ranked,
-    auc_of,
     expected_calibration_error,
     mean_auc_of,
     mean_with_interval,
@@ -18,6 +20,10 @@ from thinwire.receiver.training.evaluation.statistics import (
     reliability,
     resamples,
 )
+
+
+def auc_of(labels: ArrayLike, scores: ArrayLike, groups: Groups = None) -> dict[str, Any] | None:
+    return mean_auc_of(labels, [scores], groups)
 
 
 def _scores(images: int, seed: int = 0, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
