@@ -132,7 +132,7 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         assert shown["draft"]["text_source"] == "generated"
         assert len(shown["draft"]["cells"]) == shown["patches"]["kept"]
         assert all(len(each["share"]) == shown["patches"]["kept"] for each in shown["draft"]["sentences"])
-        assert shown["picture"] == "the pixels"
+        assert shown["picture"] == "the original file"
         assert picture.stat().st_size > 10_000
         assert study.read_bytes() in restored(tmp_path, running, row["study"])
         # Nothing in the outbox tells whose study it is.

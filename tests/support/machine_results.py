@@ -3,18 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
-from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.best_image import Original, Sight
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 STUDY = StudyId(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
@@ -61,11 +60,15 @@ def graph() -> FusedGraph:
     return fused(BUNDLE, STUDY)
 
 
-def result(*files: bytes, reading: KeptReading = READING) -> MachineResult:
-    """Of these files, or of one."""
-    members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files or (image_file(),))]
-    sight = Sight(np.full((300, 280), 90, np.uint8), "the pixels")
-    found = machine_result(kept(reading), graph(), sight, members)
+def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> Sight:
+    """What a reader sees of a file that the manifest names."""
+    original = Original(Member("0000.dcm", data), open_radiograph(data), True, warnings)
+    return Sight(original.radiograph.shown, original.source, original)
+
+
+def result(data: bytes | None = None, reading: KeptReading = READING, warnings: tuple[str, ...] = ()) -> MachineResult:
+    """Of this file."""
+    found = machine_result(kept(reading), graph(), sight_of(data or image_file(), warnings))
     assert found is not None
     return found
 

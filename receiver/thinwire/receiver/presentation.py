@@ -88,12 +88,16 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
 
 
 def study_page(
-    row: Row, now: datetime, arriving: Mapping[Tier, str], draft: Mapping[str, Any] | None = None
+    row: Row,
+    now: datetime,
+    arriving: Mapping[Tier, str],
+    draft: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> RenderableType:
     """Everything that is known of one study, but for the patient's identity.
 
     arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
-    (docs/report-decoder.md).
+    (docs/report-decoder.md). warnings: of the clinic's intake.
     """
     study, reading = row.study, row.study.reading
     facts = Table.grid(padding=(0, 2))
@@ -109,6 +113,8 @@ def study_page(
     if study.urgent_asked:
         facts.add_row("", "the clinic asked for priority")
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
+    for number, each in enumerate(warnings):
+        facts.add_row("" if number else "warnings", Text(each, "yellow"))
     facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
     facts.add_row("text", text_source(row))
     for tier in Tier:

@@ -187,11 +187,14 @@ def show(
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
+        manifest = hub.views().manifest(row.study.site, row.study.study)
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
         now = hub.clock.now()
     source = None if drawn is None else drawn[1]
+    read = None if manifest is None else manifest.read
+    warnings = () if read is None else read.warnings
     if json_:
         write_json(
             {
@@ -199,10 +202,12 @@ def show(
                 "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
                 "draft": draft,
                 "picture": source,
+                "warnings": warnings,
+                "sop_instance_uid": None if read is None else read.sop_instance_uid,
             }
         )
     else:
-        stdout().print(study_page(row, now, arriving, draft))
+        stdout().print(study_page(row, now, arriving, draft, warnings))
     if png is not None:
         _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 

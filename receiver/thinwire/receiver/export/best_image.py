@@ -1,4 +1,8 @@
-"""A study's X-ray as far as it is here: from the pixels, else from the preview with the evidence laid over it."""
+"""A study's X-ray as far as it is here: from its original file, else from the preview with the crops laid over it.
+
+The original is the file that the manifest names, and becomes an image by `thinwire.shared.imaging` alone: the same code
+that the clinic read it by.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thinwire.receiver.export.radiograph import radiograph
 from thinwire.receiver.store.content import study_files
 from thinwire.receiver.store.records import KeptStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport.arriving import Arriving
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.crops import Evidence
 from thinwire.shared.formats.graph import Grid
+from thinwire.shared.formats.manifest import Manifest, kept_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import SiteName, StudyId, Tier
+from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest
+from thinwire.shared.imaging.dicom import Radiograph
+from thinwire.shared.imaging.frontal import choose
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +48,25 @@ class Sight:
     """uint8 [h, w], bone bright, with the aspect of the native image; None where nothing of it is here."""
     source: str
     """From what it is drawn, in words."""
+    original: "Original | None" = None
+    """Where it is drawn from the file that was read."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """The file that was read, as the one eye shows it."""
+
+    member: Member = field(repr=False)
+    radiograph: Radiograph = field(repr=False)
+    named: bool
+    """The clinic's manifest names the file. Else it is a manifest of version 1, or none is here yet, and the file is
+    the one that the clinic's own rule chooses among the study's files."""
+    warnings: tuple[str, ...]
+    """Of intake at the clinic where the manifest has them, else of this hub's own reading."""
+
+    @property
+    def source(self) -> str:
+        return "the original file" if self.named else "the original file that this hub chose; the clinic named none"
 
 
 @dataclass(frozen=True)
@@ -89,11 +115,42 @@ class Views:
         archive = self.store.plaintext(site, study, Kind.PIXELS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
+    def manifest(self, site: SiteName, study: StudyId) -> Manifest | None:
+        """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
+        damaged it."""
+        data = self.store.plaintext(site, study, Kind.MANIFEST)
+        return None if data is None else kept_manifest(data)
+
+    def original(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Original | None:
+        """The file that was read; None where the originals are not here.
+
+        grid: of the study's graph. files: as `files` gives them. Raises BadInput where it gives no image here, or
+        another one than the graph's.
+        """
+        if not files:
+            return None
+        manifest = self.manifest(site, study)
+        if manifest is not None and manifest.read is not None:
+            member = next(each for each in files if digest(each.data) == manifest.read_digest)
+            found = Original(member, open_radiograph(member.data), True, manifest.read.warnings)
+        else:
+            chosen = choose([each.data for each in files])
+            found = Original(
+                files[chosen.index], chosen.radiograph, False, (*chosen.warnings, *chosen.radiograph.warnings)
+            )
+        if found.radiograph.stored.shape != (grid.native_height, grid.native_width):
+            raise UnreadableDicom("its size is not that of the image which the graph is of")
+        return found
+
     def sight(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Sight:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
-        image = radiograph([each.data for each in files], grid)
-        if image is not None:
-            return Sight(image, "the pixels")
+        try:
+            original = self.original(site, study, grid, files)
+        except BadInput as error:
+            log.warning("site %s: the original of study %s cannot be shown: %s", site, study.hex(), error)
+            original = None
+        if original is not None:
+            return Sight(original.radiograph.shown, original.source, original)
         coarse, fine = self.preview(site, study), self.evidence(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:

@@ -46,7 +46,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             study_date=text_of(header, "StudyDate"),
             study_time=text_of(header, "StudyTime"),
             referring_physician_name=header.ReferringPhysicianName,
-            patient_orientation=("L", "F"),
+            patient_orientation=("L", "F"),  # asked for by highdicom; the image's own stands below
             specific_character_set=header.get("SpecificCharacterSet"),
             transfer_syntax_uid=ExplicitVRLittleEndian,
             content_date=result.read_at.date(),
@@ -57,6 +57,10 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
         raise unusable(error) from error
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     capture.Laterality = ""  # type 2C, and no part of a pair
+    # The radiograph in the picture lies as its file has it (PS3.3 C.7.6.1.1.1); empty where the file does not say.
+    stated = result.sight.original
+    orientation = "" if stated is None else stated.radiograph.display.orientation
+    capture["PatientOrientation"].value = orientation.split("\\") if orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]
     # The words of the picture name nobody; what is burned into the radiograph is in it as well (PS3.3 C.7.6.1.1.3).
     if header.get("BurnedInAnnotation") in ("YES", "NO"):

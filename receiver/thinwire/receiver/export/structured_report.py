@@ -50,6 +50,7 @@ _SAID = {
     "reason": Code("urgency-reason", SCHEME, "Reason of urgency"),
     "image": Code("image-familiar", SCHEME, "Likeness to training images"),
     "kept": Code("image-share", SCHEME, "Share of the image that was read"),
+    "warnings": Code("image-warnings", SCHEME, "Warnings of the clinic's reading of the image"),
     "text": Code("text-source", SCHEME, "Source of the text that guided the reading"),
     "use": Code("121106", "DCM", "Comment"),
 }
@@ -208,6 +209,8 @@ def _evaluations(result: MachineResult) -> sr.ContainerContentItem:
         "text": source,
         "use": f"{NOT_FOR_DIAGNOSIS}. Made by a machine, signed by nobody.",
     }
+    if result.warnings:
+        said["warnings"] = "; ".join(result.warnings)
     holds = sr.RelationshipTypeValues.CONTAINS
     container = sr.ContainerContentItem(name=_QUALITATIVE, relationship_type=holds)
     container.ContentSequence = sr.ContentSequence(

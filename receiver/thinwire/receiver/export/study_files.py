@@ -59,7 +59,7 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, sight))
         try:
-            result = machine_result(study, graph, sight, members)
+            result = machine_result(study, graph, sight)
             if result is not None:
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))

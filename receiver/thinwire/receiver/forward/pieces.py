@@ -16,11 +16,13 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import KeptStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, UnknownBundle, UnreadableDicom
+from thinwire.shared.errors import BadFormat, BadInput, UnknownBundle, UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
+from thinwire.shared.imaging.header import part10
 
 FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 
@@ -84,7 +86,7 @@ class Pieces:
             raise UnreadableDicom("the study's graph is not here")
         graph = decode(payload, study.study, self.bundles.coder)
         sight = self.views.sight(study.site, study.study, graph.grid, files)
-        found = machine_result(study, graph, sight, files)
+        found = machine_result(study, graph, sight)
         if found is None:
             raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
         return found
@@ -101,4 +103,13 @@ def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
     place = int(delivery.item.removeprefix(FILE))
     if place >= len(files) or digest(files[place].data) != delivery.version:
         return Overtaken()
-    return files[place].data
+    return _storable(files[place].data)
+
+
+def _storable(data: bytes) -> bytes:
+    """A file as PACS take it: with meta information that agrees with its data set; what is no DICOM stays as it is, to
+    be turned down with its reason."""
+    try:
+        return part10(data, DEFAULT_LIMITS)
+    except BadInput:
+        return data

@@ -19,8 +19,7 @@ from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.web.frame import Frames
 from thinwire.shared.clock import Clock
-from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.manifest import Manifest, kept_manifest
+from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.identifiers import SiteName, StudyId
 
 AGAIN_AFTER = 600.0
@@ -95,8 +94,7 @@ class Room:
 
     def manifest(self, study: KeptStudy) -> Manifest | None:
         """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
-        data = self.store.plaintext(study.site, study.study, Kind.MANIFEST)
-        return None if data is None else kept_manifest(data)
+        return self.views.manifest(study.site, study.study)
 
     def message(
         self,

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.export.best_image import Views, evidence_words, preview_words
-from thinwire.receiver.export.radiograph import native
+from thinwire.receiver.export.best_image import Original, Views, evidence_words, preview_words
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import KeptStudy
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import Tier
+from thinwire.shared.imaging.geometry import Sides, sides
 
 _KEPT = 4
 """Studies whose frames stay in memory; one of 3000 x 3000 pixels takes 18 MB."""
@@ -76,8 +79,13 @@ class View:
     evidence: Frame | None
     """Exact parts to lay over an approximate base; None where the base is exact itself."""
     spacing_mm: tuple[float, float] | None
-    at_detector: bool
-    """The spacing is known to be the detector's."""
+    """Between rows, between columns."""
+    spacing_kind: SpacingKind
+    """Where the spacing holds; UNKNOWN as long as neither manifest nor original say."""
+    sides: Sides | None
+    """Which side of the patient each edge of the image shows; None where nothing says."""
+    trouble: str = ""
+    """Why the original is here and not shown; empty where it is, or is not here."""
 
     def frame(self, name: str) -> Frame | None:
         return {"base": self.base, "evidence": self.evidence}.get(name)
@@ -99,13 +107,15 @@ class Frames:
 
     def view(self, study: KeptStudy) -> View:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        key = (study.site, study.study, *sorted(study.sealed_sizes.items()))
+        # A manifest that comes after the originals says which of them was read.
+        manifest = self.views.manifest(study.site, study.study)
+        key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
                 return kept
-        made = self._made(study)
+        made = self._made(study, manifest)
         # What still arrives is another view a moment later.
         if Tier.PIXELS in study.sealed_sizes or {Tier.PREVIEW, Tier.EVIDENCE} <= study.sealed_sizes.keys():
             with self._lock:
@@ -114,23 +124,41 @@ class Frames:
                     self._kept.popitem(last=False)
         return made
 
-    def _made(self, study: KeptStudy) -> View:
+    def _made(self, study: KeptStudy, manifest: Manifest | None) -> View:
         graph = self.graph(study)
         grid = None if graph is None else graph.grid
         size = None if grid is None else (grid.native_width, grid.native_height)
+        display = None if manifest is None or manifest.read is None else manifest.read.display
+        trouble = ""
         if grid is not None and Tier.PIXELS in study.sealed_sizes:
-            found = native([each.data for each in self.views.files(study.site, study.study)], grid)
-            if found is not None:
-                words = "the pixels, bit for bit"
-                base = _frame(found.values, found.tone, words, exact=True)
-                return View(size, base, None, found.spacing_mm, found.at_detector)
+            files = self.views.files(study.site, study.study)
+            try:
+                original = self.views.original(study.site, study.study, grid, files)
+            except BadInput as error:
+                original, trouble = None, f"the original is here and cannot be shown: {error}"
+            if original is not None:
+                display = display or original.radiograph.display
+                return View(size, _of_original(original), None, *_geometry(display))
         coarse = self.views.preview(study.site, study.study)
         fine = self.views.evidence(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
         # A preview of another image than the graph's is no view of it.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
         over = _of_evidence(fine) if fine is not None and _native(fine) == size else None
-        return View(size, base_frame, over, fine.meaning.spacing_mm if fine and over else None, False)
+        if display is None:
+            spacing = fine.meaning.spacing_mm if fine and over else None
+            return View(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
+        return View(size, base_frame, over, *_geometry(display), trouble)
+
+
+def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind, Sides | None]:
+    return display.spacing_mm, display.spacing_kind, sides(display.orientation)
+
+
+def _of_original(found: Original) -> Frame:
+    radiograph = found.radiograph
+    samples = radiograph.stored.astype(np.int32) - radiograph.least
+    return _frame(samples, radiograph.tone, found.source, exact=found.named)
 
 
 def _native(found: Preview | Evidence | None) -> tuple[int, int] | None:

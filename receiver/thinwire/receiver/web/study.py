@@ -1,5 +1,6 @@
 """The study page: what is here of a study, what was read in it, its report."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -73,7 +74,9 @@ def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
     facts: dict[str, Any] = {
         "native": shown.native,
         "spacing": shown.spacing_mm,
-        "at_detector": shown.at_detector,
+        "spacing_kind": shown.spacing_kind.name.lower(),
+        "sides": shown.sides and asdict(shown.sides),
+        "trouble": shown.trouble,
         "base": shown.base and shown.base.as_json(),
         "evidence": shown.evidence and shown.evidence.as_json(),
         "patches": [] if graph is None else _patches(graph),
@@ -154,6 +157,7 @@ def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
         "study": study,
         "listed": manifest is not None,
         "identity": _identity(manifest),
+        "warnings": manifest.read.warnings if manifest is not None and manifest.read is not None else (),
         "bars": bars(study),
         "tiers": list(Tier),
         "arriving": _arriving(room, study),

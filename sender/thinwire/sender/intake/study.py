@@ -11,7 +11,7 @@ from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyId, TextSource, study_id
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, told
 from thinwire.shared.imaging.frontal import Candidate, candidate, choose_among, of_file
 from thinwire.shared.imaging.header import Limits
 from thinwire.shared.imaging.raster import raster_media
@@ -74,8 +74,8 @@ def load_study(
         text, text_source = text_of_study(own)
     warnings = [*chosen.warnings]
     if differing:
-        told = "the files of this study name different patients (by {}); the patient shown is that of the image read"
-        warnings.append(told.format(" and ".join(differing)))
+        by = " and ".join(differing)
+        warnings.append(f"the files of this study name different patients (by {by}); that of the image read is shown")
     files = tuple(
         sorted(
             (SourceFile(each.data, each.digest, raster_media(each.data) or "dicom") for each in read),
@@ -91,7 +91,7 @@ def load_study(
         text=text,
         text_source=text_source,
         identity=_identity(read[chosen.index]),
-        warnings=(*warnings, *chosen.radiograph.warnings),
+        warnings=told((*warnings, *chosen.radiograph.warnings)),
     )
 
 

@@ -84,7 +84,7 @@ class Radiograph:
 
     @property
     def shown(self) -> NDArray[np.uint8]:
-        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[stored - least]`."""
+        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[samples]`."""
         return np.round(self.pixels * 255).astype(np.uint8)
 
     @property
@@ -94,11 +94,13 @@ class Radiograph:
 
     @property
     def tone(self) -> NDArray[np.uint8]:
-        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0.
-
-        A viewer draws `stored - least`, in at least 32 bits while it is taken off, through this table.
-        """
+        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0."""
         return np.round(self.levels * 255).astype(np.uint8)
+
+    @property
+    def samples(self) -> NDArray[np.uint16]:
+        """uint16 [H, W]: `stored` less `least`, what a viewer draws through `tone`."""
+        return (self.stored.astype(np.int32) - self.least).astype(np.uint16)  # signed values have no room for it
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:

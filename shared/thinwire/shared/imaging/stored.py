@@ -16,8 +16,12 @@ Padding = tuple[int, int]
 MOST_PADDING = 0.9
 """Share of the image beyond which Pixel Padding Value is not believed."""
 COLOUR_NOTE = "a colour image; its luminance is read"
-_WRAPPED = "pixels use bits outside Bits Stored, and no overlay is declared there: Bits Stored or High Bit may be wrong"
+_UNDECLARED = "pixels use bits outside Bits Stored, and no overlay is declared there; those bits are not shown"
 _EMBEDDED = "an overlay lies in unused bits of the pixels; it is not shown"
+_SMOOTHER = 0.9
+"""Share of an image's variation along its rows that is left if Bits Stored is too small; over 2 if it is right."""
+_OVERSHOOT = 0.001
+"""Share of pixels that a lossy codec takes far over Bits Stored."""
 _RASTER = 512
 _BLOCK = 256
 _GREY_SPREAD = 1 / 16
@@ -94,8 +98,12 @@ def stored_values(decoded: Decoded, header: Header, notes: list[str]) -> Grey:
     if shift and not (words >> bits).any() and (words & ((1 << shift) - 1)).any():
         notes.append("High Bit says that values are at the top of their words; they are at the bottom, and so read")
         shift = 0
+    lossy = header.transfer_syntax in LOSSY
+    if not signed and not shift and not header.has_embedded_overlay and _goes_on_above(words, bits, lossy):
+        notes.append("pixels go on above Bits Stored, which is too small; all of their bits were read")
+        bits = int(words.max()).bit_length()
     used = (1 << bits) - 1
-    if header.transfer_syntax in LOSSY and not signed:
+    if lossy and not signed:
         words = np.minimum(words >> shift, used)  # a lossy codec overshoots
     elif bits < held or shift or samples.dtype.kind == "i":
         _tell_unused(words, bits, shift, signed, header, notes)
@@ -126,6 +134,16 @@ def _bits(header: Header, held: int, notes: list[str]) -> tuple[int, int]:
     return bits, high
 
 
+def _goes_on_above(words: Samples, bits: int, lossy: bool) -> bool:
+    """Whether the bits above Bits Stored are the image's own: without them it breaks off where it should go on."""
+    used = (1 << bits) - 1
+    if int(words.max()) <= used or (lossy and float((words > used + used // 8).mean()) < _OVERSHOOT):
+        return False
+    rows = words[:: max(1, len(words) // _RASTER)].astype(np.int64)
+    whole, cut = (int(abs(np.diff(each, axis=1)).sum()) for each in (rows, rows & used))
+    return whole < _SMOOTHER * cut
+
+
 def _tell_unused(words: Samples, bits: int, shift: int, signed: bool, header: Header, notes: list[str]) -> None:
     """Tell what lies in unused bits, but for zeros, a copy of the sign, and the same bits in every pixel."""
     above, below = words >> (shift + bits), words & ((1 << shift) - 1)
@@ -134,7 +152,7 @@ def _tell_unused(words: Samples, bits: int, shift: int, signed: bool, header: He
         if np.array_equal(above, np.where(sign, above.max(), above.dtype.type(0))):
             above = above[:1, :1]
     if above.min() != above.max() or below.min() != below.max():
-        notes.append(_EMBEDDED if header.has_embedded_overlay else _WRAPPED)
+        notes.append(_EMBEDDED if header.has_embedded_overlay else _UNDECLARED)
 
 
 def luma(samples: Samples, stored_as_luma: bool) -> tuple[Samples, list[str]]:

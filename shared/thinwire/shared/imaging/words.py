@@ -1,15 +1,15 @@
 """The meanings of a header's words, in the languages of words.toml: whole words, accents folded, longest first."""
 
-import contextlib
 import functools
 import re
 import tomllib
 import unicodedata
 from importlib.resources import files
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import decode_bytes
 
 from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.header import Header, parsing
 
 _LONGEST = 256
@@ -32,7 +32,7 @@ def fold(text: str) -> str:
 
 def words_of(header: Header, keyword: str) -> str:
     """An attribute's words. Code strings are ASCII in the standard and not in the field: the parser reads their bytes
-    as Latin-1, so they are read again as UTF-8 and by Specific Character Set (0008,0005)."""
+    as Latin-1, so they are read again as other text is."""
     text = header.text(keyword)
     if text.isascii() and "\x1b" not in text:
         return text
@@ -40,15 +40,13 @@ def words_of(header: Header, keyword: str) -> str:
         raw = text.encode("latin-1")
     except UnicodeEncodeError:
         return text
-    if not text.isascii():
-        with contextlib.suppress(UnicodeDecodeError):
-            return raw.decode()
+    terms = [term.strip() for term in header.text("SpecificCharacterSet").split("\\")]
+    encodings, _ = encodings_of(terms if any(terms) else [], [raw])
     try:
         with parsing("the character set cannot be read"):
-            declared = decode_bytes(raw, convert_encodings(header.text("SpecificCharacterSet").split("\\")), set())
+            return str(decode_bytes(raw, encodings, set()))
     except UnreadableDicom:
         return text
-    return text if declared == text else f"{text} {declared}"
 
 
 @functools.lru_cache(1024)

@@ -31,6 +31,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.graph import Grid
 from thinwire.shared.formats.originals import Member
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 GREY = shown(stored_values())
 GRID = Grid(HEIGHT, WIDTH, 256)
@@ -85,8 +86,8 @@ def test_nothing_is_shown_of_an_image_of_which_nothing_is_here(hub: Hub, clinic:
 def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
     found = sight(hub, clinic, parts, (png(GREY),))
-    assert found.source == "the pixels"
-    np.testing.assert_array_equal(image_of(found), GREY)
+    assert found.source == "the original file that this hub chose; the clinic named none"
+    np.testing.assert_array_equal(image_of(found), open_radiograph(png(GREY).data).shown)
     # A file that does not decode here costs the pixels and not the preview.
     assert sight(hub, clinic, parts, (Member("0000.png", b"broken"),)).source.startswith("the preview (")
 

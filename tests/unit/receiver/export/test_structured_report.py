@@ -7,21 +7,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
 from pydicom.dataelem import DataElement
 
-from tests.support.dicoms import dicom
-from tests.support.machine_results import NAMES, READING, graph, image_file, later, result
+from tests.support.dicoms import chest
+from tests.support.machine_results import NAMES, READING, graph, image_file, kept, later, result, sight_of
 from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.export.machine_result import frontal_header
+from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
 from thinwire.shared.drawing import HEIGHT, WIDTH
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import Urgency
 
 FULL: dict[str, Any] = {
@@ -126,15 +126,32 @@ def test_an_age_that_is_none_is_left_out() -> None:
     assert "PatientAge" not in result(out.getvalue()).header
 
 
-def test_the_image_is_the_one_of_the_graph_s_size_and_view() -> None:
-    side = dicom(sop_uid="1.2.3.1")
-    lateral = image_file(ViewPosition="LL", SOPInstanceUID="1.2.3.2")
-    frontal = image_file(ViewPosition="PA", SOPInstanceUID="1.2.3.3")
-    files = [Member("0000.dcm", data) for data in (b"no dicom", side, lateral, frontal)]
-    found = frontal_header(files, graph())
-    assert found is not None
-    assert found.SOPInstanceUID == "1.2.3.3"
-    assert frontal_header(files[:2], graph()) is None
+def test_a_file_without_preamble_is_referred_to() -> None:
+    """As clinics accept it (PS3.10 7.1 asks for a preamble); its data set names it."""
+    whole = image_file(SOPInstanceUID="1.2.3.9")
+    start = 132 + 12 + int.from_bytes(whole[140:144], "little")
+    report = pydicom.dcmread(BytesIO(structured_report(result(whole[start:]))))
+    assert "1.2.3.9" in str(report)
+
+
+def test_a_picture_without_header_has_no_dicom_result() -> None:
+    png = bytes(imagecodecs.png_encode(chest(300, 280)))
+    assert machine_result(kept(), graph(), sight_of(png)) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"), [("L\\F", ["L", "F"]), ("R\\F", ["R", "F"]), ("", ""), ("L", ""), ("X\\Y", "")]
+)
+def test_a_capture_lies_as_its_image_says(stated: str, expected: object) -> None:
+    attributes: Any = {"PatientOrientation": stated.split("\\")} if stated else {}
+    made = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(**attributes)), NAMES)))
+    assert (list(made.PatientOrientation) if made.PatientOrientation else "") == expected
+
+
+def test_the_warnings_of_intake_stand_in_the_report() -> None:
+    data = structured_report(result(warnings=("no view is stated; taken to be frontal",)))
+    texts = [element.value for element in opened(data).iterall() if element.keyword == "TextValue"]
+    assert "no view is stated; taken to be frontal" in texts
 
 
 def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() -> None:

@@ -1,5 +1,7 @@
 """Names and words in the character sets that devices state, and in those that they use."""
 
+from typing import Literal
+
 import pytest
 
 from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, as_file, dataset, dicom
@@ -16,7 +18,7 @@ def named(charset: str | None, name: bytes, syntax: str = EXPLICIT) -> bytes:
     data = dicom(syntax=syntax, SpecificCharacterSet="ISO_IR 6", PatientName="X" * length)
     stated = (charset or "").encode()
     stated += b" " * (len(stated) % 2)
-    order = "big" if syntax == BIG else "little"
+    order: Literal["big", "little"] = "big" if syntax == BIG else "little"
     old = len(b"ISO_IR 6").to_bytes(4 if syntax == IMPLICIT else 2, order) + b"ISO_IR 6"
     new = len(stated).to_bytes(4 if syntax == IMPLICIT else 2, order) + stated
     return data.replace(old, new).replace(b"X" * length, name.ljust(length))

@@ -87,7 +87,8 @@ def test_a_lut_that_does_not_fit_its_descriptor(sequence: str, missing: int, cou
     samples = chest(bits=12)
     table = [4095 - value for value in range(4096)]
     entries = table[: len(table) - missing] or [0]
-    data = dicom(samples, BitsStored=12, **{sequence: [lut(0, entries, count=count or 4096)]})
+    attributes: dict[str, Any] = {sequence: [lut(0, entries, count=count or 4096)]}
+    data = dicom(samples, BitsStored=12, **attributes)
     expected = np.array(table, np.float32)[np.minimum(samples, max(0, (count or 4096 - missing) - 1))]
     assert np.array_equal(read(data).pixels, seen(expected if used else samples))
     assert ("LUT" in told(data)) is (missing > 0 or not used)
@@ -257,7 +258,7 @@ def test_the_tone_is_the_image(attributes: dict[str, Any]) -> None:
     samples = chest()
     samples[:30] = attributes.get("PixelPaddingValue", 0)
     found = open_radiograph(dicom(samples, **attributes))
-    assert np.array_equal(found.tone[found.stored - found.least], found.shown)
+    assert np.array_equal(found.tone[found.samples], found.shown)
     assert len(found.tone) == int(samples.max()) - int(samples.min()) + 1
     assert (found.display.padding is None) is ("PixelPaddingValue" not in attributes)
     assert found.display.padding is None or not found.shown[:30].any()

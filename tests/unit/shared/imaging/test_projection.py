@@ -76,6 +76,7 @@ def test_words_for_the_chest(words: str) -> None:
             "T-SPINE",
             "TSPINE",
             "THORSPINE",
+            "THORACICSPINE",
             "TLSPINE",
             "THORACOLUMBAR",
             "DORSAL SPINE",

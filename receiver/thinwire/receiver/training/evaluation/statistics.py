@@ -69,16 +69,20 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_auc_of(
-    labels: ArrayLike, scores: Sequence[ArrayLike], groups: Groups = None, seed: int = 0
-) -> dict[str, Any] | None:
-    """AUC, average precision and sensitivity at 95 % specificity against labels [n] (1, 0, nan unknown): the mean over
-    several scores [n] of the same images. Each resample judges all of them.
+def auc_of(labels: ArrayLike, scores: ArrayLike, groups: Groups = None, seed: int = 0) -> dict[str, Any] | None:
+    """AUC, average precision and sensitivity at 95 % specificity of scores [n] against labels [n] (1, 0, nan unknown).
 
     Returns auc, auprc and sensitivity_at_95_specificity, each with _low and _high (the AUC's are `low` and `high`),
     and positive, images, patients: counts of what is known. None where one outcome is missing. Raises ValueError where
     a score of a known label is not finite.
     """
+    return mean_auc_of(labels, [scores], groups, seed)
+
+
+def mean_auc_of(
+    labels: ArrayLike, scores: Sequence[ArrayLike], groups: Groups = None, seed: int = 0
+) -> dict[str, Any] | None:
+    """As `auc_of`, of the mean over several scores of the same images: each resample judges all of them."""
     (y, _, of), *_ = known = [_known(labels, each, groups) for each in scores]
     if len(np.unique(y)) < 2:
         return None

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from thinwire.receiver.training.evaluation.statistics import (
     RESAMPLES,
     Ranked,
+    auc_of,
     expected_calibration_error,
     mean_auc_of,
     mean_with_interval,
@@ -17,10 +18,6 @@ from thinwire.receiver.training.evaluation.statistics import (
     reliability,
     resamples,
 )
-
-
-def auc_of(labels, scores, groups=None):
-    return mean_auc_of(labels, [scores], groups)
 
 
 def _scores(images: int, seed: int = 0, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
