@@ -12,8 +12,8 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
 
-account_app = typer.Typer(help="Who may enter the reading room.", no_args_is_help=True)
-audit_app = typer.Typer(help="What was done in the reading room.", no_args_is_help=True)
+account_app = typer.Typer(help="Accounts of the reading room.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log of the reading room.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.lund.", show_default=False)]
 
@@ -22,26 +22,26 @@ Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.l
 def add(
     name: Name,
     shown: Annotated[
-        str, typer.Option("--shown", help="The person's name as it shall stand under reports.", show_default=False)
+        str, typer.Option("--shown", help="The person's name as it appears under reports.", show_default=False)
     ],
     data: Data,
     role: Annotated[Role, typer.Option("--role", help="reader or administrator.")] = Role.READER,
 ) -> None:
-    """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
+    """Create an account and print its one-time link, which sets the password and expires after 24 hours."""
     with open_hub(data, SystemClock()) as hub:
         _link(hub, name, hub.accounts.add(name, shown, role, _told(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
-    """A new one-time link for an account whose password is lost. The old password holds until the link is used."""
+    """Print a new one-time link after a lost password. The old password is valid until the link is used."""
     with open_hub(data, SystemClock()) as hub:
         _link(hub, name, hub.accounts.link(name, _told(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
 def list_(data: Data) -> None:
-    """Every account: its name, role, the person's name, and whether it is open."""
+    """List all accounts: name, role, the person's name, and whether the account is open."""
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
@@ -50,7 +50,7 @@ def list_(data: Data) -> None:
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
-    """Close an account and end its sessions. Its reports stay, and its name is not used again."""
+    """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
         hub.accounts.remove(name, _told(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
@@ -60,10 +60,10 @@ def remove(name: Name, data: Data) -> None:
 def verify(
     data: Data,
     head: Annotated[
-        str | None, typer.Option("--head", help="A head noted before: the log must still hold it.", show_default=False)
+        str | None, typer.Option("--head", help="A head noted before; the log must contain it.", show_default=False)
     ] = None,
 ) -> None:
-    """Follow the whole chain of the audit log; prints its head, `NUMBER:DIGEST`. Note it outside the hub.
+    """Verify the chain of the audit log and print its head, `NUMBER:DIGEST`. Note the head outside the hub.
 
     A log whose end was cut off is still a chain: only a head that was noted elsewhere shows that messages are missing.
     """
@@ -77,7 +77,7 @@ def verify(
 
 @audit_app.command(epilog="Example: `thinwire-receiver audit export --data hub > audit.xml`")
 def export(data: Data) -> None:
-    """Every message, one a line, oldest first, as XML of DICOM PS3.15 A.5. That it was read is written down too."""
+    """Print all messages, one a line, oldest first, as XML of DICOM PS3.15 A.5. The export itself is audited."""
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(Message(Act.AUDIT_READ, hub.clock.now(), "command line"))
         for message in hub.audit.messages():

@@ -28,10 +28,10 @@ def draft_command(
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Let the machine draft a study's report from its kept patches, word by word; also where `serve` makes no drafts.
+    """Draft a study's report from its kept patches, word by word; also if `serve` makes no drafts.
 
-    It is kept, and shown by `show`, unless the hub has a draft of the study already. Decision support for research:
-    what is written may be wrong, and nobody has read it.
+    The draft is stored, and shown by `show`, unless the study has one already. It may be wrong, and nobody has checked
+    it.
     """
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, SiteName(site) if site else None)

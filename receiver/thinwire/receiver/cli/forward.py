@@ -14,16 +14,16 @@ from thinwire.shared.errors import BadInput
 from thinwire.shared.identifiers import site_name
 
 forward_app = typer.Typer(
-    help="What goes on to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
+    help="Forwarding to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
 )
 
 
 @forward_app.command(epilog="Example: `thinwire-receiver forward status --data hub`")
 def status(data: Data, json_: Json = False) -> None:
-    """Every object that is on its way, was refused, or is not confirmed; and counts of all, by target.
+    """List the queued, refused and unconfirmed deliveries, and the counts by target.
 
-    waiting: to be sent, again where it failed · asked: sent, the peer has not committed yet · confirmed: the peer
-    committed, or was seen to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
+    waiting: to be sent or retried · asked: sent, without a commitment yet · confirmed: the peer committed, or was seen
+    to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
     """
     from thinwire.receiver.forward.forwarding import queue_of
 
@@ -73,11 +73,11 @@ def status(data: Data, json_: Json = False) -> None:
 @forward_app.command(epilog="Example: `thinwire-receiver forward retry --target pacs --data hub`")
 def retry(
     data: Data,
-    target: Annotated[str | None, typer.Option(help="Only what goes to this target.")] = None,
-    study: Annotated[str | None, typer.Option(help="Only this study: its id, or its first hex digits.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only deliveries to this target.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study: its key, or its first hex digits.")] = None,
     site: Site = None,
 ) -> None:
-    """Send again, at once, what waits, was refused or is not confirmed. What is confirmed stays as it is."""
+    """Send waiting, refused and unconfirmed deliveries again, at once. Confirmed ones stay confirmed."""
     from thinwire.receiver.forward.forwarding import queue_of
 
     with open_hub(data, SystemClock()) as hub:
