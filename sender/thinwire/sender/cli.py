@@ -215,7 +215,7 @@ def pause(data: Data, study: Which = None) -> None:
 
 @app.command(epilog="Example: thinwire-sender resume --data clinic")
 def resume(data: Data, study: Which = None) -> None:
-    """Resume a study, or all sending; studies paused by themselves stay paused."""
+    """Resume a study, or all sending; studies paused individually stay paused."""
     outbox = outbox_of(data)
     outbox.resume(outbox.find(study).study if study else None)
     out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
