@@ -28,7 +28,7 @@ BATCH = 32
 def reading(count: int) -> dict[str, object]:
     import torch
 
-    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_predictor
     from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
     from thinwire.sender.config import SenderConfig
     from thinwire.sender.intake.study import load_study
@@ -40,21 +40,21 @@ def reading(count: int) -> dict[str, object]:
     for seed in range(FIRST, FIRST + BATCH):
         phantom = describe(seed)
         graphs.append(maker.see(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
-    reader = load_reader(bundle)
-    reader.read(graphs)
+    predictor = load_predictor(bundle)
+    predictor.read(graphs)
     spent = []
     for _ in range(max(1, count // BATCH)):
         began = time.perf_counter()
-        reader.read(graphs)
+        predictor.read(graphs)
         spent.append(time.perf_counter() - began)
     began = time.perf_counter()
-    reader.read(graphs[:1])
+    predictor.read(graphs[:1])
     return {
         "graphs": BATCH * len(spent),
         "batch": BATCH,
         "graphs_per_second_median": round(BATCH / float(np.median(spent)), 1),
         "one_graph_ms": round((time.perf_counter() - began) * 1000, 1),
-        "members": len(reader.members),
+        "members": len(predictor.members),
         "torch_threads": torch.get_num_threads(),
     }
 

@@ -83,7 +83,7 @@ def large_bundle(folder: Path) -> int:
     from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
-    from thinwire.receiver.training.graph_stage import save_reader
+    from thinwire.receiver.training.graph_stage import save_predictor
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
     from thinwire.sender.graph.vocabulary import load_vocabulary
@@ -109,7 +109,7 @@ def large_bundle(folder: Path) -> int:
         whitening=np.eye(d),
         farthest=1e9,
     )
-    save_reader(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
+    save_predictor(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
     (folder / card.CARD).write_text("Random weights, for timing only.\n", encoding="utf-8")
     spec = BundleSpec("large-random", "large", 1024, d, preset.max_tokens, 2.3, corpus.FINDINGS, concepts)
     save_tables(folder / CODER, untaught(spec, levels=(0.1,), reach=63))

@@ -38,7 +38,7 @@ from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
 from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelves
 from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import MpnnReader, load_reader, text_index
+from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.receiver.training.graph_stage import Read
@@ -115,11 +115,11 @@ def head_scores(endpoint: Endpoint, train: FloatArray | None, test: FloatArray) 
     return trained_scores((train, endpoint.labels(endpoint.train), patients(endpoint.train)), test)
 
 
-def shipped_scores(reader: MpnnReader, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
+def shipped_scores(predictor: Predictor, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
     """Probabilities [n, L] of the bundle's own reader."""
-    logits = [reader.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
+    logits = [predictor.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
     texts = text_index([graph.text_source for graph in graphs])
-    return reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
+    return predictor.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
 
 
 def lite0_scores(
@@ -195,7 +195,7 @@ def endpoint_rows(
     bundle, labels, groups = sight.bundle, endpoint.labels(endpoint.test), patients(endpoint.test)
     judging = album(sight, f"{endpoint.name}, test", endpoint.test, workers)
     teaching = album(sight, f"{endpoint.name}, train", endpoint.train, workers) if endpoint.train else None
-    reader = load_reader(bundle)
+    predictor = load_predictor(bundle)
     rows: list[Row] = []
     ours: Scores | None = None
     our_head: Scores | None = None
@@ -223,7 +223,7 @@ def endpoint_rows(
     sizes = sealed_bytes(bundle, made_of(bundle, endpoint.test, whole))
     own = round(float(np.mean(sizes)))
     tier0 = {"codec": "tier 0", "bytes_mean": round(float(np.mean(sizes)), 1), "bytes_max": max(sizes)}
-    add("tier 0", tier0, "the bundle's reader", shipped_scores(reader, graphs, endpoint), False)
+    add("tier 0", tier0, "the bundle's reader", shipped_scores(predictor, graphs, endpoint), False)
     taught, taught_whole = None, None
     if teaching is not None:
         taught_whole = seen(teaching, WHOLE, True)
@@ -257,7 +257,7 @@ def endpoint_rows(
         add(arm, size, HEAD, head_scores(endpoint, learned, vectors(sight, endpoint.test, looked)), True)
         if whole_graph:
             unpruned = graphs_of(bundle, endpoint.test, looked, percent=100)
-            add(arm, size, GRAPH, shipped_scores(reader, unpruned, endpoint), False)
+            add(arm, size, GRAPH, shipped_scores(predictor, unpruned, endpoint), False)
         if setting in lite0:
             add(arm, size, LITE0, lite0[setting], True)
     for codec, budget in asked:

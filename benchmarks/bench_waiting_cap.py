@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.scores import save
-from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.records import KeptStudy, StoredPrediction
 from thinwire.receiver.store.worklist import CAP, Row, worklist
 from thinwire.receiver.training.evaluation.statistics import Floats
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Urgency
 
 START = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 BUNDLE = BundleId(bytes(16))
@@ -46,7 +46,7 @@ Waits = Mapping[Urgency, Sequence[float]]
 def study(number: int, urgency: Urgency, received: datetime) -> KeptStudy:
     return KeptStudy(
         site=SiteName("simulated"),
-        study=StudyId(number.to_bytes(16, "big")),
+        study=StudyKey(number.to_bytes(16, "big")),
         received=received,
         urgent_asked=False,
         bundle=BUNDLE,
@@ -58,7 +58,7 @@ def study(number: int, urgency: Urgency, received: datetime) -> KeptStudy:
         attention_kept=None,
         sealed_sizes={},
         complete=None,
-        reading=KeptReading({}, urgency, "", False, BUNDLE, received),
+        prediction=StoredPrediction({}, urgency, "", False, BUNDLE, received),
     )
 
 

@@ -31,7 +31,7 @@ from thinwire.sender.outbox.entries import Due
 from thinwire.sender.transport.pace import Mark, Measured, Pace
 from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
 HOUR = 3600.0
 STUDIES = 120
@@ -69,8 +69,8 @@ class Arrival:
     """Bytes."""
 
     @property
-    def study(self) -> StudyId:
-        return StudyId(digest(f"study {self.number}".encode())[:16])
+    def study(self) -> StudyKey:
+        return StudyKey(digest(f"study {self.number}".encode())[:16])
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class ThinDay:
     profile: Profile
     day: Sequence[Arrival]
     clock: DayClock = field(default_factory=DayClock)
-    triage: dict[StudyId, float] = field(default_factory=dict)
-    whole: dict[StudyId, float] = field(default_factory=dict)
+    triage: dict[StudyKey, float] = field(default_factory=dict)
+    whole: dict[StudyKey, float] = field(default_factory=dict)
     sent: int = 0
     """Bytes of objects that were sent, repeats among them."""
     _durable: dict[Digest, int] = field(default_factory=dict)
     _stored: set[Digest] = field(default_factory=set)
-    _left: dict[StudyId, int] = field(default_factory=dict)
+    _left: dict[StudyKey, int] = field(default_factory=dict)
     """Parts that the hub has yet to get."""
     _queue: list[Due] = field(default_factory=list)
     _by_age: list[Due] = field(default_factory=list)
@@ -192,7 +192,7 @@ class ThinDay:
             self._left[arrival.study] = 3
             for kind, size, after in (
                 (Kind.GRAPH, GRAPH_BYTES, GRAPH_SECONDS),
-                (Kind.PIXELS, arrival.pixels, PIXELS_SECONDS),
+                (Kind.ORIGINALS, arrival.pixels, PIXELS_SECONDS),
                 (Kind.MANIFEST, MANIFEST_BYTES, PIXELS_SECONDS),
             ):
                 script.append((arrival.accepted + after, self._due(arrival, kind, size)))

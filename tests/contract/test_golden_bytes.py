@@ -101,7 +101,7 @@ def test_a_waybill_and_a_reply_as_the_document_spells_them() -> None:
     assert open_sealed(sealed, key_of)[1] == bytes.fromhex(spelled)
     assert sealed[:5] == b"TW\x01\x0a\x10"
     assert sealed[13:29] == bytes(16)
-    reply = Reply((b"word",), ((STUDY, Kind.PIXELS),))
+    reply = Reply((b"word",), ((STUDY, Kind.ORIGINALS),))
     told = f"93 01 91 c404 {b'word'.hex()} 91 92 c410 {STUDY.hex()} 03"
     sealed = seal_reply(EPOCH, reply)
     assert open_sealed(sealed, key_of)[1] == bytes.fromhex(told)

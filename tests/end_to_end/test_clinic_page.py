@@ -29,7 +29,7 @@ def ends(tmp_path: Path) -> TwoEnds:
     at = found.clock.now()
     triaged = {"urgency": "urgent", "reason": "effusion suspected", "findings": {"effusion": [0.81, 0.7, 0.9]}}
     report = {"report": {"text": "Left effusion.\nNo pneumothorax.", "reader": "Dr A. Banda", "at": at.isoformat()}}
-    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.READ, report)):
+    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         signed = sign_receipt(Receipt(first.study, SITE, None, status, at, detail(facts)), HUB_SIGNING)
         found.outbox.receipt(signed)
     found.outbox.pause(last.study)

@@ -74,9 +74,9 @@ def study(tmp_path: Path) -> Path:
     return study_file(tmp_path)
 
 
-def restored(tmp_path: Path, hub: Hub, study_id: object) -> list[bytes]:
+def restored(tmp_path: Path, hub: Hub, study_key: object) -> list[bytes]:
     folder = tmp_path / "export"
-    call("thinwire-receiver", "export", str(study_id), "--data", hub.data, "--to", folder)
+    call("thinwire-receiver", "export", str(study_key), "--data", hub.data, "--to", folder)
     return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.parent != folder and path.is_file()]
 
 

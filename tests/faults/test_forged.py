@@ -101,7 +101,7 @@ def test_an_object_of_another_sites_epoch_is_refused(ends: TwoEnds) -> None:
 
 
 def test_chunks_that_change_places_end_the_stream(ends: TwoEnds) -> None:
-    pixels = next(due for due in ends.outbox.due() if due.kind is Kind.PIXELS)
+    pixels = next(due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
     data = ends.outbox.read(pixels, 0, pixels.size)
     ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(pixels.epoch))
     ingest = greeted(ends)
@@ -118,7 +118,7 @@ def test_chunks_that_change_places_end_the_stream(ends: TwoEnds) -> None:
 def test_the_chunks_of_two_objects_are_exchanged(ends: TwoEnds) -> None:
     epoch = ends.outbox.epochs.current()
     ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
-    one, two = (seal(epoch, Kind.PIXELS, STUDY.study, bytes([n]) * 9_000, chunk_log2=12) for n in range(2))
+    one, two = (seal(epoch, Kind.ORIGINALS, STUDY.study, bytes([n]) * 9_000, chunk_log2=12) for n in range(2))
     ingest = greeted(ends)
     for number, data in enumerate((one, two), 1):
         offer = wire.Offer(number=number, object=digest(data), size=len(data), head=data[:45])
@@ -134,20 +134,20 @@ def test_a_head_that_is_not_the_objects_own_is_refused(ends: TwoEnds) -> None:
     """The partial on disk is one kind of object, the head of the second offer says another."""
     epoch = ends.outbox.epochs.current()
     ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
-    data = seal(epoch, Kind.PIXELS, STUDY.study, STUDY.source)
-    evidence = seal(epoch, Kind.EVIDENCE, STUDY.study, STUDY.source)
+    data = seal(epoch, Kind.ORIGINALS, STUDY.study, STUDY.source)
+    crops = seal(epoch, Kind.CROPS, STUDY.study, STUDY.source)
     first = greeted(ends)
     first.receive(wire.Up(offer=wire.Offer(number=1, object=digest(data), size=len(data), head=data[:5_000])))
     first.close()
     second = greeted(ends)
-    second.receive(wire.Up(offer=wire.Offer(number=1, object=digest(data), size=len(data), head=evidence[:45])))
+    second.receive(wire.Up(offer=wire.Offer(number=1, object=digest(data), size=len(data), head=crops[:45])))
     downs = second.receive(wire.Up(chunk=wire.Chunk(number=1, offset=5_000, data=data[5_000:])))
     assert codes(downs) == [wire.REFUSAL_CODE_FORGED]
     assert ends.shelf.parts(SITE) == {}
 
 
 def test_a_lying_size_takes_no_memory(ends: TwoEnds) -> None:
-    data = seal(ends.outbox.epochs.current(), Kind.PIXELS, STUDY.study, STUDY.source)
+    data = seal(ends.outbox.epochs.current(), Kind.ORIGINALS, STUDY.study, STUDY.source)
     ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = greeted(ends)
     tracemalloc.start()

@@ -52,7 +52,7 @@ def assert_arrived(pair: StickPair, cases: list[Case]) -> None:
         assert set(kept) == {case.study for case in cases}
         for case in cases:
             assert kept[case.study].complete
-            assert kept[case.study].reading is not None
+            assert kept[case.study].prediction is not None
             assert kept[case.study].urgent_asked is case.urgent
             entry = outbox.entry(case.study)
             assert entry.state is EntryState.ARRIVED
@@ -175,8 +175,8 @@ def test_forged_cut_renamed_and_foreign_files_each_have_their_outcome(pair: Stic
     kinds[Kind.MANIFEST][0].rename(objects / "Copy of a file.bin")
     (objects / "DOE^JANE.dcm").write_bytes(b"DICM" * 100)
     (objects / "empty").write_bytes(b"")
-    (objects / "twice.sealed").write_bytes(kinds[Kind.PIXELS][0].read_bytes())
-    (objects / "link").symlink_to(kinds[Kind.PIXELS][0])
+    (objects / "twice.sealed").write_bytes(kinds[Kind.ORIGINALS][0].read_bytes())
+    (objects / "link").symlink_to(kinds[Kind.ORIGINALS][0])
 
     done = pair.at_hub()
     assert Counter(each.outcome for each in done.taken) == {Outcome.STORED: 5, Outcome.KNOWN: 1, Outcome.REFUSED: 4}
@@ -262,7 +262,7 @@ def test_half_of_it_came_by_the_link(pair: StickPair) -> None:
         (entry,) = outbox.entries()
         record = outbox.epochs.record(entry.epoch)
         session.receive(wire.Up(offer=wire.Offer(number=1, object=digest(record), size=len(record), head=record)))
-        due = next(each for each in outbox.due() if each.kind is Kind.PIXELS)
+        due = next(each for each in outbox.due() if each.kind is Kind.ORIGINALS)
         first = outbox.read(due, 0, due.size // 2)
         head = first[:HEADER_BYTES]
         session.receive(wire.Up(offer=wire.Offer(number=2, object=due.object, size=due.size, head=head)))
@@ -312,13 +312,13 @@ def test_a_request_comes_by_stick_and_its_part_goes_back(pair: StickPair) -> Non
 def test_held_parts_go_when_they_are_asked_for_at_the_clinic(pair: StickPair) -> None:
     outbox = pair.clinic.open(pair)
     case = CASES[0]
-    outbox.accept(case.study, case.archive, [Kind.PIXELS])
-    outbox.add(case.study, Kind.PIXELS, case.archive, hold=True)
+    outbox.accept(case.study, case.archive, [Kind.ORIGINALS])
+    outbox.add(case.study, Kind.ORIGINALS, case.archive, hold=True)
     assert pair.export().written == []
     assert len(pair.export(held=True).written) == 1
     pair.at_hub()
     pair.bring_home()
-    assert outbox.entry(case.study).part(Kind.PIXELS).state is PartState.STORED
+    assert outbox.entry(case.study).part(Kind.ORIGINALS).state is PartState.STORED
 
 
 def test_a_full_stick_takes_the_urgent_ones_and_says_so(pair: StickPair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 CLOCK = FixedClock()
 AUTHORITY = new_authority(CLOCK)
-SEALED = seal(EPOCH, Kind.PIXELS, STUDY, bytes(3000), chunk_log2=10)
+SEALED = seal(EPOCH, Kind.ORIGINALS, STUDY, bytes(3000), chunk_log2=10)
 RECORD = new_epoch(SITE, HUB.public, SITE_SIGNING, CLOCK, counted_bytes())[1]
 RECEIPT = sign_receipt(receipt(), HUB_SIGNING)
 MANIFEST = sign_manifest(manifest(), SITE_SIGNING)

@@ -19,7 +19,7 @@ from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, sign
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, TextSource, Tier, digest, study_id
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier, digest, study_key
 from thinwire.shared.imaging.radiograph import open_radiograph
 
 
@@ -42,7 +42,7 @@ class Clinic:
     epoch: EpochKey
     record: bytes = field(repr=False)
 
-    def seal(self, kind: Kind, study: StudyId, plaintext: bytes) -> Sealed:
+    def seal(self, kind: Kind, study: StudyKey, plaintext: bytes) -> Sealed:
         sealed = seal(self.epoch, kind, study, plaintext)
         header, _ = open_sealed(sealed, lambda _: self.epoch)
         return Sealed(digest(sealed), header, plaintext, sealed)
@@ -50,7 +50,7 @@ class Clinic:
 
 @dataclass(frozen=True)
 class StudyParts:
-    study: StudyId
+    study: StudyKey
     files: tuple[bytes, ...] = field(repr=False)
     graph: Sealed
     pixels: Sealed
@@ -68,7 +68,7 @@ def join(hub: Hub, site: str = "north-valley") -> Clinic:
     return Clinic(SiteName(site), signing, epoch, record)
 
 
-def fused(bundle: BundleId, study: StudyId, seed: int = 0) -> FusedGraph:
+def fused(bundle: BundleId, study: StudyKey, seed: int = 0) -> FusedGraph:
     """A graph that fits the tiny bundle."""
     rng = np.random.default_rng(seed)
     cell = np.sort(rng.choice(np.arange(SIDE, SIDE * (SIDE - 1)), 5, replace=False)).astype(np.int32)
@@ -99,11 +99,11 @@ def study_parts(
     read: FileRead | None = None,
 ) -> StudyParts:
     files = files or (b"frontal view %d" % seed, b"lateral view %d" % seed)
-    study = study_id(digest(each) for each in files)
+    study = study_key(digest(each) for each in files)
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), load_coder(bundle)))
-    pixels = clinic.seal(Kind.PIXELS, study, archive)
+    pixels = clinic.seal(Kind.ORIGINALS, study, archive)
     return StudyParts(
         study,
         files,
@@ -138,7 +138,7 @@ def sealed_manifest(
     ),
     read: FileRead | None = None,
 ) -> Sealed:
-    study = study_id(digest(each) for each in files)
+    study = study_key(digest(each) for each in files)
     manifest = Manifest(
         study=study,
         site=clinic.site,

@@ -9,16 +9,16 @@ from tests.support.hub_folder import fused
 from thinwire.receiver.export.best_image import Original, Sight
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.receiver.store.records import Found, KeptStudy, StoredPrediction
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 from thinwire.shared.imaging.radiograph import open_radiograph
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
 NAMES = [f"concept {n}" for n in range(99)]
-READING = KeptReading(
+PREDICTION = StoredPrediction(
     {
         "effusion": Found(0.8, 0.7, 0.9, Outcome.YES),
         "pneumothorax": Found(0.3, 0.1, 0.6, Outcome.EITHER),
@@ -32,7 +32,7 @@ READING = KeptReading(
 )
 
 
-def kept(reading: KeptReading | None = READING) -> KeptStudy:
+def kept(prediction: StoredPrediction | None = PREDICTION) -> KeptStudy:
     return KeptStudy(
         site=SiteName("north-valley"),
         study=STUDY,
@@ -45,9 +45,9 @@ def kept(reading: KeptReading | None = READING) -> KeptStudy:
         patches_kept=5,
         patches_total=64,
         attention_kept=0.5,
-        sealed_sizes={Tier.GRAPH: 700, Tier.PIXELS: 90_000},
+        sealed_sizes={Tier.GRAPH: 700, Tier.ORIGINALS: 90_000},
         complete=True,
-        reading=reading,
+        prediction=prediction,
     )
 
 
@@ -66,12 +66,14 @@ def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> Sight:
     return Sight(original.radiograph.shown, original.source, original)
 
 
-def result(data: bytes | None = None, reading: KeptReading = READING, warnings: tuple[str, ...] = ()) -> MachineResult:
+def result(
+    data: bytes | None = None, prediction: StoredPrediction = PREDICTION, warnings: tuple[str, ...] = ()
+) -> MachineResult:
     """Of this file."""
-    found = machine_result(kept(reading), graph(), sight_of(data or image_file(), warnings))
+    found = machine_result(kept(prediction), graph(), sight_of(data or image_file(), warnings))
     assert found is not None
     return found
 
 
-def later(reading: KeptReading, **changes: object) -> KeptReading:
-    return replace(reading, **changes)  # type: ignore[arg-type]
+def later(prediction: StoredPrediction, **changes: object) -> StoredPrediction:
+    return replace(prediction, **changes)  # type: ignore[arg-type]

@@ -81,16 +81,16 @@ class ReadingRoom:
         for part in parts:
             receipt = stored(self.hub, clinic, part)
             self.room.pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, receipt)
-        self.room.pipeline.read_waiting()
+        self.room.pipeline.predict_waiting()
 
     def put_study(self, clinic: Clinic, parts: StudyParts, *kinds: Kind) -> str:
         """Graph, manifest and these tiers; the address of the study's page."""
         tiers = {
             Kind.PREVIEW: lambda: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-            Kind.EVIDENCE: lambda: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+            Kind.CROPS: lambda: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
         }
         more = [tiers[kind]() for kind in kinds if kind in tiers]
-        pixels = [parts.pixels] if Kind.PIXELS in kinds else []
+        pixels = [parts.pixels] if Kind.ORIGINALS in kinds else []
         self.put(clinic, parts.graph, manifest_of(clinic, parts, *more), *more, *pixels)
         return f"/studies/{clinic.site}/{parts.study.hex()}"
 

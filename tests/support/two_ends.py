@@ -20,10 +20,10 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
-from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 SITE = SiteName("north-valley")
-PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """The parts of every sample: enough for a study to be whole."""
 HUB_KEY = HubPrivateKey(bytes(range(96)))
 HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
@@ -39,13 +39,13 @@ class Sample:
     urgent: bool = False
 
     @property
-    def study(self) -> StudyId:
-        return study_id([digest(self.source)])
+    def study(self) -> StudyKey:
+        return study_key([digest(self.source)])
 
     @property
     def parts(self) -> dict[Kind, bytes]:
         """What a pipeline makes of it, the manifest aside."""
-        return {Kind.GRAPH: digest(self.source) * 20, Kind.PIXELS: self.source}
+        return {Kind.GRAPH: digest(self.source) * 20, Kind.ORIGINALS: self.source}
 
 
 def samples(count: int, size: int = 20_000) -> list[Sample]:

@@ -18,7 +18,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Drafting:
         self._skipped: set[Waiting] = set()
         self._news = threading.Event()
         self._stopping = threading.Event()
-        self.under_way: Mapping[tuple[SiteName, StudyId], str] = MappingProxyType({})
+        self.under_way: Mapping[tuple[SiteName, StudyKey], str] = MappingProxyType({})
         """The words so far of the drafts that are being written."""
 
     def wake(self) -> None:

@@ -51,7 +51,7 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 _ROOM = MAX_NOTE // 2
 """Bytes of receipts in one reply."""
 
@@ -269,7 +269,7 @@ class _Import:
     def _read(self) -> None:
         """Read every graph that waits, so that the reply tells of it. One that `serve` reads too is told once."""
         try:
-            while read := self._pipeline.read_waiting():
+            while read := self._pipeline.predict_waiting():
                 self._done.read += read
         except DiskFull as error:
             self._done.full = error

@@ -50,7 +50,7 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
             age((now - study.received).total_seconds()),
             study.site,
             study.study.hex()[:SHORT],
-            findings_text(study.reading.findings if study.reading else {}),
+            findings_text(study.prediction.findings if study.prediction else {}),
             kept_text(row, "\n"),
             text_source(row),
             tiers_text(row),
@@ -99,7 +99,7 @@ def study_page(
     arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
     (docs/report-decoder.md). warnings: of the clinic's intake.
     """
-    study, reading = row.study, row.study.reading
+    study, prediction = row.study, row.study.prediction
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
@@ -108,8 +108,8 @@ def study_page(
     received = study.received.strftime("%Y-%m-%d %H:%M:%S UTC")
     facts.add_row("received", f"{received}, {age((now - study.received).total_seconds())} ago")
     facts.add_row("urgency", urgency_text(row))
-    if reading is not None:
-        facts.add_row("because", reading.reason)
+    if prediction is not None:
+        facts.add_row("because", prediction.reason)
     if study.urgent_asked:
         facts.add_row("", "the clinic asked for priority")
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
@@ -124,14 +124,14 @@ def study_page(
     complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
     facts.add_row("complete", complete[study.complete])
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
-    if reading is None:
+    if prediction is None:
         return facts
     table = Table("finding", "probability", "95 % interval", "", "present?")
-    for name, (value, low, high, outcome) in _likeliest_first(reading.findings):
+    for name, (value, low, high, outcome) in _likeliest_first(prediction.findings):
         said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
     parts: list[RenderableType] = [facts, "", table]
-    return Group(*parts, "", *draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
+    return Group(*parts, "", *draft_lines(draft, prediction.unfamiliar)) if draft is not None else Group(*parts)
 
 
 def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:

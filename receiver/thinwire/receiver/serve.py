@@ -24,7 +24,7 @@ from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
+def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
     """What a reader and the machine wrote about a study."""
     draft = hub.store.draft(site, study)
     sentences = json.loads(draft)["sentences"] if draft else []
@@ -91,8 +91,14 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     # Loaded before the first study comes: it need not wait for this.
-    reader = hub.bundles.reader(hub.bundles.default())
-    log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
+    predictor = hub.bundles.predictor(hub.bundles.default())
+    log.info(
+        "torch %s on %s, bundle %s (%s)",
+        torch.__version__,
+        predictor.device,
+        predictor.spec.name,
+        predictor.spec.preset,
+    )
     port = await server.start(listen)
     # A hub whose reading has died stops and says so, for whoever watches it to start it again.
     reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))

@@ -29,7 +29,7 @@ from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import DiskFull, Retryable
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class JoinedClinic:
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
                 asyncio.run(_until_stopped(service, watch))
 
-    def send(self, studies: Sequence[StudyId], show: views.Live) -> None:
+    def send(self, studies: Sequence[StudyKey], show: views.Live) -> None:
         """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
 
         def arrived() -> bool:

@@ -44,14 +44,14 @@ from thinwire.shared.formats.graph import FusedGraph, IntArray
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.formats.originals import Member, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource, Tier
 from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
-WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.EVIDENCE), (Kind.PIXELS, Kind.MANIFEST))
+WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
 """What is made side by side: a study's graph need not wait for another's preview, nor the pixels for either."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
@@ -128,7 +128,7 @@ def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
     return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
 
 
-def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
+def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     """The kept patches of an image's graph and their neighbours, losslessly."""
     around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
@@ -163,11 +163,11 @@ class Pipeline:
         self.config = config
         self.tiers = tiers or config.tier_policy()
         self._seeing = Lock()
-        self._made: dict[Kind, Callable[[StudyId], bytes]] = {
+        self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
-            Kind.EVIDENCE: self._evidence,
-            Kind.PIXELS: self._pixels,
+            Kind.CROPS: self._crops,
+            Kind.ORIGINALS: self._originals,
             Kind.MANIFEST: self._manifest,
         }
 
@@ -206,8 +206,8 @@ class Pipeline:
         return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
 
     def next_job(
-        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
-    ) -> tuple[StudyId, Kind] | None:
+        self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
+    ) -> tuple[StudyKey, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
 
         kinds: of these alone, in this order. A manifest lists the other parts and so waits for them. Nothing
@@ -224,7 +224,7 @@ class Pipeline:
 
     def make_all(self) -> None:
         """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
-        damaged: set[StudyId] = set()
+        damaged: set[StudyKey] = set()
         while job := self.next_job(damaged):
             try:
                 self.make(*job)
@@ -232,7 +232,7 @@ class Pipeline:
                 log.error("%s; %s", error, error.remedy)
                 damaged.add(job[0])
 
-    def make(self, study: StudyId, kind: Kind) -> None:
+    def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
 
         Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
@@ -247,14 +247,14 @@ class Pipeline:
         part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
-    def plaintext_of(self, study: StudyId, kind: Kind) -> bytes:
+    def plaintext_of(self, study: StudyKey, kind: Kind) -> bytes:
         """One part's bytes before sealing. Raises BadInput, BadArchive, UnknownStudy."""
         return self._made[kind](study)
 
-    def _members(self, study: StudyId) -> list[Member]:
+    def _members(self, study: StudyKey) -> list[Member]:
         return unpack(self.outbox.source(study), LARGEST_SOURCE)
 
-    def _study(self, study: StudyId) -> Study:
+    def _study(self, study: StudyKey) -> Study:
         """The study as it was accepted."""
         members = self._members(study)
         source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
@@ -266,17 +266,17 @@ class Pipeline:
         )
         return replace(loaded, id=study)
 
-    def _graph(self, study: StudyId) -> bytes:
+    def _graph(self, study: StudyKey) -> bytes:
         return self._seen(self._study(study)).payload
 
     def _seen(self, study: Study) -> Seen:
         with self._seeing:
             return self.maker.see(study)
 
-    def _preview(self, study: StudyId) -> bytes:
+    def _preview(self, study: StudyKey) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
 
-    def _evidence(self, study: StudyId) -> bytes:
+    def _crops(self, study: StudyKey) -> bytes:
         """Of the graph that was made before; its bytes stay here while a part is missing."""
         loaded = self._study(study)
         payload = self.outbox.plaintext(study, Kind.GRAPH)
@@ -284,20 +284,20 @@ class Pipeline:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
             graph = decode(self._seen(loaded).payload, study, self._coder_of)
-        return evidence_of(loaded.frontal, graph)
+        return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
         if bundle != self.bundle.id:
             raise UnknownBundle("a graph here was made with another bundle")
         return self.coder
 
-    def _pixels(self, study: StudyId) -> bytes:
+    def _originals(self, study: StudyKey) -> bytes:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
         return pack(members, self.outbox.settle_effort(study, wanted))
 
-    def _manifest(self, study: StudyId) -> bytes:
+    def _manifest(self, study: StudyKey) -> bytes:
         loaded = self._study(study)
         entry = self.outbox.entry(study)
         tiers = tuple(

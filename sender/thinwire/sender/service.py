@@ -23,7 +23,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.identifiers import StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Service:
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
         workers = [ThreadPoolExecutor(1, initializer=_give_way if Kind.GRAPH not in each else None) for each in WORKERS]
-        stuck: dict[StudyId, float] = {}
+        stuck: dict[StudyKey, float] = {}
         for worker, kinds in zip(workers, WORKERS, strict=True):
             tasks.append(asyncio.ensure_future(self._make(stop, worker, kinds, stuck)))
         if watch is not None:
@@ -158,7 +158,7 @@ class Service:
                 worker.shutdown()
 
     async def _make(
-        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyId, float]
+        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyKey, float]
     ) -> None:
         """Makes what is missing of these kinds, one part after another, beside the link. stuck: what no worker tries
         before so long."""
@@ -228,7 +228,7 @@ class Service:
     def take_arrived(self, port: "Port") -> None:
         """Take over what machines sent, as far as it is complete. Raises DiskFull; then it is still there."""
         for files in list(port.arrivals.settled(port.settings.settle_seconds, port.under_way)):
-            verdicts: dict[Path, StudyId | None] = {}
+            verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
                 _tell(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)

@@ -23,7 +23,7 @@ from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
+from thinwire.sender.pipeline import GraphMaker, Seen, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
 from thinwire.sender.transport import link_status as live_link
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
@@ -35,7 +35,7 @@ from thinwire.shared.drawing import draw
 from thinwire.shared.formats.graph import Assertion
 from thinwire.shared.formats.originals import pack
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import EpochId, SiteName, StudyKey
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -162,7 +162,7 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
 
 
 def entry_json(
-    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({})
+    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """A study at the clinic, as `status --json` gives it. waits: why parts wait (`Gate.waits`)."""
     return {
@@ -197,7 +197,7 @@ def status_table(
     entries: Sequence[Entry],
     outbox: Outbox,
     link: LinkStatus = STILL,
-    waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({}),
+    waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({}),
 ) -> Table:
     """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
     wait (`Gate.waits`)."""
@@ -299,7 +299,7 @@ class Live:
     """The outbox and the link while they move. look: the link as this process or another drives it."""
 
     def __init__(
-        self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
+        self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyKey], gate: Callable[[], Gate]
     ) -> None:
         self._view = view
         self._outbox = outbox
@@ -323,7 +323,7 @@ class Live:
 
 @contextmanager
 def live(
-    console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
+    console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyKey], gate: Callable[[], Gate]
 ) -> Iterator[Live]:
     """Live progress on a terminal; nothing where there is none or it is not wanted."""
     if quiet or not console.is_terminal:
@@ -342,8 +342,8 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     parts = {
         Kind.GRAPH: seen.payload,
         Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
-        Kind.EVIDENCE: evidence_of(study.frontal, graph),
-        Kind.PIXELS: pack(file_members(study), "small"),
+        Kind.CROPS: crops_of(study.frontal, graph),
+        Kind.ORIGINALS: pack(file_members(study), "small"),
     }
     sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)

@@ -128,7 +128,7 @@ class BadPreview(BadFormat):
     pass
 
 
-class BadEvidence(BadFormat):
+class BadCrops(BadFormat):
     pass
 
 

@@ -19,7 +19,7 @@ from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLA
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 FEATURES = 8
 SHAPE = Shape(FEATURES, concepts=6, findings=2, hidden=8, layers=2)
@@ -31,7 +31,7 @@ def graph(seed: int, said: int = 3) -> FusedGraph:
     patches = Patches(cell, np.full(4, 0.1, np.float32), rng.normal(size=(4, FEATURES)).astype(np.float32))
     relations = np.array([[0, 1, 0], [2, 1, 1]], np.int32) if said else np.zeros((0, 3), np.int32)
     concepts = Concepts(np.arange(said, dtype=np.int32), np.zeros(said, np.int32), relations)
-    origin = Origin(StudyId(bytes(16)), BundleId(bytes(16)), TextSource.GENERATED, "DX", "PA")
+    origin = Origin(StudyKey(bytes(16)), BundleId(bytes(16)), TextSource.GENERATED, "DX", "PA")
     return fuse(patches, concepts, rng.normal(size=FEATURES).astype(np.float32), Grid(200, 200, 256), origin)
 
 

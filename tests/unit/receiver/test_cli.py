@@ -56,7 +56,7 @@ def parts(data: str, bundle: Bundle) -> StudyParts:
         made = study_parts(clinic, bundle)
         part = made.graph
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, True, stored(hub, clinic, part))
-        pipeline.read_waiting()
+        pipeline.predict_waiting()
     return made
 
 
@@ -147,7 +147,7 @@ def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, 
         parts = study_parts(clinic, bundle, files=(image,))
         for part in (parts.graph, parts.pixels):
             pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
-        pipeline.read_waiting()
+        pipeline.predict_waiting()
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
     stem = parts.study.hex()[:16]
     classes = {path.name: pydicom.dcmread(path).SOPClassUID for path in (tmp_path / "out").glob("*.dcm")}
@@ -175,7 +175,7 @@ def test_a_bundle_is_added_whole_and_may_become_the_default(data: str, bundle: B
             serving.bundles.bundle(other.id)
         for _ in range(2):
             said(run("bundle", "add", str(other.folder), "--data", data))
-        assert serving.bundles.reader(other.id).spec == other.spec
+        assert serving.bundles.predictor(other.id).spec == other.spec
     ids = sorted([bundle.id.hex(), other.id.hex()])
     told = json.loads(said(run("bundle", "list", "--data", data, "--json")))
     assert [row["id"] for row in told] == ids

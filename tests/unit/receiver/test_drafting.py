@@ -21,7 +21,7 @@ from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.serve import _draft
-from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.records import KeptStudy, StoredPrediction
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
@@ -54,7 +54,7 @@ def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, read: bool = 
     made = [study_parts(clinic, bundle, seed) for seed in seeds]
     for parts in made:
         put(hub, pipeline, clinic, parts.graph)
-    while read and pipeline.read_waiting():
+    while read and pipeline.predict_waiting():
         pass
     return made
 
@@ -69,7 +69,7 @@ def test_a_study_is_drafted_once_it_is_read(hub: Hub, clinic: Clinic, bundle: Bu
     drafts = drafting(hub)
     assert drafts.draft_waiting() == 0
     assert said(hub, clinic, parts) is None
-    hub.pipeline().read_waiting()
+    hub.pipeline().predict_waiting()
     assert drafts.draft_waiting() == 1
     assert drafts.draft_waiting() == 0
     assert said(hub, clinic, parts) == SENTENCES
@@ -87,8 +87,8 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     words = [Urgency.ROUTINE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.IMMEDIATE] * 2
     read = dict(zip(hub.store.untriaged(), words, strict=True))
     for number, (waiting, urgency) in enumerate(read.items()):
-        reading = KeptReading({}, urgency, "as the test says", False, bundle.id, hub.clock.now())
-        assert hub.store.add_reading(waiting, reading, b"receipt %d" % number)
+        prediction = StoredPrediction({}, urgency, "as the test says", False, bundle.id, hub.clock.now())
+        assert hub.store.add_prediction(waiting, prediction, b"receipt %d" % number)
     found = hub.store.undrafted(100)
     arrival = list(read)
     assert found == sorted(read, key=lambda each: (ORDER.index(read[each]), arrival.index(each)))
@@ -116,7 +116,7 @@ class Interrupted(threading.Event):
             pipeline = self.hub.pipeline()
             put(self.hub, pipeline, self.clinic, self.late.graph)
             assert len(self.hub.store.untriaged()) == 1
-            pipeline.read_waiting()
+            pipeline.predict_waiting()
             drafted = [s for s in studies(self.hub) if self.hub.store.draft(s.site, s.study)]
             assert drafted == []
         return True
@@ -242,7 +242,7 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
     other = encode(fused(bundle.id, parts.study, 9), load_coder(bundle))
     put(hub, pipeline, clinic, clinic.seal(Kind.GRAPH, parts.study, other))
     assert said(hub, clinic, parts) is None
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
     assert drafts.draft_waiting() == 1
     kept = json.loads(hub.store.draft(clinic.site, parts.study) or b"")
     assert kept["cells"] == fused(bundle.id, parts.study, 9).patches.cell.tolist()

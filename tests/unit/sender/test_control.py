@@ -14,7 +14,7 @@ from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 
 FIRST, SECOND = samples(2)
 
@@ -28,7 +28,7 @@ def ends(tmp_path: Path) -> TwoEnds:
     return found
 
 
-def there(ends: TwoEnds) -> set[StudyId]:
+def there(ends: TwoEnds) -> set[StudyKey]:
     return {study for study, _ in ends.shelf.parts(SITE)}
 
 
@@ -78,7 +78,7 @@ def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
 def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
     for act in (ends.outbox.pause, ends.outbox.resume, ends.outbox.make_urgent):
         with pytest.raises(UnknownStudy):
-            act(StudyId(b"?" * 16))
+            act(StudyKey(b"?" * 16))
 
 
 def retry(ends: TwoEnds, study: str) -> Result:

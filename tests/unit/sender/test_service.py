@@ -27,7 +27,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.identifiers import StudyKey, TextSource, Tier
 from thinwire.shared.storage.durable import Disk
 
 
@@ -76,7 +76,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
     manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
     assert {tier.tier for tier in manifest.tiers} == set(Tier)
-    assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.EVIDENCE]
+    assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.CROPS]
     assert entry.part(Kind.PREVIEW).size <= pipeline.config.preview_bytes
     assert manifest.identity["PatientID"] == "PHANTOM-1000000003"
     assert datetime.now(UTC) >= manifest.created
@@ -105,7 +105,7 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     assert made == [kind for kind in chain(*WORKERS) for _ in range(2)]
 
 
-def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
+def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
     plaintext = pipeline.outbox.plaintext(study, kind)
     assert plaintext is not None
     return plaintext
@@ -123,7 +123,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
     assert seen.window == frontal.meaning.window
     whole = np.asarray(Image.fromarray(seen.image).resize(frontal.shown.shape[::-1]), np.float32)
     assert abs(whole - frontal.shown).mean() < 4
-    found = crops.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
+    found = crops.decode(opened(pipeline, study, Kind.CROPS), 1 << 26)
     samples, here = found.canvas()
     np.testing.assert_array_equal(samples[here].astype(np.int64) + found.least, frontal.stored[here])
     graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.coder)
@@ -140,7 +140,7 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     pipeline.make(study, Kind.GRAPH)
-    runs: list[StudyId] = []
+    runs: list[StudyKey] = []
     see = pipeline.maker.see
 
     def counted(study: Study) -> Seen:
@@ -148,12 +148,12 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
         return see(study)
 
     monkeypatch.setattr(pipeline.maker, "see", counted)
-    pipeline.make(study, Kind.EVIDENCE)
-    first = opened(pipeline, study, Kind.EVIDENCE)
+    pipeline.make(study, Kind.CROPS)
+    first = opened(pipeline, study, Kind.CROPS)
     assert runs == []
     # Where its bytes were damaged the graph is made again, and the evidence is the same.
     (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
-    assert crops.decode(pipeline.plaintext_of(study, Kind.EVIDENCE), 1 << 26).rectangles == (
+    assert crops.decode(pipeline.plaintext_of(study, Kind.CROPS), 1 << 26).rectangles == (
         crops.decode(first, 1 << 26).rectangles
     )
     assert runs == [study]
@@ -171,8 +171,8 @@ def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_
     assert pipeline.next_job(kinds=rest) is None
     pipeline.make(study, Kind.GRAPH)
     assert pipeline.next_job(kinds=graphs) is None
-    assert pipeline.next_job(kinds=rest) == (study, Kind.PIXELS)
-    pipeline.make(study, Kind.PIXELS)
+    assert pipeline.next_job(kinds=rest) == (study, Kind.ORIGINALS)
+    pipeline.make(study, Kind.ORIGINALS)
     assert pipeline.next_job(kinds=rest) is None
     for kind in views:
         assert pipeline.next_job(kinds=views) == (study, kind)

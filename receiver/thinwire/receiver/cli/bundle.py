@@ -54,11 +54,11 @@ def add(
 
     The bundle is loaded and checked first, and added completely or not at all. The command is idempotent.
     """
-    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_predictor
 
     bundle = load_bundle(folder)
     load_coder(bundle)
-    load_reader(bundle)
+    load_predictor(bundle)
     with open_hub(data, SystemClock()) as hub:
         id = add_bundle(data / "bundles", folder, hub.disk)
         if default:

@@ -53,5 +53,5 @@ def draft_command(
     if json_:
         write_json(json.loads(kept))
         return
-    for line in draft_lines(json.loads(kept), found.reading is not None and found.reading.unfamiliar):
+    for line in draft_lines(json.loads(kept), found.prediction is not None and found.prediction.unfamiliar):
         console.print(line)

@@ -57,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_ASKED = (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+_ASKED = (Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 
 
 @app.command(epilog="Example: `thinwire-receiver init --data hub`")
@@ -265,8 +265,8 @@ def export(
             return
         found = hub.store.find(study, named)
         paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
-        if Tier.PIXELS not in found.sealed_sizes:
-            hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
+        if Tier.ORIGINALS not in found.sealed_sizes:
+            hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
             _words("The pixels are not here yet; the clinic is asked for them.")
     if json_:
         write_json([str(path) for path in paths])

@@ -19,13 +19,13 @@ from thinwire.receiver.transport.arriving import Arriving
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import Grid
 from thinwire.shared.formats.manifest import Manifest, kept_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest
+from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest
 from thinwire.shared.imaging.dicom import Radiograph
 from thinwire.shared.imaging.frontal import choose
 from thinwire.shared.imaging.radiograph import open_radiograph
@@ -77,7 +77,7 @@ class Views:
     arriving: Arriving
     max_bytes: int
 
-    def preview(self, site: SiteName, study: StudyId) -> Preview | None:
+    def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
         """The preview, or what of it has arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
@@ -88,13 +88,13 @@ class Views:
             log.warning("site %s: a preview that is arriving cannot be read: %s", site, error)
             return None
 
-    def evidence(self, site: SiteName, study: StudyId) -> Evidence | None:
+    def crops(self, site: SiteName, study: StudyKey) -> Crops | None:
         """The evidence, or what of it has arrived. Raises BadFormat where the disk damaged it."""
-        whole = self.store.plaintext(site, study, Kind.EVIDENCE)
+        whole = self.store.plaintext(site, study, Kind.CROPS)
         if whole is not None:
             return crops.decode(whole, self.max_bytes)
         try:
-            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.EVIDENCE), self.max_bytes)
+            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.CROPS), self.max_bytes)
         except BadFormat as error:
             log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
             return None
@@ -104,24 +104,24 @@ class Views:
         said: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:
             coarse = self.preview(study.site, study.study)
-            said |= {} if coarse is None else {Tier.PREVIEW: preview_words(coarse)}
-        if Tier.EVIDENCE not in study.sealed_sizes:
-            fine = self.evidence(study.site, study.study)
-            said |= {} if fine is None else {Tier.EVIDENCE: evidence_words(fine)}
+            said |= {} if coarse is None else {Tier.PREVIEW: preview_label(coarse)}
+        if Tier.CROPS not in study.sealed_sizes:
+            fine = self.crops(study.site, study.study)
+            said |= {} if fine is None else {Tier.CROPS: crops_label(fine)}
         return said
 
-    def files(self, site: SiteName, study: StudyId) -> list[Member]:
+    def files(self, site: SiteName, study: StudyKey) -> list[Member]:
         """The study's own files; none where the pixels are not here. Raises BadFormat where the disk damaged them."""
-        archive = self.store.plaintext(site, study, Kind.PIXELS)
+        archive = self.store.plaintext(site, study, Kind.ORIGINALS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
-    def manifest(self, site: SiteName, study: StudyId) -> Manifest | None:
+    def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
         """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
         damaged it."""
         data = self.store.plaintext(site, study, Kind.MANIFEST)
         return None if data is None else kept_manifest(data)
 
-    def original(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Original | None:
+    def original(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Original | None:
         """The file that was read; None where the originals are not here.
 
         grid: of the study's graph. files: as `files` gives them. Raises BadInput where it gives no image here, or
@@ -142,7 +142,7 @@ class Views:
             raise UnreadableDicom("its size is not that of the image which the graph is of")
         return found
 
-    def sight(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Sight:
+    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Sight:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
         try:
             original = self.original(site, study, grid, files)
@@ -151,7 +151,7 @@ class Views:
             original = None
         if original is not None:
             return Sight(original.radiograph.shown, original.source, original)
-        coarse, fine = self.preview(site, study), self.evidence(site, study)
+        coarse, fine = self.preview(site, study), self.crops(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:
             coarse = None  # of another image than the one that the graph is of
@@ -159,32 +159,32 @@ class Views:
             fine = None
         if fine is None or grid.native_height * grid.native_width > MAX_PIXELS:
             return _of_preview(coarse)
-        return _with_evidence(coarse, fine)
+        return _with_crops(coarse, fine)
 
 
-def preview_words(found: Preview) -> str:
+def preview_label(found: Preview) -> str:
     """What a preview shows, such as "the coarse preview (128 x 105)"."""
     size = f"{found.image.shape[1]} x {found.image.shape[0]}"
     return f"the preview ({size})" if found.layer == found.layers else f"the coarse preview ({size})"
 
 
-def evidence_words(found: Evidence) -> str:
+def crops_label(found: Crops) -> str:
     return f"{len(found.rectangles)} of {found.total} rectangles of evidence"
 
 
 def _of_preview(found: Preview | None) -> Sight:
-    return Sight(None, "nothing yet") if found is None else Sight(found.image, preview_words(found))
+    return Sight(None, "nothing yet") if found is None else Sight(found.image, preview_label(found))
 
 
-def _with_evidence(coarse: Preview | None, fine: Evidence) -> Sight:
+def _with_crops(coarse: Preview | None, fine: Crops) -> Sight:
     """The evidence at native size over the preview, or over stripes."""
     if coarse is None:
         image = stripes(fine.native_height, fine.native_width)
-        source = f"{evidence_words(fine)} alone"
+        source = f"{crops_label(fine)} alone"
     else:
         size = (fine.native_width, fine.native_height)
         image = np.array(Image.fromarray(coarse.image).resize(size, Image.Resampling.BICUBIC))
-        source = f"{preview_words(coarse)} with {evidence_words(fine)} over it"
+        source = f"{preview_label(coarse)} with {crops_label(fine)} over it"
     fine.lay_over(image)
     return Sight(image, source)
 

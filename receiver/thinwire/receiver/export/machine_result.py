@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.records import KeptStudy, StoredPrediction
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
@@ -56,7 +56,7 @@ class MachineResult:
     """One reading with all that is needed to say it in another system's words."""
 
     study: KeptStudy
-    reading: KeptReading
+    prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
     """The frontal image's own attributes, without its pixels; what type 2 asks for is there."""
@@ -72,26 +72,26 @@ class MachineResult:
 
         of: what is named, such as "sr".
         """
-        reading = self.reading
+        prediction = self.prediction
         facts = {
             "site": self.study.site,
             "study": self.study.study.hex(),
             "image": str(self.header.SOPInstanceUID),
             "graph": [int(cell) for cell in self.graph.patches.cell],
-            "findings": {name: list(found) for name, found in reading.findings.items()},
-            "urgency": [str(reading.urgency), reading.reason, reading.unfamiliar],
-            "bundle": reading.bundle.hex(),
-            "at": micros(reading.at),
+            "findings": {name: list(found) for name, found in prediction.findings.items()},
+            "urgency": [str(prediction.urgency), prediction.reason, prediction.unfamiliar],
+            "bundle": prediction.bundle.hex(),
+            "at": micros(prediction.at),
             "warnings": self.warnings,
         }
         return named_uid(of, json.dumps(facts, sort_keys=True))
 
     @property
-    def read_at(self) -> datetime:
+    def predicted_at(self) -> datetime:
         """When the graph was read, to the second, naive: in the zone of the image's own times where it says one, else
         in the hub's, which is the hospital's."""
         zone = _zone(text_of(self.header, "TimezoneOffsetFromUTC"))
-        return self.reading.at.astimezone(zone).replace(microsecond=0, tzinfo=None)
+        return self.prediction.at.astimezone(zone).replace(microsecond=0, tzinfo=None)
 
     @property
     def series_uid(self) -> str:
@@ -112,9 +112,9 @@ def machine_result(study: KeptStudy, graph: FusedGraph, sight: Sight) -> Machine
     """
     hush()
     header = None if sight.original is None else header_of(sight.original.member.data)
-    if study.reading is None or header is None or not all(header.get(word) for word in _REQUIRED):
+    if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
         return None
-    return MachineResult(study, study.reading, graph, _with_type_2(header), sight)
+    return MachineResult(study, study.prediction, graph, _with_type_2(header), sight)
 
 
 def header_of(data: bytes) -> Dataset | None:

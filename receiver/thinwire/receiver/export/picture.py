@@ -31,7 +31,7 @@ def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
 
 def drawn(study: KeptStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
     """The picture as a PNG. names: of the bundle's concepts, by index."""
-    read = {} if study.reading is None else study.reading.findings
+    read = {} if study.prediction is None else study.prediction.findings
     findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
     png = BytesIO()
     draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")

@@ -19,7 +19,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
 
     Raises UnreadableDicom for an image whose header cannot stand in a new object.
     """
-    findings = {name: (found.probability, found.low, found.high) for name, found in result.reading.findings.items()}
+    findings = {name: (found.probability, found.low, found.high) for name, found in result.prediction.findings.items()}
     words = f"drawn from {result.sight.source}. {NOT_FOR_DIAGNOSIS}"
     image = np.asarray(draw(result.graph, concept_names, result.sight.image, findings, words))
     header = result.header
@@ -49,8 +49,8 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             patient_orientation=("L", "F"),  # asked for by highdicom; the image's own stands below
             specific_character_set=header.get("SpecificCharacterSet"),
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            content_date=result.read_at.date(),
-            content_time=result.read_at.time(),
+            content_date=result.predicted_at.date(),
+            content_time=result.predicted_at.time(),
             **software(),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

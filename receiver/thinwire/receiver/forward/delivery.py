@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.transitions import Transitions
 
 FIRST_PAUSE = timedelta(seconds=10)
@@ -81,7 +81,7 @@ class Delivery:
     number: int
     target: str
     site: SiteName
-    study: StudyId
+    study: StudyKey
     item: str
     """What of the study: "file 0" and so on, "sr", "capture", "fhir"."""
     version: Digest

@@ -9,7 +9,7 @@ from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.store.content import Content
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.crypto.envelope import Header
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
 
 class Found(NamedTuple):
@@ -38,13 +38,13 @@ class Waiting:
     """A graph that has not been read."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     blob: Digest
     urgent_asked: bool
 
 
 @dataclass(frozen=True)
-class KeptReading:
+class StoredPrediction:
     """What the hub read in a study's graph."""
 
     findings: Mapping[str, Found]
@@ -60,7 +60,7 @@ class KeptStudy:
     """A study as the store knows it. What follows from the graph is None until a graph is here."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     received: datetime
     urgent_asked: bool
     bundle: BundleId | None
@@ -74,7 +74,7 @@ class KeptStudy:
     """Bytes of the newest sealed object of each tier that is here."""
     complete: bool | None
     """Is everything here that the manifest lists? None: no manifest yet."""
-    reading: KeptReading | None
+    prediction: StoredPrediction | None
     opened: bool = False
     """By a reader."""
     report: ReportState | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from thinwire.shared.errors import BadInput, ReportSigned
 from thinwire.shared.formats.receipts import MAX_DETAIL, detail
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.transitions import Transitions
 
 MAX_TEXT = 8000
@@ -49,7 +49,7 @@ class Report:
     """One version of a study's report. Versions are only added."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     version: int
     """From 1."""
     state: ReportState
@@ -85,7 +85,7 @@ def checked_text(text: str, event: ReportEvent) -> str:
     return kept
 
 
-def read_detail(report: Report) -> bytes:
+def report_detail(report: Report) -> bytes:
     """The detail of the receipt `read` of a signed report (docs/wire-protocol.md). Raises BadInput."""
     facts: dict[str, Any] = {
         "report": {

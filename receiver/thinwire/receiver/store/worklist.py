@@ -28,7 +28,7 @@ class Row:
     @property
     def urgency(self) -> Urgency | None:
         """None until the study is triaged."""
-        return None if self.study.reading is None else self.study.reading.urgency
+        return None if self.study.prediction is None else self.study.prediction.urgency
 
     @property
     def place(self) -> Urgency:
@@ -64,23 +64,23 @@ def _place(row: Row) -> tuple[bool, int, bool, datetime, str, bytes]:
 
 def as_json(row: Row) -> dict[str, Any]:
     """One row as `--json` gives it. Sizes are bytes of the sealed tier, null where it is not here."""
-    study, reading = row.study, row.study.reading
-    findings = {} if reading is None else reading.findings
+    study, prediction = row.study, row.study.prediction
+    findings = {} if prediction is None else prediction.findings
     return {
         "study": study.study.hex(),
         "site": study.site,
         "received": study.received.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "urgency": None if row.urgency is None else str(row.urgency),
-        "reason": None if reading is None else reading.reason,
+        "reason": None if prediction is None else prediction.reason,
         "urgent_asked": study.urgent_asked,
         "overdue": row.overdue,
         "report": None if study.report is None else str(study.report),
-        "triaged": None if reading is None else reading.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "triaged": None if prediction is None else prediction.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "findings": {
             name: {"probability": f.probability, "low": f.low, "high": f.high, "outcome": str(f.outcome)}
             for name, f in findings.items()
         },
-        "unfamiliar": None if reading is None else reading.unfamiliar,
+        "unfamiliar": None if prediction is None else prediction.unfamiliar,
         "text_source": study.text_source,
         "text_given": row.text_given,
         "patches": {"kept": study.patches_kept, "total": study.patches_total},

@@ -13,7 +13,7 @@ from thinwire.receiver.training.composed import Box, Sentence, place_of
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
 from thinwire.receiver.training.datasets.open_i import Report
 from thinwire.receiver.training.datasets.patients import role_in, split_of
-from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.shared.formats.graph import Assertion
 
 _SIDES = {"right": {"right"}, "left": {"left"}, "bilateral": {"right", "left"}}
@@ -39,7 +39,7 @@ class Told:
     """Of each stated finding, the concepts in the sentences that state it."""
 
 
-def read(reports: Iterable[Report], reader: ReportReader, seed: int = 0) -> list[Told]:
+def read(reports: Iterable[Report], reader: ReportParser, seed: int = 0) -> list[Told]:
     """What each report says. Its role is by digest and seed, the same as when Open-i itself is opened."""
     told = []
     for report in reports:

@@ -223,7 +223,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     tolerance = export(model, staged)
     tokenizer.save(str(staged / TOKENIZER))
     save_tables(staged / CODER, coder.tables)
-    graph_stage.save_reader(staged / MPNN, shape, members, calibration)
+    graph_stage.save_predictor(staged / MPNN, shape, members, calibration)
     sources = [s.source for s in material.samples]
     provenance = {
         "data": [without_folder(spec) for spec in options.data],

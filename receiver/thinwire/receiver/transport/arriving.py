@@ -8,7 +8,7 @@ from thinwire.receiver.sites.enrolment import Enrolment
 from thinwire.receiver.transport.object_store import key_lookup
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_prefix, peek
 from thinwire.shared.errors import Forged
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Arriving:
     folder: Path
     enrolment: Enrolment
 
-    def prefix(self, site: SiteName, study: StudyId, kind: Kind) -> bytes:
+    def prefix(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes:
         """The first bytes of a part's plaintext, as far as they are here and hold; empty where none are.
 
         Where the part is on its way twice, sealed anew at the clinic, the one of which more is here.

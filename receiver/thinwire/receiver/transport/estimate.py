@@ -25,8 +25,8 @@ def coming(study: KeptStudy, link: SiteLink | None) -> Coming | None:
     if study.complete:
         return None
     awaited = {tier for tier in study.listed or Tier if tier not in study.sealed_sizes} | study.asked
-    if Tier.PIXELS in study.sealed_sizes:
-        awaited -= {Tier.PREVIEW, Tier.EVIDENCE}  # the pixels hold what they show
+    if Tier.ORIGINALS in study.sealed_sizes:
+        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the pixels hold what they show
     if not awaited:
         return None
     under_way = {

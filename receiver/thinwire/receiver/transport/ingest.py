@@ -37,10 +37,10 @@ from thinwire.shared.errors import (
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import (
     DIGEST_BYTES,
-    STUDY_ID_BYTES,
+    STUDY_KEY_BYTES,
     Digest,
     SiteName,
-    StudyId,
+    StudyKey,
     digest,
 )
 from thinwire.shared.storage.durable import Disk
@@ -91,7 +91,7 @@ class Arrival:
 class Arriving:
     """An object that is under way, for people."""
 
-    study: StudyId
+    study: StudyKey
     kind: Kind
     durable: int
     """Bytes."""
@@ -129,7 +129,7 @@ class IngestSession:
         self._last_number = 0
         self._arrivals: dict[int, Arrival] = {}
         self._told: set[bytes] = set()
-        self._asked: set[tuple[StudyId, Kind]] = set()
+        self._asked: set[tuple[StudyKey, Kind]] = set()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Take a clinic's message. What the answers say is durable is durable. Raises ProtocolBroken."""
@@ -154,7 +154,7 @@ class IngestSession:
                 self._shelf.delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
             case "urge":
-                return self._urge(StudyId(up.urge.study))
+                return self._urge(StudyKey(up.urge.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
@@ -192,8 +192,8 @@ class IngestSession:
                 arrival.partial.close()
         self._arrivals.clear()
 
-    def _urge(self, study: StudyId) -> list[wire.Down]:
-        if len(study) != STUDY_ID_BYTES:
+    def _urge(self, study: StudyKey) -> list[wire.Down]:
+        if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.urge")
         # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.

@@ -11,7 +11,7 @@ from typing import Any
 
 from thinwire.receiver.transport.ingest import Arriving
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import SiteName, StudyId, site_name
+from thinwire.shared.identifiers import SiteName, StudyKey, site_name
 from thinwire.shared.storage import status_file
 from thinwire.shared.storage.status_file import EVERY, moment
 
@@ -89,7 +89,7 @@ def as_json(link: SiteLink) -> dict[str, Any]:
 def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
     arriving = [
         Arriving(
-            StudyId(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
+            StudyKey(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
         )
         for each in facts["arriving"]
     ]

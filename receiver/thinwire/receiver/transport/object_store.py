@@ -7,7 +7,7 @@ from thinwire.receiver.sites.enrolment import Joined
 from thinwire.shared.crypto.envelope import EpochKey, Header, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import Forged
-from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey
 
 
 class EpochKeys(Protocol):
@@ -72,7 +72,7 @@ class Shelf(EpochKeys, Protocol):
         """
         ...
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
+    def urge(self, site: SiteName, study: StudyKey) -> bool:
         """The clinic asks for priority for a study of which something was stored before; durable when this returns.
         It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
         ...
@@ -85,6 +85,6 @@ class Shelf(EpochKeys, Protocol):
         """The site has this receipt (SHA-256 of its signed bytes) durably. Unknown ones are ignored."""
         ...
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         """Parts of studies that a reader asked for and that have not been put yet; a stream asks once for each."""
         ...

@@ -20,16 +20,16 @@ from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.web.frame import Frames
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 AGAIN_AFTER = 600.0
 """Seconds after which the parts that a page fetches by itself are written down as another view."""
 _MOST_WITNESSED = 4096
 
-OfStudy = Callable[[SiteName, StudyId], bytes | None]
+OfStudy = Callable[[SiteName, StudyKey], bytes | None]
 
 
-def nothing(_site: SiteName, _study: StudyId) -> bytes | None:
+def nothing(_site: SiteName, _study: StudyKey) -> bytes | None:
     """No report decoder has drafted anything."""
     return None
 

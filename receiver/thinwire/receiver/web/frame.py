@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.export.best_image import Original, Views, evidence_words, preview_words
+from thinwire.receiver.export.best_image import Original, Views, crops_label, preview_label
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import KeptStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
@@ -76,7 +76,7 @@ class View:
     """(width, height); None where nothing says."""
     base: Frame | None
     """The whole image, exact or not."""
-    evidence: Frame | None
+    crops: Frame | None
     """Exact parts to lay over an approximate base; None where the base is exact itself."""
     spacing_mm: tuple[float, float] | None
     """Between rows, between columns."""
@@ -88,7 +88,7 @@ class View:
     """Why the original is here and not shown; empty where it is, or is not here."""
 
     def frame(self, name: str) -> Frame | None:
-        return {"base": self.base, "evidence": self.evidence}.get(name)
+        return {"base": self.base, "evidence": self.crops}.get(name)
 
 
 class Frames:
@@ -117,7 +117,7 @@ class Frames:
                 return kept
         made = self._made(study, manifest)
         # What still arrives is another view a moment later.
-        if Tier.PIXELS in study.sealed_sizes or {Tier.PREVIEW, Tier.EVIDENCE} <= study.sealed_sizes.keys():
+        if Tier.ORIGINALS in study.sealed_sizes or {Tier.PREVIEW, Tier.CROPS} <= study.sealed_sizes.keys():
             with self._lock:
                 self._kept[key] = made
                 while len(self._kept) > _KEPT:
@@ -130,7 +130,7 @@ class Frames:
         size = None if grid is None else (grid.native_width, grid.native_height)
         display = None if manifest is None or manifest.read is None else manifest.read.display
         trouble = ""
-        if grid is not None and Tier.PIXELS in study.sealed_sizes:
+        if grid is not None and Tier.ORIGINALS in study.sealed_sizes:
             files = self.views.files(study.site, study.study)
             try:
                 original = self.views.original(study.site, study.study, grid, files)
@@ -140,11 +140,11 @@ class Frames:
                 display = display or original.radiograph.display
                 return View(size, _of_original(original), None, *_geometry(display))
         coarse = self.views.preview(study.site, study.study)
-        fine = self.views.evidence(study.site, study.study)
+        fine = self.views.crops(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
         # A preview of another image than the graph's is no view of it.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
-        over = _of_evidence(fine) if fine is not None and _native(fine) == size else None
+        over = _of_crops(fine) if fine is not None and _native(fine) == size else None
         if display is None:
             spacing = fine.meaning.spacing_mm if fine and over else None
             return View(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
@@ -161,15 +161,15 @@ def _of_original(found: Original) -> Frame:
     return _frame(samples, radiograph.tone, found.source, exact=found.named)
 
 
-def _native(found: Preview | Evidence | None) -> tuple[int, int] | None:
+def _native(found: Preview | Crops | None) -> tuple[int, int] | None:
     return None if found is None else (found.native_width, found.native_height)
 
 
 def _of_preview(found: Preview) -> Frame:
-    return _frame(found.image, np.arange(256, dtype=np.uint8), preview_words(found), exact=False)
+    return _frame(found.image, np.arange(256, dtype=np.uint8), preview_label(found), exact=False)
 
 
-def _of_evidence(found: Evidence) -> Frame:
+def _of_crops(found: Crops) -> Frame:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
@@ -178,7 +178,7 @@ def _of_evidence(found: Evidence) -> Frame:
         found.native_width,
         found.native_height,
         True,
-        evidence_words(found),
+        crops_label(found),
         samples,
         found.tone.tobytes(),
         slope,

@@ -34,7 +34,7 @@ class Here:
         return self.session.account
 
     @property
-    def reads(self) -> bool:
+    def is_reader(self) -> bool:
         return self.account.role is Role.READER
 
 
@@ -86,7 +86,7 @@ Posted = Annotated[Here, Depends(posted)]
 
 def reader(request: Request, room: RoomOf, here: Posted) -> Here:
     """Who asks for parts and writes reports. A try without that right is written down."""
-    if not here.reads:
+    if not here.is_reader:
         refused(request, room, here)
         raise NotAllowed("This needs the role reader. Sign in with a reader's account.")
     return here

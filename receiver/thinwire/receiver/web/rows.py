@@ -92,8 +92,8 @@ class Line:
 
     @property
     def reason(self) -> str:
-        if self.study.reading is not None:
-            return self.study.reading.reason
+        if self.study.prediction is not None:
+            return self.study.prediction.reason
         return "sent as urgent by the clinic; its graph is not read yet" if self.study.urgent_asked else "not read yet"
 
     @property
@@ -117,7 +117,7 @@ class Line:
                 "here"
                 if tier in self.study.sealed_sizes
                 else "not needed"
-                if Tier.PIXELS in self.study.sealed_sizes
+                if Tier.ORIGINALS in self.study.sealed_sizes
                 else "coming"
                 if next_ is not None and next_.tier is tier and next_.share is not None
                 else "missing",
@@ -143,7 +143,7 @@ class Line:
 
 def bars(study: KeptStudy) -> list[Bar]:
     """Every finding, the likeliest first."""
-    found = {} if study.reading is None else study.reading.findings
+    found = {} if study.prediction is None else study.prediction.findings
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
@@ -254,9 +254,9 @@ def _words(row: Row) -> str:
     study = row.study
     said = [study.site, study.study.hex(), str(row.urgency or "not triaged"), study.text_source or ""]
     said += [study.modality or "", study.view_position or "", str(study.report or "")]
-    if study.reading is not None:
-        said.append(study.reading.reason)
-        said += [name for name, found in study.reading.findings.items() if found.outcome is not Outcome.NO]
+    if study.prediction is not None:
+        said.append(study.prediction.reason)
+        said += [name for name, found in study.prediction.findings.items() if found.outcome is not Outcome.NO]
     return " ".join(said).lower()
 
 

@@ -24,11 +24,11 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import STUDY_ID_BYTES, SiteName, Tier, site_name
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_name
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
-_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.EVIDENCE, "pixels": Kind.PIXELS}
+_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.CROPS, "pixels": Kind.ORIGINALS}
 _ACT_OF = {
     ReportEvent.SAVED: Act.REPORT_SAVED,
     ReportEvent.RELEASED: Act.REPORT_RELEASED,
@@ -39,7 +39,7 @@ _ACT_OF = {
 def _find(room: Room, site: str, study: str) -> KeptStudy:
     """Raises UnknownStudy."""
     try:
-        whole = len(bytes.fromhex(study)) == STUDY_ID_BYTES
+        whole = len(bytes.fromhex(study)) == STUDY_KEY_BYTES
         name = site_name(site)
     except ValueError:
         whole = False
@@ -52,7 +52,7 @@ def _find(room: Room, site: str, study: str) -> KeptStudy:
 def study_page(request: Request, room: RoomOf, here: Known, site: str, study: str) -> Response:
     found = _find(room, site, study)
     room.witness(here.account, here.address, Act.VIEWED, found, anew=True)
-    if here.reads:
+    if here.is_reader:
         room.pipeline.opened(found.site, found.study)
     return _page(request, room, here, found)
 
@@ -78,7 +78,7 @@ def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
         "sides": shown.sides and asdict(shown.sides),
         "trouble": shown.trouble,
         "base": shown.base and shown.base.as_json(),
-        "evidence": shown.evidence and shown.evidence.as_json(),
+        "evidence": shown.crops and shown.crops.as_json(),
         "patches": [] if graph is None else _patches(graph),
     }
     return JSONResponse(facts)

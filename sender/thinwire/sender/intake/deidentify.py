@@ -27,7 +27,7 @@ from thinwire.sender.intake.study import SourceFile, Study
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
 from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import digest, study_id
+from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from thinwire.shared.imaging.header import Header, Limits, parsing
@@ -158,7 +158,7 @@ class Deidentifier:
         files = tuple(
             sorted((SourceFile(each, digest(each), "dicom") for each in cleaned), key=lambda file: file.digest)
         )
-        new = study_id(file.digest for file in files)
+        new = study_key(file.digest for file in files)
         members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
         self.disk.make_folder(self.originals)
         self.disk.write(self.originals / f"{new.hex()}.archive", pack(members, "fast"), "original")

@@ -10,7 +10,7 @@ from thinwire.sender.intake.patients import ISSUER, patients_differ
 from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
-from thinwire.shared.identifiers import Digest, StudyId, TextSource, study_id
+from thinwire.shared.identifiers import Digest, StudyKey, TextSource, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, told
 from thinwire.shared.imaging.frontal import Candidate, candidate, choose_among, of_file
 from thinwire.shared.imaging.header import Limits
@@ -34,7 +34,7 @@ class SourceFile:
 class Study:
     """One imaging study and the words that came with it."""
 
-    id: StudyId
+    id: StudyKey
     files: tuple[SourceFile, ...]
     """Ascending by digest, none twice: the same files in any order or place are one study."""
     frontal: Radiograph
@@ -83,7 +83,7 @@ def load_study(
         )
     )
     return Study(
-        id=study_id(file.digest for file in files),
+        id=study_key(file.digest for file in files),
         files=files,
         frontal=chosen.radiograph,
         read=[each.digest for each in files].index(read[chosen.index].digest),

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import DiskFull, UidReused
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.storage.durable import Disk, sweep
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Known:
     dataset: bytes
     """SHA-256 of its data set, 32 bytes."""
     sop_class: str
-    study: StudyId | None
+    study: StudyKey | None
     """None where its study was refused."""
     at: datetime
 
@@ -79,7 +79,7 @@ class Arrivals:
     the outbox has a study and misses no bytes of it."""
 
     def __init__(
-        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyId], bool]
+        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyKey], bool]
     ) -> None:
         self.folder = folder
         self._disk = disk
@@ -152,7 +152,7 @@ class Arrivals:
                 folder = folder.with_suffix(_JUDGING)
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
-    def judged(self, verdicts: Mapping[Path, StudyId | None], class_of: Callable[[Path], str]) -> None:
+    def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
         """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
         and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
@@ -179,7 +179,7 @@ class Arrivals:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
-            study = StudyId(bytes.fromhex(facts["study"])) if facts["study"] else None
+            study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
             at = datetime.fromisoformat(facts["at"])
             return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
         except FileNotFoundError:
@@ -193,7 +193,7 @@ class Arrivals:
         for path in sorted((self.folder / LEDGER).glob("*.json")):
             try:
                 facts = json.loads(path.read_bytes())
-                here = facts["study"] and self._is_whole(StudyId(bytes.fromhex(facts["study"])))
+                here = facts["study"] and self._is_whole(StudyKey(bytes.fromhex(facts["study"])))
                 old = datetime.fromisoformat(facts["at"]) < before
             except (ValueError, KeyError, TypeError):
                 here, old = False, True

@@ -11,7 +11,7 @@ from thinwire.sender.outbox.tiers import Asked, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyId
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey
 from thinwire.shared.transitions import Transitions
 
 VERSION = 3
@@ -125,7 +125,7 @@ class Due:
     accepted: datetime
     """UTC; its age."""
     epoch: EpochId
-    study: StudyId
+    study: StudyKey
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
@@ -150,7 +150,7 @@ class Due:
 class Entry:
     """A study in the outbox."""
 
-    study: StudyId
+    study: StudyKey
     accepted: datetime
     """UTC; the study's age on the link."""
     urgent: bool
@@ -243,7 +243,7 @@ class Entry:
             if facts["version"] != VERSION:
                 raise ValueError(f"version {facts['version']}")
             return cls(
-                study=StudyId(bytes.fromhex(facts["study"])),
+                study=StudyKey(bytes.fromhex(facts["study"])),
                 accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
                 urgent=bool(facts["urgent"]),
                 epoch=EpochId(bytes.fromhex(facts["epoch"])),

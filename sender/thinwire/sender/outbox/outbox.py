@@ -33,7 +33,7 @@ from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
-from thinwire.shared.identifiers import STUDY_ID_BYTES, Digest, StudyId, digest
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, StudyKey, digest
 from thinwire.shared.storage.durable import Disk, flock, sweep
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Outbox:
 
     def accept(
         self,
-        study: StudyId,
+        study: StudyKey,
         source: bytes,
         plan: Sequence[Kind],
         words: bytes = b"",
@@ -129,11 +129,11 @@ class Outbox:
         self._seen = seen
         return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
 
-    def entry(self, study: StudyId) -> Entry:
+    def entry(self, study: StudyKey) -> Entry:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
-    def is_whole(self, study: StudyId) -> bool:
+    def is_whole(self, study: StudyKey) -> bool:
         """Whether a study is here, with all that its parts are still to be made of."""
         try:
             entry = self.entry(study)
@@ -158,27 +158,27 @@ class Outbox:
         """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
 
-    def source(self, study: StudyId) -> bytes:
+    def source(self, study: StudyKey) -> bytes:
         """The archive that `accept` took, or the pixels, which hold the same files and words.
 
         Raises UnknownStudy where neither opens: then the study has to be given again.
         """
         at = self._at(study)
-        for path in (at.source, at.part(Kind.PIXELS)):
+        for path in (at.source, at.part(Kind.ORIGINALS)):
             with contextlib.suppress(FileNotFoundError, Forged):
                 return open_sealed(path.read_bytes(), self.epochs.key)[1]
         raise UnknownStudy(
             f"the bytes of study {study.hex()} are gone or damaged at the clinic", "Send the same study again."
         )
 
-    def plaintext(self, study: StudyId, kind: Kind) -> bytes | None:
+    def plaintext(self, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of a part that was made; None where its bytes are not here, or are damaged."""
         with contextlib.suppress(FileNotFoundError, Forged):
             header, plaintext = open_sealed(self._at(study).part(kind).read_bytes(), self.epochs.key)
             return plaintext if (header.kind, header.study) == (kind, study) else None
         return None
 
-    def add(self, study: StudyId, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
+    def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal a part and keep it; durable when this returns. hold: it waits until a reader asks.
 
         A repeat with the same bytes does nothing. Raises DiskFull, UnknownStudy, ValueError for other bytes.
@@ -197,11 +197,11 @@ class Outbox:
             at.clear(at.write(entry.with_part(made), "part.state"))
         return made
 
-    def give_up(self, study: StudyId, kind: Kind, reason: str) -> None:
+    def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
         """This part cannot be made; the study goes without it. reason: for people, without a patient's identity."""
         self._event(study, kind, Event.GIVEN_UP, reason)
 
-    def retry(self, study: StudyId) -> tuple[Kind, ...]:
+    def retry(self, study: StudyKey) -> tuple[Kind, ...]:
         """Try again what the hub refused and what could not be made here; durable when this returns.
 
         Returns the parts that are tried again. A part that could not be made is left out once the files that it would
@@ -221,7 +221,7 @@ class Outbox:
                 at.write(entry, "control.retry")
         return tuple(part.kind for part in again)
 
-    def make_urgent(self, study: StudyId) -> Entry:
+    def make_urgent(self, study: StudyKey) -> Entry:
         """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
         at = self._at(study)
         with at.locked() as entry:
@@ -229,12 +229,12 @@ class Outbox:
                 entry = at.write(replace(entry, urgent=True, urged=False), "control.urgent")
         return entry
 
-    def pause(self, study: StudyId | None = None) -> None:
+    def pause(self, study: StudyKey | None = None) -> None:
         """Hold a study back, or (None) all sending, until it is resumed; durable when this returns. What the running
         service has under way of it stops at its next piece. Raises UnknownStudy, DiskFull."""
         self._hold(study, True)
 
-    def resume(self, study: StudyId | None = None) -> None:
+    def resume(self, study: StudyKey | None = None) -> None:
         """Let a study go on, or (None) all that is not paused by itself. Raises UnknownStudy, DiskFull."""
         self._hold(study, False)
 
@@ -243,7 +243,7 @@ class Outbox:
         """Whether all sending is paused."""
         return (self.folder / _PAUSED).exists()
 
-    def receipts(self, study: StudyId) -> list[Receipt]:
+    def receipts(self, study: StudyKey) -> list[Receipt]:
         """The hub's words on a study that are durable here, oldest first."""
         receipts = []
         for path in self._at(study).receipts.glob("*.receipt"):
@@ -362,7 +362,7 @@ class Outbox:
             at.clear(after)
         return receipt
 
-    def settle_effort(self, study: StudyId, wanted: Effort) -> Effort:
+    def settle_effort(self, study: StudyKey, wanted: Effort) -> Effort:
         """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
         returns. Raises UnknownStudy."""
         at = self._at(study)
@@ -371,7 +371,7 @@ class Outbox:
                 at.write(replace(entry, effort=wanted), "effort")
             return entry.effort or wanted
 
-    def unurged(self) -> list[StudyId]:
+    def unurged(self) -> list[StudyKey]:
         """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
         return [
             entry.study
@@ -379,7 +379,7 @@ class Outbox:
             if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
         ]
 
-    def urged(self, study: StudyId) -> None:
+    def urged(self, study: StudyKey) -> None:
         """The hub knows that a study is urgent; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
@@ -394,13 +394,13 @@ class Outbox:
                 if part.object == due.object and part.state is PartState.WAITING:
                     at.write(entry.with_part(part.after(Event.REFUSED, reason)), "part.state")
 
-    def request(self, study: StudyId, kind: Kind) -> None:
+    def request(self, study: StudyKey, kind: Kind) -> None:
         """A reader asks for a part. One that was never planned is to be made now. Raises UnknownStudy."""
         self._event(study, kind, Event.REQUESTED)
 
     # How it is done.
 
-    def _hold(self, study: StudyId | None, paused: bool) -> None:
+    def _hold(self, study: StudyKey | None, paused: bool) -> None:
         if study is None and paused:
             self._small.write(self.folder / _PAUSED, b"", "control.pause")
         elif study is None:
@@ -411,7 +411,7 @@ class Outbox:
                 if entry.paused is not paused:
                     at.write(replace(entry, paused=paused), "control.study")
 
-    def _again(self, study: StudyId, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
+    def _again(self, study: StudyKey, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.mark, mark):
@@ -433,7 +433,7 @@ class Outbox:
                     self._disk.write(at.source, sealed, "accept.source")
         return entry
 
-    def _event(self, study: StudyId, kind: Kind, event: Event, reason: str = "") -> None:
+    def _event(self, study: StudyKey, kind: Kind, event: Event, reason: str = "") -> None:
         at = self._at(study)
         with at.locked() as entry:
             after = entry.with_part(entry.part(kind).after(event, reason))
@@ -446,8 +446,8 @@ class Outbox:
 
     def _folders(self) -> Iterator[StudyFolder]:
         for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)
-            if len(name) == 2 * STUDY_ID_BYTES and not name.startswith("."):
+            if len(name) == 2 * STUDY_KEY_BYTES and not name.startswith("."):
                 yield StudyFolder(self.folder / name, self._small)
 
-    def _at(self, study: StudyId) -> StudyFolder:
+    def _at(self, study: StudyKey) -> StudyFolder:
         return StudyFolder(self.folder / study.hex(), self._small)

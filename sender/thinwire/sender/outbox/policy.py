@@ -7,7 +7,7 @@ from datetime import datetime
 from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.tiers import Asked, TierPolicy, Verdict, decide, month
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 _REASON = {
     PartState.MISSING: "to be made",
@@ -45,7 +45,7 @@ class Gate:
             return True
         return part.state is PartState.WAITING and self._decide(_asked(entry, part), idle=True).goes
 
-    def waits(self, entries: Iterable[Entry]) -> dict[tuple[StudyId, Kind], str]:
+    def waits(self, entries: Iterable[Entry]) -> dict[tuple[StudyKey, Kind], str]:
         """Why each part that is not at the hub is not on its way, for people; a part that may go is not named."""
         entries = list(entries)
         _, waiting = self.sort_out((due for entry in entries for due in entry.due()), {})

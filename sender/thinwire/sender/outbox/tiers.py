@@ -23,9 +23,9 @@ class When(StrEnum):
     """Not made."""
 
 
-ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 """In which order a reader needs them: the manifest is small and says whose the study is and when it is complete."""
-WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """What is always made: it is the study."""
 MEANING = (Kind.GRAPH, Kind.MANIFEST)
 """What always goes, budget or not: without it the hub does not know that there is a study."""
@@ -41,8 +41,8 @@ def _today() -> Mapping[Kind, When]:
             Kind.GRAPH: When.ALWAYS,
             Kind.MANIFEST: When.ALWAYS,
             Kind.PREVIEW: When.ALWAYS,
-            Kind.EVIDENCE: When.ON_REQUEST,
-            Kind.PIXELS: When.ALWAYS,
+            Kind.CROPS: When.ON_REQUEST,
+            Kind.ORIGINALS: When.ALWAYS,
         }
     )
 
@@ -103,7 +103,7 @@ def checked(when: Mapping[Kind, When]) -> Mapping[Kind, When]:
     for kind in MEANING:
         if when.get(kind, When.ALWAYS) is not When.ALWAYS:
             raise ValueError(f"the {kind.name.lower()} of a study always goes: without it the hub knows of no study")
-    if when.get(Kind.PIXELS) is When.NEVER:
+    if when.get(Kind.ORIGINALS) is When.NEVER:
         raise ValueError("a study without its pixels is not kept whole; choose 'on request'")
     return when
 

@@ -17,7 +17,7 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.sender.views import bytes_text, seconds_text
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 MOST_STUDIES = 200
 """The newest are shown; `status` lists all."""
@@ -26,7 +26,7 @@ _STATUS_WORDS = {
     StudyStatus.STORED: "at the hub",
     StudyStatus.TRIAGED: "triaged",
     StudyStatus.OPENED: "opened by a reader",
-    StudyStatus.READ: "read",
+    StudyStatus.REPORTED: "read",
 }
 
 
@@ -140,14 +140,14 @@ class Clinic:
         self,
         entry: Entry,
         gate: Gate,
-        waits: Mapping[tuple[StudyId, Kind], str],
-        seconds: Mapping[StudyId, float],
+        waits: Mapping[tuple[StudyKey, Kind], str],
+        seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, Crossing],
     ) -> StudyShown:
         receipts = self.outbox.receipts(entry.study)
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
-        report = _detail(receipts, StudyStatus.READ).get("report")
+        report = _detail(receipts, StudyStatus.REPORTED).get("report")
         soon = seconds.get(entry.study)
         return StudyShown(
             study=entry.study.hex(),
@@ -155,7 +155,7 @@ class Clinic:
             urgent=entry.urgent,
             paused=entry.paused,
             done=not any(part.state in (PartState.MISSING, PartState.WAITING) for part in entry.parts),
-            read=entry.status is StudyStatus.READ,
+            read=entry.status is StudyStatus.REPORTED,
             parts=tuple(
                 _part(part, "" if gate.paused else waits.get((entry.study, part.kind), ""), crossing)
                 for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))

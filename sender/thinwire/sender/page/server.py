@@ -34,7 +34,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.page.facts import Clinic
 from thinwire.sender.page.metrics import ClinicMetrics
 from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
-from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey
 from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _LONGEST_FORM = 4096
 _START_SECONDS = 30.0
-ACTS: Final[Mapping[str, Callable[[Outbox, StudyId | None], object]]] = MappingProxyType(
+ACTS: Final[Mapping[str, Callable[[Outbox, StudyKey | None], object]]] = MappingProxyType(
     {
         "pause": lambda outbox, study: outbox.pause(study),
         "resume": lambda outbox, study: outbox.resume(study),
@@ -73,10 +73,10 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
             return PlainTextResponse("Refused: the page is older than the service. Load it again.", 403)
         what = ACTS.get(form.get("act", ""))
         try:
-            study = StudyId(bytes.fromhex(form["study"])) if form.get("study") else None
+            study = StudyKey(bytes.fromhex(form["study"])) if form.get("study") else None
         except ValueError:
             return PlainTextResponse("Refused: that names no study.", 400)
-        if what is None or (study is not None and len(study) != STUDY_ID_BYTES):
+        if what is None or (study is not None and len(study) != STUDY_KEY_BYTES):
             return PlainTextResponse("Refused: there is no such button.", 400)
         try:
             await run_in_threadpool(what, clinic.outbox, study)

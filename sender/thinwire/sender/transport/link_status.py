@@ -11,7 +11,7 @@ from typing import Any
 
 from thinwire.sender.transport.pace import Measured
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 from thinwire.shared.storage import status_file
 
 VERSION = 1
@@ -33,7 +33,7 @@ class LinkState(StrEnum):
 class Crossing:
     """An object on its way, for people."""
 
-    study: StudyId
+    study: StudyKey
     kind: Kind | None
     """None for an epoch record."""
     object: Digest
@@ -91,7 +91,7 @@ def find(folder: Path, now: datetime) -> LinkStatus:
 
 def _crossing(facts: dict[str, Any]) -> Crossing:
     return Crossing(
-        StudyId(bytes.fromhex(facts["study"])),
+        StudyKey(bytes.fromhex(facts["study"])),
         None if facts["kind"] is None else Kind(facts["kind"]),
         Digest(bytes.fromhex(facts["object"])),
         int(facts["sent"]),

@@ -11,7 +11,7 @@ from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
 from thinwire.sender.transport.schedule import rank
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
     }
 
 
-def study_seconds(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> dict[StudyId, float]:
+def study_seconds(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> dict[StudyKey, float]:
     """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
     crossing = {each.object: each for each in link.crossings}
     return {due.study: seconds for due, seconds in _arrivals(entries, crossing, gate, link)}

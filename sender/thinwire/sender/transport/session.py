@@ -14,7 +14,7 @@ from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferE
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -73,8 +73,8 @@ class UplinkSession:
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
-        self._unurged: list[StudyId] = []
-        self._urging: set[StudyId] = set()
+        self._unurged: list[StudyKey] = []
+        self._urging: set[StudyKey] = set()
         self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
@@ -149,7 +149,7 @@ class UplinkSession:
             case "tier_request":
                 self._request(down.tier_request)
             case "urged":
-                self._outbox.urged(StudyId(down.urged.study))
+                self._outbox.urged(StudyKey(down.urged.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -241,7 +241,7 @@ class UplinkSession:
         if kind is None:
             raise ProtocolBroken("the hub asks for a kind of object that never crosses")
         try:
-            self._outbox.request(StudyId(request.study), kind)
+            self._outbox.request(StudyKey(request.study), kind)
         except UnknownStudy:
             log.warning("the hub asks for a study that is no longer here")
         self.refresh()

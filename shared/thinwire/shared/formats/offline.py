@@ -10,7 +10,7 @@ from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.positional import Fields, pack
 from thinwire.shared.formats.receipts import MAX_RECEIPT
-from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_ID_BYTES, Digest, StudyId
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, StudyKey
 
 VERSION = 1
 MAX_NOTE = 4 << 20
@@ -22,7 +22,7 @@ MOST_RECEIPTS = 1 << 12
 """In one reply; a hub that has more to say writes several."""
 MOST_TAKEN = 1 << 16
 MOST_REQUESTS = 1 << 12
-NO_STUDY = StudyId(bytes(STUDY_ID_BYTES))
+NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
 """A waybill and a reply are of no single study; their envelope's header says so by zeros."""
 
 
@@ -42,7 +42,7 @@ class Reply:
 
     receipts: tuple[bytes, ...] = ()
     """Signed, as they go over the link; oldest first."""
-    requests: tuple[tuple[StudyId, Kind], ...] = ()
+    requests: tuple[tuple[StudyKey, Kind], ...] = ()
     """Parts that a reader wants."""
 
 
@@ -82,7 +82,7 @@ def read_reply(plaintext: bytes) -> Reply:
     receipts = fields.fields("receipts", 0, MOST_RECEIPTS)
     signed = tuple(receipts.data("receipt", 0, MAX_RECEIPT) for _ in range(len(receipts)))
     requests = tuple(
-        (StudyId(entry.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES)), _tier(entry))
+        (StudyKey(entry.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES)), _tier(entry))
         for entry in fields.arrays("requests", 0, MOST_REQUESTS, 2)
     )
     return Reply(signed, requests)
@@ -90,6 +90,6 @@ def read_reply(plaintext: bytes) -> Reply:
 
 def _tier(entry: Fields) -> Kind:
     kind = entry.integer("kind", min(Kind), max(Kind))
-    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS, Kind.MANIFEST):
+    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS, Kind.MANIFEST):
         raise BadFormat("a reply asks for a kind of object that never crosses")
     return Kind(kind)

@@ -12,7 +12,7 @@ from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.task import Task
 
 from tests.support.clock import START
-from tests.support.machine_results import BUNDLE, READING, STUDY, image_file, kept, later
+from tests.support.machine_results import BUNDLE, PREDICTION, STUDY, image_file, kept, later
 from thinwire.receiver.export.fhir import FhirStudy, Written, fhir_bundle
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.originals import Member
@@ -36,7 +36,7 @@ class Words:
 
 def study(written: Written | None = None, **identity: str) -> FhirStudy:
     manifest = Manifest(STUDY, SiteName("north-valley"), START, BUNDLE, (), ((digest(b""), 1),), identity or IDENTITY)
-    return FhirStudy(kept(), READING, manifest, written or Written())
+    return FhirStudy(kept(), PREDICTION, manifest, written or Written())
 
 
 def resources(found: FhirStudy, *files: bytes) -> dict[str, dict[str, Any]]:
@@ -107,7 +107,7 @@ def test_whatever_changes_what_is_said_is_another_version() -> None:
         study(Written(Words("preliminary", "a", "Dr Example", START))),
         study(Written(Words("final", "a", "Dr Example", START))),
         study(Written(draft=("a",))),
-        replace(base, reading=later(READING, urgency=Urgency.IMMEDIATE)),
+        replace(base, prediction=later(PREDICTION, urgency=Urgency.IMMEDIATE)),
         replace(base, study=replace(base.study, sealed_sizes={})),
     ]
     versions: set[Digest] = {each.version for each in (base, *others)}

@@ -16,9 +16,9 @@ from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, StudyId
+from thinwire.shared.identifiers import BundleId, StudyKey
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from highdicom import sr
 from pydicom.dataelem import DataElement
 
 from tests.support.dicoms import chest
-from tests.support.machine_results import NAMES, READING, graph, image_file, kept, later, result, sight_of
+from tests.support.machine_results import NAMES, PREDICTION, graph, image_file, kept, later, result, sight_of
 from thinwire.receiver.export.best_image import Sight
 from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
@@ -58,7 +58,7 @@ def test_a_report_says_each_finding_with_its_interval_and_what_it_leaves_possibl
     words = {item.name.meaning: item.value.meaning for item in said["Pneumothorax"].get_qualitative_evaluations()}
     assert words["Finding present, by conformal prediction set"] == "Uncertain"
     assert words["Intended use"] == "For Research"
-    for said_too in ("not for diagnosis", READING.bundle.hex(), "effusion suspected", "5 of 64 patches"):
+    for said_too in ("not for diagnosis", PREDICTION.bundle.hex(), "effusion suspected", "5 of 64 patches"):
         assert said_too.encode() in data
 
 
@@ -86,7 +86,7 @@ def test_a_repeat_is_the_same_bytes_and_another_reading_is_another_object() -> N
     first, capture = structured_report(result()), secondary_capture(result(), NAMES)
     assert structured_report(result()) == first
     assert secondary_capture(result(), NAMES) == capture
-    other = result(reading=later(READING, urgency=Urgency.IMMEDIATE))
+    other = result(prediction=later(PREDICTION, urgency=Urgency.IMMEDIATE))
     assert opened(structured_report(other)).SOPInstanceUID != opened(first).SOPInstanceUID
     assert opened(structured_report(other)).SeriesInstanceUID == opened(first).SeriesInstanceUID
     assert len({opened(first).SOPInstanceUID, pydicom.dcmread(BytesIO(capture)).SOPInstanceUID}) == 2

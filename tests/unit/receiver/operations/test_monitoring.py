@@ -38,7 +38,7 @@ def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, cloc
     clinic = join(hub)
     keep_study(hub, clinic, bundle, image_file(1), read=False)
     clock.advance(7)
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.pipeline().predict_waiting() == 1
     keep_study(hub, clinic, bundle, image_file(2), read=False)
     clock.advance(90)
     said = counted(hub)

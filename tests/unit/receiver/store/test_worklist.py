@@ -6,9 +6,9 @@ from rich.console import Console
 from tests.support.clock import START
 from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.presentation import age, findings_text, study_page, worklist_table
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.receiver.store.records import Found, KeptStudy, StoredPrediction
 from thinwire.receiver.store.worklist import Row, as_json, worklist
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 
 BUNDLE = BundleId(bytes(range(16)))
 FINDINGS = {
@@ -22,10 +22,12 @@ def study(
     number: int, urgency: Urgency | None, minutes: int = 0, asked: bool = False, source: str = "report"
 ) -> KeptStudy:
     at = START + timedelta(minutes=minutes)
-    reading = None if urgency is None else KeptReading(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
+    prediction = (
+        None if urgency is None else StoredPrediction(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
+    )
     return KeptStudy(
         site=SiteName("north-valley"),
-        study=StudyId(bytes([number]) * 16),
+        study=StudyKey(bytes([number]) * 16),
         received=at,
         urgent_asked=asked,
         bundle=BUNDLE,
@@ -35,9 +37,9 @@ def study(
         patches_kept=6,
         patches_total=252,
         attention_kept=0.314,
-        sealed_sizes={Tier.GRAPH: 1046, Tier.PIXELS: 5_000_000},
+        sealed_sizes={Tier.GRAPH: 1046, Tier.ORIGINALS: 5_000_000},
         complete=None,
-        reading=reading,
+        prediction=prediction,
     )
 
 

@@ -27,7 +27,7 @@ def ingest(ends: TwoEnds) -> IngestSession:
     return ingest
 
 
-def sealed(ends: TwoEnds, kind: Kind = Kind.PIXELS, plaintext: bytes = STUDY.source) -> bytes:
+def sealed(ends: TwoEnds, kind: Kind = Kind.ORIGINALS, plaintext: bytes = STUDY.source) -> bytes:
     return seal(ends.outbox.epochs.current(), kind, STUDY.study, plaintext, chunk_log2=12)
 
 
@@ -66,7 +66,7 @@ def test_a_large_object_comes_in_chunks(ends: TwoEnds, ingest: IngestSession) ->
     for start in range(45, len(data), 5_000):
         downs = ingest.receive(chunk(data, start, start + 5_000))
     assert one(downs).WhichOneof("message") == "receipt"
-    assert ends.shelf.parts(SITE)[STUDY.study, Kind.PIXELS] == STUDY.source
+    assert ends.shelf.parts(SITE)[STUDY.study, Kind.ORIGINALS] == STUDY.source
     assert ends.inbox.objects(SITE) == []
 
 
@@ -321,7 +321,7 @@ def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> 
     ingest.receive(offer(data))
     ingest.receive(chunk(data, 45, 5_000))
     ingest.tick()
-    assert ingest.arriving == [Arriving(STUDY.study, Kind.PIXELS, 5_000, len(data))]
+    assert ingest.arriving == [Arriving(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
     assert ingest.received == 5_000
     ingest.close()
     assert ingest.arriving == []

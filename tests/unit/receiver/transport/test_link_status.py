@@ -11,10 +11,10 @@ from thinwire.receiver.presentation import links_table
 from thinwire.receiver.transport.ingest import Arriving
 from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find, leave
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
-PIXELS = Arriving(StudyId(b"s" * 16), Kind.PIXELS, 30_000, 90_000)
-VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (PIXELS,))
+ORIGINALS = Arriving(StudyKey(b"s" * 16), Kind.ORIGINALS, 30_000, 90_000)
+VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (ORIGINALS,))
 RIDGE = SiteLink(SiteName("south-ridge"), False, START - timedelta(days=2), START - timedelta(days=2))
 
 

@@ -90,11 +90,11 @@ def test_the_hubs_later_words_come_down_the_same_stream(ends: TwoEnds) -> None:
             await until(lambda: not ends.outbox.due())
             at = SystemClock().now()
             ends.shelf.say(
-                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.READ, at, detail({})), HUB_SIGNING)
+                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.REPORTED, at, detail({})), HUB_SIGNING)
             )
             server.notify(SITE)
             server.notify(SiteName("not-there"))
-            await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.READ)
+            await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.REPORTED)
             ends.shelf.wishes.append((study.study, Kind.PREVIEW))
             await until(lambda: ends.outbox.entry(study.study).part(Kind.PREVIEW).requested)  # no word to the server
 

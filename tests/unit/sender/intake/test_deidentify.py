@@ -38,7 +38,7 @@ from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
-from thinwire.shared.identifiers import TextSource, digest, study_id
+from thinwire.shared.identifiers import TextSource, digest, study_key
 from thinwire.shared.imaging.dicom import read_instance
 from thinwire.shared.imaging.projection import View
 from thinwire.shared.storage.durable import Disk
@@ -228,8 +228,8 @@ class TestOfAWholeClinic:
         assert isinstance(outcome, Accepted)
         study, outbox = outcome.study.id, clinic.outbox
         assert clinic.pipeline._study(study).text == words.text
-        assert outbox.plaintext(study, Kind.PIXELS) is None
-        for kind in (Kind.PREVIEW, Kind.PIXELS, Kind.GRAPH, Kind.EVIDENCE, Kind.MANIFEST):
+        assert outbox.plaintext(study, Kind.ORIGINALS) is None
+        for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
             clinic.pipeline.make(study, kind)
         sealed = outbox.folder / study.hex()
         for part in sorted(sealed.glob("*.sealed")):
@@ -239,7 +239,7 @@ class TestOfAWholeClinic:
         manifest = read_manifest(manifest_bytes, SITE_SIGNING.public_key())
         # Bit-exact is the file as it was released: the manifest names its digest, and the study's id follows from it.
         assert manifest.files == ((digest(file.data), len(file.data)),)
-        assert study == study_id([hashlib.sha256(file.data).digest()])  # type: ignore[list-item]
+        assert study == study_key([hashlib.sha256(file.data).digest()])  # type: ignore[list-item]
         assert SECRET not in str(manifest.identity)
         assert manifest.identity["PatientID"].startswith("TW")
         (original,) = unpack((clinic.data / "originals" / f"{study.hex()}.archive").read_bytes(), 1 << 26)

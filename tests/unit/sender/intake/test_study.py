@@ -10,7 +10,7 @@ from tests.support.dicoms import BASIC_TEXT_SR, DX_RAW, JPEG_2000, STUDY_UID, as
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
-from thinwire.shared.identifiers import TextSource, digest, study_id
+from thinwire.shared.identifiers import TextSource, digest, study_key
 from thinwire.shared.imaging.frontal import choose
 
 
@@ -41,7 +41,7 @@ def test_a_study_is_its_files_byte_for_byte(files: Files) -> None:
     study = load_study(files(*contents))
     assert sorted(each.data for each in study.files) == sorted(contents)
     assert [each.digest for each in study.files] == sorted(digest(data) for data in contents)
-    assert study.id == study_id(digest(data) for data in contents)
+    assert study.id == study_key(digest(data) for data in contents)
     assert {each.media for each in study.files} == {"dicom"}
 
 

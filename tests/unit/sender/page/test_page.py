@@ -62,8 +62,8 @@ def page(tmp_path: Path) -> Page:
 
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
-    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.PIXELS)
-    crossing = Crossing(FIRST.study, Kind.PIXELS, due.object, 15_000, 10_000, due.size)
+    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.ORIGINALS)
+    crossing = Crossing(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
     status = LinkStatus(LinkState.CONNECTED, "", 8_000.0, 0.5, (crossing,))
     link_status.leave(page.ends.outbox.folder, status, page.ends.clock.now())
     page.ends.outbox.pause(SECOND.study)
@@ -81,7 +81,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
     at = page.ends.clock.now()
     triaged = {"urgency": "urgent", "reason": "effusion", "findings": {"effusion": [0.81, 0.7, 0.9]}}
     report = {"report": {"state": "final", "text": HOSTILE, "reader": "Dr <Reader>", "at": "2026-03-04T12:30:00Z"}}
-    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.READ, report)):
+    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         receipt = Receipt(FIRST.study, SITE, None, status, at, detail(facts))
         page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
     text = page.client.get("/studies").text
@@ -97,7 +97,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
 
 def test_a_result_in_an_unknown_form_is_left_out(page: Page) -> None:
     odd = {"urgency": "routine", "findings": {"effusion": 0.5, "nodule": ["a", "b", "c"]}, "report": "words"}
-    for status in (StudyStatus.TRIAGED, StudyStatus.READ):
+    for status in (StudyStatus.TRIAGED, StudyStatus.REPORTED):
         receipt = Receipt(FIRST.study, SITE, None, status, page.ends.clock.now(), detail(odd))
         page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
     assert "routine" in page.client.get("/").text

@@ -16,7 +16,7 @@ from thinwire.sender.transport.progress import as_json, by_tier
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest
 
-NIGHTLY = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW})
+NIGHTLY = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW})
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> Crossing:
 
 
 def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> None:
-    link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.PIXELS, 20_000, 15_000),))
+    link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.ORIGINALS, 20_000, 15_000),))
     graph, manifest, pixels = by_tier(ends.outbox.entries(), link, Gate(TierPolicy(), START, 0))
-    assert [each.kind for each in (graph, manifest, pixels)] == [Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS]
+    assert [each.kind for each in (graph, manifest, pixels)] == [Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS]
     assert (pixels.stored, pixels.open, pixels.sent, pixels.durable) == (0, 2, 20_000, 15_000)
     assert pixels.size > 100_000
     everything = graph.size + manifest.size + pixels.size - 15_000
@@ -53,23 +53,23 @@ def test_what_waits_says_why(ends: TwoEnds) -> None:
     graph, _, pixels = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), gate)
     assert (graph.waits, pixels.waits) == ({}, {"until 20:00": 2})
     assert pixels.seconds is None
-    assert set(gate.waits(entries)) == {(entry.study, Kind.PIXELS) for entry in entries}
-    assert not gate.goes_soon(entries[0], entries[0].part(Kind.PIXELS))
+    assert set(gate.waits(entries)) == {(entry.study, Kind.ORIGINALS) for entry in entries}
+    assert not gate.goes_soon(entries[0], entries[0].part(Kind.ORIGINALS))
     assert gate.goes_soon(entries[0], entries[0].part(Kind.GRAPH))
 
 
 def test_what_goes_when_idle_goes_when_all_else_has_gone(ends: TwoEnds) -> None:
-    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.WHEN_IDLE})
+    idle = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.WHEN_IDLE})
     gate = Gate(idle, START, 0)
     going, waiting = gate.sort_out(ends.outbox.due(), {})
     assert {due.kind for due in going} == {Kind.GRAPH, Kind.MANIFEST}
     assert {reason for _, reason in waiting} == {"until nothing else is to be sent"}
-    going, waiting = gate.sort_out([due for due in ends.outbox.due() if due.kind is Kind.PIXELS], {})
+    going, waiting = gate.sort_out([due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS], {})
     assert (len(going), waiting) == (2, [])
 
 
 def test_what_the_hub_has_of_an_object_needs_no_budget(ends: TwoEnds) -> None:
-    (due, *_) = [due for due in ends.outbox.due() if due.kind is Kind.PIXELS]
+    (due, *_) = [due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS]
     gate = Gate(TierPolicy(budget=60_000), START, 30_000)
     assert gate.sort_out([due], {})[0] == []
     assert gate.sort_out([due], {due.object: 30_000})[0] == [due]
@@ -78,13 +78,13 @@ def test_what_the_hub_has_of_an_object_needs_no_budget(ends: TwoEnds) -> None:
 def test_a_study_of_its_own_choice(tmp_path: Path) -> None:
     ends = TwoEnds(tmp_path)
     sample = Sample(b"own choice" * 1000)
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.PIXELS: When.IN_WINDOW})
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.ORIGINALS: When.IN_WINDOW})
     ends.make_parts()
     gate = Gate(TierPolicy(), START, 0)
     assert {due.kind for due in gate.sort_out(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST}
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.PIXELS: When.ALWAYS})
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.ORIGINALS: When.ALWAYS})
     ends.switch_on()
-    assert {due.kind for due in gate.sort_out(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS}
+    assert {due.kind for due in gate.sort_out(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
 
 
 def test_another_process_sees_the_link_while_it_is_fresh(ends: TwoEnds) -> None:

@@ -69,7 +69,7 @@ def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) 
     assert digest(graph.head) == graph.object
     assert not graph.urgent
     assert len(uplink.crossings) == 4
-    assert {crossing.kind for crossing in uplink.crossings} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS}
+    assert {crossing.kind for crossing in uplink.crossings} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
 
 
 def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
@@ -220,17 +220,17 @@ def test_a_part_that_is_gone_is_not_offered(ends: TwoEnds, uplink: UplinkSession
 def test_a_reader_asks(ends: TwoEnds, uplink: UplinkSession) -> None:
     offers(uplink)
     uplink.receive(WELCOME)
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
-    assert ends.outbox.entry(STUDY.study).part(Kind.PIXELS).requested
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.PIXELS)))
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.ORIGINALS)))
+    assert ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).requested
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.ORIGINALS)))
 
 
 def test_what_a_reader_asks_for_goes_first_and_is_not_called_urgent(ends: TwoEnds) -> None:
-    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    ends.outbox.request(STUDY.study, Kind.ORIGINALS)
     uplink = ends.uplink()
     uplink.hello()
     sent = offers(uplink)
-    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
     assert [offer.urgent for offer in sent] == [False] * 4
 
 
@@ -297,7 +297,7 @@ def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink
 
 
 def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
-    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    idle = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
     uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, idle)
     uplink.hello()
     ends.clock.advance(10_000)
@@ -305,14 +305,14 @@ def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
 
 
 def test_what_waits_by_policy_is_not_offered_until_it_goes(ends: TwoEnds) -> None:
-    evening = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    evening = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
     uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, evening)
     uplink.hello()
     assert len(offers(uplink)) == 3
     ends.clock.advance(6 * 3600)
     uplink.refresh()
     (pixels,) = offers(uplink)
-    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
 
 
 def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(ends: TwoEnds) -> None:
@@ -325,7 +325,7 @@ def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(
     used[0] = 90_000
     uplink.refresh()
     assert uplink.next() is None
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.ORIGINALS)))
     up = uplink.next()
     assert up is not None
     assert up.chunk.offset == 10_000

@@ -18,7 +18,7 @@ from thinwire.shared.formats.positional import pack
 from thinwire.shared.identifiers import digest
 
 WAYBILL = Waybill(((digest(b"a graph"), True), (digest(b"pixels"), False)), (digest(b"a receipt"),))
-REPLY = Reply((b"signed", b"signed too"), ((STUDY, Kind.PIXELS),))
+REPLY = Reply((b"signed", b"signed too"), ((STUDY, Kind.ORIGINALS),))
 
 
 def test_a_waybill_comes_back() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from thinwire.receiver.training.corpus import Role, Sample, role_of
-from thinwire.receiver.training.datasets.report_text import ReportReader, ReportText
+from thinwire.receiver.training.datasets.report_text import ReportParser, ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration
 
@@ -76,7 +76,7 @@ def role_in(split: Split, patient: str) -> Role:
 
 
 def samples_of(
-    source: str, patients: Iterable[Patient], choice: Choice, reader: ReportReader, summary: Summary
+    source: str, patients: Iterable[Patient], choice: Choice, reader: ReportParser, summary: Summary
 ) -> list[Sample]:
     """One study a patient, then the paper's subset where it is asked for, as samples in the order of their keys.
 
@@ -98,7 +98,7 @@ def samples_of(
     return samples
 
 
-def _sample(source: str, study: Found, choice: Choice, reader: ReportReader) -> Sample:
+def _sample(source: str, study: Found, choice: Choice, reader: ReportParser) -> Sample:
     told = study.text.told
     labels = study.labels if study.labels is not None else reader.labels(told)
     split = study.split if choice.official and study.split else split_of(study.patient, choice.seed)
@@ -126,7 +126,7 @@ def _impression_alone(study: Found) -> Found:
     return replace(study, text=replace(study.text, findings=""))
 
 
-def _paper_subset(found: Sequence[Found], seed: int, reader: ReportReader, summary: Summary) -> list[Found]:
+def _paper_subset(found: Sequence[Found], seed: int, reader: ReportParser, summary: Summary) -> list[Found]:
     """At most 10,000 images, 15 % with consolidation or pneumonia; fewer of both where there are not enough of one."""
     by_label: dict[float, list[Found]] = {0.0: [], 1.0: []}
     for study in found:

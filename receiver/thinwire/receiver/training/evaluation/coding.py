@@ -40,7 +40,7 @@ def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, wo
         whole = None
         for images, name, said, (graphs, sizes) in _arms(source, guide):
             progress("coding", len(rows), len(rows), f"{source.name}, text {guide.value}: {name}")
-            probability = images.probabilities(Batches.of(data_of(graphs)).logits(images.reader), guide)
+            probability = images.probabilities(Batches.of(data_of(graphs)).logits(images.predictor), guide)
             whole = probability if whole is None or name == BEFORE_BUDGETS else whole
             kept = [len(graph.patches.cell) for graph in graphs]
             size: Row = {"images": len(graphs), "cells_kept_mean": float(np.mean(kept))}

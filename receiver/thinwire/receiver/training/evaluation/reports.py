@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.inference.mpnn import Reading
+from thinwire.receiver.inference.mpnn import Prediction
 from thinwire.receiver.training.corpus import Progress, Sample, phantom, role_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language
@@ -118,7 +118,7 @@ def bleu_curve(source: Source, progress: Progress, workers: int) -> list[Row]:
     ]
 
 
-def cases(source: Source, readings: Sequence[Reading]) -> str:
+def cases(source: Source, predictions: Sequence[Prediction]) -> str:
     """A few real cases whole, as Markdown: the true text, what was written, what the hub made of it.
 
     Only of images with a report or a note of their own; empty where there is none.
@@ -129,9 +129,9 @@ def cases(source: Source, readings: Sequence[Reading]) -> str:
     for n in rows:
         sample = seen.samples[n]
         found = ", ".join(
-            f"{name} {p.value:.2f} ({p.low:.2f}-{p.high:.2f})" for name, p in readings[n].findings.items()
+            f"{name} {p.value:.2f} ({p.low:.2f}-{p.high:.2f})" for name, p in predictions[n].findings.items()
         )
-        unlike = " The image is unlike those that the bundle learned from." if readings[n].unfamiliar else ""
+        unlike = " The image is unlike those that the bundle learned from." if predictions[n].unfamiliar else ""
         kept = _places(seen, n, source)
         parts += [
             f"## {sample.key} ({source.name}, {sample.view_position or 'view unknown'})",

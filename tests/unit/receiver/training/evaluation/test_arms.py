@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.tiny_seen import tiny_seen
-from thinwire.receiver.inference.mpnn import FUSED, load_reader
+from thinwire.receiver.inference.mpnn import FUSED, load_predictor
 from thinwire.receiver.training.evaluation.arms import (
     Batches,
     betweenness,
@@ -75,7 +75,7 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
 
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:
-    reader = load_reader(bundle)
+    reader = load_predictor(bundle)
     graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10))
     batches = Batches.of(data_of(graphs), size=2)
     np.testing.assert_allclose(batches.logits(reader), reader.logits(graphs), atol=1e-5)
