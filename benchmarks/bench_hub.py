@@ -39,7 +39,7 @@ def reading(count: int) -> dict[str, object]:
     graphs = []
     for seed in range(FIRST, FIRST + BATCH):
         phantom = describe(seed)
-        graphs.append(maker.see(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
+        graphs.append(maker.make_graph(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
     predictor = load_predictor(bundle)
     predictor.read(graphs)
     spent = []
@@ -70,7 +70,7 @@ def output(words: list[str]) -> str:
 def loopback(count: int) -> dict[str, object]:
     from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
     from thinwire.sender.enrolment import load_enrolment, open_outbox
-    from thinwire.sender.outbox.policy import Gate
+    from thinwire.sender.outbox.policy import CurrentPolicy
     from thinwire.sender.outbox.tiers import TierPolicy
     from thinwire.sender.service import finished
     from thinwire.shared.clock import SystemClock
@@ -93,7 +93,7 @@ def loopback(count: int) -> dict[str, object]:
         output(command("thinwire-sender", "join", token, "--data", clinic, "--hub", target))
         sender = subprocess.Popen(command("thinwire-sender", "run", "--data", clinic), stderr=subprocess.DEVNULL)
         outbox = open_outbox(clinic, load_enrolment(clinic), Disk(), SystemClock())
-        gate = Gate(TierPolicy(), SystemClock().now(), used=0)
+        current_policy = CurrentPolicy(TierPolicy(), SystemClock().now(), used=0)
         seconds = []
         try:
             for number in range(count + 1):
@@ -101,7 +101,7 @@ def loopback(count: int) -> dict[str, object]:
                 path.write_bytes(to_dicom(describe(FIRST + number)))
                 row = json.loads(output(command("thinwire-sender", "send", path, "--data", clinic, "--json")))[0]
                 study = next(e.study for e in outbox.entries() if e.study.hex() == row["study"])
-                while not finished(outbox.entry(study), gate):
+                while not finished(outbox.entry(study), current_policy):
                     time.sleep(0.05)
                 entry = outbox.entry(study)
                 triaged = next(r.at for r in outbox.receipts(study) if r.status is StudyStatus.TRIAGED)

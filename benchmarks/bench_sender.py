@@ -53,7 +53,7 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
             began = time.perf_counter()
             study = load_study([data], text, TextSource.REPORT)
             read_ms = (time.perf_counter() - began) * 1000
-            seen = maker.see(study)
+            seen = maker.make_graph(study)
             if number == 0:
                 continue  # the first study warms up
             spent = {"read": read_ms, **seen.milliseconds}

@@ -36,7 +36,7 @@ from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, tr
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
-from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelves
+from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
 from benchmarks.judged import bundle_told
 from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
@@ -64,12 +64,12 @@ class Album:
     name: str
     samples: list[Sample]
     canvases: list[Pixels]
-    shelves: dict[Setting, Shelf]
+    thumbnail_sets: dict[Setting, ThumbnailSet]
 
     def canvas(self, sight: Sight, setting: Setting) -> Callable[[int], Pixels]:
         if setting == WHOLE:
             return lambda i: np.asarray(self.canvases[i])
-        files = self.shelves[setting].files
+        files = self.thumbnail_sets[setting].files
         return lambda i: restore(files[i], setting[0], sight.grid(self.samples[i]))
 
 
@@ -82,13 +82,13 @@ def album(sight: Sight, name: str, samples: list[Sample], workers: int) -> Album
 
 def shelved(sight: Sight, whole: Album, settings: Sequence[Setting]) -> Album:
     images = [inside(np.asarray(c), sight.grid(s)) for c, s in zip(whole.canvases, whole.samples, strict=True)]
-    made: dict[Setting, Shelf] = {}
+    made: dict[Setting, ThumbnailSet] = {}
     for codec in dict.fromkeys(codec for codec, _ in settings):
         budgets = [budget for name, budget in settings if name == codec]
-        for one in shelves(whole.name, images, codec, budgets, sight.cache, sight.pool):
+        for one in thumbnail_sets(whole.name, images, codec, budgets, sight.cache, sight.pool):
             made[codec, one.budget] = one
         sight.say(f"{whole.name}: {codec} in {', '.join(map(str, budgets))} bytes")
-    return replace(whole, shelves=made)
+    return replace(whole, thumbnail_sets=made)
 
 
 def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: bool) -> list[Setting]:
@@ -234,7 +234,7 @@ def endpoint_rows(
     asked = wanted(own)
     judging = shelved(sight, judging, asked)
     teaching = None if teaching is None else shelved(sight, teaching, asked)
-    made = [judging.shelves, *([teaching.shelves] if teaching else [])]
+    made = [judging.thumbnail_sets, *([teaching.thumbnail_sets] if teaching else [])]
     settings = [WHOLE, *(s for s in asked if not any(of[s].missing for of in made))]
 
     lite0 = lite0_scores(sight, endpoint, teaching, judging, settings, plan) if plan.epochs else {}
@@ -243,7 +243,7 @@ def endpoint_rows(
         arm = codec if setting == WHOLE else f"{codec}, at most {budget} bytes"
         size: dict[str, Any] = {"codec": codec, "budget_bytes": budget or None, "same_bytes": budget == own}
         if setting != WHOLE:
-            files, sides = judging.shelves[setting].files, judging.shelves[setting].sides
+            files, sides = judging.thumbnail_sets[setting].files, judging.thumbnail_sets[setting].sides
             size |= {"bytes_mean": round(float(np.mean([len(f) for f in files])), 1), "bytes_max": max(map(len, files))}
             size |= {"side_median": float(np.median(sides))}
         # Writing a text costs more than looking: the bundle's own reader meets the first codec alone.

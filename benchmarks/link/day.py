@@ -28,7 +28,7 @@ from benchmarks.link.model import Direction, Way
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.machine import machine
 from thinwire.sender.outbox.entries import Due
-from thinwire.sender.transport.pace import Mark, Measured, Pace
+from thinwire.sender.transport.pace import Measured, Pace, RateSample
 from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
@@ -242,7 +242,7 @@ class ThinDay:
             if piece is None:
                 pace.ran_dry()
                 return
-            if not fits(piece, pace.room, pace.in_flight):
+            if not fits(piece, pace.send_space, pace.in_flight):
                 # A nanosecond at least, so that time moves.
                 self._wake = self.clock.at + max(pace.wait, 1e-9) if pace.wait > 0 else None
                 return
@@ -255,9 +255,9 @@ class ThinDay:
             transfer = Transfer(len(self._by_number) + 1, piece.due)
             self._by_number[transfer.number] = self._under_way[piece.due.object] = transfer
         transfer.position = piece.offset + piece.length
-        mark: Mark = self._pace.sent(piece.length)
-        transfer.marks.append((transfer.position, mark))
-        if transfer.rest == 0:
+        mark: RateSample = self._pace.sent(piece.length)
+        transfer.samples.append((transfer.position, mark))
+        if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         self.sent += piece.length
         size = int(piece.length * (1 + OVERHEAD_SHARE)) + OVERHEAD_BYTES
@@ -289,15 +289,15 @@ class ThinDay:
             return
         transfer.durable = message.end
         transfer.position = max(transfer.position, message.end)
-        while transfer.marks and transfer.marks[0][0] <= message.end:
-            self._pace.arrived(transfer.marks.popleft()[1])
+        while transfer.samples and transfer.samples[0][0] <= message.end:
+            self._pace.arrived(transfer.samples.popleft()[1])
         if message.end == transfer.due.size:
             del self._under_way[transfer.due.object]
             self._queue = [due for due in self._queue if due.object != transfer.due.object]
             self._by_age = [due for due in self._by_age if due.object != transfer.due.object]
             return
         transfer.on(TransferEvent.PROGRESS)
-        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+        if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
 
     def _offer(self, direction: Direction, size: int, message: Message) -> None:

@@ -9,9 +9,9 @@ from tests.support.browser import chromium, complaints, keep, needs_chromium, se
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
@@ -41,10 +41,10 @@ def url(ends: TwoEnds) -> Iterator[str]:
     quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.disk, ends.clock)
     quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
 
-    def gate() -> Gate:
-        return Gate(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
+    def current_policy() -> CurrentPolicy:
+        return CurrentPolicy(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
 
-    server = PageServer(Clinic(ends.outbox, quarantine, gate), PageSettings(port=0))
+    server = PageServer(ClinicState(ends.outbox, quarantine, current_policy), PageSettings(port=0))
     try:
         yield f"http://127.0.0.1:{server.open()}/"
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.link import namespaces
-from benchmarks.link.carry import Carrier
+from benchmarks.link.carry import TransferRun
 from benchmarks.link.faults import NoFaults
 from benchmarks.link.lab import PACKETS, RELAY, Lab, open_lab
 from benchmarks.link.peers.https import PORT, Https
@@ -91,7 +91,7 @@ def test_a_peer_carries_a_study_and_the_row_says_through_what(tmp_path: Path, re
         peer = Https(lab, tmp_path / "peer")
         peer.start()
         try:
-            carrier = Carrier(lab, peer, NoFaults(), persist=False)
+            carrier = TransferRun(lab, peer, NoFaults(), persist=False)
             journey = carrier.give(study)
             carrier.until([journey], limit=120)
             carrier.verify()

@@ -72,7 +72,7 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(bundle: Path) -> None:
 def test_a_graph_of_the_sender_is_read_and_triaged(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     phantom = describe(5)
-    graph = GraphMaker(loaded, SenderConfig(provider="cpu")).see(
+    graph = GraphMaker(loaded, SenderConfig(provider="cpu")).make_graph(
         load_study([to_dicom(phantom, render(phantom, 128, 100))])
     )
     prediction = load_predictor(loaded).read([graph.graph, graph.graph])

@@ -101,7 +101,7 @@ def test_a_tcp_connection_breaks_at_any_byte(tmp_path: Path, step: int) -> None:
             wire = Wire(port, cuts=list(range(100, 12 * step, step)))
             async with sending(ends, await wire.open()):
                 await until(
-                    lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(ends.outbox.epochs.site)
+                    lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(ends.outbox.epochs.site)
                 )
             await wire.close()
 

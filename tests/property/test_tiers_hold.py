@@ -12,7 +12,7 @@ from tests.support.damage import damaged
 from tests.support.format_samples import EPOCH, STUDY, key_of
 from tests.support.tier_samples import MEANING, WINDOW, sample_evidence, sample_preview
 from thinwire.sender.graph.surroundings import surroundings
-from thinwire.shared.crypto.envelope import Kind, open_prefix, room_in, seal, verified_length
+from thinwire.shared.crypto.envelope import Kind, open_prefix, plain_capacity, seal, verified_length
 from thinwire.shared.errors import BadCrops, BadPreview
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.graph import Grid
@@ -113,7 +113,7 @@ def test_the_trusted_prefix_of_a_sealed_object_is_the_start_of_what_was_sealed(
 @given(st.integers(0, 200_000), st.sampled_from(list(Kind)))
 @EXAMPLES
 def test_what_has_room_when_sealed_fits(size: int, kind: Kind) -> None:
-    room = room_in(size, kind)
+    send_space = plain_capacity(size, kind)
     if size >= 62:
-        assert len(seal(EPOCH, kind, STUDY, bytes(room))) <= size
-        assert len(seal(EPOCH, kind, STUDY, bytes(room + 1))) > size
+        assert len(seal(EPOCH, kind, STUDY, bytes(send_space))) <= size
+        assert len(seal(EPOCH, kind, STUDY, bytes(send_space + 1))) > size

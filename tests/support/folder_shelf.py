@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.receiver.sites.enrolment import Joined
+from thinwire.receiver.sites.enrolment import JoinResult
 from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import HubPrivateKey, JoinTokenId
 from thinwire.shared.errors import NotEnrolled, ThinwireError
@@ -14,7 +14,7 @@ from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey, dig
 from thinwire.shared.storage.durable import Disk
 
 
-class FolderShelf:
+class FolderStore:
     """Implements `Shelf`: one file per part, written in one piece with its receipt.
 
     sites: each site's verify key. refuse: raised by `put` where it is set, as a store does whose content checks fail.
@@ -28,11 +28,11 @@ class FolderShelf:
         self.keys: dict[Path, EpochKey] = {}
         self.refuse: ThinwireError | None = None
         self.wishes: list[tuple[StudyKey, Kind]] = []
-        self.answers: dict[JoinTokenId, tuple[bytes, Joined]] = {}
+        self.answers: dict[JoinTokenId, tuple[bytes, JoinResult]] = {}
         for name in ("epochs", "parts", "receipts"):
             disk.make_folder(folder / name)
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         known = self.answers.get(token)
         if known is None or known[0] not in (b"", signing_key):
             raise NotEnrolled("the join token is unknown or used")
@@ -84,7 +84,7 @@ class FolderShelf:
     def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return list(self.wishes)
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         parts = list((self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
         for part in parts:
             self.disk.write(part, b"\x01" + part.read_bytes()[1:], "shelf.part")

@@ -9,7 +9,7 @@ from tests.support.hub_folder import fused
 from thinwire.receiver.export.best_image import Original, Sight
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found, KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
@@ -20,9 +20,9 @@ BUNDLE = BundleId(bytes(range(16)))
 NAMES = [f"concept {n}" for n in range(99)]
 PREDICTION = StoredPrediction(
     {
-        "effusion": Found(0.8, 0.7, 0.9, Outcome.YES),
-        "pneumothorax": Found(0.3, 0.1, 0.6, Outcome.EITHER),
-        "something else": Found(0.05, 0.01, 0.2, Outcome.NO),
+        "effusion": StoredFinding(0.8, 0.7, 0.9, Outcome.YES),
+        "pneumothorax": StoredFinding(0.3, 0.1, 0.6, Outcome.EITHER),
+        "something else": StoredFinding(0.05, 0.01, 0.2, Outcome.NO),
     },
     Urgency.URGENT,
     "effusion suspected",
@@ -32,8 +32,8 @@ PREDICTION = StoredPrediction(
 )
 
 
-def kept(prediction: StoredPrediction | None = PREDICTION) -> KeptStudy:
-    return KeptStudy(
+def kept(prediction: StoredPrediction | None = PREDICTION) -> StoredStudy:
+    return StoredStudy(
         site=SiteName("north-valley"),
         study=STUDY,
         received=START,

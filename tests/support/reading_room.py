@@ -12,7 +12,7 @@ from tests.support.tier_samples import sample_evidence, sample_preview
 from thinwire.receiver.access.accounts import Accounts, Role
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.app import make_app
-from thinwire.receiver.web.context import OfStudy, Provider, Room, nothing
+from thinwire.receiver.web.context import OfStudy, Provider, WebContext, nothing
 from thinwire.shared.crypto.envelope import Kind
 
 PASSWORD = "correct horse battery"
@@ -53,11 +53,11 @@ class ReadingRoom:
     hub: Hub
     draft: OfStudy = nothing
     provider: Provider | None = None
-    room: Room = field(init=False)
+    room: WebContext = field(init=False)
 
     def __post_init__(self) -> None:
         self.hub = replace(self.hub, accounts=quick_accounts(self.hub))
-        self.room = Room(self.hub, self.hub.pipeline(), secure=True, draft=self.draft, provider=self.provider)
+        self.room = WebContext(self.hub, self.hub.pipeline(), secure=True, draft=self.draft, provider=self.provider)
         self.app = make_app(self.room)
 
     @property

@@ -134,17 +134,17 @@ class StickPair:
             outbox.accept(case.study, case.archive, PLAN, b"", case.urgent)
         clinic.make_parts(outbox)
 
-    def export(self, clinic: Clinic | None = None, held: bool = False) -> at_clinic.Exported:
+    def export(self, clinic: Clinic | None = None, held: bool = False) -> at_clinic.ExportResult:
         outbox = (clinic or self.clinic).open(self)
         with outbox.own_stick():
             due = [due for entry in outbox.entries() for due in entry.due(held)]
             return at_clinic.export_to(Stick(self.stick, self.fuse), outbox, due)
 
-    def at_hub(self) -> at_hub.Imported:
+    def at_hub(self) -> at_hub.ObjectImport:
         with open_hub(self.hub, self.clock, self.disk) as hub:
             return at_hub.import_from(Stick(self.stick, self.fuse), hub, hub.pipeline())
 
-    def bring_home(self, clinic: Clinic | None = None) -> at_clinic.Imported:
+    def bring_home(self, clinic: Clinic | None = None) -> at_clinic.ReplyImport:
         outbox = (clinic or self.clinic).open(self)
         with outbox.own_stick():
             return at_clinic.import_from(Stick(self.stick, self.fuse), outbox)

@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.sites.enrolment import Enrolment, Joined
+from thinwire.receiver.sites.enrolment import Enrolment, JoinResult
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import Quarantine
-from thinwire.receiver.store.records import Found, Part, StoredPrediction, Waiting
+from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, report_detail
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
@@ -70,9 +70,9 @@ class Pipeline:
     ) -> None:
         self.store = store
         self.on_receipt = on_receipt
-        self.at_rest = threading.Event()
+        self.idle = threading.Event()
         """Set while `run` has no graph to read: what may wait goes on only then."""
-        self.on_rest: Callable[[], None] = _nothing
+        self.on_idle: Callable[[], None] = _nothing
         """Called from the reading thread when all that waited is read."""
         self._enrolment = enrolment
         self._bundles = bundles
@@ -81,7 +81,7 @@ class Pipeline:
         self._signing = signing
         self._clock = clock
         self._batch = batch
-        self._unreadable: set[Waiting] = set()
+        self._unreadable: set[PendingGraph] = set()
         self._news = threading.Event()
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -100,12 +100,12 @@ class Pipeline:
         except (BadFormat, Forged, UnknownBundle) as error:
             self._quarantine.keep(site, object, plaintext, error)
             raise
-        self.store.keep(Part(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
+        self.store.keep(OpenedPart(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         return self._enrolment.join(token, request, signing_key)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
@@ -120,9 +120,9 @@ class Pipeline:
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
-        here = self.store.urge(site, study)
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: what was read is read again, with the clinic's word in mind."""
+        here = self.store.escalate(site, study)
         self._wake()
         return here
 
@@ -147,7 +147,7 @@ class Pipeline:
                 log.warning("reading waits: %s", error)
                 self._stopping.wait(PAUSE)
                 continue
-            self._rest()
+            self._announce_idle()
             self._news.wait()
             # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
             self._news.clear()
@@ -160,15 +160,15 @@ class Pipeline:
     def _wake(self) -> None:
         """A graph may wait. Under the lock, so that rest is never announced over news that came meanwhile."""
         with self._turn:
-            self.at_rest.clear()
+            self.idle.clear()
             self._news.set()
 
-    def _rest(self) -> None:
+    def _announce_idle(self) -> None:
         with self._turn:
             if self._news.is_set():
                 return
-            self.at_rest.set()
-        self.on_rest()
+            self.idle.set()
+        self.on_idle()
 
     def predict_waiting(self) -> int:
         """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""
@@ -179,7 +179,7 @@ class Pipeline:
                 self._triage(each, graph, prediction)
         return len(waiting)
 
-    def _graph(self, waiting: Waiting) -> list[FusedGraph]:
+    def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         """The graph, or none where the disk or a lost bundle keeps it from being read; others go on."""
         try:
             return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.coder)]
@@ -187,7 +187,9 @@ class Pipeline:
             self._skip(waiting, error)
             return []
 
-    def _predict(self, graphs: list[tuple[Waiting, FusedGraph]]) -> list[tuple[Waiting, FusedGraph, "Prediction"]]:
+    def _predict(
+        self, graphs: list[tuple[PendingGraph, FusedGraph]]
+    ) -> list[tuple[PendingGraph, FusedGraph, "Prediction"]]:
         """All graphs of one bundle at once; where that fails, each by itself, so that one cannot stop the others."""
         try:
             predictions = self._bundles.predictor(_bundle(graphs[0])).read([graph for _, graph in graphs])
@@ -198,10 +200,10 @@ class Pipeline:
             return []
         return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
-    def _triage(self, waiting: Waiting, graph: FusedGraph, prediction: "Prediction") -> None:
+    def _triage(self, waiting: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> None:
         outcome, at = triage(prediction, waiting.urgent_asked), self._clock.now()
         findings = {
-            name: Found(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
+            name: StoredFinding(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
             for name, p in prediction.findings.items()
         }
         kept = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
@@ -219,7 +221,7 @@ class Pipeline:
             log.info("site %s: a study is triaged as %s", waiting.site, kept.urgency)
             self.on_receipt(waiting.site)
 
-    def _skip(self, waiting: Waiting, error: Exception) -> None:
+    def _skip(self, waiting: PendingGraph, error: Exception) -> None:
         """It stays on the worklist as not triaged and is tried again after the next start."""
         self._unreadable.add(waiting)
         log.error("site %s: a graph could not be read: %s", waiting.site, error)
@@ -253,5 +255,5 @@ class Pipeline:
         return report
 
 
-def _bundle(pair: tuple[Waiting, FusedGraph]) -> BundleId:
+def _bundle(pair: tuple[PendingGraph, FusedGraph]) -> BundleId:
     return pair[1].bundle

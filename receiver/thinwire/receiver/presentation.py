@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found
-from thinwire.receiver.store.worklist import Row
+from thinwire.receiver.store.records import StoredFinding
+from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
@@ -31,7 +31,7 @@ WORTH_SAYING = 0.1
 """Findings below this probability are left out of the worklist's row, but for the likeliest."""
 
 
-def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
+def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
     """now: for the age of each study."""
     title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -51,7 +51,7 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
             study.site,
             study.study.hex()[:SHORT],
             findings_text(study.prediction.findings if study.prediction else {}),
-            kept_text(row, "\n"),
+            patches_text(row, "\n"),
             text_source(row),
             tiers_text(row),
         )
@@ -78,9 +78,9 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
             continue
         since = age((now - link.since).total_seconds())
         state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
-        seen = f"{age((now - link.seen).total_seconds())} ago"
+        last_heard = f"{age((now - link.last_heard).total_seconds())} ago"
         rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
-        table.add_row(site, state, seen, rate)
+        table.add_row(site, state, last_heard, rate)
         for each in link.arriving:
             share = f"{each.durable:,} of {each.size:,} ({100 * each.durable // each.size} %)"
             table.add_row("", "", "", "", each.study.hex()[:SHORT], each.kind.name.lower(), share)
@@ -88,7 +88,7 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
 
 
 def study_page(
-    row: Row,
+    row: WorklistEntry,
     now: datetime,
     arriving: Mapping[Tier, str],
     draft: Mapping[str, Any] | None = None,
@@ -115,7 +115,7 @@ def study_page(
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
     for number, each in enumerate(warnings):
         facts.add_row("" if number else "warnings", Text(each, "yellow"))
-    facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
+    facts.add_row("kept", patches_text(row) + (" of the attention" if study.patches_kept is not None else ""))
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
@@ -152,7 +152,7 @@ def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableTy
     return [*lines, table]
 
 
-def urgency_text(row: Row) -> Text:
+def urgency_text(row: WorklistEntry) -> Text:
     if row.urgency is None:
         asked = "\nasked urgent" if row.study.urgent_asked else ""
         return Text(f"not triaged{asked}", "dim")
@@ -160,14 +160,14 @@ def urgency_text(row: Row) -> Text:
     return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
 
 
-def findings_text(findings: Mapping[str, Found]) -> str:
+def findings_text(findings: Mapping[str, StoredFinding]) -> str:
     """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
     ordered = _likeliest_first(findings)[:MOST_FINDINGS]
     said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
     return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
 
 
-def kept_text(row: Row, between: str = " patches, ") -> str:
+def patches_text(row: WorklistEntry, between: str = " patches, ") -> str:
     """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
     study = row.study
     if study.patches_kept is None or study.attention_kept is None:
@@ -175,18 +175,18 @@ def kept_text(row: Row, between: str = " patches, ") -> str:
     return f"{study.patches_kept}/{study.patches_total}{between}{100 * study.attention_kept:.0f} %"
 
 
-def text_source(row: Row) -> Text:
+def text_source(row: WorklistEntry) -> Text:
     """The source of the words that guided the pruning; the machine's own words stand out."""
     source = row.study.text_source or ""
     return Text(source, "yellow" if row.text_given is False else "")
 
 
-def tiers_text(row: Row) -> str:
+def tiers_text(row: WorklistEntry) -> str:
     """The tiers that are here; `all` where nothing that the clinic listed is missing."""
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 
 
-def _likeliest_first(findings: Mapping[str, Found]) -> list[tuple[str, Found]]:
+def _likeliest_first(findings: Mapping[str, StoredFinding]) -> list[tuple[str, StoredFinding]]:
     return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
 
 

@@ -15,7 +15,7 @@ import torch
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
+from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import watched
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
@@ -40,7 +40,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
-    with sole_keeper(hub.data):
+    with serving_lock(hub.data):
         _sweep(hub)
         with contextlib.ExitStack() as beside:
             beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
@@ -52,7 +52,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
 
 def _sweep(hub: Hub) -> None:
     try:
-        with sole_carrier(hub.data):
+        with offline_lock(hub.data):
             swept = hub.store.sweep()
     except HubBusy:
         log.info("an import goes on: the store is swept at the next start")
@@ -119,7 +119,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if room is not None:
             await asyncio.to_thread(room.stop)
         await server.stop()
-        link_status.leave(hub.data, server.links(), hub.clock.now(), serves=False)
+        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
         if drafts.is_alive():
@@ -131,7 +131,7 @@ async def _show(hub: Hub, server: HubServer) -> None:
     """Leave the links' state for `status`, about once a second."""
     server.links(before=link_status.find(hub.data, hub.clock.now())[1])
     while True:
-        link_status.leave(hub.data, server.links(), hub.clock.now())
+        link_status.write_status(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(EVERY)
 
 

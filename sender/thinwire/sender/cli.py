@@ -21,7 +21,7 @@ from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.tiers import When, checked
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.sender.service import Accepted, Rejected, Wish, Words, take
+from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, take
 from thinwire.sender.transport import link_status, progress
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
@@ -105,7 +105,7 @@ def send(
         raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
     clinic = open_clinic(data, graph_bytes)
     outbox = clinic.outbox
-    words = Words(read_text(text), text_source) if text is not None else None
+    words = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
     wish = Wish(urgent, _choice(tiers))
     for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, wish):
@@ -114,13 +114,13 @@ def send(
             views.told(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
-        with views.live(err, as_json, outbox, studies, clinic.gate) as show:
+        with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
             clinic.send(studies, show)
     if as_json:
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
         entries = [outbox.entry(study) for study in studies]
-        out.print(views.status_table(entries, outbox, waits=clinic.gate().waits(entries)))
+        out.print(views.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -175,28 +175,28 @@ def status(
 
 
 def _status(clinic: JoinedClinic) -> Group:
-    gate, outbox = clinic.gate(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    studies = views.status_table(entries, outbox, link, gate.waits(entries))
-    budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
-    used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
-    if gate.paused:
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    studies = views.status_table(entries, outbox, link, current_policy.waits(entries))
+    budget = "" if current_policy.policy.budget is None else f" of {views.bytes_text(current_policy.policy.budget)}"
+    used = f"This month on the link: {views.bytes_text(current_policy.used)}{budget}"
+    if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
-    return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
+    return Group(studies, "", views.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
 def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
-    gate, outbox = clinic.gate(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    waits = gate.waits(entries)
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    waits = current_policy.waits(entries)
     return {
         "site": str(outbox.epochs.site),
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
         "execution_provider": views.provider(clinic.config),
         "link": views.link_json(link),
-        "paused": gate.paused,
-        "month": {"bytes": gate.used, "budget": gate.policy.budget},
-        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
+        "paused": current_policy.paused,
+        "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
+        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
         "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": clinic.quarantine.reasons(),
     }
@@ -326,7 +326,7 @@ def inspect(
     began = time.perf_counter()
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
-    seen = maker.see(study)
+    seen = maker.make_graph(study)
     facts = views.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
         views.picture(study, seen, maker).save(png)

@@ -19,9 +19,9 @@ from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.usage import read_usage
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service, finished
@@ -48,9 +48,11 @@ class JoinedClinic:
     pipeline: Pipeline = field(repr=False)
     quarantine: Quarantine = field(repr=False)
 
-    def gate(self) -> Gate:
+    def current_policy(self) -> CurrentPolicy:
         """The policy as of now."""
-        return Gate.at(self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused)
+        return CurrentPolicy.at(
+            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused
+        )
 
     def run(self, watch: Path | None) -> None:
         """Make and send what was accepted, until SIGINT or SIGTERM; with the DICOM port and the page where they are
@@ -63,12 +65,12 @@ class JoinedClinic:
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
                 asyncio.run(_until_stopped(service, watch))
 
-    def send(self, studies: Sequence[StudyKey], show: views.Live) -> None:
+    def send(self, studies: Sequence[StudyKey], show: views.LiveProgress) -> None:
         """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
 
         def arrived() -> bool:
             show.refresh()
-            return all(finished(self.outbox.entry(study), self.gate()) for study in studies)
+            return all(finished(self.outbox.entry(study), self.current_policy()) for study in studies)
 
         try:
             with self.outbox.own_link():
@@ -114,7 +116,7 @@ class JoinedClinic:
         coming = (lambda: 0) if port is None else port.arrivals.waiting
         # Served from a thread of its own, so with an outbox of its own.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
-        server = PageServer(Clinic(outbox, self.quarantine, self.gate, coming), self.config.page)
+        server = PageServer(ClinicState(outbox, self.quarantine, self.current_policy, coming), self.config.page)
         server.open()
         try:
             yield

@@ -158,7 +158,7 @@ class DicomSettings(BaseModel):
     aet: str = Field(default="THINWIRE", pattern=r"^[A-Z0-9_.-]{1,16}$")
     machines: dict[str, Machine] = {}
     """Who may send; nobody else can open an association."""
-    settle_seconds: float = Field(default=10.0, ge=0)
+    quiet_seconds: float = Field(default=10.0, ge=0)
     """A study is taken over when nothing of it has come for so long: machines send each view by itself."""
     most_bytes: int = Field(default=256 << 20, ge=1 << 20)
     """Of one object: more is refused, and set aside."""

@@ -35,7 +35,7 @@ from thinwire.sender.outbox.entries import Entry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport.link_status import find
-from thinwire.shared.crypto.envelope import Kind, room_in
+from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
@@ -59,7 +59,7 @@ _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indic
 
 
 @dataclass(frozen=True)
-class Seen:
+class GraphResult:
     """A study as the graph storey read it."""
 
     graph: FusedGraph
@@ -82,7 +82,7 @@ class GraphMaker:
         self.extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
         self.coder = load_coder(bundle)
 
-    def see(self, study: Study) -> Seen:
+    def make_graph(self, study: Study) -> GraphResult:
         """The fused graph of a study, and its payload."""
         spent: dict[str, float] = {}
         with _timed(spent, "patches"):
@@ -112,7 +112,7 @@ class GraphMaker:
                     int(patches.valid.sum()),
                     self.graph_bytes,
                 )
-        return Seen(graph, payload, guidance, spent)
+        return GraphResult(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
         """A report is read, an indication is written on from, and without words the decoder writes alone."""
@@ -125,7 +125,7 @@ class GraphMaker:
 
 def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
     """The preview of an image, in at most `sealed_bytes` when it is sealed."""
-    return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
+    return preview.encode(radiograph.shown, radiograph.meaning.window, plain_capacity(sealed_bytes, Kind.PREVIEW))
 
 
 def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
@@ -162,7 +162,7 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
-        self._seeing = Lock()
+        self._model_lock = Lock()
         self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
@@ -198,8 +198,8 @@ class Pipeline:
         """
         members = file_members(study)
         words = b""
-        if study.text is not None and (given or study.words_stay):
-            name = (_STAYING if study.words_stay else _TEXT_MEMBER)[study.text_source]
+        if study.text is not None and (given or study.text_stays):
+            name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
         plan = self.tiers.plan_of(choice)
@@ -267,11 +267,11 @@ class Pipeline:
         return replace(loaded, id=study)
 
     def _graph(self, study: StudyKey) -> bytes:
-        return self._seen(self._study(study)).payload
+        return self._graph_result(self._study(study)).payload
 
-    def _seen(self, study: Study) -> Seen:
-        with self._seeing:
-            return self.maker.see(study)
+    def _graph_result(self, study: Study) -> GraphResult:
+        with self._model_lock:
+            return self.maker.make_graph(study)
 
     def _preview(self, study: StudyKey) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
@@ -283,7 +283,7 @@ class Pipeline:
         try:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
-            graph = decode(self._seen(loaded).payload, study, self._coder_of)
+            graph = decode(self._graph_result(loaded).payload, study, self._coder_of)
         return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
@@ -295,7 +295,7 @@ class Pipeline:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
-        return pack(members, self.outbox.settle_effort(study, wanted))
+        return pack(members, self.outbox.fix_effort(study, wanted))
 
     def _manifest(self, study: StudyKey) -> bytes:
         loaded = self._study(study)

@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from benchmarks.baselines import edits, heads, scores
 from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, fine_tuned, read, small
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
-from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shelves, shrink
+from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shrink, thumbnail_sets
 from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
@@ -131,10 +131,10 @@ def test_the_published_network_has_two_convolutions_and_no_more() -> None:
 def test_shelves_are_kept_by_budget(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as pool:
         images = [picture(), picture(160)]
-        made = shelves("a", images, "jpeg", [64, 1024], tmp_path, pool)
+        made = thumbnail_sets("a", images, "jpeg", [64, 1024], tmp_path, pool)
         assert [(one.budget, one.missing, len(one.files)) for one in made] == [(64, 2, 0), (1024, 0, 2)]
     # The processes are gone: what is not read from the cache would fail.
-    assert shelves("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
+    assert thumbnail_sets("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
 
 
 def test_heads_find_what_is_there_and_never_meet_the_patient() -> None:

@@ -22,7 +22,7 @@ from thinwire.receiver.config import Settings, load_settings
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle
-from thinwire.receiver.transport.link_status import SiteLink, leave
+from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import read_token
 from thinwire.shared.errors import BadBundle, BadConfiguration, BadInput, ThinwireError, UnknownBundle, UnknownStudy
@@ -312,7 +312,7 @@ def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> N
     assert "does not serve" in shown
     assert "never connected" in shown
     valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
-    leave(Path(data), [valley], SystemClock().now())
+    write_status(Path(data), [valley], SystemClock().now())
     told = json.loads(said(run("status", "--data", data, "--json")))
     assert (told["serving"], told["links"][0]["connected"]) == (True, True)
 

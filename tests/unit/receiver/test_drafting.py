@@ -21,7 +21,7 @@ from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.serve import _draft
-from thinwire.receiver.store.records import KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
@@ -34,7 +34,7 @@ SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
 
 
-def at_rest() -> threading.Event:
+def idle() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
@@ -42,7 +42,7 @@ def at_rest() -> threading.Event:
 
 def drafting(hub: Hub, rest: threading.Event | None = None, batch: int = 8) -> Drafting:
     settings = DraftSettings(enabled=True, beams=2, batch=batch)
-    return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or at_rest())
+    return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or idle())
 
 
 def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed) -> None:
@@ -97,7 +97,7 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     assert hub.store.undrafted(100) == found[2:]
 
 
-def studies(hub: Hub) -> list[KeptStudy]:
+def studies(hub: Hub) -> list[StoredStudy]:
     return list(hub.store.studies())
 
 
@@ -174,14 +174,14 @@ def test_the_pipeline_rests_only_when_all_is_read(hub: Hub, clinic: Clinic, bund
     rested = threading.Semaphore(0)
     states: list[tuple[bool, int]] = []
 
-    def on_rest() -> None:
-        states.append((pipeline.at_rest.is_set(), len(hub.store.untriaged())))
+    def on_idle() -> None:
+        states.append((pipeline.idle.is_set(), len(hub.store.untriaged())))
         rested.release()
 
-    pipeline.on_rest = on_rest
+    pipeline.on_idle = on_idle
     first, second = (study_parts(clinic, bundle, seed) for seed in range(2))
     put(hub, pipeline, clinic, first.graph)
-    assert not pipeline.at_rest.is_set()
+    assert not pipeline.idle.is_set()
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     assert rested.acquire(timeout=60)

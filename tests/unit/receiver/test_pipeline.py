@@ -161,10 +161,10 @@ def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle:
 
 def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    assert not pipeline.urge(clinic.site, parts.study)
+    assert not pipeline.escalate(clinic.site, parts.study)
     put_and_read(hub, clinic, parts.graph)
     assert next(hub.store.studies()).prediction is not None
-    assert pipeline.urge(clinic.site, parts.study)
+    assert pipeline.escalate(clinic.site, parts.study)
     (waiting,) = hub.store.untriaged()
     assert waiting.urgent_asked
     pipeline.predict_waiting()
@@ -172,7 +172,7 @@ def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clin
     assert study.urgent_asked
     assert study.prediction is not None
     assert study.prediction.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
-    assert pipeline.urge(clinic.site, parts.study)  # a repeat
+    assert pipeline.escalate(clinic.site, parts.study)  # a repeat
     put(hub, pipeline, clinic, parts.pixels, urgent=True)
     assert hub.store.untriaged() == []
     told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
@@ -190,7 +190,7 @@ def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, cli
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, parts.graph)
     (before,) = hub.store.untriaged()
-    pipeline.urge(clinic.site, parts.study)
+    pipeline.escalate(clinic.site, parts.study)
     found = StoredPrediction({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
     assert not hub.store.add_prediction(before, found, b"receipt")
     assert next(hub.store.studies()).prediction is None

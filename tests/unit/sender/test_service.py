@@ -16,10 +16,10 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
-from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
+from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
+from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, finished, take
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
@@ -57,7 +57,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), Wish(True))))
+    outcome = next(iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), Wish(True))))
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     made = []
@@ -69,7 +69,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     entry = outbox.entry(study)
     assert entry.urgent
     assert entry.state is EntryState.SENDING
-    assert not finished(entry, Gate(TierPolicy(), SystemClock().now(), 0))
+    assert not finished(entry, CurrentPolicy(TierPolicy(), SystemClock().now(), 0))
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
@@ -141,11 +141,11 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     study = outcome.study.id
     pipeline.make(study, Kind.GRAPH)
     runs: list[StudyKey] = []
-    see = pipeline.maker.see
+    make_graph = pipeline.maker.make_graph
 
-    def counted(study: Study) -> Seen:
+    def counted(study: Study) -> GraphResult:
         runs.append(study.id)
-        return see(study)
+        return make_graph(study)
 
     monkeypatch.setattr(pipeline.maker, "see", counted)
     pipeline.make(study, Kind.CROPS)

@@ -11,7 +11,7 @@ from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.draft import draft_json
 from thinwire.receiver.presentation import draft_lines
-from thinwire.receiver.store.records import Waiting
+from thinwire.receiver.store.records import PendingGraph
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
@@ -48,7 +48,7 @@ def draft_command(
                     view.update(Text(drafter.words(texts[0]), "yellow"))
         (draft,) = drafter.attended([graph], texts)
         kept = draft_json(draft, graph)
-        waiting = Waiting(found.site, found.study, digest(payload), found.urgent_asked)
+        waiting = PendingGraph(found.site, found.study, digest(payload), found.urgent_asked)
         hub.store.add_draft(waiting, kept, hub.clock.now())
     if json_:
         write_json(json.loads(kept))

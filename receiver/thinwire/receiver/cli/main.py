@@ -22,10 +22,10 @@ from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
 from thinwire.receiver.export.picture import picture
-from thinwire.receiver.hub import Hub, make_hub, open_hub, sole_carrier
+from thinwire.receiver.hub import Hub, make_hub, offline_lock, open_hub
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
-from thinwire.receiver.store.worklist import Row, as_json
+from thinwire.receiver.store.worklist import WorklistEntry, as_json
 from thinwire.receiver.store.worklist import worklist as order
 from thinwire.receiver.transport.link_status import as_json as link_json
 from thinwire.receiver.transport.link_status import find
@@ -70,8 +70,8 @@ def init(
 ) -> None:
     """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
     id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
-    _words(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
-    _words("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+    _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
+    _note("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
 
 
 @app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
@@ -86,14 +86,14 @@ def enrol(
     with open_hub(data, SystemClock()) as hub:
         if remove:
             hub.enrolment.dismiss(name)
-            _words(f"{name} is served no more.")
+            _note(f"{name} is served no more.")
             return
         token, expires = hub.enrolment.enrol(name)
     if json_:
         write_json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
         return
-    _words(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
-    _words("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
+    _note(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
+    _note("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
     typer.echo(token)
 
 
@@ -180,8 +180,8 @@ def show(
     regions are striped.
     """
     with open_hub(data, SystemClock()) as hub:
-        row = Row(hub.store.find(study, _site(site) if site else None))
-        arriving = hub.views().arriving_words(row.study)
+        row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
+        arriving = hub.views().arriving_labels(row.study)
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)
         drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
@@ -207,7 +207,7 @@ def show(
     else:
         stdout().print(study_page(row, now, arriving, draft, warnings))
     if png is not None:
-        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+        _note(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
 
 @app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
@@ -224,10 +224,10 @@ def ask(
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
         if Tier(kind) in found.sealed_sizes:
-            _words(f"The {tier} is here already.")
+            _note(f"The {tier} is here already.")
             return
         hub.store.ask(found.site, found.study, kind, hub.clock.now())
-    _words(f"The clinic is asked for the {tier}.")
+    _note(f"The clinic is asked for the {tier}.")
 
 
 @app.command(
@@ -255,7 +255,7 @@ def export(
     named = _site(site) if site else None
     with open_hub(data, SystemClock()) as hub:
         if study is None:
-            with sole_carrier(data):
+            with offline_lock(data):
                 sites = [named] if named else hub.enrolment.served()
                 written = export_to(Stick(to), hub, hub.pipeline(), sites)
             if json_:
@@ -267,7 +267,7 @@ def export(
         paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
-            _words("The pixels are not here yet; the clinic is asked for them.")
+            _note("The pixels are not here yet; the clinic is asked for them.")
     if json_:
         write_json([str(path) for path in paths])
     for path in () if json_ else paths:
@@ -286,7 +286,7 @@ def import_(
     over the link count once. `serve` may go on meanwhile. Next, at the clinic: `thinwire-sender import`. Layout:
     docs/offline-transfer.md.
     """
-    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+    with open_hub(data, SystemClock()) as hub, offline_lock(data):
         done = import_from(Stick(folder), hub, hub.pipeline())
     if json_:
         write_json(imported_json(done))
@@ -341,5 +341,5 @@ def _site(text: str) -> SiteName:
         raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
 
 
-def _words(text: str) -> None:
+def _note(text: str) -> None:
     typer.echo(text, err=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thinwire.receiver.store.content import study_files
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport.arriving import Arriving
 from thinwire.shared.crypto.envelope import Kind
@@ -21,7 +21,7 @@ from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import Grid
-from thinwire.shared.formats.manifest import Manifest, kept_manifest
+from thinwire.shared.formats.manifest import Manifest, stored_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
@@ -99,7 +99,7 @@ class Views:
             log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
             return None
 
-    def arriving_words(self, study: KeptStudy) -> dict[Tier, str]:
+    def arriving_labels(self, study: StoredStudy) -> dict[Tier, str]:
         """What is of use already of tiers that are not here whole, in words."""
         said: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:
@@ -119,7 +119,7 @@ class Views:
         """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
         damaged it."""
         data = self.store.plaintext(site, study, Kind.MANIFEST)
-        return None if data is None else kept_manifest(data)
+        return None if data is None else stored_manifest(data)
 
     def original(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Original | None:
         """The file that was read; None where the originals are not here.

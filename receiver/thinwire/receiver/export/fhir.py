@@ -19,9 +19,9 @@ from fhir.resources.R4B.bundle import Bundle
 from thinwire.receiver.export.best_image import Views
 from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
 from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found, KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.manifest import Manifest, kept_manifest
+from thinwire.shared.formats.manifest import Manifest, stored_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, Tier, Urgency, digest
@@ -79,7 +79,7 @@ def nothing_written(site: SiteName, study: StudyKey) -> Written:
 
 @dataclass(frozen=True)
 class FhirStudy:
-    study: KeptStudy
+    study: StoredStudy
     prediction: StoredPrediction
     manifest: Manifest = field(repr=False)
     written: Written = field(repr=False)
@@ -104,12 +104,12 @@ class FhirStudy:
         return digest(json.dumps(facts).encode())
 
 
-def fhir_study(study: KeptStudy, views: Views, written: WrittenOf) -> FhirStudy | None:
+def fhir_study(study: StoredStudy, views: Views, written: WrittenOf) -> FhirStudy | None:
     """None until a reading and the manifest, which names the patient, are here. Raises BadManifest, BadFormat."""
     manifest = views.store.plaintext(study.site, study.study, Kind.MANIFEST)
     if study.prediction is None or manifest is None:
         return None
-    return FhirStudy(study, study.prediction, kept_manifest(manifest), written(study.site, study.study))
+    return FhirStudy(study, study.prediction, stored_manifest(manifest), written(study.site, study.study))
 
 
 def fhir_bundle(found: FhirStudy, files: Sequence[Member]) -> bytes:
@@ -205,13 +205,13 @@ def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
         "result": [{"reference": f"#{each['id']}"} for each in observations],
         "issued": _instant(found.prediction.at if report is None else report.at),
         "performer": [{"display": f"thinwire hub, bundle {found.prediction.bundle.hex()} (machine)"}],
-        "conclusion": _machine_words(found) if report is None else report.text,
+        "conclusion": _machine_text(found) if report is None else report.text,
         "resultsInterpreter": None if report is None else [{"display": report.reader_shown}],
     }
     return _stated(made)
 
 
-def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[str, Any]:
+def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) -> dict[str, Any]:
     """A finding as the machine read it: never final, whatever a reader signs."""
     code = finding_code(name)
     coding = {"code": code.value, "display": code.meaning}
@@ -238,7 +238,7 @@ def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[
     }
 
 
-def _machine_words(found: FhirStudy) -> str:
+def _machine_text(found: FhirStudy) -> str:
     prediction = found.prediction
     said = [
         f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.",

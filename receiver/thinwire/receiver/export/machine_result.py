@@ -14,13 +14,13 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.store.records import KeptStudy, StoredPrediction
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 from thinwire.shared.imaging.header import part10
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
 """Designator of our own codes, where no standard has one (PS3.16 8.2: 99 for what is private)."""
@@ -55,7 +55,7 @@ _MAY_BE_EMPTY = (
 class MachineResult:
     """One reading with all that is needed to say it in another system's words."""
 
-    study: KeptStudy
+    study: StoredStudy
     prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
@@ -105,12 +105,12 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: KeptStudy, graph: FusedGraph, sight: Sight) -> MachineResult | None:
+def machine_result(study: StoredStudy, graph: FusedGraph, sight: Sight) -> MachineResult | None:
     """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
 
     graph: the study's. sight: of its image; its original is the file to which everything refers.
     """
-    hush()
+    silence_libraries()
     header = None if sight.original is None else header_of(sight.original.member.data)
     if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
         return None

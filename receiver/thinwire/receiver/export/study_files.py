@@ -13,7 +13,7 @@ from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
 from thinwire.receiver.export.tier_files import crops_json, crops_png, preview_png
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.payload import decode
@@ -25,7 +25,7 @@ SHORT = 16
 """Hex digits of a study's id in file names."""
 
 
-def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path, disk: Disk) -> list[Path]:
+def export_study(study: StoredStudy, views: Views, bundles: Bundles, folder: Path, disk: Disk) -> list[Path]:
     """Write what is here of a study to `folder`; returns what was written, in order.
 
     Raises BadFormat for a part that the disk damaged, DiskFull.

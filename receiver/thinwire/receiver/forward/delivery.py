@@ -33,7 +33,7 @@ class State(StrEnum):
 class Event(StrEnum):
     SENT_AND_ASKED = "sent and asked"
     SENT = "sent"
-    SEEN = "seen"
+    FOUND_AT_TARGET = "seen"
     FAILED = "failed"
     TURNED_DOWN = "turned down"
     COMMITTED = "committed"
@@ -50,7 +50,7 @@ TRANSITIONS = Transitions(
     {
         (State.WAITING, Event.SENT_AND_ASKED): State.ASKED,
         (State.WAITING, Event.SENT): State.UNCONFIRMED,
-        (State.WAITING, Event.SEEN): State.CONFIRMED,
+        (State.WAITING, Event.FOUND_AT_TARGET): State.CONFIRMED,
         (State.WAITING, Event.FAILED): State.WAITING,
         (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
         (State.WAITING, Event.REPLACED): State.OVERTAKEN,

@@ -13,7 +13,7 @@ from thinwire.receiver.export.structured_report import structured_report
 from thinwire.receiver.forward.delivery import Delivery
 from thinwire.receiver.forward.queue import Items, SiteStudy
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnknownBundle, UnreadableDicom
@@ -76,11 +76,11 @@ class Pieces:
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
 
-    def _fhir(self, study: KeptStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Overtaken:
+    def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Overtaken:
         found = fhir_study(study, self.views, self.written)
         return Overtaken() if found is None or found.version != delivery.version else fhir_bundle(found, files)
 
-    def _result(self, study: KeptStudy, files: Sequence[Member]) -> MachineResult:
+    def _result(self, study: StoredStudy, files: Sequence[Member]) -> MachineResult:
         payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
         if payload is None:
             raise UnreadableDicom("the study's graph is not here")
@@ -92,7 +92,7 @@ class Pieces:
         return found
 
 
-def prediction_version(study: KeptStudy) -> Digest:
+def prediction_version(study: StoredStudy) -> Digest:
     """Of what report and capture say: another reading, or other pixels, is another version."""
     prediction = study.prediction
     facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]

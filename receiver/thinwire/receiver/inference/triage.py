@@ -40,14 +40,14 @@ def triage(prediction: "Prediction", asked_urgent: bool) -> Triage:
     firm = _highest(suspected)
     named = [name for name in suspected if _urgency(name) is firm]
     # Only doubt about something more urgent than what is sure could change the urgency.
-    unsettled = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
+    undecided = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
     said = [f"{', '.join(named)} suspected"] if named else []
-    said += [f"{', '.join(unsettled)} neither suspected nor excluded"] if unsettled else []
+    said += [f"{', '.join(undecided)} neither suspected nor excluded"] if undecided else []
     if prediction.unfamiliar:
         outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
     else:
         # Doubt lifts a study that would wait, and never lowers one that would not.
-        urgency = min(firm, Urgency.UNCERTAIN if unsettled else firm, key=ORDER.index)
+        urgency = min(firm, Urgency.UNCERTAIN if undecided else firm, key=ORDER.index)
         outcome = Triage(urgency, "; ".join(said) or "none of the findings suspected")
     if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):
         return Triage(Urgency.URGENT, f"sent as urgent by the clinic; {outcome.reason}")

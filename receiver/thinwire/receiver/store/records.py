@@ -12,7 +12,7 @@ from thinwire.shared.crypto.envelope import Header
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
 
-class Found(NamedTuple):
+class StoredFinding(NamedTuple):
     """One finding as it was read: probability and interval 0 to 1, and what they leave possible."""
 
     probability: float
@@ -22,7 +22,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenedPart:
     """One opened and examined object on its way into the store."""
 
     site: SiteName
@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingGraph:
     """A graph that has not been read."""
 
     site: SiteName
@@ -47,7 +47,7 @@ class Waiting:
 class StoredPrediction:
     """What the hub read in a study's graph."""
 
-    findings: Mapping[str, Found]
+    findings: Mapping[str, StoredFinding]
     urgency: Urgency
     reason: str
     unfamiliar: bool
@@ -56,7 +56,7 @@ class StoredPrediction:
 
 
 @dataclass(frozen=True)
-class KeptStudy:
+class StoredStudy:
     """A study as the store knows it. What follows from the graph is None until a graph is here."""
 
     site: SiteName

@@ -27,7 +27,7 @@ from thinwire.receiver.inference.calibration import Outcome
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Content, Files
-from thinwire.receiver.store.records import Found, KeptStudy, Part, StoredPrediction, Waiting
+from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.tables import (
     Database,
@@ -69,7 +69,7 @@ class Store:
             named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
         return self._blobs.sweep(named)
 
-    def keep(self, part: Part, receipt: bytes, at: datetime) -> None:
+    def keep(self, part: OpenedPart, receipt: bytes, at: datetime) -> None:
         """Blob first, then one transaction that names it; durable when this returns, or without effect."""
         if self.stored_receipt(part.site, part.object) is not None:
             return
@@ -133,13 +133,13 @@ class Store:
             if not connection.scalar(select(exists().where(here))):
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: one transaction marks the study and lets its graph be read again."""
         self._step("store.urge.before_commit")
         with self._database.write() as connection:
             return _make_urgent(connection, site, study)
 
-    def untriaged(self) -> list[Waiting]:
+    def untriaged(self) -> list[PendingGraph]:
         """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
         read = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
         query = (
@@ -151,9 +151,9 @@ class Store:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         # A graph that was sealed anew is there twice and read once.
-        return list(dict.fromkeys(Waiting(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
+        return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
-    def add_prediction(self, waiting: Waiting, prediction: StoredPrediction, receipt: bytes) -> bool:
+    def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction, receipt: bytes) -> bool:
         """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
         become urgent since it was taken up: then it still waits."""
         row = {
@@ -179,7 +179,7 @@ class Store:
         self._step("store.reading.committed")
         return True
 
-    def undrafted(self, most: int) -> list[Waiting]:
+    def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs that were read and have no draft: the most urgent ones first, then in the order of arrival."""
         newer = objects.alias()
         newest = ~exists().where(
@@ -200,9 +200,9 @@ class Store:
             .limit(most)
         )
         with self._database.read() as connection:
-            return [Waiting(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+            return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
 
-    def add_draft(self, waiting: Waiting, draft: bytes, at: datetime) -> None:
+    def add_draft(self, waiting: PendingGraph, draft: bytes, at: datetime) -> None:
         """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
@@ -217,7 +217,7 @@ class Store:
         with self._database.read() as connection:
             return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
 
-    def studies(self) -> Iterator[KeptStudy]:
+    def studies(self) -> Iterator[StoredStudy]:
         """All studies, oldest first, read a page at a time as they are asked for."""
         order = studies.c.received_at, studies.c.site, studies.c.study
         last: tuple[int, str, bytes] | None = None
@@ -225,13 +225,13 @@ class Store:
             with self._database.read() as connection:
                 page = select(studies).order_by(*order).limit(PAGE)
                 rows = connection.execute(page if last is None else page.where(tuple_(*order) > tuple_(*last))).all()
-                found = _kept(connection, rows)
+                found = _stored_studies(connection, rows)
             yield from found
             if len(rows) < PAGE:
                 return
             last = rows[-1].received_at, rows[-1].site, rows[-1].study
 
-    def find(self, prefix: str, site: SiteName | None = None) -> KeptStudy:
+    def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
         starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
         with self._database.read() as connection:
@@ -244,15 +244,15 @@ class Store:
                     f"{len(rows)} studies have an id that starts so",
                     "Give more of its digits, or --site where two clinics sent the same files.",
                 )
-            return _kept(connection, rows)[0]
+            return _stored_studies(connection, rows)[0]
 
-    def study(self, site: SiteName, study: StudyKey) -> KeptStudy:
+    def study(self, site: SiteName, study: StudyKey) -> StoredStudy:
         """One study by its whole id. Raises UnknownStudy."""
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
             if not rows:
                 raise UnknownStudy("this study is not here")
-            return _kept(connection, rows)[0]
+            return _stored_studies(connection, rows)[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
         """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
@@ -304,12 +304,12 @@ class Store:
             also(connection)
         self._step("store.report.committed")
 
-    def of_patient(self, site: SiteName, patient: bytes) -> list[KeptStudy]:
+    def of_patient(self, site: SiteName, patient: bytes) -> list[StoredStudy]:
         """The studies of one patient of a site, newest first."""
         this = (studies.c.site == site) & (studies.c.patient == patient)
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
-            return _kept(connection, rows)
+            return _stored_studies(connection, rows)
 
     def stamp(self) -> tuple[int, ...]:
         """Numbers that change whenever what a list of studies or a study's page shows has changed."""
@@ -333,7 +333,7 @@ class Store:
         return self._blobs.read(name)
 
 
-def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
+def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredStudy]:
     """Rows of `studies` with what there is of each."""
     if not rows:
         return []
@@ -381,7 +381,7 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
                 for tier, object, size in lists.get(key, [])
             )
         found.append(
-            KeptStudy(
+            StoredStudy(
                 site=SiteName(row.site),
                 study=StudyKey(row.study),
                 received=moment(row.received_at),
@@ -490,7 +490,7 @@ def _report(row: Row[Any]) -> Report:
 
 def _prediction(row: Row[Any]) -> StoredPrediction:
     findings = {
-        name: Found(value, low, high, Outcome(said))
+        name: StoredFinding(value, low, high, Outcome(said))
         for name, (value, low, high, said) in json.loads(row.findings).items()
     }
     return StoredPrediction(

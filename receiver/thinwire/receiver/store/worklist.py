@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
 
@@ -20,8 +20,8 @@ CAP = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
-class Row:
-    study: KeptStudy
+class WorklistEntry:
+    study: StoredStudy
     overdue: bool = False
     """It has waited for as long as the cap, unread."""
 
@@ -46,23 +46,25 @@ class Row:
         return self.study.report is ReportState.FINAL
 
 
-def worklist(studies: Iterable[KeptStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[Row]:
+def worklist(studies: Iterable[StoredStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[WorklistEntry]:
     """Studies that are read last, everything else in its order. now: UTC; None leaves the cap out."""
-    rows = [Row(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies]
+    rows = [
+        WorklistEntry(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies
+    ]
     return sorted(rows, key=_place)
 
 
-def _unread(study: KeptStudy) -> bool:
+def _unread(study: StoredStudy) -> bool:
     return study.report is not ReportState.FINAL
 
 
-def _place(row: Row) -> tuple[bool, int, bool, datetime, str, bytes]:
+def _place(row: WorklistEntry) -> tuple[bool, int, bool, datetime, str, bytes]:
     # What is overdue stands as urgent and before the urgent.
     place = row.place if row.place is Urgency.IMMEDIATE or not row.overdue else Urgency.URGENT
     return row.done, ORDER.index(place), not row.overdue, row.study.received, row.study.site, row.study.study
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: WorklistEntry) -> dict[str, Any]:
     """One row as `--json` gives it. Sizes are bytes of the sealed tier, null where it is not here."""
     study, prediction = row.study, row.study.prediction
     findings = {} if prediction is None else prediction.findings

@@ -318,7 +318,7 @@ def _tables(
             np.arange(len(material.samples)), run.tokenizer, options.preset.max_tokens, asked
         ).tokens
         indices, seen = read("validation")[0]
-        held_out = coder_stage.kept_of(seen, material.valid[indices])
+        held_out = coder_stage.kept_patches(seen, material.valid[indices])
         learned = coder_stage.learn(
             run.model,
             material,

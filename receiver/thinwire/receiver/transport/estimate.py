@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import Tier
 
@@ -20,7 +20,7 @@ class Coming:
     """Why nothing can be said, or empty."""
 
 
-def coming(study: KeptStudy, link: SiteLink | None) -> Coming | None:
+def coming(study: StoredStudy, link: SiteLink | None) -> Coming | None:
     """None where nothing more is to come. link: of the study's site, as `traffic.find` gives it."""
     if study.complete:
         return None

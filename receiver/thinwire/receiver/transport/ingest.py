@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.limits import Limits
-from thinwire.receiver.transport.object_store import Shelf, key_lookup
+from thinwire.receiver.transport.object_store import IngestStore, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
@@ -109,7 +109,7 @@ class IngestSession:
         self,
         site: SiteName,
         inbox: Inbox,
-        shelf: Shelf,
+        store: IngestStore,
         signing: Ed25519PrivateKey,
         clock: Clock,
         disk: Disk,
@@ -117,8 +117,8 @@ class IngestSession:
     ) -> None:
         self.site = site
         self._inbox = inbox
-        self._shelf = shelf
-        self._key_of = key_lookup(shelf, site)
+        self._store = store
+        self._key_of = key_lookup(store, site)
         self._signing = signing
         self._clock = clock
         self._disk = disk
@@ -142,7 +142,7 @@ class IngestSession:
                     raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
                 self._greeted = True
                 for object in self._inbox.objects(self.site):
-                    if self._shelf.stored_receipt(self.site, object) is not None:
+                    if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
                 return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.news()]
             case "offer":
@@ -151,10 +151,10 @@ class IngestSession:
                 return self._chunk(up.chunk)
             case "receipt_taken":
                 self._disk.step("ingest.receipt_taken")
-                self._shelf.delivered(self.site, Digest(up.receipt_taken.receipt))
+                self._store.delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
-            case "urge":
-                return self._urge(StudyKey(up.urge.study))
+            case "escalate":
+                return self._escalate(StudyKey(up.escalate.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
@@ -176,10 +176,10 @@ class IngestSession:
             return []
         news = [
             self._receipt(each)
-            for each in self._shelf.undelivered_receipts(self.site)
+            for each in self._store.undelivered_receipts(self.site)
             if digest(each) not in self._told
         ]
-        for study, kind in self._shelf.wanted(self.site):
+        for study, kind in self._store.wanted(self.site):
             if (study, kind) not in self._asked:
                 self._asked.add((study, kind))
                 news.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
@@ -192,13 +192,13 @@ class IngestSession:
                 arrival.partial.close()
         self._arrivals.clear()
 
-    def _urge(self, study: StudyKey) -> list[wire.Down]:
+    def _escalate(self, study: StudyKey) -> list[wire.Down]:
         if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.urge")
         # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
-        self._shelf.urge(self.site, study)
-        return [wire.Down(urged=wire.Urged(study=study))]
+        self._store.escalate(self.site, study)
+        return [wire.Down(escalated=wire.Escalated(study=study))]
 
     def _offer(self, offer: wire.Offer) -> list[wire.Down]:
         least = min(offer.size, HEAD)
@@ -218,7 +218,7 @@ class IngestSession:
             return [self._refusal(offer.number, error)]
 
     def _begin(self, offer: wire.Offer) -> list[wire.Down]:
-        known = self._shelf.stored_receipt(self.site, Digest(offer.object))
+        known = self._store.stored_receipt(self.site, Digest(offer.object))
         if known is not None:
             self._inbox.forget(self.site, Digest(offer.object))
             return [self._receipt(known)]
@@ -228,7 +228,7 @@ class IngestSession:
         limit = self._limits.sizes.get(header.kind, 0)
         if offer.size > limit:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
-        if self._shelf.epoch_key(self.site, header.epoch) is None:
+        if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
@@ -249,9 +249,9 @@ class IngestSession:
             raise BadFormat("an epoch record that is longer than any")
         if digest(offer.head) != offer.object:
             return [_refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "an epoch record is not what was offered")]
-        if self._shelf.epoch_key(self.site, peek_epoch(offer.head)) is None:
+        if self._store.epoch_key(self.site, peek_epoch(offer.head)) is None:
             self._disk.step("ingest.epoch.before")
-            self._shelf.admit_epoch(self.site, offer.head)
+            self._store.admit_epoch(self.site, offer.head)
             self._disk.step("ingest.epoch.done")
         return [_progress(offer.number, offer.size)]
 
@@ -313,10 +313,10 @@ class IngestSession:
         self._disk.step("ingest.put.before")
         receipt = Receipt(opened.study, self.site, object, StudyStatus.STORED, self._clock.now())
         signed = sign_receipt(receipt, self._signing)
-        self._shelf.put(self.site, object, opened, plaintext, offer.urgent, signed)
+        self._store.put(self.site, object, opened, plaintext, offer.urgent, signed)
         self._disk.step("ingest.put.done")
         # Where the object was put before, its first receipt stays.
-        return self._receipt(self._shelf.stored_receipt(self.site, object) or signed)
+        return self._receipt(self._store.stored_receipt(self.site, object) or signed)
 
     def _fail(self, arrival: Arrival, error: ThinwireError) -> wire.Down:
         """End a transfer. What may come again keeps what it has; anything else leaves nothing."""

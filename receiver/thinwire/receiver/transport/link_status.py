@@ -28,7 +28,7 @@ class SiteLink:
     connected: bool
     since: datetime
     """UTC; when it connected, or when its link ended."""
-    seen: datetime
+    last_heard: datetime
     """UTC; when anything came from it."""
     rate: float = 0.0
     """Bytes of objects a second that came of late."""
@@ -54,9 +54,9 @@ class Meter:
         return self.rate
 
 
-def leave(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
+def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
     """data: the hub's folder. serves: False with the last word of a process that stops."""
-    status_file.leave(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
+    status_file.write_status(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
 
 
 def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
@@ -80,7 +80,7 @@ def as_json(link: SiteLink) -> dict[str, Any]:
         "site": link.site,
         "connected": link.connected,
         "since": link.since.isoformat(),
-        "seen": link.seen.isoformat(),
+        "seen": link.last_heard.isoformat(),
         "rate": round(link.rate),
         "arriving": arriving,
     }

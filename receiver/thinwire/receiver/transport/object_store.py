@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinwire.receiver.sites.enrolment import Joined
+from thinwire.receiver.sites.enrolment import JoinResult
 from thinwire.shared.crypto.envelope import EpochKey, Header, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import Forged
@@ -30,13 +30,13 @@ def key_lookup(keys: EpochKeys, site: SiteName) -> KeyOf:
     return key_of
 
 
-class Shelf(EpochKeys, Protocol):
+class IngestStore(EpochKeys, Protocol):
     """What ingest needs of the hub's store. Every method may be called from any thread, at any time, again.
 
     Raises DiskFull where there is no room, HubBusy where the same call may succeed later; then nothing has changed.
     """
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
 
         The first key that comes with a token uses it up, durably; the same key may come again until the token
@@ -72,7 +72,7 @@ class Shelf(EpochKeys, Protocol):
         """
         ...
 
-    def urge(self, site: SiteName, study: StudyKey) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """The clinic asks for priority for a study of which something was stored before; durable when this returns.
         It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
         ...

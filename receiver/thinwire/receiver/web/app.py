@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from thinwire.receiver.web import audit_page, listing, sign_in, study
-from thinwire.receiver.web.context import Room
+from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
 from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
@@ -42,12 +42,12 @@ def status_of(error: ThinwireError) -> HTTPStatus:
     return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def make_app(room: Room) -> FastAPI:
+def make_app(context: WebContext) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
-    app.state.room = room
-    if room.provider is not None:
-        add_provider(app, room, room.provider)
-    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=room.origin)
+    app.state.context = context
+    if context.provider is not None:
+        add_provider(app, context, context.provider)
+    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=context.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)

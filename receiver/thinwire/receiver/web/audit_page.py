@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from thinwire.receiver.access.audit import Entry
 from thinwire.receiver.access.audit_message import Act
-from thinwire.receiver.web.guard import Administrator, RoomOf
+from thinwire.receiver.web.guard import Administrator, CurrentContext
 from thinwire.receiver.web.pages import page
 
 router = APIRouter()
@@ -32,11 +32,11 @@ class Told:
 
 @router.get("/audit")
 def audit_page(
-    request: Request, room: RoomOf, here: Administrator, before: Annotated[int | None, Query(ge=1)] = None
+    request: Request, context: CurrentContext, here: Administrator, before: Annotated[int | None, Query(ge=1)] = None
 ) -> Response:
     if before is None:
-        room.audit.record(room.message(Act.AUDIT_READ, here.account.name, here.address))
-    entries = room.audit.newest(before, PAGE)
+        context.audit.record(context.message(Act.AUDIT_READ, here.account.name, here.address))
+    entries = context.audit.newest(before, PAGE)
     more = entries[-1].number if entries and entries[-1].number > 1 else None
     return page(request, "audit.html", here=here, told=[told(each) for each in entries], more=more)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thinwire.receiver.export.best_image import Original, Views, crops_label, preview_label
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.crops import Crops
@@ -26,7 +26,7 @@ from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import Tier
 from thinwire.shared.imaging.geometry import Sides, sides
 
-_KEPT = 4
+_CACHED_VIEWS = 4
 """Studies whose frames stay in memory; one of 3000 x 3000 pixels takes 18 MB."""
 
 
@@ -97,34 +97,34 @@ class Frames:
     def __init__(self, views: Views, bundles: Bundles) -> None:
         self.views = views
         self._bundles = bundles
-        self._kept: OrderedDict[tuple[object, ...], View] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], View] = OrderedDict()
         self._lock = threading.Lock()
 
-    def graph(self, study: KeptStudy) -> FusedGraph | None:
+    def graph(self, study: StoredStudy) -> FusedGraph | None:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
         payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
         return None if payload is None else decode(payload, study.study, self._bundles.coder)
 
-    def view(self, study: KeptStudy) -> View:
+    def view(self, study: StoredStudy) -> View:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
         # A manifest that comes after the originals says which of them was read.
         manifest = self.views.manifest(study.site, study.study)
         key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
-            kept = self._kept.get(key)
+            kept = self._cache.get(key)
             if kept is not None:
-                self._kept.move_to_end(key)
+                self._cache.move_to_end(key)
                 return kept
         made = self._made(study, manifest)
         # What still arrives is another view a moment later.
         if Tier.ORIGINALS in study.sealed_sizes or {Tier.PREVIEW, Tier.CROPS} <= study.sealed_sizes.keys():
             with self._lock:
-                self._kept[key] = made
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+                self._cache[key] = made
+                while len(self._cache) > _CACHED_VIEWS:
+                    self._cache.popitem(last=False)
         return made
 
-    def _made(self, study: KeptStudy, manifest: Manifest | None) -> View:
+    def _made(self, study: StoredStudy, manifest: Manifest | None) -> View:
         graph = self.graph(study)
         grid = None if graph is None else graph.grid
         size = None if grid is None else (grid.native_width, grid.native_height)
@@ -173,7 +173,7 @@ def _of_crops(found: Crops) -> Frame:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
-    slope, intercept = line(found.tone)
+    slope, intercept = linear_fit(found.tone)
     return Frame(
         found.native_width,
         found.native_height,
@@ -191,10 +191,10 @@ def _of_crops(found: Crops) -> Frame:
 def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> Frame:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return Frame(width, height, exact, words, samples, tone.tobytes(), *line(tone))
+    return Frame(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
 
 
-def line(tone: NDArray[np.uint8]) -> tuple[float, float]:
+def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:
     """(slope, intercept) of the line that comes closest to the part of a tone that is neither black nor white."""
     between = np.flatnonzero((tone > 0) & (tone < 255))
     if len(between) < 2:

@@ -177,7 +177,7 @@ class Deidentifier:
             read=[file.data for file in files].index(read),
             sop_instance_uid=header.text("SOPInstanceUID"),
             identity=identity,
-            words_stay=True,
+            text_stays=True,
             warnings=(*study.warnings, *notes),
         )
 

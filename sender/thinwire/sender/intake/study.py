@@ -47,7 +47,7 @@ class Study:
     identity: dict[str, str] = field(repr=False)
     """By DICOM keyword, those of `manifest.IDENTITY_KEYWORDS` that the study has. Kept out of repr and logs."""
     warnings: tuple[str, ...]
-    words_stay: bool = False
+    text_stays: bool = False
     """Its words guide the graph and do not leave the clinic."""
 
 

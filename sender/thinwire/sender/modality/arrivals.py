@@ -59,7 +59,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerEntry:
     """What the ledger holds of an object whose study was judged."""
 
     dataset: bytes
@@ -134,7 +134,7 @@ class Arrivals:
         """Studies that are here and not yet in the outbox."""
         return len(self._studies())
 
-    def settled(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+    def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
         under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
@@ -153,7 +153,7 @@ class Arrivals:
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
     def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
+        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are remembered
         and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
             entry = {
@@ -175,13 +175,13 @@ class Arrivals:
         known = self.known(sop_instance)
         return Fate.UNKNOWN if known is None else known.fate
 
-    def known(self, sop_instance: str) -> Known | None:
+    def known(self, sop_instance: str) -> LedgerEntry | None:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
             study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
             at = datetime.fromisoformat(facts["at"])
-            return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
+            return LedgerEntry(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from thinwire.sender.outbox.tiers import Asked, When
+from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
@@ -141,9 +141,9 @@ class Due:
         """Whether it goes before the rest."""
         return self.urgent or self.requested
 
-    def asked(self, durable: int = 0) -> Asked:
+    def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Entry:
     urgent: bool
     epoch: EpochId
     """All parts are sealed in this epoch, so that making one again gives the same object."""
-    mark: bytes
+    text_mac: bytes
     """16 bytes that change with the words beside the files, keyed: no word can be guessed from them."""
     parts: tuple[Part, ...]
     """In the order in which they go."""
@@ -166,7 +166,7 @@ class Entry:
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
-    urged: bool = True
+    escalated: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
     paused: bool = False
     """A person at the clinic holds it back: nothing of it goes until it is resumed."""
@@ -223,10 +223,10 @@ class Entry:
                 "accepted": self.accepted.isoformat(),
                 "urgent": self.urgent,
                 "epoch": self.epoch.hex(),
-                "mark": self.mark.hex(),
+                "mark": self.text_mac.hex(),
                 "status": self.status,
                 "effort": self.effort,
-                "urged": self.urged,
+                "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
@@ -247,11 +247,11 @@ class Entry:
                 accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
                 urgent=bool(facts["urgent"]),
                 epoch=EpochId(bytes.fromhex(facts["epoch"])),
-                mark=bytes.fromhex(facts["mark"]),
+                text_mac=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
-                urged=bool(facts["urged"]),
+                escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},

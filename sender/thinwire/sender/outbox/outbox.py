@@ -54,7 +54,7 @@ class Outbox:
         self._disk: Disk = epochs.disk
         # The reserve is for this: without room for receipts no byte would ever be removed.
         self._small = Disk(self._disk.step, reserve=0)
-        self._seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        self._entry_cache: dict[Path, tuple[tuple[int, int], Entry]] = {}
         self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
@@ -78,9 +78,9 @@ class Outbox:
         urgent or change the choice of when its parts go. Raises AlreadyAccepted for the same files with other words,
         DiskFull.
         """
-        mark = self._mark(words)
+        text_mac = self._text_mac(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, mark, urgent, choice)
+            return self._again(study, source, text_mac, urgent, choice)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -93,7 +93,7 @@ class Outbox:
                 self.epochs.clock.now(),
                 urgent,
                 epoch.id,
-                mark,
+                text_mac,
                 parts,
                 None,
                 dict(choice),
@@ -110,7 +110,7 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, mark, urgent, choice)
+                return self._again(study, source, text_mac, urgent, choice)
         return entry
 
     def entries(self) -> list[Entry]:
@@ -120,13 +120,13 @@ class Outbox:
             try:
                 status = study.state.stat()
                 stamp = (status.st_ino, status.st_mtime_ns)
-                known = self._seen.get(study.path)
+                known = self._entry_cache.get(study.path)
                 seen[study.path] = known if known and known[0] == stamp else (stamp, study.read())
             except (FileNotFoundError, UnknownStudy):
                 continue  # removed just now by another process
             except ValueError:
                 log.error("the state of study %s is damaged and left as it is", study.path.name)
-        self._seen = seen
+        self._entry_cache = seen
         return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
 
     def entry(self, study: StudyKey) -> Entry:
@@ -226,7 +226,7 @@ class Outbox:
         at = self._at(study)
         with at.locked() as entry:
             if not entry.urgent:
-                entry = at.write(replace(entry, urgent=True, urged=False), "control.urgent")
+                entry = at.write(replace(entry, urgent=True, escalated=False), "control.urgent")
         return entry
 
     def pause(self, study: StudyKey | None = None) -> None:
@@ -362,7 +362,7 @@ class Outbox:
             at.clear(after)
         return receipt
 
-    def settle_effort(self, study: StudyKey, wanted: Effort) -> Effort:
+    def fix_effort(self, study: StudyKey, wanted: Effort) -> Effort:
         """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
         returns. Raises UnknownStudy."""
         at = self._at(study)
@@ -371,20 +371,20 @@ class Outbox:
                 at.write(replace(entry, effort=wanted), "effort")
             return entry.effort or wanted
 
-    def unurged(self) -> list[StudyKey]:
+    def pending_escalations(self) -> list[StudyKey]:
         """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
         return [
             entry.study
             for entry in self.entries()
-            if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
+            if entry.urgent and not entry.escalated and any(part.state is PartState.STORED for part in entry.parts)
         ]
 
-    def urged(self, study: StudyKey) -> None:
+    def escalated(self, study: StudyKey) -> None:
         """The hub knows that a study is urgent; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            if not entry.urged:
-                at.write(replace(entry, urged=True), "urged")
+            if not entry.escalated:
+                at.write(replace(entry, escalated=True), "urged")
 
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
@@ -411,15 +411,17 @@ class Outbox:
                 if entry.paused is not paused:
                     at.write(replace(entry, paused=paused), "control.study")
 
-    def _again(self, study: StudyKey, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
+    def _again(
+        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, choice: Mapping[Kind, When]
+    ) -> Entry:
         at = self._at(study)
         with at.locked() as entry:
-            if not hmac.compare_digest(entry.mark, mark):
+            if not hmac.compare_digest(entry.text_mac, text_mac):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
             changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
-                changed = replace(changed, urged=False)
+                changed = replace(changed, escalated=False)
             for part in entry.parts:
                 if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
                     changed = changed.with_part(part.after(Event.RELEASED))
@@ -440,7 +442,7 @@ class Outbox:
             if after != entry:
                 at.clear(at.write(after, "part.state"))
 
-    def _mark(self, words: bytes) -> bytes:
+    def _text_mac(self, words: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), words, "sha256")[:16]
 

@@ -109,12 +109,12 @@ def checked(when: Mapping[Kind, When]) -> Mapping[Kind, When]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingPart:
     """A part of a study that is made and not at the hub, as far as the policy cares."""
 
     kind: Kind | None
     """None for an epoch record."""
-    rest: int
+    remaining: int
     """Bytes that are still to cross."""
     urgent: bool = False
     """Asked for by the clinic, or by a reader at the hub."""
@@ -137,7 +137,7 @@ class Verdict:
 GO = Verdict(True)
 
 
-def decide(policy: TierPolicy, part: Asked, now: datetime, idle: bool, used: int) -> Verdict:
+def decide(policy: TierPolicy, part: PendingPart, now: datetime, idle: bool, used: int) -> Verdict:
     """Whether a part goes now. idle: nothing else is to be sent. used: bytes of this month on the link.
 
     What is urgent or was asked for goes at any time, and beyond the budget; so do the graph and the manifest. What a
@@ -155,7 +155,7 @@ def decide(policy: TierPolicy, part: Asked, now: datetime, idle: bool, used: int
         return Verdict(False, f"until {policy.window.start:%H:%M}")
     if when is When.WHEN_IDLE and not idle:
         return Verdict(False, "until nothing else is to be sent")
-    if policy.budget is not None and used + int(part.rest * _ON_THE_LINK) > policy.budget:
+    if policy.budget is not None and used + int(part.remaining * _ON_THE_LINK) > policy.budget:
         left = max(0, policy.budget - used)
         return Verdict(False, f"until {_next_month(local):%-d %B}: {left:,} bytes of the month's budget are left")
     return GO

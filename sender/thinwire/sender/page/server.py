@@ -31,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 
 from thinwire.sender.config import LOOPBACK, PageSettings
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.metrics import ClinicMetrics
 from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey
@@ -52,7 +52,7 @@ ACTS: Final[Mapping[str, Callable[[Outbox, StudyKey | None], object]]] = Mapping
 """What the buttons do."""
 
 
-def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:
+def build(clinic: ClinicState, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:
     """The page as an ASGI application. random_bytes: for the token of its forms, new with each start."""
     token = random_bytes(24).hex()
     pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True)
@@ -113,7 +113,7 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
 class PageServer:
     """The page on its port. `open` and `close`."""
 
-    def __init__(self, clinic: Clinic, settings: PageSettings) -> None:
+    def __init__(self, clinic: ClinicState, settings: PageSettings) -> None:
         self._settings = settings
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(

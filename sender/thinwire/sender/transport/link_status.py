@@ -30,7 +30,7 @@ class LinkState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Crossing:
+class TransferProgress:
     """An object on its way, for people."""
 
     study: StudyKey
@@ -55,7 +55,7 @@ class LinkStatus:
     """Bytes a second, measured; None until known."""
     round_trip: float | None = None
     """Seconds."""
-    crossings: tuple[Crossing, ...] = ()
+    transfers: tuple[TransferProgress, ...] = ()
 
     @property
     def measured(self) -> Measured | None:
@@ -64,13 +64,13 @@ class LinkStatus:
         return Measured(self.rate, self.round_trip)
 
 
-def leave(folder: Path, status: LinkStatus, now: datetime) -> None:
+def write_status(folder: Path, status: LinkStatus, now: datetime) -> None:
     """folder: DATA/outbox."""
-    crossings = [
+    transfers = [
         {**asdict(each), "study": each.study.hex(), "object": each.object.hex(), "kind": each.kind}
-        for each in status.crossings
+        for each in status.transfers
     ]
-    status_file.leave(folder / FILE, VERSION, {**asdict(status), "crossings": crossings}, now)
+    status_file.write_status(folder / FILE, VERSION, {**asdict(status), "transfers": transfers}, now)
 
 
 def find(folder: Path, now: datetime) -> LinkStatus:
@@ -83,14 +83,14 @@ def find(folder: Path, now: datetime) -> LinkStatus:
         rate, round_trip = (None if facts[name] is None else float(facts[name]) for name in ("rate", "round_trip"))
         if age >= _FRESH:
             return LinkStatus(LinkState.STOPPED, rate=rate, round_trip=round_trip)
-        crossings = tuple(_crossing(each) for each in facts["crossings"])
-        return LinkStatus(LinkState(facts["state"]), str(facts["reason"]), rate, round_trip, crossings)
+        transfers = tuple(_crossing(each) for each in facts["transfers"])
+        return LinkStatus(LinkState(facts["state"]), str(facts["reason"]), rate, round_trip, transfers)
     except (ValueError, KeyError, TypeError, AttributeError):
         return LinkStatus(LinkState.STOPPED)
 
 
-def _crossing(facts: dict[str, Any]) -> Crossing:
-    return Crossing(
+def _crossing(facts: dict[str, Any]) -> TransferProgress:
+    return TransferProgress(
         StudyKey(bytes.fromhex(facts["study"])),
         None if facts["kind"] is None else Kind(facts["kind"]),
         Digest(bytes.fromhex(facts["object"])),

@@ -58,7 +58,7 @@ class Condition:
     """Seconds, smoothed, time in queues included."""
 
 
-class Line:
+class TcpConnection:
     """One TCP connection to the hub. Made by `dial`; close it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,12 +73,12 @@ class Line:
         """Why TLS ended the connection, where it did."""
         self._socket: socket.socket = writer.get_extra_info("socket")
         self._default = _control(self._socket)
-        self.control = _settle(self._socket)
+        self.control = _set_options(self._socket)
         """The congestion control in use; empty where the system does not say."""
         writer.transport.set_write_buffer_limits(high=_UNSENT)
 
     @classmethod
-    async def dial(cls, target: str, seconds: float) -> "Line":
+    async def dial(cls, target: str, seconds: float) -> "TcpConnection":
         """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
         OSError for an answer that says no, or no network; BadConfiguration."""
         host, port = host_and_port(target, "Set hub in config.toml, for example hub.example.org:7443.", 1)
@@ -146,13 +146,13 @@ class Line:
                 writer.transport.abort()
                 return
             taken.set_result(None)
-            relays.append(asyncio.ensure_future(self._carry(Tls(security), reader, writer)))
+            relays.append(asyncio.ensure_future(self._relay(Tls(security), reader, writer)))
 
         with _folder() as folder:
             try:
                 server = await asyncio.start_unix_server(take, folder / "hub")
             except OSError as error:
-                raise _no_room(error) from error
+                raise _no_temporary_space(error) from error
             try:
                 yield f"unix:{folder / 'hub'}"
             finally:
@@ -172,7 +172,7 @@ class Line:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    async def _carry(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both ways until either ends; `trouble` then says what TLS said."""
 
         async def send(sealed: bytes) -> None:
@@ -232,14 +232,14 @@ def _folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
     except OSError as error:
-        raise _no_room(error) from error
+        raise _no_temporary_space(error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _no_room(error: OSError) -> LinkLost:
+def _no_temporary_space(error: OSError) -> LinkLost:
     """A full /tmp passes, as an outage does; the studies are safe in the outbox."""
     return LinkLost(
         f"the folder for temporary files cannot be used ({error.strerror or error})",
@@ -247,7 +247,7 @@ def _no_room(error: OSError) -> LinkLost:
     )
 
 
-def _settle(connection: socket.socket) -> str:
+def _set_options(connection: socket.socket) -> str:
     """Set what can be set; a system that refuses a setting keeps its own."""
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)

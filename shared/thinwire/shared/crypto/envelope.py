@@ -61,7 +61,7 @@ class Kind(IntEnum):
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
-    WAYBILL = 10
+    TRANSFER_NOTE = 10
     """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
     REPLY = 11
     """What the hub says to a clinic by stick."""
@@ -76,7 +76,7 @@ def chunk_log2_of(kind: Kind) -> int:
     return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
 
 
-def room_in(sealed_size: int, kind: Kind) -> int:
+def plain_capacity(sealed_size: int, kind: Kind) -> int:
     """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
     chunk = 1 << chunk_log2_of(kind)
     whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)

@@ -136,7 +136,7 @@ def read_manifest(data: bytes, verify_key: Ed25519PublicKey) -> Manifest:
     return _read(body)
 
 
-def kept_manifest(data: bytes) -> Manifest:
+def stored_manifest(data: bytes) -> Manifest:
     """A manifest whose signature held when it was kept. Raises BadManifest."""
     return _read(data[SIGNATURE_BYTES:])
 

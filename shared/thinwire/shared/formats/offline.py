@@ -27,7 +27,7 @@ NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
 
 
 @dataclass(frozen=True)
-class Waybill:
+class TransferNote:
     """The clinic's word on what it put on a stick."""
 
     urgent: tuple[tuple[Digest, bool], ...] = ()
@@ -46,15 +46,15 @@ class Reply:
     """Parts that a reader wants."""
 
 
-def seal_waybill(epoch: EpochKey, waybill: Waybill) -> bytes:
+def seal_transfer_note(epoch: EpochKey, transfer_note: TransferNote) -> bytes:
     """The same waybill in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
-    if len(waybill.urgent) > MOST_OBJECTS or len(waybill.taken) > MOST_TAKEN:
+    if len(transfer_note.urgent) > MOST_OBJECTS or len(transfer_note.taken) > MOST_TAKEN:
         raise ValueError("a waybill of more objects or receipts than one may list")
-    listed = [[each, int(urgent)] for each, urgent in waybill.urgent]
-    return seal(epoch, Kind.WAYBILL, NO_STUDY, pack(VERSION, listed, list(waybill.taken)))
+    listed = [[each, int(urgent)] for each, urgent in transfer_note.urgent]
+    return seal(epoch, Kind.TRANSFER_NOTE, NO_STUDY, pack(VERSION, listed, list(transfer_note.taken)))
 
 
-def read_waybill(plaintext: bytes) -> Waybill:
+def read_transfer_note(plaintext: bytes) -> TransferNote:
     """Raises BadFormat."""
     fields = Fields.of(plaintext, 3, MAX_NOTE, BadFormat, "waybill", MOST_TAKEN)
     fields.integer("version", VERSION, VERSION)
@@ -63,7 +63,9 @@ def read_waybill(plaintext: bytes) -> Waybill:
         for entry in fields.arrays("objects", 0, MOST_OBJECTS, 2)
     )
     taken = fields.fields("receipts taken", 0, MOST_TAKEN)
-    return Waybill(urgent, tuple(Digest(taken.data("receipt", DIGEST_BYTES, DIGEST_BYTES)) for _ in range(len(taken))))
+    return TransferNote(
+        urgent, tuple(Digest(taken.data("receipt", DIGEST_BYTES, DIGEST_BYTES)) for _ in range(len(taken)))
+    )
 
 
 def seal_reply(epoch: EpochKey, reply: Reply) -> bytes:

@@ -18,7 +18,7 @@ EVERY = 1.0
 """Seconds between two writings."""
 
 
-def leave(path: Path, version: int, facts: Mapping[str, Any], now: datetime) -> None:
+def write_status(path: Path, version: int, facts: Mapping[str, Any], now: datetime) -> None:
     """Write `facts` with the version of their format and the time; a file that cannot be written is only logged.
 
     now: UTC.

@@ -131,7 +131,7 @@ def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clin
     found = sight(hub, clinic, parts)
     assert found.source.startswith("the coarse preview (")
     assert max(image_of(found).shape) == 128
-    assert hub.views().arriving_words(hub.store.find(parts.study.hex())) == {1: found.source}
+    assert hub.views().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
     path = hub.data / "inbox" / clinic.site / coarse.object.hex()
     data = bytearray(path.read_bytes())
     data[300] ^= 1  # what is not as it was sealed is not shown

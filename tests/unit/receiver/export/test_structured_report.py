@@ -105,8 +105,8 @@ def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
     assert "not for diagnosis" in made.SeriesDescription
     assert "not for diagnosis" in made.DerivationDescription
     assert "BurnedInAnnotation" not in made
-    marked = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
-    assert marked.BurnedInAnnotation == "YES"
+    box_rows = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
+    assert box_rows.BurnedInAnnotation == "YES"
 
 
 def test_a_capture_of_another_picture_is_another_object() -> None:

@@ -90,7 +90,7 @@ def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent
     each = forwarder(hub, peer)
     drain(each)
     clock.advance(1)
-    assert hub.store.urge(clinic.site, study)
+    assert hub.store.escalate(clinic.site, study)
     assert hub.pipeline().predict_waiting() == 1
     clock.advance(60)
     drain(each)
@@ -207,7 +207,7 @@ def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Cli
 def test_fhir_goes_with_reading_and_manifest_and_again_when_the_pixels_come(
     hub: Hub, clinic: Clinic, bundle: Bundle
 ) -> None:
-    peer = ScriptedPeer([Event.SEEN] * 2)
+    peer = ScriptedPeer([Event.FOUND_AT_TARGET] * 2)
     each = forwarder(hub, peer, RECORDS)
     keep_study(hub, clinic, bundle, read=True, pixels=False)
     drain(each)

@@ -13,8 +13,8 @@ from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.transport.ingest import Arriving
-from thinwire.receiver.transport.link_status import SiteLink, leave
-from thinwire.receiver.web.frame import line
+from thinwire.receiver.transport.link_status import SiteLink, write_status
+from thinwire.receiver.web.frame import linear_fit
 from thinwire.receiver.web.guard import MOST_POSTED
 from thinwire.receiver.web.rows import PAGE
 from thinwire.shared.crypto.envelope import Kind
@@ -166,12 +166,12 @@ def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic:
     room.put_study(clinic, parts, Kind.PREVIEW)
     reader, now = room.person("anna"), room.clock.now()
     assert "pixels: the clinic is not connected" in reader.get("/")
-    leave(room.hub.data, [SiteLink(SITE, True, now, now)], now)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now)], now)
     assert "pixels: at the clinic, not asked for" in reader.get("/")
     moving = (Arriving(parts.study, Kind.ORIGINALS, 250_000, 1_000_000),)
-    leave(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
     assert "pixels 25 %, about 2 min" in reader.get("/")
-    leave(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
     assert "the link carries nothing now" in reader.get("/")
 
 
@@ -258,12 +258,12 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
 
 def test_a_window_s_line_goes_through_the_tone() -> None:
     tone = np.clip(np.arange(-500, 1500) / 4, 0, 255).astype(np.uint8)
-    slope, intercept = line(tone)
+    slope, intercept = linear_fit(tone)
     assert abs(slope - 0.25) < 0.001
     assert abs(slope * 1000 + intercept - tone[1000]) < 1
-    falling = line(255 - tone)
+    falling = linear_fit(255 - tone)
     assert abs(falling[0] + 0.25) < 0.001
-    assert line(np.zeros(7, np.uint8))[0] > 0
+    assert linear_fit(np.zeros(7, np.uint8))[0] > 0
 
 
 def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:

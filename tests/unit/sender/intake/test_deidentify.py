@@ -33,7 +33,7 @@ from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.deidentify import KEY_BYTES, Dates, Deidentifier, Options, Uids, load_key
 from thinwire.sender.intake.study import load_study
-from thinwire.sender.service import Accepted, Rejected, Words, take
+from thinwire.sender.service import Accepted, Rejected, StudyText, take
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import read_manifest
@@ -213,7 +213,7 @@ class TestOfAWholeClinic:
         found.pipeline.deidentifier = Deidentifier(b"k" * KEY_BYTES, options, found.data / "originals", found.disk)
         return found
 
-    def taken(self, clinic: Clinic, folder: Path, files: list[bytes], words: Words | None = None) -> object:
+    def taken(self, clinic: Clinic, folder: Path, files: list[bytes], words: StudyText | None = None) -> object:
         folder.mkdir()
         for number, data in enumerate(files):
             (folder / f"{number}.dcm").write_bytes(data)
@@ -223,7 +223,7 @@ class TestOfAWholeClinic:
     def test_what_is_sealed_for_the_link_names_nobody_and_the_original_stays(
         self, clinic: Clinic, tmp_path: Path
     ) -> None:
-        words = Words(f"{SECRET} has a left effusion.", TextSource.REPORT)
+        words = StudyText(f"{SECRET} has a left effusion.", TextSource.REPORT)
         outcome = self.taken(clinic, tmp_path / "in", [named()], words)
         assert isinstance(outcome, Accepted)
         study, outbox = outcome.study.id, clinic.outbox

@@ -14,7 +14,7 @@ ENTRY = Entry(
     accepted=datetime(2026, 3, 4, 12, tzinfo=UTC),
     urgent=True,
     epoch=EpochId(b"e" * 8),
-    mark=b"m" * 16,
+    text_mac=b"m" * 16,
     parts=(
         Part(Kind.GRAPH, PartState.STORED, digest(b"graph"), 700, 639),
         Part(Kind.ORIGINALS, PartState.WAITING, digest(b"pixels"), 9000, 8900, requested=True),
@@ -22,7 +22,7 @@ ENTRY = Entry(
     ),
     status=StudyStatus.TRIAGED,
     choice={Kind.ORIGINALS: When.WHEN_IDLE},
-    urged=False,
+    escalated=False,
     paused=True,
     warnings=("the file states no pixel spacing",),
 )

@@ -7,8 +7,8 @@ import pytest
 from thinwire.sender.outbox.tiers import (
     GO,
     ORDER,
-    Asked,
     Hours,
+    PendingPart,
     TierPolicy,
     Verdict,
     When,
@@ -45,7 +45,7 @@ def test_the_source_never_crosses() -> None:
 
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
-ORIGINALS = Asked(Kind.ORIGINALS, 1_000_000)
+ORIGINALS = PendingPart(Kind.ORIGINALS, 1_000_000)
 
 
 def policy(when: When, **more: Any) -> TierPolicy:
@@ -53,7 +53,7 @@ def policy(when: When, **more: Any) -> TierPolicy:
 
 
 def verdict(
-    when: When, part: Asked = ORIGINALS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
+    when: When, part: PendingPart = ORIGINALS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
 ) -> Verdict:
     return decide(policy(when, **more), part, now, idle, used)
 
@@ -97,7 +97,7 @@ def test_urgent_and_requested_parts_go_at_any_time_and_beyond_the_budget(when: W
 
 @pytest.mark.parametrize("kind", [None, Kind.GRAPH, Kind.MANIFEST])
 def test_meaning_always_goes(kind: Kind | None) -> None:
-    assert verdict(When.ON_REQUEST, Asked(kind, 700), used=10**9, budget=1) == GO
+    assert verdict(When.ON_REQUEST, PendingPart(kind, 700), used=10**9, budget=1) == GO
 
 
 def test_a_study_may_choose_for_itself() -> None:

@@ -10,12 +10,12 @@ from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer, build
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
@@ -34,7 +34,7 @@ class Page:
             self.ends.accept(sample)
         self.ends.make_parts()
         self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
-        self.clinic = Clinic(self.ends.outbox, self.quarantine, self.gate, lambda: 2)
+        self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
             OWN,
@@ -42,9 +42,9 @@ class Page:
             headers={"Origin": OWN},
         )
 
-    def gate(self) -> Gate:
+    def current_policy(self) -> CurrentPolicy:
         months = {"2026-03": (1_500_000, 20_000)}
-        return Gate.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
+        return CurrentPolicy.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
 
     def token(self) -> str:
         found = re.search(r'name="token" value="([0-9a-f]{48})"', self.client.get("/").text)
@@ -63,9 +63,9 @@ def page(tmp_path: Path) -> Page:
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
     (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.ORIGINALS)
-    crossing = Crossing(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
+    crossing = TransferProgress(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
     status = LinkStatus(LinkState.CONNECTED, "", 8_000.0, 0.5, (crossing,))
-    link_status.leave(page.ends.outbox.folder, status, page.ends.clock.now())
+    link_status.write_status(page.ends.outbox.folder, status, page.ends.clock.now())
     page.ends.outbox.pause(SECOND.study)
     text = page.client.get("/").text
     assert "north-valley" in text

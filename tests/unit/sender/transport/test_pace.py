@@ -4,7 +4,7 @@ from tests.support.clock import FakeClock
 from tests.support.pipe import PACKET, Pipe
 from thinwire.receiver.transport.ingest import SYNC_SECONDS
 from thinwire.sender.transport.flow import Flow
-from thinwire.sender.transport.pace import FIRST_CHUNK, FIRST_WINDOW, Mark, Measured, Pace
+from thinwire.sender.transport.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace, RateSample
 from thinwire.shared.wire.chunks import CHUNK_SECONDS, LARGEST_CHUNK, SMALLEST_CHUNK
 
 RATES = (2_000, 8_000, 32_000, 125_000, 1_250_000, 12_500_000)
@@ -172,7 +172,7 @@ def test_where_tcp_tells_the_rest_the_hub_is_asked_once_a_second(
     asks: list[bool] = []
     sent = there.pace.sent
 
-    def noted(size: int) -> Mark:
+    def noted(size: int) -> RateSample:
         mark = sent(size)
         asks.append(mark.asks)
         return mark
@@ -240,9 +240,9 @@ def test_a_proxy_that_is_found_out_after_hours_of_graphs_alone_does_not_stop_the
 def test_a_refused_piece_leaves_the_window() -> None:
     pace = Pace(FakeClock())
     mark = pace.sent(700)
-    assert pace.room == FIRST_WINDOW - 700
+    assert pace.send_space == FIRST_WINDOW - 700
     pace.lost(mark)
-    assert pace.room == FIRST_WINDOW
+    assert pace.send_space == FIRST_WINDOW
     assert pace.rate is None
 
 

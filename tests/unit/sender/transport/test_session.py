@@ -68,8 +68,8 @@ def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) 
     assert [each.number for each in (record, graph, manifest, pixels)] == [1, 2, 3, 4]
     assert digest(graph.head) == graph.object
     assert not graph.urgent
-    assert len(uplink.crossings) == 4
-    assert {crossing.kind for crossing in uplink.crossings} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
+    assert len(uplink.transfers) == 4
+    assert {crossing.kind for crossing in uplink.transfers} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
 
 
 def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
@@ -125,11 +125,11 @@ def test_a_receipt_is_taken_once_it_is_durable(ends: TwoEnds, uplink: UplinkSess
     signed = sign_receipt(
         Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now()), HUB_SIGNING
     )
-    assert graph.object in [crossing.object for crossing in uplink.crossings]
+    assert graph.object in [crossing.object for crossing in uplink.transfers]
     (answer,) = uplink.receive(wire.Down(receipt=wire.Receipt(signed=signed)))
     assert answer.receipt_taken.receipt == digest(signed)
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED
-    assert graph.object not in [crossing.object for crossing in uplink.crossings]
+    assert graph.object not in [crossing.object for crossing in uplink.transfers]
     uplink.receive(progress(graph.number, graph.size))  # was on its way: means nothing any more
 
 
@@ -344,16 +344,16 @@ def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoE
     uplink.refresh()
     up = uplink.next()
     assert up is not None
-    assert up.urge.study == STUDY.study
+    assert up.escalate.study == STUDY.study
     assert uplink.next() is None
     again = ends.uplink()
     again.hello()
     again.receive(WELCOME)
     assert again.next() == up
-    again.receive(wire.Down(urged=wire.Urged(study=STUDY.study)))
-    again.receive(wire.Down(urged=wire.Urged(study=b"?" * 16)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=STUDY.study)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=b"?" * 16)))
     ends.switch_on()
-    assert ends.outbox.unurged() == []
+    assert ends.outbox.pending_escalations() == []
 
 
 def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:

@@ -13,7 +13,7 @@ from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration
 
 Split = Literal["train", "val", "test"]
-Patient = Sequence[Callable[[], "Found | None"]]
+Patient = Sequence[Callable[[], "FoundStudy | None"]]
 """Looks for each study of a patient, in the order in which they are wanted; None where its files are no use."""
 
 SPLITS: tuple[tuple[Split, float], ...] = (("train", 0.70), ("val", 0.85), ("test", 1.0))
@@ -35,7 +35,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundStudy:
     """A study whose files are there, before its words are read."""
 
     key: str
@@ -98,7 +98,7 @@ def samples_of(
     return samples
 
 
-def _sample(source: str, study: Found, choice: Choice, reader: ReportParser) -> Sample:
+def _sample(source: str, study: FoundStudy, choice: Choice, reader: ReportParser) -> Sample:
     told = study.text.told
     labels = study.labels if study.labels is not None else reader.labels(told)
     split = study.split if choice.official and study.split else split_of(study.patient, choice.seed)
@@ -122,13 +122,13 @@ def _sample(source: str, study: Found, choice: Choice, reader: ReportParser) -> 
     )
 
 
-def _impression_alone(study: Found) -> Found:
+def _impression_alone(study: FoundStudy) -> FoundStudy:
     return replace(study, text=replace(study.text, findings=""))
 
 
-def _paper_subset(found: Sequence[Found], seed: int, reader: ReportParser, summary: Summary) -> list[Found]:
+def _paper_subset(found: Sequence[FoundStudy], seed: int, reader: ReportParser, summary: Summary) -> list[FoundStudy]:
     """At most 10,000 images, 15 % with consolidation or pneumonia; fewer of both where there are not enough of one."""
-    by_label: dict[float, list[Found]] = {0.0: [], 1.0: []}
+    by_label: dict[float, list[FoundStudy]] = {0.0: [], 1.0: []}
     for study in found:
         label = (study.labels or reader.labels(study.text.told))[0]
         if not study.text.impression:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.inference.mpnn import CONCEPT, FUSED, PATCH, Predictor, to_data
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
 from thinwire.shared.crypto.envelope import sealed_size
@@ -28,7 +28,7 @@ Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""
 
 
-def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy) -> list[FusedGraph]:
+def graphs_of(seen: ModelOutputs, guide: Guide, choose: Choose, policy: Policy) -> list[FusedGraph]:
     """The FusedGraph of every image as the clinic makes it: not yet through the coder."""
     graphs = []
     for row, (sample, grid) in enumerate(zip(seen.samples, seen.grids, strict=True)):

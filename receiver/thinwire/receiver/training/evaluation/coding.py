@@ -10,7 +10,7 @@ from thinwire.receiver.training.evaluation import language
 from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
 from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenced
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_from
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, write_from
 from thinwire.receiver.training.evaluation.tables import Row, Source
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
 from thinwire.sender.graph.budget import fit, on_the_link
@@ -85,7 +85,7 @@ def budgeted(source: Source, guide: Guide, most: int) -> Sent:
     return graphs, sizes
 
 
-def _best(one: Seen, guide: Guide, count: int) -> FusedGraph:
+def _best(one: ModelOutputs, guide: Guide, count: int) -> FusedGraph:
     return graphs_of(one, guide, by_attention, KeepCount(count))[0]
 
 

@@ -28,7 +28,7 @@ from thinwire.receiver.training.evaluation.coding import coding_table
 from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
 from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
-from thinwire.receiver.training.evaluation.seen import Guide, see_all
+from thinwire.receiver.training.evaluation.seen import Guide, compute_all
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
     ALL,
@@ -100,7 +100,7 @@ def evaluate(
     predictor = load_predictor(bundle)
     guides = tuple(Guide) if full else (TEXT_GIVEN, TEXT_WITHHELD)
     unread = Summary("images")
-    seen = see_all(bundle, samples, progress, workers, guides, summary=unread)
+    seen = compute_all(bundle, samples, progress, workers, guides, summary=unread)
     samples = seen.samples
     judged = {s.key for s in samples}
     for found, summary in opened:

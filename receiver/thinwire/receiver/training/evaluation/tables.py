@@ -16,7 +16,7 @@ from thinwire.receiver.inference.mpnn import Predictor, text_index
 from thinwire.receiver.training.corpus import FINDINGS, Role
 from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
 from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, Choice, choices
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
     Ranked,
@@ -51,7 +51,7 @@ class Source:
     name: str
     bundle: Bundle
     predictor: Predictor
-    seen: Seen
+    seen: ModelOutputs
 
     def __post_init__(self) -> None:
         self.coder = load_coder(self.bundle)

@@ -69,9 +69,9 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
         fused = [int((d.edge_type == FUSED).sum()) for d in data]
         pairs = len(graph.patches.cell) * len(graph.concepts.concept)
         assert fused == [2 * (pairs > 0), 0, 2 * pairs]
-        rest = [d.edge_index[:, d.edge_type != FUSED] for d in data]
-        assert torch.equal(rest[0], rest[1])
-        assert torch.equal(rest[0], rest[2])
+        residual = [d.edge_index[:, d.edge_type != FUSED] for d in data]
+        assert torch.equal(residual[0], residual[1])
+        assert torch.equal(residual[0], residual[2])
 
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:

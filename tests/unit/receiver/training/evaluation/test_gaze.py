@@ -16,14 +16,14 @@ from thinwire.receiver.training.evaluation.gaze import (
     LUNG_PRIOR,
     OWN_BOXES,
     RSNA_BOXES,
+    box_rows,
     gaze_table,
     lung_fields,
-    marked,
     own_prior,
     phantom_prior,
     spread,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.tables import ALL, UNSEEN, Source, choice_table
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.formats.bundle import Bundle
@@ -38,7 +38,7 @@ def _few_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaze, "PHANTOMS_OF_PRIOR", 20)
 
 
-def real(seen: Seen) -> Seen:
+def real(seen: ModelOutputs) -> ModelOutputs:
     """As of a real source with images of every role, a box of the data set and one of the RSNA on each."""
     samples = [
         replace(s, source="nih14", seed=-1, role=role, text_kind="composed", boxes=(BOX,), judge_boxes=(BOX,))
@@ -49,7 +49,7 @@ def real(seen: Seen) -> Seen:
 
 def test_a_box_that_taught_never_judges() -> None:
     seen = real(tiny_seen())
-    rows = {drawn.words: drawn.row.tolist() for drawn in marked(seen)}
+    rows = {drawn.words: drawn.row.tolist() for drawn in box_rows(seen)}
     assert rows == {OWN_BOXES: [2, 3, 4, 5], RSNA_BOXES: [0, 1, 2, 3, 4, 5]}
 
 
