@@ -163,7 +163,7 @@ def _judged(model: ReportModel, material: Material, tokenizer: Any) -> dict[str,
     return out
 
 
-def _kept(material: Material, indices: NDArray[np.int64], read: graph_stage.Read) -> NDArray[np.float32]:
+def _kept(material: Material, indices: NDArray[np.int64], read: graph_stage.AttendedImages) -> NDArray[np.float32]:
     """[n, 2 d]: mean and largest of the kept cells' features."""
     rows = []
     for row, index in enumerate(indices):
@@ -173,7 +173,7 @@ def _kept(material: Material, indices: NDArray[np.int64], read: graph_stage.Read
     return np.stack(rows)
 
 
-def _all(material: Material, indices: NDArray[np.int64], read: graph_stage.Read) -> NDArray[np.float32]:
+def _all(material: Material, indices: NDArray[np.int64], read: graph_stage.AttendedImages) -> NDArray[np.float32]:
     rows = []
     for row, index in enumerate(indices):
         cells = read.features[row, material.grid(int(index)).valid].astype(np.float32)

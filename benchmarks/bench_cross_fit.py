@@ -25,9 +25,9 @@ from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, vector_of
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import Say, Sight, opened
+from benchmarks.baselines.sight import ModelRuns, Say, opened
 from benchmarks.baselines.thumbnails import inside
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
@@ -41,7 +41,7 @@ CROSS_FITTED = "cross-fitted, research"
 
 
 def vectors(
-    sight: Sight, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
+    sight: ModelRuns, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """The vectors float32 [n, p] of each arm with a logistic head, and the shipped reader's probability [n]."""
     seen = sight.see("nih14", samples, lambda i: pixels[i])
@@ -161,7 +161,7 @@ def main() -> None:
     for row in rows:
         say(f"{row['subset']}: {told(row)}")
     what: dict[str, Any] = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "kind": CROSS_FITTED,
         "keep_percent": bundle.spec.keep_percent,
         "folds": FOLDS,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
@@ -129,7 +129,7 @@ def main() -> None:
     result = {
         "command": f"python -m benchmarks.bench_hub --graphs {options.graphs} --studies {options.studies}",
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "synthetic": True,
         "reading": reading(options.graphs),
         "loopback": loopback(options.studies),

@@ -26,9 +26,9 @@ from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
-from benchmarks.baselines.sight import Sight, opened
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_predictor, text_index, to_data
+from benchmarks.baselines.sight import ModelRuns, opened
+from benchmarks.judged import bundle_facts
+from thinwire.receiver.inference.mpnn import GraphNetwork, NetworkShape, load_predictor, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
@@ -80,7 +80,7 @@ class Part:
     labels: NDArray[np.float32]
 
 
-def part_of(sight: Sight, role: Role, number: int, workers: int) -> Part:
+def part_of(sight: ModelRuns, role: Role, number: int, workers: int) -> Part:
     samples = phantoms(role, number)
     size = sight.bundle.spec.working_size
     pixels = canvases(samples, size, sight.cache, workers, lambda done, of: sight.say(f"{role}: {done} of {of} drawn"))
@@ -92,7 +92,7 @@ def part_of(sight: Sight, role: Role, number: int, workers: int) -> Part:
 
 
 def test_logits(
-    arm: Arm, seed: int, parts: dict[Role, Part], shape: Shape, learning: Learning, key: str, cache: Path
+    arm: Arm, seed: int, parts: dict[Role, Part], shape: NetworkShape, learning: Learning, key: str, cache: Path
 ) -> NDArray[np.float64]:
     """Logits [n, F] of the test graphs by one trained member; kept in the cache."""
     digest = hashlib.sha256(f"{key} {arm.name} {seed} {shape} {learning}".encode()).hexdigest()[:20]
@@ -118,7 +118,7 @@ def test_logits(
 
 
 def compare(
-    parts: dict[Role, Part], base: Shape, learning: Learning, seeds: int, key: str, cache: Path, rounds: int
+    parts: dict[Role, Part], base: NetworkShape, learning: Learning, seeds: int, key: str, cache: Path, rounds: int
 ) -> list[Row]:
     """Rows of every arm, ours first."""
     rows: list[Row] = []
@@ -127,7 +127,7 @@ def compare(
     ours: NDArray[np.float64] | None = None
     for arm in ARMS:
         deep = rounds if arm.layers is None else arm.layers
-        shape = Shape(base.feature_size, base.concepts, base.findings, arm.width or base.hidden, deep)
+        shape = NetworkShape(base.feature_size, base.concepts, base.findings, arm.width or base.hidden, deep)
         each = [test_logits(arm, seed, parts, shape, learning, key, cache) for seed in range(seeds)]
         scores = np.mean(each, axis=0)
         described: Row = {
@@ -182,7 +182,7 @@ def main() -> None:
     rows = compare(parts, shape, learning, options.seeds, key, options.cache, shape.layers)
     rows += as_shipped(predictor, parts["test"])
     what: Row = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "synthetic": True,
         "keep_percent": bundle.spec.keep_percent,
         "images": numbers,

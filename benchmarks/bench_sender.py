@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
@@ -80,7 +80,7 @@ def large_bundle(folder: Path) -> int:
     """A bundle around random weights; returns the encoder's parameters."""
     import torch
 
-    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
+    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, NetworkShape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
     from thinwire.receiver.training.graph_stage import save_predictor
@@ -99,7 +99,7 @@ def large_bundle(folder: Path) -> int:
     export(model, folder)
     tokenizer.save(str(folder / TOKENIZER))
     concepts, d, f = load_vocabulary().concepts, preset.feature_size, len(corpus.FINDINGS)
-    shape = Shape(d, len(concepts), f)
+    shape = NetworkShape(d, len(concepts), f)
     nothing = Calibration(
         member=np.zeros(1, np.int64),
         slope=np.ones((len(SOURCES), 1, f)),
@@ -135,7 +135,7 @@ def main() -> None:
     result: dict[str, object] = {
         "command": f"python -m benchmarks.bench_sender --studies {options.studies}" + (" --large" * options.large),
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "studies": f"{options.studies} synthetic phantoms, 1400 to 2600 pixels on the long side, 12 bit",
         "default_bundle": in_own_process(default_bundle_folder(), options.studies),
     }

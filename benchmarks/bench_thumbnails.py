@@ -34,14 +34,14 @@ from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of, made_of, sealed_bytes
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, trained_scores, vector_of
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import Sight, opened
+from benchmarks.baselines.sight import ModelRuns, opened
 from benchmarks.baselines.thumbnail_plot import plot
 from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray
 
@@ -66,21 +66,21 @@ class Album:
     canvases: list[Pixels]
     thumbnail_sets: dict[Setting, ThumbnailSet]
 
-    def canvas(self, sight: Sight, setting: Setting) -> Callable[[int], Pixels]:
+    def canvas(self, sight: ModelRuns, setting: Setting) -> Callable[[int], Pixels]:
         if setting == WHOLE:
             return lambda i: np.asarray(self.canvases[i])
         files = self.thumbnail_sets[setting].files
         return lambda i: restore(files[i], setting[0], sight.grid(self.samples[i]))
 
 
-def album(sight: Sight, name: str, samples: list[Sample], workers: int) -> Album:
+def album(sight: ModelRuns, name: str, samples: list[Sample], workers: int) -> Album:
     """Whole images alone; `shelved` adds the thumbnails."""
     size = sight.bundle.spec.working_size
     drawn = canvases(samples, size, sight.cache, workers, lambda n, of: sight.say(f"{name}: {n} of {of} drawn"))
     return Album(name, samples, list(drawn), {})
 
 
-def shelved(sight: Sight, whole: Album, settings: Sequence[Setting]) -> Album:
+def shelved(sight: ModelRuns, whole: Album, settings: Sequence[Setting]) -> Album:
     images = [inside(np.asarray(c), sight.grid(s)) for c, s in zip(whole.canvases, whole.samples, strict=True)]
     made: dict[Setting, ThumbnailSet] = {}
     for codec in dict.fromkeys(codec for codec, _ in settings):
@@ -97,7 +97,7 @@ def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: 
     return [(codec, budget) for codec in codecs for budget in kept if every or budget == own or codec == codecs[0]]
 
 
-def vectors(sight: Sight, samples: Sequence[Sample], seen: Read) -> FloatArray:
+def vectors(sight: ModelRuns, samples: Sequence[Sample], seen: AttendedImages) -> FloatArray:
     """Vectors float32 [n, 4 d] of all cells, none weighted by attention, and the context."""
     rows = []
     for i, sample in enumerate(samples):
@@ -123,7 +123,7 @@ def shipped_scores(predictor: Predictor, graphs: Sequence[FusedGraph], endpoint:
 
 
 def lite0_scores(
-    sight: Sight,
+    sight: ModelRuns,
     endpoint: Endpoint,
     teaching: Album | None,
     judging: Album,
@@ -169,7 +169,7 @@ def of_whole(canvas: Callable[[int], Pixels], labels: Scores, rows: IntArray) ->
     return np.stack([small(canvas(int(i))) for i in rows])[:, None], labels[rows]
 
 
-def versions(sight: Sight, teaching: Album, settings: Sequence[Setting]) -> Pixels:
+def versions(sight: ModelRuns, teaching: Album, settings: Sequence[Setting]) -> Pixels:
     """uint8 [n, 1 + VERSIONS, 224, 224]: each image whole, then thumbnails of settings drawn at random."""
     random = np.random.default_rng(0)
     small_settings = [s for s in settings if s != WHOLE]
@@ -181,7 +181,7 @@ def versions(sight: Sight, teaching: Album, settings: Sequence[Setting]) -> Pixe
 
 
 def endpoint_rows(
-    sight: Sight,
+    sight: ModelRuns,
     endpoint: Endpoint,
     wanted: Callable[[int], list[Setting]],
     plan: FineTuning,
@@ -214,7 +214,7 @@ def endpoint_rows(
         rows.extend(new)
         sight.say(f"{endpoint.name}, {by}: {told(new[-1])}")
 
-    def seen(of: Album, setting: Setting, write: bool) -> Read:
+    def seen(of: Album, setting: Setting, write: bool) -> AttendedImages:
         words = f"{of.name}, {setting[0]} {setting[1] or ''}"
         return sight.see(words, of.samples, of.canvas(sight, setting), write)
 
@@ -303,7 +303,7 @@ def main() -> None:
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         percent = sight.bundle.spec.keep_percent
         what: Row = {
-            "bundle": bundle_told(sight.bundle),
+            "bundle": bundle_facts(sight.bundle),
             "keep_percent": percent,
             "to_ours": "AUC of the arm less that of tier 0 read by the bundle's reader, same images and resamples",
             "to_head": "the same less that of tier 0 with a logistic head, where a head of that kind reads both",

@@ -27,7 +27,7 @@ from thinwire.shared.formats.graph import FloatArray, Grid
 from thinwire.shared.identifiers import TextSource
 
 if TYPE_CHECKING:
-    from thinwire.receiver.training.graph_stage import Read
+    from thinwire.receiver.training.graph_stage import AttendedImages
 
 Say = Callable[[str], None]
 Job = tuple[Grid, NDArray[np.uint8], bool]
@@ -56,7 +56,7 @@ def _see(job: Job) -> Glance:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ModelRuns:
     """Looks at canvases with one bundle, in processes that hold its models."""
 
     bundle: Bundle
@@ -74,9 +74,9 @@ class Sight:
         canvases: Callable[[int], NDArray[np.uint8]],
         write: bool = True,
         chunk: int = 100,
-    ) -> "Read":
+    ) -> "AttendedImages":
         """All of `samples`; canvases(i) is the canvas of the i-th. write=False leaves the text out (and shares 0)."""
-        from thinwire.receiver.training.graph_stage import Read
+        from thinwire.receiver.training.graph_stage import AttendedImages
 
         parts = []
         for start in range(0, len(samples), chunk):
@@ -87,7 +87,7 @@ class Sight:
                 self.say(f"{name}: {rows.stop} of {len(samples)} images seen")
         features, context, share = (np.concatenate([part[n] for part in parts]) for n in range(3))
         texts = [text for part in parts for text in json.loads(str(part[3]))]
-        return Read(features, context, share, texts, TextSource.GENERATED)
+        return AttendedImages(features, context, share, texts, TextSource.GENERATED)
 
     def _chunk(self, jobs: Sequence[Job]) -> list[NDArray[np.generic]]:
         digest = hashlib.sha256(self.bundle.id)
@@ -106,9 +106,9 @@ class Sight:
 
 
 @contextmanager
-def opened(bundle: Path, cache: Path, workers: int, say: Say) -> Iterator[Sight]:
+def opened(bundle: Path, cache: Path, workers: int, say: Say) -> Iterator[ModelRuns]:
     """A Sight with its processes; workers 0 means one a core."""
     cache.mkdir(parents=True, exist_ok=True)
     cores = workers or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=_open, initargs=(bundle,)) as pool:
-        yield Sight(load_bundle(bundle), pool, cache, say)
+        yield ModelRuns(load_bundle(bundle), pool, cache, say)

@@ -43,7 +43,7 @@ class Traffic:
     cut: int
 
 
-class Board:
+class SharedCounters:
     """The file, mapped. Made by the bench before the emulator starts."""
 
     def __init__(self, path: Path) -> None:

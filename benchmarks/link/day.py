@@ -29,7 +29,16 @@ from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.machine import machine
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.transport.pace import Measured, Pace, RateSample
-from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.sender.transport.schedule import (
+    FairShare,
+    Segment,
+    Transfer,
+    TransferEvent,
+    TransferState,
+    age,
+    fits,
+    rank,
+)
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
@@ -228,7 +237,7 @@ class ThinDay:
 
     def _new_stream(self, before: Measured | None) -> None:
         self._stream += 1
-        self._pace, self._floor = Pace(self.clock, before), Floor()
+        self._pace, self._floor = Pace(self.clock, before), FairShare()
         self._under_way: dict[bytes, Transfer] = {}
         self._by_number: dict[int, Transfer] = {}
 
@@ -249,7 +258,7 @@ class ThinDay:
             self._floor.sent(piece)
             self._put(piece)
 
-    def _put(self, piece: Piece) -> None:
+    def _put(self, piece: Segment) -> None:
         transfer = piece.transfer
         if transfer is None:
             transfer = Transfer(len(self._by_number) + 1, piece.due)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from benchmarks.link.board import Board
+from benchmarks.link.board import SharedCounters
 from benchmarks.link.model import Counts, Direction, Way
 from benchmarks.link.profiles import MTU, PROFILES, Profile
 
@@ -80,7 +80,7 @@ class EmulatedPath:
             await writer.drain()
 
 
-async def relay(profile: Profile, ports: list[int], board: Board) -> None:
+async def relay(profile: Profile, ports: list[int], board: SharedCounters) -> None:
     began: list[float] = []
 
     def is_down() -> bool:
@@ -122,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     profile = PROFILES[options.profile]
     profile = profile.steady if options.steady or options.lossless else profile
-    with Board(options.board) as board, contextlib.suppress(KeyboardInterrupt):
+    with SharedCounters(options.board) as board, contextlib.suppress(KeyboardInterrupt):
         asyncio.run(relay(profile, options.ports, board))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import START
 from thinwire.sender.outbox.entries import Due
-from thinwire.sender.transport.schedule import SHARE, Floor, Transfer, TransferState, age, rank
+from thinwire.sender.transport.schedule import SHARE, FairShare, Transfer, TransferState, age, rank
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
@@ -33,7 +33,7 @@ def test_nothing_waits_longer_than_the_floor_allows(arrivals: list[tuple[int, Ki
         accepted = START + timedelta(seconds=n)
         due = Due(name, size, urgent, accepted, EpochId(b"e" * 8), StudyKey(bytes([n]) * 16), kind)
         coming.append((at, due))
-    floor, carried = Floor(), 0
+    floor, carried = FairShare(), 0
     here: dict[bytes, Due] = {}
     position: dict[bytes, int] = {}
     since: dict[bytes, int] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from thinwire.receiver.sites.enrolment import JoinResult
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, open_epoch, peek_epoch
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import HubPrivateKey, JoinTokenId
 from thinwire.shared.errors import NotEnrolled, ThinwireError
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey, digest
@@ -60,7 +60,7 @@ class FolderStore:
         return path.read_bytes() if path.exists() else None
 
     def put(
-        self, site: SiteName, object: Digest, header: Header, plaintext: bytes, urgent: bool, receipt: bytes
+        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
         if self.refuse is not None:
             raise self.refuse

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, new_epoch, open_sealed, seal
 from thinwire.shared.crypto.keys import new_request, new_signing_key, read_token
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.bundle import Bundle
@@ -28,7 +28,7 @@ class Sealed:
     """One object as the link hands it to the store."""
 
     object: Digest
-    header: Header
+    header: EnvelopeHeader
     plaintext: bytes = field(repr=False)
     sealed: bytes = field(repr=False)
 

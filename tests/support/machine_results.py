@@ -6,9 +6,9 @@ from typing import Any
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
-from thinwire.receiver.export.best_image import Original, Sight
+from thinwire.receiver.export.best_image import BestImage, Original
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
@@ -20,9 +20,9 @@ BUNDLE = BundleId(bytes(range(16)))
 NAMES = [f"concept {n}" for n in range(99)]
 PREDICTION = StoredPrediction(
     {
-        "effusion": StoredFinding(0.8, 0.7, 0.9, Outcome.YES),
-        "pneumothorax": StoredFinding(0.3, 0.1, 0.6, Outcome.EITHER),
-        "something else": StoredFinding(0.05, 0.01, 0.2, Outcome.NO),
+        "effusion": StoredFinding(0.8, 0.7, 0.9, PredictionSet.YES),
+        "pneumothorax": StoredFinding(0.3, 0.1, 0.6, PredictionSet.EITHER),
+        "something else": StoredFinding(0.05, 0.01, 0.2, PredictionSet.NO),
     },
     Urgency.URGENT,
     "effusion suspected",
@@ -60,10 +60,10 @@ def graph() -> FusedGraph:
     return fused(BUNDLE, STUDY)
 
 
-def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> Sight:
+def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
     """What a reader sees of a file that the manifest names."""
     original = Original(Member("0000.dcm", data), open_radiograph(data), True, warnings)
-    return Sight(original.radiograph.shown, original.source, original)
+    return BestImage(original.radiograph.shown, original.source, original)
 
 
 def result(

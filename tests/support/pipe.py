@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import replace
 
 from tests.support.clock import FakeClock
-from thinwire.receiver.transport.ingest import SYNC_BYTES, SYNC_SECONDS, TELL_SECONDS
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, SYNC_BYTES, SYNC_SECONDS
 from thinwire.sender.transport.flow import Flow
 from thinwire.sender.transport.pace import Pace, RateSample
 
@@ -125,11 +125,11 @@ class Pipe:
 
     def _sync(self) -> None:
         now = self.clock.monotonic()
-        if any(each.asks for each in self._unsynced) or (self._unsynced and now >= self._told_at + TELL_SECONDS):
+        if any(each.asks for each in self._unsynced) or (self._unsynced and now >= self._told_at + PROGRESS_SECONDS):
             self._told_at = now
             self._answer()
         elif self._unsynced:
-            self._at(self._told_at + TELL_SECONDS, "sync", [])
+            self._at(self._told_at + PROGRESS_SECONDS, "sync", [])
 
     def _answer(self) -> None:
         late = self.random.random() * self.jitter

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.support.plain_coder import plain_tables
-from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, Shape
+from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, NetworkShape
 from thinwire.receiver.training.graph_stage import save_predictor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.bundle import (
@@ -55,7 +55,7 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / TOKENIZER))
-    shape = Shape(FEATURES, len(concepts), len(FINDINGS), hidden=8, layers=1)
+    shape = NetworkShape(FEATURES, len(concepts), len(FINDINGS), hidden=8, layers=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         members = [GraphNetwork(shape) for _ in range(2)]

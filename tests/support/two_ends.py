@@ -13,8 +13,8 @@ from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
-from thinwire.receiver.transport.limits import Limits
-from thinwire.sender.outbox.entries import Entry, EntryState
+from thinwire.receiver.transport.limits import SiteLimits
+from thinwire.sender.outbox.entries import EntryState, OutboxEntry
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import UplinkSession
@@ -57,7 +57,7 @@ def samples(count: int, size: int = 20_000) -> list[Sample]:
 class TwoEnds:
     """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
 
-    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: SiteLimits | None = None) -> None:
         self.folder = folder
         self.clock = clock or FakeClock()
         self.limits = limits
@@ -93,7 +93,7 @@ class TwoEnds:
     def ingest(self, site: SiteName = SITE) -> IngestSession:
         return IngestSession(site, self.inbox, self.store, HUB_SIGNING, self.clock, self.disk, self.limits)
 
-    def accept(self, sample: Sample) -> Entry:
+    def accept(self, sample: Sample) -> OutboxEntry:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
 
     def make_parts(self) -> None:

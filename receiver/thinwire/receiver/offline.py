@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.receiver.transport.object_store import key_lookup
@@ -24,7 +24,7 @@ from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
     RECORD_MAGIC,
     TAG_BYTES,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -103,11 +103,11 @@ class _File:
     """A sealed object on the stick."""
 
     path: Path
-    header: Header
+    header: EnvelopeHeader
     site: SiteName
 
 
-def import_from(stick: Stick, hub: Hub, pipeline: Pipeline) -> ObjectImport:
+def import_from(stick: Stick, hub: Hub, pipeline: HubPipeline) -> ObjectImport:
     """Take what clinics put on a stick: examined and stored as over the link; graphs are read. Then write replies.
 
     A file that is refused never stops the next. Raises StickLost, BadInput; what was stored before stays stored.
@@ -117,7 +117,7 @@ def import_from(stick: Stick, hub: Hub, pipeline: Pipeline) -> ObjectImport:
         return _Import(stick, hub, pipeline, open_sessions).run()
 
 
-def export_to(stick: Stick, hub: Hub, pipeline: Pipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
+def export_to(stick: Stick, hub: Hub, pipeline: HubPipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
     """Write what waits for these clinics, receipts and requests; gives the receipts for each.
 
     Raises StickLost, BadInput, DiskFull, NotEnrolled.
@@ -127,7 +127,7 @@ def export_to(stick: Stick, hub: Hub, pipeline: Pipeline, sites: Iterable[SiteNa
 
 
 class _Import:
-    def __init__(self, stick: Stick, hub: Hub, pipeline: Pipeline, open_sessions: contextlib.ExitStack) -> None:
+    def __init__(self, stick: Stick, hub: Hub, pipeline: HubPipeline, open_sessions: contextlib.ExitStack) -> None:
         self._stick = stick
         self._hub = hub
         self._pipeline = pipeline
@@ -301,7 +301,7 @@ class _Import:
         return self._sessions[site]
 
 
-def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
+def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
     """Write what waits for a site, and remove what the hub wrote for it before; how many receipts.
 
     again: receipts that the site has confirmed and yet brought the objects of.
@@ -317,7 +317,7 @@ def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: It
     return len(receipts)
 
 
-def _replies(pipeline: Pipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
+def _replies(pipeline: HubPipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
     """As many as it takes, the requests in the first one."""
     requests = tuple(pipeline.wanted(site)[:MOST_REQUESTS])
     batch: list[bytes] = []

@@ -1,6 +1,6 @@
 """The hub's way of a study, as the design says it: ingest -> inbox -> store -> mpnn -> triage -> worklist.
 
-`Pipeline` is the shelf on which the link puts opened parts. Each is examined before it is stored, stored before it is
+`HubPipeline` is the shelf on which the link puts opened parts. Each is examined before it is stored, stored before it is
 acknowledged, and a graph is read beside the server: in batches, urgent ones first, each one once, also after a restart.
 """
 
@@ -16,14 +16,14 @@ from sqlalchemy import Connection
 
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.sites.enrolment import Enrolment, JoinResult
+from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.content import Examiner
-from thinwire.receiver.store.quarantine import Quarantine
+from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, report_detail
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
@@ -53,16 +53,16 @@ def _nothing() -> None:
     """Nothing waits for rest."""
 
 
-class Pipeline:
+class HubPipeline:
     """Implements `Shelf`. `predict_waiting` may run in a thread of its own; everything else is safe from any thread."""
 
     def __init__(
         self,
         store: Store,
-        enrolment: Enrolment,
+        enrolment: SiteRegistry,
         bundles: Bundles,
         examiner: Examiner,
-        quarantine: Quarantine,
+        quarantine: ObjectQuarantine,
         signing: Ed25519PrivateKey,
         clock: Clock,
         batch: int = BATCH,
@@ -89,7 +89,7 @@ class Pipeline:
     # What arrives.
 
     def put(
-        self, site: SiteName, object: Digest, header: Header, plaintext: bytes, urgent: bool, receipt: bytes
+        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
         """As `Shelf.put`: examined, then stored with its receipt; a graph then waits to be read."""
         if self.store.stored_receipt(site, object) is not None:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding
 from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
@@ -128,7 +128,7 @@ def study_page(
         return facts
     table = Table("finding", "probability", "95 % interval", "", "present?")
     for name, (value, low, high, outcome) in _likeliest_first(prediction.findings):
-        said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
+        said = Text(outcome, "yellow" if outcome is PredictionSet.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
     parts: list[RenderableType] = [facts, "", table]
     return Group(*parts, "", *draft_lines(draft, prediction.unfamiliar)) if draft is not None else Group(*parts)

@@ -21,7 +21,7 @@ from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.tiers import When, checked
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, take
+from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, take
 from thinwire.sender.transport import link_status, progress
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
@@ -107,11 +107,11 @@ def send(
     outbox = clinic.outbox
     words = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
-    wish = Wish(urgent, _choice(tiers))
-    for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, wish):
+    send_options = SendOptions(urgent, _choice(tiers))
+    for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, send_options):
         outcomes.append(outcome)
         if not as_json:
-            views.told(outcome, out, err)
+            views.print_outcome(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
         with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
@@ -349,17 +349,17 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
 
 def _choice(text: str | None) -> dict[Kind, When]:
     """As preview=always,pixels=on-request."""
-    choice = {}
+    overrides = {}
     try:
         for each in (text or "").split(",") if text else ():
             name, _, when = each.partition("=")
-            choice[Kind[name.strip().upper()]] = read_when(when)
-        checked(choice)
+            overrides[Kind[name.strip().upper()]] = read_when(when)
+        checked(overrides)
     except KeyError as error:
         raise typer.BadParameter(f"no tier {error}; preview, evidence or pixels") from error
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return choice
+    return overrides
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport.link_status import find
@@ -189,8 +189,8 @@ class Pipeline:
         return study if self.deidentifier is None else self.deidentifier.released(study)
 
     def accept(
-        self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
-    ) -> Entry:
+        self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
+    ) -> OutboxEntry:
         """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
         its parts go, where that is not as configured.
 
@@ -202,8 +202,8 @@ class Pipeline:
             name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        plan = self.tiers.plan_of(choice)
-        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
+        plan = self.tiers.plan_of(overrides)
+        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, overrides, study.warnings)
 
     def next_job(
         self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
@@ -243,7 +243,7 @@ class Pipeline:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
-        held = self.tiers.held(kind, self.outbox.entry(study).choice)
+        held = self.tiers.held(kind, self.outbox.entry(study).overrides)
         part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 

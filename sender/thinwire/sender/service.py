@@ -14,7 +14,7 @@ from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.modality.port import Port
-from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
@@ -48,7 +48,7 @@ class StudyText:
 @dataclass(frozen=True)
 class Accepted:
     study: Study
-    entry: Entry
+    entry: OutboxEntry
     paths: tuple[Path, ...] = field(repr=False)
 
 
@@ -61,11 +61,11 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SendOptions:
     """How a person wants a study sent."""
 
     urgent: bool = False
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as configured."""
 
 
@@ -74,7 +74,7 @@ def take(
     quarantine: Quarantine,
     paths: Iterable[Path],
     words: StudyText | None = None,
-    wish: Wish = Wish(),
+    send_options: SendOptions = SendOptions(),
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
 
@@ -84,16 +84,18 @@ def take(
         if isinstance(found, Refused):
             yield _reject(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, words, wish)
+            yield _take_one(pipeline, quarantine, found, words, send_options)
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: StudyText | None, wish: Wish
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: StudyText | None, send_options: SendOptions
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
         study = pipeline.released(load_study(files.paths, words.text if words else None, source))
-        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice), files.paths)
+        return Accepted(
+            study, pipeline.accept(study, words is not None, send_options.urgent, send_options.overrides), files.paths
+        )
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
 
@@ -103,7 +105,7 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
     return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
-def finished(entry: Entry, current_policy: CurrentPolicy) -> bool:
+def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
     """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
     is at the hub, which also triaged the study, or it is refused.
 
@@ -139,7 +141,9 @@ class Service:
         """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
-        workers = [ThreadPoolExecutor(1, initializer=_give_way if Kind.GRAPH not in each else None) for each in WORKERS]
+        workers = [
+            ThreadPoolExecutor(1, initializer=_lower_priority if Kind.GRAPH not in each else None) for each in WORKERS
+        ]
         stuck: dict[StudyKey, float] = {}
         for worker, kinds in zip(workers, WORKERS, strict=True):
             tasks.append(asyncio.ensure_future(self._make(stop, worker, kinds, stuck)))
@@ -174,7 +178,7 @@ class Service:
                 try:
                     await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
                     self._made += 1
-                    self.uplink.nudge()
+                    self.uplink.wake()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
                     await _pause(stop, STUCK_SECONDS)
@@ -234,16 +238,16 @@ class Service:
         for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
-                _tell(outcome)
+                _log_outcome(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)
             port.arrivals.judged(verdicts, port.sop_class_of)
 
     def _take_all(self, paths: Sequence[Path]) -> None:
         for outcome in take(self.pipeline, self.quarantine, paths):
-            _tell(outcome)
+            _log_outcome(outcome)
 
 
-def _tell(outcome: Accepted | Rejected) -> None:
+def _log_outcome(outcome: Accepted | Rejected) -> None:
     match outcome:
         case Accepted():
             log.info("study %s accepted", outcome.study.id.hex())
@@ -253,7 +257,7 @@ def _tell(outcome: Accepted | Rejected) -> None:
             log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """What is not a graph is in no hurry: on Linux a thread has a priority of its own."""
     if sys.platform == "linux":
         os.nice(10)

@@ -19,7 +19,7 @@ from rich.table import Table
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
-from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
+from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
@@ -62,7 +62,7 @@ def provider(config: SenderConfig) -> str:
     return choose_provider(config.provider)
 
 
-def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
+def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
     """One line for an accepted or refused study, as soon as that is known."""
     match outcome:
         case Accepted(study, entry):
@@ -162,7 +162,7 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
 
 
 def entry_json(
-    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({})
+    entry: OutboxEntry, outbox: Outbox, waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """A study at the clinic, as `status --json` gives it. waits: why parts wait (`CurrentPolicy.waits`)."""
     return {
@@ -186,7 +186,7 @@ def entry_json(
     }
 
 
-def result(entry: Entry, outbox: Outbox) -> dict[str, Any] | None:
+def result(entry: OutboxEntry, outbox: Outbox) -> dict[str, Any] | None:
     """What the hub's triage said, from its signed receipt."""
     triaged = [r for r in outbox.receipts(entry.study) if r.status is StudyStatus.TRIAGED]
     found: dict[str, Any] | None = json.loads(triaged[-1].detail) if triaged else None
@@ -194,7 +194,7 @@ def result(entry: Entry, outbox: Outbox) -> dict[str, Any] | None:
 
 
 def status_table(
-    entries: Sequence[Entry],
+    entries: Sequence[OutboxEntry],
     outbox: Outbox,
     link: LinkStatus = STILL,
     waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({}),
@@ -285,7 +285,7 @@ def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tu
     return (_STYLE[part.state], crossing or part.state.value, shown), f"{part.kind.name.lower()}{size}"
 
 
-def _hub_cell(entry: Entry, outbox: Outbox) -> str:
+def _hub_cell(entry: OutboxEntry, outbox: Outbox) -> str:
     found = result(entry, outbox)
     if found is None:
         return str(entry.status or "")

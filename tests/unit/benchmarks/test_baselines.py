@@ -15,14 +15,14 @@ from benchmarks.baselines import edits, heads, scores
 from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, fine_tuned, read, small
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shrink, thumbnail_sets
-from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
+from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, NetworkShape, to_data
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches
 from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 FEATURES = 8
-SHAPE = Shape(FEATURES, concepts=6, findings=2, hidden=8, layers=2)
+SHAPE = NetworkShape(FEATURES, concepts=6, findings=2, hidden=8, layers=2)
 
 
 def graph(seed: int, said: int = 3) -> FusedGraph:
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 def test_the_published_network_has_two_convolutions_and_no_more() -> None:
-    model = Published(Shape(FEATURES, 6, 2, hidden=128, layers=2))
+    model = Published(NetworkShape(FEATURES, 6, 2, hidden=128, layers=2))
     wide = FEATURES + PLACE
     embedded = (6 + 3) * wide
     assert parameters(model) == embedded + (wide + 1) * 128 + 129 * 128 + 129 * 2

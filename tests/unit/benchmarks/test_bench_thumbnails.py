@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.baselines.endpoints import Endpoint, phantoms
 from benchmarks.baselines.fine_tuning import FineTuning
-from benchmarks.baselines.sight import Sight, opened
+from benchmarks.baselines.sight import ModelRuns, opened
 from benchmarks.baselines.thumbnails import ThumbnailSet, shrink
 from benchmarks.bench_thumbnails import HEAD, WHOLE, Album, endpoint_rows, lite0_scores, settings_of
 from tests.support.tiny_bundle import tiny_bundle
@@ -32,7 +32,7 @@ def test_every_setting_is_read_and_kept(tmp_path: Path, crossed: bool) -> None:
     said: list[str] = []
     # No process starts before work is given to it, and none is.
     with ProcessPoolExecutor(1) as pool:
-        sight = Sight(bundle, pool, tmp_path, said.append)
+        sight = ModelRuns(bundle, pool, tmp_path, said.append)
         samples = [replace(corpus.phantom(n), opacity=float(n % 2)) for n in range(10)]
         teaching = [] if crossed else samples[:4]
         endpoint = Endpoint("opacity", True, ("opacity",), (0,), teaching, samples)

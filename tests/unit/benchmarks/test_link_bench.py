@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.link import tables
 from benchmarks.link.__main__ import cases, main, parse
-from benchmarks.link.board import Board
+from benchmarks.link.board import SharedCounters
 from benchmarks.link.faults import Act, AfterBytes, Barrage, PowerCuts, kill, outage
 from benchmarks.link.model import Counts
 from benchmarks.link.peers import PEERS
@@ -63,7 +63,7 @@ def test_a_barrage_follows_from_its_seed_and_repairs_what_it_breaks() -> None:
 
 
 def test_counters_are_seen_by_another_that_maps_the_file(tmp_path: Path) -> None:
-    with Board(tmp_path / "board") as mine, Board(tmp_path / "board") as its:
+    with SharedCounters(tmp_path / "board") as mine, SharedCounters(tmp_path / "board") as its:
         mine.switch(True)
         assert (its.begun, mine.ready) == (None, False)
         mine.begin(12.5)

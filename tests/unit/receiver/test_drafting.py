@@ -19,7 +19,7 @@ from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import _draft
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
@@ -45,7 +45,7 @@ def drafting(hub: Hub, rest: threading.Event | None = None, batch: int = 8) -> D
     return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or idle())
 
 
-def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed) -> None:
+def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed) -> None:
     pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
 
 

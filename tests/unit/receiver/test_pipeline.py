@@ -14,7 +14,7 @@ from tests.support.tier_samples import MEANING, sample_evidence, sample_preview,
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store import store as store_module
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.worklist import as_json, worklist
@@ -41,7 +41,7 @@ from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, diges
 from thinwire.shared.storage.durable import Disk
 
 
-def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
+def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
     receipt = stored(hub, clinic, part)
     pipeline.put(clinic.site, part.object, part.header, part.plaintext, urgent, receipt)
     return receipt

@@ -19,7 +19,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
-from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, finished, take
+from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, finished, take
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
@@ -57,7 +57,9 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    outcome = next(iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), Wish(True))))
+    outcome = next(
+        iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), SendOptions(True)))
+    )
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     made = []

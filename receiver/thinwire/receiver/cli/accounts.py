@@ -21,7 +21,7 @@ Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.l
 @account_app.command(epilog='Example: `thinwire-receiver account add a.lund --shown "Dr. Anna Lund" --data hub`')
 def add(
     name: Name,
-    shown: Annotated[
+    full_name: Annotated[
         str, typer.Option("--shown", help="The person's name as it appears under reports.", show_default=False)
     ],
     data: Data,
@@ -29,14 +29,14 @@ def add(
 ) -> None:
     """Create an account and print its one-time link, which sets the password and expires after 24 hours."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, shown, role, _told(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, full_name, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
     """Print a new one-time link after a lost password. The old password is valid until the link is used."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.link(name, _told(hub, Act.ACCOUNT_LINKED, name)))
+        _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
@@ -45,14 +45,14 @@ def list_(data: Data) -> None:
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
-            typer.echo(f"{each.name}\t{each.role}\t{each.shown}\t{state}")
+            typer.echo(f"{each.name}\t{each.role}\t{each.full_name}\t{state}")
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
     """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
-        hub.accounts.remove(name, _told(hub, Act.ACCOUNT_REMOVED, name))
+        hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
 
 
@@ -84,7 +84,7 @@ def export(data: Data) -> None:
             typer.echo(message)
 
 
-def _told(hub: Hub, act: Act, name: str) -> Also:
+def _audit_message(hub: Hub, act: Act, name: str) -> Also:
 
     message = Message(act, hub.clock.now(), "command line", account=name)
     return lambda connection: append(connection, message)

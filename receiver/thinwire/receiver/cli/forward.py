@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
-from thinwire.receiver.forward.delivery import State
+from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
@@ -30,7 +30,9 @@ def status(data: Data, json_: Json = False) -> None:
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()
-        open_ = queue.all(state for state in State if state not in (State.CONFIRMED, State.OVERTAKEN))
+        open_ = queue.all(
+            state for state in DeliveryState if state not in (DeliveryState.CONFIRMED, DeliveryState.SUPERSEDED)
+        )
         targets = [target.name for target in hub.settings.forward.targets]
         now = hub.clock.now()
     counts = {
@@ -65,7 +67,7 @@ def status(data: Data, json_: Json = False) -> None:
     table.add_column("because")
     for each in open_:
         wait = max(0, int((each.due - now).total_seconds()))
-        next_ = f"in {wait} s" if each.state in (State.WAITING, State.ASKED) else ""
+        next_ = f"in {wait} s" if each.state in (DeliveryState.WAITING, DeliveryState.ASKED) else ""
         table.add_row(each.target, each.site, each.study.hex()[:8], each.item, str(each.state), next_, each.reason)
     stdout(120).print(table)
 

@@ -181,11 +181,11 @@ def show(
     """
     with open_hub(data, SystemClock()) as hub:
         row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
-        arriving = hub.views().arriving_labels(row.study)
+        arriving = hub.study_images().arriving_labels(row.study)
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)
-        drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
-        manifest = hub.views().manifest(row.study.site, row.study.study)
+        drawn = None if png is None else picture(row.study, hub.study_images(), hub.bundles)
+        manifest = hub.study_images().manifest(row.study.site, row.study.study)
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
@@ -264,7 +264,7 @@ def export(
                 typer.echo(f"{each}: {written[each]} receipts")
             return
         found = hub.store.find(study, named)
-        paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
+        paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
             hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
             _note("The pixels are not here yet; the clinic is asked for them.")

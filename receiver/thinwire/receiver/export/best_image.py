@@ -15,7 +15,7 @@ from PIL import Image
 from thinwire.receiver.store.content import study_files
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.transport.arriving import Arriving
+from thinwire.receiver.transport.arriving import PartialReader
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
@@ -41,7 +41,7 @@ _STRIPE = (20, 52)
 
 
 @dataclass(frozen=True)
-class Sight:
+class BestImage:
     """What a reader can see of a study now."""
 
     image: Grey | None = field(repr=False)
@@ -70,11 +70,11 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Views:
+class StudyImages:
     """Opens what is here of a study's image. max_bytes: most that an archive or evidence may restore to."""
 
     store: Store
-    arriving: Arriving
+    arriving: PartialReader
     max_bytes: int
 
     def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
@@ -142,7 +142,7 @@ class Views:
             raise UnreadableDicom("its size is not that of the image which the graph is of")
         return found
 
-    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Sight:
+    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
         try:
             original = self.original(site, study, grid, files)
@@ -150,7 +150,7 @@ class Views:
             log.warning("site %s: the original of study %s cannot be shown: %s", site, study.hex(), error)
             original = None
         if original is not None:
-            return Sight(original.radiograph.shown, original.source, original)
+            return BestImage(original.radiograph.shown, original.source, original)
         coarse, fine = self.preview(site, study), self.crops(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:
@@ -172,11 +172,11 @@ def crops_label(found: Crops) -> str:
     return f"{len(found.rectangles)} of {found.total} rectangles of evidence"
 
 
-def _of_preview(found: Preview | None) -> Sight:
-    return Sight(None, "nothing yet") if found is None else Sight(found.image, preview_label(found))
+def _of_preview(found: Preview | None) -> BestImage:
+    return BestImage(None, "nothing yet") if found is None else BestImage(found.image, preview_label(found))
 
 
-def _with_crops(coarse: Preview | None, fine: Crops) -> Sight:
+def _with_crops(coarse: Preview | None, fine: Crops) -> BestImage:
     """The evidence at native size over the preview, or over stripes."""
     if coarse is None:
         image = stripes(fine.native_height, fine.native_width)
@@ -186,7 +186,7 @@ def _with_crops(coarse: Preview | None, fine: Crops) -> Sight:
         image = np.array(Image.fromarray(coarse.image).resize(size, Image.Resampling.BICUBIC))
         source = f"{preview_label(coarse)} with {crops_label(fine)} over it"
     fine.lay_over(image)
-    return Sight(image, source)
+    return BestImage(image, source)
 
 
 def stripes(height: int, width: int) -> Grey:

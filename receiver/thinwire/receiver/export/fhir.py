@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from fhir.resources.R4B.bundle import Bundle
 
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.manifest import Manifest, stored_manifest
@@ -37,7 +37,11 @@ _PRIORITY = {
     Urgency.ROUTINE: "routine",
 }
 """FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
-_SAID = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
+_OUTCOME_TEXT = {
+    PredictionSet.YES: "present",
+    PredictionSet.NO: "absent",
+    PredictionSet.EITHER: "neither suspected nor excluded",
+}
 
 
 class WrittenReport(Protocol):
@@ -52,7 +56,7 @@ class WrittenReport(Protocol):
     def text(self) -> str: ...
 
     @property
-    def reader_shown(self) -> str: ...
+    def reader_name(self) -> str: ...
 
     @property
     def at(self) -> datetime: ...
@@ -98,15 +102,15 @@ class FhirStudy:
             [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)],
             self.study.sealed_sizes.get(Tier.ORIGINALS),
             micros(self.manifest.created),
-            None if report is None else [str(report.state), report.text, report.reader_shown, micros(report.at)],
+            None if report is None else [str(report.state), report.text, report.reader_name, micros(report.at)],
             list(self.written.draft),
         ]
         return digest(json.dumps(facts).encode())
 
 
-def fhir_study(study: StoredStudy, views: Views, written: WrittenOf) -> FhirStudy | None:
+def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf) -> FhirStudy | None:
     """None until a reading and the manifest, which names the patient, are here. Raises BadManifest, BadFormat."""
-    manifest = views.store.plaintext(study.site, study.study, Kind.MANIFEST)
+    manifest = study_images.store.plaintext(study.site, study.study, Kind.MANIFEST)
     if study.prediction is None or manifest is None:
         return None
     return FhirStudy(study, study.prediction, stored_manifest(manifest), written(study.site, study.study))
@@ -206,7 +210,7 @@ def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
         "issued": _instant(found.prediction.at if report is None else report.at),
         "performer": [{"display": f"thinwire hub, bundle {found.prediction.bundle.hex()} (machine)"}],
         "conclusion": _machine_text(found) if report is None else report.text,
-        "resultsInterpreter": None if report is None else [{"display": report.reader_shown}],
+        "resultsInterpreter": None if report is None else [{"display": report.reader_name}],
     }
     return _stated(made)
 
@@ -223,7 +227,7 @@ def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) 
         "status": "preliminary",
         "code": {"coding": [coding], "text": name},
         "subject": _subject(found),
-        "interpretation": [{"text": _SAID[each.outcome]}],
+        "interpretation": [{"text": _OUTCOME_TEXT[each.outcome]}],
         "note": [{"text": f"By a machine. {NOT_FOR_DIAGNOSIS}."}],
         "component": [
             {
@@ -247,7 +251,9 @@ def _machine_text(found: FhirStudy) -> str:
     if prediction.unfamiliar:
         said.append("The image is unlike the training images: probabilities mean little.")
     for name, each in sorted(prediction.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
-        said.append(f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_SAID[each.outcome]}.")
+        said.append(
+            f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_OUTCOME_TEXT[each.outcome]}."
+        )
     if found.written.draft:
         said += ["Draft written by a machine:", *found.written.draft]
     return "\n".join(said)

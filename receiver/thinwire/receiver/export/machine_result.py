@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
@@ -60,7 +60,7 @@ class MachineResult:
     graph: FusedGraph
     header: Dataset = field(repr=False)
     """The frontal image's own attributes, without its pixels; what type 2 asks for is there."""
-    sight: Sight = field(repr=False)
+    sight: BestImage = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: StoredStudy, graph: FusedGraph, sight: Sight) -> MachineResult | None:
+def machine_result(study: StoredStudy, graph: FusedGraph, sight: BestImage) -> MachineResult | None:
     """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
 
     graph: the study's. sight: of its image; its original is the file to which everything refers.

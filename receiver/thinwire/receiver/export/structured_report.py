@@ -24,7 +24,7 @@ from thinwire.receiver.export.machine_result import (
     named_uid,
     unusable,
 )
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 
 SERIES_NUMBER = 9901
 DESCRIPTION = "thinwire machine reading, not for diagnosis"
@@ -41,11 +41,11 @@ _RESEARCH = Code("113009", "DCM", "For Research")
 _OUTCOME = Code("conformal-set", SCHEME, "Finding present, by conformal prediction set")
 _QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _OUTCOMES = {
-    Outcome.YES: Code("52101004", "SCT", "Present"),
-    Outcome.NO: Code("272519000", "SCT", "Absent"),
-    Outcome.EITHER: Code("64957009", "SCT", "Uncertain"),
+    PredictionSet.YES: Code("52101004", "SCT", "Present"),
+    PredictionSet.NO: Code("272519000", "SCT", "Absent"),
+    PredictionSet.EITHER: Code("64957009", "SCT", "Uncertain"),
 }
-_SAID = {
+_OUTCOME_TEXT = {
     "urgency": Code("urgency", SCHEME, "Urgency"),
     "reason": Code("urgency-reason", SCHEME, "Reason of urgency"),
     "image": Code("image-familiar", SCHEME, "Likeness to training images"),
@@ -217,7 +217,10 @@ def _evaluations(result: MachineResult) -> sr.ContainerContentItem:
     holds = sr.RelationshipTypeValues.CONTAINS
     container = sr.ContainerContentItem(name=_QUALITATIVE, relationship_type=holds)
     container.ContentSequence = sr.ContentSequence(
-        [sr.TextContentItem(name=_SAID[word], value=value, relationship_type=holds) for word, value in said.items()]
+        [
+            sr.TextContentItem(name=_OUTCOME_TEXT[word], value=value, relationship_type=holds)
+            for word, value in said.items()
+        ]
     )
     return container
 

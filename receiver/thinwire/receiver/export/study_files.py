@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.graph_file import wrap
 from thinwire.receiver.export.graphml import graphml
 from thinwire.receiver.export.machine_result import machine_result
@@ -25,7 +25,9 @@ SHORT = 16
 """Hex digits of a study's id in file names."""
 
 
-def export_study(study: StoredStudy, views: Views, bundles: Bundles, folder: Path, disk: Disk) -> list[Path]:
+def export_study(
+    study: StoredStudy, study_images: StudyImages, bundles: Bundles, folder: Path, disk: Disk
+) -> list[Path]:
     """Write what is here of a study to `folder`; returns what was written, in order.
 
     Raises BadFormat for a part that the disk damaged, DiskFull.
@@ -38,22 +40,22 @@ def export_study(study: StoredStudy, views: Views, bundles: Bundles, folder: Pat
         disk.write(path, data, "export")
         written.append(path)
 
-    members = views.files(study.site, study.study)
+    members = study_images.files(study.site, study.study)
     if members:
         disk.make_folder(folder / stem)
     for member in members:
         write(folder / stem / Path(member.name).name, member.data)
-    preview, crops = views.preview(study.site, study.study), views.crops(study.site, study.study)
+    preview, crops = study_images.preview(study.site, study.study), study_images.crops(study.site, study.study)
     if preview is not None:
         write(folder / f"{stem}.preview.png", preview_png(preview))
     if crops is not None:
         write(folder / f"{stem}.evidence.png", crops_png(crops))
         write(folder / f"{stem}.evidence.json", crops_json(crops))
-    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    payload = study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
         graph = decode(payload, study.study, bundles.coder)
         names = concept_names(graph, bundles)
-        sight = views.sight(study.site, study.study, graph.grid, members)
+        sight = study_images.sight(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
@@ -65,7 +67,7 @@ def export_study(study: StoredStudy, views: Views, bundles: Bundles, folder: Pat
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
         except UnreadableDicom as error:
             log.warning("no DICOM of the reading: %s", error)
-    draft = views.store.draft(study.site, study.study)
+    draft = study_images.store.draft(study.site, study.study)
     if draft is not None:
         write(folder / f"{stem}.draft.json", draft)
     return written

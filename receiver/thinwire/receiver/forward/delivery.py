@@ -15,7 +15,7 @@ MOST_ASKED = 3
 """Times that a peer which never answers is asked for its commitment; then the object counts as sent, unconfirmed."""
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     WAITING = "waiting"
     """To be sent when it is due."""
     ASKED = "asked"
@@ -26,11 +26,11 @@ class State(StrEnum):
     """The peer said that it took it, and has no way to confirm that it keeps it."""
     REFUSED = "refused"
     """For good, until a person asks for another try."""
-    OVERTAKEN = "overtaken"
+    SUPERSEDED = "overtaken"
     """Something newer of the same study stands in its place."""
 
 
-class Event(StrEnum):
+class DeliveryEvent(StrEnum):
     SENT_AND_ASKED = "sent and asked"
     SENT = "sent"
     FOUND_AT_TARGET = "seen"
@@ -48,29 +48,29 @@ class Event(StrEnum):
 TRANSITIONS = Transitions(
     "delivery",
     {
-        (State.WAITING, Event.SENT_AND_ASKED): State.ASKED,
-        (State.WAITING, Event.SENT): State.UNCONFIRMED,
-        (State.WAITING, Event.FOUND_AT_TARGET): State.CONFIRMED,
-        (State.WAITING, Event.FAILED): State.WAITING,
-        (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
-        (State.WAITING, Event.REPLACED): State.OVERTAKEN,
-        (State.WAITING, Event.RETRIED): State.WAITING,
-        (State.ASKED, Event.COMMITTED): State.CONFIRMED,
-        (State.ASKED, Event.NOT_COMMITTED): State.WAITING,
-        (State.ASKED, Event.NOT_ASKED): State.UNCONFIRMED,
-        (State.ASKED, Event.SILENT): State.WAITING,
-        (State.ASKED, Event.GIVEN_UP): State.UNCONFIRMED,
-        (State.ASKED, Event.RETRIED): State.WAITING,
-        (State.UNCONFIRMED, Event.RETRIED): State.WAITING,
-        (State.REFUSED, Event.RETRIED): State.WAITING,
+        (DeliveryState.WAITING, DeliveryEvent.SENT_AND_ASKED): DeliveryState.ASKED,
+        (DeliveryState.WAITING, DeliveryEvent.SENT): DeliveryState.UNCONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.FOUND_AT_TARGET): DeliveryState.CONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.FAILED): DeliveryState.WAITING,
+        (DeliveryState.WAITING, DeliveryEvent.TURNED_DOWN): DeliveryState.REFUSED,
+        (DeliveryState.WAITING, DeliveryEvent.REPLACED): DeliveryState.SUPERSEDED,
+        (DeliveryState.WAITING, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.NOT_COMMITTED): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.NOT_ASKED): DeliveryState.UNCONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.SILENT): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.GIVEN_UP): DeliveryState.UNCONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.UNCONFIRMED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.REFUSED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
         # A report of commitment that comes twice, or after the object was sent again.
-        (State.CONFIRMED, Event.COMMITTED): State.CONFIRMED,
-        (State.WAITING, Event.COMMITTED): State.CONFIRMED,
-        (State.UNCONFIRMED, Event.COMMITTED): State.CONFIRMED,
+        (DeliveryState.CONFIRMED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.UNCONFIRMED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
     },
 )
 
-_AGAIN = frozenset((Event.FAILED, Event.NOT_COMMITTED, Event.SILENT))
+_AGAIN = frozenset((DeliveryEvent.FAILED, DeliveryEvent.NOT_COMMITTED, DeliveryEvent.SILENT))
 """What did not work and is tried again after a pause."""
 
 
@@ -86,7 +86,7 @@ class Delivery:
     """What of the study: "file 0" and so on, "sr", "capture", "fhir"."""
     version: Digest
     """Of what the item is made: another version is another delivery."""
-    state: State
+    state: DeliveryState
     attempts: int
     """Tries in a row that did not work."""
     due: datetime
@@ -101,7 +101,7 @@ class Delivery:
 
 def after(
     delivery: Delivery,
-    event: Event,
+    event: DeliveryEvent,
     now: datetime,
     reason: str = "",
     instance: str | None = None,
@@ -110,12 +110,16 @@ def after(
     """The delivery after an event. now: UTC. Raises ValueError for an event that its state does not know."""
     state = TRANSITIONS.after(delivery.state, event)
     attempts = (
-        delivery.attempts + 1 if event in _AGAIN else 0 if event is not Event.SENT_AND_ASKED else delivery.attempts
+        delivery.attempts + 1
+        if event in _AGAIN
+        else 0
+        if event is not DeliveryEvent.SENT_AND_ASKED
+        else delivery.attempts
     )
     due = now
     if event in _AGAIN:
         due = now + pause(attempts)
-    elif state is State.ASKED:
+    elif state is DeliveryState.ASKED:
         due = now + PATIENCE
     return replace(
         delivery,
@@ -133,6 +137,6 @@ def pause(attempts: int) -> timedelta:
     return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(attempts - 1, 12)))
 
 
-def unanswered(delivery: Delivery) -> Event:
+def unanswered(delivery: Delivery) -> DeliveryEvent:
     """What it means that a peer did not answer in time whether it commits."""
-    return Event.GIVEN_UP if delivery.attempts + 1 >= MOST_ASKED else Event.SILENT
+    return DeliveryEvent.GIVEN_UP if delivery.attempts + 1 >= MOST_ASKED else DeliveryEvent.SILENT

@@ -11,7 +11,7 @@ from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
 from thinwire.receiver.forward.fhir_peer import FhirPeer
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.peer import Peer
-from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.hub import Hub
@@ -29,7 +29,7 @@ def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder
     """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
     queue.enter(target.name for target in settings.targets)
-    pieces = Pieces(hub.views(), hub.bundles, written)
+    pieces = DeliveryContent(hub.study_images(), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):
         hub.disk.make_folder(folder)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, Event, State, after
+from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
 from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
@@ -24,7 +24,7 @@ PAGE = 200
 SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
 """(item, version) of what a study has for a target, in the order in which it is to be sent."""
-_OPEN = (State.WAITING, State.ASKED)
+_OPEN = (DeliveryState.WAITING, DeliveryState.ASKED)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tally:
     """How many deliveries of a target are in one state, and when the oldest of them was planned."""
 
     target: str
-    state: State
+    state: DeliveryState
     count: int
     oldest: datetime
 
@@ -77,7 +77,7 @@ class Queue:
                         "study": study,
                         "item": item,
                         "version": version,
-                        "state": str(State.WAITING),
+                        "state": str(DeliveryState.WAITING),
                         "attempts": 0,
                         "due_at": micros(now),
                         "reason": "",
@@ -86,10 +86,10 @@ class Queue:
                     new = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
                     count += new
                     if new:
-                        waits = deliveries.c.state == str(State.WAITING)
+                        waits = deliveries.c.state == str(DeliveryState.WAITING)
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
-                            self._write(connection, after(_delivery(found), Event.REPLACED, now))
+                            self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
             connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
         self._step("forward.plan.committed")
         return count
@@ -98,7 +98,7 @@ class Queue:
         """What is to be sent now, all of the one study that has waited longest, in the order of its planning."""
         now = micros(self._clock.now())
         ready = and_(
-            deliveries.c.target == target, deliveries.c.state == str(State.WAITING), deliveries.c.due_at <= now
+            deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
         )
         with self._database.read() as connection:
             first = connection.execute(_all().where(ready).order_by(deliveries.c.number).limit(1)).one_or_none()
@@ -111,7 +111,7 @@ class Queue:
         """Deliveries whose peer has not answered in time whether it commits."""
         late = and_(
             deliveries.c.target == target,
-            deliveries.c.state == str(State.ASKED),
+            deliveries.c.state == str(DeliveryState.ASKED),
             deliveries.c.due_at <= micros(self._clock.now()),
         )
         with self._database.read() as connection:
@@ -120,7 +120,7 @@ class Queue:
     def apply(
         self,
         number: int,
-        event: Event,
+        event: DeliveryEvent,
         reason: str = "",
         instance: str | None = None,
         transaction: str | None = None,
@@ -148,7 +148,7 @@ class Queue:
             rows = connection.execute(_all().where(deliveries.c.asked == transaction).order_by(deliveries.c.number))
             return [_delivery(row) for row in rows]
 
-    def all(self, states: Iterable[State] = tuple(State)) -> list[Delivery]:
+    def all(self, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> list[Delivery]:
         """Every delivery in one of these states, in the order of planning."""
         these = deliveries.c.state.in_([str(state) for state in states])
         with self._database.read() as connection:
@@ -156,7 +156,7 @@ class Queue:
 
     def retry(self, target: str | None = None, study: SiteStudy | None = None) -> int:
         """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
-        states = sorted(str(state) for state in TRANSITIONS.before(Event.RETRIED))
+        states = sorted(str(state) for state in TRANSITIONS.before(DeliveryEvent.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:
             query = query.where(deliveries.c.target == target)
@@ -165,7 +165,7 @@ class Queue:
         with self._database.write() as connection:
             rows = connection.execute(query).all()
             for row in rows:
-                self._write(connection, after(_delivery(row), Event.RETRIED, self._clock.now()))
+                self._write(connection, after(_delivery(row), DeliveryEvent.RETRIED, self._clock.now()))
         return len(rows)
 
     def tallies(self) -> list[Tally]:
@@ -173,7 +173,9 @@ class Queue:
         grouped = (deliveries.c.target, deliveries.c.state)
         query = select(*grouped, func.count(), func.min(deliveries.c.planned_at)).group_by(*grouped).order_by(*grouped)
         with self._database.read() as connection:
-            return [Tally(target, State(state), n, moment(at)) for target, state, n, at in connection.execute(query)]
+            return [
+                Tally(target, DeliveryState(state), n, moment(at)) for target, state, n, at in connection.execute(query)
+            ]
 
     @staticmethod
     def _write(connection: Connection, delivery: Delivery) -> None:
@@ -200,7 +202,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         StudyKey(row.study),
         row.item,
         Digest(row.version),
-        State(row.state),
+        DeliveryState(row.state),
         row.attempts,
         moment(row.due_at),
         row.reason,

@@ -18,7 +18,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINEConv
 from torch_geometric.utils import scatter
 
-from thinwire.receiver.inference.calibration import Outcome, outcome_of, possible
+from thinwire.receiver.inference.calibration import PredictionSet, outcome_of, possible
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import MPNN, Bundle, BundleSpec
 from thinwire.shared.formats.graph import FusedGraph, Relation
@@ -43,7 +43,7 @@ class Probability:
     value: float
     low: float
     high: float
-    outcome: Outcome
+    outcome: PredictionSet
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def to_data(graph: FusedGraph) -> Data:
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """Sizes of one member."""
 
     feature_size: int
@@ -113,7 +113,7 @@ class Shape:
 class GraphNetwork(nn.Module):
     """One member: message passing (GINE: edge types enter the messages), then pooling by node type."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.shape = shape
         width = shape.hidden
@@ -279,7 +279,7 @@ def load_predictor(bundle: Bundle) -> Predictor:
         with safe_open(bundle.folder / MPNN, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             told = json.loads(file.metadata()["reader"])
-            shape, count = Shape(**told["shape"]), int(told["members"])
+            shape, count = NetworkShape(**told["shape"]), int(told["members"])
         members = []
         for number in range(count):
             member = GraphNetwork(shape)

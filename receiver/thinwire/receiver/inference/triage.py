@@ -7,7 +7,7 @@ A finding whose set is `yes` is suspected, one whose set is `either` is uncertai
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.shared.identifiers import Urgency
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Triage:
 
 def triage(prediction: "Prediction", asked_urgent: bool) -> Triage:
     """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
-    suspected = [name for name, p in prediction.findings.items() if p.outcome is Outcome.YES]
-    doubtful = [name for name, p in prediction.findings.items() if p.outcome is Outcome.EITHER]
+    suspected = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.YES]
+    doubtful = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.EITHER]
     firm = _highest(suspected)
     named = [name for name in suspected if _urgency(name) is firm]
     # Only doubt about something more urgent than what is sure could change the urgency.

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from sqlalchemy import case, exists, func, select
 
-from thinwire.receiver.forward.delivery import State
+from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.store.tables import Database, objects, predictions, receipts, studies
 from thinwire.receiver.transport import link_status
@@ -119,7 +119,7 @@ class Counts:
 
     def _deliveries(self) -> Iterator[Metric]:
         now, tallies = self.clock.now(), self.queue.tallies()
-        open_ = [each for each in tallies if each.state in (State.WAITING, State.ASKED)]
+        open_ = [each for each in tallies if each.state in (DeliveryState.WAITING, DeliveryState.ASKED)]
         yield _gauge(
             "thinwire_deliveries",
             "Objects for the hospital's systems, by state.",

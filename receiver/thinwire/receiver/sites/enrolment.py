@@ -32,7 +32,7 @@ class JoinResult:
     """The hub's Ed25519 public key, 32 bytes."""
 
 
-class Enrolment:
+class SiteRegistry:
     """Safe from any thread; other processes (the command line) may use the same database."""
 
     def __init__(self, database: Database, keys: Keyring, clock: Clock) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.shared.crypto.envelope import Header, Kind
+from thinwire.shared.crypto.envelope import EnvelopeHeader, Kind
 from thinwire.shared.errors import BadArchive, BadFormat, Forged
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.coder import Coder
@@ -52,7 +52,9 @@ class Examiner:
     coder_of: Callable[[BundleId], Coder]
     max_bytes: int = 2 << 30
 
-    def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
+    def examine(
+        self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
+    ) -> Content:
         """verify_key: the site's, that signed the epoch of this part.
 
         Raises BadPayload, UnknownBundle, BadPreview, BadEvidence, BadArchive, BadManifest, Forged; BadFormat for a kind

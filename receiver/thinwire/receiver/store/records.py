@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.content import Content
 from thinwire.receiver.store.reports import ReportState
-from thinwire.shared.crypto.envelope import Header
+from thinwire.shared.crypto.envelope import EnvelopeHeader
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
 
@@ -18,7 +18,7 @@ class StoredFinding(NamedTuple):
     probability: float
     low: float
     high: float
-    outcome: Outcome
+    outcome: PredictionSet
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class OpenedPart:
 
     site: SiteName
     object: Digest
-    header: Header
+    header: EnvelopeHeader
     plaintext: bytes = field(repr=False)
     content: Content = field(repr=False)
     urgent: bool

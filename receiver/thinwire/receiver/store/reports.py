@@ -56,7 +56,7 @@ class Report:
     text: str = field(repr=False)
     reader: str
     """The account that wrote this version."""
-    reader_shown: str
+    reader_name: str
     """The reader's name as it stands under the report."""
     from_draft: bool
     """The text began as the machine's draft."""
@@ -91,7 +91,7 @@ def report_detail(report: Report) -> bytes:
         "report": {
             "state": str(report.state),
             "text": report.text,
-            "reader": report.reader_shown,
+            "reader": report.reader_name,
             "at": report.at.isoformat().replace("+00:00", "Z"),
             "from_draft": report.from_draft,
         }

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Content, Files
@@ -289,7 +289,7 @@ class Store:
             "state": str(report.state),
             "text": report.text,
             "reader": report.reader,
-            "reader_shown": report.reader_shown,
+            "reader_name": report.reader_name,
             "from_draft": report.from_draft,
             "at": micros(report.at),
         }
@@ -482,7 +482,7 @@ def _report(row: Row[Any]) -> Report:
         ReportState(row.state),
         row.text,
         row.reader,
-        row.reader_shown,
+        row.reader_name,
         row.from_draft,
         moment(row.at),
     )
@@ -490,7 +490,7 @@ def _report(row: Row[Any]) -> Report:
 
 def _prediction(row: Row[Any]) -> StoredPrediction:
     findings = {
-        name: StoredFinding(value, low, high, Outcome(said))
+        name: StoredFinding(value, low, high, PredictionSet(said))
         for name, (value, low, high, said) in json.loads(row.findings).items()
     }
     return StoredPrediction(

@@ -215,7 +215,7 @@ reports = Table(
     Column("state", String(16), nullable=False),
     Column("text", String, nullable=False),
     Column("reader", String(64), nullable=False),
-    Column("reader_shown", String(128), nullable=False),
+    Column("reader_shown", String(128), key="reader_name", nullable=False),
     Column("from_draft", Boolean, nullable=False),
     Column("at", BigInteger, nullable=False),
     _references_study(),
@@ -224,7 +224,7 @@ accounts = Table(
     "accounts",
     TABLES,
     Column("name", String(64), primary_key=True),
-    Column("shown", String(128), nullable=False),
+    Column("shown", String(128), key="full_name", nullable=False),
     Column("role", String(16), nullable=False),
     Column("password", String),
     Column("issuer", String),
@@ -282,13 +282,13 @@ class Database:
 
         Raises DiskFull where there is no room, HubBusy where another process writes for too long.
         """
-        with _said(), self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A view of the database at one moment."""
-        with _said(), self._engine.connect().execution_options(reads_only=True) as connection:
+        with _translated(), self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
 
     def close(self) -> None:
@@ -299,7 +299,7 @@ def create_database(path: Path) -> None:
     """A new database with its tables. The file's folder must exist."""
     path.touch(mode=0o600, exist_ok=False)
     engine = _engine(path)
-    with _said(), engine.begin() as connection:
+    with _translated(), engine.begin() as connection:
         TABLES.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
     engine.dispose()
@@ -310,7 +310,7 @@ def open_database(path: Path) -> Database:
     if not path.is_file():
         raise BadConfiguration("there is no hub in this folder", "Make one: thinwire-receiver init --data DIR.")
     engine = _engine(path)
-    with _said(), engine.connect() as connection:
+    with _translated(), engine.connect() as connection:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if found != VERSION:
         engine.dispose()
@@ -343,7 +343,7 @@ def _begin(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     """The database's own words for what happened, as errors that say what to do."""
     try:
         yield

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinwire.receiver.training.corpus import Progress
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.receiver.training.report_model import PAD, ReportModel
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent, prune
@@ -71,7 +71,7 @@ def learn(
     model: ReportModel,
     material: Material,
     tokens: Tensor,
-    read: Sequence[tuple[NDArray[np.int64], Read]],
+    read: Sequence[tuple[NDArray[np.int64], AttendedImages]],
     held_out: KeptPatches,
     spec: BundleSpec,
     extractor: RuleExtractor,
@@ -125,7 +125,7 @@ def learn(
     return Tables(**{**vars(tables), "chosen": np.array(level, np.int32)})
 
 
-def kept_patches(read: Read, valid: NDArray[np.bool_], most: int = MOST_PATCHES) -> KeptPatches:
+def kept_patches(read: AttendedImages, valid: NDArray[np.bool_], most: int = MOST_PATCHES) -> KeptPatches:
     """The patches of highest attention of each image, at most `most`. valid: bool [n, N], of the same images."""
     share = np.where(valid, read.share, -1.0)
     cell = np.argsort(-share, axis=1, kind="stable")[:, :most]

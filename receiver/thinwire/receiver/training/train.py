@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
-from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, Shape, to_data
+from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, NetworkShape, to_data
 from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
@@ -164,13 +164,13 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
 
     @cache
-    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.Read]]:
+    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]:
         """(samples, what was read) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         out = []
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
-            looked = graph_stage.Looked(whole.features[::every], whole.context[::every])
+            looked = graph_stage.EncodedImages(whole.features[::every], whole.context[::every])
             said = _counted(progress, f"read: {role}, {guide}")
             out.append((chosen, graph_stage.read_images(model, material, tokenizer, chosen, looked, guide, said)))
         return out
@@ -199,7 +199,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
             samples.append(picked)
         return data, np.concatenate(labels), np.concatenate(context), np.concatenate(samples)
 
-    shape = Shape(
+    shape = NetworkShape(
         spec.feature_size,
         len(vocabulary.concepts),
         len(corpus.FINDINGS),
@@ -304,7 +304,7 @@ def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokeniz
 def _tables(
     options: TrainOptions,
     run: ReportRun,
-    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.Read]]],
+    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]],
     spec: BundleSpec,
     extractor: RuleExtractor,
     progress: Progress,
@@ -338,7 +338,7 @@ def _tables(
 
 def _members(
     options: TrainOptions,
-    shape: Shape,
+    shape: NetworkShape,
     graphs_of: Callable[[str], Graphs],
     work: Path,
     progress: Progress,

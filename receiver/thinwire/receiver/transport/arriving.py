@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinwire.receiver.sites.enrolment import Enrolment
+from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.transport.object_store import key_lookup
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_prefix, peek
 from thinwire.shared.errors import Forged
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Arriving:
+class PartialReader:
     """folder: DATA/inbox. Only reads, and so may be used beside `serve`."""
 
     folder: Path
-    enrolment: Enrolment
+    enrolment: SiteRegistry
 
     def prefix(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes:
         """The first bytes of a part's plaintext, as far as they are here and hold; empty where none are.

@@ -8,7 +8,7 @@ from thinwire.shared.identifiers import Tier
 
 
 @dataclass(frozen=True)
-class Coming:
+class NextTier:
     """The next part of a study that is not here whole."""
 
     tier: Tier
@@ -20,7 +20,7 @@ class Coming:
     """Why nothing can be said, or empty."""
 
 
-def coming(study: StoredStudy, link: SiteLink | None) -> Coming | None:
+def next_tier(study: StoredStudy, link: SiteLink | None) -> NextTier | None:
     """None where nothing more is to come. link: of the study's site, as `traffic.find` gives it."""
     if study.complete:
         return None
@@ -40,11 +40,11 @@ def coming(study: StoredStudy, link: SiteLink | None) -> Coming | None:
             continue
         share = each.durable / max(1, each.size)
         if not link.rate:
-            return Coming(tier, share, None, "the link carries nothing now")
+            return NextTier(tier, share, None, "the link carries nothing now")
         # What is of an earlier kind overtakes it.
         ahead = sum(a.size - a.durable for a in link.arriving if a.kind < each.kind and a is not each)
-        return Coming(tier, share, (each.size - each.durable + ahead) / link.rate, "")
+        return NextTier(tier, share, (each.size - each.durable + ahead) / link.rate, "")
     tier = min(study.asked or awaited)
     if link is None or not link.connected:
-        return Coming(tier, None, None, "the clinic is not connected")
-    return Coming(tier, None, None, "asked for, not begun" if tier in study.asked else "at the clinic, not asked for")
+        return NextTier(tier, None, None, "the clinic is not connected")
+    return NextTier(tier, None, None, "asked for, not begun" if tier in study.asked else "at the clinic, not asked for")

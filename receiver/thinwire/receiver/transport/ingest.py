@@ -12,12 +12,12 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
-from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.object_store import IngestStore, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
-TELL_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 """How far an object is, is told so often where the clinic did not ask: a word a chunk costs a slow link 2 %."""
 
 _RECORD_MAGIC = b"TWE"
@@ -71,24 +71,24 @@ def status_of(error: ThinwireError) -> grpc.StatusCode:
 
 
 @dataclass
-class Arrival:
+class IncomingTransfer:
     """An object that is under way on this stream."""
 
     offer: wire.Offer
-    header: Header
+    header: EnvelopeHeader
     partial: Partial
     waiting_since: float = 0.0
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
     asked: bool = True
     """Whether the clinic waits to hear how much is durable."""
-    told: int = 0
+    acknowledged: int = 0
     """Bytes that the clinic knows to be durable."""
-    told_at: float = 0.0
+    acknowledged_at: float = 0.0
     """Seconds, monotonic."""
 
 
 @dataclass(frozen=True)
-class Arriving:
+class IncomingObject:
     """An object that is under way, for people."""
 
     study: StudyKey
@@ -113,7 +113,7 @@ class IngestSession:
         signing: Ed25519PrivateKey,
         clock: Clock,
         disk: Disk,
-        limits: Limits | None = None,
+        limits: SiteLimits | None = None,
     ) -> None:
         self.site = site
         self._inbox = inbox
@@ -122,13 +122,13 @@ class IngestSession:
         self._signing = signing
         self._clock = clock
         self._disk = disk
-        self._limits = limits or Limits()
+        self._limits = limits or SiteLimits()
         self.received = 0
         """Bytes of objects that came."""
         self._greeted = False
         self._last_number = 0
-        self._arrivals: dict[int, Arrival] = {}
-        self._told: set[bytes] = set()
+        self._arrivals: dict[int, IncomingTransfer] = {}
+        self._sent_receipts: set[bytes] = set()
         self._asked: set[tuple[StudyKey, Kind]] = set()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
@@ -159,10 +159,10 @@ class IngestSession:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
     @property
-    def arriving(self) -> list[Arriving]:
+    def arriving(self) -> list[IncomingObject]:
         """What is under way, oldest offer first. May be asked from another thread."""
         return [
-            Arriving(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
+            IncomingObject(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
             for each in list(self._arrivals.values())
         ]
 
@@ -177,7 +177,7 @@ class IngestSession:
         news = [
             self._receipt(each)
             for each in self._store.undelivered_receipts(self.site)
-            if digest(each) not in self._told
+            if digest(each) not in self._sent_receipts
         ]
         for study, kind in self._store.wanted(self.site):
             if (study, kind) not in self._asked:
@@ -241,8 +241,8 @@ class IngestSession:
             offer.size,
             lambda file: verified_length(file, self._key_of),
         )
-        arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
-        return self._take(arrival, offer.head[partial.length :]) or [self._tell(arrival)]
+        arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
+        return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
@@ -270,7 +270,7 @@ class IngestSession:
         arrival.asked |= chunk.ask
         return self._take(arrival, chunk.data[length - chunk.offset :])
 
-    def _take(self, arrival: Arrival, data: bytes) -> list[wire.Down]:
+    def _take(self, arrival: IncomingTransfer, data: bytes) -> list[wire.Down]:
         partial, now = arrival.partial, self._clock.monotonic()
         try:
             if not partial.unsynced:
@@ -283,27 +283,31 @@ class IngestSession:
         late = now - arrival.waiting_since >= SYNC_SECONDS
         return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
 
-    def _sync(self, arrival: Arrival) -> list[wire.Down]:
+    def _sync(self, arrival: IncomingTransfer) -> list[wire.Down]:
         try:
             arrival.partial.sync()
         except DiskFull as error:
             return [self._fail(arrival, error)]
-        due = arrival.asked or self._clock.monotonic() - arrival.told_at >= TELL_SECONDS
-        return [self._tell(arrival)] if due and arrival.partial.durable > arrival.told else []
+        due = arrival.asked or self._clock.monotonic() - arrival.acknowledged_at >= PROGRESS_SECONDS
+        return [self._acknowledge(arrival)] if due and arrival.partial.durable > arrival.acknowledged else []
 
-    def _tell(self, arrival: Arrival) -> wire.Down:
+    def _acknowledge(self, arrival: IncomingTransfer) -> wire.Down:
         self._disk.step("ingest.progress")
-        arrival.asked, arrival.told, arrival.told_at = False, arrival.partial.durable, self._clock.monotonic()
-        return _progress(arrival.offer.number, arrival.told)
+        arrival.asked, arrival.acknowledged, arrival.acknowledged_at = (
+            False,
+            arrival.partial.durable,
+            self._clock.monotonic(),
+        )
+        return _progress(arrival.offer.number, arrival.acknowledged)
 
-    def _end(self, arrival: Arrival) -> wire.Down:
+    def _end(self, arrival: IncomingTransfer) -> wire.Down:
         with arrival.partial.content() as sealed:
             down = self._finish(arrival.offer, arrival.header, sealed)
         arrival.partial.discard()
         del self._arrivals[arrival.offer.number]
         return down
 
-    def _finish(self, offer: wire.Offer, header: Header, sealed: bytes) -> wire.Down:
+    def _finish(self, offer: wire.Offer, header: EnvelopeHeader, sealed: bytes) -> wire.Down:
         object = digest(sealed)
         if object != offer.object:
             return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the bytes that arrived are not what was offered")
@@ -318,7 +322,7 @@ class IngestSession:
         # Where the object was put before, its first receipt stays.
         return self._receipt(self._store.stored_receipt(self.site, object) or signed)
 
-    def _fail(self, arrival: Arrival, error: ThinwireError) -> wire.Down:
+    def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
         """End a transfer. What may come again keeps what it has; anything else leaves nothing."""
         del self._arrivals[arrival.offer.number]
         if isinstance(error, Retryable):
@@ -335,7 +339,7 @@ class IngestSession:
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
-        self._told.add(digest(signed))
+        self._sent_receipts.add(digest(signed))
         return wire.Down(receipt=wire.Receipt(signed=signed))
 
 

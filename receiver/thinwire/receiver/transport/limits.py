@@ -20,7 +20,7 @@ def _sizes() -> Mapping[Kind, int]:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SiteLimits:
     """What a site may ask of the hub."""
 
     sizes: Mapping[Kind, int] = field(default_factory=_sizes)

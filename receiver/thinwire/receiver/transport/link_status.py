@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from thinwire.receiver.transport.ingest import Arriving
+from thinwire.receiver.transport.ingest import IncomingObject
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyKey, site_name
 from thinwire.shared.storage import status_file
@@ -32,11 +32,11 @@ class SiteLink:
     """UTC; when anything came from it."""
     rate: float = 0.0
     """Bytes of objects a second that came of late."""
-    arriving: tuple[Arriving, ...] = ()
+    arriving: tuple[IncomingObject, ...] = ()
 
 
 @dataclass
-class Meter:
+class RateMeter:
     """The rate at which objects come, over the last few seconds."""
 
     at: float
@@ -88,7 +88,7 @@ def as_json(link: SiteLink) -> dict[str, Any]:
 
 def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
     arriving = [
-        Arriving(
+        IncomingObject(
             StudyKey(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
         )
         for each in facts["arriving"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinwire.receiver.sites.enrolment import JoinResult
-from thinwire.shared.crypto.envelope import EpochKey, Header, KeyOf, Kind
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import Forged
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey
@@ -59,7 +59,7 @@ class IngestStore(EpochKeys, Protocol):
         ...
 
     def put(
-        self, site: SiteName, object: Digest, header: Header, plaintext: bytes, urgent: bool, receipt: bytes
+        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
         """Keep one part of a study and its signed `stored` receipt, both durable when this returns, or neither.
 

@@ -70,11 +70,13 @@ async def _limited(_app: FastAPI) -> AsyncIterator[None]:
 def _sign_in(request: Request, _error: Exception) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate":
         return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
-    return _said(request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again.")
+    return _error_page(
+        request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again."
+    )
 
 
 def _not_allowed(request: Request, error: Exception) -> Response:
-    return _said(request, HTTPStatus.FORBIDDEN, "Not allowed.", str(error))
+    return _error_page(request, HTTPStatus.FORBIDDEN, "Not allowed.", str(error))
 
 
 def _known(request: Request, error: Exception) -> Response:
@@ -82,19 +84,19 @@ def _known(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("a page could not be made: %s", error)
-    return _said(request, status, f"{str(error)[:1].upper()}{str(error)[1:]}.", error.remedy)
+    return _error_page(request, status, f"{str(error)[:1].upper()}{str(error)[1:]}.", error.remedy)
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return _said(request, status, f"{status.phrase}.", "Go back to the worklist.")
+    return _error_page(request, status, f"{status.phrase}.", "Go back to the worklist.")
 
 
 def _wrong(request: Request, _error: Exception) -> Response:
     # What was sent is not repeated: it may be a password.
-    return _said(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
+    return _error_page(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
 
 
-def _said(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
+def _error_page(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
     return page(request, "said.html", status, what=what, remedy=remedy)

@@ -9,10 +9,10 @@ from datetime import timedelta
 from thinwire.receiver.access.accounts import Account, Accounts
 from thinwire.receiver.access.attempts import Attempts
 from thinwire.receiver.access.audit import Audit
-from thinwire.receiver.access.audit_message import Act, Message, Outcome
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport import link_status
@@ -48,7 +48,7 @@ class Provider:
 @dataclass(frozen=True)
 class WebContext:
     hub: Hub = field(repr=False)
-    pipeline: Pipeline = field(repr=False)
+    pipeline: HubPipeline = field(repr=False)
     secure: bool
     """Browsers reach the page by HTTPS alone: cookies are never sent without."""
     origin: str | None = None
@@ -63,15 +63,15 @@ class WebContext:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", Attempts(self.hub.clock))
-        object.__setattr__(self, "frames", Frames(self.hub.views(), self.hub.bundles))
+        object.__setattr__(self, "frames", Frames(self.hub.study_images(), self.hub.bundles))
 
     @property
     def store(self) -> Store:
         return self.hub.store
 
     @property
-    def views(self) -> Views:
-        return self.frames.views
+    def study_images(self) -> StudyImages:
+        return self.frames.study_images
 
     @property
     def accounts(self) -> Accounts:
@@ -94,7 +94,7 @@ class WebContext:
 
     def manifest(self, study: StoredStudy) -> Manifest | None:
         """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
-        return self.views.manifest(study.site, study.study)
+        return self.study_images.manifest(study.site, study.study)
 
     def message(
         self,
@@ -103,7 +103,7 @@ class WebContext:
         address: str,
         study: StoredStudy | None = None,
         account: str | None = None,
-        outcome: Outcome = Outcome.SUCCESS,
+        outcome: AuditOutcome = AuditOutcome.SUCCESS,
         detail: str = "",
     ) -> Message:
         """A line for the audit log, of this moment."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.export.best_image import Original, Views, crops_label, preview_label
+from thinwire.receiver.export.best_image import Original, StudyImages, crops_label, preview_label
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
@@ -31,7 +31,7 @@ _CACHED_VIEWS = 4
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageLayer:
     width: int
     height: int
     exact: bool
@@ -69,14 +69,14 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class View:
+class ViewerImage:
     """Everything that is here of a study's frontal image."""
 
     native: tuple[int, int] | None
     """(width, height); None where nothing says."""
-    base: Frame | None
+    base: ImageLayer | None
     """The whole image, exact or not."""
-    crops: Frame | None
+    crops: ImageLayer | None
     """Exact parts to lay over an approximate base; None where the base is exact itself."""
     spacing_mm: tuple[float, float] | None
     """Between rows, between columns."""
@@ -87,28 +87,28 @@ class View:
     trouble: str = ""
     """Why the original is here and not shown; empty where it is, or is not here."""
 
-    def frame(self, name: str) -> Frame | None:
+    def frame(self, name: str) -> ImageLayer | None:
         return {"base": self.base, "evidence": self.crops}.get(name)
 
 
 class Frames:
     """Opens and keeps the views of the last few studies. Safe from any thread."""
 
-    def __init__(self, views: Views, bundles: Bundles) -> None:
-        self.views = views
+    def __init__(self, study_images: StudyImages, bundles: Bundles) -> None:
+        self.study_images = study_images
         self._bundles = bundles
-        self._cache: OrderedDict[tuple[object, ...], View] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], ViewerImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def graph(self, study: StoredStudy) -> FusedGraph | None:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
+        payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
         return None if payload is None else decode(payload, study.study, self._bundles.coder)
 
-    def view(self, study: StoredStudy) -> View:
+    def view(self, study: StoredStudy) -> ViewerImage:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
         # A manifest that comes after the originals says which of them was read.
-        manifest = self.views.manifest(study.site, study.study)
+        manifest = self.study_images.manifest(study.site, study.study)
         key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
             kept = self._cache.get(key)
@@ -124,38 +124,38 @@ class Frames:
                     self._cache.popitem(last=False)
         return made
 
-    def _made(self, study: StoredStudy, manifest: Manifest | None) -> View:
+    def _made(self, study: StoredStudy, manifest: Manifest | None) -> ViewerImage:
         graph = self.graph(study)
         grid = None if graph is None else graph.grid
         size = None if grid is None else (grid.native_width, grid.native_height)
         display = None if manifest is None or manifest.read is None else manifest.read.display
         trouble = ""
         if grid is not None and Tier.ORIGINALS in study.sealed_sizes:
-            files = self.views.files(study.site, study.study)
+            files = self.study_images.files(study.site, study.study)
             try:
-                original = self.views.original(study.site, study.study, grid, files)
+                original = self.study_images.original(study.site, study.study, grid, files)
             except BadInput as error:
                 original, trouble = None, f"the original is here and cannot be shown: {error}"
             if original is not None:
                 display = display or original.radiograph.display
-                return View(size, _of_original(original), None, *_geometry(display))
-        coarse = self.views.preview(study.site, study.study)
-        fine = self.views.crops(study.site, study.study)
+                return ViewerImage(size, _of_original(original), None, *_geometry(display))
+        coarse = self.study_images.preview(study.site, study.study)
+        fine = self.study_images.crops(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
         # A preview of another image than the graph's is no view of it.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
         over = _of_crops(fine) if fine is not None and _native(fine) == size else None
         if display is None:
             spacing = fine.meaning.spacing_mm if fine and over else None
-            return View(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
-        return View(size, base_frame, over, *_geometry(display), trouble)
+            return ViewerImage(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
+        return ViewerImage(size, base_frame, over, *_geometry(display), trouble)
 
 
 def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind, Sides | None]:
     return display.spacing_mm, display.spacing_kind, sides(display.orientation)
 
 
-def _of_original(found: Original) -> Frame:
+def _of_original(found: Original) -> ImageLayer:
     radiograph = found.radiograph
     samples = radiograph.stored.astype(np.int32) - radiograph.least
     return _frame(samples, radiograph.tone, found.source, exact=found.named)
@@ -165,16 +165,16 @@ def _native(found: Preview | Crops | None) -> tuple[int, int] | None:
     return None if found is None else (found.native_width, found.native_height)
 
 
-def _of_preview(found: Preview) -> Frame:
+def _of_preview(found: Preview) -> ImageLayer:
     return _frame(found.image, np.arange(256, dtype=np.uint8), preview_label(found), exact=False)
 
 
-def _of_crops(found: Crops) -> Frame:
+def _of_crops(found: Crops) -> ImageLayer:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
     slope, intercept = linear_fit(found.tone)
-    return Frame(
+    return ImageLayer(
         found.native_width,
         found.native_height,
         True,
@@ -188,10 +188,10 @@ def _of_crops(found: Crops) -> Frame:
     )
 
 
-def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> Frame:
+def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> ImageLayer:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return Frame(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
+    return ImageLayer(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
 
 
 def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:

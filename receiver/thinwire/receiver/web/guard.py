@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Form, Request
 
 from thinwire.receiver.access.accounts import Account, Role, Session
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import WebContext
 
 MOST_POSTED = 128 << 10
@@ -22,7 +22,7 @@ class NotAllowed(Exception):
 
 
 @dataclass(frozen=True)
-class Here:
+class Requester:
     """Who makes a request, and from where."""
 
     session: Session
@@ -51,40 +51,40 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _here(request: Request, context: WebContext, touch: bool) -> Here:
+def _here(request: Request, context: WebContext, touch: bool) -> Requester:
     secret = request.cookies.get(cookie(context), "")
     session = context.accounts.session(secret, touch) if secret else None
     if session is None:
         raise SignInNeeded
-    return Here(session, address_of(request), secret)
+    return Requester(session, address_of(request), secret)
 
 
 CurrentContext = Annotated[WebContext, Depends(context_of)]
 
 
-def signed_in(request: Request, context: CurrentContext) -> Here:
+def signed_in(request: Request, context: CurrentContext) -> Requester:
     return _here(request, context, touch=True)
 
 
-def still_here(request: Request, context: CurrentContext) -> Here:
+def still_here(request: Request, context: CurrentContext) -> Requester:
     """For what an open page asks by itself: it does not keep the session alive."""
     return _here(request, context, touch=False)
 
 
-SignedIn = Annotated[Here, Depends(signed_in)]
-BackgroundRequest = Annotated[Here, Depends(still_here)]
+SignedIn = Annotated[Requester, Depends(signed_in)]
+BackgroundRequest = Annotated[Requester, Depends(still_here)]
 
 
-def posted(here: SignedIn, form_key: Annotated[str, Form()] = "") -> Here:
+def posted(here: SignedIn, form_key: Annotated[str, Form()] = "") -> Requester:
     if form_key != here.session.form_key:
         raise NotAllowed("The form is from another session. Go back, load the page again, and repeat.")
     return here
 
 
-Posted = Annotated[Here, Depends(posted)]
+Posted = Annotated[Requester, Depends(posted)]
 
 
-def reader(request: Request, context: CurrentContext, here: Posted) -> Here:
+def reader(request: Request, context: CurrentContext, here: Posted) -> Requester:
     """Who asks for parts and writes reports. A try without that right is written down."""
     if not here.is_reader:
         refused(request, context, here)
@@ -92,19 +92,19 @@ def reader(request: Request, context: CurrentContext, here: Posted) -> Here:
     return here
 
 
-def administrator(request: Request, context: CurrentContext, here: SignedIn) -> Here:
+def administrator(request: Request, context: CurrentContext, here: SignedIn) -> Requester:
     if here.account.role is not Role.ADMINISTRATOR:
         refused(request, context, here)
         raise NotAllowed("This needs the role administrator.")
     return here
 
 
-def refused(request: Request, context: WebContext, here: Here) -> None:
+def refused(request: Request, context: WebContext, here: Requester) -> None:
     route: Any = request.scope.get("route")
     detail = f"{request.method} {getattr(route, 'path', '')}: not allowed for {here.account.role}"
-    message = context.message(Act.LISTED, here.account.name, here.address, outcome=Outcome.REFUSED, detail=detail)
+    message = context.message(Act.LISTED, here.account.name, here.address, outcome=AuditOutcome.REFUSED, detail=detail)
     context.audit.record(message)
 
 
-Reader = Annotated[Here, Depends(reader)]
-Administrator = Annotated[Here, Depends(administrator)]
+Reader = Annotated[Requester, Depends(reader)]
+Administrator = Annotated[Requester, Depends(administrator)]

@@ -13,7 +13,7 @@ from thinwire.receiver.store.worklist import worklist
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Posted, SignedIn, SignInNeeded, still_here
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.rows import STATES, Board, Filter, board, filter_of, search
+from thinwire.receiver.web.rows import STATES, Filter, WorklistPage, filter_of, search, worklist_page
 from thinwire.shared.identifiers import Urgency
 
 router = APIRouter()
@@ -25,12 +25,14 @@ _LONGEST_SEARCH = 200
 QueryText = Annotated[str, Query(max_length=64)]
 
 
-def _chosen(context: WebContext, state: str, urgency: str, site: str, number: int) -> tuple[Filter, Board, list[str]]:
+def _chosen(
+    context: WebContext, state: str, urgency: str, site: str, number: int
+) -> tuple[Filter, WorklistPage, list[str]]:
     now = context.clock.now()
     rows = worklist(context.store.studies(), now, context.cap)
     sites = context.hub.enrolment.site_names()
     chosen = filter_of(state, urgency, site, number, sites)
-    return chosen, board(rows, chosen, context.links(), now, context.cap), [str(each) for each in sites]
+    return chosen, worklist_page(rows, chosen, context.links(), now, context.cap), [str(each) for each in sites]
 
 
 @router.get("/")
@@ -62,7 +64,7 @@ def rows(
     """The list's live part anew."""
     chosen, shown, _ = _chosen(context, state, urgency, site, page_)
     context.record_access(here.account, here.address, Act.LISTED, None, anew=False)
-    return page(request, "rows.html", here=here, filter=chosen, board=shown, words=None)
+    return page(request, "rows.html", here=here, filter=chosen, worklist_page=shown, words=None)
 
 
 @router.post("/search")

@@ -17,7 +17,7 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from thinwire.receiver.access.accounts import Account, Role
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import Provider, WebContext
 from thinwire.receiver.web.guard import CurrentContext, address_of
 from thinwire.receiver.web.pages import page
@@ -110,15 +110,15 @@ def _account(
 ) -> Account | None:
     subject = str(claims["sub"])
     name = re.sub(r"[^a-z0-9._-]", "-", str(claims.get("preferred_username") or subject).lower()).lstrip("._-")[:64]
-    shown = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
+    full_name = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
     message = context.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
     return context.accounts.of_subject(
-        provider.issuer, subject, name, shown, role, lambda connection: append(connection, message)
+        provider.issuer, subject, name, full_name, role, lambda connection: append(connection, message)
     )
 
 
 async def _failed(request: Request, context: WebContext, address: str, words: str) -> Response:
-    message = context.message(Act.SIGNED_IN, "unknown", address, outcome=Outcome.REFUSED, detail="by OpenID")
+    message = context.message(Act.SIGNED_IN, "unknown", address, outcome=AuditOutcome.REFUSED, detail="by OpenID")
     await asyncio.to_thread(context.audit.record, message)
     return _refused(request, words)
 

@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from thinwire.receiver.web.guard import Here
+from thinwire.receiver.web.guard import Requester
 from thinwire.shared.identifiers import TextSource
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,7 +29,7 @@ _TEXT = {
 
 
 def page(
-    request: Request, name: str, status: HTTPStatus = HTTPStatus.OK, /, here: Here | None = None, **facts: Any
+    request: Request, name: str, status: HTTPStatus = HTTPStatus.OK, /, here: Requester | None = None, **facts: Any
 ) -> HTMLResponse:
     """A whole page or a part of one. here: who is signed in; facts: the template's own."""
     common = {

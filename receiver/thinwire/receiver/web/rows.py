@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
-from thinwire.receiver.transport.estimate import Coming, coming
+from thinwire.receiver.transport.estimate import NextTier, next_tier
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
@@ -47,17 +47,23 @@ class Bar:
     @property
     def numbers(self) -> tuple[str, str, str]:
         """Probability, low, high as they are shown."""
-        return shown(self.found.probability), shown(self.found.low), shown(self.found.high)
+        return (
+            probability_text(self.found.probability),
+            probability_text(self.found.low),
+            probability_text(self.found.high),
+        )
 
     @property
     def words(self) -> str:
         f = self.found
-        said = {Outcome.YES: "suspected", Outcome.NO: "not suspected", Outcome.EITHER: "uncertain"}[f.outcome]
+        said = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}[
+            f.outcome
+        ]
         value, low, high = self.numbers
         return f"{value}, 95 % interval {low} to {high}, {said}"
 
 
-def shown(probability: float) -> str:
+def probability_text(probability: float) -> str:
     """Two digits, and never a certainty that rounding alone would make."""
     return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
 
@@ -110,7 +116,7 @@ class WorklistRow:
     @property
     def tiers(self) -> list[tuple[Tier, str]]:
         """(tier, here, coming, missing or not needed)"""
-        next_ = self.coming
+        next_ = self.next_tier
         return [
             (
                 tier,
@@ -126,12 +132,12 @@ class WorklistRow:
         ]
 
     @property
-    def coming(self) -> Coming | None:
-        return coming(self.study, self.link)
+    def next_tier(self) -> NextTier | None:
+        return next_tier(self.study, self.link)
 
     @property
     def next_label(self) -> str:
-        return next_tier_label(self.coming, self.study)
+        return next_tier_label(self.next_tier, self.study)
 
     @property
     def state(self) -> str:
@@ -147,7 +153,7 @@ def bars(study: StoredStudy) -> list[Bar]:
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
-def next_tier_label(next_: Coming | None, study: StoredStudy) -> str:
+def next_tier_label(next_: NextTier | None, study: StoredStudy) -> str:
     """What comes next and when, in a few words."""
     if next_ is None:
         return "everything is here" if study.complete else "all that was listed is here"
@@ -210,7 +216,7 @@ def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[Si
 
 
 @dataclass(frozen=True)
-class Board:
+class WorklistPage:
     """The list as one page of it is shown."""
 
     lines: tuple[WorklistRow, ...] = field(repr=False)
@@ -228,9 +234,9 @@ class Board:
     cap: str
 
 
-def board(
+def worklist_page(
     rows: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+) -> WorklistPage:
     """rows: all, in the order of the worklist."""
     kept = [row for row in rows if chosen.keeps(row)]
     pages = max(1, -(-len(kept) // PAGE))
@@ -240,7 +246,7 @@ def board(
 
 def search(
     rows: Sequence[WorklistEntry], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+) -> WorklistPage:
     """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
     suspected or uncertain, the view, the state; or the patient's number alone."""
     wanted = words.lower().split()
@@ -258,25 +264,25 @@ def _search_text(row: WorklistEntry) -> str:
     said += [study.modality or "", study.view_position or "", str(study.report or "")]
     if study.prediction is not None:
         said.append(study.prediction.reason)
-        said += [name for name, found in study.prediction.findings.items() if found.outcome is not Outcome.NO]
+        said += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
     return " ".join(said).lower()
 
 
 def _board(
     rows: Iterable[WorklistEntry],
-    shown: Sequence[WorklistEntry],
+    probability_text: Sequence[WorklistEntry],
     found: int,
     pages: int,
     page: int,
     links: Mapping[SiteName, SiteLink],
     now: datetime,
     cap: timedelta,
-) -> Board:
+) -> WorklistPage:
     waiting = [row for row in rows if not row.done]
     oldest = min((row.study.received for row in waiting), default=None)
     counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
-    return Board(
-        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in shown),
+    return WorklistPage(
+        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in probability_text),
         found,
         pages,
         page,

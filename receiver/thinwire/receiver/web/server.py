@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.web.app import make_app
 from thinwire.receiver.web.context import Provider, WebContext
 from thinwire.shared.addresses import address_text, host_and_port
@@ -31,7 +31,7 @@ _GRACE = 2
 class WebServer:
     """start, then stop. listen: HOST:PORT; port 0 takes any free one."""
 
-    def __init__(self, hub: Hub, pipeline: Pipeline, listen: str) -> None:
+    def __init__(self, hub: Hub, pipeline: HubPipeline, listen: str) -> None:
         self._hub = hub
         self._host, port = host_and_port(listen)
         loopback = _is_loopback(self._host)

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from thinwire.receiver.access.accounts import SHORTEST_PASSWORD
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import CurrentContext, Posted, address_of, cookie
 from thinwire.receiver.web.pages import page
@@ -42,7 +42,7 @@ def sign_in(
         error, status = _WRONG, HTTPStatus.UNAUTHORIZED
     # The name that was typed is not written down: it may be a password in the wrong field.
     known = name if any(each.name == name for each in context.accounts.all()) else "unknown"
-    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=Outcome.REFUSED))
+    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
     return page(request, "sign_in.html", status, error=error, name=name, provider=context.provider is not None)
 
 
@@ -77,7 +77,7 @@ def welcome(
     password: Annotated[str, Form()],
     again: Annotated[str, Form()],
     name: Annotated[str, Form()] = "",
-    shown: Annotated[str, Form()] = "",
+    full_name: Annotated[str, Form()] = "",
 ) -> Response:
     """Set the password of a one-time link's account, and go in."""
     address = address_of(request)
@@ -90,20 +90,20 @@ def welcome(
     if not holds:
         context.attempts.failed(key)
     elif password != again:
-        return _welcome(request, context, secret, "The two passwords differ.", name, shown)
+        return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
     who = whose or name.strip().lower()
     message = context.message(Act.PASSWORD_SET, who, address, account=who)
     try:
-        name = context.accounts.accept(secret, password, who, shown, lambda connection: append(connection, message))
+        name = context.accounts.accept(secret, password, who, full_name, lambda connection: append(connection, message))
     except BadInput as error:
-        return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, shown)
+        return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, full_name)
     return enter(context, name, address)
 
 
 def _welcome(
-    request: Request, context: WebContext, secret: str, error: str | None, name: str = "", shown: str = ""
+    request: Request, context: WebContext, secret: str, error: str | None, name: str = "", full_name: str = ""
 ) -> Response:
     holds, whose = context.accounts.invited(secret)
     status = HTTPStatus.OK if holds and not error else HTTPStatus.BAD_REQUEST if holds else HTTPStatus.NOT_FOUND
-    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": shown}
+    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": full_name}
     return page(request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, **facts)

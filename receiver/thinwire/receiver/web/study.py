@@ -15,9 +15,9 @@ from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
 from thinwire.receiver.store.worklist import WorklistEntry, worklist
 from thinwire.receiver.web.context import WebContext
-from thinwire.receiver.web.draft import ShownDraft, shown_draft
+from thinwire.receiver.web.draft import DraftPanel, draft_panel
 from thinwire.receiver.web.drawing import drawing, heats
-from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Here, Reader, SignedIn
+from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Reader, Requester, SignedIn
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import WorklistRow, bars
 from thinwire.shared.crypto.envelope import Kind
@@ -130,7 +130,7 @@ def report(
         ReportState.DRAFT,
         text,
         account.name,
-        account.shown,
+        account.full_name,
         from_draft,
         context.clock.now(),
     )
@@ -164,19 +164,19 @@ def _state(context: WebContext, study: StoredStudy) -> dict[str, Any]:
     }
 
 
-def _draft(context: WebContext, study: StoredStudy) -> ShownDraft | None:
+def _draft(context: WebContext, study: StoredStudy) -> DraftPanel | None:
     written, graph = context.draft(study.site, study.study), context.frames.graph(study)
-    return shown_draft(written, 0 if graph is None else len(graph.patches.cell))
+    return draft_panel(written, 0 if graph is None else len(graph.patches.cell))
 
 
 def _arriving(context: WebContext, study: StoredStudy) -> dict[Tier, str]:
-    return context.views.arriving_labels(study)
+    return context.study_images.arriving_labels(study)
 
 
 def _page(
     request: Request,
     context: WebContext,
-    here: Here,
+    here: Requester,
     study: StoredStudy,
     status: HTTPStatus = HTTPStatus.OK,
     error: str | None = None,

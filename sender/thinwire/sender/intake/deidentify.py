@@ -30,8 +30,8 @@ from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
-from thinwire.shared.imaging.header import Header, Limits, parsing
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, view
+from thinwire.shared.imaging.header import DicomHeader, FileLimits, parsing
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, BodyPart, Projection, part, view
 from thinwire.shared.storage.durable import Disk
 
 KEY_BYTES = 32
@@ -113,7 +113,12 @@ ACTIONS: dict[str, Action] = {
 }
 """By keyword; anything else is removed."""
 
-_VIEW_POSITIONS = {View.PA: "PA", View.AP: "AP", View.FRONTAL: "FRONTAL", View.OTHER: "LAT OR OBL"}
+_VIEW_POSITIONS = {
+    Projection.PA: "PA",
+    Projection.AP: "AP",
+    Projection.FRONTAL: "FRONTAL",
+    Projection.OTHER: "LAT OR OBL",
+}
 _PUBLIC_CODES = frozenset(("SCT", "SRT", "SNM3", "DCM"))
 _CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 
@@ -181,7 +186,7 @@ class Deidentifier:
             warnings=(*study.warnings, *notes),
         )
 
-    def file(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes | None:
+    def file(self, data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> bytes | None:
         """One file de-identified, its pixel data byte for byte as it was; None for what is no radiograph.
 
         Raises UnreadableDicom.
@@ -193,9 +198,9 @@ class Deidentifier:
         with parsing("its header cannot be read as a whole"):  # and its values stay out of warnings
             found = self._cleaned(header, self._patient(header))
         # View and part may have been in words that go.
-        if not header.text("ViewPosition") and (seen := view(header)) is not View.UNSTATED:
+        if not header.text("ViewPosition") and (seen := view(header)) is not Projection.UNSTATED:
             found.ViewPosition = _VIEW_POSITIONS[seen]
-        if not header.text("BodyPartExamined") and part(header) is Part.CHEST:
+        if not header.text("BodyPartExamined") and part(header) is BodyPart.CHEST:
             found.BodyPartExamined = "CHEST"
         found.PatientIdentityRemoved = "YES"
         found.DeidentificationMethod = "thinwire, PS3.15 Basic Application Confidentiality Profile"
@@ -209,12 +214,12 @@ class Deidentifier:
             return uid
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
 
-    def _patient(self, header: Header) -> str:
+    def _patient(self, header: DicomHeader) -> str:
         """What names a patient here: a study without Patient ID is a patient of its own."""
         own = header.text("PatientID")
         return f"{header.text('IssuerOfPatientID')}\n{own}" if own else f"study\n{header.text('StudyInstanceUID')}"
 
-    def _cleaned(self, header: Header, patient: str) -> Dataset:
+    def _cleaned(self, header: DicomHeader, patient: str) -> Dataset:
         found = Dataset()
         for keyword, action in ACTIONS.items():
             element = header.element(keyword)
@@ -225,7 +230,7 @@ class Deidentifier:
                     found[element.tag].is_undefined_length = element.is_undefined_length
         return found
 
-    def _value(self, header: Header, keyword: str, action: Action, patient: str) -> object:
+    def _value(self, header: DicomHeader, keyword: str, action: Action, patient: str) -> object:
         """What stands in the attribute's place; None where it is removed."""
         retained = self.options.dates is Dates.SHIFT
         match action:
@@ -284,7 +289,7 @@ def _characteristic(keyword: str, text: str) -> str:
     return "090Y" if years.isdigit() and int(years) > _OLDEST else text
 
 
-def _code(item: Header) -> Dataset | None:
+def _code(item: DicomHeader) -> Dataset | None:
     """A coded word of a public scheme; a local scheme's meaning may be anything."""
     if item.text("CodingSchemeDesignator") not in _PUBLIC_CODES:
         return None

@@ -3,14 +3,14 @@
 import itertools
 from collections.abc import Callable, Sequence
 
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.words import fold, words_of
 
 ISSUER = "issuer of Patient ID"
 _DATE_DIGITS = 8
 
 
-def patients_differ(headers: Sequence[Header]) -> list[str]:
+def patients_differ(headers: Sequence[DicomHeader]) -> list[str]:
     """The names of the attributes by which two of the files name different patients; empty where none do.
 
     A value that is missing is no difference; nor are case, accents, padding, leading zeros, the order of a name's
@@ -24,20 +24,20 @@ def patients_differ(headers: Sequence[Header]) -> list[str]:
     return found
 
 
-def _id(header: Header) -> str:
+def _id(header: DicomHeader) -> str:
     found = fold(header.text("PatientID")).replace(" ", "")
     return found.lstrip("0") if found.isdigit() else found
 
 
-def _issuer(header: Header) -> str:
+def _issuer(header: DicomHeader) -> str:
     return fold(header.text("IssuerOfPatientID"))
 
 
-def _name(header: Header) -> str:
+def _name(header: DicomHeader) -> str:
     return fold(words_of(header, "PatientName").split("=")[0])
 
 
-def _birth_date(header: Header) -> str:
+def _birth_date(header: DicomHeader) -> str:
     digits = "".join(each for each in header.text("PatientBirthDate") if each.isdigit())
     return digits if len(digits) == _DATE_DIGITS and digits.strip("0") else ""
 
@@ -51,7 +51,7 @@ def _names_differ(a: str, b: str) -> bool:
     return not (one <= other or other <= one)
 
 
-_COMPARED: tuple[tuple[str, Callable[[Header], str], Callable[[str, str], bool]], ...] = (
+_COMPARED: tuple[tuple[str, Callable[[DicomHeader], str], Callable[[str, str], bool]], ...] = (
     ("Patient ID", _id, _unequal),
     (ISSUER, _issuer, _unequal),
     ("name", _name, _names_differ),

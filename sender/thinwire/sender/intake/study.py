@@ -13,7 +13,7 @@ from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, told
 from thinwire.shared.imaging.frontal import Candidate, candidate, choose_among, of_file
-from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.header import FileLimits
 from thinwire.shared.imaging.raster import raster_media
 
 Media = Literal["dicom", "png", "jpeg"]
@@ -55,7 +55,7 @@ def load_study(
     paths: Sequence[Path | bytes],
     text: str | None = None,
     text_source: TextSource = TextSource.INDICATION,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: FileLimits = DEFAULT_LIMITS,
 ) -> Study:
     """Read the files of one study. text: words given with it; without, those that its DICOM holds, if any.
 
@@ -95,7 +95,7 @@ def load_study(
     )
 
 
-def read_file(path: Path, limits: Limits) -> bytes:
+def read_file(path: Path, limits: FileLimits) -> bytes:
     """A file's bytes. Raises UnreadableDicom, which does not name the path."""
     try:
         with path.open("rb") as file:
@@ -107,7 +107,7 @@ def read_file(path: Path, limits: Limits) -> bytes:
     return data
 
 
-def _read(paths: Sequence[Path | bytes], limits: Limits) -> list[Candidate]:
+def _read(paths: Sequence[Path | bytes], limits: FileLimits) -> list[Candidate]:
     """The study's files, those that are the same bytes once."""
     if not 1 <= len(paths) <= MAX_FILES:
         raise UnreadableDicom(f"a study of {len(paths)} files; it can have 1 to {MAX_FILES}")

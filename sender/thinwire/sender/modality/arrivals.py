@@ -36,7 +36,7 @@ _META_LENGTH_AT, _META_AT = 140, 144
 """Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
 
 
-class Fate(StrEnum):
+class ObjectState(StrEnum):
     """What has become of an object that a machine sent."""
 
     UNKNOWN = "unknown"
@@ -49,7 +49,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sent:
+class ReceivedObject:
     """One object as its own header names it. Its UIDs stay out of repr, and so out of logs."""
 
     sop_class: str
@@ -70,8 +70,8 @@ class LedgerEntry:
     at: datetime
 
     @property
-    def fate(self) -> Fate:
-        return Fate.REFUSED if self.study is None else Fate.ACCEPTED
+    def state_of(self) -> ObjectState:
+        return ObjectState.REFUSED if self.study is None else ObjectState.ACCEPTED
 
 
 class Arrivals:
@@ -107,7 +107,7 @@ class Arrivals:
         for half in self.incoming.iterdir():
             half.unlink(missing_ok=True)
 
-    def keep(self, path: Path, sent: Sent) -> bool:
+    def keep(self, path: Path, sent: ReceivedObject) -> bool:
         """Make an object durable; False where it was sent before. path: its file in `incoming`, which is taken.
 
         Raises DiskFull, and UidReused where another object with this UID came before: then the file is left.
@@ -137,7 +137,7 @@ class Arrivals:
     def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
-        under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
+        under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an association that is
         open has sent something.
         """
         busy = {self._name(uid) for uid in under_way}
@@ -168,12 +168,12 @@ class Arrivals:
             self._disk.move(folder, folder.with_suffix(_JUDGED), "arrival.judged")
             shutil.rmtree(folder.with_suffix(_JUDGED))
 
-    def fate(self, sop_instance: str) -> Fate:
+    def state_of(self, sop_instance: str) -> ObjectState:
         name = self._name(sop_instance)
         if self._pending(name) is not None:
-            return Fate.PENDING
+            return ObjectState.PENDING
         known = self.known(sop_instance)
-        return Fate.UNKNOWN if known is None else known.fate
+        return ObjectState.UNKNOWN if known is None else known.state_of
 
     def known(self, sop_instance: str) -> LedgerEntry | None:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""

@@ -20,13 +20,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.modality.arrivals import Arrivals, Sent
+from thinwire.sender.modality.arrivals import Arrivals, ReceivedObject
 from thinwire.sender.modality.commitment import Commitments
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
 from thinwire.shared.imaging.codestream import SYNTAXES
 from thinwire.shared.imaging.dicom import require_radiographic
-from thinwire.shared.imaging.header import Limits, glance
+from thinwire.shared.imaging.header import FileLimits, glance
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Port:
     def sop_class_of(path: Path) -> str:
         """The SOP class of a file that was received here; empty where it cannot be read."""
         try:
-            return glance(path, Limits()).text("SOPClassUID")
+            return glance(path, FileLimits()).text("SOPClassUID")
         except UnreadableDicom:
             return ""
 
@@ -165,7 +165,7 @@ class Port:
                 log.error("%s; %s", full, full.remedy)
             return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
 
-    def _examined(self, event: evt.Event, path: Path) -> Sent:
+    def _examined(self, event: evt.Event, path: Path) -> ReceivedObject:
         """What the object says of itself. Raises BadInput for what can be part of no study here."""
         size = path.stat().st_size
         if size > self.settings.most_bytes:
@@ -173,13 +173,13 @@ class Port:
                 f"the object has {size} bytes, over the limit of {self.settings.most_bytes}",
                 "A radiograph is smaller; raise most_bytes in section [dicom] if yours is not.",
             )
-        header = glance(path, Limits(file_bytes=self.settings.most_bytes))
+        header = glance(path, FileLimits(file_bytes=self.settings.most_bytes))
         request = event.request
         named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if named != (header.text("SOPClassUID"), header.text("SOPInstanceUID")):
             raise Mismatch("its SOP class or instance is not the one that was announced")
         require_radiographic(header)
-        return Sent(*named, header.text("StudyInstanceUID"))
+        return ReceivedObject(*named, header.text("StudyInstanceUID"))
 
     def _action(self, event: evt.Event) -> tuple[int, None]:
         if event.action_type != REQUEST_COMMITMENT:

@@ -35,7 +35,7 @@ class PartState(StrEnum):
     """Could not be made; the study goes without it."""
 
 
-class Event(StrEnum):
+class PartEvent(StrEnum):
     """What happens to a part."""
 
     ADDED = "added"
@@ -53,29 +53,29 @@ class Event(StrEnum):
 TRANSITIONS = Transitions(
     "part",
     {
-        (PartState.MISSING, Event.ADDED): PartState.WAITING,
-        (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
-        (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
-        (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
+        (PartState.MISSING, PartEvent.ADDED): PartState.WAITING,
+        (PartState.MISSING, PartEvent.HELD_BACK): PartState.HELD,
+        (PartState.MISSING, PartEvent.REQUESTED): PartState.MISSING,
+        (PartState.MISSING, PartEvent.GIVEN_UP): PartState.ABSENT,
         # Damaged here after it had reached the hub.
-        (PartState.MISSING, Event.STORED): PartState.STORED,
-        (PartState.HELD, Event.REQUESTED): PartState.WAITING,
-        (PartState.HELD, Event.RELEASED): PartState.WAITING,
-        (PartState.HELD, Event.DAMAGED): PartState.MISSING,
+        (PartState.MISSING, PartEvent.STORED): PartState.STORED,
+        (PartState.HELD, PartEvent.REQUESTED): PartState.WAITING,
+        (PartState.HELD, PartEvent.RELEASED): PartState.WAITING,
+        (PartState.HELD, PartEvent.DAMAGED): PartState.MISSING,
         # Taken to the hub by stick though nobody asked.
-        (PartState.HELD, Event.STORED): PartState.STORED,
-        (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
-        (PartState.WAITING, Event.STORED): PartState.STORED,
-        (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
-        (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
+        (PartState.HELD, PartEvent.STORED): PartState.STORED,
+        (PartState.WAITING, PartEvent.REQUESTED): PartState.WAITING,
+        (PartState.WAITING, PartEvent.STORED): PartState.STORED,
+        (PartState.WAITING, PartEvent.REFUSED): PartState.REFUSED,
+        (PartState.WAITING, PartEvent.DAMAGED): PartState.MISSING,
         # Receipts and requests are repeated by every new stream.
-        (PartState.STORED, Event.STORED): PartState.STORED,
-        (PartState.STORED, Event.REQUESTED): PartState.STORED,
-        (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
-        (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
-        (PartState.REFUSED, Event.STORED): PartState.STORED,
-        (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
-        (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
+        (PartState.STORED, PartEvent.STORED): PartState.STORED,
+        (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
+        (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
+        (PartState.REFUSED, PartEvent.REQUESTED): PartState.REFUSED,
+        (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
+        (PartState.ABSENT, PartEvent.REQUESTED): PartState.ABSENT,
+        (PartState.ABSENT, PartEvent.RETRIED): PartState.MISSING,
     },
 )
 
@@ -107,10 +107,10 @@ class Part:
     reason: str = ""
     """Why it is refused or absent, with what can be done."""
 
-    def after(self, event: Event, reason: str = "") -> "Part":
+    def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not know."""
         state = TRANSITIONS.after(self.state, event)
-        return replace(self, state=state, reason=reason, requested=self.requested or event is Event.REQUESTED)
+        return replace(self, state=state, reason=reason, requested=self.requested or event is PartEvent.REQUESTED)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Due:
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own, by which the policy lets it go."""
     requested: bool = False
     """A reader at the hub asked for it."""
@@ -143,11 +143,11 @@ class Due:
 
     def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return PendingPart(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
 
 
 @dataclass(frozen=True)
-class Entry:
+class OutboxEntry:
     """A study in the outbox."""
 
     study: StudyKey
@@ -162,7 +162,7 @@ class Entry:
     """In the order in which they go."""
     status: StudyStatus | None = None
     """The hub's furthest word on the study."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
@@ -177,7 +177,7 @@ class Entry:
         """The part of a kind; one that was never planned is missing."""
         return next((part for part in self.parts if part.kind is kind), Part(kind))
 
-    def with_part(self, part: Part) -> "Entry":
+    def with_part(self, part: Part) -> "OutboxEntry":
         others = [each for each in self.parts if each.kind is not part.kind]
         return replace(self, parts=tuple(sorted((*others, part), key=lambda each: each.kind)))
 
@@ -207,7 +207,7 @@ class Entry:
                 self.epoch,
                 self.study,
                 part.kind,
-                self.choice,
+                self.overrides,
                 part.requested,
                 self.paused,
             )
@@ -229,14 +229,14 @@ class Entry:
                 "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
-                "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
+                "tiers": {kind.name.lower(): when for kind, when in sorted(self.overrides.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
             indent=1,
         ).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Entry":
+    def from_json(cls, data: bytes) -> "OutboxEntry":
         """Read what `to_json` made. Raises ValueError for anything else."""
         try:
             facts = json.loads(data)
@@ -254,7 +254,7 @@ class Entry:
                 escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
-                choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
+                overrides={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not an entry of the outbox") from error

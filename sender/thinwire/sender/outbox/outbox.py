@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from thinwire.sender.outbox.entries import Due, Entry, EntryState, Event, Part, PartState
+from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.study_folder import StudyFolder
 from thinwire.sender.outbox.tiers import When
@@ -54,7 +54,7 @@ class Outbox:
         self._disk: Disk = epochs.disk
         # The reserve is for this: without room for receipts no byte would ever be removed.
         self._small = Disk(self._disk.step, reserve=0)
-        self._entry_cache: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        self._entry_cache: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
@@ -67,9 +67,9 @@ class Outbox:
         plan: Sequence[Kind],
         words: bytes = b"",
         urgent: bool = False,
-        choice: Mapping[Kind, When] = MappingProxyType({}),
+        overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
-    ) -> Entry:
+    ) -> OutboxEntry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
         source: the archive of its files and words (`pixels.pack`). plan: the parts that will be made. words: the text
@@ -80,7 +80,7 @@ class Outbox:
         """
         text_mac = self._text_mac(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, text_mac, urgent, choice)
+            return self._again(study, source, text_mac, urgent, overrides)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -88,7 +88,7 @@ class Outbox:
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
             parts = tuple(Part(kind) for kind in sorted(plan))
-            entry = Entry(
+            entry = OutboxEntry(
                 study,
                 self.epochs.clock.now(),
                 urgent,
@@ -96,7 +96,7 @@ class Outbox:
                 text_mac,
                 parts,
                 None,
-                dict(choice),
+                dict(overrides),
                 warnings=tuple(warnings),
             )
             try:
@@ -110,12 +110,12 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, text_mac, urgent, choice)
+                return self._again(study, source, text_mac, urgent, overrides)
         return entry
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[OutboxEntry]:
         """Every study that is here, oldest first."""
-        seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        seen: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         for study in self._folders():
             try:
                 status = study.state.stat()
@@ -129,7 +129,7 @@ class Outbox:
         self._entry_cache = seen
         return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
 
-    def entry(self, study: StudyKey) -> Entry:
+    def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
@@ -147,14 +147,14 @@ class Outbox:
             return False
         return True
 
-    def find(self, prefix: str) -> Entry:
+    def find(self, prefix: str) -> OutboxEntry:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
         matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
         if len(matches) != 1:
             raise UnknownStudy(f"{len(matches) or 'no'} studies here have an id that starts so")
         return matches[0]
 
-    def unfinished(self) -> list[Entry]:
+    def unfinished(self) -> list[OutboxEntry]:
         """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
 
@@ -189,7 +189,7 @@ class Outbox:
             part = entry.part(kind)
             if part.state is not PartState.MISSING and part.object == digest(sealed):
                 return part
-            made = part.after(Event.HELD_BACK if hold and not part.requested else Event.ADDED)
+            made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             made = replace(made, object=digest(sealed), size=len(sealed), plain_size=len(plaintext))
             self._disk.write(at.part(kind), sealed, "part")
             if part.object is None:
@@ -199,7 +199,7 @@ class Outbox:
 
     def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
         """This part cannot be made; the study goes without it. reason: for people, without a patient's identity."""
-        self._event(study, kind, Event.GIVEN_UP, reason)
+        self._event(study, kind, PartEvent.GIVEN_UP, reason)
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
         """Try again what the hub refused and what could not be made here; durable when this returns.
@@ -216,12 +216,12 @@ class Outbox:
                     states.append(PartState.ABSENT)
             again = [part for part in entry.parts if part.state in states]
             for part in again:
-                entry = entry.with_part(part.after(Event.RETRIED))
+                entry = entry.with_part(part.after(PartEvent.RETRIED))
             if again:
                 at.write(entry, "control.retry")
         return tuple(part.kind for part in again)
 
-    def make_urgent(self, study: StudyKey) -> Entry:
+    def make_urgent(self, study: StudyKey) -> OutboxEntry:
         """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
         at = self._at(study)
         with at.locked() as entry:
@@ -286,7 +286,7 @@ class Outbox:
         except BlockingIOError as error:
             raise Retryable("another export or import goes on here", "Let it end, then repeat.") from error
 
-    def recover(self) -> list[Entry]:
+    def recover(self) -> list[OutboxEntry]:
         """After a start, as owner of the link: sweep what was half-written, and check what is here.
 
         Returns the studies of which parts are to be made, those among them whose bytes were damaged or gone.
@@ -356,7 +356,7 @@ class Outbox:
             after = replace(entry, status=furthest)
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
-                    after = after.with_part(part.after(Event.STORED))
+                    after = after.with_part(part.after(PartEvent.STORED))
             if after != entry:
                 at.write(after, "receipt.state")
             at.clear(after)
@@ -392,11 +392,11 @@ class Outbox:
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
             for part in entry.parts:
                 if part.object == due.object and part.state is PartState.WAITING:
-                    at.write(entry.with_part(part.after(Event.REFUSED, reason)), "part.state")
+                    at.write(entry.with_part(part.after(PartEvent.REFUSED, reason)), "part.state")
 
     def request(self, study: StudyKey, kind: Kind) -> None:
         """A reader asks for a part. One that was never planned is to be made now. Raises UnknownStudy."""
-        self._event(study, kind, Event.REQUESTED)
+        self._event(study, kind, PartEvent.REQUESTED)
 
     # How it is done.
 
@@ -412,19 +412,19 @@ class Outbox:
                     at.write(replace(entry, paused=paused), "control.study")
 
     def _again(
-        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, choice: Mapping[Kind, When]
-    ) -> Entry:
+        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]
+    ) -> OutboxEntry:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.text_mac, text_mac):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
-            changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
+            changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
                 changed = replace(changed, escalated=False)
             for part in entry.parts:
-                if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
-                    changed = changed.with_part(part.after(Event.RELEASED))
+                if part.state is PartState.HELD and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
+                    changed = changed.with_part(part.after(PartEvent.RELEASED))
             if changed != entry:
                 entry = at.write(changed, "accept.again")
             if entry.missing:
@@ -435,7 +435,7 @@ class Outbox:
                     self._disk.write(at.source, sealed, "accept.source")
         return entry
 
-    def _event(self, study: StudyKey, kind: Kind, event: Event, reason: str = "") -> None:
+    def _event(self, study: StudyKey, kind: Kind, event: PartEvent, reason: str = "") -> None:
         at = self._at(study)
         with at.locked() as entry:
             after = entry.with_part(entry.part(kind).after(event, reason))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
+from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
 from thinwire.sender.outbox.tiers import PendingPart, TierPolicy, Verdict, decide, month
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, StudyKey
@@ -41,13 +41,13 @@ class CurrentPolicy:
         both = list(zip(dues, verdicts, strict=True))
         return [due for due, v in both if v.goes], [(due, v.reason) for due, v in both if not v.goes]
 
-    def sends_soon(self, entry: Entry, part: Part) -> bool:
+    def sends_soon(self, entry: OutboxEntry, part: Part) -> bool:
         """Whether a part is made or sent without waiting for an hour, a month or a reader."""
         if part.state is PartState.MISSING:
             return True
         return part.state is PartState.WAITING and self._decide(_asked(entry, part), idle=True).goes
 
-    def waits(self, entries: Iterable[Entry]) -> dict[tuple[StudyKey, Kind], str]:
+    def waits(self, entries: Iterable[OutboxEntry]) -> dict[tuple[StudyKey, Kind], str]:
         """Why each part that is not at the hub is not on its way, for people; a part that may go is not named."""
         entries = list(entries)
         _, waiting = self.partition((due for entry in entries for due in entry.due()), {})
@@ -64,7 +64,12 @@ class CurrentPolicy:
         return decide(self.policy, pending, self.now, idle, self.used)
 
 
-def _asked(entry: Entry, part: Part) -> PendingPart:
+def _asked(entry: OutboxEntry, part: Part) -> PendingPart:
     return PendingPart(
-        part.kind, part.size, entry.urgent or part.requested, part.state is PartState.HELD, entry.choice, entry.paused
+        part.kind,
+        part.size,
+        entry.urgent or part.requested,
+        part.state is PartState.HELD,
+        entry.overrides,
+        entry.paused,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinwire.sender.outbox.entries import Entry, Event, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartEvent, PartState
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.storage.durable import Disk
@@ -37,19 +37,19 @@ class StudyFolder:
     def part(self, kind: Kind) -> Path:
         return self.path / f"{kind.name.lower()}.sealed"
 
-    def read(self) -> Entry:
+    def read(self) -> OutboxEntry:
         """Raises UnknownStudy, ValueError where the state is damaged."""
         try:
-            return Entry.from_json(self.state.read_bytes())
+            return OutboxEntry.from_json(self.state.read_bytes())
         except FileNotFoundError as error:
             raise UnknownStudy(f"study {self.path.name} is not in this outbox") from error
 
-    def write(self, entry: Entry, name: str) -> Entry:
+    def write(self, entry: OutboxEntry, name: str) -> OutboxEntry:
         self.disk.write(self.state, entry.to_json(), name)
         return entry
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Entry]:
+    def locked(self) -> Iterator[OutboxEntry]:
         """The entry, with the folder locked against every other process and thread. Raises UnknownStudy."""
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -61,7 +61,7 @@ class StudyFolder:
         finally:
             os.close(handle)
 
-    def mend(self, entry: Entry) -> Entry:
+    def mend(self, entry: OutboxEntry) -> OutboxEntry:
         """Compare the bytes here with the entry: parts whose bytes are gone or damaged become missing, bytes that
         are past use are removed. Call it with the folder locked."""
         for part in entry.parts:
@@ -69,11 +69,11 @@ class StudyFolder:
                 continue
             if not self._holds(part.kind, part.size, part.object):
                 log.warning("study %s: its %s is damaged here, to be made anew", self.path.name, part.kind.name.lower())
-                entry = self.write(entry.with_part(part.after(Event.DAMAGED)), "part.state")
+                entry = self.write(entry.with_part(part.after(PartEvent.DAMAGED)), "part.state")
         self.clear(entry)
         return entry
 
-    def clear(self, entry: Entry) -> None:
+    def clear(self, entry: OutboxEntry) -> None:
         """Remove bytes that nothing needs any more. While a part is missing they may be what it is made of.
 
         The source goes once the pixels, which hold the same files and words, are here or at the hub.

@@ -82,16 +82,16 @@ class TierPolicy:
         """The parts that are made, in the order in which they go."""
         return self.plan_of({})
 
-    def plan_of(self, choice: Mapping[Kind, When]) -> tuple[Kind, ...]:
+    def plan_of(self, overrides: Mapping[Kind, When]) -> tuple[Kind, ...]:
         """The same for a study that has a choice of its own."""
-        return tuple(kind for kind in ORDER if self.when_of(kind, choice) is not When.NEVER)
+        return tuple(kind for kind in ORDER if self.when_of(kind, overrides) is not When.NEVER)
 
-    def when_of(self, kind: Kind, choice: Mapping[Kind, When]) -> When:
-        return choice.get(kind, self.when.get(kind, When.NEVER))
+    def when_of(self, kind: Kind, overrides: Mapping[Kind, When]) -> When:
+        return overrides.get(kind, self.when.get(kind, When.NEVER))
 
-    def held(self, kind: Kind, choice: Mapping[Kind, When] = MappingProxyType({})) -> bool:
+    def held(self, kind: Kind, overrides: Mapping[Kind, When] = MappingProxyType({})) -> bool:
         """Whether this part waits at the clinic until a reader asks."""
-        return self.when_of(kind, choice) is When.ON_REQUEST
+        return self.when_of(kind, overrides) is When.ON_REQUEST
 
     def local(self, now: datetime) -> datetime:
         """The same moment by the clinic's clock."""
@@ -120,7 +120,7 @@ class PendingPart:
     """Asked for by the clinic, or by a reader at the hub."""
     held: bool = False
     """Kept until a reader asks."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own."""
     paused: bool = False
     """A person at the clinic holds the study back."""
@@ -147,7 +147,7 @@ def decide(policy: TierPolicy, part: PendingPart, now: datetime, idle: bool, use
         return Verdict(False, "paused, until it is resumed")
     if part.urgent or part.kind is None or part.kind in MEANING:
         return GO
-    when = policy.when_of(part.kind, part.choice)
+    when = policy.when_of(part.kind, part.overrides)
     if part.held or when in (When.ON_REQUEST, When.NEVER):
         return Verdict(False, "until a reader asks for it")
     local = policy.local(now)

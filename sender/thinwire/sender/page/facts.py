@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.entries import Entry, Part, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
@@ -31,7 +31,7 @@ _STATUS_LABELS = {
 
 
 @dataclass(frozen=True)
-class PartShown:
+class PartRow:
     name: str
     state: str
     size: str
@@ -41,7 +41,7 @@ class PartShown:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FindingRow:
     name: str
     probability: float
     low: float
@@ -49,7 +49,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class StudyShown:
+class StudyRow:
     study: str
     """Its id, hex."""
     accepted: str
@@ -59,21 +59,21 @@ class StudyShown:
     """Nothing of it is on its way or waits for the link."""
     read: bool
     """A reader has finished with it."""
-    parts: tuple[PartShown, ...]
+    parts: tuple[PartRow, ...]
     there_in: str
     """Until all of it that may go is at the hub; empty where that is not known."""
-    said: tuple[tuple[str, str], ...]
+    hub_statuses: tuple[tuple[str, str], ...]
     """(what the hub said, when), oldest first."""
     urgency: str
     reason: str
-    findings: tuple[Finding, ...]
+    findings: tuple[FindingRow, ...]
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageState:
     """Everything on the page."""
 
     site: str
@@ -86,7 +86,7 @@ class Shown:
     """Percent of the month's budget."""
     coming: int
     """Studies that machines are still sending."""
-    studies: tuple[StudyShown, ...]
+    studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
 
@@ -113,7 +113,7 @@ class ClinicState:
         facts = {"status": "ok" if healthy else "the disk is full", "link": str(link.state), "disk_free_bytes": free}
         return healthy, {**facts, "paused": current_policy.paused}
 
-    def shown(self) -> Shown:
+    def shown(self) -> PageState:
         current_policy = self.current_policy()
         entries = self.outbox.entries()
         link = link_status.find(self.outbox.folder, current_policy.now)
@@ -122,7 +122,7 @@ class ClinicState:
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
         budget = current_policy.policy.budget
         refused = self.quarantine.reasons()
-        return Shown(
+        return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
             link_rate=f"{bytes_text(link.rate)}/s" if link.rate else "",
@@ -138,18 +138,18 @@ class ClinicState:
 
     def _study(
         self,
-        entry: Entry,
+        entry: OutboxEntry,
         current_policy: CurrentPolicy,
         waits: Mapping[tuple[StudyKey, Kind], str],
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
-    ) -> StudyShown:
+    ) -> StudyRow:
         receipts = self.outbox.receipts(entry.study)
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
         report = _detail(receipts, StudyStatus.REPORTED).get("report")
         soon = seconds.get(entry.study)
-        return StudyShown(
+        return StudyRow(
             study=entry.study.hex(),
             accepted=f"{current_policy.policy.local(entry.accepted):%d %b %H:%M}",
             urgent=entry.urgent,
@@ -161,7 +161,7 @@ class ClinicState:
                 for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))
             ),
             there_in="" if soon is None else seconds_text(soon),
-            said=tuple(
+            hub_statuses=tuple(
                 (_STATUS_LABELS[status], f"{current_policy.policy.local(first[status]):%d %b %H:%M}")
                 for status in StudyStatus
                 if status in first
@@ -174,12 +174,12 @@ class ClinicState:
         )
 
 
-def _part(part: Part, why: str, crossing: Mapping[Digest, TransferProgress]) -> PartShown:
+def _part(part: Part, why: str, crossing: Mapping[Digest, TransferProgress]) -> PartRow:
     under_way = crossing.get(part.object) if part.object else None
     percent = 100 * under_way.durable // max(1, under_way.size) if under_way else None
     waits = part.reason or (why if part.state in (PartState.WAITING, PartState.HELD) and percent is None else "")
     state = "crossing" if percent is not None and part.state is PartState.WAITING else str(part.state)
-    return PartShown(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
+    return PartRow(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
 
 
 def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
@@ -198,10 +198,10 @@ def _report(facts: Mapping[str, object], current_policy: CurrentPolicy) -> dict[
         return {**found, "at": ""}
 
 
-def _findings(facts: object) -> tuple[Finding, ...]:
+def _findings(facts: object) -> tuple[FindingRow, ...]:
     """Most probable first; what a newer hub says in another form is left out rather than shown wrong."""
     found = []
     for name, values in facts.items() if isinstance(facts, dict) else ():
         if isinstance(values, list) and len(values) >= 3 and all(isinstance(each, int | float) for each in values[:3]):
-            found.append(Finding(str(name), *(float(each) for each in values[:3])))
+            found.append(FindingRow(str(name), *(float(each) for each in values[:3])))
     return tuple(sorted(found, key=lambda each: (-each.probability, each.name)))

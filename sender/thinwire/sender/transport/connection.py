@@ -172,7 +172,7 @@ class Uplink:
             self._report(LinkStatus(LinkState.STOPPED))
             link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """The outbox has something new. To be called in the event loop's own thread."""
         self._wake.set()
 

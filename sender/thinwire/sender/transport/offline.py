@@ -15,7 +15,7 @@ from thinwire.shared.crypto.envelope import (
     HEADER_BYTES,
     MAX_RECORD,
     RECORD_MAGIC,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -225,7 +225,7 @@ def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
         return None
 
 
-def _own_header(outbox: Outbox, head: bytes) -> Header | None:
+def _own_header(outbox: Outbox, head: bytes) -> EnvelopeHeader | None:
     """The header of an object that was sealed here, in an epoch whose key is here."""
     try:
         header = peek(head)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinwire.sender.outbox.entries import Due, Entry, PartState
+from thinwire.sender.outbox.entries import Due, OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
@@ -35,7 +35,7 @@ class TierProgress:
     """Why parts wait, and how many."""
 
 
-def by_tier(entries: Iterable[Entry], link: LinkStatus, current_policy: CurrentPolicy) -> list[TierProgress]:
+def by_tier(entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy) -> list[TierProgress]:
     """One for each kind of which the clinic has or had a part, in the order in which they go."""
     entries = list(entries)
     crossing = {each.object: each for each in link.transfers}
@@ -75,14 +75,16 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
     }
 
 
-def study_seconds(entries: Iterable[Entry], link: LinkStatus, current_policy: CurrentPolicy) -> dict[StudyKey, float]:
+def study_seconds(
+    entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy
+) -> dict[StudyKey, float]:
     """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
     crossing = {each.object: each for each in link.transfers}
     return {due.study: seconds for due, seconds in _arrivals(entries, crossing, current_policy, link)}
 
 
 def _estimates(
-    entries: Iterable[Entry],
+    entries: Iterable[OutboxEntry],
     crossing: Mapping[Digest, TransferProgress],
     current_policy: CurrentPolicy,
     link: LinkStatus,
@@ -92,7 +94,7 @@ def _estimates(
 
 
 def _arrivals(
-    entries: Iterable[Entry],
+    entries: Iterable[OutboxEntry],
     crossing: Mapping[Digest, TransferProgress],
     current_policy: CurrentPolicy,
     link: LinkStatus,

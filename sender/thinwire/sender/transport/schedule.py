@@ -80,7 +80,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """The next bytes of an object; an offer where the object was not offered yet."""
 
     due: Due
@@ -95,32 +95,32 @@ def rank(due: Due) -> tuple[bool, int, float, bytes]:
     return not due.first, place, due.accepted.timestamp(), due.study
 
 
-def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Piece | None:
+def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Segment | None:
     """The next piece, or None where there is nothing to send until the hub answers.
 
     queue: what is due, by rank. under_way: by object. window, chunk: bytes.
     """
-    best: Piece | None = None
+    best: Segment | None = None
     ahead = 0
     for due in queue:
         transfer = under_way.get(due.object)
         if transfer is None:
             if len(under_way) >= (MOST_URGENT if due.first else MOST_UNDER_WAY):
                 continue
-            offer = Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+            offer = Segment(due, None, 0, head_size(due.size, max(chunk, SMALL)))
             if best is None or offer.length < due.size:
                 # A large object is offered ahead of time, so that its answer is here when the link is free.
                 return offer
             ahead += due.size
         elif transfer.goes:
-            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
+            best = best or Segment(due, transfer, transfer.position, min(chunk, transfer.remaining))
             ahead += transfer.remaining
         if ahead > window:
             break
     return best
 
 
-def fits(piece: Piece, send_space: int, in_flight: int) -> bool:
+def fits(piece: Segment, send_space: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
     though there is no room, and any piece goes while nothing is on its way."""
     small = piece.due.first and piece.transfer is None and piece.length <= SMALL
@@ -128,7 +128,7 @@ def fits(piece: Piece, send_space: int, in_flight: int) -> bool:
 
 
 @dataclass
-class Floor:
+class FairShare:
     """SHARE of the link for the study's part that was accepted first, however much goes before it by rank.
 
     While anything older than what goes by rank waits, it saves up SHARE of what is sent; as soon as that covers the
@@ -145,7 +145,7 @@ class Floor:
 
     def choose(
         self, queue: Iterable[Due], by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int
-    ) -> Piece | None:
+    ) -> Segment | None:
         """As the function `choose`, with the floor. queue: what may go, by rank; by_age: the same, oldest first."""
         first = choose(queue, under_way, window, chunk)
         oldest = None if first is None else _oldest(by_age, under_way, chunk)
@@ -155,7 +155,7 @@ class Floor:
         self._oldest = oldest.due
         return oldest if self.saved >= oldest.length else first
 
-    def sent(self, piece: Piece) -> None:
+    def sent(self, piece: Segment) -> None:
         """The piece that was chosen last goes out."""
         if self._oldest is None:
             self.saved = 0.0
@@ -170,12 +170,12 @@ def age(due: Due) -> tuple[float, tuple[bool, int, float, bytes]]:
     return due.accepted.timestamp(), rank(due)
 
 
-def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Piece | None:
+def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Segment | None:
     """The next piece of the oldest object of which one can go."""
     for due in by_age:
         transfer = under_way.get(due.object)
         if transfer is None and len(under_way) < MOST_URGENT:
-            return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+            return Segment(due, None, 0, head_size(due.size, max(chunk, SMALL)))
         if transfer is not None and transfer.goes:
-            return Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
+            return Segment(due, transfer, transfer.position, min(chunk, transfer.remaining))
     return None

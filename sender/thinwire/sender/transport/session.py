@@ -10,7 +10,16 @@ from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
 from thinwire.sender.transport.link_status import TransferProgress
 from thinwire.sender.transport.pace import Measured, Pace
-from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.sender.transport.schedule import (
+    FairShare,
+    Segment,
+    Transfer,
+    TransferEvent,
+    TransferState,
+    age,
+    fits,
+    rank,
+)
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
@@ -61,7 +70,7 @@ class UplinkSession:
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
-        self._floor = Floor()
+        self._floor = FairShare()
         self._outbox = outbox
         self._clock = clock
         self._disk = disk
@@ -291,7 +300,7 @@ class UplinkSession:
             if ready and (pause is None or pause.until <= now):
                 yield due
 
-    def _read(self, piece: Piece) -> bytes | None:
+    def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None where they are not there, and then its object no longer waits."""
         try:
             data = self._outbox.read(piece.due, piece.offset, piece.length)
@@ -304,7 +313,7 @@ class UplinkSession:
         self._drop(piece.due.object)
         return None
 
-    def _send(self, piece: Piece, data: bytes) -> wire.Up:
+    def _send(self, piece: Segment, data: bytes) -> wire.Up:
         due, transfer = piece.due, piece.transfer
         if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()

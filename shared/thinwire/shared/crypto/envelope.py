@@ -115,7 +115,7 @@ class EpochKey:
 
 
 @dataclass(frozen=True)
-class Header:
+class EnvelopeHeader:
     """The first 45 bytes of a sealed object, readable by anybody who holds it, protected by every chunk's tag."""
 
     kind: Kind
@@ -191,8 +191,8 @@ def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_l
     chunk_log2 = chunk_log2_of(kind) if chunk_log2 is None else chunk_log2
     if chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise ValueError(f"chunks of 2^{chunk_log2} bytes")
-    unsalted = Header(kind, chunk_log2, epoch.id, study, bytes(16))
-    header = Header(kind, chunk_log2, epoch.id, study, _salt(epoch, unsalted.to_bytes(), plaintext))
+    unsalted = EnvelopeHeader(kind, chunk_log2, epoch.id, study, bytes(16))
+    header = EnvelopeHeader(kind, chunk_log2, epoch.id, study, _salt(epoch, unsalted.to_bytes(), plaintext))
     head = header.to_bytes()
     cipher, size, view = _cipher(epoch, header), 1 << chunk_log2, memoryview(plaintext)
     count = max(1, -(-len(plaintext) // size))
@@ -200,17 +200,17 @@ def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_l
     return b"".join([head, *chunks])
 
 
-def peek(sealed_prefix: bytes) -> Header:
+def peek(sealed_prefix: bytes) -> EnvelopeHeader:
     """The header of a sealed object from its first 45 bytes or more; nothing is verified. Raises Forged."""
     if len(sealed_prefix) < HEADER_BYTES:
         raise Forged("a sealed object is cut short in its header")
     magic, version, kind, chunk_log2, epoch, study, salt = _HEADER.unpack(bytes(sealed_prefix[:HEADER_BYTES]))
     if (magic, version) != (_MAGIC, VERSION) or kind not in _KINDS or chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise Forged("this is no sealed object of version 1")
-    return Header(Kind(kind), chunk_log2, EpochId(epoch), StudyKey(study), salt)
+    return EnvelopeHeader(Kind(kind), chunk_log2, EpochId(epoch), StudyKey(study), salt)
 
 
-def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[Header, bytes]:
+def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
     """The header and the plaintext of a whole sealed object, never more bytes than came in. Raises Forged."""
     header = peek(sealed)
     epoch = _epoch(header, key_of)
@@ -243,7 +243,7 @@ def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
     return length
 
 
-def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[Header, bytes]:
+def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
     """The header and the plaintext of a partial object as far as it can be trusted; empty where no chunk holds.
 
     file: as for `verified_length`. What a chunk holds is what was sealed there, but nothing is known of what follows:
@@ -279,21 +279,21 @@ def _chunks(file: BinaryIO, step: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _held(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: bytes) -> bytes | None:
+def _held(cipher: ChaCha20Poly1305, header: EnvelopeHeader, number: int, last: bool, chunk: bytes) -> bytes | None:
     try:
         return _open_chunk(cipher, header, number, last, memoryview(chunk))
     except Forged:
         return None
 
 
-def _open_chunk(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: memoryview) -> bytes:
+def _open_chunk(cipher: ChaCha20Poly1305, header: EnvelopeHeader, number: int, last: bool, chunk: memoryview) -> bytes:
     try:
         return cipher.decrypt(_nonce(number, last), chunk, header.to_bytes())
     except InvalidTag as error:
         raise Forged(f"chunk {number} of a sealed object is not what was sealed there") from error
 
 
-def _epoch(header: Header, key_of: KeyOf) -> EpochKey:
+def _epoch(header: EnvelopeHeader, key_of: KeyOf) -> EpochKey:
     epoch = key_of(header.epoch)
     if epoch.id != header.epoch:
         raise Forged("the key is of another epoch")
@@ -309,7 +309,7 @@ def _salt(epoch: EpochKey, header: bytes, plaintext: bytes) -> bytes:
     return hmac.digest(epoch.key, message, "sha256")[:16]
 
 
-def _cipher(epoch: EpochKey, header: Header) -> ChaCha20Poly1305:
+def _cipher(epoch: EpochKey, header: EnvelopeHeader) -> ChaCha20Poly1305:
     derive = HKDF(SHA256(), KEY_BYTES, salt=header.salt, info=_OBJECT_CONTEXT + header.to_bytes())
     return ChaCha20Poly1305(derive.derive(epoch.key))
 

@@ -47,7 +47,7 @@ class Photometric(IntEnum):
     """The luminance of a colour image; grey is bright where it is high."""
 
 
-class Codec(IntEnum):
+class CropCodec(IntEnum):
     """How the samples of one rectangle are packed."""
 
     ZSTD = 0
@@ -210,8 +210,10 @@ def _packed(plain: bytes) -> bytes:
 
 def _record(rectangle: Rectangle, samples: Samples) -> bytes:
     by_codec = {
-        Codec.ZSTD: _packed(samples.tobytes()),
-        Codec.JPEG_XL: bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=_JPEG_XL_EFFORT, numthreads=1)),
+        CropCodec.ZSTD: _packed(samples.tobytes()),
+        CropCodec.JPEG_XL: bytes(
+            imagecodecs.jpegxl_encode(samples, lossless=True, effort=_JPEG_XL_EFFORT, numthreads=1)
+        ),
     }
     codec = min(by_codec, key=lambda each: (len(by_codec[each]), each))
     x, y, width, height = rectangle.x, rectangle.y, rectangle.width, rectangle.height
@@ -221,7 +223,7 @@ def _record(rectangle: Rectangle, samples: Samples) -> bytes:
 
 class _Record(NamedTuple):
     rectangle: Rectangle
-    codec: Codec
+    codec: CropCodec
     packed: bytes
 
 
@@ -291,17 +293,17 @@ def _walk(data: bytes, at: int, total: int) -> Iterator[tuple[_Record, int]]:
         if at + _RECORD.size > len(data):
             return
         x, y, width, height, share, codec, size = _RECORD.unpack_from(data, at)
-        if codec > max(Codec) or not size:
+        if codec > max(CropCodec) or not size:
             raise BadCrops("a rectangle is packed in no way that there is")
         start, at = at + _RECORD.size, at + _RECORD.size + size
         if at > len(data):
             return
-        yield _Record(Rectangle(x, y, width, height, share / _FULL_SHARE), Codec(codec), data[start:at]), at
+        yield _Record(Rectangle(x, y, width, height, share / _FULL_SHARE), CropCodec(codec), data[start:at]), at
 
 
 def _samples(record: _Record, span: int) -> Samples:
     shape, kind = (record.rectangle.height, record.rectangle.width), _kind(span)
-    if record.codec is Codec.ZSTD:
+    if record.codec is CropCodec.ZSTD:
         plain = _unpacked(record.packed, record.rectangle.area * kind.itemsize)
         samples: Samples = np.frombuffer(plain, kind).reshape(shape)
     else:

@@ -38,7 +38,7 @@ _RESTARTS = frozenset(range(0xD0, 0xD8))
 
 
 @dataclass(frozen=True)
-class Shape:
+class FrameShape:
     """What the file's header says of its one frame."""
 
     rows: int
@@ -60,7 +60,7 @@ class Shape:
         return self.rows * self.columns * per_pixel * (self.bits_allocated // 8)
 
 
-class Stream(NamedTuple):
+class CodestreamInfo(NamedTuple):
     """What a compressed stream says of itself."""
 
     rows: int
@@ -81,7 +81,7 @@ class Decoded(NamedTuple):
     bits: int
 
 
-def decode(pixel_data: bytes, syntax: str, shape: Shape, swapped: bool = False) -> Decoded:
+def decode(pixel_data: bytes, syntax: str, shape: FrameShape, swapped: bool = False) -> Decoded:
     """Samples of one frame.
 
     pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples lie in big-endian words (PS3.5 8.1.1).
@@ -121,7 +121,7 @@ def fragments(pixel_data: bytes) -> list[bytes]:
     return found
 
 
-def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Samples:
+def _native(pixel_data: bytes, shape: FrameShape, order: str, swapped: bool) -> Samples:
     if len(pixel_data) < shape.bytes:
         raise UnreadableDicom("its pixel data is cut short")
     flat = np.frombuffer(pixel_data, f"{order}u{shape.bits_allocated // 8}", shape.bytes // (shape.bits_allocated // 8))
@@ -133,7 +133,7 @@ def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Sampl
     return _arranged(flat, shape, shape.planar)
 
 
-def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
+def _arranged(flat: Samples, shape: FrameShape, planar: bool) -> Samples:
     """[H, W] or [H, W, 3] from samples in file order."""
     if shape.samples == 1:
         return flat.reshape(shape.rows, shape.columns)
@@ -142,7 +142,7 @@ def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
     return flat.reshape(shape.rows, shape.columns, shape.samples)
 
 
-def _rle(frame: bytes, shape: Shape) -> Decoded:
+def _rle(frame: bytes, shape: FrameShape) -> Decoded:
     """PS3.5 Annex G: planes of bytes, the most significant first."""
     out = bytearray(shape.bytes)
     with _broken("RLE"):
@@ -153,7 +153,7 @@ def _rle(frame: bytes, shape: Shape) -> Decoded:
     return Decoded(_arranged(flat, shape, planar=True), shape.bits_allocated)
 
 
-def _jpeg(frame: bytes, shape: Shape) -> Decoded:
+def _jpeg(frame: bytes, shape: FrameShape) -> Decoded:
     stream = jpeg_stream(frame, _JPEG_FRAMES)
     _agree(stream, shape)
     if stream.marker == 0xC0 and stream.samples == 1:
@@ -166,14 +166,14 @@ def _jpeg(frame: bytes, shape: Shape) -> Decoded:
     return Decoded(np.asarray(samples), stream.precision)
 
 
-def _jpeg_ls(frame: bytes, shape: Shape) -> Decoded:
+def _jpeg_ls(frame: bytes, shape: FrameShape) -> Decoded:
     stream = jpeg_stream(frame, frozenset((_JPEG_LS_FRAME,)))
     _agree(stream, shape)
     with _broken("JPEG-LS"):
         return Decoded(np.asarray(imagecodecs.jpegls_decode(frame[: stream.end])), stream.precision)
 
 
-def _jpeg_2000(frame: bytes, shape: Shape) -> Decoded:
+def _jpeg_2000(frame: bytes, shape: FrameShape) -> Decoded:
     """JPEG 2000 and High-Throughput JPEG 2000, both by OpenJPEG in strict mode."""
     stream = _jpeg_2000_stream(frame)
     _agree(stream, shape)
@@ -181,7 +181,7 @@ def _jpeg_2000(frame: bytes, shape: Shape) -> Decoded:
         return Decoded(np.asarray(imagecodecs.jpeg2k_decode(frame)), stream.precision)
 
 
-def _jpeg_xl(frame: bytes, shape: Shape) -> Decoded:
+def _jpeg_xl(frame: bytes, shape: FrameShape) -> Decoded:
     """JPEG XL; libjxl compares the stream's size with the room given before it decodes."""
     size = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
     room = np.empty(size, np.uint8 if shape.bits_allocated == 8 else np.uint16)
@@ -189,7 +189,7 @@ def _jpeg_xl(frame: bytes, shape: Shape) -> Decoded:
         return Decoded(np.asarray(imagecodecs.jpegxl_decode(frame, out=room)), room.itemsize * 8)
 
 
-def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
+def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
     """Walk the markers of a JPEG or JPEG-LS stream (ITU-T T.81 B.1, T.87 C.1) to its end.
 
     allowed: start-of-frame markers. Raises UnreadableDicom where the stream is broken, cut short or of another kind.
@@ -218,7 +218,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
         (length,) = struct.unpack_from(">H", frame, at)
         if marker in allowed and found is None and length >= 8 and at + length <= len(frame):
             precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, at + 2)
-            found = Stream(rows, columns, samples, precision, False, 0, marker)
+            found = CodestreamInfo(rows, columns, samples, precision, False, 0, marker)
         elif marker in _ANY_FRAME:
             raise UnreadableDicom("its JPEG stream is of a kind that its transfer syntax does not allow")
         at += length
@@ -229,7 +229,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
             at = after.start()
 
 
-def _jpeg_2000_stream(frame: bytes) -> Stream:
+def _jpeg_2000_stream(frame: bytes) -> CodestreamInfo:
     """The image size of a JPEG 2000 codestream (ITU-T T.800 A.5.1), bare or in a JP2 file, and its end."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
     with _broken("JPEG 2000"):
@@ -250,10 +250,10 @@ def _jpeg_2000_stream(frame: bytes) -> Stream:
             at += length + 2
         if seen != set(range(tiles)):  # OpenJPEG leaves a missing tile black
             raise ValueError
-    return Stream(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
+    return CodestreamInfo(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
 
 
-def _agree(stream: Stream, shape: Shape) -> None:
+def _agree(stream: CodestreamInfo, shape: FrameShape) -> None:
     """Refuse a stream that says otherwise than the file's header, before a codec believes it."""
     if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
         raise UnreadableDicom("its compressed pixels have another size than its header says")
@@ -319,7 +319,7 @@ _JPEG_FAMILY = {
     _JPEG_LS_FRAME: _numbered(80, 81),
 }
 _NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
-_CODECS: dict[str, Callable[[bytes, Shape], Decoded]] = {
+_CODECS: dict[str, Callable[[bytes, FrameShape], Decoded]] = {
     RLE: _rle,
     **dict.fromkeys(_numbered(50, 51, 57, 70), _jpeg),
     **dict.fromkeys(_numbered(80, 81), _jpeg_ls),

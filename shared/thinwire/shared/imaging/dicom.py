@@ -14,15 +14,15 @@ from thinwire.shared.formats.crops import Meaning, Photometric
 from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import geometry, grayscale
-from thinwire.shared.imaging.codestream import Decoded, Samples, Shape, decode
-from thinwire.shared.imaging.header import Header, Limits, parse
+from thinwire.shared.imaging.codestream import Decoded, FrameShape, Samples, decode
+from thinwire.shared.imaging.header import DicomHeader, FileLimits, parse
 from thinwire.shared.imaging.projection import (
     FRONTAL,
     PAGES,
     RADIOGRAPHIC,
     SECONDARY_CAPTURE,
-    Part,
-    View,
+    BodyPart,
+    Projection,
     doubts,
     part,
     scanned,
@@ -30,7 +30,7 @@ from thinwire.shared.imaging.projection import (
 )
 from thinwire.shared.imaging.stored import grey_of
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = FileLimits()
 
 _COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
 _GREY = {"MONOCHROME1": Photometric.MONOCHROME1, "MONOCHROME2": Photometric.MONOCHROME2}
@@ -48,8 +48,8 @@ class Instance:
     series_uid: str
     sop_class_uid: str
     modality: str
-    part: Part
-    view: View
+    part: BodyPart
+    view: Projection
     laterality: str
     """Image Laterality (0020,0062), else Laterality (0020,0060); empty for a chest as a rule."""
     transfer_syntax: str
@@ -60,7 +60,7 @@ class Instance:
     for_processing: bool
     scanned: bool
     """Whether it may be a film that was scanned into a Secondary Capture."""
-    header: Header = field(repr=False, compare=False)
+    header: DicomHeader = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Radiograph:
         )
 
 
-def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
+def read_instance(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Instance:
     """One DICOM file's header. Raises UnreadableDicom: not DICOM, cut short, over the limits.
 
     Any object of DICOM is an instance; whether it is a chest radiograph is for `radiograph` to say.
@@ -141,7 +141,7 @@ def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
     )
 
 
-def require_radiographic(header: Header) -> None:
+def require_radiographic(header: DicomHeader) -> None:
     """Refuse an image of another modality, whatever the rest of its study. A scanned page or film may belong to a
     study whose radiograph comes later. Raises NotChestRadiograph."""
     modality = header.code("Modality")
@@ -155,20 +155,20 @@ def _of_another_modality(modality: str) -> NotChestRadiograph:
     return NotChestRadiograph(f"its modality is {stated}, not CR, DX or RG")
 
 
-def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+def require_chest(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
     if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
-    if instance.part is Part.OTHER:
+    if instance.part is BodyPart.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
-    if instance.view is View.OTHER:
+    if instance.view is Projection.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
-    if instance.modality not in RADIOGRAPHIC and (instance.part is not Part.CHEST or instance.view not in FRONTAL):
+    if instance.modality not in RADIOGRAPHIC and (instance.part is not BodyPart.CHEST or instance.view not in FRONTAL):
         raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
     require_image(instance, limits)
 
 
-def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+def require_image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
     """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
     if not instance.header.has_pixels or not instance.rows or not instance.columns:
         raise NotChestRadiograph("it holds no image")
@@ -177,7 +177,7 @@ def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     require_size(instance.rows, instance.columns, limits)
 
 
-def require_size(rows: int, columns: int, limits: Limits) -> None:
+def require_size(rows: int, columns: int, limits: FileLimits) -> None:
     """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
     if min(rows, columns) < limits.shortest_side:
         raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
@@ -185,14 +185,14 @@ def require_size(rows: int, columns: int, limits: Limits) -> None:
         raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
 
 
-def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def radiograph(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
     found = image(instance, limits)
     return replace(found, warnings=told((*doubts(instance.header), *found.warnings)))
 
 
-def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """Decode the one image of an instance, whatever it shows.
 
     Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
@@ -228,7 +228,7 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
         stored=grey.stored,
         levels=shown.levels,
         display=display,
-        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
+        view_position=instance.view.value if instance.view in (Projection.PA, Projection.AP) else "",
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=told(notes),
@@ -267,7 +267,7 @@ def _decoded(instance: Instance, notes: list[str]) -> Decoded:
     if allocated not in (8, 16, 32) or (allocated == 32 and header.encapsulated):
         allocated = _allocated(pixel_data, size, header)
         notes.append(f"Bits Allocated is absent or not possible; {allocated} bits were read")
-    shape = Shape(
+    shape = FrameShape(
         rows=instance.rows,
         columns=instance.columns,
         samples=_samples_per_pixel(pixel_data, size * allocated // 8, header, notes),
@@ -280,7 +280,7 @@ def _decoded(instance: Instance, notes: list[str]) -> Decoded:
     return decode(pixel_data, instance.transfer_syntax, shape, swapped)
 
 
-def _allocated(pixel_data: bytes, size: int, header: Header) -> int:
+def _allocated(pixel_data: bytes, size: int, header: DicomHeader) -> int:
     """Bits of a sample where the header does not say."""
     if header.encapsulated:
         return 16 if (header.integer("BitsStored") or 16) > 8 else 8
@@ -290,7 +290,7 @@ def _allocated(pixel_data: bytes, size: int, header: Header) -> int:
     return bits
 
 
-def _samples_per_pixel(pixel_data: bytes, plane: int, header: Header, notes: list[str]) -> int:
+def _samples_per_pixel(pixel_data: bytes, plane: int, header: DicomHeader, notes: list[str]) -> int:
     """1 or 3. plane: bytes of one sample of every pixel."""
     photometric, stated = header.photometric, header.integer("SamplesPerPixel")
     if photometric and photometric not in _GREY and photometric not in _COLOUR:

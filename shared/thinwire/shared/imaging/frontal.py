@@ -10,8 +10,8 @@ from enum import IntEnum
 from thinwire.shared.errors import BadInput, NotChestRadiograph
 from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Instance, Radiograph, radiograph, read_instance, require_chest
-from thinwire.shared.imaging.header import Header, Limits
-from thinwire.shared.imaging.projection import FRONTAL, IMAGE_WORDS, RADIOGRAPHIC, Part, View, views_disagree
+from thinwire.shared.imaging.header import DicomHeader, FileLimits
+from thinwire.shared.imaging.projection import FRONTAL, IMAGE_WORDS, RADIOGRAPHIC, BodyPart, Projection, views_disagree
 from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 from thinwire.shared.imaging.words import meanings, words_of
 
@@ -68,17 +68,17 @@ class Chosen:
     """Of the choice, beside those of the radiograph. The same in any order of files."""
 
 
-def candidate(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Candidate:
+def candidate(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Candidate:
     """One file, its header read. Raises UnreadableDicom."""
     return Candidate(data, digest(data), None if raster_media(data) else read_instance(data, limits))
 
 
-def choose(files: Sequence[bytes], limits: Limits = DEFAULT_LIMITS) -> Chosen:
+def choose(files: Sequence[bytes], limits: FileLimits = DEFAULT_LIMITS) -> Chosen:
     """The frontal chest radiograph among the files of a study. Raises NotChestRadiograph, UnreadableDicom."""
     return choose_among([candidate(data, limits) for data in files], limits)
 
 
-def choose_among(files: Sequence[Candidate], limits: Limits = DEFAULT_LIMITS) -> Chosen:
+def choose_among(files: Sequence[Candidate], limits: FileLimits = DEFAULT_LIMITS) -> Chosen:
     """The first image, in the order of preference, that decodes. Raises NotChestRadiograph, UnreadableDicom."""
     fitting: list[int] = []
     reasons: dict[int, BadInput] = {}
@@ -110,7 +110,7 @@ def of_file(number: int, total: int, error: BadInput) -> BadInput:
     return error if total == 1 else type(error)(f"file {number} of {total}: {error}", error.remedy)
 
 
-def origin(header: Header) -> Origin:
+def origin(header: DicomHeader) -> Origin:
     """How an image came about, by its own header."""
     kinds = [each.strip().upper() for each in header.text("ImageType").split("\\")]
     derived = kinds[0] == "DERIVED"
@@ -128,7 +128,7 @@ def origin(header: Header) -> Origin:
     return Origin.DERIVED if derived else Origin.ORIGINAL
 
 
-def _decoded(file: Candidate, limits: Limits) -> Radiograph:
+def _decoded(file: Candidate, limits: FileLimits) -> Radiograph:
     if file.instance is None:
         return raster_radiograph(file.data, limits)
     found = radiograph(file.instance, limits)
@@ -158,8 +158,8 @@ def _preference(file: Candidate) -> tuple[object, ...]:
         return (*_kind(file), 0, 0, 0, file.digest)
     return (
         *_kind(file),
-        instance.view is not View.PA,
-        instance.part is not Part.CHEST,
+        instance.view is not Projection.PA,
+        instance.part is not BodyPart.CHEST,
         -instance.rows * instance.columns,
         file.digest,
     )

@@ -15,7 +15,7 @@ from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging.codestream import Samples
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.normalise import bounds, sampled, stretched
 from thinwire.shared.imaging.stored import Grey, Padding, Values, padding_of
 
@@ -33,7 +33,7 @@ _NEARLY_NOTHING = "leaves nearly nothing of this image; it was not believed"
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedImage:
     """What a reader sees of an image, and what made it so."""
 
     pixels: FloatArray
@@ -49,7 +49,7 @@ class Shown:
     """Least and greatest stored value that were taken for padding."""
 
 
-def bone_bright(grey: Grey, header: Header, notes: list[str]) -> Shown:
+def bone_bright(grey: Grey, header: DicomHeader, notes: list[str]) -> RenderedImage:
     """The image through its modality, VOI and presentation transforms. notes: takes what was not believed of them.
 
     Raises UnreadableDicom: a blank image.
@@ -62,10 +62,10 @@ def bone_bright(grey: Grey, header: Header, notes: list[str]) -> Shown:
     table, window = _values_of_interest(table, seen, header, notes)
     inverted = _inverted(header, notes)
     pixels, levels = stretched_levels(grey, -table if inverted else table, padding)
-    return Shown(pixels, levels, rescale, window, inverted, padding)
+    return RenderedImage(pixels, levels, rescale, window, inverted, padding)
 
 
-def as_stored(grey: Grey) -> Shown:
+def as_stored(grey: Grey) -> RenderedImage:
     """An image whose values are the brightness itself: a picture, or the luminance of a colour image.
 
     Raises UnreadableDicom: a blank image.
@@ -73,11 +73,11 @@ def as_stored(grey: Grey) -> Shown:
     if grey.stored.min() == grey.stored.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
     pixels, levels = stretched_levels(grey, grey.values, None)
-    return Shown(pixels, levels, (1.0, 0.0), Window(Function.PERCENTILES), False, None)
+    return RenderedImage(pixels, levels, (1.0, 0.0), Window(Function.PERCENTILES), False, None)
 
 
 def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tuple[FloatArray, FloatArray]:
-    """`Shown.pixels` and `Shown.levels`. table: the brightness of each of `grey.values`, in any unit."""
+    """`RenderedImage.pixels` and `RenderedImage.levels`. table: the brightness of each of `grey.values`, in any unit."""
     some = _indices(grey, sampled(grey.stored), padding)
     low, high = float(table[some].min()), float(table[some].max())
     if not _SMALL < high - low < _LARGE or max(abs(low), abs(high)) > _LARGE:
@@ -100,7 +100,7 @@ def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.i
 
 
 def _modality(
-    values: Values, seen: NDArray[np.intp], header: Header, notes: list[str]
+    values: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, tuple[float, float] | None]:
     """The Modality LUT or rescale (C.11.1), and slope and intercept where it is not a LUT.
 
@@ -121,7 +121,7 @@ def _modality(
 
 
 def _values_of_interest(
-    table: Values, seen: NDArray[np.intp], header: Header, notes: list[str]
+    table: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, Window]:
     """The first VOI LUT or window (C.11.2) that leaves enough of the image, LUTs first.
 
@@ -142,7 +142,7 @@ def _values_of_interest(
     return table, Window(Function.PERCENTILES)
 
 
-def _transforms(table: Values, header: Header, notes: list[str]) -> Iterator[tuple[str, Window, Values]]:
+def _transforms(table: Values, header: DicomHeader, notes: list[str]) -> Iterator[tuple[str, Window, Values]]:
     """The header's VOI LUTs, then its windows: name, and output for each value."""
     signed = bool(table.min() < 0)
     for item in header.items("VOILUTSequence"):
@@ -176,7 +176,7 @@ def _windowed(values: Values, window: Window) -> Values:
     return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
 
 
-def _lookup(values: Values, item: Header, signed: bool, name: str, notes: list[str]) -> Values | None:
+def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: list[str]) -> Values | None:
     """A LUT's output for each value (C.11.1.1.1, C.11.2.1.1); None where descriptor and data do not fit."""
     descriptor = [int(each) for each in item.numbers("LUTDescriptor")]
     if len(descriptor) == 3:
@@ -191,7 +191,7 @@ def _lookup(values: Values, item: Header, signed: bool, name: str, notes: list[s
     return None
 
 
-def _entries(item: Header, count: int, bytewise: bool) -> Values | None:
+def _entries(item: DicomHeader, count: int, bytewise: bool) -> Values | None:
     """A LUT's data as `count` numbers, or one less; None where they are neither.
 
     bytewise: entries of 8 bits, which some devices pack two in a word.
@@ -208,7 +208,7 @@ def _entries(item: Header, count: int, bytewise: bool) -> Values | None:
     return entries if len(entries) >= max(1, count - 1) else None
 
 
-def _inverted(header: Header, notes: list[str]) -> bool:
+def _inverted(header: DicomHeader, notes: list[str]) -> bool:
     """Whether the least value is the brightest.
 
     Presentation LUT Shape says it (C.11.6), else Photometric Interpretation (C.7.6.3.1.2). They say the same thing

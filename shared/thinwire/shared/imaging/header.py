@@ -71,7 +71,7 @@ PARSER_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class FileLimits:
     """What one file may claim before it is refused, whatever its header says."""
 
     file_bytes: int = 512 << 20
@@ -94,7 +94,7 @@ def parsing(failure: str) -> Iterator[None]:
             raise UnreadableDicom(f"{failure} ({type(error).__name__})") from None
 
 
-class Header:
+class DicomHeader:
     """A data set's attributes by keyword, as plain values.
 
     transfer_syntax: the one that the data set has, whatever the meta information says. odd: keywords whose values
@@ -168,10 +168,12 @@ class Header:
         found = self.number(keyword)
         return int(found) if found is not None and found == int(found) else None
 
-    def items(self, keyword: str) -> tuple["Header", ...]:
+    def items(self, keyword: str) -> tuple["DicomHeader", ...]:
         """The items of a sequence."""
         return tuple(
-            Header(item, self.transfer_syntax, self.odd) for item in self.values(keyword) if isinstance(item, Dataset)
+            DicomHeader(item, self.transfer_syntax, self.odd)
+            for item in self.values(keyword)
+            if isinstance(item, Dataset)
         )
 
     def data(self, keyword: str) -> bytes | None:
@@ -225,7 +227,7 @@ class Header:
         return self.transfer_syntax in COMPRESSED
 
 
-def parse(data: bytes, limits: Limits) -> Header:
+def parse(data: bytes, limits: FileLimits) -> DicomHeader:
     """The whole data set of one DICOM file, with or without preamble (PS3.10 7.1).
 
     Raises UnreadableDicom: over the limits, not DICOM, cut short.
@@ -233,7 +235,7 @@ def parse(data: bytes, limits: Limits) -> Header:
     return _parsed(data, limits)[1]
 
 
-def part10(data: bytes, limits: Limits) -> bytes:
+def part10(data: bytes, limits: FileLimits) -> bytes:
     """The same object as a file that every DICOM program takes (PS3.10 7.1), to be sent under the UIDs it names.
 
     The data set stays as it is, byte for byte, pixels included. Where the file lacks preamble or meta information, or
@@ -260,7 +262,7 @@ def part10(data: bytes, limits: Limits) -> bytes:
     return b"".join((found.preamble or bytes(PREFIX_AT), PREFIX, out.getvalue(), found.body))
 
 
-def _parsed(data: bytes, limits: Limits) -> tuple[Layers, Header]:
+def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
     if len(data) > limits.file_bytes:
         raise UnreadableDicom(f"the file has {len(data)} bytes, over the limit of {limits.file_bytes}")
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
@@ -277,7 +279,7 @@ def _parsed(data: bytes, limits: Limits) -> tuple[Layers, Header]:
         notes = _contradictions(found, dataset, syntax)
         encodings, note = encodings_of(_terms(dataset), list(_texts(dataset)))
         _set_encodings(dataset, encodings)
-        return found, Header(dataset, syntax, notes=(*notes, note) if note else notes)
+        return found, DicomHeader(dataset, syntax, notes=(*notes, note) if note else notes)
 
 
 def _end_after_pixels() -> Callable[[BaseTag, str | None, int], bool]:
@@ -352,7 +354,7 @@ def _name(syntax: str) -> str:
     return str(UID(syntax).name) if UID(syntax).is_valid else "an unknown transfer syntax"
 
 
-def glance(path: Path, limits: Limits) -> Header:
+def glance(path: Path, limits: FileLimits) -> DicomHeader:
     """The header of a DICOM file with preamble, without its pixels: memory is bounded whatever the file's size.
 
     Raises UnreadableDicom: not DICOM.
@@ -364,7 +366,7 @@ def glance(path: Path, limits: Limits) -> Header:
         found = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_GLANCE)
     if "SOPClassUID" not in found:
         raise UnreadableDicom("the file is cut short or names no kind of DICOM object")
-    return Header(found, syntax)
+    return DicomHeader(found, syntax)
 
 
 def _require_whole(dataset: Dataset) -> None:

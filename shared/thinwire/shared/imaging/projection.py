@@ -6,7 +6,7 @@ Its word is taken, and doubts become warnings. The rules and their reasons: docs
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.words import meanings, words_of
 
 RADIOGRAPHIC = frozenset(("CR", "DX", "RG"))
@@ -20,7 +20,7 @@ STUDY_WORDS = ("PerformedProcedureStepDescription", "StudyDescription")
 """Attributes that describe what was ordered and done: "CHEST PA AND LAT" says nothing of one image."""
 
 
-class View(Enum):
+class Projection(Enum):
     """The side from which a chest was exposed."""
 
     PA = "PA"
@@ -32,13 +32,13 @@ class View(Enum):
     """Lateral, oblique or decubitus."""
 
 
-class Part(Enum):
+class BodyPart(Enum):
     CHEST = "chest"
     UNSTATED = "unstated"
     OTHER = "other"
 
 
-FRONTAL = frozenset((View.PA, View.AP, View.FRONTAL))
+FRONTAL = frozenset((Projection.PA, Projection.AP, Projection.FRONTAL))
 
 _CHEST_CODES = frozenset(
     # PS3.16 Annex L: chest, thorax, lung, with neck, abdomen and pelvis or without. SNOMED CT, then its SRT codes.
@@ -66,9 +66,9 @@ _OTHER_CODES = frozenset(_OTHER_PARTS.split())
 
 _VIEW_CODES = {
     # CID 4010 "DX View" and CID 4011 "DX View Modifier": SNOMED CT, its SRT codes, and those of DICOM.
-    **dict.fromkeys(("272479007", "R-10214", "R-40888"), View.PA),
-    **dict.fromkeys(("399348003", "R-10206"), View.AP),
-    **dict.fromkeys(("399033003", "R-10202"), View.FRONTAL),
+    **dict.fromkeys(("272479007", "R-10214", "R-40888"), Projection.PA),
+    **dict.fromkeys(("399348003", "R-10206"), Projection.AP),
+    **dict.fromkeys(("399033003", "R-10202"), Projection.FRONTAL),
     **dict.fromkeys(
         (
             *("399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232", "399352003", "R-10228"),
@@ -77,14 +77,14 @@ _VIEW_CODES = {
             *("399356000", "R-40985", "399059000", "R-10216", "399312000", "R-10208", "260427002", "R-40783"),
             *("260426006", "R-40782", "399160007", "R-10204", "399110001", "R-102C2", "111069"),
         ),
-        View.OTHER,
+        Projection.OTHER,
     ),
 }
 _NOT_OF_A_SCANNER = frozenset(("DRW", "SYN"))  # drawing, synthetic image (PS3.3 C.8.6.1)
 _OF_A_SCANNER = frozenset(("DF", "DI", "SD", "SI"))  # film, digital interface, scanned document, scanned image
 
 
-def scanned(header: Header) -> bool:
+def scanned(header: DicomHeader) -> bool:
     """Whether this may be a film that was scanned into a Secondary Capture, by Modality and Conversion Type
     (0008,0064). A page is told from it by its view and body part, which `dicom.require_chest` asks for."""
     conversion = header.code("ConversionType")
@@ -96,85 +96,85 @@ def scanned(header: Header) -> bool:
     )
 
 
-def part(header: Header) -> Part:
+def part(header: DicomHeader) -> BodyPart:
     """The body part by Body Part Examined (0018,0015) and Anatomic Region Sequence (0008,2218), else by the words that
     describe the image.
 
     CHEST if either says so: the attribute is often a device's default, and wrong (Gueld et al., SPIE 4685, 2002).
     """
     for said in (_coded_parts(header), _described_parts(header)):
-        for each in (Part.CHEST, Part.OTHER):
+        for each in (BodyPart.CHEST, BodyPart.OTHER):
             if each in said:
                 return each
-    return Part.UNSTATED
+    return BodyPart.UNSTATED
 
 
-def view(header: Header) -> View:
+def view(header: DicomHeader) -> Projection:
     """The view by View Position (0018,5101), else View Code Sequence (0054,0220) with its modifiers, else Patient
     Orientation (0020,0020), else the words that describe the image; a study described as lateral is lateral."""
-    found = next((each for each in _views(header) if each is not View.UNSTATED), View.UNSTATED)
-    if found is not View.UNSTATED:
+    found = next((each for each in _views(header) if each is not Projection.UNSTATED), Projection.UNSTATED)
+    if found is not Projection.UNSTATED:
         return found
     ordered = _agreed(_view_of_words(words_of(header, keyword)) for keyword in STUDY_WORDS)
-    return View.OTHER if ordered is View.OTHER else View.UNSTATED
+    return Projection.OTHER if ordered is Projection.OTHER else Projection.UNSTATED
 
 
-def views_disagree(header: Header) -> bool:
+def views_disagree(header: DicomHeader) -> bool:
     """Whether the header names a frontal and another view."""
     named = {*_views(header), *_described_views(header)}
-    return View.OTHER in named and not FRONTAL.isdisjoint(named)
+    return Projection.OTHER in named and not FRONTAL.isdisjoint(named)
 
 
-def doubts(header: Header) -> list[str]:
+def doubts(header: DicomHeader) -> list[str]:
     """What a reader is told of the part and view of an image that was taken to be a frontal chest."""
     notes = []
     named = _coded_parts(header) | _described_parts(header)
-    if part(header) is Part.UNSTATED:
+    if part(header) is BodyPart.UNSTATED:
         notes.append("the header names no body part that is known here; the image is taken to be of a chest")
-    elif Part.OTHER in named:
+    elif BodyPart.OTHER in named:
         notes.append("the header names the chest and another body part; the image is taken to be of the chest")
     if views_disagree(header):
         notes.append("the header names a frontal and another view; the image is taken to be frontal")
-    elif view(header) is View.UNSTATED:
+    elif view(header) is Projection.UNSTATED:
         notes.append("the header does not state the view; the image is taken to be frontal")
     return notes
 
 
-def _coded_parts(header: Header) -> set[Part]:
+def _coded_parts(header: DicomHeader) -> set[BodyPart]:
     said = _parts_of_words(words_of(header, "BodyPartExamined"))
     for region in header.items("AnatomicRegionSequence")[:1]:
         code = region.text("CodeValue")
         if code in _CHEST_CODES or code in _OTHER_CODES:
-            said.add(Part.CHEST if code in _CHEST_CODES else Part.OTHER)
+            said.add(BodyPart.CHEST if code in _CHEST_CODES else BodyPart.OTHER)
         else:
             said |= _parts_of_words(words_of(region, "CodeMeaning"))
     return said
 
 
-def _described_parts(header: Header) -> set[Part]:
+def _described_parts(header: DicomHeader) -> set[BodyPart]:
     return {each for keyword in IMAGE_WORDS for each in _parts_of_words(words_of(header, keyword))}
 
 
-def _parts_of_words(words: str) -> set[Part]:
+def _parts_of_words(words: str) -> set[BodyPart]:
     found = meanings(words, "part")
-    other = {Part.OTHER} if "other" in found else set()
-    return other | ({Part.CHEST} if "chest" in found or ("adjective" in found and not other) else set())
+    other = {BodyPart.OTHER} if "other" in found else set()
+    return other | ({BodyPart.CHEST} if "chest" in found or ("adjective" in found and not other) else set())
 
 
-def _views(header: Header) -> Iterator[View]:
+def _views(header: DicomHeader) -> Iterator[Projection]:
     """The view by each source about the image itself, the most trusted first."""
     yield _view_of_words(words_of(header, "ViewPosition"))
     yield _view_of_codes(header)
     # Rows that run from front to back: seen from the side. "L" is what a device writes of any image.
-    yield View.OTHER if header.code("PatientOrientation")[:1] in ("A", "P") else View.UNSTATED
+    yield Projection.OTHER if header.code("PatientOrientation")[:1] in ("A", "P") else Projection.UNSTATED
     yield _agreed(_described_views(header))
 
 
-def _described_views(header: Header) -> list[View]:
+def _described_views(header: DicomHeader) -> list[Projection]:
     return [_view_of_words(words_of(header, keyword)) for keyword in IMAGE_WORDS]
 
 
-def _view_of_codes(header: Header) -> View:
+def _view_of_codes(header: DicomHeader) -> Projection:
     found = []
     for item in header.items("ViewCodeSequence")[:1]:
         for code in (item, *item.items("ViewModifierCodeSequence")):
@@ -182,25 +182,25 @@ def _view_of_codes(header: Header) -> View:
     return _agreed(found)
 
 
-def _view_of_words(words: str) -> View:
+def _view_of_words(words: str) -> Projection:
     found = meanings(words, "view")
     if "decubitus" in found:
-        return View.OTHER
-    stated = [each for each in (View.PA, View.AP, View.FRONTAL) if each.name.lower() in found]
+        return Projection.OTHER
+    stated = [each for each in (Projection.PA, Projection.AP, Projection.FRONTAL) if each.name.lower() in found]
     if "other" in found or "both" in found:
-        return _agreed([*stated, View.OTHER] if "other" in found else [View.FRONTAL, View.OTHER])
-    if "lying" in found and View.PA not in stated:
-        return View.AP
+        return _agreed([*stated, Projection.OTHER] if "other" in found else [Projection.FRONTAL, Projection.OTHER])
+    if "lying" in found and Projection.PA not in stated:
+        return Projection.AP
     return _agreed(stated)
 
 
-def _agreed(views: Iterable[View]) -> View:
+def _agreed(views: Iterable[Projection]) -> Projection:
     """One view of several: UNSTATED where they contradict each other, FRONTAL where PA and AP do."""
     named = set(views)
     frontal = named & FRONTAL
-    if View.OTHER in named:
-        return View.UNSTATED if frontal else View.OTHER
-    directions = frontal - {View.FRONTAL}
+    if Projection.OTHER in named:
+        return Projection.UNSTATED if frontal else Projection.OTHER
+    directions = frontal - {Projection.FRONTAL}
     if len(directions) == 1:
         return directions.pop()
-    return View.FRONTAL if frontal else View.UNSTATED
+    return Projection.FRONTAL if frontal else Projection.UNSTATED

@@ -15,7 +15,7 @@ from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import CODEC_ERRORS, PLAIN_JPEG_FRAMES, Samples, jpeg_stream
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, looks_inverted, require_size, told
-from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.header import FileLimits
 from thinwire.shared.imaging.stored import Grey, luma
 
 RASTER_MODALITY = "OT"  # PS3.3 C.7.3.1.1.1: other
@@ -47,7 +47,7 @@ def raster_media(data: bytes) -> Literal["png", "jpeg"] | None:
     return "jpeg" if data.startswith(_JPEG) else None
 
 
-def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """A PNG or JPEG as a frontal radiograph, bone bright as shown. Raises UnreadableDicom, NotChestRadiograph."""
     media = raster_media(data)
     if media is None:

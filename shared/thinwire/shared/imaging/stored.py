@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging.codestream import LOSSY, Decoded, Samples
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 
 Values = NDArray[np.float64]
 Padding = tuple[int, int]
@@ -68,7 +68,7 @@ class Grey:
         return stored.astype(np.intp) - self.low
 
 
-def grey_of(decoded: Decoded, header: Header, notes: list[str]) -> tuple[Grey, bool]:
+def grey_of(decoded: Decoded, header: DicomHeader, notes: list[str]) -> tuple[Grey, bool]:
     """The values that are shown, and whether they are the luminance of a colour image, to which neither windows nor
     LUTs apply. notes: takes what was not believed. Raises UnreadableDicom."""
     samples, held = decoded
@@ -83,7 +83,7 @@ def grey_of(decoded: Decoded, header: Header, notes: list[str]) -> tuple[Grey, b
     return Grey(samples, held), True
 
 
-def stored_values(decoded: Decoded, header: Header, notes: list[str]) -> Grey:
+def stored_values(decoded: Decoded, header: DicomHeader, notes: list[str]) -> Grey:
     """The stored values of a grey image: its bits taken out of the word that holds them, its sign extended.
 
     notes: takes what was not believed of Bits Stored and High Bit. Raises UnreadableDicom: values of over 16 bits.
@@ -116,7 +116,7 @@ def stored_values(decoded: Decoded, header: Header, notes: list[str]) -> Grey:
     return Grey(native, bits)
 
 
-def _bits(header: Header, held: int, notes: list[str]) -> tuple[int, int]:
+def _bits(header: DicomHeader, held: int, notes: list[str]) -> tuple[int, int]:
     """Bits Stored and High Bit; where they contradict each other or the word of `held` bits, the lowest bits."""
     bits, high = header.integer("BitsStored"), header.integer("HighBit")
     if bits is None or not 1 <= bits <= 32:
@@ -144,7 +144,7 @@ def _goes_on_above(words: Samples, bits: int, lossy: bool) -> bool:
     return whole < _SMOOTHER * cut
 
 
-def _tell_unused(words: Samples, bits: int, shift: int, signed: bool, header: Header, notes: list[str]) -> None:
+def _tell_unused(words: Samples, bits: int, shift: int, signed: bool, header: DicomHeader, notes: list[str]) -> None:
     """Tell what lies in unused bits, but for zeros, a copy of the sign, and the same bits in every pixel."""
     above, below = words >> (shift + bits), words & ((1 << shift) - 1)
     if signed:
@@ -184,7 +184,7 @@ def _coloured(apart: NDArray[np.int32], middle: int) -> bool:
     return float((abs(apart).max(axis=1) > 2 * middle * _GREY_SPREAD).mean()) > _COLOURED
 
 
-def padding_of(grey: Grey, header: Header, notes: list[str]) -> Padding | None:
+def padding_of(grey: Grey, header: DicomHeader, notes: list[str]) -> Padding | None:
     """Least and greatest stored value of the pixels that are padding (C.7.5.1.1.2); None where there are none."""
     value = header.integer("PixelPaddingValue")
     if value is None:

@@ -10,7 +10,7 @@ from pydicom.charset import decode_bytes
 
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.imaging.charset import encodings_of
-from thinwire.shared.imaging.header import Header, parsing
+from thinwire.shared.imaging.header import DicomHeader, parsing
 
 _LONGEST = 256
 """Characters of one attribute that are looked at: LO has 64 (PS3.5 6.2), and the search must stay short."""
@@ -30,7 +30,7 @@ def fold(text: str) -> str:
     return " ".join(_DIGITS.sub(" ", text).split())
 
 
-def words_of(header: Header, keyword: str) -> str:
+def words_of(header: DicomHeader, keyword: str) -> str:
     """An attribute's words. Code strings are ASCII in the standard and not in the field: the parser reads their bytes
     as Latin-1, so they are read again as other text is."""
     text = header.text(keyword)

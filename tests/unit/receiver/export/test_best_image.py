@@ -23,7 +23,7 @@ from tests.support.tier_samples import (
 )
 from tests.support.tier_samples import stored as stored_values
 from thinwire.receiver.cli.main import app
-from thinwire.receiver.export.best_image import Sight, stripes
+from thinwire.receiver.export.best_image import BestImage, stripes
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.shared.crypto.envelope import Kind
@@ -58,11 +58,11 @@ def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:
     partial.close()
 
 
-def sight(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> Sight:
-    return hub.views().sight(clinic.site, parts.study, GRID, files)
+def sight(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> BestImage:
+    return hub.study_images().sight(clinic.site, parts.study, GRID, files)
 
 
-def image_of(found: Sight) -> np.ndarray:
+def image_of(found: BestImage) -> np.ndarray:
     assert found.image is not None
     return found.image
 
@@ -80,7 +80,7 @@ def inside() -> np.ndarray:
 
 
 def test_nothing_is_shown_of_an_image_of_which_nothing_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
@@ -119,24 +119,24 @@ def test_a_preview_or_evidence_of_another_image_is_not_shown(hub: Hub, clinic: C
     values = stored_values()[:, :200]
     other = crops.encode(values, shown(values), RECTANGLES[:1], MEANING)
     put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, other))
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     coarse = clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000))
     assert coarse.header.chunk_log2 == 10
     arrive(hub, clinic, coarse, 45 + 1039)
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
     arrive(hub, clinic, coarse, len(coarse.sealed) - 1)
     found = sight(hub, clinic, parts)
     assert found.source.startswith("the coarse preview (")
     assert max(image_of(found).shape) == 128
-    assert hub.views().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
+    assert hub.study_images().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
     path = hub.data / "inbox" / clinic.site / coarse.object.hex()
     data = bytearray(path.read_bytes())
     data[300] ^= 1  # what is not as it was sealed is not shown
     path.write_bytes(data)
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
@@ -154,7 +154,7 @@ def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, cli
 def test_another_study_and_site_have_nothing_of_it(hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle) -> None:
     coarse = clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000))
     arrive(hub, clinic, coarse, len(coarse.sealed) - 1)
-    arriving = hub.views().arriving
+    arriving = hub.study_images().arriving
     assert arriving.prefix(clinic.site, parts.study, Kind.PREVIEW)
     assert arriving.prefix(clinic.site, parts.study, Kind.CROPS) == b""
     assert arriving.prefix(clinic.site, study_parts(clinic, bundle, 1).study, Kind.PREVIEW) == b""

@@ -30,7 +30,7 @@ IDENTITY = {
 class Words:
     state: str
     text: str
-    reader_shown: str
+    reader_name: str
     at: datetime
 
 

@@ -16,7 +16,7 @@ from pydicom.dataelem import DataElement
 
 from tests.support.dicoms import chest
 from tests.support.machine_results import NAMES, PREDICTION, graph, image_file, kept, later, result, sight_of
-from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
@@ -111,7 +111,7 @@ def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
 
 def test_a_capture_of_another_picture_is_another_object() -> None:
     found = result()
-    nothing = replace(found, sight=Sight(None, "nothing yet"))
+    nothing = replace(found, sight=BestImage(None, "nothing yet"))
     drawn = {pydicom.dcmread(BytesIO(secondary_capture(each, NAMES))).SOPInstanceUID for each in (found, nothing)}
     assert len(drawn) == 2
 

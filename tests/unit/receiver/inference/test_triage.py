@@ -1,12 +1,12 @@
 import pytest
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.mpnn import Prediction, Probability
 from thinwire.receiver.inference.triage import triage
 from thinwire.shared.identifiers import Urgency
 
-LOW, HIGH = Probability(0.05, 0.02, 0.1, Outcome.NO), Probability(0.9, 0.8, 0.95, Outcome.YES)
-OPEN = Probability(0.5, 0.3, 0.7, Outcome.EITHER)
+LOW, HIGH = Probability(0.05, 0.02, 0.1, PredictionSet.NO), Probability(0.9, 0.8, 0.95, PredictionSet.YES)
+OPEN = Probability(0.5, 0.3, 0.7, PredictionSet.EITHER)
 
 
 def prediction(unfamiliar: bool = False, **findings: Probability) -> Prediction:

@@ -81,7 +81,7 @@ def test_text_is_kept_as_words_and_lines() -> None:
 def test_the_longest_report_fits_its_receipt() -> None:
     assert len(report_detail(written(StudyKey(bytes(16)), "é" * 7000))) <= MAX_DETAIL
     with pytest.raises(BadInput, match="too long"):
-        report_detail(replace(written(StudyKey(bytes(16)), '"' * MAX_TEXT), reader_shown="語" * 128))
+        report_detail(replace(written(StudyKey(bytes(16)), '"' * MAX_TEXT), reader_name="語" * 128))
 
 
 def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyKey) -> None:

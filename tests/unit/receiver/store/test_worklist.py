@@ -4,7 +4,7 @@ from io import StringIO
 from rich.console import Console
 
 from tests.support.clock import START
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.presentation import age, findings_text, study_page, worklist_table
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.worklist import WorklistEntry, as_json, worklist
@@ -12,9 +12,9 @@ from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urge
 
 BUNDLE = BundleId(bytes(range(16)))
 FINDINGS = {
-    "consolidation": StoredFinding(0.83, 0.71, 0.91, Outcome.YES),
-    "effusion": StoredFinding(0.24, 0.1, 0.4, Outcome.EITHER),
-    "nodule": StoredFinding(0.02, 0.0, 0.05, Outcome.NO),
+    "consolidation": StoredFinding(0.83, 0.71, 0.91, PredictionSet.YES),
+    "effusion": StoredFinding(0.24, 0.1, 0.4, PredictionSet.EITHER),
+    "nodule": StoredFinding(0.02, 0.0, 0.05, PredictionSet.NO),
 }
 
 

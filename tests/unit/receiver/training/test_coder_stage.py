@@ -15,7 +15,7 @@ from thinwire.receiver.training.coder_stage import (
     learn,
 )
 from thinwire.receiver.training.corpus import FINDINGS, phantom
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.receiver.training.report_model import PAD
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.report_graph import RuleExtractor
@@ -28,7 +28,7 @@ IMAGES = 80
 SPEC = BundleSpec("tiny", "tiny", TINY.working_size, TINY.feature_size, 24, 50.0, FINDINGS, load_vocabulary().concepts)
 
 
-def seen(source: TextSource, material: Material) -> Read:
+def seen(source: TextSource, material: Material) -> AttendedImages:
     """Patches that a few directions, their place and the context vector explain but for a little."""
     random = np.random.default_rng(0)
     n, cells, d = IMAGES, SPEC.working_size // 32 * (SPEC.working_size // 32), SPEC.feature_size
@@ -38,10 +38,12 @@ def seen(source: TextSource, material: Material) -> Read:
     feature = place + (context @ told)[:, None] + own + 0.01 * random.normal(size=(n, cells, d))
     share = random.dirichlet(np.ones(cells), n) * material.valid
     texts = [sample.report for sample in material.samples]
-    return Read(feature.astype(np.float16), context.astype(np.float32), share.astype(np.float32), texts, source)
+    return AttendedImages(
+        feature.astype(np.float16), context.astype(np.float32), share.astype(np.float32), texts, source
+    )
 
 
-def learn_it() -> tuple[Coder, KeptPatches, Read]:
+def learn_it() -> tuple[Coder, KeptPatches, AttendedImages]:
     material = Material([phantom(seed) for seed in range(IMAGES)], (), SPEC.working_size)
     tokens = torch.randint(2, VOCABULARY, (IMAGES, 12), generator=torch.Generator().manual_seed(0))
     tokens[:, 0], tokens[:, 9:] = PAD, PAD
@@ -55,7 +57,7 @@ def learn_it() -> tuple[Coder, KeptPatches, Read]:
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[Coder, KeptPatches, Read]:
+def learned() -> tuple[Coder, KeptPatches, AttendedImages]:
     return learn_it()
 
 
@@ -83,7 +85,7 @@ def error(coder: Coder, kept: KeptPatches, level: int) -> float:
     return float(np.mean(far))
 
 
-def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, KeptPatches, Read]) -> None:
+def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, kept, _ = learned
     assert coder.levels == LEVELS
     spent = [bits(coder, kept, level) for level in range(LEVELS)]
@@ -92,7 +94,7 @@ def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, KeptPa
     assert far[0] < far[3] < far[7]
 
 
-def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, KeptPatches, Read]) -> None:
+def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     """Place and context are known already, so that most of the 16 values of a patch say nothing."""
     coder, kept, _ = learned
     weights = coder.weights(3, context=False).astype(np.float64)
@@ -102,7 +104,7 @@ def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, KeptPat
     assert np.square(kept.feature.numpy()).mean() > 20 * error(coder, kept, 3)
 
 
-def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, KeptPatches, Read]) -> None:
+def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, kept, _ = learned
     heads = model()
     assert coder.chosen == faithful_level(coder, heads, kept)
@@ -115,7 +117,7 @@ def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, K
     assert coder.chosen == 0 or left.max() <= 1 - FAITHFUL + 1e-6
 
 
-def test_what_is_often_said_is_likely(learned: tuple[Coder, KeptPatches, Read]) -> None:
+def test_what_is_often_said_is_likely(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, _, read = learned
     found = [RuleExtractor(load_vocabulary()).extract(text, TextSource.REPORT) for text in read.texts]
     names = [concept.name for concept in SPEC.concepts]
@@ -128,7 +130,7 @@ def test_what_is_often_said_is_likely(learned: tuple[Coder, KeptPatches, Read]) 
     assert asked == pytest.approx(said, abs=0.2)
 
 
-def test_learning_again_gives_the_same_tables(learned: tuple[Coder, KeptPatches, Read]) -> None:
+def test_learning_again_gives_the_same_tables(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     again = learn_it()[0]
     for name, array in vars(learned[0].tables).items():
         np.testing.assert_array_equal(getattr(again.tables, name), array)

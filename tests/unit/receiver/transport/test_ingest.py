@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.transport.ingest import TELL_SECONDS, Arriving, IngestSession, status_of
-from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
@@ -100,7 +100,7 @@ def test_a_clinic_that_does_not_ask_is_told_once_a_second_and_all_is_durable(
         assert [each.durable for each in ingest.arriving] == [end]
     ends.clock.advance(0.2)
     assert one(ingest.tick()).progress.durable == 15_000
-    ends.clock.advance(TELL_SECONDS)
+    ends.clock.advance(PROGRESS_SECONDS)
     assert ingest.tick() == []
     assert ingest.receive(chunk(data, 15_000, 16_000, ask=True)) == []
     assert one(ingest.tick()).progress.durable == 16_000
@@ -213,7 +213,7 @@ def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, 
 
 
 def test_an_object_under_way_is_not_offered_twice_and_not_too_many_are(ends: TwoEnds) -> None:
-    ends.limits = Limits(under_way=2)
+    ends.limits = SiteLimits(under_way=2)
     ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)
@@ -321,7 +321,7 @@ def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> 
     ingest.receive(offer(data))
     ingest.receive(chunk(data, 45, 5_000))
     ingest.tick()
-    assert ingest.arriving == [Arriving(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
+    assert ingest.arriving == [IncomingObject(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
     assert ingest.received == 5_000
     ingest.close()
     assert ingest.arriving == []

@@ -74,7 +74,7 @@ def test_what_is_accepted_while_the_link_is_up_crosses_without_a_new_one(ends: T
         async with sending(ends, port) as uplink:
             await until_status(uplink, lambda now: now.state is LinkState.CONNECTED)
             accepted(ends, *samples(1))
-            uplink.nudge()
+            uplink.wake()
             await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
 
     with_hub(ends, act)

@@ -12,7 +12,7 @@ from tests.support.reading_room import ORIGIN, PASSWORD, ReadingRoom, rows
 from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.transport.ingest import Arriving
+from thinwire.receiver.transport.ingest import IncomingObject
 from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.receiver.web.frame import linear_fit
 from thinwire.receiver.web.guard import MOST_POSTED
@@ -168,7 +168,7 @@ def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic:
     assert "pixels: the clinic is not connected" in reader.get("/")
     write_status(room.hub.data, [SiteLink(SITE, True, now, now)], now)
     assert "pixels: at the clinic, not asked for" in reader.get("/")
-    moving = (Arriving(parts.study, Kind.ORIGINALS, 250_000, 1_000_000),)
+    moving = (IncomingObject(parts.study, Kind.ORIGINALS, 250_000, 1_000_000),)
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
     assert "pixels 25 %, about 2 min" in reader.get("/")
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
@@ -208,9 +208,9 @@ def test_a_study_is_opened_once_and_each_view_is_written_down(
     assert statuses(room.hub).count(StudyStatus.OPENED) == 1
     for words in ("PHANTOM-1", "5 of 64 patches", "the report that came", "not here", "Get the full study now"):
         assert words in page, words
-    views = [m for m in room.audited() if "Instances Accessed" in m]
-    assert len(views) == 2
-    assert parts.study.hex() in views[0]
+    study_images = [m for m in room.audited() if "Instances Accessed" in m]
+    assert len(study_images) == 2
+    assert parts.study.hex() in study_images[0]
     assert "PHANTOM" not in "".join(room.audited())
     reader.get(f"{study}/state")
     reader.get(f"{study}/view")

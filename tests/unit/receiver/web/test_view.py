@@ -12,7 +12,7 @@ from tests.support.reading_room import ReadingRoom
 from thinwire.receiver.export.best_image import Original
 from thinwire.receiver.export.machine_result import header_of
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.web.frame import View
+from thinwire.receiver.web.frame import ViewerImage
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.display import SpacingKind
 from thinwire.shared.formats.manifest import FileRead
@@ -46,14 +46,17 @@ def made(hub: Hub, clinic: Clinic, bundle: Bundle) -> Made:
     return make
 
 
-def view_of(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> View:
+def view_of(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> ViewerImage:
     return room.room.frames.view(room.hub.store.study(clinic.site, parts.study))
 
 
 def original_of(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> Original:
-    views, graph = room.hub.views(), room.room.frames.graph(room.hub.store.study(clinic.site, parts.study))
+    study_images, graph = (
+        room.hub.study_images(),
+        room.room.frames.graph(room.hub.store.study(clinic.site, parts.study)),
+    )
     assert graph is not None
-    found = views.original(clinic.site, parts.study, graph.grid, views.files(clinic.site, parts.study))
+    found = study_images.original(clinic.site, parts.study, graph.grid, study_images.files(clinic.site, parts.study))
     assert found is not None
     return found
 

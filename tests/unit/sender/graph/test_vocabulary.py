@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from thinwire.sender.graph.report_graph import extract
-from thinwire.sender.graph.vocabulary import Cue, Role, build_vocabulary, load_vocabulary, split_words
+from thinwire.sender.graph.vocabulary import ConceptRole, Cue, build_vocabulary, load_vocabulary, split_words
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import Concept
 
@@ -30,7 +30,7 @@ def phrases(text: str) -> list[str]:
 def test_the_findings_that_are_trained_come_first() -> None:
     first = [concept.name for concept in VOCABULARY.concepts[:5]]
     assert first == ["consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule"]
-    assert all(VOCABULARY.roles[index] is Role.FINDING for index in range(5))
+    assert all(VOCABULARY.roles[index] is ConceptRole.FINDING for index in range(5))
 
 
 def test_the_order_is_append_only() -> None:

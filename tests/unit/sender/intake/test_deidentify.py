@@ -40,7 +40,7 @@ from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.identifiers import TextSource, digest, study_key
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.projection import View
+from thinwire.shared.imaging.projection import Projection
 from thinwire.shared.storage.durable import Disk
 
 SECRET = "SECRET"
@@ -183,7 +183,7 @@ def test_a_view_and_a_part_that_stood_in_a_description_stay(clean: Deidentifier,
     found = header(clean, described)
     assert "SeriesDescription" not in found
     before, after = read_instance(described), read_instance(as_file(found))
-    assert before.view is not View.UNSTATED
+    assert before.view is not Projection.UNSTATED
     assert (after.view, after.part) == (before.view, before.part)
 
 

@@ -7,12 +7,12 @@ import pytest
 from tests.support.dicoms import as_file, dataset
 from thinwire.sender.intake.patients import patients_differ
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 
 ONE: dict[str, Any] = {"PatientID": "0017 a", "PatientName": "PHANTÓM^One^Paul", "PatientBirthDate": "19700101"}
 
 
-def header(**attributes: Any) -> Header:
+def header(**attributes: Any) -> DicomHeader:
     charset: dict[str, Any] = {"SpecificCharacterSet": "ISO_IR 192"}
     return read_instance(as_file(dataset(**{**charset, **ONE, **attributes}))).header
 

@@ -33,7 +33,7 @@ from tests.support.dicoms import (
 from tests.support.xray_machine import Machine
 from thinwire.sender.config import DicomSettings
 from thinwire.sender.config import Machine as MachineSettings
-from thinwire.sender.modality.arrivals import Fate, Sent
+from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
 from thinwire.sender.modality.port import FULL, MISMATCH, REFUSED, SUCCESS
 from thinwire.shared.crypto.envelope import Kind
 
@@ -162,7 +162,7 @@ def test_a_study_that_is_no_chest_goes_to_quarantine_with_its_reason(clinic: Cli
     clinic.settle()
     assert clinic.outbox.entries() == []
     assert "body part" in str(clinic.quarantine.reasons()[0]["what"])
-    assert clinic.arrivals.fate(INSTANCE) is Fate.REFUSED
+    assert clinic.arrivals.state_of(INSTANCE) is ObjectState.REFUSED
     assert clinic.arrivals.waiting() == 0
 
 
@@ -323,7 +323,7 @@ def test_names_on_disk_and_log_lines_tell_no_uid_and_no_patient(
     for secret in (STUDY_UID, "SYNTHETIC"):
         assert secret not in names
         assert secret not in caplog.text
-        assert secret not in repr(Sent(DX, INSTANCE, STUDY_UID))
+        assert secret not in repr(ReceivedObject(DX, INSTANCE, STUDY_UID))
 
 
 @pytest.mark.process

@@ -3,13 +3,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from thinwire.sender.outbox.entries import TRANSITIONS, Entry, EntryState, Event, Part, PartState
+from thinwire.sender.outbox.entries import TRANSITIONS, EntryState, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import EpochId, StudyKey, digest
 
-ENTRY = Entry(
+ENTRY = OutboxEntry(
     study=StudyKey(b"s" * 16),
     accepted=datetime(2026, 3, 4, 12, tzinfo=UTC),
     urgent=True,
@@ -21,7 +21,7 @@ ENTRY = Entry(
         Part(Kind.MANIFEST, reason="not yet"),
     ),
     status=StudyStatus.TRIAGED,
-    choice={Kind.ORIGINALS: When.WHEN_IDLE},
+    overrides={Kind.ORIGINALS: When.WHEN_IDLE},
     escalated=False,
     paused=True,
     warnings=("the file states no pixel spacing",),
@@ -29,18 +29,18 @@ ENTRY = Entry(
 
 
 def test_json_returns() -> None:
-    assert Entry.from_json(ENTRY.to_json()) == ENTRY
+    assert OutboxEntry.from_json(ENTRY.to_json()) == ENTRY
 
 
 @pytest.mark.parametrize("broken", [b"", b"[]", b"{}", b"\xff", ENTRY.to_json().replace(b"waiting", b"wating")])
 def test_other_bytes_are_refused(broken: bytes) -> None:
     with pytest.raises(ValueError):
-        Entry.from_json(broken)
+        OutboxEntry.from_json(broken)
 
 
 @pytest.mark.parametrize("state", PartState)
-@pytest.mark.parametrize("event", Event)
-def test_a_part_changes_as_the_table_says_and_in_no_other_way(state: PartState, event: Event) -> None:
+@pytest.mark.parametrize("event", PartEvent)
+def test_a_part_changes_as_the_table_says_and_in_no_other_way(state: PartState, event: PartEvent) -> None:
     part = Part(Kind.ORIGINALS, state)
     if (state, event) in TRANSITIONS:
         assert part.after(event).state is TRANSITIONS[state, event]
@@ -77,6 +77,6 @@ def test_what_is_due() -> None:
 
 
 def test_a_request_is_remembered() -> None:
-    part = Part(Kind.PREVIEW).after(Event.REQUESTED)
+    part = Part(Kind.PREVIEW).after(PartEvent.REQUESTED)
     assert part.requested
-    assert part.after(Event.ADDED).requested
+    assert part.after(PartEvent.ADDED).requested

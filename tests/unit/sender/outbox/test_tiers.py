@@ -101,7 +101,7 @@ def test_meaning_always_goes(kind: Kind | None) -> None:
 
 
 def test_a_study_may_choose_for_itself() -> None:
-    own = replace(ORIGINALS, choice={Kind.ORIGINALS: When.WHEN_IDLE})
+    own = replace(ORIGINALS, overrides={Kind.ORIGINALS: When.WHEN_IDLE})
     assert not verdict(When.ALWAYS, own).goes
     assert verdict(When.ON_REQUEST, own, idle=True).goes
     preview = {Kind.PREVIEW: When.ALWAYS, Kind.CROPS: When.NEVER}
@@ -111,8 +111,8 @@ def test_a_study_may_choose_for_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [{Kind.GRAPH: When.ON_REQUEST}, {Kind.MANIFEST: When.WHEN_IDLE}, {Kind.ORIGINALS: When.NEVER}]
+    "overrides", [{Kind.GRAPH: When.ON_REQUEST}, {Kind.MANIFEST: When.WHEN_IDLE}, {Kind.ORIGINALS: When.NEVER}]
 )
-def test_no_choice_keeps_a_study_from_its_reader(choice: dict[Kind, When]) -> None:
+def test_no_choice_keeps_a_study_from_its_reader(overrides: dict[Kind, When]) -> None:
     with pytest.raises(ValueError):
-        checked(choice)
+        checked(overrides)

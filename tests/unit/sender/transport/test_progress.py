@@ -80,11 +80,11 @@ def test_what_the_hub_has_of_an_object_needs_no_budget(ends: TwoEnds) -> None:
 def test_a_study_of_its_own_choice(tmp_path: Path) -> None:
     ends = TwoEnds(tmp_path)
     sample = Sample(b"own choice" * 1000)
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.ORIGINALS: When.IN_WINDOW})
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, overrides={Kind.ORIGINALS: When.IN_WINDOW})
     ends.make_parts()
     current_policy = CurrentPolicy(TierPolicy(), START, 0)
     assert {due.kind for due in current_policy.partition(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST}
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.ORIGINALS: When.ALWAYS})
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, overrides={Kind.ORIGINALS: When.ALWAYS})
     ends.switch_on()
     assert {due.kind for due in current_policy.partition(ends.outbox.due(), {})[0]} == {
         Kind.GRAPH,

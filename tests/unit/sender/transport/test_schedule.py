@@ -10,7 +10,7 @@ from thinwire.sender.transport.schedule import (
     SHARE,
     SMALL,
     TRANSITIONS,
-    Floor,
+    FairShare,
     Transfer,
     TransferEvent,
     TransferState,
@@ -150,7 +150,7 @@ def test_a_transfer_changes_as_the_table_says_and_in_no_other_way() -> None:
                     transfer.on(event)
 
 
-def carried(queue: list[Due], floor: Floor, most: int) -> dict[bytes, int]:
+def carried(queue: list[Due], floor: FairShare, most: int) -> dict[bytes, int]:
     """Send pieces, each answered at once, until so many bytes have gone; the bytes of each object that went."""
     sent: dict[bytes, int] = {}
     transfers: dict[bytes, Transfer] = {}
@@ -171,12 +171,12 @@ def carried(queue: list[Due], floor: Floor, most: int) -> dict[bytes, int]:
 def test_what_is_oldest_has_its_share_though_all_else_is_urgent() -> None:
     old = due("old pixels", Kind.ORIGINALS, 40_000)
     urgent = [due(f"urgent {n}", Kind.ORIGINALS, 60_000, urgent=True, minute=1 + n) for n in range(20)]
-    sent = carried([old, *urgent], Floor(), 600_000)
+    sent = carried([old, *urgent], FairShare(), 600_000)
     assert sent[old.object] == pytest.approx(SHARE * 600_000, abs=2 * CHUNK)
 
 
 def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_it() -> None:
-    pixels, floor = due("pixels", Kind.ORIGINALS, 90_000), Floor()
+    pixels, floor = due("pixels", Kind.ORIGINALS, 90_000), FairShare()
     bulk = under_way(sending(pixels, 10_000))
     for _ in range(30):
         piece = floor.choose([pixels], [pixels], bulk, WINDOW, CHUNK)
@@ -191,7 +191,7 @@ def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_i
 def test_what_cannot_go_has_no_share() -> None:
     old, new = due("old", Kind.ORIGINALS, 90_000), due("new", Kind.ORIGINALS, 90_000, urgent=True, minute=1)
     offered = under_way(Transfer(1, old, TransferState.OFFERED, HEAD), sending(new, 0))
-    floor = Floor(saved=1e6)
+    floor = FairShare(saved=1e6)
     piece = floor.choose([new, old], [old, new], offered, WINDOW, CHUNK)
     assert piece is not None
     assert piece.due is new

@@ -22,8 +22,8 @@ from tests.support.format_samples import (
 from thinwire.shared.crypto.envelope import (
     HEADER_BYTES,
     TAG_BYTES,
+    EnvelopeHeader,
     EpochKey,
-    Header,
     Kind,
     new_epoch,
     open_epoch,
@@ -55,7 +55,7 @@ def test_what_was_sealed_opens(length: int) -> None:
     sealed = seal(EPOCH, Kind.GRAPH, STUDY, plaintext, chunk_log2=10)
     header, back = open_sealed(sealed, key_of)
     assert back == plaintext
-    assert header == peek(sealed) == Header(Kind.GRAPH, 10, EPOCH.id, STUDY, header.salt)
+    assert header == peek(sealed) == EnvelopeHeader(Kind.GRAPH, 10, EPOCH.id, STUDY, header.salt)
     assert len(sealed) == HEADER_BYTES + length + TAG_BYTES * max(1, -(-length // 1024))
 
 

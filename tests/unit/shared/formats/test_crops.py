@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.tier_samples import HEIGHT, MEANING, RECTANGLES, WIDTH, sample_evidence, shown, stored
 from thinwire.shared.errors import BadCrops
-from thinwire.shared.formats.crops import Codec, Crops, Rectangle, decode, decode_prefix, encode
+from thinwire.shared.formats.crops import CropCodec, Crops, Rectangle, decode, decode_prefix, encode
 
 LIMIT = 1 << 20
 HEAD = 75
@@ -78,7 +78,7 @@ def test_values_of_any_kind_come_back(kind: type[np.integer]) -> None:
 
 def test_the_smaller_packing_is_taken() -> None:
     drawn = np.tile(np.arange(64, dtype=np.uint16) % 2 * 3000, (64, 1))
-    for values, codec in ((stored(64, 64), Codec.JPEG_XL), (drawn, Codec.ZSTD)):
+    for values, codec in ((stored(64, 64), CropCodec.JPEG_XL), (drawn, CropCodec.ZSTD)):
         data = encode(values, shown(values), [Rectangle(0, 0, 64, 64, 1.0)], MEANING)
         assert [each for _, each, _ in records(data)] == [codec]
         assert_exact(decode(data, LIMIT), values, shown(values))

@@ -9,7 +9,7 @@ from tests.support.radiographs import item, read
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.projection import View
+from thinwire.shared.imaging.projection import Projection
 
 
 def test_an_unreadable_number_is_left_out_and_named() -> None:
@@ -63,7 +63,7 @@ def test_words_for_the_chest(words: str) -> None:
 
 def test_an_instance_says_what_its_file_says() -> None:
     instance = read_instance(dicom(ImageLaterality="L"))
-    assert (instance.modality, instance.view, instance.laterality) == ("DX", View.PA, "L")
+    assert (instance.modality, instance.view, instance.laterality) == ("DX", Projection.PA, "L")
     assert (instance.rows, instance.columns, instance.frames) == (96, 112, 1)
     assert instance.transfer_syntax == EXPLICIT
 

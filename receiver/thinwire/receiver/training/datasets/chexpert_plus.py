@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thinwire.receiver.training.datasets import chexpert_labels
 from thinwire.receiver.training.datasets.image_size import size_of
-from thinwire.receiver.training.datasets.patients import Choice, FoundStudy, Patient, Split, shuffled
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, Split, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
@@ -25,7 +25,7 @@ _FOLDERS = ("", "PNG", "PNG/PNG", "PNGs", "DICOM")
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
 
 
-def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[Patient]:
     """Each patient's frontal images; a usable one has a findings or impression section and labels.
 
     Images are looked for as PNG, JPEG or DICOM. Raises BadConfiguration for a missing table.

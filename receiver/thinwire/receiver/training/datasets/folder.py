@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thinwire.receiver.training.datasets.patients import Choice, FoundStudy, Patient, shuffled
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import sections
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.sender.intake.text import read_text
@@ -23,7 +23,7 @@ class _Image:
     sex: str
 
 
-def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[Patient]:
     """Each patient's frontal chest radiographs; a usable one has a report.
 
     A patient is known by a digest of the Patient ID; without one, each study stands for its own patient.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from thinwire.receiver.training.datasets import chexpert_labels
-from thinwire.receiver.training.datasets.patients import Choice, FoundStudy, Patient, Split, shuffled
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, Split, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import sections
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
@@ -23,7 +23,9 @@ class _Image:
     size: tuple[int, int]
 
 
-def patients(root: Path, suffix: Literal[".dcm", ".jpg"], choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(
+    root: Path, suffix: Literal[".dcm", ".jpg"], choice: StudySelection, summary: Summary
+) -> Iterator[Patient]:
     """Each patient's studies with a frontal image; a usable one has a report and CheXpert labels too.
 
     Of a study's frontal images the PA is taken before the AP. Raises BadConfiguration for a missing table.

@@ -36,7 +36,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class OpenIReport:
     """One report of the collection; each is of another patient as far as the collection says."""
 
     number: str
@@ -53,7 +53,7 @@ class Report:
         return tuple(float(name in found) for name in FINDINGS)
 
 
-def reports(path: Path, summary: Summary) -> Iterator[Report]:
+def reports(path: Path, summary: Summary) -> Iterator[OpenIReport]:
     """Reports of `NLMCXR_reports.tgz`, or of a folder of its XML files.
 
     Raises BadConfiguration that names the archive when it cannot be read.
@@ -71,7 +71,7 @@ def reports(path: Path, summary: Summary) -> Iterator[Report]:
             summary.skip("a report without findings and impression")
             continue
         headings = tuple((each.text or "").strip() for each in root.iterfind("./MeSH/major"))
-        yield Report(number, text, headings, tuple(each.get("id", "") for each in root.iter("parentImage")))
+        yield OpenIReport(number, text, headings, tuple(each.get("id", "") for each in root.iter("parentImage")))
 
 
 def patients(root: Path, summary: Summary) -> Iterator[Patient]:
@@ -81,7 +81,7 @@ def patients(root: Path, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, report, summary)]
 
 
-def _found(root: Path, report: Report, summary: Summary) -> FoundStudy | None:
+def _found(root: Path, report: OpenIReport, summary: Summary) -> FoundStudy | None:
     if not report.images:
         summary.skip("a report without an image")
         return None

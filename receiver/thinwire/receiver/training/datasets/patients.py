@@ -24,7 +24,7 @@ PAPER_PREVALENCE = 0.15
 
 
 @dataclass(frozen=True)
-class Choice:
+class StudySelection:
     """How studies are chosen. The same seed chooses the same studies."""
 
     seed: int = 0
@@ -76,7 +76,7 @@ def role_in(split: Split, patient: str) -> Role:
 
 
 def samples_of(
-    source: str, patients: Iterable[Patient], choice: Choice, reader: ReportParser, summary: Summary
+    source: str, patients: Iterable[Patient], choice: StudySelection, reader: ReportParser, summary: Summary
 ) -> list[Sample]:
     """One study a patient, then the paper's subset where it is asked for, as samples in the order of their keys.
 
@@ -98,7 +98,7 @@ def samples_of(
     return samples
 
 
-def _sample(source: str, study: FoundStudy, choice: Choice, reader: ReportParser) -> Sample:
+def _sample(source: str, study: FoundStudy, choice: StudySelection, reader: ReportParser) -> Sample:
     told = study.text.told
     labels = study.labels if study.labels is not None else reader.labels(told)
     split = study.split if choice.official and study.split else split_of(study.patient, choice.seed)

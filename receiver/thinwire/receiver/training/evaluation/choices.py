@@ -19,7 +19,7 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True)
-class Choice:
+class PatchSelection:
     name: str
     choose: Choose
     seen: ModelOutputs
@@ -28,21 +28,21 @@ class Choice:
     """Of a choice that draws lots."""
 
 
-def choices(seen: ModelOutputs, guide: Guide, policy: Policy, seeds: int) -> Iterator[Choice]:
+def choices(seen: ModelOutputs, guide: Guide, policy: Policy, seeds: int) -> Iterator[PatchSelection]:
     """The attention first, then its comparators; random once for each seed."""
-    yield Choice(ATTENTION, by_attention, seen)
+    yield PatchSelection(ATTENTION, by_attention, seen)
     for seed in range(seeds):
-        yield Choice(RANDOM, at_random(seed), seen, seed)
-    yield Choice("centre", by_score(centre(seen)), seen)
-    yield Choice("image-only saliency", by_score(seen.saliency), seen)
+        yield PatchSelection(RANDOM, at_random(seed), seen, seed)
+    yield PatchSelection("centre", by_score(centre(seen)), seen)
+    yield PatchSelection("image-only saliency", by_score(seen.saliency), seen)
     if seen.rollout.any():
-        yield Choice("attention rollout", by_score(seen.rollout), seen)
-    yield Choice("diversity", by_set(seen, diverse), seen)
+        yield PatchSelection("attention rollout", by_score(seen.rollout), seen)
+    yield PatchSelection("diversity", by_set(seen, diverse), seen)
     counts = [len(prune(v, s, policy)) for v, s in zip(seen.valid, seen.share[guide], strict=True)]
     features, size = merge_all(seen, counts)
-    yield Choice("token merging", by_score(size), replace(seen, features=features))
+    yield PatchSelection("token merging", by_score(size), replace(seen, features=features))
     if seen.text_similarity[guide].any():
-        yield Choice("text similarity", by_score(seen.text_similarity[guide]), seen)
+        yield PatchSelection("text similarity", by_score(seen.text_similarity[guide]), seen)
 
 
 def by_score(score: FloatArray) -> Choose:

@@ -8,7 +8,7 @@ import numpy as np
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.evaluation import language
 from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
-from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenced
 from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, write_from
 from thinwire.receiver.training.evaluation.tables import Row, Source
@@ -60,7 +60,7 @@ def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, wo
 def _arms(source: Source, guide: Guide) -> Iterator[tuple[Source, str, Row, Sent]]:
     """(the images, name, what is said of it, what the hub receives)"""
     coder = source.coder
-    made = source.made(guide, Choice(ATTENTION, by_attention, source.seen), source.percent)
+    made = source.made(guide, PatchSelection(ATTENTION, by_attention, source.seen), source.percent)
     yield source, AS_THEY_ARE, {}, (made, [])
     for level in range(coder.levels):
         sizes = [on_the_link(len(encode(graph, coder, level))) for graph in made]

@@ -23,11 +23,18 @@ from thinwire.receiver.training.datasets.manifest import manifest as read_manife
 from thinwire.receiver.training.datasets.opening import open_data, with_proxies, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import plots
-from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.coding import coding_table
 from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
-from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
+from thinwire.receiver.training.evaluation.reports import (
+    ReportBaseline,
+    bleu_curve,
+    cases,
+    floor_of,
+    referenced,
+    report_table,
+)
 from thinwire.receiver.training.evaluation.seen import Guide, compute_all
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
@@ -183,7 +190,7 @@ def _tables(
     guides: Sequence[Guide],
     seeds: int,
     full: bool,
-    floor: Floor | None,
+    floor: ReportBaseline | None,
     radgraph: Extractor | None,
     prior: Prior,
     progress: Progress,
@@ -210,7 +217,7 @@ def _tables(
 
 
 def _logits(source: Source, guide: Guide) -> Any:
-    choice = Choice(ATTENTION, by_attention, source.seen)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
     return source.batches(guide, choice, source.percent).logits(source.predictor)
 
 
@@ -255,7 +262,7 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
             "text withheld",
             out / f"{name}-reliability.png",
         )
-    choice = Choice(ATTENTION, by_attention, source.seen)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
     graphs = source.graphs(TEXT_WITHHELD, choice, source.percent)
     predictions = source.predictor.read(graphs)
     if text := cases(source, predictions):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thinwire.receiver.training.corpus import FINDINGS, Sample, phantom
-from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice, by_score, choices
+from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection, by_score, choices
 from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
 from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
@@ -184,7 +184,10 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
     lungs, lungs_from = lung_fields(source.seen)
     priors = np.stack([to_cells(prior.plane, grid) for grid in source.seen.grids])
     told_by_boxes = any(s.text_kind in TOLD_BY_BOXES for s in source.seen.samples)
-    extra = Choice(BOX_PRIOR, by_score(priors), source.seen), Choice(LUNG_PRIOR, spread(lungs), source.seen)
+    extra = (
+        PatchSelection(BOX_PRIOR, by_score(priors), source.seen),
+        PatchSelection(LUNG_PRIOR, spread(lungs), source.seen),
+    )
     words = {BOX_PRIOR: prior.words, LUNG_PRIOR: f"cells spread evenly over the lungs, {lungs_from}"}
     rows = []
     for drawn in box_rows(source.seen):
@@ -239,7 +242,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
 
 
 def _measures(
-    source: Source, guide: Guide, choice: Choice, drawn: BoxRows, of_lungs: NDArray[np.floating[Any]]
+    source: Source, guide: Guide, choice: PatchSelection, drawn: BoxRows, of_lungs: NDArray[np.floating[Any]]
 ) -> dict[str, NDArray[np.float64]]:
     """Of each box, float64 [m]."""
     seen = source.seen

@@ -26,7 +26,7 @@ FLOOR_IMAGES, FEWEST_FLOOR_IMAGES = 500, 20
 
 
 @dataclass(frozen=True)
-class Floor:
+class ReportBaseline:
     """Training images whose reports the floors repeat."""
 
     seen: ModelOutputs
@@ -38,7 +38,7 @@ def referenced(source: Source) -> list[int]:
     return [n for n, s in enumerate(source.seen.samples) if s.text_kind in REFERENCES and s.report]
 
 
-def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, workers: int) -> Floor:
+def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, workers: int) -> ReportBaseline:
     """Images of the source that taught the report model, with their reports; training phantoms where it has none.
 
     listed: all that the data sets hold, whatever their role. Patients who are judged take no part.
@@ -59,10 +59,10 @@ def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, worke
     seen = compute_all(
         source.bundle, chosen, lambda _, *rest: progress("floors", *rest), workers, (), summary=Summary("floors")
     )
-    return Floor(seen, f"{len(seen.samples)} {words}")
+    return ReportBaseline(seen, f"{len(seen.samples)} {words}")
 
 
-def report_table(source: Source, floor: Floor | None, radgraph: Extractor | None) -> list[Row]:
+def report_table(source: Source, floor: ReportBaseline | None, radgraph: Extractor | None) -> list[Row]:
     """BLEU, ROUGE-L and concepts (Table 1 of NEURAL) of written reports and of the floors.
 
     radgraph: its model, for the column `radgraph_f1`, which is None without it.

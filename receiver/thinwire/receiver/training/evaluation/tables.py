@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from thinwire.receiver.inference.mpnn import Predictor, text_index
 from thinwire.receiver.training.corpus import FINDINGS, Role
 from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
-from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, Choice, choices
+from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, PatchSelection, choices
 from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
@@ -100,15 +100,15 @@ class Source:
             self.name, self.bundle, self.predictor, self.seen.part(list(range(min(count, len(self.patients)))))
         )
 
-    def made(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
+    def made(self, guide: Guide, choice: PatchSelection, percent: float) -> list[FusedGraph]:
         """As the clinic makes them."""
         return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent))
 
-    def graphs(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
+    def graphs(self, guide: Guide, choice: PatchSelection, percent: float) -> list[FusedGraph]:
         """As the hub receives them."""
         return [received(graph, self.coder) for graph in self.made(guide, choice, percent)]
 
-    def batches(self, guide: Guide, choice: Choice, percent: float, fusion: Fusion = "single") -> Batches:
+    def batches(self, guide: Guide, choice: PatchSelection, percent: float, fusion: Fusion = "single") -> Batches:
         return Batches.of(data_of(self.graphs(guide, choice, percent), fusion))
 
     def aucs(self, drawn: Sequence[Floats]) -> Iterator[tuple[str, str, Row]]:
@@ -154,7 +154,7 @@ class Source:
 def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[float]) -> list[Row]:
     """AUC against percent pruned and bytes of the sealed tier 0, by guide; `difference` is to the unpruned graph."""
     rows = []
-    choice = Choice(ATTENTION, by_attention, source.seen)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
     for guide in guides:
         read: dict[float, tuple[dict[str, Row], Floats]] = {}
         for percent in sorted({*percents, source.percent, WHOLE}):
@@ -205,8 +205,8 @@ def choice_table(source: Source, guides: Sequence[Guide], seeds: int, full: bool
             if full or choice.name in (ATTENTION, RANDOM):
                 batches = source.batches(guide, choice, source.percent)
                 by_hidden = {
-                    name: source.probabilities(batches.logits(source.predictor, **shown), guide)
-                    for name, shown in HIDDEN.items()
+                    name: source.probabilities(batches.logits(source.predictor, **full_name), guide)
+                    for name, full_name in HIDDEN.items()
                 }
                 read.setdefault(choice.name, []).append(by_hidden)
         for hidden in HIDDEN:
@@ -229,7 +229,7 @@ def ablation_table(source: Source, guides: Sequence[Guide]) -> list[Row]:
     rows = []
     fusions: dict[str, Fusion] = {"no fusion edge": "none", "all-to-all fusion edges": "all"}
     for guide in guides:
-        choice = Choice(ATTENTION, by_attention, source.seen)
+        choice = PatchSelection(ATTENTION, by_attention, source.seen)
         batches = source.batches(guide, choice, source.percent)
         read = {
             "whole": batches.logits(source.predictor),
