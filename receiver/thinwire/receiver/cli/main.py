@@ -107,8 +107,13 @@ def serve(
 ) -> None:
     """Receive studies from clinics and triage them until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
+<<<<<<< HEAD
     With --web also the reading room for radiologists: prints `reading room at URL` and, without any account, a
     one-time link for the first administrator (docs/hub-administrator.md).
+=======
+    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
+    account yet a one-time link for the first administrator (docs/hub-administrator.md).
+>>>>>>> main
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
     ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line; the last one wins. A hub
