@@ -239,10 +239,11 @@ def parse(data: bytes, limits: Limits) -> Header:
 def part10(data: bytes, limits: Limits) -> bytes:
     """The same object as a file that every DICOM program takes (PS3.10 7.1), to be sent under the UIDs it names.
 
-    The data set stays as it is, byte for byte, pixels included (of compressed pixels in an implicit VR data set, which no
-    transfer syntax has, the pixels alone). Where the file lacks preamble or meta information, or
-    that names another transfer syntax, SOP class or SOP instance than the data set has, meta information is made from
-    the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID are the data set's own.
+    The data set stays as it is, byte for byte, pixels included. (Of compressed pixels in an implicit VR data set, which
+    no transfer syntax has, only the pixels stay.) Where the file lacks preamble or meta information, or has it in an
+    irregular form, or it names another transfer syntax, SOP class or SOP instance than the data set has, meta
+    information is made from the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID
+    are the data set's own.
     A file that needs none of that is returned unchanged. So a C-STORE or STOW of the result announces what it sends.
 
     Raises UnreadableDicom: as `parse` does; also for a data set without SOP Class UID or SOP Instance UID, which no
