@@ -27,8 +27,8 @@ from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, ve
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Say, Sight, opened
 from benchmarks.baselines.thumbnails import inside
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import load_reader, text_index
+from benchmarks.judged import bundle_facts
+from thinwire.receiver.inference.mpnn import load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.shared.formats.bundle import default_bundle_folder
@@ -67,10 +67,10 @@ def vectors(
         ],
         f"{THUMBNAIL} x {THUMBNAIL} thumbnail, cross-fitted head": tiny,
     }
-    reader = load_reader(sight.bundle)
-    logits = [reader.logits(graphs[i : i + 128]) for i in range(0, len(graphs), 128)]
+    predictor = load_predictor(sight.bundle)
+    logits = [predictor.logits(graphs[i : i + 128]) for i in range(0, len(graphs), 128)]
     texts = text_index([graph.text_source for graph in graphs])
-    shipped = reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, CONSOLIDATION]
+    shipped = predictor.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, CONSOLIDATION]
     return {name: np.stack(rows) for name, rows in arms.items()}, shipped.astype(np.float32)
 
 
@@ -161,7 +161,7 @@ def main() -> None:
     for row in rows:
         say(f"{row['subset']}: {told(row)}")
     what: dict[str, Any] = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "kind": CROSS_FITTED,
         "keep_percent": bundle.spec.keep_percent,
         "folds": FOLDS,

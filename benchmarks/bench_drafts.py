@@ -18,7 +18,7 @@ from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.scores import Row, save
 from benchmarks.baselines.sight import opened
-from benchmarks.judged import bundle_told, phantoms_digest
+from benchmarks.judged import bundle_facts, phantoms_digest
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores
@@ -92,7 +92,7 @@ def main() -> None:
         rows.append({"written_from": name, **told, **measured})
         print(f"{name}, {told['beams']} beams: BLEU-2 {measured['bleu_2']:.3f}", flush=True)
     what: Row = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "synthetic": True,
         "phantoms_digest": phantoms_digest(),
         "images": len(samples),

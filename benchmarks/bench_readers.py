@@ -27,8 +27,8 @@ from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_reader, text_index, to_data
+from benchmarks.judged import bundle_facts
+from thinwire.receiver.inference.mpnn import GraphNetwork, Shape, load_predictor, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
@@ -172,17 +172,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(max(1, options.workers or torch.get_num_threads()))
     bundle = load_bundle(options.bundle)
-    reader = load_reader(bundle)
+    predictor = load_predictor(bundle)
     numbers = {role: max(2, round(share * options.images)) for role, share in SHARES}
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         parts = {role: part_of(sight, role, number, options.workers or 2) for role, number in numbers.items()}
-    shape = reader.members[0].shape
+    shape = predictor.members[0].shape
     learning = Learning(epochs=options.epochs)
     key = f"{bundle.id.hex()} {sorted(numbers.items())}"
     rows = compare(parts, shape, learning, options.seeds, key, options.cache, shape.layers)
-    rows += as_shipped(reader, parts["test"])
+    rows += as_shipped(predictor, parts["test"])
     what: Row = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "synthetic": True,
         "keep_percent": bundle.spec.keep_percent,
         "images": numbers,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
+from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
@@ -53,7 +53,7 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
             began = time.perf_counter()
             study = load_study([data], text, TextSource.REPORT)
             read_ms = (time.perf_counter() - began) * 1000
-            seen = maker.see(study)
+            seen = maker.make_graph(study)
             if number == 0:
                 continue  # the first study warms up
             spent = {"read": read_ms, **seen.milliseconds}
@@ -83,7 +83,7 @@ def large_bundle(folder: Path) -> int:
     from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
     from thinwire.receiver.training import card, corpus, words
     from thinwire.receiver.training.export import export
-    from thinwire.receiver.training.graph_stage import save_reader
+    from thinwire.receiver.training.graph_stage import save_predictor
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
     from thinwire.sender.graph.vocabulary import load_vocabulary
@@ -109,7 +109,7 @@ def large_bundle(folder: Path) -> int:
         whitening=np.eye(d),
         farthest=1e9,
     )
-    save_reader(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
+    save_predictor(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
     (folder / card.CARD).write_text("Random weights, for timing only.\n", encoding="utf-8")
     spec = BundleSpec("large-random", "large", 1024, d, preset.max_tokens, 2.3, corpus.FINDINGS, concepts)
     save_tables(folder / CODER, untaught(spec, levels=(0.1,), reach=63))
@@ -135,7 +135,7 @@ def main() -> None:
     result: dict[str, object] = {
         "command": f"python -m benchmarks.bench_sender --studies {options.studies}" + (" --large" * options.large),
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "studies": f"{options.studies} synthetic phantoms, 1400 to 2600 pixels on the long side, 12 bit",
         "default_bundle": in_own_process(default_bundle_folder(), options.studies),
     }

@@ -36,9 +36,9 @@ from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, tr
 from benchmarks.baselines.scores import Row, rows_of, save, told
 from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
-from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelves
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import MpnnReader, load_reader, text_index
+from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
+from benchmarks.judged import bundle_facts
+from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.receiver.training.graph_stage import Read
@@ -64,12 +64,12 @@ class Album:
     name: str
     samples: list[Sample]
     canvases: list[Pixels]
-    shelves: dict[Setting, Shelf]
+    thumbnail_sets: dict[Setting, ThumbnailSet]
 
     def canvas(self, sight: Sight, setting: Setting) -> Callable[[int], Pixels]:
         if setting == WHOLE:
             return lambda i: np.asarray(self.canvases[i])
-        files = self.shelves[setting].files
+        files = self.thumbnail_sets[setting].files
         return lambda i: restore(files[i], setting[0], sight.grid(self.samples[i]))
 
 
@@ -82,13 +82,13 @@ def album(sight: Sight, name: str, samples: list[Sample], workers: int) -> Album
 
 def shelved(sight: Sight, whole: Album, settings: Sequence[Setting]) -> Album:
     images = [inside(np.asarray(c), sight.grid(s)) for c, s in zip(whole.canvases, whole.samples, strict=True)]
-    made: dict[Setting, Shelf] = {}
+    made: dict[Setting, ThumbnailSet] = {}
     for codec in dict.fromkeys(codec for codec, _ in settings):
         budgets = [budget for name, budget in settings if name == codec]
-        for one in shelves(whole.name, images, codec, budgets, sight.cache, sight.pool):
+        for one in thumbnail_sets(whole.name, images, codec, budgets, sight.cache, sight.pool):
             made[codec, one.budget] = one
         sight.say(f"{whole.name}: {codec} in {', '.join(map(str, budgets))} bytes")
-    return replace(whole, shelves=made)
+    return replace(whole, thumbnail_sets=made)
 
 
 def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: bool) -> list[Setting]:
@@ -115,11 +115,11 @@ def head_scores(endpoint: Endpoint, train: FloatArray | None, test: FloatArray) 
     return trained_scores((train, endpoint.labels(endpoint.train), patients(endpoint.train)), test)
 
 
-def shipped_scores(reader: MpnnReader, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
+def shipped_scores(predictor: Predictor, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
     """Probabilities [n, L] of the bundle's own reader."""
-    logits = [reader.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
+    logits = [predictor.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
     texts = text_index([graph.text_source for graph in graphs])
-    return reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
+    return predictor.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
 
 
 def lite0_scores(
@@ -195,7 +195,7 @@ def endpoint_rows(
     bundle, labels, groups = sight.bundle, endpoint.labels(endpoint.test), patients(endpoint.test)
     judging = album(sight, f"{endpoint.name}, test", endpoint.test, workers)
     teaching = album(sight, f"{endpoint.name}, train", endpoint.train, workers) if endpoint.train else None
-    reader = load_reader(bundle)
+    predictor = load_predictor(bundle)
     rows: list[Row] = []
     ours: Scores | None = None
     our_head: Scores | None = None
@@ -223,7 +223,7 @@ def endpoint_rows(
     sizes = sealed_bytes(bundle, made_of(bundle, endpoint.test, whole))
     own = round(float(np.mean(sizes)))
     tier0 = {"codec": "tier 0", "bytes_mean": round(float(np.mean(sizes)), 1), "bytes_max": max(sizes)}
-    add("tier 0", tier0, "the bundle's reader", shipped_scores(reader, graphs, endpoint), False)
+    add("tier 0", tier0, "the bundle's reader", shipped_scores(predictor, graphs, endpoint), False)
     taught, taught_whole = None, None
     if teaching is not None:
         taught_whole = seen(teaching, WHOLE, True)
@@ -234,7 +234,7 @@ def endpoint_rows(
     asked = wanted(own)
     judging = shelved(sight, judging, asked)
     teaching = None if teaching is None else shelved(sight, teaching, asked)
-    made = [judging.shelves, *([teaching.shelves] if teaching else [])]
+    made = [judging.thumbnail_sets, *([teaching.thumbnail_sets] if teaching else [])]
     settings = [WHOLE, *(s for s in asked if not any(of[s].missing for of in made))]
 
     lite0 = lite0_scores(sight, endpoint, teaching, judging, settings, plan) if plan.epochs else {}
@@ -243,7 +243,7 @@ def endpoint_rows(
         arm = codec if setting == WHOLE else f"{codec}, at most {budget} bytes"
         size: dict[str, Any] = {"codec": codec, "budget_bytes": budget or None, "same_bytes": budget == own}
         if setting != WHOLE:
-            files, sides = judging.shelves[setting].files, judging.shelves[setting].sides
+            files, sides = judging.thumbnail_sets[setting].files, judging.thumbnail_sets[setting].sides
             size |= {"bytes_mean": round(float(np.mean([len(f) for f in files])), 1), "bytes_max": max(map(len, files))}
             size |= {"side_median": float(np.median(sides))}
         # Writing a text costs more than looking: the bundle's own reader meets the first codec alone.
@@ -257,7 +257,7 @@ def endpoint_rows(
         add(arm, size, HEAD, head_scores(endpoint, learned, vectors(sight, endpoint.test, looked)), True)
         if whole_graph:
             unpruned = graphs_of(bundle, endpoint.test, looked, percent=100)
-            add(arm, size, GRAPH, shipped_scores(reader, unpruned, endpoint), False)
+            add(arm, size, GRAPH, shipped_scores(predictor, unpruned, endpoint), False)
         if setting in lite0:
             add(arm, size, LITE0, lite0[setting], True)
     for codec, budget in asked:
@@ -303,7 +303,7 @@ def main() -> None:
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         percent = sight.bundle.spec.keep_percent
         what: Row = {
-            "bundle": bundle_told(sight.bundle),
+            "bundle": bundle_facts(sight.bundle),
             "keep_percent": percent,
             "to_ours": "AUC of the arm less that of tier 0 read by the bundle's reader, same images and resamples",
             "to_head": "the same less that of tier 0 with a logistic head, where a head of that kind reads both",

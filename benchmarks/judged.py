@@ -13,7 +13,7 @@ SIDE = 128
 """Pixels of the phantom that stands for all."""
 
 
-def bundle_told(bundle: Bundle) -> dict[str, Any]:
+def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     """By which `tests/contract/test_figures.py` knows whether a figure is of the bundle that is shipped."""
     return {"name": bundle.spec.name, "id": bundle.id.hex(), "working_size": bundle.spec.working_size}
 

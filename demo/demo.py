@@ -24,7 +24,7 @@ from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
 from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.outbox.entries import Entry
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.service import finished
 from thinwire.sender.views import bytes_text, status_table
@@ -126,12 +126,12 @@ def send(studies: list[Sent], clinic: Path) -> dict[str, Sent]:
 
 def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str], log: Path) -> list[Entry]:
     """Show the outbox until everything has arrived and is triaged."""
-    gate = Gate(TierPolicy(), SystemClock().now(), used=0)
+    current_policy = CurrentPolicy(TierPolicy(), SystemClock().now(), used=0)
     with Live(console=console, refresh_per_second=4, transient=True) as view:
         while True:
             entries = [entry for entry in outbox.entries() if entry.study.hex() in studies]
             view.update(status_table(entries, outbox))
-            if all(finished(entry, gate) for entry in entries):
+            if all(finished(entry, current_policy) for entry in entries):
                 return entries
             if sender.poll() is not None:
                 raise SystemExit(f"the sender ended early; see {log}")

@@ -109,8 +109,8 @@ def shipped(results: Results) -> str:
     head = ["images", "endpoint", "n (positive)"]
     figures = ["AUC", "AUPRC", "sensitivity at 95 % specificity", "AUC unpruned", "pruned less unpruned, paired"]
     return paragraphs(
-        f"At the {percent:g} % that the bundle keeps, text withheld (what [data sets](data-sets.md) lets stand first: "
-        "NIH's mined labels are in the tables below alone, covidcxr in none):",
+        f"At the {percent:g} % that the bundle keeps, text withheld. NIH's mined labels are only in the tables below, "
+        "covidcxr in none:",
         table([*head, *figures], against),
         f"The pruned graph's AUC is not below the unpruned graph's on {not_lower} of {total} endpoints at the point "
         f"estimate. The interval of the difference lies wholly below zero on: {listed(lower)}.",
@@ -125,8 +125,8 @@ def learned(_: Results) -> str:
     counts = sorted((float(percent), count) for percent, count in graphs.items())
     said = "; ".join(f"{percent:g} %: {count:,}" for percent, count in counts)
     return (
-        f"The shipped reader learned from graphs of each retention, by the share of cells kept: {said}. What it reads "
-        "at a retention that it hardly met may be below what a reader trained for that would find."
+        f"Training graphs of the shipped network by the share of cells kept: {said}. At a retention with few of them a "
+        "network trained for it may do better."
     )
 
 

@@ -84,9 +84,9 @@ def small(drawn: Path, to: Path) -> Path:
 
 def without_texts(told: str) -> str:
     """The cases with what each own text states in place of its words, which others hold the rights to."""
-    from thinwire.receiver.training.datasets.report_text import ReportReader
+    from thinwire.receiver.training.datasets.report_text import ReportParser
 
-    reader = ReportReader()
+    reader = ReportParser()
 
     def stated(found: re.Match[str]) -> str:
         said = reader.said(found[2].strip())

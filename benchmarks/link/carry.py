@@ -21,7 +21,7 @@ FLOWING = 3000
 
 
 @dataclass
-class Journey:
+class TransferResult:
     """One study's way. Seconds count from the first study's command."""
 
     study: Path
@@ -30,7 +30,7 @@ class Journey:
     attempts: int = 1
     failures: list[tuple[float, str]] = field(default_factory=list)
     moments: dict[str, float] = field(default_factory=dict)
-    kept_at_failure: list[int] = field(default_factory=list)
+    stored_at_failure: list[int] = field(default_factory=list)
     """Bytes that the hub had of it when an attempt failed."""
     again_at: float | None = None
     """When a script gives it again."""
@@ -53,19 +53,19 @@ class Journey:
             "moments": {name: round(at, 3) for name, at in self.moments.items()},
             "attempts": self.attempts,
             "failures": [{"at": round(at, 2), "what": what} for at, what in self.failures],
-            "kept_at_failure": self.kept_at_failure,
+            "kept_at_failure": self.stored_at_failure,
             "needed_bytes": self.needed,
             "verified": self.verified,
         }
 
 
-class Carrier:
+class TransferRun:
     """lab, peer: started. faults: what goes wrong. persist: whether a script gives a failed study again. phase: seconds
     of the profile's schedule of outages that are over when the first study is given."""
 
     def __init__(self, lab: Lab, peer: Peer, faults: Faults, persist: bool, phase: float = 0.0) -> None:
         self.lab, self.peer, self.faults, self.persist = lab, peer, faults, persist
-        self.journeys: list[Journey] = []
+        self.journeys: list[TransferResult] = []
         self.happened: list[Happened] = []
         lab.board.begin(phase)
         self.began = time.monotonic()
@@ -85,13 +85,13 @@ class Carrier:
         """Bytes that came out at the hub's side since the start."""
         return self.lab.board.up.delivered_bytes - self.first_up.delivered_bytes
 
-    def give(self, study: Path, urgent: bool = False) -> Journey:
+    def give(self, study: Path, urgent: bool = False) -> TransferResult:
         sending = self.peer.send(study, urgent)
-        journey = Journey(study, sending, sending.began - self.began)
+        journey = TransferResult(study, sending, sending.began - self.began)
         self.journeys.append(journey)
         return journey
 
-    def until(self, journeys: Sequence[Journey], limit: float) -> None:
+    def until(self, journeys: Sequence[TransferResult], limit: float) -> None:
         """Until all of these are stored, or have failed for good, or the clock says `limit`."""
         while self.now < limit:
             self.look()
@@ -114,7 +114,7 @@ class Carrier:
                 self._maybe_again(journey)
             elif not journey.stored and not journey.given_up and (said := self.peer.verdict(journey.sending)).failed:
                 journey.failures.append((self.now, said.failed))
-                journey.kept_at_failure.append(self.peer.kept(journey.sending))
+                journey.stored_at_failure.append(self.peer.kept(journey.sending))
                 journey.again_at = self.now + RETRY_SECONDS if self.persist else None
                 journey.given_up = not self.persist
 
@@ -140,10 +140,10 @@ class Carrier:
             "emulator_late_deliveries": late,
         }
 
-    def _is_over(self, journey: Journey) -> bool:
+    def _is_over(self, journey: TransferResult) -> bool:
         return journey.given_up and self.now > journey.failures[-1][0] + LINGER_SECONDS
 
-    def _maybe_again(self, journey: Journey) -> None:
+    def _maybe_again(self, journey: TransferResult) -> None:
         assert journey.again_at is not None
         unpowered = self.happened and self._clinic_is_dead()
         if self.now < journey.again_at or unpowered or self.lab.board.is_down:

@@ -28,10 +28,10 @@ from benchmarks.link.model import Direction, Way
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.machine import machine
 from thinwire.sender.outbox.entries import Due
-from thinwire.sender.transport.pace import Mark, Measured, Pace
+from thinwire.sender.transport.pace import Measured, Pace, RateSample
 from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
 HOUR = 3600.0
 STUDIES = 120
@@ -69,8 +69,8 @@ class Arrival:
     """Bytes."""
 
     @property
-    def study(self) -> StudyId:
-        return StudyId(digest(f"study {self.number}".encode())[:16])
+    def study(self) -> StudyKey:
+        return StudyKey(digest(f"study {self.number}".encode())[:16])
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class ThinDay:
     profile: Profile
     day: Sequence[Arrival]
     clock: DayClock = field(default_factory=DayClock)
-    triage: dict[StudyId, float] = field(default_factory=dict)
-    whole: dict[StudyId, float] = field(default_factory=dict)
+    triage: dict[StudyKey, float] = field(default_factory=dict)
+    whole: dict[StudyKey, float] = field(default_factory=dict)
     sent: int = 0
     """Bytes of objects that were sent, repeats among them."""
     _durable: dict[Digest, int] = field(default_factory=dict)
     _stored: set[Digest] = field(default_factory=set)
-    _left: dict[StudyId, int] = field(default_factory=dict)
+    _left: dict[StudyKey, int] = field(default_factory=dict)
     """Parts that the hub has yet to get."""
     _queue: list[Due] = field(default_factory=list)
     _by_age: list[Due] = field(default_factory=list)
@@ -192,7 +192,7 @@ class ThinDay:
             self._left[arrival.study] = 3
             for kind, size, after in (
                 (Kind.GRAPH, GRAPH_BYTES, GRAPH_SECONDS),
-                (Kind.PIXELS, arrival.pixels, PIXELS_SECONDS),
+                (Kind.ORIGINALS, arrival.pixels, PIXELS_SECONDS),
                 (Kind.MANIFEST, MANIFEST_BYTES, PIXELS_SECONDS),
             ):
                 script.append((arrival.accepted + after, self._due(arrival, kind, size)))
@@ -242,7 +242,7 @@ class ThinDay:
             if piece is None:
                 pace.ran_dry()
                 return
-            if not fits(piece, pace.room, pace.in_flight):
+            if not fits(piece, pace.send_space, pace.in_flight):
                 # A nanosecond at least, so that time moves.
                 self._wake = self.clock.at + max(pace.wait, 1e-9) if pace.wait > 0 else None
                 return
@@ -255,9 +255,9 @@ class ThinDay:
             transfer = Transfer(len(self._by_number) + 1, piece.due)
             self._by_number[transfer.number] = self._under_way[piece.due.object] = transfer
         transfer.position = piece.offset + piece.length
-        mark: Mark = self._pace.sent(piece.length)
-        transfer.marks.append((transfer.position, mark))
-        if transfer.rest == 0:
+        mark: RateSample = self._pace.sent(piece.length)
+        transfer.samples.append((transfer.position, mark))
+        if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         self.sent += piece.length
         size = int(piece.length * (1 + OVERHEAD_SHARE)) + OVERHEAD_BYTES
@@ -289,15 +289,15 @@ class ThinDay:
             return
         transfer.durable = message.end
         transfer.position = max(transfer.position, message.end)
-        while transfer.marks and transfer.marks[0][0] <= message.end:
-            self._pace.arrived(transfer.marks.popleft()[1])
+        while transfer.samples and transfer.samples[0][0] <= message.end:
+            self._pace.arrived(transfer.samples.popleft()[1])
         if message.end == transfer.due.size:
             del self._under_way[transfer.due.object]
             self._queue = [due for due in self._queue if due.object != transfer.due.object]
             self._by_age = [due for due in self._by_age if due.object != transfer.due.object]
             return
         transfer.on(TransferEvent.PROGRESS)
-        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+        if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
 
     def _offer(self, direction: Direction, size: int, message: Message) -> None:

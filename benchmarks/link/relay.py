@@ -29,7 +29,7 @@ _Arrival = tuple[float, bytes] | None
 """Bytes and when they come out; None: the stream has ended."""
 
 
-class Line:
+class EmulatedPath:
     """One direction that all streams share: `Direction` with bytes of streams for packets, and no way to lose them."""
 
     def __init__(self, way: Way, is_down: Callable[[], bool]) -> None:
@@ -89,7 +89,7 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
         scheduled = profile.schedule is not None and began and profile.schedule.is_down(time.monotonic() - began[0])
         return board.switched_down or bool(scheduled)
 
-    up, down = Line(profile.up, is_down), Line(profile.down, is_down)
+    up, down = EmulatedPath(profile.up, is_down), EmulatedPath(profile.down, is_down)
 
     async def serve(port: int, clinic: asyncio.StreamReader, to_clinic: asyncio.StreamWriter) -> None:
         try:

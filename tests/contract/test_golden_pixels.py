@@ -19,7 +19,8 @@ GOLDEN = Path(__file__).parent / "golden" / "pixels-1.hex"
 def ramp(kind: str) -> np.ndarray:
     """Values that no generator of random numbers may change: 32 x 34."""
     y, x = np.mgrid[0:32, 0:34]
-    return ((x * y * 7 + x * 31) % 1021).astype(kind)
+    values: np.ndarray = ((x * y * 7 + x * 31) % 1021).astype(kind)
+    return values
 
 
 def members() -> list[Member]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import START
 from thinwire.receiver.forward.delivery import LONGEST_PAUSE, PATIENCE, TRANSITIONS, Delivery, Event, State, after
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 ENDS = (State.CONFIRMED, State.OVERTAKEN)
 
@@ -17,7 +17,7 @@ ENDS = (State.CONFIRMED, State.OVERTAKEN)
 def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[Event, int]]) -> None:
     now = START
     each = Delivery(
-        1, "pacs", SiteName("valley"), StudyId(bytes(16)), "sr", Digest(bytes(32)), State.WAITING, 0, now, ""
+        1, "pacs", SiteName("valley"), StudyKey(bytes(16)), "sr", Digest(bytes(32)), State.WAITING, 0, now, ""
     )
     for event, seconds in steps:
         now += timedelta(seconds=seconds)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.receiver.sites.enrolment import Joined
+from thinwire.receiver.sites.enrolment import JoinResult
 from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import HubPrivateKey, JoinTokenId
 from thinwire.shared.errors import NotEnrolled, ThinwireError
-from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 
 
-class FolderShelf:
+class FolderStore:
     """Implements `Shelf`: one file per part, written in one piece with its receipt.
 
     sites: each site's verify key. refuse: raised by `put` where it is set, as a store does whose content checks fail.
@@ -27,12 +27,12 @@ class FolderShelf:
         self.disk = disk
         self.keys: dict[Path, EpochKey] = {}
         self.refuse: ThinwireError | None = None
-        self.wishes: list[tuple[StudyId, Kind]] = []
-        self.answers: dict[JoinTokenId, tuple[bytes, Joined]] = {}
+        self.wishes: list[tuple[StudyKey, Kind]] = []
+        self.answers: dict[JoinTokenId, tuple[bytes, JoinResult]] = {}
         for name in ("epochs", "parts", "receipts"):
             disk.make_folder(folder / name)
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         known = self.answers.get(token)
         if known is None or known[0] not in (b"", signing_key):
             raise NotEnrolled("the join token is unknown or used")
@@ -81,16 +81,16 @@ class FolderShelf:
     def delivered(self, site: SiteName, receipt: Digest) -> None:
         self.disk.write(self._taken(receipt), b"", "shelf.taken")
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return list(self.wishes)
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         parts = list((self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
         for part in parts:
             self.disk.write(part, b"\x01" + part.read_bytes()[1:], "shelf.part")
         return bool(parts)
 
-    def urgent(self, site: SiteName, study: StudyId) -> bool:
+    def urgent(self, site: SiteName, study: StudyKey) -> bool:
         """Whether a part of the study was marked so."""
         return any(p.read_bytes()[0] for p in (self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
 
@@ -98,12 +98,12 @@ class FolderShelf:
         """Put a receipt of another status beside the others, as triage does."""
         self.disk.write(self.folder / "receipts" / f"{site}.{digest(signed).hex()}", signed, "shelf.say")
 
-    def parts(self, site: SiteName) -> dict[tuple[StudyId, Kind], bytes]:
+    def parts(self, site: SiteName) -> dict[tuple[StudyKey, Kind], bytes]:
         """Every part that is stored: its receipt is there."""
         found = {}
         for path in sorted((self.folder / "parts").glob(f"{site}.*")):
             _, study, kind = path.name.split(".")
-            found[StudyId(bytes.fromhex(study)), Kind[kind.upper()]] = path.read_bytes()[1:]
+            found[StudyKey(bytes.fromhex(study)), Kind[kind.upper()]] = path.read_bytes()[1:]
         return found
 
     def _taken(self, receipt: Digest) -> Path:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.support.plain_coder import plain_tables
 from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, Shape
-from thinwire.receiver.training.graph_stage import save_reader
+from thinwire.receiver.training.graph_stage import save_predictor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.bundle import (
     CARD,
@@ -59,7 +59,7 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         members = [GraphNetwork(shape) for _ in range(2)]
-    save_reader(folder / MPNN, shape, members, _calibration())
+    save_predictor(folder / MPNN, shape, members, _calibration())
     (folder / CARD).write_text("Made by a test; it knows nothing.\n", encoding="utf-8")
     spec = BundleSpec(
         name=f"tiny-{seed}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.clock import FakeClock
-from tests.support.folder_shelf import FolderShelf, manifest_of
+from tests.support.folder_shelf import FolderStore, manifest_of
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
@@ -20,10 +20,10 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
-from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 SITE = SiteName("north-valley")
-PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """The parts of every sample: enough for a study to be whole."""
 HUB_KEY = HubPrivateKey(bytes(range(96)))
 HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
@@ -39,13 +39,13 @@ class Sample:
     urgent: bool = False
 
     @property
-    def study(self) -> StudyId:
-        return study_id([digest(self.source)])
+    def study(self) -> StudyKey:
+        return study_key([digest(self.source)])
 
     @property
     def parts(self) -> dict[Kind, bytes]:
         """What a pipeline makes of it, the manifest aside."""
-        return {Kind.GRAPH: digest(self.source) * 20, Kind.PIXELS: self.source}
+        return {Kind.GRAPH: digest(self.source) * 20, Kind.ORIGINALS: self.source}
 
 
 def samples(count: int, size: int = 20_000) -> list[Sample]:
@@ -69,7 +69,7 @@ class TwoEnds:
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse, lossy)
         self.outbox = self.new_outbox()
-        self.shelf = FolderShelf(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
+        self.store = FolderStore(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
         self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
 
     def new_outbox(self) -> Outbox:
@@ -91,7 +91,7 @@ class TwoEnds:
         return UplinkSession(self.outbox, self.clock, self.disk)
 
     def ingest(self, site: SiteName = SITE) -> IngestSession:
-        return IngestSession(site, self.inbox, self.shelf, HUB_SIGNING, self.clock, self.disk, self.limits)
+        return IngestSession(site, self.inbox, self.store, HUB_SIGNING, self.clock, self.disk, self.limits)
 
     def accept(self, sample: Sample) -> Entry:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
@@ -128,7 +128,7 @@ class TwoEnds:
 
     def assert_arrived(self, studies: Sequence[Sample]) -> None:
         """Every study is at the hub once and bit by bit, and the clinic knows it and keeps no bytes."""
-        parts = self.shelf.parts(SITE)
+        parts = self.store.parts(SITE)
         assert {study for study, _ in parts} == {sample.study for sample in studies}
         for sample in studies:
             for kind, plaintext in sample.parts.items():
@@ -139,7 +139,7 @@ class TwoEnds:
             receipts = {receipt.object for receipt in self.outbox.receipts(sample.study)}
             assert receipts >= {part.object for part in entry.parts}
             assert not list((self.outbox.folder / sample.study.hex()).glob("*.sealed"))
-        assert not self.shelf.undelivered_receipts(SITE)
+        assert not self.store.undelivered_receipts(SITE)
         assert not list((self.folder / "hub" / "inbox").glob("*/*"))
 
 

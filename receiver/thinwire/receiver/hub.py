@@ -64,8 +64,8 @@ class Hub:
 
     def drafting(self, pipeline: Pipeline) -> Drafting:
         """What drafts reports while `pipeline` rests."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.at_rest)
-        pipeline.on_rest = drafting.wake
+        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.idle)
+        pipeline.on_idle = drafting.wake
         return drafting
 
 
@@ -111,7 +111,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
 
 
 @contextlib.contextmanager
-def sole_keeper(data: Path) -> Iterator[None]:
+def serving_lock(data: Path) -> Iterator[None]:
     """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
     try:
         with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -121,7 +121,7 @@ def sole_keeper(data: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_carrier(data: Path) -> Iterator[None]:
+def offline_lock(data: Path) -> Iterator[None]:
     """Hold DATA/carry.lock: one process at a time takes from sticks, and `serve` may go on beside it.
 
     Raises HubBusy where another does, or where `serve` sweeps its store in this very moment.

@@ -1,53 +1,39 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
-import asyncio
-import contextlib
 import json
-import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live as RichLive
 
 from thinwire.sender import views
-from thinwire.sender.config import SenderConfig, read_config, read_when
+from thinwire.sender.clinic import JoinedClinic, open_clinic, outbox_of
+from thinwire.sender.config import SenderConfig, read_when
 from thinwire.sender.enrolment import join as join_hub
-from thinwire.sender.enrolment import load_enrolment, open_outbox
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
-from thinwire.sender.intake.deidentify import Deidentifier, load_key
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
-from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
 from thinwire.sender.outbox.tiers import When, checked
-from thinwire.sender.outbox.usage import read_usage
-from thinwire.sender.pipeline import GraphMaker, Pipeline
-from thinwire.sender.service import Accepted, Rejected, Service, Wish, Words, finished, take
+from thinwire.sender.pipeline import GraphMaker
+from thinwire.sender.service import Accepted, Rejected, StudyText, Wish, take
 from thinwire.sender.transport import link_status, progress
-from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, DiskFull, Final, Retryable, ThinwireError, exit_code
+from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import StudyId, TextSource
+from thinwire.shared.identifiers import TextSource
 from thinwire.shared.logs import log_to
 from thinwire.shared.storage.durable import Disk
-
-if TYPE_CHECKING:
-    from thinwire.sender.modality.port import Port
+from thinwire.shared.storage.status_file import EVERY
 
 EXIT_CODES = (
     "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
@@ -116,22 +102,24 @@ def send(
         raise typer.BadParameter("generated text is made on board; give report or indication")
     if graph_bytes is not None and not wait:
         raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
-    config, outbox, pipeline, quarantine = _open(data, graph_bytes)
-    words = Words(read_text(text), text_source) if text is not None else None
+    clinic = open_clinic(data, graph_bytes)
+    outbox = clinic.outbox
+    words = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
     wish = Wish(urgent, _choice(tiers))
-    for outcome in take(pipeline, quarantine, paths, words, wish):
+    for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, wish):
         outcomes.append(outcome)
         if not as_json:
-            views.told(outcome, out, err)
+            views.print_outcome(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
-        _send_now(data, config, outbox, pipeline, quarantine, studies, quiet=as_json)
+        with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
+            clinic.send(studies, show)
     if as_json:
         out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
     elif wait and studies:
-        entries, gate = [outbox.entry(study) for study in studies], _gate(config, outbox)()
-        out.print(views.status_table(entries, outbox, waits=gate.waits(entries)))
+        entries = [outbox.entry(study) for study in studies]
+        out.print(views.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -153,14 +141,9 @@ def run(
     """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
-    config, outbox, pipeline, quarantine = _open(data, graph_bytes)
-    log_to(sys.stderr, config.log)
-    uplink = _uplink(data, config, outbox)
-    logging.getLogger(__name__).info("execution provider %s", pipeline.maker.encoder.provider)
-    with outbox.own_link():
-        port = _port(data, config, outbox, quarantine)
-        with _page(data, config, port):
-            asyncio.run(_until_stopped(Service(pipeline, uplink, quarantine, SystemClock(), port), watch))
+    clinic = open_clinic(data, graph_bytes)
+    log_to(sys.stderr, clinic.config.log)
+    clinic.run(watch)
 
 
 @app.command(epilog="Example: thinwire-sender status --data clinic --watch")
@@ -170,50 +153,51 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
 ) -> None:
     """What is here: each study with its parts, what is on its way, what waits and why, what the hub said of it."""
-    config, outbox, pipeline, quarantine = _open(data)
-    gate = _gate(config, outbox)
+    clinic = open_clinic(data)
     if as_json:
         while True:
-            out.print_json(json.dumps(_status_json(outbox, pipeline, quarantine, gate())))
+            out.print_json(json.dumps(_status_json(clinic)))
             if not watch:
                 return
-            time.sleep(link_status.EVERY)
+            time.sleep(EVERY)
     if not watch:
-        out.print(_status(outbox, gate()))
-        refused = quarantine.reasons()
+        out.print(_status(clinic))
+        refused = clinic.quarantine.reasons()
         if refused:
             out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
-        out.print(f"Execution provider: {views.provider(pipeline.config)}", style="dim")
+        out.print(f"Execution provider: {views.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
-            view.update(_status(outbox, gate()), refresh=True)
-            time.sleep(link_status.EVERY)
+            view.update(_status(clinic), refresh=True)
+            time.sleep(EVERY)
 
 
-def _status(outbox: Outbox, gate: Gate) -> Group:
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    studies = views.status_table(entries, outbox, link, gate.waits(entries))
-    budget = "" if gate.policy.budget is None else f" of {views.bytes_text(gate.policy.budget)}"
-    used = f"This month on the link: {views.bytes_text(gate.used)}{budget}"
-    if gate.paused:
+def _status(clinic: JoinedClinic) -> Group:
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    studies = views.status_table(entries, outbox, link, current_policy.waits(entries))
+    budget = "" if current_policy.policy.budget is None else f" of {views.bytes_text(current_policy.policy.budget)}"
+    used = f"This month on the link: {views.bytes_text(current_policy.used)}{budget}"
+    if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
-    return Group(studies, "", views.tiers_table(by_tier(entries, link, gate), link), used)
+    return Group(studies, "", views.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
-def _status_json(outbox: Outbox, pipeline: Pipeline, quarantine: Quarantine, gate: Gate) -> dict[str, Any]:
-    entries, link = outbox.entries(), link_status.find(outbox.folder, gate.now)
-    waits = gate.waits(entries)
+def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    waits = current_policy.waits(entries)
     return {
         "site": str(outbox.epochs.site),
-        "bundle": load_bundle(pipeline.config.bundle).id.hex(),
-        "execution_provider": views.provider(pipeline.config),
+        "bundle": load_bundle(clinic.config.bundle).id.hex(),
+        "execution_provider": views.provider(clinic.config),
         "link": views.link_json(link),
-        "paused": gate.paused,
-        "month": {"bytes": gate.used, "budget": gate.policy.budget},
-        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, gate)},
+        "paused": current_policy.paused,
+        "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
+        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
         "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
-        "quarantine": quarantine.reasons(),
+        "quarantine": clinic.quarantine.reasons(),
     }
 
 
@@ -223,7 +207,7 @@ Which = Annotated[str | None, typer.Argument(help="The study: its id or the firs
 @app.command(epilog="Example: thinwire-sender pause --data clinic, or thinwire-sender pause 4f21 --data clinic")
 def pause(data: Data, study: Which = None) -> None:
     """Hold a study back, or all sending, until `resume`. Accepting goes on; nothing is lost."""
-    outbox = _outbox(data)
+    outbox = outbox_of(data)
     outbox.pause(outbox.find(study).study if study else None)
     out.print("Paused. Go on with: thinwire-sender resume", highlight=False)
 
@@ -231,7 +215,7 @@ def pause(data: Data, study: Which = None) -> None:
 @app.command(epilog="Example: thinwire-sender resume --data clinic")
 def resume(data: Data, study: Which = None) -> None:
     """Let a study go on, or all that is not paused by itself."""
-    outbox = _outbox(data)
+    outbox = outbox_of(data)
     outbox.resume(outbox.find(study).study if study else None)
     out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
 
@@ -239,7 +223,7 @@ def resume(data: Data, study: Which = None) -> None:
 @app.command(epilog="Example: thinwire-sender urgent 4f21 --data clinic")
 def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
     """Ask for priority at both ends for a study that is here already. It cannot be taken back."""
-    outbox = _outbox(data)
+    outbox = outbox_of(data)
     entry = outbox.make_urgent(outbox.find(study).study)
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
 
@@ -250,7 +234,7 @@ def retry(data: Data, study: Annotated[str, typer.Argument(help="The study: its 
 
     `status` shows both with their reasons. The running `thinwire-sender run` makes and sends them.
     """
-    outbox = _outbox(data)
+    outbox = outbox_of(data)
     entry = outbox.find(study)
     again = outbox.retry(entry.study)
     left = [part.kind for part in entry.parts if part.state is PartState.ABSENT and part.kind not in again]
@@ -280,18 +264,10 @@ def export(
     At the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, by the link or by
     `thinwire-sender import`; what went both ways counts once. A repeat writes only what is new. `run` may go on.
     """
-    config, outbox, pipeline, _ = _open(data)
+    clinic = open_clinic(data)
+    outbox = clinic.outbox
     with outbox.own_stick():
-        try:
-            # Where nobody runs `run`, its duties are done here.
-            with outbox.own_link():
-                outbox.recover()
-                outbox.purge(outbox.epochs.clock.now() - timedelta(days=config.keep_days))
-                pipeline.make_all()
-        except Retryable as error:
-            if isinstance(error, DiskFull):
-                raise
-            # `run` is making the parts.
+        clinic.make_parts()
         chosen = [outbox.find(each) for each in study] if study else outbox.entries()
         done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
     unmade = sum(len(entry.missing) for entry in chosen)
@@ -314,7 +290,7 @@ def import_(
     Each is verified and made durable; then the bytes of what the hub has are removed here, as after a receipt over the
     link. Replies to other clinics are left on the stick. `run` may go on.
     """
-    _, outbox, _, _ = _open(data)
+    outbox = open_clinic(data).outbox
     with outbox.own_stick():
         done = import_from(Stick(folder), outbox)
     if as_json:
@@ -346,7 +322,7 @@ def inspect(
     began = time.perf_counter()
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
-    seen = maker.see(study)
+    seen = maker.make_graph(study)
     facts = views.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
         views.picture(study, seen, maker).save(png)
@@ -380,110 +356,6 @@ def _choice(text: str | None) -> dict[Kind, When]:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return choice
-
-
-def _gate(config: SenderConfig, outbox: Outbox) -> Callable[[], Gate]:
-    """The policy as of each moment."""
-    policy, clock = config.tier_policy(), SystemClock()
-    return lambda: Gate.at(policy, clock.now(), read_usage(outbox.folder), outbox.paused)
-
-
-def _open(data: Path, graph_bytes: int | None = None) -> tuple[SenderConfig, Outbox, Pipeline, Quarantine]:
-    enrolment = load_enrolment(data)
-    config = read_config(data)
-    if graph_bytes is not None:
-        config = config.model_copy(update={"graph_bytes": graph_bytes})
-    disk, clock = Disk(), SystemClock()
-    outbox = open_outbox(data, enrolment, disk, clock)
-    options, clean = config.deidentify.options, None
-    if options is not None:
-        clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
-    return config, outbox, Pipeline(outbox, config, deidentifier=clean), Quarantine(data / "quarantine", disk, clock)
-
-
-def _port(data: Path, config: SenderConfig, outbox: Outbox, quarantine: Quarantine) -> "Port | None":
-    """The DICOM port where it is configured; pynetdicom is loaded only then."""
-    if config.dicom.port is None:
-        return None
-    from thinwire.sender.modality.arrivals import Arrivals
-    from thinwire.sender.modality.port import Port
-
-    disk, clock = Disk(), SystemClock()
-    signing = outbox.epochs.signing.private_bytes_raw()
-    arrivals = Arrivals(data / "arrivals", signing, disk, clock, outbox.is_whole)
-    return Port(config.dicom, arrivals, quarantine, disk, clock)
-
-
-@contextlib.contextmanager
-def _page(data: Path, config: SenderConfig, port: "Port | None") -> Iterator[None]:
-    """The local page, where it is configured, for as long as the block lasts; what serves it is loaded only then."""
-    if config.page.port is None:
-        yield
-        return
-    from thinwire.sender.page.facts import Clinic
-    from thinwire.sender.page.server import PageServer
-
-    outbox = _outbox(data)
-    coming = (lambda: 0) if port is None else port.arrivals.waiting
-    quarantine = Quarantine(data / "quarantine", Disk(), SystemClock())
-    server = PageServer(Clinic(outbox, quarantine, _gate(config, outbox), coming), config.page)
-    server.open()
-    try:
-        yield
-    finally:
-        server.close()
-
-
-def _outbox(data: Path) -> Outbox:
-    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
-
-
-def _uplink(data: Path, config: SenderConfig, outbox: Outbox, on_change: Any = None) -> Uplink:
-    address = load_enrolment(data).address(config.hub)
-    more = {} if on_change is None else {"on_change": on_change}
-    return Uplink(outbox, address, SystemClock(), Disk(), config.tier_policy(), **more)
-
-
-async def _until_stopped(service: Service, watch: Path | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    await service.run(stop, watch)
-
-
-def _send_now(
-    data: Path,
-    config: SenderConfig,
-    outbox: Outbox,
-    pipeline: Pipeline,
-    quarantine: Quarantine,
-    studies: Sequence[StudyId],
-    quiet: bool,
-) -> None:
-    """Send and wait, or only wait where another process owns the link."""
-
-    def arrived() -> bool:
-        return all(finished(outbox.entry(study), gate()) for study in studies)
-
-    gate = _gate(config, outbox)
-    with views.live(err, quiet, outbox, studies, gate) as show:
-        try:
-            with outbox.own_link():
-                service = Service(pipeline, _uplink(data, config, outbox, show.link), quarantine, SystemClock())
-                asyncio.run(_send_until(service, arrived, show))
-        except Retryable:
-            while not arrived():
-                show.refresh()
-                time.sleep(0.2)
-
-
-async def _send_until(service: Service, arrived: Any, show: "views.Live") -> None:
-    def look() -> bool:
-        show.refresh()
-        return bool(arrived())
-
-    await service.run(asyncio.Event(), until=look)
 
 
 def main() -> None:

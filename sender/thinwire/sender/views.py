@@ -21,13 +21,13 @@ from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import Due, Entry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.pipeline import GraphMaker, Seen, evidence_of, file_members, preview_of
+from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, file_members, preview_of
 from thinwire.sender.service import Accepted, Rejected
-from thinwire.sender.transport import link_status as live_link
+from thinwire.sender.transport import link_status as link_status_file
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
-from thinwire.sender.transport.offline import Exported, Imported
+from thinwire.sender.transport.offline import ExportResult, ReplyImport
 from thinwire.sender.transport.progress import TierProgress, by_tier
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
@@ -35,7 +35,7 @@ from thinwire.shared.drawing import draw
 from thinwire.shared.formats.graph import Assertion
 from thinwire.shared.formats.originals import pack
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import EpochId, SiteName, StudyKey
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +62,7 @@ def provider(config: SenderConfig) -> str:
     return choose_provider(config.provider)
 
 
-def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
+def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
     """One line for an accepted or refused study, as soon as that is known."""
     match outcome:
         case Accepted(study, entry):
@@ -76,7 +76,7 @@ def told(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
             err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
 
 
-def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
+def exported_json(done: ExportResult, unmade: int) -> dict[str, Any]:
     """What `export --json` gives. unmade: parts that are still being made."""
     objects = {"written": done.written, "there_already": done.there, "damaged_here": done.damaged}
     rows = {
@@ -86,14 +86,14 @@ def exported_json(done: Exported, unmade: int) -> dict[str, Any]:
         ]
         for name, dues in objects.items()
     }
-    return {**rows, "without_room": done.rest, "not_made_yet": unmade}
+    return {**rows, "without_room": done.not_written, "not_made_yet": unmade}
 
 
 def _studies(number: int) -> str:
     return "1 study" if number == 1 else f"{number} studies"
 
 
-def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> None:
+def show_exported(done: ExportResult, unmade: int, folder: Path, out: Console) -> None:
     studies = {due.study for due in (*done.written, *done.there)}
     size = bytes_text(sum(due.size for due in done.written))
     out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {_studies(len(studies))}")
@@ -101,13 +101,13 @@ def show_exported(done: Exported, unmade: int, folder: Path, out: Console) -> No
         out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
     if unmade:
         out.print(f"{unmade} parts are not made yet: repeat the command when `status` shows them as waiting")
-    if done.rest:
-        out.print(f"{done.rest} objects have no room on the stick")
+    if done.not_written:
+        out.print(f"{done.not_written} objects have no room on the stick")
     if studies:
         out.print(f"At the hub: thinwire-receiver import {folder} --data HUB", highlight=False, soft_wrap=True)
 
 
-def imported_json(done: Imported) -> dict[str, Any]:
+def imported_json(done: ReplyImport) -> dict[str, Any]:
     """What `import --json` gives."""
     return {
         "receipts": [
@@ -122,7 +122,7 @@ def imported_json(done: Imported) -> dict[str, Any]:
     }
 
 
-def show_imported(done: Imported, out: Console) -> None:
+def show_imported(done: ReplyImport, out: Console) -> None:
     counts = Counter(receipt.status for receipt in done.receipts)
     said = ", ".join(f"{counts[status]} {status}" for status in StudyStatus if counts[status])
     out.print(f"{len(done.receipts)} receipts{f': {said}' if said else ''}; {done.requests} requests")
@@ -162,9 +162,9 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
 
 
 def entry_json(
-    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({})
+    entry: Entry, outbox: Outbox, waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """A study at the clinic, as `status --json` gives it. waits: why parts wait (`Gate.waits`)."""
+    """A study at the clinic, as `status --json` gives it. waits: why parts wait (`CurrentPolicy.waits`)."""
     return {
         "study": entry.study.hex(),
         "accepted_at": entry.accepted.isoformat(),
@@ -197,11 +197,11 @@ def status_table(
     entries: Sequence[Entry],
     outbox: Outbox,
     link: LinkStatus = STILL,
-    waits: Mapping[tuple[StudyId, Kind], str] = MappingProxyType({}),
+    waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({}),
 ) -> Table:
     """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
-    wait (`Gate.waits`)."""
-    crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.crossings}
+    wait (`CurrentPolicy.waits`)."""
+    crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.transfers}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "accepted", "parts", "at the hub"):
         table.add_column(name, no_wrap=name in ("study", "accepted"))
@@ -211,7 +211,7 @@ def status_table(
         groups: dict[tuple[str, str, str], list[str]] = {}
         for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind)):
             here = (entry.study, part.kind)
-            group, name = _part_words(part, crossing.get(here), waits.get(here))
+            group, name = _part_label(part, crossing.get(here), waits.get(here))
             groups.setdefault(group, []).append(name)
         parts = "\n".join(
             f"[{style}]{said} {', '.join(names)}{reason}[/]" for (style, said, reason), names in groups.items()
@@ -265,7 +265,7 @@ def link_json(link: LinkStatus) -> dict[str, Any]:
                 "durable": each.durable,
                 "bytes": each.size,
             }
-            for each in link.crossings
+            for each in link.transfers
         ],
     }
 
@@ -277,7 +277,7 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _part_words(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
+def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
     """((style, state, reason), the part with its size): parts that agree in the first stand in one line."""
     size = f" {bytes_text(part.size)}" if part.size else ""
     reason = part.reason or (waits if part.state is PartState.WAITING and not crossing else "")
@@ -295,16 +295,20 @@ def _hub_cell(entry: Entry, outbox: Outbox) -> str:
     return f"[bold]{found.get('urgency', '')}[/bold] {shown}"
 
 
-class Live:
+class LiveProgress:
     """The outbox and the link while they move. look: the link as this process or another drives it."""
 
     def __init__(
-        self, view: RichLive | None, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
+        self,
+        view: RichLive | None,
+        outbox: Outbox,
+        studies: Sequence[StudyKey],
+        current_policy: Callable[[], CurrentPolicy],
     ) -> None:
         self._view = view
         self._outbox = outbox
         self._studies = studies
-        self._gate = gate
+        self._current_policy = current_policy
         self._link: LinkStatus | None = None
 
     def link(self, status: LinkStatus) -> None:
@@ -314,26 +318,30 @@ class Live:
     def refresh(self) -> None:
         if self._view is None:
             return
-        gate = self._gate()
+        current_policy = self._current_policy()
         entries = [self._outbox.entry(study) for study in self._studies]
-        link = self._link or live_link.find(self._outbox.folder, gate.now)
-        table = status_table(entries, self._outbox, link, gate.waits(entries))
-        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, gate), link)))
+        link = self._link or link_status_file.find(self._outbox.folder, current_policy.now)
+        table = status_table(entries, self._outbox, link, current_policy.waits(entries))
+        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, current_policy), link)))
 
 
 @contextmanager
 def live(
-    console: Console, quiet: bool, outbox: Outbox, studies: Sequence[StudyId], gate: Callable[[], Gate]
-) -> Iterator[Live]:
+    console: Console,
+    quiet: bool,
+    outbox: Outbox,
+    studies: Sequence[StudyKey],
+    current_policy: Callable[[], CurrentPolicy],
+) -> Iterator[LiveProgress]:
     """Live progress on a terminal; nothing where there is none or it is not wanted."""
     if quiet or not console.is_terminal:
-        yield Live(None, outbox, studies, gate)
+        yield LiveProgress(None, outbox, studies, current_policy)
         return
     with RichLive(console=console, refresh_per_second=5, transient=True) as view:
-        yield Live(view, outbox, studies, gate)
+        yield LiveProgress(view, outbox, studies, current_policy)
 
 
-def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
+def inspection(study: Study, seen: GraphResult, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
     """What `inspect` tells, as plain values. Sizes are of the sealed tiers; milliseconds are wall time."""
     graph = seen.graph
     names = [concept.name for concept in maker.bundle.spec.concepts]
@@ -342,8 +350,8 @@ def inspection(study: Study, seen: Seen, maker: GraphMaker, before: Mapping[str,
     parts = {
         Kind.GRAPH: seen.payload,
         Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
-        Kind.EVIDENCE: evidence_of(study.frontal, graph),
-        Kind.PIXELS: pack(file_members(study), "small"),
+        Kind.CROPS: crops_of(study.frontal, graph),
+        Kind.ORIGINALS: pack(file_members(study), "small"),
     }
     sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)
@@ -419,7 +427,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
         out.print(f"note: {warning}", style="yellow", highlight=False, markup=False)
 
 
-def picture(study: Study, seen: Seen, maker: GraphMaker) -> "Image":
+def picture(study: Study, seen: GraphResult, maker: GraphMaker) -> "Image":
     """The radiograph with its kept patches, and the graph beside it."""
     names = [concept.name for concept in maker.bundle.spec.concepts]
     return draw(seen.graph, names, study.frontal.shown)

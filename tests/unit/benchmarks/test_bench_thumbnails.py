@@ -10,7 +10,7 @@ import pytest
 from benchmarks.baselines.endpoints import Endpoint, phantoms
 from benchmarks.baselines.fine_tuning import FineTuning
 from benchmarks.baselines.sight import Sight, opened
-from benchmarks.baselines.thumbnails import Shelf, shrink
+from benchmarks.baselines.thumbnails import ThumbnailSet, shrink
 from benchmarks.bench_thumbnails import HEAD, WHOLE, Album, endpoint_rows, lite0_scores, settings_of
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.training import corpus
@@ -23,7 +23,7 @@ def an_album(samples: list[corpus.Sample], size: int) -> Album:
     pixels = [np.random.default_rng(n).integers(0, 255, (size, size), dtype=np.uint8) for n in range(len(samples))]
     made = [shrink(image, SETTING[0], [SETTING[1]])[0] for image in pixels]
     files = [one.data for one in made if one is not None]
-    return Album("a", samples, pixels, {SETTING: Shelf(*SETTING, files, [1] * len(files), 0)})
+    return Album("a", samples, pixels, {SETTING: ThumbnailSet(*SETTING, files, [1] * len(files), 0)})
 
 
 @pytest.mark.parametrize("crossed", [True, False])

@@ -75,7 +75,7 @@ def test_a_thumbnail_that_wins_is_named() -> None:
     their_head |= {"to_head_low": -0.2, "to_head_high": -0.01}
     words = same_bytes_words([*lost, ours_head, their_head])
     assert words.startswith("With a logistic head on both")
-    assert "on 1 of 1 endpoints, on 1 of them" in words.split("Read by the bundle's")[0]
+    assert "on 1 of 1 endpoints, on 1 of them" in words.split("With the bundle's network")[0]
     assert "opacity (jpegxl, at most 512 bytes, EfficientNet-Lite0)" in same_bytes_words(lost)
     assert "on 1 of 1 endpoints, on 1 of them" in same_bytes_words([ours, thumbnail(0.6, 500, -0.1), larger])
     assert same_bytes_words([ours, larger]) == "No thumbnail fits into the bytes of tier 0."

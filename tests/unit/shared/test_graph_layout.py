@@ -8,7 +8,7 @@ import pytest
 from tests.support.hub_folder import fused
 from thinwire.shared.formats.graph import Concepts, FusedGraph
 from thinwire.shared.graph_layout import Frame, fitted, layout
-from thinwire.shared.identifiers import BundleId, StudyId
+from thinwire.shared.identifiers import BundleId, StudyKey
 
 NAMES = [f"concept {n}" for n in range(99)]
 FRAME = Frame((10, 50, 210, 350), 20, (250, 400), 100, 20, 30, (0, 400))
@@ -16,7 +16,7 @@ FRAME = Frame((10, 50, 210, 350), 20, (250, 400), 100, 20, 30, (0, 400))
 
 @pytest.fixture
 def graph() -> FusedGraph:
-    return fused(BundleId(bytes(16)), StudyId(bytes(16)))
+    return fused(BundleId(bytes(16)), StudyKey(bytes(16)))
 
 
 def test_the_outline_is_as_large_as_it_fits() -> None:

@@ -33,7 +33,7 @@ LONGEST = timedelta(hours=12)
 """And at the latest so long after its start."""
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256
-_SEEN_AFTER = timedelta(minutes=1)
+_TOUCH_INTERVAL = timedelta(minutes=1)
 """A session's last request is written down so often at most."""
 _TOKEN_BYTES = 32
 _AT_ONCE = 2
@@ -214,7 +214,7 @@ class Accounts:
             return None
         if now - moment(row.seen_at) > IDLE or now - moment(row.started_at) > LONGEST:
             return None
-        if touch and now - moment(row.seen_at) > _SEEN_AFTER:
+        if touch and now - moment(row.seen_at) > _TOUCH_INTERVAL:
             with self._database.write() as connection:
                 connection.execute(update(sessions).where(this).values(seen_at=micros(now)))
         return Session(_account(row), _hash(f"form {secret}").hex())

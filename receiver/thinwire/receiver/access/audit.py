@@ -1,4 +1,4 @@
-"""The audit log: messages that are only added, each bound to all before it. Format: docs/reading-room.md.
+"""The audit log: messages that are only added, each bound to all before it. Format: docs/store-format.md.
 
 The digest of a message is SHA-256 of the digest before it and its own bytes, so that none can be altered, taken out or
 put in between without breaking every later one. That the end was not cut off shows only beside a head noted elsewhere.

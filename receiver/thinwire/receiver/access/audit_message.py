@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 SOURCE = "thinwire-hub"
 
@@ -84,7 +84,7 @@ class Message:
     address: str = ""
     """The network address of the user's machine."""
     site: SiteName | None = None
-    study: StudyId | None = None
+    study: StudyKey | None = None
     account: str | None = None
     """The account that was acted on."""
     outcome: Outcome = Outcome.SUCCESS

@@ -1,23 +1,20 @@
 """The commands about the reading room: its accounts and its audit log."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from thinwire.receiver.access.accounts import Role
+from thinwire.receiver.access.accounts import Also, Role
+from thinwire.receiver.access.audit import append, read_head
 from thinwire.receiver.access.audit_message import Act, Message
+from thinwire.receiver.cli.options import Data
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
-
-if TYPE_CHECKING:
-    from thinwire.receiver.access.accounts import Also
-    from thinwire.receiver.hub import Hub
 
 account_app = typer.Typer(help="Who may enter the reading room.", no_args_is_help=True)
 audit_app = typer.Typer(help="What was done in the reading room.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.lund.", show_default=False)]
 
 
@@ -31,26 +28,20 @@ def add(
     role: Annotated[Role, typer.Option("--role", help="reader or administrator.")] = Role.READER,
 ) -> None:
     """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, shown, role, _told(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, shown, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
     """A new one-time link for an account whose password is lost. The old password holds until the link is used."""
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.link(name, _told(hub, Act.ACCOUNT_LINKED, name)))
+        _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
 def list_(data: Data) -> None:
     """Every account: its name, role, the person's name, and whether it is open."""
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
@@ -60,10 +51,8 @@ def list_(data: Data) -> None:
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
     """Close an account and end its sessions. Its reports stay, and its name is not used again."""
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
-        hub.accounts.remove(name, _told(hub, Act.ACCOUNT_REMOVED, name))
+        hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
 
 
@@ -78,9 +67,6 @@ def verify(
 
     A log whose end was cut off is still a chain: only a head that was noted elsewhere shows that messages are missing.
     """
-    from thinwire.receiver.access.audit import read_head
-    from thinwire.receiver.hub import open_hub
-
     try:
         noted = None if head is None else read_head(head)
     except ValueError as error:
@@ -92,22 +78,19 @@ def verify(
 @audit_app.command(epilog="Example: `thinwire-receiver audit export --data hub > audit.xml`")
 def export(data: Data) -> None:
     """Every message, one a line, oldest first, as XML of DICOM PS3.15 A.5. That it was read is written down too."""
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(Message(Act.AUDIT_READ, hub.clock.now(), "command line"))
         for message in hub.audit.messages():
             typer.echo(message)
 
 
-def _told(hub: "Hub", act: Act, name: str) -> "Also":
-    from thinwire.receiver.access.audit import append
+def _audit_message(hub: Hub, act: Act, name: str) -> Also:
 
     message = Message(act, hub.clock.now(), "command line", account=name)
     return lambda connection: append(connection, message)
 
 
-def _link(hub: "Hub", name: str, secret: str) -> None:
+def _link(hub: Hub, name: str, secret: str) -> None:
     origin = hub.settings.web_proxy or "https://ADDRESS-OF-THE-PAGE"
     typer.echo(f"{name} enters once by this link, within 24 hours:", err=True)
     typer.echo(f"{origin}/welcome/{secret}")

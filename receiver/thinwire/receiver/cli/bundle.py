@@ -1,19 +1,18 @@
 """The commands about bundles: what one is, was made from, and was measured to do."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from thinwire.receiver.cli.options import Data, Json, stdout, write_json
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.training.card import write_measured
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import CARD, Bundle, default_bundle_folder, load_bundle
@@ -21,9 +20,6 @@ from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.identifiers import BundleId
 
 bundle_app = typer.Typer(help="Bundles: the model files that clinics and hub share.", no_args_is_help=True)
-
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle show`")
@@ -37,9 +33,9 @@ def show(
     bundle = load_bundle(folder or default_bundle_folder())
     card = (bundle.folder / CARD).read_text(encoding="utf-8")
     if json_:
-        typer.echo(json.dumps(_as_json(bundle, card), indent=1, ensure_ascii=False))
+        write_json(_as_json(bundle, card))
         return
-    out = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    out = stdout()
     out.print(Markdown(card))
     out.print(f"bundle {bundle.id.hex()}")
     table = Table("figure", "value", box=box.SIMPLE_HEAD)
@@ -58,11 +54,11 @@ def add(
 
     The bundle is loaded and checked first; then it is there whole, or not at all. A repeat does nothing.
     """
-    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_predictor
 
     bundle = load_bundle(folder)
     load_coder(bundle)
-    load_reader(bundle)
+    load_predictor(bundle)
     with open_hub(data, SystemClock()) as hub:
         id = add_bundle(data / "bundles", folder, hub.disk)
         if default:
@@ -77,7 +73,7 @@ def list_(data: Data, json_: Json = False) -> None:
         bundles, default = hub.bundles, hub.bundles.default()
         rows = [{"id": id.hex(), "name": _name(bundles, id), "default": id == default} for id in bundles.ids()]
     if json_:
-        typer.echo(json.dumps(rows, indent=1))
+        write_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['id']} {row['name'] or 'damaged'}" + (" (default)" if row["default"] else ""))
@@ -101,8 +97,6 @@ def card(
     evaluation: Annotated[list[Path], typer.Option(help="What evaluate wrote for this very bundle; several times.")],
 ) -> None:
     """Write the headline figures of evaluations into a bundle's card and index. The bundle's id does not change."""
-    from thinwire.receiver.training.card import write_measured
-
     write_measured(folder, evaluation)
     typer.echo(folder / CARD)
 

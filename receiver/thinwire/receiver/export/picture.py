@@ -5,14 +5,14 @@ from io import BytesIO
 
 from thinwire.receiver.export.best_image import Sight, Views
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.drawing import draw
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 
 
-def picture(study: KeptStudy, views: Views, bundles: Bundles) -> tuple[bytes, str] | None:
+def picture(study: StoredStudy, views: Views, bundles: Bundles) -> tuple[bytes, str] | None:
     """The picture as a PNG, and from what its radiograph is drawn; None where no graph is here yet.
 
     Raises BadFormat for a part that the disk damaged.
@@ -29,9 +29,9 @@ def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
     return [concept.name for concept in bundles.coder(graph.bundle).spec.concepts]
 
 
-def drawn(study: KeptStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
+def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
     """The picture as a PNG. names: of the bundle's concepts, by index."""
-    read = {} if study.reading is None else study.reading.findings
+    read = {} if study.prediction is None else study.prediction.findings
     findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
     png = BytesIO()
     draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")

@@ -22,7 +22,7 @@ from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class CStorePeer:
                 association.release()
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
-        hush()
+        silence_libraries()
         _config.STORE_SEND_CHUNKED_DATASET = True  # a file's data set goes as it is, not written anew
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
@@ -151,7 +151,7 @@ def listen_for_commitment(listen: tuple[str, int], title: str, committed: Commit
 
     Raises BadConfiguration for an address that cannot be used.
     """
-    hush()
+    silence_libraries()
     ae = AE(title)
     ae.require_called_aet = False
     syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]

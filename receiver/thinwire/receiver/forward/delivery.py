@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.transitions import Transitions
 
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -32,7 +33,7 @@ class State(StrEnum):
 class Event(StrEnum):
     SENT_AND_ASKED = "sent and asked"
     SENT = "sent"
-    SEEN = "seen"
+    FOUND_AT_TARGET = "seen"
     FAILED = "failed"
     TURNED_DOWN = "turned down"
     COMMITTED = "committed"
@@ -44,27 +45,30 @@ class Event(StrEnum):
     RETRIED = "retried"
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.WAITING, Event.SENT_AND_ASKED): State.ASKED,
-    (State.WAITING, Event.SENT): State.UNCONFIRMED,
-    (State.WAITING, Event.SEEN): State.CONFIRMED,
-    (State.WAITING, Event.FAILED): State.WAITING,
-    (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
-    (State.WAITING, Event.REPLACED): State.OVERTAKEN,
-    (State.WAITING, Event.RETRIED): State.WAITING,
-    (State.ASKED, Event.COMMITTED): State.CONFIRMED,
-    (State.ASKED, Event.NOT_COMMITTED): State.WAITING,
-    (State.ASKED, Event.NOT_ASKED): State.UNCONFIRMED,
-    (State.ASKED, Event.SILENT): State.WAITING,
-    (State.ASKED, Event.GIVEN_UP): State.UNCONFIRMED,
-    (State.ASKED, Event.RETRIED): State.WAITING,
-    (State.UNCONFIRMED, Event.RETRIED): State.WAITING,
-    (State.REFUSED, Event.RETRIED): State.WAITING,
-    # A report of commitment that comes twice, or after the object was sent again.
-    (State.CONFIRMED, Event.COMMITTED): State.CONFIRMED,
-    (State.WAITING, Event.COMMITTED): State.CONFIRMED,
-    (State.UNCONFIRMED, Event.COMMITTED): State.CONFIRMED,
-}
+TRANSITIONS = Transitions(
+    "delivery",
+    {
+        (State.WAITING, Event.SENT_AND_ASKED): State.ASKED,
+        (State.WAITING, Event.SENT): State.UNCONFIRMED,
+        (State.WAITING, Event.FOUND_AT_TARGET): State.CONFIRMED,
+        (State.WAITING, Event.FAILED): State.WAITING,
+        (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
+        (State.WAITING, Event.REPLACED): State.OVERTAKEN,
+        (State.WAITING, Event.RETRIED): State.WAITING,
+        (State.ASKED, Event.COMMITTED): State.CONFIRMED,
+        (State.ASKED, Event.NOT_COMMITTED): State.WAITING,
+        (State.ASKED, Event.NOT_ASKED): State.UNCONFIRMED,
+        (State.ASKED, Event.SILENT): State.WAITING,
+        (State.ASKED, Event.GIVEN_UP): State.UNCONFIRMED,
+        (State.ASKED, Event.RETRIED): State.WAITING,
+        (State.UNCONFIRMED, Event.RETRIED): State.WAITING,
+        (State.REFUSED, Event.RETRIED): State.WAITING,
+        # A report of commitment that comes twice, or after the object was sent again.
+        (State.CONFIRMED, Event.COMMITTED): State.CONFIRMED,
+        (State.WAITING, Event.COMMITTED): State.CONFIRMED,
+        (State.UNCONFIRMED, Event.COMMITTED): State.CONFIRMED,
+    },
+)
 
 _AGAIN = frozenset((Event.FAILED, Event.NOT_COMMITTED, Event.SILENT))
 """What did not work and is tried again after a pause."""
@@ -77,7 +81,7 @@ class Delivery:
     number: int
     target: str
     site: SiteName
-    study: StudyId
+    study: StudyKey
     item: str
     """What of the study: "file 0" and so on, "sr", "capture", "fhir"."""
     version: Digest
@@ -104,9 +108,7 @@ def after(
     transaction: str | None = None,
 ) -> Delivery:
     """The delivery after an event. now: UTC. Raises ValueError for an event that its state does not know."""
-    state = TRANSITIONS.get((delivery.state, event))
-    if state is None:
-        raise ValueError(f"a delivery that is {delivery.state} cannot be {event}")
+    state = TRANSITIONS.after(delivery.state, event)
     attempts = (
         delivery.attempts + 1 if event in _AGAIN else 0 if event is not Event.SENT_AND_ASKED else delivery.attempts
     )

@@ -41,7 +41,7 @@ def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[Event, str]:
     if len(told) != len(json.loads(bundle)["entry"]):
         return Event.FAILED, "the server answered with success and does not say what it kept"
     if all(status.startswith("2") for status in told):
-        return Event.SEEN, ""
+        return Event.FOUND_AT_TARGET, ""
     return Event.FAILED, "the server did not keep every resource"
 
 

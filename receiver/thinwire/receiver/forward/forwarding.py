@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from thinwire.receiver.config import address
 from thinwire.receiver.export.fhir import WrittenOf, nothing_written
 from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
 from thinwire.receiver.forward.fhir_peer import FhirPeer
@@ -17,6 +16,7 @@ from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, ForwardSettings, StowTarget, Target
+from thinwire.shared.addresses import host_and_port
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:
-        listener = listen_for_commitment(address(settings.listen), settings.title, committed(queue_of(hub)))
+        listener = listen_for_commitment(host_and_port(settings.listen), settings.title, committed(queue_of(hub)))
     each = forwarders(hub, written)
     threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
     for thread in threads:

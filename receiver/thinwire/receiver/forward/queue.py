@@ -16,12 +16,12 @@ from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, Event, Sta
 from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 PAGE = 200
 """Receipts that are planned for in one transaction."""
 
-StudyKey = tuple[SiteName, StudyId]
+SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
 """(item, version) of what a study has for a target, in the order in which it is to be sent."""
 _OPEN = (State.WAITING, State.ASKED)
@@ -51,17 +51,17 @@ class Queue:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def news(self, target: str) -> tuple[int, list[StudyKey]]:
+    def news(self, target: str) -> tuple[int, list[SiteStudy]]:
         """(number to hand to `plan`, studies to which something happened that this target has not planned for)."""
         with self._database.read() as connection:
             planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
             fresh = receipts.c.number > planned
             query = select(receipts.c.number, receipts.c.site, receipts.c.study).where(fresh)
             rows = connection.execute(query.order_by(receipts.c.number).limit(PAGE)).all()
-        keys = dict.fromkeys((SiteName(row.site), StudyId(row.study)) for row in rows)
+        keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows)
         return (rows[-1].number if rows else planned), list(keys)
 
-    def plan(self, target: str, upto: int, wanted: Sequence[tuple[StudyKey, Items]]) -> int:
+    def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """One transaction: what is new of these studies waits to be sent, what it replaces does not any more, and the
         target has planned up to this receipt. Returns how many deliveries are new."""
         now = self._clock.now()
@@ -117,13 +117,6 @@ class Queue:
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(late).order_by(deliveries.c.number))]
 
-    def next_due(self, target: str) -> datetime | None:
-        """When anything of this target is due next."""
-        mine = and_(deliveries.c.target == target, deliveries.c.state.in_([str(state) for state in _OPEN]))
-        with self._database.read() as connection:
-            at = connection.scalar(select(func.min(deliveries.c.due_at)).where(mine))
-        return None if at is None else moment(at)
-
     def apply(
         self,
         number: int,
@@ -161,9 +154,9 @@ class Queue:
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(these).order_by(deliveries.c.number))]
 
-    def retry(self, target: str | None = None, study: StudyKey | None = None) -> int:
+    def retry(self, target: str | None = None, study: SiteStudy | None = None) -> int:
         """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
-        states = sorted(str(state) for state, event in TRANSITIONS if event is Event.RETRIED)
+        states = sorted(str(state) for state in TRANSITIONS.before(Event.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:
             query = query.where(deliveries.c.target == target)
@@ -204,7 +197,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         row.number,
         row.target,
         SiteName(row.site),
-        StudyId(row.study),
+        StudyKey(row.study),
         row.item,
         Digest(row.version),
         State(row.state),

@@ -77,7 +77,7 @@ class StowPeer:
             except (InvalidDicomError, AttributeError, ValueError):
                 theirs = None
             if theirs is not None:
-                return Event.SEEN, ""
+                return Event.FOUND_AT_TARGET, ""
         return self._search(http, series, each)
 
     def _search(self, http: httpx.Client, series: str, each: DicomObject) -> tuple[Event, str]:
@@ -87,7 +87,7 @@ class StowPeer:
         if answer.status_code in (204, 404) or (answer.is_success and _json(answer) == []):
             return Event.FAILED, "the server answered that it took the object, and does not list it"
         if answer.is_success and isinstance(_json(answer), list):
-            return Event.SEEN, ""
+            return Event.FOUND_AT_TARGET, ""
         return Event.SENT, f"the server took it, and cannot be asked whether it has it ({answer.status_code})"
 
 

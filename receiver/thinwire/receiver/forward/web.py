@@ -7,7 +7,7 @@ import httpx
 from thinwire.receiver.forward.delivery import Event
 from thinwire.receiver.targets import FhirTarget, StowTarget
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 """Seconds without any progress; no limit on a whole transfer."""
@@ -17,7 +17,7 @@ _LATER = frozenset((401, 403, 404, 408, 425, 429))
 
 def client(target: StowTarget | FhirTarget) -> httpx.Client:
     """Raises BadConfiguration for an auth_file or ca_file that cannot be read."""
-    hush()
+    silence_libraries()
     headers = {}
     try:
         if target.auth_file is not None:

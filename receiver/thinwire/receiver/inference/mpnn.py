@@ -47,7 +47,7 @@ class Probability:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     findings: dict[str, Probability]
     unfamiliar: bool
     """True when the image is unlike what the bundle was trained on: its probabilities mean little."""
@@ -177,7 +177,7 @@ class GraphNetwork(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-class MpnnReader:
+class Predictor:
     """The bundle's members and calibration, ready to read batches of graphs."""
 
     def __init__(self, spec: BundleSpec, members: Sequence[GraphNetwork], calibration: "Calibration") -> None:
@@ -186,12 +186,12 @@ class MpnnReader:
         self.members = [member.to(self.device).eval() for member in members]
         self.calibration = calibration
 
-    def read(self, graphs: Sequence[FusedGraph]) -> list[Reading]:
+    def read(self, graphs: Sequence[FusedGraph]) -> list[Prediction]:
         """A reading for each graph, in order."""
         if not graphs:
             return []
         texts, context = text_index([g.text_source for g in graphs]), np.stack([g.context for g in graphs])
-        return self.calibration.readings(self.logits(graphs), texts, context, self.spec.findings)
+        return self.calibration.predictions(self.logits(graphs), texts, context, self.spec.findings)
 
     @torch.no_grad()
     def logits(self, graphs: Sequence[FusedGraph]) -> NDArray[np.float64]:
@@ -245,13 +245,13 @@ class Calibration:
         """Mahalanobis distance [n] of context vectors [n, d] to the training images."""
         return np.asarray(np.linalg.norm((context - self.centre) @ self.whitening, axis=1))
 
-    def readings(
+    def predictions(
         self,
         logits: NDArray[np.float64],
         texts: NDArray[np.int64],
         context: NDArray[np.floating[Any]],
         findings: Sequence[str],
-    ) -> list[Reading]:
+    ) -> list[Prediction]:
         draws = self.draws(logits, texts)
         value = draws.mean(axis=0)
         low, high = np.percentile(draws, INTERVAL, axis=0)
@@ -259,7 +259,7 @@ class Calibration:
         unfamiliar = self.distance(context) > self.farthest
         sets = self.sets(value, texts).tolist()
         return [
-            Reading(
+            Prediction(
                 {
                     name: Probability(float(value[n, f]), float(low[n, f]), float(high[n, f]), outcome_of(*sets[n][f]))
                     for f, name in enumerate(findings)
@@ -273,7 +273,7 @@ class Calibration:
 CALIBRATION_FIELDS = ("member", "slope", "offset", "quantile", "centre", "whitening", "farthest")
 
 
-def load_reader(bundle: Bundle) -> MpnnReader:
+def load_predictor(bundle: Bundle) -> Predictor:
     """The reader of a bundle. Raises BadBundle when its weights do not fit its index."""
     try:
         with safe_open(bundle.folder / MPNN, framework="pt") as file:
@@ -297,4 +297,4 @@ def load_reader(bundle: Bundle) -> MpnnReader:
     wanted = [(len(SOURCES), draws, findings)] * 2 + [(len(SOURCES), findings, 2)]
     if [part.shape for part in (calibration.slope, calibration.offset, calibration.quantile)] != wanted:
         raise BadBundle(f"the calibration in {MPNN} is not one for each source of text")
-    return MpnnReader(bundle.spec, members, calibration)
+    return Predictor(bundle.spec, members, calibration)

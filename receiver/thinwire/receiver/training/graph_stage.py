@@ -32,11 +32,11 @@ from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray, Patches
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
-NOBODY = StudyId(bytes(16))
+NOBODY = StudyKey(bytes(16))
 NO_BUNDLE = BundleId(bytes(16))
 
 
@@ -319,8 +319,8 @@ def calibrate(
     return replace(first, quantile=quantile, farthest=farthest)
 
 
-def save_reader(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
-    """Members and calibration as one safetensors file that `load_reader` opens."""
+def save_predictor(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
+    """Members and calibration as one safetensors file that `load_predictor` opens."""
     tensors = {
         f"member{m}.{n}": v.contiguous() for m, member in enumerate(members) for n, v in member.state_dict().items()
     }

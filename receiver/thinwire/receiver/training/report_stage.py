@@ -23,6 +23,7 @@ from thinwire.receiver.training.corpus import FINDINGS, Progress, Sample
 from thinwire.receiver.training.presets import Preset
 from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
 from thinwire.shared.formats.graph import CELL, Grid
+from thinwire.shared.storage.durable import replaced
 
 log = logging.getLogger(__name__)
 
@@ -345,9 +346,8 @@ class ReportStage:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Keep a state whole or not at all."""
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(path)
+    with replaced(path) as beside:
+        torch.save(state, beside)
 
 
 def described(schedule: Schedule) -> dict[str, Any]:

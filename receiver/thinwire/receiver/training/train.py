@@ -32,7 +32,7 @@ from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, Preset
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
-from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described
+from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described, save
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
@@ -42,6 +42,7 @@ from thinwire.shared.formats.coder import Coder, Tables, load_tables, save_table
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.formats.payload import received
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.storage.durable import replaced
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     tolerance = export(model, staged)
     tokenizer.save(str(staged / TOKENIZER))
     save_tables(staged / CODER, coder.tables)
-    graph_stage.save_reader(staged / MPNN, shape, members, calibration)
+    graph_stage.save_predictor(staged / MPNN, shape, members, calibration)
     sources = [s.source for s in material.samples]
     provenance = {
         "data": [without_folder(spec) for spec in options.data],
@@ -317,7 +318,7 @@ def _tables(
             np.arange(len(material.samples)), run.tokenizer, options.preset.max_tokens, asked
         ).tokens
         indices, seen = read("validation")[0]
-        held_out = coder_stage.kept_of(seen, material.valid[indices])
+        held_out = coder_stage.kept_patches(seen, material.valid[indices])
         learned = coder_stage.learn(
             run.model,
             material,
@@ -330,8 +331,8 @@ def _tables(
             options.seed,
             progress,
         )
-        save_tables(path.with_name("coder.tmp.npz"), learned)
-        path.with_name("coder.tmp.npz").replace(path)
+        with replaced(path) as beside:
+            save_tables(beside, learned)
     return load_tables(path)
 
 
@@ -358,8 +359,7 @@ def _members(
                 progress,
                 f"MPNN {number + 1}",
             )
-            torch.save(member.state_dict(), path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            save(path, member.state_dict())
         member.load_state_dict(torch.load(path, weights_only=True))
         members.append(member.eval())
     return members
@@ -388,8 +388,8 @@ def _timed(work: Path, part: str) -> Iterator[None]:
     took = _seconds(work)
     took[part] = round(took.get(part, 0.0) + time.monotonic() - began, 1)
     path = work / SECONDS
-    path.with_suffix(".tmp").write_text(json.dumps(took))
-    path.with_suffix(".tmp").replace(path)
+    with replaced(path) as beside:
+        beside.write_text(json.dumps(took))
 
 
 def _may_be_replaced(out: Path) -> None:

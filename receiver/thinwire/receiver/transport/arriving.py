@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinwire.receiver.sites.enrolment import Enrolment
-from thinwire.shared.crypto.envelope import HEADER_BYTES, EpochKey, Kind, open_prefix, peek
+from thinwire.receiver.transport.object_store import key_lookup
+from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_prefix, peek
 from thinwire.shared.errors import Forged
-from thinwire.shared.identifiers import EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ class Arriving:
     folder: Path
     enrolment: Enrolment
 
-    def prefix(self, site: SiteName, study: StudyId, kind: Kind) -> bytes:
+    def prefix(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes:
         """The first bytes of a part's plaintext, as far as they are here and hold; empty where none are.
 
         Where the part is on its way twice, sealed anew at the clinic, the one of which more is here.
@@ -30,15 +31,9 @@ class Arriving:
                 with path.open("rb") as file:
                     header = peek(file.read(HEADER_BYTES))
                     if (header.study, header.kind) == (study, kind):
-                        found = max(found, open_prefix(file, lambda epoch: self._key(site, epoch))[1], key=len)
+                        found = max(found, open_prefix(file, key_lookup(self.enrolment, site))[1], key=len)
             except FileNotFoundError:
                 continue  # it came whole in this moment
             except Forged as error:
                 log.info("site %s: what is arriving cannot be read: %s", site, error)
         return found
-
-    def _key(self, site: SiteName, epoch: EpochId) -> EpochKey:
-        key = self.enrolment.epoch_key(site, epoch)
-        if key is None:
-            raise Forged("the epoch is not one of this site")
-        return key

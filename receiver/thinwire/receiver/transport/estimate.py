@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import Tier
 
@@ -20,13 +20,13 @@ class Coming:
     """Why nothing can be said, or empty."""
 
 
-def coming(study: KeptStudy, link: SiteLink | None) -> Coming | None:
+def coming(study: StoredStudy, link: SiteLink | None) -> Coming | None:
     """None where nothing more is to come. link: of the study's site, as `traffic.find` gives it."""
     if study.complete:
         return None
     awaited = {tier for tier in study.listed or Tier if tier not in study.sealed_sizes} | study.asked
-    if Tier.PIXELS in study.sealed_sizes:
-        awaited -= {Tier.PREVIEW, Tier.EVIDENCE}  # the pixels hold what they show
+    if Tier.ORIGINALS in study.sealed_sizes:
+        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the pixels hold what they show
     if not awaited:
         return None
     under_way = {

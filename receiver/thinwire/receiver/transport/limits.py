@@ -12,8 +12,8 @@ def _sizes() -> Mapping[Kind, int]:
         {
             Kind.GRAPH: 1 << 20,
             Kind.PREVIEW: 4 << 20,
-            Kind.EVIDENCE: 64 << 20,
-            Kind.PIXELS: 2 << 30,
+            Kind.CROPS: 64 << 20,
+            Kind.ORIGINALS: 2 << 30,
             Kind.MANIFEST: (1 << 20) + (64 << 10),
         }
     )

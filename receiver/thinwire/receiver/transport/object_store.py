@@ -3,19 +3,40 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinwire.receiver.sites.enrolment import Joined
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind
+from thinwire.receiver.sites.enrolment import JoinResult
+from thinwire.shared.crypto.envelope import EpochKey, Header, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyId
+from thinwire.shared.errors import Forged
+from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey
 
 
-class Shelf(Protocol):
+class EpochKeys(Protocol):
+    """Where the keys of the sites' epochs are."""
+
+    def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
+        """The key of an epoch that this very site announced; None for every other epoch."""
+        ...
+
+
+def key_lookup(keys: EpochKeys, site: SiteName) -> KeyOf:
+    """As the envelope asks for keys: it raises Forged for an epoch that is not one of the site."""
+
+    def key_of(epoch: EpochId) -> EpochKey:
+        key = keys.epoch_key(site, epoch)
+        if key is None:
+            raise Forged("the epoch is not one of this site")
+        return key
+
+    return key_of
+
+
+class IngestStore(EpochKeys, Protocol):
     """What ingest needs of the hub's store. Every method may be called from any thread, at any time, again.
 
     Raises DiskFull where there is no room, HubBusy where the same call may succeed later; then nothing has changed.
     """
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
 
         The first key that comes with a token uses it up, durably; the same key may come again until the token
@@ -26,10 +47,6 @@ class Shelf(Protocol):
     def check_site(self, site: SiteName, certificate: Digest) -> None:
         """Raises NotEnrolled for a site that the hub does not know or no longer serves, or where it gave the site
         another certificate since. certificate: SHA-256 of its DER."""
-        ...
-
-    def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
-        """The key of an epoch that this very site announced; None for every other epoch."""
         ...
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
@@ -55,7 +72,7 @@ class Shelf(Protocol):
         """
         ...
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """The clinic asks for priority for a study of which something was stored before; durable when this returns.
         It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
         ...
@@ -68,6 +85,6 @@ class Shelf(Protocol):
         """The site has this receipt (SHA-256 of its signed bytes) durably. Unknown ones are ignored."""
         ...
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         """Parts of studies that a reader asked for and that have not been put yet; a stream asks once for each."""
         ...

@@ -21,7 +21,7 @@ from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.limits import Limits
 from thinwire.receiver.transport.link_status import Meter, SiteLink
-from thinwire.receiver.transport.object_store import Shelf
+from thinwire.receiver.transport.object_store import IngestStore
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
@@ -73,7 +73,7 @@ class HubServer(HubServicer):
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: IngestStore,
         inbox: Inbox,
         signing: Ed25519PrivateKey,
         identity: Identity,
@@ -83,7 +83,7 @@ class HubServer(HubServicer):
         limits: Limits | None = None,
         reflects: bool = False,
     ) -> None:
-        self._shelf = shelf
+        self._store = store
         self._inbox = inbox
         self._signing = signing
         self._clock = clock
@@ -157,7 +157,7 @@ class HubServer(HubServicer):
                 raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
             if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
                 raise ProtocolBroken("a request to join that is out of its limits")
-            joined = await asyncio.to_thread(self._shelf.join, peer, request.certificate_request, request.signing_key)
+            joined = await asyncio.to_thread(self._store.join, peer, request.certificate_request, request.signing_key)
         except ThinwireError as error:
             log.warning("a clinic could not join: %s", error)
             await context.abort(status_of(error), str(error))
@@ -175,12 +175,12 @@ class HubServer(HubServicer):
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token may join and nothing else")
-            await asyncio.to_thread(self._shelf.check_site, peer.name, certificate)
+            await asyncio.to_thread(self._store.check_site, peer.name, certificate)
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was seen to be dead.
                 await before.supersede()
             session = IngestSession(
-                peer.name, self._inbox, self._shelf, self._signing, self._clock, self._disk, self._limits
+                peer.name, self._inbox, self._store, self._signing, self._clock, self._disk, self._limits
             )
             stream = self._streams[peer.name] = Stream(session, context, self._clock, lambda: self._end(peer.name))
             log.info("site %s connected", peer.name)

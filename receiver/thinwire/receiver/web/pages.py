@@ -36,11 +36,11 @@ def page(
         "path": request.url.path,
         "here": here,
         "form_key": "" if here is None else here.session.form_key,
-        "text_words": text_words,
+        "text_source_label": text_source_label,
     }
     return HTMLResponse(_ENVIRONMENT.get_template(name).render({**common, **facts}), status)
 
 
-def text_words(source: str | None) -> str:
+def text_source_label(source: str | None) -> str:
     """Where the words that guided the pruning came from."""
     return "" if source is None else _TEXT[TextSource(source)]

@@ -101,7 +101,7 @@ _READ = {"affirms": Assertion.PRESENT, "denies": Assertion.ABSENT, "doubts": Ass
 _Meaning = tuple[tuple[int, ...], Cue | None]
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Lower-case words and the punctuation that matters; hyphens separate words, accents are folded."""
     folded = unicodedata.normalize("NFKD", text.lower().translate(_FOLD))
     return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
@@ -186,7 +186,7 @@ def build_vocabulary(data: Mapping[str, Any]) -> Vocabulary:
     meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def add(phrase: str, meaning: _Meaning) -> None:
-        for words in map(tuple, map(words_of, _fill(phrase, slots))):
+        for words in map(tuple, map(split_words, _fill(phrase, slots))):
             if meanings.setdefault(words, meaning) != meaning:
                 raise ValueError(f"{' '.join(words)!r} has two meanings")
 

@@ -27,11 +27,11 @@ from thinwire.sender.intake.study import SourceFile, Study
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
 from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import digest, study_id
+from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from thinwire.shared.imaging.header import Header, Limits, parsing
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, View, view
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, view
 from thinwire.shared.storage.durable import Disk
 
 KEY_BYTES = 32
@@ -113,6 +113,7 @@ ACTIONS: dict[str, Action] = {
 }
 """By keyword; anything else is removed."""
 
+_VIEW_POSITIONS = {View.PA: "PA", View.AP: "AP", View.FRONTAL: "FRONTAL", View.OTHER: "LAT OR OBL"}
 _PUBLIC_CODES = frozenset(("SCT", "SRT", "SNM3", "DCM"))
 _CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 
@@ -147,20 +148,21 @@ class Deidentifier:
         of these alone, UnreadableDicom, DiskFull.
         """
         images = [each for each in study.files if each.media == "dicom"]
-        cleaned = [data for each in images if (data := self.file(each.data)) is not None]
-        if not cleaned:
+        by_original = {each.digest: data for each in images if (data := self.file(each.data)) is not None}
+        cleaned, read = list(by_original.values()), by_original.get(study.files[study.read].digest)
+        if read is None:
             raise NotChestRadiograph(
-                "it holds no radiograph in DICOM, and this clinic sends de-identified studies alone",
+                "it holds no frontal radiograph in DICOM, and this clinic sends de-identified studies alone",
                 "Give DICOM files, or send without the policy [deidentify].",
             )
         files = tuple(
             sorted((SourceFile(each, digest(each), "dicom") for each in cleaned), key=lambda file: file.digest)
         )
-        new = study_id(file.digest for file in files)
+        new = study_key(file.digest for file in files)
         members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
         self.disk.make_folder(self.originals)
         self.disk.write(self.originals / f"{new.hex()}.archive", pack(members, "fast"), "original")
-        header = read_instance(cleaned[0]).header
+        header = read_instance(read).header
         identity = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
         stayed = len(study.files) - len(cleaned)
         notes = [f"what is no radiograph stays at the clinic: {stayed} of {len(study.files)} files"] if stayed else []
@@ -169,7 +171,14 @@ class Deidentifier:
         elif has_text(study.frontal.shown):
             notes.append("text seems to be burned into the image, which de-identification leaves there: look at it")
         return replace(
-            study, id=new, files=files, identity=identity, words_stay=True, warnings=(*study.warnings, *notes)
+            study,
+            id=new,
+            files=files,
+            read=[file.data for file in files].index(read),
+            sop_instance_uid=header.text("SOPInstanceUID"),
+            identity=identity,
+            text_stays=True,
+            warnings=(*study.warnings, *notes),
         )
 
     def file(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes | None:
@@ -183,8 +192,11 @@ class Deidentifier:
             return None
         with parsing("its header cannot be read as a whole"):  # and its values stay out of warnings
             found = self._cleaned(header, self._patient(header))
-        if not header.text("ViewPosition") and (seen := view(header)) in (View.PA, View.AP):
-            found.ViewPosition = seen.value  # it may have been in words that go
+        # View and part may have been in words that go.
+        if not header.text("ViewPosition") and (seen := view(header)) is not View.UNSTATED:
+            found.ViewPosition = _VIEW_POSITIONS[seen]
+        if not header.text("BodyPartExamined") and part(header) is Part.CHEST:
+            found.BodyPartExamined = "CHEST"
         found.PatientIdentityRemoved = "YES"
         found.DeidentificationMethod = "thinwire, PS3.15 Basic Application Confidentiality Profile"
         found.DeidentificationMethodCodeSequence = DicomSequence(self._methods())

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.sender.intake.study import of_file, read_file
+from thinwire.sender.intake.study import read_file
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import PREFIX, PREFIX_AT
+from thinwire.shared.imaging.frontal import of_file
 from thinwire.shared.imaging.header import Limits, parse
 from thinwire.shared.imaging.raster import raster_media
 

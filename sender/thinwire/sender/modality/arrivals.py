@@ -1,6 +1,6 @@
 """What X-ray machines sent: durable here before the machine hears so, and from here into the outbox study by study.
 
-Folder: docs/dicom-port.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
+Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
 Receiving, taking over and answering for commitments may happen in different threads.
 """
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import DiskFull, UidReused
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.storage.durable import Disk, sweep
 
 log = logging.getLogger(__name__)
@@ -59,13 +59,13 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerEntry:
     """What the ledger holds of an object whose study was judged."""
 
     dataset: bytes
     """SHA-256 of its data set, 32 bytes."""
     sop_class: str
-    study: StudyId | None
+    study: StudyKey | None
     """None where its study was refused."""
     at: datetime
 
@@ -79,7 +79,7 @@ class Arrivals:
     the outbox has a study and misses no bytes of it."""
 
     def __init__(
-        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyId], bool]
+        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyKey], bool]
     ) -> None:
         self.folder = folder
         self._disk = disk
@@ -134,7 +134,7 @@ class Arrivals:
         """Studies that are here and not yet in the outbox."""
         return len(self._studies())
 
-    def settled(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+    def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
         under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
@@ -152,8 +152,8 @@ class Arrivals:
                 folder = folder.with_suffix(_JUDGING)
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
-    def judged(self, verdicts: Mapping[Path, StudyId | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
+    def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
+        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are remembered
         and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
             entry = {
@@ -175,13 +175,13 @@ class Arrivals:
         known = self.known(sop_instance)
         return Fate.UNKNOWN if known is None else known.fate
 
-    def known(self, sop_instance: str) -> Known | None:
+    def known(self, sop_instance: str) -> LedgerEntry | None:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
-            study = StudyId(bytes.fromhex(facts["study"])) if facts["study"] else None
+            study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
             at = datetime.fromisoformat(facts["at"])
-            return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
+            return LedgerEntry(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
@@ -193,7 +193,7 @@ class Arrivals:
         for path in sorted((self.folder / LEDGER).glob("*.json")):
             try:
                 facts = json.loads(path.read_bytes())
-                here = facts["study"] and self._is_whole(StudyId(bytes.fromhex(facts["study"])))
+                here = facts["study"] and self._is_whole(StudyKey(bytes.fromhex(facts["study"])))
                 old = datetime.fromisoformat(facts["at"]) < before
             except (ValueError, KeyError, TypeError):
                 here, old = False, True

@@ -1,7 +1,7 @@
 """The DICOM port: C-ECHO, C-STORE and storage commitment for the X-ray machines that are named in the configuration.
 
 Objects stream to disk as they come; the machine hears success when its object is durable. pynetdicom speaks the
-protocol; its settings are those of a process, which opens one port. What each status means: docs/dicom-port.md.
+protocol; its settings are those of a process, which opens one port. What each status means: docs/conformance.md.
 """
 
 import functools
@@ -76,7 +76,7 @@ class Port:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_CONN_CLOSE, self._closed),
-            (evt.EVT_PDU_RECV, self._watch_room),
+            (evt.EVT_PDU_RECV, self._watch_free_space),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_ACTION, self._action),
@@ -139,7 +139,7 @@ class Port:
             if self._open.pop(event.assoc, None) is not None and not self._open:
                 self.arrivals.sweep_incoming()
 
-    def _watch_room(self, event: evt.Event) -> None:
+    def _watch_free_space(self, event: evt.Event) -> None:
         """A transfer that would fill the disk is ended: pynetdicom writes it without asking for room."""
         if event.assoc.is_established and self._disk.free(self.arrivals.incoming) < _PDU_BYTES:
             log.error("the disk is full: an association was ended; %s", DiskFull.remedy)

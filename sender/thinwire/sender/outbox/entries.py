@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from thinwire.sender.outbox.tiers import Asked, When
+from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyId
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey
+from thinwire.shared.transitions import Transitions
 
 VERSION = 3
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
@@ -49,32 +50,34 @@ class Event(StrEnum):
     GIVEN_UP = "given up"
 
 
-TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
-    (PartState.MISSING, Event.ADDED): PartState.WAITING,
-    (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
-    (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
-    (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
-    # Damaged here after it had reached the hub.
-    (PartState.MISSING, Event.STORED): PartState.STORED,
-    (PartState.HELD, Event.REQUESTED): PartState.WAITING,
-    (PartState.HELD, Event.RELEASED): PartState.WAITING,
-    (PartState.HELD, Event.DAMAGED): PartState.MISSING,
-    # Taken to the hub by stick though nobody asked.
-    (PartState.HELD, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
-    (PartState.WAITING, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
-    (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
-    # Receipts and requests are repeated by every new stream.
-    (PartState.STORED, Event.STORED): PartState.STORED,
-    (PartState.STORED, Event.REQUESTED): PartState.STORED,
-    (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
-    (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
-    (PartState.REFUSED, Event.STORED): PartState.STORED,
-    (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
-    (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
-}
-"""Anything that is not here raises."""
+TRANSITIONS = Transitions(
+    "part",
+    {
+        (PartState.MISSING, Event.ADDED): PartState.WAITING,
+        (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
+        (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
+        (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
+        # Damaged here after it had reached the hub.
+        (PartState.MISSING, Event.STORED): PartState.STORED,
+        (PartState.HELD, Event.REQUESTED): PartState.WAITING,
+        (PartState.HELD, Event.RELEASED): PartState.WAITING,
+        (PartState.HELD, Event.DAMAGED): PartState.MISSING,
+        # Taken to the hub by stick though nobody asked.
+        (PartState.HELD, Event.STORED): PartState.STORED,
+        (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
+        (PartState.WAITING, Event.STORED): PartState.STORED,
+        (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
+        (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
+        # Receipts and requests are repeated by every new stream.
+        (PartState.STORED, Event.STORED): PartState.STORED,
+        (PartState.STORED, Event.REQUESTED): PartState.STORED,
+        (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
+        (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
+        (PartState.REFUSED, Event.STORED): PartState.STORED,
+        (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
+        (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
+    },
+)
 
 
 class EntryState(StrEnum):
@@ -106,9 +109,7 @@ class Part:
 
     def after(self, event: Event, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not know."""
-        state = TRANSITIONS.get((self.state, event))
-        if state is None:
-            raise ValueError(f"a part that is {self.state} cannot be {event}")
+        state = TRANSITIONS.after(self.state, event)
         return replace(self, state=state, reason=reason, requested=self.requested or event is Event.REQUESTED)
 
 
@@ -124,7 +125,7 @@ class Due:
     accepted: datetime
     """UTC; its age."""
     epoch: EpochId
-    study: StudyId
+    study: StudyKey
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
@@ -140,22 +141,22 @@ class Due:
         """Whether it goes before the rest."""
         return self.urgent or self.requested
 
-    def asked(self, durable: int = 0) -> Asked:
+    def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
 
 
 @dataclass(frozen=True)
 class Entry:
     """A study in the outbox."""
 
-    study: StudyId
+    study: StudyKey
     accepted: datetime
     """UTC; the study's age on the link."""
     urgent: bool
     epoch: EpochId
     """All parts are sealed in this epoch, so that making one again gives the same object."""
-    mark: bytes
+    text_mac: bytes
     """16 bytes that change with the words beside the files, keyed: no word can be guessed from them."""
     parts: tuple[Part, ...]
     """In the order in which they go."""
@@ -165,7 +166,7 @@ class Entry:
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
-    urged: bool = True
+    escalated: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
     paused: bool = False
     """A person at the clinic holds it back: nothing of it goes until it is resumed."""
@@ -222,10 +223,10 @@ class Entry:
                 "accepted": self.accepted.isoformat(),
                 "urgent": self.urgent,
                 "epoch": self.epoch.hex(),
-                "mark": self.mark.hex(),
+                "mark": self.text_mac.hex(),
                 "status": self.status,
                 "effort": self.effort,
-                "urged": self.urged,
+                "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
                 "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
@@ -242,15 +243,15 @@ class Entry:
             if facts["version"] != VERSION:
                 raise ValueError(f"version {facts['version']}")
             return cls(
-                study=StudyId(bytes.fromhex(facts["study"])),
+                study=StudyKey(bytes.fromhex(facts["study"])),
                 accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
                 urgent=bool(facts["urgent"]),
                 epoch=EpochId(bytes.fromhex(facts["epoch"])),
-                mark=bytes.fromhex(facts["mark"]),
+                text_mac=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
-                urged=bool(facts["urged"]),
+                escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
                 choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},

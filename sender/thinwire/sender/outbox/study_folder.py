@@ -81,7 +81,7 @@ class StudyFolder:
         if entry.missing:
             return
         past = [self.part(part.kind) for part in entry.parts if part.state is PartState.STORED]
-        if entry.part(Kind.PIXELS).object:
+        if entry.part(Kind.ORIGINALS).object:
             past.append(self.source)
         for each in past:
             if each.exists():

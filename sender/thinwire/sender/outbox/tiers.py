@@ -23,9 +23,9 @@ class When(StrEnum):
     """Not made."""
 
 
-ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 """In which order a reader needs them: the manifest is small and says whose the study is and when it is complete."""
-WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """What is always made: it is the study."""
 MEANING = (Kind.GRAPH, Kind.MANIFEST)
 """What always goes, budget or not: without it the hub does not know that there is a study."""
@@ -41,8 +41,8 @@ def _today() -> Mapping[Kind, When]:
             Kind.GRAPH: When.ALWAYS,
             Kind.MANIFEST: When.ALWAYS,
             Kind.PREVIEW: When.ALWAYS,
-            Kind.EVIDENCE: When.ON_REQUEST,
-            Kind.PIXELS: When.ALWAYS,
+            Kind.CROPS: When.ON_REQUEST,
+            Kind.ORIGINALS: When.ALWAYS,
         }
     )
 
@@ -103,18 +103,18 @@ def checked(when: Mapping[Kind, When]) -> Mapping[Kind, When]:
     for kind in MEANING:
         if when.get(kind, When.ALWAYS) is not When.ALWAYS:
             raise ValueError(f"the {kind.name.lower()} of a study always goes: without it the hub knows of no study")
-    if when.get(Kind.PIXELS) is When.NEVER:
+    if when.get(Kind.ORIGINALS) is When.NEVER:
         raise ValueError("a study without its pixels is not kept whole; choose 'on request'")
     return when
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingPart:
     """A part of a study that is made and not at the hub, as far as the policy cares."""
 
     kind: Kind | None
     """None for an epoch record."""
-    rest: int
+    remaining: int
     """Bytes that are still to cross."""
     urgent: bool = False
     """Asked for by the clinic, or by a reader at the hub."""
@@ -137,7 +137,7 @@ class Verdict:
 GO = Verdict(True)
 
 
-def decide(policy: TierPolicy, part: Asked, now: datetime, idle: bool, used: int) -> Verdict:
+def decide(policy: TierPolicy, part: PendingPart, now: datetime, idle: bool, used: int) -> Verdict:
     """Whether a part goes now. idle: nothing else is to be sent. used: bytes of this month on the link.
 
     What is urgent or was asked for goes at any time, and beyond the budget; so do the graph and the manifest. What a
@@ -155,7 +155,7 @@ def decide(policy: TierPolicy, part: Asked, now: datetime, idle: bool, used: int
         return Verdict(False, f"until {policy.window.start:%H:%M}")
     if when is When.WHEN_IDLE and not idle:
         return Verdict(False, "until nothing else is to be sent")
-    if policy.budget is not None and used + int(part.rest * _ON_THE_LINK) > policy.budget:
+    if policy.budget is not None and used + int(part.remaining * _ON_THE_LINK) > policy.budget:
         left = max(0, policy.budget - used)
         return Verdict(False, f"until {_next_month(local):%-d %B}: {left:,} bytes of the month's budget are left")
     return GO

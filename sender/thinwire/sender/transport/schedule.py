@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.transport.pace import Mark
+from thinwire.sender.transport.pace import RateSample
+from thinwire.shared.transitions import Transitions
 from thinwire.shared.wire.chunks import head_size
 
 MOST_UNDER_WAY = 16
@@ -35,14 +36,17 @@ class TransferEvent(StrEnum):
     LAST_BYTE = "last byte"
 
 
-TRANSITIONS: dict[tuple[TransferState, TransferEvent], TransferState] = {
-    (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
-}
-"""Anything that is not here raises KeyError. A receipt or a refusal ends a transfer in any state."""
+TRANSITIONS = Transitions(
+    "transfer",
+    {
+        (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
+    },
+)
+"""A receipt or a refusal ends a transfer in any state."""
 
 
 @dataclass
@@ -56,13 +60,13 @@ class Transfer:
     """Bytes from the object's start that were sent or that the hub has."""
     durable: int = 0
     """Bytes from the object's start that the hub has durably."""
-    marks: deque[tuple[int, Mark]] = field(default_factory=deque)
+    samples: deque[tuple[int, RateSample]] = field(default_factory=deque)
     """(end of the piece, how it was sent), of the pieces on their way."""
     eager: bool = False
     """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""
 
     def on(self, event: TransferEvent) -> None:
-        self.state = TRANSITIONS[self.state, event]
+        self.state = TRANSITIONS.after(self.state, event)
 
     @property
     def goes(self) -> bool:
@@ -70,7 +74,7 @@ class Transfer:
         return self.state is TransferState.SENDING or (self.state is TransferState.OFFERED and self.eager)
 
     @property
-    def rest(self) -> int:
+    def remaining(self) -> int:
         """Bytes yet to be sent."""
         return self.due.size - self.position
 
@@ -109,18 +113,18 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
                 return offer
             ahead += due.size
         elif transfer.goes:
-            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
-            ahead += transfer.rest
+            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
+            ahead += transfer.remaining
         if ahead > window:
             break
     return best
 
 
-def fits(piece: Piece, room: int, in_flight: int) -> bool:
+def fits(piece: Piece, send_space: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
     though there is no room, and any piece goes while nothing is on its way."""
     small = piece.due.first and piece.transfer is None and piece.length <= SMALL
-    return small or in_flight == 0 or piece.length <= room
+    return small or in_flight == 0 or piece.length <= send_space
 
 
 @dataclass
@@ -173,5 +177,5 @@ def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: i
         if transfer is None and len(under_way) < MOST_URGENT:
             return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
         if transfer is not None and transfer.goes:
-            return Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
+            return Piece(due, transfer, transfer.position, min(chunk, transfer.remaining))
     return None

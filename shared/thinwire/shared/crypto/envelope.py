@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import SIGNATURE_BYTES, HubPrivateKey, HubPublicKey, sign, verify
 from thinwire.shared.errors import BadConfiguration, Forged
-from thinwire.shared.identifiers import EPOCH_ID_BYTES, EpochId, SiteName, StudyId, site_name
+from thinwire.shared.identifiers import EPOCH_ID_BYTES, EpochId, SiteName, StudyKey, site_name
 
 VERSION = 1
 HEADER_BYTES = 45
@@ -56,19 +56,19 @@ class Kind(IntEnum):
 
     GRAPH = 0
     PREVIEW = 1
-    EVIDENCE = 2
-    PIXELS = 3
+    CROPS = 2
+    ORIGINALS = 3
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
-    WAYBILL = 10
-    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    TRANSFER_NOTE = 10
+    """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
     REPLY = 11
     """What the hub says to a clinic by stick."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
-_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.EVIDENCE: 14})
+_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.CROPS: 14})
 
 
 def chunk_log2_of(kind: Kind) -> int:
@@ -76,7 +76,7 @@ def chunk_log2_of(kind: Kind) -> int:
     return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
 
 
-def room_in(sealed_size: int, kind: Kind) -> int:
+def plain_capacity(sealed_size: int, kind: Kind) -> int:
     """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
     chunk = 1 << chunk_log2_of(kind)
     whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)
@@ -121,7 +121,7 @@ class Header:
     kind: Kind
     chunk_log2: int
     epoch: EpochId
-    study: StudyId
+    study: StudyKey
     salt: bytes
     """16 bytes."""
 
@@ -183,7 +183,7 @@ def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
     return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << chunk_log2)))
 
 
-def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
+def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
     """Seal `plaintext`. The same arguments give the same bytes.
 
     chunk_log2: 10 to 20, ValueError otherwise; `chunk_log2_of` the kind where it is not given.
@@ -207,7 +207,7 @@ def peek(sealed_prefix: bytes) -> Header:
     magic, version, kind, chunk_log2, epoch, study, salt = _HEADER.unpack(bytes(sealed_prefix[:HEADER_BYTES]))
     if (magic, version) != (_MAGIC, VERSION) or kind not in _KINDS or chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise Forged("this is no sealed object of version 1")
-    return Header(Kind(kind), chunk_log2, EpochId(epoch), StudyId(study), salt)
+    return Header(Kind(kind), chunk_log2, EpochId(epoch), StudyKey(study), salt)
 
 
 def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[Header, bytes]:

@@ -16,7 +16,18 @@ from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import geometry, grayscale
 from thinwire.shared.imaging.codestream import Decoded, Samples, Shape, decode
 from thinwire.shared.imaging.header import Header, Limits, parse
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, view
+from thinwire.shared.imaging.projection import (
+    FRONTAL,
+    PAGES,
+    RADIOGRAPHIC,
+    SECONDARY_CAPTURE,
+    Part,
+    View,
+    doubts,
+    part,
+    scanned,
+    view,
+)
 from thinwire.shared.imaging.stored import grey_of
 
 DEFAULT_LIMITS = Limits()
@@ -47,6 +58,8 @@ class Instance:
     columns: int
     frames: int
     for_processing: bool
+    scanned: bool
+    """Whether it may be a film that was scanned into a Secondary Capture."""
     header: Header = field(repr=False, compare=False)
 
 
@@ -63,7 +76,7 @@ class Radiograph:
     display: Display
     """How this image is shown; the manifest tells the hub."""
     view_position: str
-    """"PA", "AP" or "" where the file does not say."""
+    """"PA", "AP" or "" where the file does not say which."""
     modality: str
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
@@ -123,14 +136,18 @@ def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
         columns=header.integer("Columns") or 0,
         frames=header.integer("NumberOfFrames") or 1,
         for_processing=header.code("PresentationIntentType") == "FOR PROCESSING",
+        scanned=scanned(header),
         header=header,
     )
 
 
 def require_radiographic(header: Header) -> None:
-    """Refuse an image of another modality, whatever the rest of its study. Raises NotChestRadiograph."""
-    if header.integer("Rows") and header.code("Modality") not in RADIOGRAPHIC:
-        raise _of_another_modality(header.code("Modality"))
+    """Refuse an image of another modality, whatever the rest of its study. A scanned page or film may belong to a
+    study whose radiograph comes later. Raises NotChestRadiograph."""
+    modality = header.code("Modality")
+    page = modality in PAGES or (not modality and header.text("SOPClassUID") in SECONDARY_CAPTURE)
+    if header.integer("Rows") and modality not in RADIOGRAPHIC and not page:
+        raise _of_another_modality(modality)
 
 
 def _of_another_modality(modality: str) -> NotChestRadiograph:
@@ -140,12 +157,14 @@ def _of_another_modality(modality: str) -> NotChestRadiograph:
 
 def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
-    if instance.modality not in RADIOGRAPHIC:
+    if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
     if instance.part is Part.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
     if instance.view is View.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
+    if instance.modality not in RADIOGRAPHIC and (instance.part is not Part.CHEST or instance.view not in FRONTAL):
+        raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
     require_image(instance, limits)
 
 
@@ -170,12 +189,7 @@ def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograp
     """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
     found = image(instance, limits)
-    notes: tuple[str, ...] = ()
-    if instance.part is Part.UNSTATED:
-        notes = ("the header names no body part; taken to be a chest",)
-    elif parts_disagree(instance.header):
-        notes = ("the header names the chest and another body part; taken to be a chest",)
-    return replace(found, warnings=told((*notes, *found.warnings)))
+    return replace(found, warnings=told((*doubts(instance.header), *found.warnings)))
 
 
 def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
@@ -214,7 +228,7 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
         stored=grey.stored,
         levels=shown.levels,
         display=display,
-        view_position=instance.view.value,
+        view_position=instance.view.value if instance.view in (View.PA, View.AP) else "",
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=told(notes),

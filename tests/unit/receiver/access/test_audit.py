@@ -13,9 +13,9 @@ from thinwire.receiver.access.audit_message import Act, Message, Outcome
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import DATABASE, Hub
 from thinwire.shared.errors import BadFormat
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 
 
 def fill(hub: Hub, count: int = 5) -> None:

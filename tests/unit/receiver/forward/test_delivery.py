@@ -17,12 +17,12 @@ from thinwire.receiver.forward.delivery import (
     pause,
     unanswered,
 )
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 
 def delivery(state: State = State.WAITING, attempts: int = 0) -> Delivery:
     return Delivery(
-        1, "pacs", SiteName("valley"), StudyId(bytes(16)), "file 0", Digest(bytes(32)), state, attempts, START, ""
+        1, "pacs", SiteName("valley"), StudyKey(bytes(16)), "file 0", Digest(bytes(32)), state, attempts, START, ""
     )
 
 

@@ -77,7 +77,7 @@ def test_a_study_goes_when_its_pixels_come_and_its_report_when_it_is_read(
     keep_study(hub, clinic, bundle, image_file(), read=False)
     drain(each)
     assert peer.given == [image_file()]
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.pipeline().predict_waiting() == 1
     drain(each)
     assert len(peer.given) == 3
 
@@ -90,8 +90,8 @@ def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent
     each = forwarder(hub, peer)
     drain(each)
     clock.advance(1)
-    assert hub.store.urge(clinic.site, study)
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.store.escalate(clinic.site, study)
+    assert hub.pipeline().predict_waiting() == 1
     clock.advance(60)
     drain(each)
     assert states(queue_of(hub)) == {"file 0": "unconfirmed", "sr": "unconfirmed", "capture": "unconfirmed"}
@@ -184,7 +184,7 @@ def test_a_picture_that_is_no_dicom_is_refused_and_the_rest_goes(hub: Hub, clini
 
 def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     study = keep_study(hub, clinic, bundle, read=False)
-    archive = hub.store.plaintext(clinic.site, study, Kind.PIXELS)
+    archive = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert archive is not None
     for path in (hub.data / "blobs").rglob("?" * 64):
         if path.read_bytes() == archive:
@@ -207,7 +207,7 @@ def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Cli
 def test_fhir_goes_with_reading_and_manifest_and_again_when_the_pixels_come(
     hub: Hub, clinic: Clinic, bundle: Bundle
 ) -> None:
-    peer = ScriptedPeer([Event.SEEN] * 2)
+    peer = ScriptedPeer([Event.FOUND_AT_TARGET] * 2)
     each = forwarder(hub, peer, RECORDS)
     keep_study(hub, clinic, bundle, read=True, pixels=False)
     drain(each)

@@ -38,7 +38,7 @@ def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, cloc
     clinic = join(hub)
     keep_study(hub, clinic, bundle, image_file(1), read=False)
     clock.advance(7)
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.pipeline().predict_waiting() == 1
     keep_study(hub, clinic, bundle, image_file(2), read=False)
     clock.advance(90)
     said = counted(hub)
@@ -60,7 +60,7 @@ def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> N
     queue.enter(["pacs"])
     items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
     assert queue.plan("pacs", 1, [((clinic.site, study), items)]) == 3
-    queue.apply(queue.due("pacs")[0].number, Event.SEEN)
+    queue.apply(queue.due("pacs")[0].number, Event.FOUND_AT_TARGET)
     clock.advance(30)
     said = counted(hub)
     assert said["thinwire_deliveries", "confirmed", "pacs"] == 1

@@ -9,10 +9,10 @@ from thinwire.receiver.training.composed import Box
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
 from thinwire.receiver.training.datasets import Summary, open_data
 from thinwire.receiver.training.datasets.open_i import Report, reports
-from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.receiver.training.proxy import pair, read
 
-READER = ReportReader()
+READER = ReportParser()
 RIGHT: Box = ("consolidation", 0.15, 0.6, 0.2, 0.15)
 
 

@@ -9,23 +9,23 @@ from rich.console import Console
 from tests.support.clock import START
 from thinwire.receiver.presentation import links_table
 from thinwire.receiver.transport.ingest import Arriving
-from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find, leave
+from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find, write_status
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
-PIXELS = Arriving(StudyId(b"s" * 16), Kind.PIXELS, 30_000, 90_000)
-VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (PIXELS,))
+ORIGINALS = Arriving(StudyKey(b"s" * 16), Kind.ORIGINALS, 30_000, 90_000)
+VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (ORIGINALS,))
 RIDGE = SiteLink(SiteName("south-ridge"), False, START - timedelta(days=2), START - timedelta(days=2))
 
 
 def test_another_process_sees_the_links_while_the_hub_serves(tmp_path: Path) -> None:
     assert find(tmp_path, START) == (False, [])
-    leave(tmp_path, [VALLEY, RIDGE], START)
+    write_status(tmp_path, [VALLEY, RIDGE], START)
     assert find(tmp_path, START + timedelta(seconds=3)) == (True, [VALLEY, RIDGE])
     serves, links = find(tmp_path, START + timedelta(minutes=3))
     assert not serves
     assert links == [replace(VALLEY, connected=False, rate=0.0), RIDGE]
-    leave(tmp_path, [VALLEY], START, serves=False)
+    write_status(tmp_path, [VALLEY], START, serves=False)
     assert find(tmp_path, START)[0] is False
 
 

@@ -49,7 +49,7 @@ def altered(**attributes: object) -> bytes:
 @pytest.mark.parametrize("theirs", [IMAGE, altered(PatientID="CORRECTED", InstitutionName="Hospital")])
 def test_an_object_that_the_server_gives_back_is_confirmed_and_went_bit_for_bit(theirs: bytes) -> None:
     with answering(lambda asked: TAKEN if asked.method == "POST" else part(theirs)) as server:
-        assert stow(server) == Outcome(7, Event.SEEN)
+        assert stow(server) == Outcome(7, Event.FOUND_AT_TARGET)
     post, get = server.asked
     assert post.path == "/dicom-web/studies"
     assert IMAGE in post.body
@@ -76,7 +76,7 @@ def test_so_is_one_that_only_lists_and_does_not_list_it() -> None:
             return stow(server)
 
     assert lists(b"[]").event is Event.FAILED
-    assert lists(b'[{"00080018": {}}]').event is Event.SEEN
+    assert lists(b'[{"00080018": {}}]').event is Event.FOUND_AT_TARGET
     assert lists(b"no json").event is Event.SENT
 
 
@@ -124,7 +124,7 @@ def test_the_secret_comes_from_its_file_and_a_missing_file_is_said(tmp_path: Pat
     secret = tmp_path / "auth"
     secret.write_text("Bearer abc\n")
     with answering(lambda asked: TAKEN if asked.method == "POST" else part(IMAGE)) as server:
-        assert stow(server, auth_file=secret).event is Event.SEEN
+        assert stow(server, auth_file=secret).event is Event.FOUND_AT_TARGET
         assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer abc"}
         missing = stow(server, auth_file=tmp_path / "none")
     assert missing.event is Event.FAILED
@@ -136,7 +136,7 @@ def test_the_secret_comes_from_its_file_and_a_missing_file_is_said(tmp_path: Pat
     [
         (
             Answer(200, b'{"entry": [{"response": {"status": "201 Created"}}, {"response": {"status": "200"}}]}'),
-            Event.SEEN,
+            Event.FOUND_AT_TARGET,
         ),
         (Answer(200, b'{"entry": [{"response": {"status": "201"}}, {"response": {"status": "422"}}]}'), Event.FAILED),
         (Answer(200, b'{"entry": [{"response": {"status": "201"}}]}'), Event.FAILED),

@@ -1,5 +1,6 @@
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -12,7 +13,7 @@ from thinwire.shared.imaging.dicom import read_instance
 from thinwire.shared.imaging.header import Header
 
 
-def header(**attributes: object) -> Header:
+def header(**attributes: Any) -> Header:
     return read_instance(dicom(**attributes)).header
 
 

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -51,7 +52,7 @@ def machine(clinic: Clinic) -> Iterator[Machine]:
     clinic.port.close()
 
 
-def view(number: int, **attributes: object) -> bytes:
+def view(number: int, **attributes: Any) -> bytes:
     return dicom(chest(seed=number), SOPInstanceUID=f"{STUDY_UID}.1.{number}", **attributes)
 
 
@@ -171,6 +172,22 @@ def test_a_report_that_comes_beside_the_image_guides_the_graph(clinic: Clinic, m
     clinic.settle()
     (files,) = clinic.files()
     assert len(files) == 2
+
+
+def test_a_scanned_page_comes_beside_the_image_and_is_refused_alone(clinic: Clinic, machine: Machine) -> None:
+    capture = "1.2.840.10008.5.1.4.1.1.7"
+    page = view(2, SOPClassUID=capture, Modality="OT", ConversionType="SD", ViewPosition=None)
+    alone = view(
+        3, SOPClassUID=capture, Modality="OT", ConversionType="SD", ViewPosition=None, StudyInstanceUID="1.2.9"
+    )
+    assert [s.Status for s in machine.send(page, view(1), alone)] == [SUCCESS] * 3
+    clinic.settle()
+    (files,) = clinic.files()
+    assert len(files) == 2
+    (entry,) = clinic.outbox.entries()
+    assert clinic.service.pipeline._study(entry.study).sop_instance_uid == f"{STUDY_UID}.1.1"
+    (reason,) = clinic.quarantine.reasons()
+    assert "scanned page or film" in str(reason["what"])
 
 
 def test_a_damaged_object_is_refused(clinic: Clinic, machine: Machine) -> None:

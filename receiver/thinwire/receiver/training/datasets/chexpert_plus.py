@@ -1,4 +1,4 @@
-"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/data-sets.md."""
+"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/researcher.md."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thinwire.receiver.training.datasets import chexpert_labels
 from thinwire.receiver.training.datasets.image_size import size_of
-from thinwire.receiver.training.datasets.patients import Choice, Found, Patient, Split, shuffled
+from thinwire.receiver.training.datasets.patients import Choice, FoundStudy, Patient, Split, shuffled
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
@@ -42,7 +42,9 @@ def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, images[path], labels, summary) for path in order]
 
 
-def _found(root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]], summary: Summary) -> Found | None:
+def _found(
+    root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]], summary: Summary
+) -> FoundStudy | None:
     name = row["path_to_image"]
     if name not in labels:
         summary.skip("without CheXbert labels")
@@ -61,7 +63,7 @@ def _found(root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]]
     except (OSError, BadInput) as error:
         summary.fault(name, f"image malformed ({type(error).__name__})")
         return None
-    return Found(
+    return FoundStudy(
         key="chexpert-" + name.rsplit(".", 1)[0].replace("/", "-"),
         patient=f"chexpert:{row['deid_patient_id']}",
         image=image,
@@ -88,7 +90,7 @@ def _labels(root: Path, summary: Summary) -> dict[str, tuple[float, ...]]:
     path = next((folder / name for name in _LABELS if (folder / name).is_file()), None)
     if path is None:
         raise BadConfiguration(
-            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/data-sets.md."
+            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/researcher.md."
         )
     found = {}
     try:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from thinwire.receiver.training.corpus import FINDINGS
 from thinwire.receiver.training.datasets.image_size import size_of
-from thinwire.receiver.training.datasets.patients import Found, Patient
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration, BadInput
@@ -81,7 +81,7 @@ def patients(root: Path, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, report, summary)]
 
 
-def _found(root: Path, report: Report, summary: Summary) -> Found | None:
+def _found(root: Path, report: Report, summary: Summary) -> FoundStudy | None:
     if not report.images:
         summary.skip("a report without an image")
         return None
@@ -95,7 +95,9 @@ def _found(root: Path, report: Report, summary: Summary) -> Found | None:
     except (OSError, BadInput) as error:
         summary.fault(name, f"image malformed ({type(error).__name__})")
         return None
-    return Found(f"openi-{report.number}", f"openi:{report.number}", image, report.text, size, labels=report.labels)
+    return FoundStudy(
+        f"openi-{report.number}", f"openi:{report.number}", image, report.text, size, labels=report.labels
+    )
 
 
 def _documents(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from thinwire.receiver.inference.mpnn import CONCEPT, FUSED, PATCH, MpnnReader, to_data
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
+from thinwire.receiver.inference.mpnn import CONCEPT, FUSED, PATCH, Predictor, to_data
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
 from thinwire.shared.crypto.envelope import sealed_size
@@ -28,7 +28,7 @@ Fusion = Literal["single", "none", "all"]
 """The paper's one edge, no edge, or every patch with every concept."""
 
 
-def graphs_of(seen: Seen, guide: Guide, choose: Choose, policy: Policy) -> list[FusedGraph]:
+def graphs_of(seen: ModelOutputs, guide: Guide, choose: Choose, policy: Policy) -> list[FusedGraph]:
     """The FusedGraph of every image as the clinic makes it: not yet through the coder."""
     graphs = []
     for row, (sample, grid) in enumerate(zip(seen.samples, seen.grids, strict=True)):
@@ -120,13 +120,13 @@ class Batches:
         return cls([Batch.from_data_list(list(data[i : i + size])) for i in range(0, len(data), size)])
 
     @torch.no_grad()
-    def logits(self, reader: MpnnReader, *, context: bool = True, concepts: bool = True) -> NDArray[np.float64]:
+    def logits(self, predictor: Predictor, *, context: bool = True, concepts: bool = True) -> NDArray[np.float64]:
         """float64 [members, n, F]. False hides a part exactly as training's dropout hid it."""
         out = []
         for part in self.parts:
-            batch = part.to(reader.device)
-            hide = [None if shown else _nothing(batch, reader.device) for shown in (context, concepts)]
-            out.append(np.stack([member(batch, *hide).double().cpu().numpy() for member in reader.members]))
+            batch = part.to(predictor.device)
+            hide = [None if shown else _nothing(batch, predictor.device) for shown in (context, concepts)]
+            out.append(np.stack([member(batch, *hide).double().cpu().numpy() for member in predictor.members]))
         return np.concatenate(out, axis=1)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.graph_stage import Choose, at_random, by_attention
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.shared.formats.graph import BoolArray, FloatArray, IntArray
@@ -22,13 +22,13 @@ RANDOM = "random"
 class Choice:
     name: str
     choose: Choose
-    seen: Seen
+    seen: ModelOutputs
     """What is chosen from: token merging has other features than the rest."""
     seed: int | None = None
     """Of a choice that draws lots."""
 
 
-def choices(seen: Seen, guide: Guide, policy: Policy, seeds: int) -> Iterator[Choice]:
+def choices(seen: ModelOutputs, guide: Guide, policy: Policy, seeds: int) -> Iterator[Choice]:
     """The attention first, then its comparators; random once for each seed."""
     yield Choice(ATTENTION, by_attention, seen)
     for seed in range(seeds):
@@ -55,7 +55,7 @@ def by_score(score: FloatArray) -> Choose:
     return choose
 
 
-def centre(seen: Seen) -> FloatArray:
+def centre(seen: ModelOutputs) -> FloatArray:
     """float32 [n, N]: nearness to the middle of the image, in pixels of the canvas."""
     scores = []
     for grid in seen.grids:
@@ -67,7 +67,7 @@ def centre(seen: Seen) -> FloatArray:
     return np.stack(scores).astype(np.float32)
 
 
-def by_set(seen: Seen, pick: Callable[[FloatArray, int], NDArray[np.int64]]) -> Choose:
+def by_set(seen: ModelOutputs, pick: Callable[[FloatArray, int], NDArray[np.int64]]) -> Choose:
     """A choice that looks at the features [m, d] of the cells that may be kept, and at how many are wanted."""
 
     def choose(row: int, valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
@@ -96,7 +96,7 @@ def diverse(features: FloatArray, count: int) -> NDArray[np.int64]:
     return np.array(found, dtype=np.int64)
 
 
-def merge_all(seen: Seen, counts: Sequence[int]) -> tuple[NDArray[np.float16], FloatArray]:
+def merge_all(seen: ModelOutputs, counts: Sequence[int]) -> tuple[NDArray[np.float16], FloatArray]:
     """Features [n, N, d] with each cluster's mean at its representative, and cluster sizes [n, N] (0 elsewhere)."""
     features, size = seen.features.copy(), np.zeros(seen.valid.shape, np.float32)
     for row, count in enumerate(counts):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.receiver.inference.calibration import ALPHA
-from thinwire.receiver.inference.mpnn import MpnnReader
+from thinwire.receiver.inference.mpnn import Predictor
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
@@ -27,7 +27,7 @@ BINS = 10
 
 
 def conformal_table(
-    reader: MpnnReader,
+    predictor: Predictor,
     logits: Floats,
     texts: NDArray[np.int64],
     samples: Sequence[Sample],
@@ -35,7 +35,7 @@ def conformal_table(
 ) -> list[dict[str, Any]]:
     """One flat row for each source, part of it and finding, where a label is known; sources are never pooled.
 
-    logits [members, n, F] of `reader` under texts [n] (`mpnn.text_index`), labels [n, F] (1, 0, nan unknown). Columns:
+    logits [members, n, F] of `predictor` under texts [n] (`mpnn.text_index`), labels [n, F] (1, 0, nan unknown). Columns:
     source, synthetic, part ("all", "view PA", "sex F"), finding ("any" for all together), images, patients, promised,
     and with `_low` and `_high` (95 %, bootstrap by patient): coverage (share of known labels in their set),
     coverage_present, coverage_absent, uncertain (share of images whose set holds both; for "any" those with at least
@@ -43,9 +43,9 @@ def conformal_table(
     calibrated one; not for "any").
     """
     y = np.asarray(labels, dtype=np.float64)
-    after = reader.calibration.probabilities(logits, texts)
+    after = predictor.calibration.probabilities(logits, texts)
     before = uncalibrated(logits)
-    sets = reader.calibration.sets(after, texts)
+    sets = predictor.calibration.sets(after, texts)
     own = np.where(y == 1, sets[..., 1], sets[..., 0]).astype(np.float64)
     covered = np.where(np.isnan(y), np.nan, own)
     either = sets[..., 0] & sets[..., 1]
@@ -59,7 +59,7 @@ def conformal_table(
             known = ~np.isnan(truth)
             rows.append(
                 head
-                | {"finding": reader.spec.findings[f]}
+                | {"finding": predictor.spec.findings[f]}
                 | _coverage(inside, truth, of)
                 | _mean("uncertain", either[chosen, f][known].astype(np.float64), of[known])
                 | _error("ece_before", truth[known], before[chosen, f][known], of[known])
@@ -94,7 +94,7 @@ def parts(samples: Sequence[Sample]) -> Iterator[tuple[str, str, NDArray[np.int6
 
 
 def reliability_picture(
-    reader: MpnnReader,
+    predictor: Predictor,
     logits: Floats,
     texts: NDArray[np.int64],
     samples: Sequence[Sample],
@@ -116,14 +116,14 @@ def reliability_picture(
 
     chosen = np.array([n for n, s in enumerate(samples) if s.source == source])
     y = np.asarray(labels, dtype=np.float64)[chosen]
-    panels = {"before": uncalibrated(logits), "after": reader.calibration.probabilities(logits, texts)}
+    panels = {"before": uncalibrated(logits), "after": predictor.calibration.probabilities(logits, texts)}
     figure, axes = plt.subplots(
         2, 2, figsize=(10, 6.4), dpi=120, sharex=True, sharey="row", height_ratios=(4, 1), layout="constrained"
     )
     for column, (name, probability) in enumerate(panels.items()):
         curve, counts = axes[:, column]
         curve.plot([0, 1], [0, 1], color="0.75", linewidth=1)
-        for f, finding in enumerate(reader.spec.findings):
+        for f, finding in enumerate(predictor.spec.findings):
             known = ~np.isnan(y[:, f])
             if len(np.unique(y[known, f])) < 2:
                 continue

@@ -14,7 +14,7 @@ from PIL import Image
 
 from thinwire.receiver.training.corpus import FINDINGS, Sample, phantom
 from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice, by_score, choices
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
 from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
 from thinwire.receiver.training.graph_stage import Choose
@@ -109,7 +109,7 @@ def _middles(cells: bytes, count: int, side: int) -> IntArray:
     return out
 
 
-def lung_fields(seen: Seen) -> tuple[FloatArray, str]:
+def lung_fields(seen: ModelOutputs) -> tuple[FloatArray, str]:
     """Share of each cell that is lung, float32 [n, N], and by what: the phantom's plan, or the mean phantom's lungs."""
     if all(s.seed >= 0 for s in seen.samples):
         planes = [_lungs(s.seed) for s in seen.samples]
@@ -140,7 +140,7 @@ def to_cells(plane: FloatArray, grid: Grid) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Marked:
+class BoxRows:
     """Boxes that somebody drew: one row each."""
 
     words: str
@@ -151,7 +151,7 @@ class Marked:
     """float32 [m, N], share of each cell inside the box."""
 
 
-def marked(seen: Seen) -> Iterator[Marked]:
+def box_rows(seen: ModelOutputs) -> Iterator[BoxRows]:
     """The boxes by who drew them, without those that taught; a phantom's are exact."""
     synthetic = all(s.seed >= 0 for s in seen.samples)
     own = [() if s.role in LEARNED_FROM else s.boxes for s in seen.samples]
@@ -165,7 +165,7 @@ def marked(seen: Seen) -> Iterator[Marked]:
         # A box that lies in the padding's half-cells alone covers nothing that could be kept.
         there = [n for n, cells in enumerate(cover) if cells.any()]
         if there:
-            yield Marked(
+            yield BoxRows(
                 words,
                 np.array([each[n][0] for n in there], dtype=np.int64),
                 np.array([FINDINGS.index(each[n][1][0]) for n in there], dtype=np.int64),
@@ -187,7 +187,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
     extra = Choice(BOX_PRIOR, by_score(priors), source.seen), Choice(LUNG_PRIOR, spread(lungs), source.seen)
     words = {BOX_PRIOR: prior.words, LUNG_PRIOR: f"cells spread evenly over the lungs, {lungs_from}"}
     rows = []
-    for drawn in marked(source.seen):
+    for drawn in box_rows(source.seen):
         patients = np.array(source.patients)[drawn.row]
         of_lungs = (drawn.cover * lungs[drawn.row]).sum(axis=1) / np.maximum(lungs[drawn.row].sum(axis=1), 1e-9)
         for guide in guides:
@@ -239,7 +239,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
 
 
 def _measures(
-    source: Source, guide: Guide, choice: Choice, drawn: Marked, of_lungs: NDArray[np.floating[Any]]
+    source: Source, guide: Guide, choice: Choice, drawn: BoxRows, of_lungs: NDArray[np.floating[Any]]
 ) -> dict[str, NDArray[np.float64]]:
     """Of each box, float64 [m]."""
     seen = source.seen

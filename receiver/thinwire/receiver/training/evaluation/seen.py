@@ -52,7 +52,7 @@ GUIDES = tuple(Guide)
 
 
 @dataclass
-class Seen:
+class ModelOutputs:
     """n images of one bundle, N cells each, d values a feature."""
 
     samples: list[Sample]
@@ -80,10 +80,10 @@ class Seen:
     """What the decoder writes of the cells alone that the bundle's own policy keeps; empty strings where no
     generated attention was asked for."""
 
-    def part(self, rows: Sequence[int] | NDArray[np.int64]) -> "Seen":
+    def part(self, rows: Sequence[int] | NDArray[np.int64]) -> "ModelOutputs":
         """The same of some images."""
         at = np.asarray(rows, dtype=np.int64)
-        return Seen(
+        return ModelOutputs(
             samples=[self.samples[n] for n in at],
             grids=[self.grids[n] for n in at],
             features=self.features[at],
@@ -131,7 +131,7 @@ class _One:
     pruned: str
 
 
-class Clinic:
+class ClinicModels:
     """The sender's graph storey for one bundle, on one core, with the comparators beside it."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -181,12 +181,12 @@ class Clinic:
         return self.attention.read(encoded, text)
 
 
-_clinic: Clinic | None = None
+_clinic: ClinicModels | None = None
 
 
 def _open(folder: Path) -> None:
     global _clinic
-    _clinic = Clinic(load_bundle(folder))
+    _clinic = ClinicModels(load_bundle(folder))
 
 
 def _see(job: tuple[Sample, str, tuple[Guide, ...]]) -> _One | str:
@@ -224,7 +224,7 @@ def _in_processes(
     return done
 
 
-def see_all(
+def compute_all(
     bundle: Bundle,
     samples: Sequence[Sample],
     progress: Progress,
@@ -232,7 +232,7 @@ def see_all(
     guides: Sequence[Guide] = GUIDES,
     seed: int = 0,
     summary: Summary | None = None,
-) -> Seen:
+) -> ModelOutputs:
     """See every sample under every guide. guides=() encodes alone. seed: of the shuffled texts.
 
     An image that cannot be read is left out and named in `summary`; BadInput where there is none to tell, or where none
@@ -253,7 +253,7 @@ def see_all(
         raise BadInput("none of the images can be read", "Look at the paths in the manifest.")
     samples = good
     grids = [Grid(s.height, s.width, bundle.spec.working_size) for s in samples]
-    return Seen(
+    return ModelOutputs(
         samples=list(samples),
         grids=grids,
         features=np.stack([r.features for r in rows]),
@@ -272,7 +272,7 @@ def see_all(
 
 def write_pruned(
     bundle: Bundle,
-    seen: Seen,
+    seen: ModelOutputs,
     rows: Sequence[int],
     policies: Sequence[Policy],
     progress: Progress,

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from tests.support.tiny_seen import tiny_seen
-from thinwire.receiver.inference.mpnn import FUSED, load_reader
+from thinwire.receiver.inference.mpnn import FUSED, load_predictor
 from thinwire.receiver.training.evaluation.arms import (
     Batches,
     betweenness,
     data_of,
     graphs_of,
     sealed_bytes,
-    sealed_size,
 )
 from thinwire.receiver.training.evaluation.seen import Guide, source_of
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
@@ -23,7 +22,7 @@ from thinwire.sender.graph.encoder import Encoded
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.image_graph import image_graph
 from thinwire.sender.graph.pruning import KeepPercent
-from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
+from thinwire.shared.crypto.envelope import EpochKey, Kind, seal, sealed_size
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.payload import encode
@@ -70,13 +69,13 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
         fused = [int((d.edge_type == FUSED).sum()) for d in data]
         pairs = len(graph.patches.cell) * len(graph.concepts.concept)
         assert fused == [2 * (pairs > 0), 0, 2 * pairs]
-        rest = [d.edge_index[:, d.edge_type != FUSED] for d in data]
-        assert torch.equal(rest[0], rest[1])
-        assert torch.equal(rest[0], rest[2])
+        residual = [d.edge_index[:, d.edge_type != FUSED] for d in data]
+        assert torch.equal(residual[0], residual[1])
+        assert torch.equal(residual[0], residual[2])
 
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:
-    reader = load_reader(bundle)
+    reader = load_predictor(bundle)
     graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10))
     batches = Batches.of(data_of(graphs), size=2)
     np.testing.assert_allclose(batches.logits(reader), reader.logits(graphs), atol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.support.tiny_bundle import FINDINGS
-from thinwire.receiver.inference.mpnn import Calibration, MpnnReader, load_reader, text_index
+from thinwire.receiver.inference.mpnn import Calibration, Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation.doubt import conformal_table, parts, reliability_picture
 from thinwire.receiver.training.graph_stage import calibrate
@@ -48,18 +48,18 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def reader(bundle: Bundle) -> MpnnReader:
-    made = load_reader(bundle)
+def reader(bundle: Bundle) -> Predictor:
+    made = load_predictor(bundle)
     logits, labels = drawn(0)
     context = np.random.default_rng(0).normal(size=(IMAGES, 8)).astype(np.float32)
     patients = [sample(n).patient for n in range(IMAGES)]
     calibration: Calibration = calibrate(
         logits, labels.astype(np.float32), context, WITHHELD, patients, seed=0, per_member=2
     )
-    return MpnnReader(made.spec, made.members, calibration)
+    return Predictor(made.spec, made.members, calibration)
 
 
-def test_rows_of_every_part_with_their_figures(reader: MpnnReader) -> None:
+def test_rows_of_every_part_with_their_figures(reader: Predictor) -> None:
     logits, labels = drawn(1)
     half = IMAGES // 2
     samples = [sample(n) for n in range(half)] + [sample(n, "nih14") for n in range(half)]
@@ -82,7 +82,7 @@ def test_rows_of_every_part_with_their_figures(reader: MpnnReader) -> None:
     assert whole["uncertain"] >= max(named["nih14", "all", f]["uncertain"] for f in FINDINGS[:-1])
 
 
-def test_a_missing_outcome_is_none_and_an_unlabelled_source_has_no_row(reader: MpnnReader) -> None:
+def test_a_missing_outcome_is_none_and_an_unlabelled_source_has_no_row(reader: Predictor) -> None:
     logits, labels = drawn(2)
     labels[:, 0] = 0
     labels[:, 1:] = np.nan
@@ -93,7 +93,7 @@ def test_a_missing_outcome_is_none_and_an_unlabelled_source_has_no_row(reader: M
     assert conformal_table(reader, logits, WITHHELD, samples, np.full_like(labels, np.nan)) == []
 
 
-def test_a_text_that_calibrated_nothing_leaves_everything_open(reader: MpnnReader) -> None:
+def test_a_text_that_calibrated_nothing_leaves_everything_open(reader: Predictor) -> None:
     logits, labels = drawn(3)
     given = text_index([TextSource.REPORT] * IMAGES)
     samples = [sample(n) for n in range(IMAGES)]
@@ -106,7 +106,7 @@ def test_parts_never_mix_sources() -> None:
     assert all({samples[n].source for n in chosen} == {source} for source, _, chosen in parts(samples))
 
 
-def test_the_picture_is_drawn(reader: MpnnReader, tmp_path: Path) -> None:
+def test_the_picture_is_drawn(reader: Predictor, tmp_path: Path) -> None:
     logits, labels = drawn(1)
     path = tmp_path / "reliability.png"
     samples = [sample(n) for n in range(IMAGES)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_seen import tiny_seen
-from thinwire.receiver.inference.mpnn import load_reader
+from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.evaluation import gaze
@@ -16,14 +16,14 @@ from thinwire.receiver.training.evaluation.gaze import (
     LUNG_PRIOR,
     OWN_BOXES,
     RSNA_BOXES,
+    box_rows,
     gaze_table,
     lung_fields,
-    marked,
     own_prior,
     phantom_prior,
     spread,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, Seen
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.tables import ALL, UNSEEN, Source, choice_table
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.formats.bundle import Bundle
@@ -38,7 +38,7 @@ def _few_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaze, "PHANTOMS_OF_PRIOR", 20)
 
 
-def real(seen: Seen) -> Seen:
+def real(seen: ModelOutputs) -> ModelOutputs:
     """As of a real source with images of every role, a box of the data set and one of the RSNA on each."""
     samples = [
         replace(s, source="nih14", seed=-1, role=role, text_kind="composed", boxes=(BOX,), judge_boxes=(BOX,))
@@ -49,12 +49,12 @@ def real(seen: Seen) -> Seen:
 
 def test_a_box_that_taught_never_judges() -> None:
     seen = real(tiny_seen())
-    rows = {drawn.words: drawn.row.tolist() for drawn in marked(seen)}
+    rows = {drawn.words: drawn.row.tolist() for drawn in box_rows(seen)}
     assert rows == {OWN_BOXES: [2, 3, 4, 5], RSNA_BOXES: [0, 1, 2, 3, 4, 5]}
 
 
 def test_rows_of_all_and_of_unseen_images_and_circular_ones(bundle: Bundle) -> None:
-    source = Source("nih14", bundle, load_reader(bundle), real(tiny_seen()))
+    source = Source("nih14", bundle, load_predictor(bundle), real(tiny_seen()))
     rows = gaze_table(source, (Guide.GENERATED, Guide.GIVEN), phantom_prior(), seeds=1)
     shown = [r for r in rows if r["finding"] == "all" and r["measure"] == "box_touched"]
     assert {(r["boxes_by"], r["subset"]): r["boxes"] for r in shown} == {
@@ -71,10 +71,10 @@ def test_rows_of_all_and_of_unseen_images_and_circular_ones(bundle: Bundle) -> N
 def test_auc_rows_come_of_all_and_of_unseen_images(bundle: Bundle) -> None:
     seen = real(tiny_seen())
     samples = [replace(s, labels=(float(n % 2),) * 5) for n, s in enumerate(seen.samples)]
-    source = Source("nih14", bundle, load_reader(bundle), replace(seen, samples=samples))
+    source = Source("nih14", bundle, load_predictor(bundle), replace(seen, samples=samples))
     rows = choice_table(source, (Guide.GENERATED,), seeds=2, full=False)
     assert {(r["subset"], r["images"]) for r in rows} == {(ALL, 6), (UNSEEN, 4)}
-    only = Source("nih14", bundle, load_reader(bundle), replace(seen, samples=samples).part([4, 5]))
+    only = Source("nih14", bundle, load_predictor(bundle), replace(seen, samples=samples).part([4, 5]))
     assert set(only.subsets) == {ALL}, "where nothing taught there is nothing to leave out"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness, edge_energy, rolled
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, see_all, shuffled, write_pruned
+from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, compute_all, shuffled, write_pruned
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.formats.bundle import Bundle
@@ -21,12 +21,12 @@ def quiet(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(bundle: Bundle) -> Seen:
+def seen(bundle: Bundle) -> ModelOutputs:
     samples = [replace(corpus.phantom(corpus.TEST_SEEDS + n), height=200, width=160 + 40 * n) for n in range(3)]
-    return see_all(bundle, samples, quiet, workers=1)
+    return compute_all(bundle, samples, quiet, workers=1)
 
 
-def test_every_guide_gives_shares_of_the_valid_cells(seen: Seen) -> None:
+def test_every_guide_gives_shares_of_the_valid_cells(seen: ModelOutputs) -> None:
     assert seen.features.shape == (3, 64, 8)
     assert seen.context.shape == (3, 8)
     for guide in Guide:
@@ -36,7 +36,7 @@ def test_every_guide_gives_shares_of_the_valid_cells(seen: Seen) -> None:
         assert (seen.null_share[guide] <= 1).all()
 
 
-def test_each_guide_has_its_text_and_its_concepts(seen: Seen) -> None:
+def test_each_guide_has_its_text_and_its_concepts(seen: ModelOutputs) -> None:
     assert seen.texts[Guide.GIVEN] == [s.report for s in seen.samples]
     assert seen.texts[Guide.GENERATED] == [WRITTEN] * 3
     assert seen.texts[Guide.NONE] == [""] * 3
@@ -57,8 +57,8 @@ def test_shuffled_texts_stay_in_their_source_and_never_at_home() -> None:
     assert shuffled(samples[:1]) == [""]
 
 
-def test_no_guide_encodes_alone_and_parts_keep_together(bundle: Bundle, seen: Seen) -> None:
-    bare = see_all(bundle, seen.samples, quiet, workers=1, guides=())
+def test_no_guide_encodes_alone_and_parts_keep_together(bundle: Bundle, seen: ModelOutputs) -> None:
+    bare = compute_all(bundle, seen.samples, quiet, workers=1, guides=())
     np.testing.assert_array_equal(bare.features, seen.features)
     assert bare.share == {}
     part = seen.part([2, 0])
@@ -66,12 +66,12 @@ def test_no_guide_encodes_alone_and_parts_keep_together(bundle: Bundle, seen: Se
     np.testing.assert_array_equal(part.share[Guide.GIVEN][1], seen.share[Guide.GIVEN][0])
 
 
-def test_processes_see_the_same(bundle: Bundle, seen: Seen) -> None:
-    apart = see_all(bundle, seen.samples[:2], quiet, workers=2, guides=(Guide.GENERATED,))
+def test_processes_see_the_same(bundle: Bundle, seen: ModelOutputs) -> None:
+    apart = compute_all(bundle, seen.samples[:2], quiet, workers=2, guides=(Guide.GENERATED,))
     np.testing.assert_array_equal(apart.share[Guide.GENERATED], seen.share[Guide.GENERATED][:2])
 
 
-def test_reports_are_written_for_each_policy(bundle: Bundle, seen: Seen) -> None:
+def test_reports_are_written_for_each_policy(bundle: Bundle, seen: ModelOutputs) -> None:
     written = write_pruned(bundle, seen, [0, 2], [KeepPercent(5), KeepPercent(50)], quiet, workers=1)
     assert written == [[WRITTEN] * 2] * 2
     assert write_pruned(bundle, seen, [], [KeepPercent(5)], quiet) == []
