@@ -8,6 +8,7 @@ from rich.table import Table
 
 from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
 from thinwire.receiver.forward.delivery import DeliveryState
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
@@ -25,8 +26,6 @@ def status(data: Data, json_: Json = False) -> None:
     waiting: to be sent or retried · asked: sent, without a commitment yet · confirmed: the peer committed, or was seen
     to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
     """
-    from thinwire.receiver.forward.forwarding import queue_of
-
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()
@@ -80,8 +79,6 @@ def retry(
     site: Site = None,
 ) -> None:
     """Send waiting, refused and unconfirmed deliveries again, at once. Confirmed ones stay confirmed."""
-    from thinwire.receiver.forward.forwarding import queue_of
-
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")
