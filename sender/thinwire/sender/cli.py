@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.live import Live as RichLive
 
-from thinwire.sender import views
+from thinwire.sender import presentation
 from thinwire.sender.clinic import JoinedClinic, open_clinic, outbox_of
 from thinwire.sender.config import SenderConfig, read_when
 from thinwire.sender.enrolment import join as join_hub
@@ -111,16 +111,16 @@ def send(
     for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, send_options):
         outcomes.append(outcome)
         if not as_json:
-            views.print_outcome(outcome, out, err)
+            presentation.print_outcome(outcome, out, err)
     studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
-        with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
+        with presentation.live(err, as_json, outbox, studies, clinic.current_policy) as show:
             clinic.send(studies, show)
     if as_json:
-        out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
+        out.print_json(json.dumps(presentation.outcomes_json(outcomes, outbox)))
     elif wait and studies:
         entries = [outbox.entry(study) for study in studies]
-        out.print(views.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
+        out.print(presentation.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -166,7 +166,7 @@ def status(
         refused = clinic.quarantine.reasons()
         if refused:
             out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
-        out.print(f"Execution provider: {views.provider(clinic.config)}", style="dim")
+        out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
@@ -177,12 +177,14 @@ def status(
 def _status(clinic: JoinedClinic) -> Group:
     current_policy, outbox = clinic.current_policy(), clinic.outbox
     entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
-    studies = views.status_table(entries, outbox, link, current_policy.waits(entries))
-    budget = "" if current_policy.policy.budget is None else f" of {views.bytes_text(current_policy.policy.budget)}"
-    used = f"This month on the link: {views.bytes_text(current_policy.used)}{budget}"
+    studies = presentation.status_table(entries, outbox, link, current_policy.waits(entries))
+    budget = (
+        "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
+    )
+    used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
-    return Group(studies, "", views.tiers_table(by_tier(entries, link, current_policy), link), used)
+    return Group(studies, "", presentation.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
 def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
@@ -192,12 +194,12 @@ def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
     return {
         "site": str(outbox.epochs.site),
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
-        "execution_provider": views.provider(clinic.config),
-        "link": views.link_json(link),
+        "execution_provider": presentation.provider(clinic.config),
+        "link": presentation.link_json(link),
         "paused": current_policy.paused,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
-        "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
+        "studies": [presentation.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": clinic.quarantine.reasons(),
     }
 
@@ -274,9 +276,9 @@ def export(
         done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
     unmade = sum(len(entry.missing) for entry in chosen)
     if as_json:
-        out.print_json(json.dumps(views.exported_json(done, unmade)))
+        out.print_json(json.dumps(presentation.exported_json(done, unmade)))
     else:
-        views.show_exported(done, unmade, to, out)
+        presentation.show_exported(done, unmade, to, out)
     if done.full is not None:
         raise done.full
 
@@ -296,9 +298,9 @@ def import_(
     with outbox.own_stick():
         done = import_from(Stick(folder), outbox)
     if as_json:
-        out.print_json(json.dumps(views.imported_json(done)))
+        out.print_json(json.dumps(presentation.imported_json(done)))
     else:
-        views.show_imported(done, out)
+        presentation.show_imported(done, out)
     if done.refused:
         raise typer.Exit(exit_code(done.refused[0]))
 
@@ -327,13 +329,13 @@ def inspect(
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
     seen = maker.make_graph(study)
-    facts = views.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
+    facts = presentation.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
-        views.picture(study, seen, maker).save(png)
+        presentation.picture(study, seen, maker).save(png)
     if as_json:
         out.print_json(json.dumps(facts))
     else:
-        views.show_inspection(facts, out)
+        presentation.show_inspection(facts, out)
         if png is not None:
             out.print(f"Picture: {png}")
 
