@@ -8,7 +8,7 @@ STUDIES ?=
 # Real images that a shipped bundle may learn from; DATA= trains on phantoms alone.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest wire clean
+.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -92,7 +92,6 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
-	$(BIN)/mypy demo/demo.py
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports
@@ -104,6 +103,10 @@ pytest: $(STAMP)
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=shared --pyi_out=shared --grpc_python_out=shared proto/thinwire/shared/wire/v1/*.proto
+
+# docs/commands.md is committed too, and checked in the same way.
+commands: $(STAMP)
+	$(BIN)/python docs/commands.py
 
 clean:
 	rm -rf $(VENV) demo-data

@@ -10,7 +10,7 @@ may be right, and its share is no false-alarm rate.
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import binomtest
 
 from benchmarks.baselines.scores import save
-from benchmarks.judged import phantoms_digest
+from benchmarks.provenance import phantoms_digest
 from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.study import load_study
@@ -85,7 +85,8 @@ def share(seen: Sequence[bool]) -> Row:
 
 def of_phantoms(count: int, side: int = SIDE) -> list[Row]:
     """Each phantom bears each size and contrast once, at the place and with the words that its number chooses."""
-    seen: dict[tuple[int | str, int | None], list[bool]] = {key: [] for key in product((*SIZES, BITMAP), CONTRASTS)}
+    sizes: list[int | str] = [*SIZES, BITMAP]
+    seen: dict[tuple[int | str, int | None], list[bool]] = {key: [] for key in product(sizes, CONTRASTS)}
     bare = []
     for number in range(count):
         image = phantom(FIRST + number, side)
@@ -116,7 +117,7 @@ def listed(folder: Path, source: str) -> list[Path]:
 
 def of_real(folder: Path) -> Iterator[Row]:
     """As a clinic reads them; a file that it refuses is counted. No row for a source that is not here."""
-    sources = {source: partial(listed, folder, source) for source in REAL_SOURCES}
+    sources: dict[str, Callable[[], list[Path]]] = {source: partial(listed, folder, source) for source in REAL_SOURCES}
     sources["dicom"] = lambda: sorted((folder / "dicom").glob("*.dcm"))
     for source, paths in sources.items():
         seen, refused = [], 0

@@ -24,11 +24,11 @@ from benchmarks.baselines.endpoints import CONSOLIDATION, patients, rsna_opacity
 from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, vector_of
+from benchmarks.baselines.model_runs import ModelRuns, Say, opened
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import Say, Sight, opened
 from benchmarks.baselines.thumbnails import inside
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import load_reader, text_index
+from benchmarks.provenance import bundle_facts
+from thinwire.receiver.inference.mpnn import load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 from thinwire.shared.formats.bundle import default_bundle_folder
@@ -41,7 +41,7 @@ CROSS_FITTED = "cross-fitted, research"
 
 
 def vectors(
-    sight: Sight, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
+    sight: ModelRuns, samples: Sequence[Sample], pixels: Sequence[NDArray[np.uint8]]
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """The vectors float32 [n, p] of each arm with a logistic head, and the shipped reader's probability [n]."""
     seen = sight.see("nih14", samples, lambda i: pixels[i])
@@ -67,10 +67,10 @@ def vectors(
         ],
         f"{THUMBNAIL} x {THUMBNAIL} thumbnail, cross-fitted head": tiny,
     }
-    reader = load_reader(sight.bundle)
-    logits = [reader.logits(graphs[i : i + 128]) for i in range(0, len(graphs), 128)]
+    predictor = load_predictor(sight.bundle)
+    logits = [predictor.logits(graphs[i : i + 128]) for i in range(0, len(graphs), 128)]
     texts = text_index([graph.text_source for graph in graphs])
-    shipped = reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, CONSOLIDATION]
+    shipped = predictor.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, CONSOLIDATION]
     return {name: np.stack(rows) for name, rows in arms.items()}, shipped.astype(np.float32)
 
 
@@ -161,7 +161,7 @@ def main() -> None:
     for row in rows:
         say(f"{row['subset']}: {told(row)}")
     what: dict[str, Any] = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "kind": CROSS_FITTED,
         "keep_percent": bundle.spec.keep_percent,
         "folds": FOLDS,

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
+from benchmarks.baselines.model_runs import opened
 from benchmarks.baselines.scores import Row, save
-from benchmarks.baselines.sight import opened
-from benchmarks.judged import bundle_told, phantoms_digest
+from benchmarks.provenance import bundle_facts, phantoms_digest
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.bundle import Bundle, default_bundle_folder, load_bundle
@@ -51,7 +51,7 @@ def drafted(bundle: Bundle, beams: int, graphs: Sequence[FusedGraph]) -> tuple[R
     return told, [drafter.words(text) for text in texts]
 
 
-def uncoded_of(graphs: Sequence[FusedGraph], read: Read) -> list[FusedGraph]:
+def uncoded_of(graphs: Sequence[FusedGraph], read: AttendedImages) -> list[FusedGraph]:
     """The graphs with their patches' features as they were before they were coded."""
     return [
         replace(g, patches=replace(g.patches, feature=read.features[n][g.patches.cell].astype(np.float32)))
@@ -92,7 +92,7 @@ def main() -> None:
         rows.append({"written_from": name, **told, **measured})
         print(f"{name}, {told['beams']} beams: BLEU-2 {measured['bleu_2']:.3f}", flush=True)
     what: Row = {
-        "bundle": bundle_told(bundle),
+        "bundle": bundle_facts(bundle),
         "synthetic": True,
         "phantoms_digest": phantoms_digest(),
         "images": len(samples),

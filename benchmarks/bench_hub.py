@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
+from benchmarks.provenance import bundle_facts
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 BIN = Path(sys.executable).parent
@@ -28,7 +28,7 @@ BATCH = 32
 def reading(count: int) -> dict[str, object]:
     import torch
 
-    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_predictor
     from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
     from thinwire.sender.config import SenderConfig
     from thinwire.sender.intake.study import load_study
@@ -39,22 +39,22 @@ def reading(count: int) -> dict[str, object]:
     graphs = []
     for seed in range(FIRST, FIRST + BATCH):
         phantom = describe(seed)
-        graphs.append(maker.see(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
-    reader = load_reader(bundle)
-    reader.read(graphs)
+        graphs.append(maker.make_graph(load_study([to_dicom(phantom, render(phantom, 640, 560))])).graph)
+    predictor = load_predictor(bundle)
+    predictor.read(graphs)
     spent = []
     for _ in range(max(1, count // BATCH)):
         began = time.perf_counter()
-        reader.read(graphs)
+        predictor.read(graphs)
         spent.append(time.perf_counter() - began)
     began = time.perf_counter()
-    reader.read(graphs[:1])
+    predictor.read(graphs[:1])
     return {
         "graphs": BATCH * len(spent),
         "batch": BATCH,
         "graphs_per_second_median": round(BATCH / float(np.median(spent)), 1),
         "one_graph_ms": round((time.perf_counter() - began) * 1000, 1),
-        "members": len(reader.members),
+        "members": len(predictor.members),
         "torch_threads": torch.get_num_threads(),
     }
 
@@ -70,7 +70,7 @@ def output(words: list[str]) -> str:
 def loopback(count: int) -> dict[str, object]:
     from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
     from thinwire.sender.enrolment import load_enrolment, open_outbox
-    from thinwire.sender.outbox.policy import Gate
+    from thinwire.sender.outbox.policy import CurrentPolicy
     from thinwire.sender.outbox.tiers import TierPolicy
     from thinwire.sender.service import finished
     from thinwire.shared.clock import SystemClock
@@ -93,7 +93,7 @@ def loopback(count: int) -> dict[str, object]:
         output(command("thinwire-sender", "join", token, "--data", clinic, "--hub", target))
         sender = subprocess.Popen(command("thinwire-sender", "run", "--data", clinic), stderr=subprocess.DEVNULL)
         outbox = open_outbox(clinic, load_enrolment(clinic), Disk(), SystemClock())
-        gate = Gate(TierPolicy(), SystemClock().now(), used=0)
+        current_policy = CurrentPolicy(TierPolicy(), SystemClock().now(), used=0)
         seconds = []
         try:
             for number in range(count + 1):
@@ -101,7 +101,7 @@ def loopback(count: int) -> dict[str, object]:
                 path.write_bytes(to_dicom(describe(FIRST + number)))
                 row = json.loads(output(command("thinwire-sender", "send", path, "--data", clinic, "--json")))[0]
                 study = next(e.study for e in outbox.entries() if e.study.hex() == row["study"])
-                while not finished(outbox.entry(study), gate):
+                while not finished(outbox.entry(study), current_policy):
                     time.sleep(0.05)
                 entry = outbox.entry(study)
                 triaged = next(r.at for r in outbox.receipts(study) if r.status is StudyStatus.TRIAGED)
@@ -129,7 +129,7 @@ def main() -> None:
     result = {
         "command": f"python -m benchmarks.bench_hub --graphs {options.graphs} --studies {options.studies}",
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "synthetic": True,
         "reading": reading(options.graphs),
         "loopback": loopback(options.studies),

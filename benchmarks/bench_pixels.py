@@ -26,7 +26,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from thinwire.shared.formats.originals import SMALL_IMAGE, Member, jpeg_xl_efforts, pack, unpack
-from thinwire.shared.imaging.codestream import Shape, decode
+from thinwire.shared.imaging.codestream import FrameShape, decode
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -59,7 +59,7 @@ def samples_of(found: FileDataset) -> NDArray[np.generic]:
     kind = "u1" if found.BitsAllocated == 8 else "<u2"
     if not found.file_meta.TransferSyntaxUID.is_compressed:
         return np.frombuffer(found.PixelData, kind, found.Rows * found.Columns).reshape(found.Rows, found.Columns)
-    shape = Shape(found.Rows, found.Columns, 1, found.BitsAllocated, planar=False, luma=False, subsampled=False)
+    shape = FrameShape(found.Rows, found.Columns, 1, found.BitsAllocated, planar=False, luma=False, subsampled=False)
     samples, _ = decode(found.PixelData, str(found.file_meta.TransferSyntaxUID), shape)
     return np.ascontiguousarray(samples).reshape(found.Rows, found.Columns).view(kind)
 

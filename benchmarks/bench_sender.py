@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_told
 from benchmarks.machine import machine
+from benchmarks.provenance import bundle_facts
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 FIRST = 1_000_000_000
@@ -53,7 +53,7 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
             began = time.perf_counter()
             study = load_study([data], text, TextSource.REPORT)
             read_ms = (time.perf_counter() - began) * 1000
-            seen = maker.see(study)
+            seen = maker.make_graph(study)
             if number == 0:
                 continue  # the first study warms up
             spent = {"read": read_ms, **seen.milliseconds}
@@ -80,12 +80,13 @@ def large_bundle(folder: Path) -> int:
     """A bundle around random weights; returns the encoder's parameters."""
     import torch
 
-    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, Shape
-    from thinwire.receiver.training import card, corpus, words
+    from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, NetworkShape
+    from thinwire.receiver.training import card, corpus
     from thinwire.receiver.training.export import export
-    from thinwire.receiver.training.graph_stage import save_reader
+    from thinwire.receiver.training.graph_stage import save_predictor
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
+    from thinwire.receiver.training.tokenizer import learn_tokenizer
     from thinwire.sender.graph.vocabulary import load_vocabulary
     from thinwire.shared.formats.bundle import CODER, MPNN, TOKENIZER, BundleSpec, write_index
     from thinwire.shared.formats.coder import save_tables, untaught
@@ -94,12 +95,12 @@ def large_bundle(folder: Path) -> int:
     preset = Preset(
         "large", 1024, embed_dim=48, depths=(2, 2, 4, 2), heads=(3, 6, 12, 24), vocabulary=768, max_tokens=112
     )
-    tokenizer = words.learn_tokenizer((corpus.phantom(seed).report for seed in range(300)), preset.vocabulary)
+    tokenizer = learn_tokenizer((corpus.phantom(seed).report for seed in range(300)), preset.vocabulary)
     model = ReportModel(preset, tokenizer.get_vocab_size(), len(corpus.FINDINGS))
     export(model, folder)
     tokenizer.save(str(folder / TOKENIZER))
     concepts, d, f = load_vocabulary().concepts, preset.feature_size, len(corpus.FINDINGS)
-    shape = Shape(d, len(concepts), f)
+    shape = NetworkShape(d, len(concepts), f)
     nothing = Calibration(
         member=np.zeros(1, np.int64),
         slope=np.ones((len(SOURCES), 1, f)),
@@ -109,7 +110,7 @@ def large_bundle(folder: Path) -> int:
         whitening=np.eye(d),
         farthest=1e9,
     )
-    save_reader(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
+    save_predictor(folder / MPNN, shape, [GraphNetwork(shape)], nothing)
     (folder / card.CARD).write_text("Random weights, for timing only.\n", encoding="utf-8")
     spec = BundleSpec("large-random", "large", 1024, d, preset.max_tokens, 2.3, corpus.FINDINGS, concepts)
     save_tables(folder / CODER, untaught(spec, levels=(0.1,), reach=63))
@@ -135,7 +136,7 @@ def main() -> None:
     result: dict[str, object] = {
         "command": f"python -m benchmarks.bench_sender --studies {options.studies}" + (" --large" * options.large),
         "machine": machine(),
-        "bundle": bundle_told(load_bundle(default_bundle_folder())),
+        "bundle": bundle_facts(load_bundle(default_bundle_folder())),
         "studies": f"{options.studies} synthetic phantoms, 1400 to 2600 pixels on the long side, 12 bit",
         "default_bundle": in_own_process(default_bundle_folder(), options.studies),
     }

@@ -33,15 +33,15 @@ from benchmarks.baselines.endpoints import Endpoint, paediatric_pneumonia, patie
 from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of, made_of, sealed_bytes
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, trained_scores, vector_of
+from benchmarks.baselines.model_runs import ModelRuns, opened
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import Sight, opened
 from benchmarks.baselines.thumbnail_plot import plot
-from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, Shelf, inside, restore, shelves
-from benchmarks.judged import bundle_told
-from thinwire.receiver.inference.mpnn import MpnnReader, load_reader, text_index
+from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
+from benchmarks.provenance import bundle_facts
+from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray
 
@@ -64,31 +64,31 @@ class Album:
     name: str
     samples: list[Sample]
     canvases: list[Pixels]
-    shelves: dict[Setting, Shelf]
+    thumbnail_sets: dict[Setting, ThumbnailSet]
 
-    def canvas(self, sight: Sight, setting: Setting) -> Callable[[int], Pixels]:
+    def canvas(self, sight: ModelRuns, setting: Setting) -> Callable[[int], Pixels]:
         if setting == WHOLE:
             return lambda i: np.asarray(self.canvases[i])
-        files = self.shelves[setting].files
+        files = self.thumbnail_sets[setting].files
         return lambda i: restore(files[i], setting[0], sight.grid(self.samples[i]))
 
 
-def album(sight: Sight, name: str, samples: list[Sample], workers: int) -> Album:
+def album(sight: ModelRuns, name: str, samples: list[Sample], workers: int) -> Album:
     """Whole images alone; `shelved` adds the thumbnails."""
     size = sight.bundle.spec.working_size
     drawn = canvases(samples, size, sight.cache, workers, lambda n, of: sight.say(f"{name}: {n} of {of} drawn"))
     return Album(name, samples, list(drawn), {})
 
 
-def shelved(sight: Sight, whole: Album, settings: Sequence[Setting]) -> Album:
+def shelved(sight: ModelRuns, whole: Album, settings: Sequence[Setting]) -> Album:
     images = [inside(np.asarray(c), sight.grid(s)) for c, s in zip(whole.canvases, whole.samples, strict=True)]
-    made: dict[Setting, Shelf] = {}
+    made: dict[Setting, ThumbnailSet] = {}
     for codec in dict.fromkeys(codec for codec, _ in settings):
         budgets = [budget for name, budget in settings if name == codec]
-        for one in shelves(whole.name, images, codec, budgets, sight.cache, sight.pool):
+        for one in thumbnail_sets(whole.name, images, codec, budgets, sight.cache, sight.pool):
             made[codec, one.budget] = one
         sight.say(f"{whole.name}: {codec} in {', '.join(map(str, budgets))} bytes")
-    return replace(whole, shelves=made)
+    return replace(whole, thumbnail_sets=made)
 
 
 def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: bool) -> list[Setting]:
@@ -97,7 +97,7 @@ def settings_of(codecs: Sequence[str], budgets: Sequence[int], own: int, every: 
     return [(codec, budget) for codec in codecs for budget in kept if every or budget == own or codec == codecs[0]]
 
 
-def vectors(sight: Sight, samples: Sequence[Sample], seen: Read) -> FloatArray:
+def vectors(sight: ModelRuns, samples: Sequence[Sample], seen: AttendedImages) -> FloatArray:
     """Vectors float32 [n, 4 d] of all cells, none weighted by attention, and the context."""
     rows = []
     for i, sample in enumerate(samples):
@@ -115,15 +115,15 @@ def head_scores(endpoint: Endpoint, train: FloatArray | None, test: FloatArray) 
     return trained_scores((train, endpoint.labels(endpoint.train), patients(endpoint.train)), test)
 
 
-def shipped_scores(reader: MpnnReader, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
+def shipped_scores(predictor: Predictor, graphs: Sequence[FusedGraph], endpoint: Endpoint) -> Scores:
     """Probabilities [n, L] of the bundle's own reader."""
-    logits = [reader.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
+    logits = [predictor.logits(graphs[i : i + 64]) for i in range(0, len(graphs), 64)]
     texts = text_index([graph.text_source for graph in graphs])
-    return reader.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
+    return predictor.calibration.probabilities(np.concatenate(logits, axis=1), texts)[:, endpoint.columns]
 
 
 def lite0_scores(
-    sight: Sight,
+    sight: ModelRuns,
     endpoint: Endpoint,
     teaching: Album | None,
     judging: Album,
@@ -169,7 +169,7 @@ def of_whole(canvas: Callable[[int], Pixels], labels: Scores, rows: IntArray) ->
     return np.stack([small(canvas(int(i))) for i in rows])[:, None], labels[rows]
 
 
-def versions(sight: Sight, teaching: Album, settings: Sequence[Setting]) -> Pixels:
+def versions(sight: ModelRuns, teaching: Album, settings: Sequence[Setting]) -> Pixels:
     """uint8 [n, 1 + VERSIONS, 224, 224]: each image whole, then thumbnails of settings drawn at random."""
     random = np.random.default_rng(0)
     small_settings = [s for s in settings if s != WHOLE]
@@ -181,7 +181,7 @@ def versions(sight: Sight, teaching: Album, settings: Sequence[Setting]) -> Pixe
 
 
 def endpoint_rows(
-    sight: Sight,
+    sight: ModelRuns,
     endpoint: Endpoint,
     wanted: Callable[[int], list[Setting]],
     plan: FineTuning,
@@ -195,7 +195,7 @@ def endpoint_rows(
     bundle, labels, groups = sight.bundle, endpoint.labels(endpoint.test), patients(endpoint.test)
     judging = album(sight, f"{endpoint.name}, test", endpoint.test, workers)
     teaching = album(sight, f"{endpoint.name}, train", endpoint.train, workers) if endpoint.train else None
-    reader = load_reader(bundle)
+    predictor = load_predictor(bundle)
     rows: list[Row] = []
     ours: Scores | None = None
     our_head: Scores | None = None
@@ -214,7 +214,7 @@ def endpoint_rows(
         rows.extend(new)
         sight.say(f"{endpoint.name}, {by}: {told(new[-1])}")
 
-    def seen(of: Album, setting: Setting, write: bool) -> Read:
+    def seen(of: Album, setting: Setting, write: bool) -> AttendedImages:
         words = f"{of.name}, {setting[0]} {setting[1] or ''}"
         return sight.see(words, of.samples, of.canvas(sight, setting), write)
 
@@ -223,7 +223,7 @@ def endpoint_rows(
     sizes = sealed_bytes(bundle, made_of(bundle, endpoint.test, whole))
     own = round(float(np.mean(sizes)))
     tier0 = {"codec": "tier 0", "bytes_mean": round(float(np.mean(sizes)), 1), "bytes_max": max(sizes)}
-    add("tier 0", tier0, "the bundle's reader", shipped_scores(reader, graphs, endpoint), False)
+    add("tier 0", tier0, "the bundle's reader", shipped_scores(predictor, graphs, endpoint), False)
     taught, taught_whole = None, None
     if teaching is not None:
         taught_whole = seen(teaching, WHOLE, True)
@@ -234,7 +234,7 @@ def endpoint_rows(
     asked = wanted(own)
     judging = shelved(sight, judging, asked)
     teaching = None if teaching is None else shelved(sight, teaching, asked)
-    made = [judging.shelves, *([teaching.shelves] if teaching else [])]
+    made = [judging.thumbnail_sets, *([teaching.thumbnail_sets] if teaching else [])]
     settings = [WHOLE, *(s for s in asked if not any(of[s].missing for of in made))]
 
     lite0 = lite0_scores(sight, endpoint, teaching, judging, settings, plan) if plan.epochs else {}
@@ -243,7 +243,7 @@ def endpoint_rows(
         arm = codec if setting == WHOLE else f"{codec}, at most {budget} bytes"
         size: dict[str, Any] = {"codec": codec, "budget_bytes": budget or None, "same_bytes": budget == own}
         if setting != WHOLE:
-            files, sides = judging.shelves[setting].files, judging.shelves[setting].sides
+            files, sides = judging.thumbnail_sets[setting].files, judging.thumbnail_sets[setting].sides
             size |= {"bytes_mean": round(float(np.mean([len(f) for f in files])), 1), "bytes_max": max(map(len, files))}
             size |= {"side_median": float(np.median(sides))}
         # Writing a text costs more than looking: the bundle's own reader meets the first codec alone.
@@ -257,7 +257,7 @@ def endpoint_rows(
         add(arm, size, HEAD, head_scores(endpoint, learned, vectors(sight, endpoint.test, looked)), True)
         if whole_graph:
             unpruned = graphs_of(bundle, endpoint.test, looked, percent=100)
-            add(arm, size, GRAPH, shipped_scores(reader, unpruned, endpoint), False)
+            add(arm, size, GRAPH, shipped_scores(predictor, unpruned, endpoint), False)
         if setting in lite0:
             add(arm, size, LITE0, lite0[setting], True)
     for codec, budget in asked:
@@ -303,7 +303,7 @@ def main() -> None:
     with opened(options.bundle, options.cache, options.workers, lambda line: print(line, flush=True)) as sight:
         percent = sight.bundle.spec.keep_percent
         what: Row = {
-            "bundle": bundle_told(sight.bundle),
+            "bundle": bundle_facts(sight.bundle),
             "keep_percent": percent,
             "to_ours": "AUC of the arm less that of tier 0 read by the bundle's reader, same images and resamples",
             "to_head": "the same less that of tier 0 with a logistic head, where a head of that kind reads both",

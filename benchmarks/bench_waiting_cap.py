@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.scores import save
-from thinwire.receiver.store.records import KeptReading, KeptStudy
-from thinwire.receiver.store.worklist import CAP, Row, worklist
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
+from thinwire.receiver.store.worklist import CAP, WorklistEntry, worklist
 from thinwire.receiver.training.evaluation.statistics import Floats
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Urgency
 
 START = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 BUNDLE = BundleId(bytes(16))
@@ -43,10 +43,10 @@ Waits = Mapping[Urgency, Sequence[float]]
 """Minutes that each study waited, by urgency."""
 
 
-def study(number: int, urgency: Urgency, received: datetime) -> KeptStudy:
-    return KeptStudy(
+def study(number: int, urgency: Urgency, received: datetime) -> StoredStudy:
+    return StoredStudy(
         site=SiteName("simulated"),
-        study=StudyId(number.to_bytes(16, "big")),
+        study=StudyKey(number.to_bytes(16, "big")),
         received=received,
         urgent_asked=False,
         bundle=BUNDLE,
@@ -58,12 +58,12 @@ def study(number: int, urgency: Urgency, received: datetime) -> KeptStudy:
         attention_kept=None,
         sealed_sizes={},
         complete=None,
-        reading=KeptReading({}, urgency, "", False, BUNDLE, received),
+        prediction=StoredPrediction({}, urgency, "", False, BUNDLE, received),
     )
 
 
-def arrivals(rng: np.random.Generator, days: int) -> list[KeptStudy]:
-    coming, at = list[KeptStudy](), 0.0
+def arrivals(rng: np.random.Generator, days: int) -> list[StoredStudy]:
+    coming, at = list[StoredStudy](), 0.0
     while True:
         hour = at / 60 % 24
         at += float(rng.exponential(60 / (BY_DAY if 8 <= hour < 20 else AT_NIGHT)))
@@ -73,16 +73,18 @@ def arrivals(rng: np.random.Generator, days: int) -> list[KeptStudy]:
         coming.append(study(len(coming), urgency, START + timedelta(minutes=at)))
 
 
-def waits(coming: Sequence[KeptStudy], cap: timedelta | None, seed: int, fifo: bool = False) -> Waits:
+def waits(coming: Sequence[StoredStudy], cap: timedelta | None, seed: int, fifo: bool = False) -> Waits:
     """Read everything that comes. cap: None leaves it out; fifo: without regard to urgency."""
     rng, now = np.random.default_rng(seed), START
-    left, here = list(coming), list[KeptStudy]()
+    left, here = list(coming), list[StoredStudy]()
     waited: dict[Urgency, list[float]] = {each: [] for each in Urgency}
     while left or here:
         while left and (left[0].received <= now or not here):
             now = max(now, left[0].received)
             here.append(left.pop(0))
-        first: Row = Row(here[0]) if fifo else worklist(here, now, cap)[0] if cap is not None else worklist(here)[0]
+        first: WorklistEntry = (
+            WorklistEntry(here[0]) if fifo else worklist(here, now, cap)[0] if cap is not None else worklist(here)[0]
+        )
         here.remove(first.study)
         waited[first.place].append((now - first.study.received) / timedelta(minutes=1))
         now += timedelta(minutes=float(rng.exponential(60 / READ_AN_HOUR)))
@@ -118,9 +120,9 @@ def rows_of(seeds: int) -> list[dict[str, Any]]:
                     many = len(coming) if name == ALL else len(waited[Urgency(name)])
                     counts[name] = counts.get(name, 0) + many
     rows = []
-    for (policy, name), each in found.items():
+    for (policy, name), of_seeds in found.items():
         row: dict[str, Any] = {"policy": policy, "urgency": name, "studies": counts[name]}
-        values = np.stack(each)
+        values = np.stack(of_seeds)
         for column, measure in enumerate(MEASURES):
             row |= told(measure, values[:, column])
         if policy not in (FIFO, SORTED):

@@ -1,4 +1,4 @@
-"""Writes the figures of benchmarks/results into the documents that show some (DOCUMENTS), between their markers.
+"""Writes the figures of benchmarks/results into DOCUMENTS, between their markers.
 
     python -m benchmarks.figures            write
     python -m benchmarks.figures --check    fail where a document is not what the results say
@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
-from benchmarks.evidence import link
+from benchmarks.evidence import headlines, link
 from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
 from benchmarks.evidence.page import page, written
+from benchmarks.evidence.report_graph import report_graph
 from benchmarks.evidence.results import (
     ALL,
     BOXES,
@@ -46,7 +47,7 @@ BETWEEN = re.compile(
 UNTAUGHT = ", images that taught the encoder nothing"
 
 Line = tuple[str, str, str, str, str]
-"""What, measured, beside it, on, file."""
+"""Figure, thinwire, beside it, on, file."""
 
 
 def sizes(results: Results) -> list[Line]:
@@ -79,7 +80,7 @@ def hub(results: Results) -> list[Line]:
     seconds = loop["seconds_accepted_to_triaged"]
     took = f"{seconds['median']:.2f} s median, {seconds['max']:.2f} s worst"
     return [
-        ("hub, reading", rate, "", f"{reading['graphs']} synthetic graphs", "hub"),
+        ("hub, inference", rate, "", f"{reading['graphs']} synthetic graphs", "hub"),
         ("accepted at the clinic to triaged at the hub, loopback", took, "", f"{loop['studies']} synthetic", "hub"),
     ]
 
@@ -90,7 +91,7 @@ def phantoms(results: Results) -> list[Line]:
     read = results.table(PHANTOMS, "retention", guide=WITHHELD)
     chosen = results.table(PHANTOMS, "choices", guide=WITHHELD, hidden="", choice="random")
     means = [mean_of(row["auc"] for row in rows) for rows in (of(read, retention_percent=WHOLE), chosen)]
-    beside = f"the same reader unpruned {means[0]:.3f}; random cells {means[1]:.3f}"
+    beside = f"the same network on the unpruned graph {means[0]:.3f}; random cells {means[1]:.3f}"
     words = "AUC, text withheld, mean of the findings"
     lines = [(words, figure(mean), beside, f"{mean['images']} synthetic images", f"readers`, `{PHANTOMS}")]
     if trained := results.rows("readers", outcome=MEAN, arm=UNPRUNED):
@@ -101,7 +102,7 @@ def phantoms(results: Results) -> list[Line]:
         row = one(read, endpoint=name, retention_percent=kept)
         whole = one(read, endpoint=name, retention_percent=WHOLE)
         random = one(chosen, endpoint=name)
-        beside = f"the same reader unpruned {figure(whole)}; random cells {figure(random)}"
+        beside = f"the same network on the unpruned graph {figure(whole)}; random cells {figure(random)}"
         on = f"{row['images']} synthetic images, {row['positive']} with it"
         lines.append((f"AUC, text withheld, {name}", figure(row), beside, on, PHANTOMS))
     return [*lines, *boxes(results, PHANTOMS, "phantom", "synthetic")]
@@ -149,6 +150,18 @@ def thumbnails(results: Results) -> list[Line]:
     return lines
 
 
+def originals(results: Results) -> list[Line]:
+    """Bytes of packed files beside those of JPEG-LS, over all files of the benchmark."""
+    total = results.result("pixels")["total"]
+    lines = []
+    for key, words in (("as_found", "as found"), ("uncompressed", "pixels uncompressed, as from a detector")):
+        for name, about in ((key, "files"), (f"{key}, never lossy", "files whose transfer syntax is lossless")):
+            row = total[name]
+            measured = f"{row['small_bytes'] / row['jpeg_ls_bytes']:.3f} of JPEG-LS"
+            lines.append((f"originals, bytes, {words}", measured, "JPEG-LS 1", f"{row['files']} {about}", "pixels"))
+    return lines
+
+
 def export(_: Results) -> list[Line]:
     by_output = shipped_bundle()["figures"]["export_largest_difference"]
     on = ", ".join(by_output)
@@ -162,15 +175,16 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("real images, boxes touched", lambda results: boxes(results, BOXES, "nih14", "nih14"), (BOXES,)),
     ("real images, RSNA opacity, cross-fitted", cross_fitted, ("cross_fit",)),
     ("tier 0 beside thumbnails", thumbnails, ("thumbnails",)),
+    ("originals beside JPEG-LS", originals, ("pixels",)),
     ("studies over emulated links", link.lines, ("link",)),
     ("export", export, ()),
 )
 """Words where it is not measured yet, what makes the lines, the files."""
 
 
-def readme(results: Results) -> dict[str, str]:
-    """Marker to text of the README."""
-    table = ["| what | measured | beside it | on | file |", "| --- | --- | --- | --- | --- |"]
+def measured(results: Results) -> dict[str, str]:
+    """Marker to text of docs/measured.md."""
+    table = ["| figure | thinwire | beside it | on | file |", "| --- | --- | --- | --- | --- |"]
     told: dict[str, Any] = {}
     for words, lines, files in GROUPS:
         try:
@@ -180,10 +194,10 @@ def readme(results: Results) -> dict[str, str]:
             made = [(words, "not measured yet", "", "", str(missing))]
         table += [f"| {what} | {value} | {beside} | {on} | `{file}` |" for what, value, beside, on, file in made]
     interval = (
-        "Intervals in brackets: 95 %, bootstrap by patient. Files are in `benchmarks/results`, each names its machine."
+        "Intervals in brackets: 95 %, bootstrap by patient. Files are in `benchmarks/results`; each names its machine."
     )
-    commands = [f"`{found['command']}`" for found in told.values()]
-    return {"measured": "\n".join([*table, "", interval, f"Commands: {', '.join(commands)}.", *_outcome(results)])}
+    commands = [f"- `{name}`: `{found['command']}`" for name, found in told.items()]
+    return {"measured": "\n".join([*table, "", interval, "", *commands, *_outcome(results)])}
 
 
 def _outcome(results: Results) -> list[str]:
@@ -192,7 +206,7 @@ def _outcome(results: Results) -> list[str]:
     except NotMeasured:
         return []
     said = [f"- {endpoint}: {same_bytes_words(of(rows, endpoint=endpoint))}" for endpoint in values(rows, "endpoint")]
-    return ["", *said]
+    return ["", "Tier 0 beside thumbnails of at most its bytes:", "", *said]
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
@@ -204,10 +218,12 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 
 DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {
-    "README.md": readme,
+    "README.md": lambda results: {"headlines": written(results, headlines.headlines)},
+    "docs/measured.md": measured,
     "docs/clinical-evidence.md": page,
-    "docs/reading-room.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
+    "docs/radiologist.md": lambda results: {"waiting_cap": written(results, waiting_cap)},
     "docs/link-laboratory.md": lambda results: {"day": written(results, link.day)},
+    "docs/report-graph.md": lambda results: {"report_graph": written(results, report_graph)},
     "docs/deidentification.md": lambda results: {"burned_in": written(results, burned_in)},
 }
 

@@ -22,12 +22,12 @@ from rich.table import Table
 
 from thinwire.receiver.training.phantoms.phantom import describe, to_dicom
 from thinwire.sender.enrolment import load_enrolment, open_outbox
-from thinwire.sender.outbox.entries import Entry
+from thinwire.sender.outbox.entries import OutboxEntry
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
+from thinwire.sender.presentation import bytes_text, status_table
 from thinwire.sender.service import finished
-from thinwire.sender.views import bytes_text, status_table
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.storage.durable import Disk
@@ -124,14 +124,14 @@ def send(studies: list[Sent], clinic: Path) -> dict[str, Sent]:
     return sent
 
 
-def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str], log: Path) -> list[Entry]:
+def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str], log: Path) -> list[OutboxEntry]:
     """Show the outbox until everything has arrived and is triaged."""
-    gate = Gate(TierPolicy(), SystemClock().now(), used=0)
+    current_policy = CurrentPolicy(TierPolicy(), SystemClock().now(), used=0)
     with Live(console=console, refresh_per_second=4, transient=True) as view:
         while True:
             entries = [entry for entry in outbox.entries() if entry.study.hex() in studies]
             view.update(status_table(entries, outbox))
-            if all(finished(entry, gate) for entry in entries):
+            if all(finished(entry, current_policy) for entry in entries):
                 return entries
             if sender.poll() is not None:
                 raise SystemExit(f"the sender ended early; see {log}")
@@ -146,15 +146,17 @@ def draw_all(hub_folder: Path, pictures: Path, studies: dict[str, Sent]) -> None
     with open_hub(hub_folder, SystemClock()) as hub:
         for study in track(studies, description="drawing", console=console, transient=True):
             kept = hub.store.find(study, None)
-            export_study(kept, hub.views(), hub.bundles, pictures, Disk())
+            export_study(kept, hub.study_images(), hub.bundles, pictures, Disk())
 
 
-def seconds_to_triage(entry: Entry, outbox: Outbox) -> float | None:
+def seconds_to_triage(entry: OutboxEntry, outbox: Outbox) -> float | None:
     at = [r.at for r in outbox.receipts(entry.study) if r.status is StudyStatus.TRIAGED]
     return (at[0] - entry.accepted).total_seconds() if at else None
 
 
-def result(rows: list[dict[str, object]], entries: list[Entry], outbox: Outbox, studies: dict[str, Sent]) -> Table:
+def result(
+    rows: list[dict[str, object]], entries: list[OutboxEntry], outbox: Outbox, studies: dict[str, Sent]
+) -> Table:
     """What a person wants to know, most urgent first."""
     by_id = {entry.study.hex(): entry for entry in entries}
     table = Table(title="What crossed, most urgent first", header_style="bold", show_lines=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from thinwire.receiver.training.corpus import Sample
-from thinwire.receiver.training.graph_stage import NOBODY, Read, fuse_all
+from thinwire.receiver.training.graph_stage import NOBODY, AttendedImages, fuse_all
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
@@ -19,13 +19,17 @@ from thinwire.shared.formats.payload import encode, received
 from thinwire.shared.identifiers import EpochId, SiteName
 
 
-def graphs_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
+def graphs_of(
+    bundle: Bundle, samples: Sequence[Sample], read: AttendedImages, percent: float | None = None
+) -> list[FusedGraph]:
     """As the hub receives them. percent of the cells kept; None as the bundle says."""
     coder = load_coder(bundle)
     return [received(graph, coder) for graph in made_of(bundle, samples, read, percent)]
 
 
-def made_of(bundle: Bundle, samples: Sequence[Sample], read: Read, percent: float | None = None) -> list[FusedGraph]:
+def made_of(
+    bundle: Bundle, samples: Sequence[Sample], read: AttendedImages, percent: float | None = None
+) -> list[FusedGraph]:
     """As the clinic makes them."""
     extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
     # Graphs are made of what was read; the canvases themselves are not looked at again.

@@ -23,7 +23,7 @@ from thinwire.receiver.inference.mpnn import (
     PATCH,
     PLACE,
     GraphNetwork,
-    Shape,
+    NetworkShape,
 )
 
 BASES = 8
@@ -58,7 +58,7 @@ class RelationalRound(nn.Module):
 class Relational(GraphNetwork):
     """R-GCN: one weight matrix an edge type, mixed from bases."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__(shape)
         # A round gets the type of each edge itself, not an embedding of it.
         self.edge_input = nn.Identity()  # type: ignore[assignment]
@@ -95,7 +95,7 @@ class HeterogeneousRound(nn.Module):
 class Heterogeneous(GraphNetwork):
     """HGT (Hu et al. 2020): attention with weights by node and edge type."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__(shape)
         self.edge_input = nn.Identity()  # type: ignore[assignment]
         self.rounds = nn.ModuleList(HeterogeneousRound(shape.hidden) for _ in range(shape.layers))
@@ -120,7 +120,7 @@ class NodeRound(nn.Module):
 class NoMessages(GraphNetwork):
     """The same network with every edge taken away: nodes are worked on alone, then pooled by type."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__(shape)
         self.rounds = nn.ModuleList(NodeRound(shape.hidden) for _ in range(shape.layers))
 
@@ -128,7 +128,7 @@ class NoMessages(GraphNetwork):
 class AttentionPooling(NoMessages):
     """No edges; gated attention over all nodes of a graph (Ilse et al. 2018), six heads of the usual width."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__(shape)
         width = shape.hidden
         self.signal, self.gate = nn.Linear(width, width), nn.Linear(width, width)
@@ -148,7 +148,7 @@ class Published(GraphNetwork):
     Its inputs are our nodes' own features; a concept has a learned vector, where theirs is a language model's.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         # Nothing of GraphNetwork's layers is used: only how it is called is the same.
         nn.Module.__init__(self)
         self.shape = shape

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from thinwire.receiver.training.evaluation.statistics import Floats, Ranked, auc_of, bootstrap, interval, paired
+from thinwire.receiver.training.evaluation.statistics import Floats, Ranked, bootstrap, interval, mean_auc_of, paired
 
 MEAN = "mean of findings"
 DIGITS = 4
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def mean_auc(labels: Floats, scores: Floats, groups: Sequence[str]) -> dict[str, Any] | None:
-    """Mean over the columns of the AUC of scores [n, L] against labels [n, L], all known; None as `auc_of`."""
+    """Mean over the columns of the AUC of scores [n, L] against labels [n, L], all known; None as `mean_auc_of`."""
     return _mean([(labels[:, c], scores[:, c], None) for c in range(labels.shape[1])], groups, "auc")
 
 
@@ -60,7 +60,7 @@ def rows_of(
     rows = []
     for column, outcome in enumerate(outcomes):
         y, a = wanted[:, column], scores[:, column]
-        found = auc_of(y, a, groups)
+        found = mean_auc_of(y, [a], groups)
         versus = None if ours is None else paired(y, a, ours[:, column], groups)
         rows.append(_row(described, outcome, found, versus))
     if len(outcomes) > 1:

@@ -132,7 +132,7 @@ def _job(job: tuple[Pixels, str, Sequence[int]]) -> list[Thumbnail | None]:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ThumbnailSet:
     """Thumbnails of some images in one codec and budget, kept in a cache folder."""
 
     codec: str
@@ -143,9 +143,9 @@ class Shelf:
     """Images that do not fit the budget at all; such a shelf has no files."""
 
 
-def shelves(
+def thumbnail_sets(
     name: str, images: Sequence[Pixels], codec: str, budgets: Sequence[int], cache: Path, pool: Executor
-) -> list[Shelf]:
+) -> list[ThumbnailSet]:
     """The shelf of `images` for each budget, read from the cache where it was made before."""
     digest = hashlib.sha256(json.dumps([name, codec, len(images)]).encode())
     for image in images:
@@ -174,8 +174,8 @@ def _keep(made: Sequence[Thumbnail | None], path: Path) -> None:
     partial.replace(path)
 
 
-def _kept(codec: str, budget: int, path: Path) -> Shelf:
+def _kept(codec: str, budget: int, path: Path) -> ThumbnailSet:
     with np.load(path) as stored:
         data, ends = stored["data"].tobytes(), stored["ends"].tolist()
         files = [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-        return Shelf(codec, budget, files, stored["sides"].tolist(), int(stored["missing"]))
+        return ThumbnailSet(codec, budget, files, stored["sides"].tolist(), int(stored["missing"]))

@@ -28,16 +28,15 @@ def burned_in(results: Results) -> str:
     places = of(of(rows, text="drawn"), size=12, contrast=80)
     place = "; ".join(f"{row['place']} {share(row)}" for row in places if row["place"] != "all")
     about = (
-        f"Share of {drawn[0]['images']} phantoms ({side} pixels on the long side) that are warned of, by the em of the "
-        "letters and by how far they stand out of what is under them; where it is no more than without text, the text "
-        "is not seen. At 12 pixels and 80 grey levels by place: "
-        f"{place}. "
-        f"Phantoms without text: {bare['warned']} of {bare['images']} are warned of, {share(bare)}."
+        f"Share of {drawn[0]['images']} phantoms ({side} pixels on the long side) with a warning, by the em of the "
+        "letters and by their contrast. A share no higher than without text means that the text is not seen. At 12 "
+        f"pixels and 80 grey levels by place: {place}. "
+        f"Phantoms without text: {bare['warned']} of {bare['images']} have a warning, {share(bare)}."
     )
     on_real = (
-        f"Real images that are warned of: {real}. Nobody has marked which of them carry text, so this is no rate of "
-        "false alarms: those that were looked at (all of nih14, a part of covidcxr) carry words such as PORTABLE or AP "
-        "ERECT. Which images without a warning carry some was not looked at."
+        f"Real images with a warning: {real}. Nobody has marked which of them carry text, so this is no rate of false "
+        "alarms: the warned images that were looked at (all of nih14, a part of covidcxr) carry words such as PORTABLE "
+        "or AP ERECT. Images without a warning were not looked at."
         if real
         else ""
     )

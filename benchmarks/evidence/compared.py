@@ -15,7 +15,7 @@ from benchmarks.evidence.markdown import (
     table,
     with_gap,
 )
-from benchmarks.evidence.reading import SUBSETS, one_n
+from benchmarks.evidence.prediction import SUBSETS, one_n
 from benchmarks.evidence.results import (
     ALL,
     BOXES,
@@ -61,7 +61,7 @@ def readers(results: Results) -> str:
         "AUC, and below it ours less this one's, paired. All read the pruned graphs but the one of unpruned ones. The "
         "published code's network is two GCN layers of width 128, mean pooling and one linear layer, here on our "
         "nodes; its own graphs have no context node.",
-        table(["reader", "parameters", "seeds", *names], lines),
+        table(["network", "parameters", "seeds", *names], lines),
         f"By the mean of the findings ours is better with the whole interval than: {listed(behind)}; worse than: "
         f"{listed(ahead)}. With the others the interval spans zero.",
         commands(results, "readers"),
@@ -106,7 +106,7 @@ def hidden(results: Results) -> str:
             title = f"**{of_split(results, name, part[0])}{about}**"
             parts += [title, table(["what is read", *(f"{n}, n = {one_n(part, n)}" for n in names)], lines)]
     return paragraphs(
-        "What the shipped reader loses when a part is taken away at reading, without training anew. AUC, and below it "
+        "The shipped network without a part of the graph, not trained again. AUC, and below it "
         "the whole graph's less this one's, paired.",
         *parts,
         commands(results, PHANTOMS, REAL, BOXES),
@@ -126,7 +126,7 @@ def thumbnails(results: Results) -> str:
         parts.append(f"Not possible at all in so few bytes: {listed(unfit)}." if unfit else "")
     return paragraphs(
         "A thumbnail of the same bytes may take as many as tier 0 does on average, rounded to whole bytes. Below an "
-        "AUC: that of tier 0 read by the bundle's own reader, less this one's, paired on the same images; where the "
+        "AUC: that of tier 0 with the bundle's own network, less this one's, paired on the same images; where the "
         "encoder with a logistic head reads a thumbnail, below that: tier 0 with a logistic head, less this one.",
         *parts,
         picture(results, "thumbnails.png", "AUC against bytes: tier 0 and thumbnails, each endpoint by itself"),
@@ -151,7 +151,7 @@ def _by_size(results: Results, endpoint: str, rows: list[Row]) -> str:
     synthetic = "synthetic, " if rows[0]["synthetic"] else ""
     return paragraphs(
         f"{endpoint} ({synthetic}{rows[0]['outcome']}; {taught(results, endpoint)}; {kinds}):",
-        table(["tier 0 read by", "kind", "bytes, mean (largest)", "AUC"], ours),
+        table(["tier 0 with", "kind", "bytes, mean (largest)", "AUC"], ours),
         table(["thumbnail", "bytes, mean", *readers_of], lines),
     )
 
@@ -209,8 +209,10 @@ def same_bytes_words(rows: list[Row]) -> str:
     if not shipped:
         return "No thumbnail fits into the bytes of tier 0."
     like = _won(same_head(rows), head_favour)
-    first = f"With a logistic head on both, of what the same encoder made, the AUC of tier 0 is {like} " if like else ""
-    return f"{first}Read by the bundle's reader as shipped, beside thumbnails by any reader, its AUC is {shipped}"
+    first = (
+        f"With a logistic head on both, on the output of the same encoder, the AUC of tier 0 is {like} " if like else ""
+    )
+    return f"{first}With the bundle's network as shipped, beside thumbnails with any classifier, its AUC is {shipped}"
 
 
 def _won(pairs: list[tuple[Row, Row | None]], difference: Callable[[Row], tuple[float, float, float] | None]) -> str:

@@ -115,7 +115,7 @@ def one(rows: Iterable[Row], **wanted: Any) -> Row:
 
 
 def headlined(row: Row) -> bool:
-    """Whether an endpoint may stand first (docs/data-sets.md): not NIH's mined labels, not covidcxr."""
+    """Whether an endpoint may stand first (docs/researcher.md): not NIH's mined labels, not covidcxr."""
     return row["source"] not in NOT_SCORED and (row["source"] != "nih14" or row["endpoint"] == RSNA)
 
 

@@ -1,4 +1,4 @@
-"""The waiting cap's figures, as docs/reading-room.md shows them."""
+"""The waiting cap's figures, as docs/radiologist.md shows them."""
 
 from benchmarks.bench_waiting_cap import FIFO
 from benchmarks.evidence.markdown import commands, paragraphs, table
@@ -33,11 +33,11 @@ def waiting_cap(results: Results) -> str:
     unsorted = one(rows, policy=FIFO, urgency="urgent")
     added = f"{urgent['mean_to_no_cap']:.0f} ({urgent['mean_to_no_cap_low']:.0f}-{urgent['mean_to_no_cap_high']:.0f})"
     cost = (
-        f"What it costs: the hub's cap takes {-longest['longest_to_no_cap']:.0f} minutes off the longest wait and adds "
-        f"{added} to the mean wait of the urgent, {immediate['mean_to_no_cap']:.1f} to that of the immediate; the "
-        f"urgent then wait {urgent['mean']:.0f} minutes in the mean, first come first served {unsorted['mean']:.0f}. "
-        "A cap near the wait of first come first served undoes the sorting for all but the immediate. What the model "
-        "misses stands as routine, and waits like it."
+        f"The hub's cap shortens the longest wait by {-longest['longest_to_no_cap']:.0f} minutes. It lengthens the "
+        f"mean wait of urgent studies by {added} minutes, that of immediate ones by {immediate['mean_to_no_cap']:.1f}. "
+        f"Urgent studies then wait {urgent['mean']:.0f} minutes on average; first come first served they wait "
+        f"{unsorted['mean']:.0f}. A cap near the wait of first come first served undoes the sorting for all but the "
+        "immediate studies."
     )
     about = (
         f"Simulated: {found['seeds']} times {days} days of arrivals after Baltruschat et al. (their mean turnaround "

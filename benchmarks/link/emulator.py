@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from random import Random
 
-from benchmarks.link.board import Board
 from benchmarks.link.model import Direction
 from benchmarks.link.namespaces import TUN
 from benchmarks.link.profiles import PROFILES, Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
@@ -40,7 +40,7 @@ def open_tun(name: str) -> int:
 class Emulator:
     """clinic, hub: handles of the two TUN devices."""
 
-    def __init__(self, profile: Profile, clinic: int, hub: int, board: Board, seed: int) -> None:
+    def __init__(self, profile: Profile, clinic: int, hub: int, board: SharedCounters, seed: int) -> None:
         self._schedule = profile.schedule
         self._board = board
         self._up = Direction(profile.up, Random(f"up {seed}"))
@@ -123,7 +123,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         # What is busy on the machine must not slow the link; the scheduler's own limit (95 %) guards against us.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    with Board(options.board) as board:
+    with SharedCounters(options.board) as board:
         clinic, hub = open_tun(options.clinic), open_tun(options.hub)
         print("devices", flush=True)  # the lab moves them into their hosts now
         with contextlib.suppress(KeyboardInterrupt):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from benchmarks.link import namespaces
-from benchmarks.link.board import Board
 from benchmarks.link.namespaces import Host
 from benchmarks.link.profiles import Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKETS, RELAY = "packets", "TCP relay: no packet loss, no queue, no TCP of the link's own"
@@ -34,7 +34,7 @@ class Lab(Protocol):
     """What a bench sees of the two ends and of the link between them."""
 
     profile: Profile
-    board: Board
+    board: SharedCounters
     folder: Path
     """For whatever is started; gone with the lab."""
     congestion: str
@@ -64,7 +64,9 @@ class PacketLab:
 
     emulation = PACKETS
 
-    def __init__(self, profile: Profile, hosts: tuple[Host, Host], board: Board, folder: Path, congestion: str) -> None:
+    def __init__(
+        self, profile: Profile, hosts: tuple[Host, Host], board: SharedCounters, folder: Path, congestion: str
+    ) -> None:
         self.profile, self.board, self.folder, self.congestion = profile, board, folder, congestion
         self._clinic, self._hub = hosts
         self.hub_bind = self._hub.address
@@ -91,7 +93,7 @@ class RelayLab:
     emulation = RELAY
     hub_bind = LOCAL
 
-    def __init__(self, profile: Profile, relays: Mapping[int, int], board: Board, folder: Path) -> None:
+    def __init__(self, profile: Profile, relays: Mapping[int, int], board: SharedCounters, folder: Path) -> None:
         self.profile, self.board, self.folder = profile, board, folder
         self.congestion = "this host's"
         self._relays = relays
@@ -146,7 +148,7 @@ def open_lab(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thinwire-lab-")))
         path = folder / "board"
-        board = stack.enter_context(Board(path))
+        board = stack.enter_context(SharedCounters(path))
         words = ["--board", str(path), "--seed", str(seed), *flags]
         if relay:
             mapping = stack.enter_context(_relaying(profile, relay_ports, words, folder))
@@ -189,7 +191,7 @@ def _program(words: Sequence[str], log: Path) -> Iterator[IO[bytes]]:
         stop(process)
 
 
-def _until_ready(board: Board) -> None:
+def _until_ready(board: SharedCounters) -> None:
     until = time.monotonic() + PATIENCE
     while not board.ready:
         if time.monotonic() > until:

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from benchmarks.link.board import Board
 from benchmarks.link.model import Counts, Direction, Way
 from benchmarks.link.profiles import MTU, PROFILES, Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 LOCAL = "127.0.0.1"
 LOOK_SECONDS = 0.02
@@ -29,7 +29,7 @@ _Arrival = tuple[float, bytes] | None
 """Bytes and when they come out; None: the stream has ended."""
 
 
-class Line:
+class EmulatedPath:
     """One direction that all streams share: `Direction` with bytes of streams for packets, and no way to lose them."""
 
     def __init__(self, way: Way, is_down: Callable[[], bool]) -> None:
@@ -80,7 +80,7 @@ class Line:
             await writer.drain()
 
 
-async def relay(profile: Profile, ports: list[int], board: Board) -> None:
+async def relay(profile: Profile, ports: list[int], board: SharedCounters) -> None:
     began: list[float] = []
 
     def is_down() -> bool:
@@ -89,7 +89,7 @@ async def relay(profile: Profile, ports: list[int], board: Board) -> None:
         scheduled = profile.schedule is not None and began and profile.schedule.is_down(time.monotonic() - began[0])
         return board.switched_down or bool(scheduled)
 
-    up, down = Line(profile.up, is_down), Line(profile.down, is_down)
+    up, down = EmulatedPath(profile.up, is_down), EmulatedPath(profile.down, is_down)
 
     async def serve(port: int, clinic: asyncio.StreamReader, to_clinic: asyncio.StreamWriter) -> None:
         try:
@@ -122,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     profile = PROFILES[options.profile]
     profile = profile.steady if options.steady or options.lossless else profile
-    with Board(options.board) as board, contextlib.suppress(KeyboardInterrupt):
+    with SharedCounters(options.board) as board, contextlib.suppress(KeyboardInterrupt):
         asyncio.run(relay(profile, options.ports, board))
 
 

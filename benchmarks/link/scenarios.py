@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.link.carry import TICK, Carrier
 from benchmarks.link.faults import Barrage, Faults, NoFaults, PowerCuts, kill, outage
 from benchmarks.link.lab import Lab, open_lab
 from benchmarks.link.peers import PEERS
@@ -17,6 +16,7 @@ from benchmarks.link.peers.peer import Peer
 from benchmarks.link.peers.thinwire import Thinwire
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.link.studies import SEED, STUDIES, study_file
+from benchmarks.link.transfer import TICK, TransferRun
 
 MID_TRANSFER = 0.12
 """Share of the study's own bytes after which a fault comes: in the middle for whoever compresses, early for others."""
@@ -102,7 +102,7 @@ def transfer(case: Case, setting: Setting) -> dict[str, Any]:
     study = study_file(STUDIES[case.study], setting.studies)
     with running(case, setting, steady=False) as (lab, peer):
         faults: Faults = PowerCuts(lab.board.is_down) if profile.power else NoFaults()
-        carrier = Carrier(lab, peer, faults, persist=profile.schedule is not None, phase=case.phase)
+        carrier = TransferRun(lab, peer, faults, persist=profile.schedule is not None, phase=case.phase)
         journey = carrier.give(study)
         carrier.until([journey], limit(profile, study.stat().st_size))
         carrier.verify()
@@ -117,7 +117,7 @@ def interrupted(case: Case, setting: Setting, faults: Callable[[int], Faults]) -
     study = study_file(STUDIES[case.study], setting.studies)
     size = study.stat().st_size
     with running(case, setting, steady=True) as (lab, peer):
-        carrier = Carrier(lab, peer, faults(int(MID_TRANSFER * size)), persist=True)
+        carrier = TransferRun(lab, peer, faults(int(MID_TRANSFER * size)), persist=True)
         journey = carrier.give(study)
         carrier.until([journey], limit(PROFILES[case.profile], size) + 2 * OUTAGE_SECONDS)
         carrier.verify()
@@ -151,7 +151,7 @@ def _urgent(case: Case, setting: Setting, bulk: bool) -> dict[str, Any]:
     small = [study_file(STUDIES[SMALL], setting.studies, SEED + 10 + number) for number in range(MOST_URGENT)]
     large = study_file(STUDIES[LARGE], setting.studies)
     with running(case, setting, steady=True) as (lab, peer):
-        carrier = Carrier(lab, peer, NoFaults(), persist=True)
+        carrier = TransferRun(lab, peer, NoFaults(), persist=True)
         most = limit(profile, large.stat().st_size)
         transfer = None
         if bulk:
@@ -184,7 +184,7 @@ def fresh(case: Case, setting: Setting) -> dict[str, Any]:
     """thinwire alone: a graph waits, the process starts, and the clock runs from the first packet of its first dial."""
     study = study_file(STUDIES[case.study], setting.studies)
     with running(case, setting, steady=True) as (lab, peer):
-        carrier = Carrier(lab, peer, NoFaults(), persist=False)
+        carrier = TransferRun(lab, peer, NoFaults(), persist=False)
         peer.kill_hub()
         journey = carrier.give(study)
         most = limit(PROFILES[case.profile], study.stat().st_size)
@@ -229,7 +229,7 @@ def _many(case: Case, setting: Setting, faults: Callable[[int], Faults]) -> dict
     size = STUDIES[case.study]
     files = [study_file(size, setting.studies, SEED + 100 + number) for number in range(BARRAGE_STUDIES)]
     with running(case, setting, steady=False) as (lab, peer):
-        carrier = Carrier(lab, peer, faults(case.seed), persist=True, phase=case.phase)
+        carrier = TransferRun(lab, peer, faults(case.seed), persist=True, phase=case.phase)
         journeys = [carrier.give(each) for each in files]
         carrier.until(journeys, limit(profile, sum(each.stat().st_size for each in files)))
         carrier.verify()

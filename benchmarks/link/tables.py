@@ -13,7 +13,7 @@ from benchmarks.link.rows import Row
 
 OURS = "thinwire"
 PIXELS_ALONE = "thinwire-pixels"
-"""Without preview and evidence."""
+"""Without preview and crops."""
 
 
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -60,7 +60,7 @@ def transfers(rows: Sequence[Row], study: str) -> str:
         (OURS, "tier0", "thinwire, graph durable at the hub, from accepted", "accepted"),
         (OURS, "tier0", "thinwire, graph durable at the hub, from the graph made", "tier0_made"),
         (OURS, "stored", "thinwire, study stored, from accepted", "accepted"),
-        (PIXELS_ALONE, "stored", "thinwire without preview and evidence, study stored, from accepted", "accepted"),
+        (PIXELS_ALONE, "stored", "thinwire without preview and crops, study stored, from accepted", "accepted"),
     ):
         cells = [_cell(of(mine, peer=peer, profile=each), name, since) for each in profiles]
         lines.append([label, *cells])
@@ -90,7 +90,7 @@ class Beside:
     graph: float
     whole: float | None
     alone: float | None
-    """Whole, without preview and evidence."""
+    """Whole, without preview and crops."""
 
     @property
     def sooner(self) -> float:
@@ -123,8 +123,8 @@ def against(rows: Sequence[Row]) -> str:
         shares = ["" if took is None else f"{took / each.best:.2f}" for took in (each.whole, each.alone)]
         beside = [f"{each.peer}, {each.best:.1f} s", f"{each.sooner:.0f} times sooner"]
         lines.append([each.profile, each.study, *beside, *shares])
-    head = ["link", "study", "best peer that never failed", "our graph", "our whole study / theirs"]
-    return markdown([*head, "without preview and evidence"], lines)
+    head = ["link", "study", "best peer that never failed", "graph", "whole study / the peer's"]
+    return markdown([*head, "without preview and crops"], lines)
 
 
 def _of_floor(rows: Sequence[Row]) -> Iterator[tuple[Row, float, float]]:
@@ -280,7 +280,7 @@ def _urgent_aims(rows: Sequence[Row]) -> Iterator[Aim]:
 
 def _pixels_aims(rows: Sequence[Row]) -> Iterator[Aim]:
     for each in beside_best(rows):
-        for took, words in ((each.whole, "with preview and evidence"), (each.alone, "pixels alone")):
+        for took, words in ((each.whole, "with preview and crops"), (each.alone, "originals alone")):
             if took is not None:
                 most = f"whole study in at most {WHOLE_OF_BEST} of the best peer's time"
                 ratio = took / each.best
@@ -309,7 +309,7 @@ def _fault_aims(rows: Sequence[Row]) -> Iterator[Aim]:
 
 def _aims(rows: Sequence[Row]) -> str:
     return markdown(
-        ["aim", "came", ""], [[words, came, "met" if met else "not met"] for words, came, met in aims(rows)]
+        ["aim", "measured", ""], [[words, came, "met" if met else "not met"] for words, came, met in aims(rows)]
     )
 
 
@@ -340,7 +340,7 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
     """All tables with what they were taken on."""
     emulations = ", ".join(values(rows, "emulation"))
     parts = [
-        "# The link laboratory: what was measured",
+        "# Measured links",
         f"Written by `{told['command']}`; do not edit. On: {told['machine']}. Link: {emulations}; TCP: "
         f"{', '.join(values(rows, 'congestion'))}. {_runs(rows)} {_when(rows)} Every run is in "
         f"`{told['file']}`. How it is measured: [link laboratory](../link-laboratory.md).",
@@ -357,7 +357,7 @@ def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
         ("An urgent study", urgents),
         ("Outages and kills", faults),
         ("A fresh connection", fresh),
-        ("Aims and what came", _aims),
+        ("Aims", _aims),
     )
     for title, make in sections:
         text = make(rows)
@@ -381,7 +381,7 @@ def plots(rows: Sequence[Row], folder: Path) -> list[Path]:
         series: list[tuple[str, str, str, str]] = [
             ("thinwire: graph", OURS, "tier0", "accepted"),
             ("thinwire: whole study", OURS, "stored", "accepted"),
-            ("thinwire: without preview and evidence", PIXELS_ALONE, "stored", "accepted"),
+            ("thinwire: without preview and crops", PIXELS_ALONE, "stored", "accepted"),
             *((peer, peer, "stored", "given") for peer in peers if peer not in (OURS, PIXELS_ALONE)),
         ]
         figure, axes = pyplot.subplots(figsize=(5 + 2.0 * len(profiles), 5), layout="constrained")

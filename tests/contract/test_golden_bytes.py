@@ -34,7 +34,7 @@ from thinwire.shared.crypto.envelope import EpochKey, Kind, open_epoch, open_sea
 from thinwire.shared.crypto.keys import JoinTokenId, peer_identity, read_token
 from thinwire.shared.errors import Forged
 from thinwire.shared.formats.manifest import read_manifest, sign_manifest
-from thinwire.shared.formats.offline import Reply, Waybill, seal_reply, seal_waybill
+from thinwire.shared.formats.offline import Reply, TransferNote, seal_reply, seal_transfer_note
 from thinwire.shared.formats.payload import HEADER, decode, encode
 from thinwire.shared.formats.receipts import read_receipt, sign_receipt
 from thinwire.shared.identifiers import Digest
@@ -89,19 +89,19 @@ def test_a_salt_that_is_not_the_plaintexts_is_refused_even_of_one_who_holds_the_
 
 
 def test_a_waybill_and_a_reply_as_the_document_spells_them() -> None:
-    """docs/carry-format.md; both are sealed like any object."""
-    waybill = Waybill(((Digest(b"\x0a" * 32), True), (Digest(b"\x0b" * 32), False)), (Digest(b"\x0c" * 32),))
+    """docs/offline-transfer.md; both are sealed like any object."""
+    transfer_note = TransferNote(((Digest(b"\x0a" * 32), True), (Digest(b"\x0b" * 32), False)), (Digest(b"\x0c" * 32),))
     spelled = (
         "93 01"  # an array of 3: version 1
         f"92 92 c420 {'0a' * 32} 01"  # two objects, the first one urgent
         f"92 c420 {'0b' * 32} 00"
         f"91 c420 {'0c' * 32}"  # a receipt came home
     )
-    sealed = seal_waybill(EPOCH, waybill)
+    sealed = seal_transfer_note(EPOCH, transfer_note)
     assert open_sealed(sealed, key_of)[1] == bytes.fromhex(spelled)
     assert sealed[:5] == b"TW\x01\x0a\x10"
     assert sealed[13:29] == bytes(16)
-    reply = Reply((b"word",), ((STUDY, Kind.PIXELS),))
+    reply = Reply((b"word",), ((STUDY, Kind.ORIGINALS),))
     told = f"93 01 91 c404 {b'word'.hex()} 91 92 c410 {STUDY.hex()} 03"
     sealed = seal_reply(EPOCH, reply)
     assert open_sealed(sealed, key_of)[1] == bytes.fromhex(told)

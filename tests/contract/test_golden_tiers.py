@@ -20,7 +20,7 @@ from tests.support.tier_samples import (
     stored,
 )
 from thinwire.shared.formats import crops, preview
-from thinwire.shared.formats.crops import Codec, Photometric
+from thinwire.shared.formats.crops import CropCodec, Photometric
 from thinwire.shared.formats.window import Function
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,6 +93,6 @@ def test_the_golden_evidence_is_read() -> None:
 
 
 def test_names_have_their_numbers() -> None:
-    assert [each.value for each in (Codec.ZSTD, Codec.JPEG_XL)] == [0, 1]
+    assert [each.value for each in (CropCodec.ZSTD, CropCodec.JPEG_XL)] == [0, 1]
     assert [each.name for each in Photometric] == ["MONOCHROME2", "MONOCHROME1", "LUMINANCE"]
     assert [each.name for each in Function] == ["PERCENTILES", "LUT", "LINEAR", "LINEAR_EXACT", "SIGMOID"]

@@ -49,7 +49,11 @@ def test_the_generated_code_is_current(tmp_path: Path) -> None:
         (wire.Down(progress=wire.Progress(number=3, durable=70000)), "1206080310f0a204"),
         (wire.Down(receipt=wire.Receipt(signed=b"abc")), "1a050a03616263"),
         (
-            wire.Down(refusal=wire.Refusal(number=3, code=2, what="w", remedy="r", again_after_ms=30000)),
+            wire.Down(
+                refusal=wire.Refusal(
+                    number=3, code=wire.REFUSAL_CODE_DISK_FULL, what="w", remedy="r", again_after_ms=30000
+                )
+            ),
             "220e0803 1002 1a0177 220172 28b0ea01",
         ),
         (wire.Down(tier_request=wire.TierRequest(study=b"\x33" * 16, kind=3)), "2a140a10" + "33" * 16 + "1003"),

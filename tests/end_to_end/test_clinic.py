@@ -18,7 +18,7 @@ from tests.support.xray_machine import Machine
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.originals import unpack
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 
 pytestmark = [
     pytest.mark.process,
@@ -72,10 +72,10 @@ async def day(ends: TwoEnds, folder: Path) -> str:
             outbox = folder / "site" / "outbox"
             await until(lambda: bool(list(outbox.glob("*/manifest.sealed"))))
             assert "waiting" in await asyncio.to_thread(page, page_port)
-            assert ends.shelf.parts(SITE) == {}
+            assert ends.store.parts(SITE) == {}
             await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
-            await until(lambda: len(ends.shelf.parts(SITE)) == 4)
-            await until(lambda: not list(outbox.glob("*/pixels.sealed")))
+            await until(lambda: len(ends.store.parts(SITE)) == 4)
+            await until(lambda: not list(outbox.glob("*/originals.sealed")))
             assert "at the hub" in await asyncio.to_thread(page, page_port)
     return log.read_text(encoding="utf-8")
 
@@ -85,7 +85,7 @@ def test_what_a_machine_sends_is_at_the_hub_without_identity_and_stays_whole_at_
     log = asyncio.run(day(ends, tmp_path))
     (original,) = (tmp_path / "site" / "originals").iterdir()
     assert b"SECRET-1" in unpack(original.read_bytes(), 1 << 26)[0].data
-    (sent,) = unpack(ends.shelf.parts(SITE)[StudyId(bytes.fromhex(original.stem)), Kind.PIXELS], 1 << 26)
+    (sent,) = unpack(ends.store.parts(SITE)[StudyKey(bytes.fromhex(original.stem)), Kind.ORIGINALS], 1 << 26)
     pixels = FILE[FILE.index(b"\xe0\x7f\x10\x00") :]
     assert sent.data.endswith(pixels)
     assert all(json.loads(line)["message"] for line in log.splitlines())

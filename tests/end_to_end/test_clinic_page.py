@@ -9,9 +9,9 @@ from tests.support.browser import chromium, complaints, keep, needs_chromium, se
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
@@ -29,7 +29,7 @@ def ends(tmp_path: Path) -> TwoEnds:
     at = found.clock.now()
     triaged = {"urgency": "urgent", "reason": "effusion suspected", "findings": {"effusion": [0.81, 0.7, 0.9]}}
     report = {"report": {"text": "Left effusion.\nNo pneumothorax.", "reader": "Dr A. Banda", "at": at.isoformat()}}
-    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.READ, report)):
+    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         signed = sign_receipt(Receipt(first.study, SITE, None, status, at, detail(facts)), HUB_SIGNING)
         found.outbox.receipt(signed)
     found.outbox.pause(last.study)
@@ -41,10 +41,10 @@ def url(ends: TwoEnds) -> Iterator[str]:
     quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.disk, ends.clock)
     quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
 
-    def gate() -> Gate:
-        return Gate(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
+    def current_policy() -> CurrentPolicy:
+        return CurrentPolicy(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
 
-    server = PageServer(Clinic(ends.outbox, quarantine, gate), PageSettings(port=0))
+    server = PageServer(ClinicState(ends.outbox, quarantine, current_policy), PageSettings(port=0))
     try:
         yield f"http://127.0.0.1:{server.open()}/"
     finally:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.link import namespaces
-from benchmarks.link.carry import Carrier
 from benchmarks.link.faults import NoFaults
 from benchmarks.link.lab import PACKETS, RELAY, Lab, open_lab
 from benchmarks.link.peers.https import PORT, Https
 from benchmarks.link.profiles import PROFILES
 from benchmarks.link.studies import STUDIES, study_file
+from benchmarks.link.transfer import TransferRun
 
 pytestmark = pytest.mark.process
 
@@ -47,6 +47,13 @@ def echoed(lab: Lab, port: int, data: bytes) -> tuple[bytes, float]:
     return got, time.monotonic() - began
 
 
+def switch(lab: Lab, down: bool) -> None:
+    """And wait until the link is as told."""
+    lab.board.switch(down)
+    while lab.board.is_down is not down:
+        time.sleep(0.005)
+
+
 @needs_packets
 def test_packets_cross_in_their_time_and_are_counted() -> None:
     with open_lab(LEO, seed=1, lossless=True) as lab:
@@ -64,17 +71,13 @@ def test_packets_cross_in_their_time_and_are_counted() -> None:
 @needs_packets
 def test_nothing_crosses_while_the_link_is_cut() -> None:
     with open_lab(LEO, seed=1, lossless=True) as lab:
-        lab.board.switch(True)
-        while not lab.board.is_down:
-            time.sleep(0.005)
+        switch(lab, True)
         with lab.at_clinic(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.sendto(b"anyone?", (namespaces.HUB_ADDRESS, 9000))
         while not lab.board.up.offered:
             time.sleep(0.005)
         assert lab.board.up.cut == 1
-        lab.board.switch(False)
-        while lab.board.is_down:
-            time.sleep(0.005)
+        switch(lab, False)
         assert echoed(lab, 9000, b"back")[0] == b"back"
 
 
@@ -88,7 +91,7 @@ def test_a_peer_carries_a_study_and_the_row_says_through_what(tmp_path: Path, re
         peer = Https(lab, tmp_path / "peer")
         peer.start()
         try:
-            carrier = Carrier(lab, peer, NoFaults(), persist=False)
+            carrier = TransferRun(lab, peer, NoFaults(), persist=False)
             journey = carrier.give(study)
             carrier.until([journey], limit=120)
             carrier.verify()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.unit.receiver.training.test_report_model import TINY
 from thinwire.receiver.cli.main import app
-from thinwire.receiver.inference.mpnn import load_reader
+from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.training.card import write_measured
 from thinwire.receiver.training.coder_stage import Bottleneck
@@ -72,14 +72,14 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(bundle: Path) -> None:
 def test_a_graph_of_the_sender_is_read_and_triaged(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     phantom = describe(5)
-    graph = GraphMaker(loaded, SenderConfig(provider="cpu")).see(
+    graph = GraphMaker(loaded, SenderConfig(provider="cpu")).make_graph(
         load_study([to_dicom(phantom, render(phantom, 128, 100))])
     )
-    reading = load_reader(loaded).read([graph.graph, graph.graph])
-    assert reading[0] == reading[1]
-    for probability in reading[0].findings.values():
+    prediction = load_predictor(loaded).read([graph.graph, graph.graph])
+    assert prediction[0] == prediction[1]
+    for probability in prediction[0].findings.values():
         assert 0 <= probability.low <= probability.value <= probability.high <= 1
-    assert triage(reading[0], asked_urgent=False).reason
+    assert triage(prediction[0], asked_urgent=False).reason
 
 
 @pytest.fixture(scope="module")

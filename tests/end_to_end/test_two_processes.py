@@ -74,9 +74,9 @@ def study(tmp_path: Path) -> Path:
     return study_file(tmp_path)
 
 
-def restored(tmp_path: Path, hub: Hub, study_id: object) -> list[bytes]:
+def restored(tmp_path: Path, hub: Hub, study_key: object) -> list[bytes]:
     folder = tmp_path / "export"
-    at_hub("export", str(study_id), "--data", hub.data, "--to", folder)
+    at_hub("export", str(study_key), "--data", hub.data, "--to", folder)
     return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.parent != folder and path.is_file()]
 
 
@@ -128,7 +128,7 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         assert shown["draft"]["text_source"] == "generated"
         assert len(shown["draft"]["cells"]) == shown["patches"]["kept"]
         assert all(len(each["share"]) == shown["patches"]["kept"] for each in shown["draft"]["sentences"])
-        assert shown["picture"] == "the pixels"
+        assert shown["picture"] == "the original file"
         assert picture.stat().st_size > 10_000
         assert study.read_bytes() in restored(tmp_path, running, row["study"])
         # Nothing in the outbox tells whose study it is.

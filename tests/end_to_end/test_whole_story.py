@@ -173,7 +173,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         expect(technician.locator(".parts li.crossing")).to_contain_text("pixels")
         expect(technician.locator(".facts")).to_contain_text(re.compile(r"connected, [\d.,]{2,5} K?B/s"))
         keep(technician, "story-4-clinic-sends")
-        expect(source).to_contain_text("Exact: the pixels", timeout=180_000)
+        expect(source).to_contain_text("Exact: the original file", timeout=180_000)
         here = timeline.mark("pixels on the reader's screen")
         expect(missing).to_have_count(0)
         keep(page, "story-5-pixels-exact", whole=True)
@@ -187,7 +187,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         text.fill(signed)
         page.keyboard.press("Control+s")
         expect(page.locator(".report .state")).to_have_text("draft")
-        expect(source).to_contain_text("Exact: the pixels")
+        expect(source).to_contain_text("Exact: the original file")
         keep(page, "story-6-draft-edited", whole=True)
         page.click("[data-sign]")
         keep(page, "story-7-sign")
@@ -196,7 +196,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         timeline.mark("signed")
         expect(page.locator(".report .kept")).to_have_text(signed)
         expect(page.locator(".signature")).to_contain_text("begun from a machine's draft")
-        expect(source).to_contain_text("Exact: the pixels")
+        expect(source).to_contain_text("Exact: the original file")
         keep(page, "story-8-signed", whole=True)
 
         # It comes home: the technician's page shows it by itself.

@@ -9,7 +9,7 @@ from tests.support.clinic import Clinic
 from tests.support.dicoms import DX, STUDY_UID, chest, dicom
 from tests.support.power import Fuse, PowerCut
 from thinwire.sender.intake.deidentify import Deidentifier, Options, load_key
-from thinwire.sender.modality.arrivals import Fate, Sent
+from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
 from thinwire.sender.service import take
 from thinwire.shared.errors import UidReused
 from thinwire.shared.formats.originals import unpack
@@ -22,7 +22,7 @@ TRANSACTION = "1.2.3.4"
 def receive(clinic: Clinic, uid: str, study: str, data: bytes) -> None:
     half = clinic.arrivals.incoming / "half"
     half.write_bytes(data)
-    clinic.arrivals.keep(half, Sent(DX, uid, study))
+    clinic.arrivals.keep(half, ReceivedObject(DX, uid, study))
     half.unlink(missing_ok=True)  # as the port does with what came before
 
 
@@ -58,13 +58,13 @@ def test_wherever_the_power_is_cut_each_study_is_taken_over_once_and_whole(tmp_p
             held = set(acknowledged)
 
             clinic = Clinic(folder)
-            assert all(clinic.arrivals.fate(uid) is not Fate.UNKNOWN for uid in held), name
+            assert all(clinic.arrivals.state_of(uid) is not ObjectState.UNKNOWN for uid in held), name
             day(clinic, acknowledged)
 
             (files,) = clinic.files()
             assert sorted(files) == sorted(FILES.values()), name
-            assert {clinic.arrivals.fate(uid) for uid in FILES} == {Fate.ACCEPTED}
-            assert clinic.arrivals.fate("1.2.7.1") is Fate.REFUSED
+            assert {clinic.arrivals.state_of(uid) for uid in FILES} == {ObjectState.ACCEPTED}
+            assert clinic.arrivals.state_of("1.2.7.1") is ObjectState.REFUSED
             assert len(clinic.quarantine.reasons()) == 1
             assert clinic.arrivals.waiting() == 0
             assert list(clinic.arrivals.incoming.iterdir()) == []
@@ -87,8 +87,8 @@ def test_what_was_judged_long_ago_is_forgotten_once_its_study_is(tmp_path: Path)
     day(clinic, set())
     clinic.clock.advance(86400)
     clinic.arrivals.purge(clinic.clock.now())
-    assert {clinic.arrivals.fate(uid) for uid in FILES} == {Fate.ACCEPTED}
-    assert clinic.arrivals.fate("1.2.7.1") is Fate.UNKNOWN
+    assert {clinic.arrivals.state_of(uid) for uid in FILES} == {ObjectState.ACCEPTED}
+    assert clinic.arrivals.state_of("1.2.7.1") is ObjectState.UNKNOWN
 
 
 def test_wherever_the_power_is_cut_a_deidentified_study_has_its_original(tmp_path: Path) -> None:

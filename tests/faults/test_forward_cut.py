@@ -14,10 +14,10 @@ from tests.support.machine_results import image_file
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.scripted_peer import ScriptedPeer
 from tests.support.tiny_bundle import tiny_bundle
-from thinwire.receiver.forward.delivery import Event, State
+from thinwire.receiver.forward.delivery import DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.forwarding import queue_of
-from thinwire.receiver.forward.pieces import Pieces
+from thinwire.receiver.forward.pieces import DeliveryContent
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.storage.durable import Disk
@@ -43,10 +43,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(hub: Hub, peer: ScriptedPeer) -> None:
     queue = queue_of(hub)
     queue.enter(["pacs"])
-    each = Forwarder(PACS, peer, queue, Pieces(hub.views(), hub.bundles), hub.clock)
+    each = Forwarder(PACS, peer, queue, DeliveryContent(hub.study_images(), hub.bundles), hub.clock)
     while each.work():
         pass
-    for delivery in queue.all([State.ASKED]):
+    for delivery in queue.all([DeliveryState.ASKED]):
         assert delivery.transaction is not None
         assert delivery.instance is not None
         committed(queue)(delivery.transaction, frozenset([delivery.instance]), frozenset())
@@ -56,7 +56,7 @@ def live(hub: Hub, peer: ScriptedPeer) -> None:
 def test_a_cut_forgets_nothing(tmp_path: Path, kept: Path, name: str, nth: int) -> None:
     data = tmp_path / "hub"
     shutil.copytree(kept, data)
-    peer = ScriptedPeer([Event.SENT_AND_ASKED] * 12)
+    peer = ScriptedPeer([DeliveryEvent.SENT_AND_ASKED] * 12)
     fuse = Fuse((name, nth))
     with pytest.raises(PowerCut), open_hub(data, FakeClock(), LossyDisk(fuse)) as hub:
         live(hub, peer)

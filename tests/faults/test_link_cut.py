@@ -11,6 +11,7 @@ from tests.support.real_link import Wire, sending, serving, until
 from tests.support.scripted_link import ScriptedLink
 from tests.support.two_ends import Sample, TwoEnds, samples
 from thinwire.shared.wire.chunks import HEAD
+from thinwire.shared.wire.v1 import link_pb2 as wire
 
 STUDIES = [*samples(2, size=15_000), Sample(b"the urgent one" * 40, urgent=True)]
 
@@ -84,7 +85,8 @@ def test_a_large_object_goes_on_from_the_durable_offset(tmp_path: Path) -> None:
     second = ends.carry(rate=8_000)
     ends.assert_arrived([study])
     assert first.object_bytes > 40_000
-    answer = next(m.progress for m in second.arrived if m.WhichOneof("message") == "progress")
+    downs = (m for m in second.arrived if isinstance(m, wire.Down))
+    answer = next(m.progress for m in downs if m.WhichOneof("message") == "progress")
     # Trusted after a restart: whole chunks of the envelope alone, of which this object has two.
     assert answer.durable == 0 or answer.durable > 60_000
 
@@ -99,7 +101,7 @@ def test_a_tcp_connection_breaks_at_any_byte(tmp_path: Path, step: int) -> None:
             wire = Wire(port, cuts=list(range(100, 12 * step, step)))
             async with sending(ends, await wire.open()):
                 await until(
-                    lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(ends.outbox.epochs.site)
+                    lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(ends.outbox.epochs.site)
                 )
             await wire.close()
 

@@ -29,7 +29,7 @@ def live(ends: TwoEnds, accepted: list[Sample]) -> None:
         at = ends.clock.now()
         triaged = Receipt(sample.study, SITE, None, StudyStatus.TRIAGED, at, detail({"urgency": "routine"}))
         if ends.outbox.entry(sample.study).status is not StudyStatus.TRIAGED:
-            ends.shelf.say(SITE, sign_receipt(triaged, HUB_SIGNING))
+            ends.store.say(SITE, sign_receipt(triaged, HUB_SIGNING))
     ends.carry()
     ends.accept(LATE)
     ends.carry()
@@ -67,7 +67,7 @@ def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: P
         try:
             ends.assert_arrived(STUDIES)
             assert all(ends.outbox.entry(s.study).status is StudyStatus.TRIAGED for s in STUDIES)
-            assert (ends.shelf.urgent(SITE, LATE.study), ends.outbox.unurged()) == (True, [])
+            assert (ends.store.urgent(SITE, LATE.study), ends.outbox.pending_escalations()) == (True, [])
             assert not list((tmp_path / name / "clinic").rglob("*.tmp"))
         except AssertionError as error:
             raise AssertionError(f"after a power cut at the {which} {name}: {error}") from error

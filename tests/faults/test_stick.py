@@ -11,7 +11,7 @@ from tests.support.power import Fuse, PowerCut
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.offline import Outcome
+from thinwire.receiver.offline import ImportOutcome
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.outbox.entries import EntryState, PartState
@@ -52,7 +52,7 @@ def assert_arrived(pair: StickPair, cases: list[Case]) -> None:
         assert set(kept) == {case.study for case in cases}
         for case in cases:
             assert kept[case.study].complete
-            assert kept[case.study].reading is not None
+            assert kept[case.study].prediction is not None
             assert kept[case.study].urgent_asked is case.urgent
             entry = outbox.entry(case.study)
             assert entry.state is EntryState.ARRIVED
@@ -72,7 +72,7 @@ def test_studies_go_by_stick_and_receipts_come_home(pair: StickPair) -> None:
     assert len(pair.on_stick()) == 8
     assert b"frontal view" not in b"".join(pair.on_stick().values())
     taken = pair.at_hub()
-    assert Counter(each.outcome for each in taken.taken) == {Outcome.STORED: 7}
+    assert Counter(each.outcome for each in taken.taken) == {ImportOutcome.STORED: 7}
     assert taken.read == 2
     assert taken.receipts == {pair.clinic.site: 8}
     replies = [name for name in pair.on_stick() if name.startswith("receipts/")]
@@ -83,8 +83,8 @@ def test_studies_go_by_stick_and_receipts_come_home(pair: StickPair) -> None:
     assert home.cleared == 6
     assert_arrived(pair, CASES)
     # What is left tells the hub, by the next journey, that its receipts came home; then nothing is left.
-    (waybill,) = [data for data in pair.on_stick().values() if data.startswith(b"TW\x01")]
-    assert peek(waybill).kind is Kind.WAYBILL
+    (transfer_note,) = [data for data in pair.on_stick().values() if data.startswith(b"TW\x01")]
+    assert peek(transfer_note).kind is Kind.TRANSFER_NOTE
     again = pair.at_hub()
     assert again.receipts == {pair.clinic.site: 0}
     with open_hub(pair.hub, pair.clock) as hub:
@@ -103,7 +103,7 @@ def test_repeats_do_nothing(pair: StickPair) -> None:
     pair.at_hub()
     told = pair.on_stick()
     taken = pair.at_hub()
-    assert Counter(each.outcome for each in taken.taken) == {Outcome.KNOWN: 7}
+    assert Counter(each.outcome for each in taken.taken) == {ImportOutcome.KNOWN: 7}
     assert taken.read == 0
     assert pair.on_stick() == told
     pair.bring_home()
@@ -144,7 +144,7 @@ def test_what_is_half_written_is_never_taken_and_goes_with_the_next_export(pair:
         pair.export()
     pair.switch_on()
     assert any(".tmp" in name for name in pair.on_stick())
-    assert Counter(each.outcome for each in pair.at_hub().taken) == {Outcome.STORED: 3}
+    assert Counter(each.outcome for each in pair.at_hub().taken) == {ImportOutcome.STORED: 3}
     pair.export()
     assert not any(".tmp" in name for name in pair.on_stick())
 
@@ -164,7 +164,7 @@ def test_forged_cut_renamed_and_foreign_files_each_have_their_outcome(pair: Stic
     pair.accept(CASES)
     pair.export()
     objects = pair.stick / "objects"
-    kinds = {}
+    kinds: dict[Kind, list[Path]] = {}
     for path in sorted(objects.iterdir()):
         head = path.read_bytes()[:HEADER_BYTES]
         if head.startswith(b"TW\x01"):
@@ -175,12 +175,16 @@ def test_forged_cut_renamed_and_foreign_files_each_have_their_outcome(pair: Stic
     kinds[Kind.MANIFEST][0].rename(objects / "Copy of a file.bin")
     (objects / "DOE^JANE.dcm").write_bytes(b"DICM" * 100)
     (objects / "empty").write_bytes(b"")
-    (objects / "twice.sealed").write_bytes(kinds[Kind.PIXELS][0].read_bytes())
-    (objects / "link").symlink_to(kinds[Kind.PIXELS][0])
+    (objects / "twice.sealed").write_bytes(kinds[Kind.ORIGINALS][0].read_bytes())
+    (objects / "link").symlink_to(kinds[Kind.ORIGINALS][0])
 
     done = pair.at_hub()
-    assert Counter(each.outcome for each in done.taken) == {Outcome.STORED: 5, Outcome.KNOWN: 1, Outcome.REFUSED: 4}
-    assert all(isinstance(each.error, Forged) for each in done.taken if each.outcome is Outcome.REFUSED)
+    assert Counter(each.outcome for each in done.taken) == {
+        ImportOutcome.STORED: 5,
+        ImportOutcome.KNOWN: 1,
+        ImportOutcome.REFUSED: 4,
+    }
+    assert all(isinstance(each.error, Forged) for each in done.taken if each.outcome is ImportOutcome.REFUSED)
     assert not any("DOE" in f"{each.error} {each.error.remedy}" for each in done.taken if each.error)
     assert done.missing == {pair.clinic.site: 2}
     pair.bring_home()
@@ -205,15 +209,15 @@ def test_clinics_share_a_stick_and_each_takes_its_own(pair: StickPair, tmp_path:
 
     done = pair.at_hub()
     by_site = Counter((each.site, each.outcome) for each in done.taken)
-    assert by_site[pair.clinic.site, Outcome.STORED] == by_site[other.site, Outcome.STORED] == 4
+    assert by_site[pair.clinic.site, ImportOutcome.STORED] == by_site[other.site, ImportOutcome.STORED] == 4
     # Its epoch record is signed by nobody that this hub knows, though it claims a name that is.
-    assert by_site[None, Outcome.REFUSED] == 5
+    assert by_site[None, ImportOutcome.REFUSED] == 5
     home = pair.bring_home()
     assert (home.foreign, home.cleared) == (1, 3)
     assert pair.bring_home(other).cleared == 3
     assert_arrived_at(pair, other.site, CASES[1])
     # The stranger's objects are still there for its own hub.
-    assert Counter(each.outcome for each in stranger.at_hub().taken)[Outcome.STORED] == 4
+    assert Counter(each.outcome for each in stranger.at_hub().taken)[ImportOutcome.STORED] == 4
 
 
 def assert_arrived_at(pair: StickPair, site: str, case: Case) -> None:
@@ -227,7 +231,7 @@ def test_a_removed_site_is_refused(pair: StickPair) -> None:
     with open_hub(pair.hub, pair.clock) as hub:
         hub.enrolment.dismiss(pair.clinic.site)
     done = pair.at_hub()
-    assert {each.outcome for each in done.taken} == {Outcome.REFUSED}
+    assert {each.outcome for each in done.taken} == {ImportOutcome.REFUSED}
     with open_hub(pair.hub, pair.clock) as hub:
         assert not list(hub.store.studies())
 
@@ -262,17 +266,17 @@ def test_half_of_it_came_by_the_link(pair: StickPair) -> None:
         (entry,) = outbox.entries()
         record = outbox.epochs.record(entry.epoch)
         session.receive(wire.Up(offer=wire.Offer(number=1, object=digest(record), size=len(record), head=record)))
-        due = next(each for each in outbox.due() if each.kind is Kind.PIXELS)
+        due = next(each for each in outbox.due() if each.kind is Kind.ORIGINALS)
         first = outbox.read(due, 0, due.size // 2)
         head = first[:HEADER_BYTES]
         session.receive(wire.Up(offer=wire.Offer(number=2, object=due.object, size=due.size, head=head)))
         session.receive(wire.Up(chunk=wire.Chunk(number=2, offset=HEADER_BYTES, data=first[HEADER_BYTES:])))
 
         pair.export()
-        assert pair.at_hub().count(Outcome.STORED) == 3
+        assert pair.at_hub().count(ImportOutcome.STORED) == 3
 
-        rest = outbox.read(due, len(first), due.size)
-        (answer,) = session.receive(wire.Up(chunk=wire.Chunk(number=2, offset=len(first), data=rest)))
+        not_written = outbox.read(due, len(first), due.size)
+        (answer,) = session.receive(wire.Up(chunk=wire.Chunk(number=2, offset=len(first), data=not_written)))
         outbox.receipt(answer.receipt.signed)
         session.close()
         assert inbox.objects(pair.clinic.site) == []
@@ -312,13 +316,13 @@ def test_a_request_comes_by_stick_and_its_part_goes_back(pair: StickPair) -> Non
 def test_held_parts_go_when_they_are_asked_for_at_the_clinic(pair: StickPair) -> None:
     outbox = pair.clinic.open(pair)
     case = CASES[0]
-    outbox.accept(case.study, case.archive, [Kind.PIXELS])
-    outbox.add(case.study, Kind.PIXELS, case.archive, hold=True)
+    outbox.accept(case.study, case.archive, [Kind.ORIGINALS])
+    outbox.add(case.study, Kind.ORIGINALS, case.archive, hold=True)
     assert pair.export().written == []
     assert len(pair.export(held=True).written) == 1
     pair.at_hub()
     pair.bring_home()
-    assert outbox.entry(case.study).part(Kind.PIXELS).state is PartState.STORED
+    assert outbox.entry(case.study).part(Kind.ORIGINALS).state is PartState.STORED
 
 
 def test_a_full_stick_takes_the_urgent_ones_and_says_so(pair: StickPair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +338,7 @@ def test_a_full_stick_takes_the_urgent_ones_and_says_so(pair: StickPair, monkeyp
     done = pair.export()
     assert isinstance(done.full, DiskFull)
     assert "stick" in str(done.full)
-    assert done.rest == 4
+    assert done.not_written == 4
     monkeypatch.undo()
     assert len(pair.export().written) == 4
     pair.at_hub()

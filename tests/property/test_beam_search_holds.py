@@ -17,7 +17,7 @@ from tests.support.hub_folder import fused
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.shared.formats.bundle import DECODER, TOKENIZER, Bundle
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 
 LONGEST = 3
 WORDS = 10
@@ -63,7 +63,7 @@ def likeliest(language: NDArray[np.float32]) -> float:
 @given(seed=st.integers(0, 2**31), sharp=st.sampled_from([0.5, 1.0, 2.0]))
 def test_a_wider_search_never_ends_with_a_less_likely_text(tiny: Bundle, seed: int, sharp: float) -> None:
     language = np.random.default_rng(seed).normal(scale=sharp, size=(WORDS, WORDS)).astype(np.float32)
-    graph = fused(tiny.id, StudyId(bytes(16)))
+    graph = fused(tiny.id, StudyKey(bytes(16)))
     found: dict[int, Text] = {}
     with tempfile.TemporaryDirectory() as folder:
         bundle = speaking(tiny, Path(folder), language)
@@ -86,7 +86,7 @@ def test_a_language_in_which_two_beams_would_lose_the_greedy_text(tiny: Bundle, 
     odds[4] = 1e-3
     odds[4, 1] = 0.99
     bundle = speaking(tiny, tmp_path, np.log(odds).astype(np.float32))
-    graph = fused(bundle.id, StudyId(bytes(16)))
+    graph = fused(bundle.id, StudyKey(bytes(16)))
     greedy, wider = ([*Drafter(bundle, beams).stream([graph])][-1][0] for beams in (1, 2))
     assert greedy.tokens == wider.tokens == (2, 4)
     assert wider.log_probability == pytest.approx(greedy.log_probability)

@@ -6,18 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import START
-from thinwire.receiver.forward.delivery import LONGEST_PAUSE, PATIENCE, TRANSITIONS, Delivery, Event, State, after
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.receiver.forward.delivery import (
+    LONGEST_PAUSE,
+    PATIENCE,
+    TRANSITIONS,
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    after,
+)
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
-ENDS = (State.CONFIRMED, State.OVERTAKEN)
+ENDS = (DeliveryState.CONFIRMED, DeliveryState.SUPERSEDED)
 
 
 @settings(max_examples=200, deadline=None)
-@given(steps=st.lists(st.tuples(st.sampled_from(Event), st.integers(0, 10_000)), max_size=40))
-def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[Event, int]]) -> None:
+@given(steps=st.lists(st.tuples(st.sampled_from(DeliveryEvent), st.integers(0, 10_000)), max_size=40))
+def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[DeliveryEvent, int]]) -> None:
     now = START
     each = Delivery(
-        1, "pacs", SiteName("valley"), StudyId(bytes(16)), "sr", Digest(bytes(32)), State.WAITING, 0, now, ""
+        1, "pacs", SiteName("valley"), StudyKey(bytes(16)), "sr", Digest(bytes(32)), DeliveryState.WAITING, 0, now, ""
     )
     for event, seconds in steps:
         now += timedelta(seconds=seconds)
@@ -27,12 +35,12 @@ def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[Eve
         assert before.state not in ENDS or each.state is before.state
         assert now <= each.due <= now + max(LONGEST_PAUSE, PATIENCE)
         assert each.attempts >= 0
-        if each.state is State.WAITING and event is not Event.RETRIED:
+        if each.state is DeliveryState.WAITING and event is not DeliveryEvent.RETRIED:
             assert each.due > now
-        if event is Event.RETRIED:
-            assert (each.state, each.due) == (State.WAITING, now)
+        if event is DeliveryEvent.RETRIED:
+            assert (each.state, each.due) == (DeliveryState.WAITING, now)
 
 
 def test_whatever_has_not_ended_can_be_tried_again() -> None:
-    for state in State:
-        assert ((state, Event.RETRIED) in TRANSITIONS) is (state not in ENDS)
+    for state in DeliveryState:
+        assert ((state, DeliveryEvent.RETRIED) in TRANSITIONS) is (state not in ENDS)

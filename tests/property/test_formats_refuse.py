@@ -60,7 +60,7 @@ from thinwire.shared.errors import (
     UnknownBundle,
 )
 from thinwire.shared.formats.manifest import read_manifest, sign_manifest
-from thinwire.shared.formats.offline import read_reply, read_waybill
+from thinwire.shared.formats.offline import read_reply, read_transfer_note
 from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.formats.positional import pack
 from thinwire.shared.formats.receipts import read_receipt, sign_receipt
@@ -71,7 +71,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 CLOCK = FixedClock()
 AUTHORITY = new_authority(CLOCK)
-SEALED = seal(EPOCH, Kind.PIXELS, STUDY, bytes(3000), chunk_log2=10)
+SEALED = seal(EPOCH, Kind.ORIGINALS, STUDY, bytes(3000), chunk_log2=10)
 RECORD = new_epoch(SITE, HUB.public, SITE_SIGNING, CLOCK, counted_bytes())[1]
 RECEIPT = sign_receipt(receipt(), HUB_SIGNING)
 MANIFEST = sign_manifest(manifest(), SITE_SIGNING)
@@ -101,7 +101,7 @@ PARSERS = {
     "epoch id": Parser(RECORD, peek_epoch, (Forged,)),
     "epoch key": Parser(EPOCH.to_bytes(), EpochKey.from_bytes, (BadConfiguration,)),
     "epoch site": Parser(RECORD, peek_site, (Forged,)),
-    "waybill": Parser(pack(1, [[bytes(32), 1]], [bytes(32)]), read_waybill, (BadFormat,)),
+    "waybill": Parser(pack(1, [[bytes(32), 1]], [bytes(32)]), read_transfer_note, (BadFormat,)),
     "reply": Parser(pack(1, [RECEIPT], [[STUDY, 3]]), read_reply, (BadFormat,)),
     "receipt": Parser(RECEIPT, lambda b: read_receipt(b, HUB_SIGNING.public_key()), (Forged,)),
     "receipt, signed": Parser(RECEIPT[64:], signed_receipt, (Forged,)),

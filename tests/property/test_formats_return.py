@@ -33,7 +33,7 @@ from thinwire.shared.formats.manifest import (
 from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, read_receipt, sign_receipt
 from thinwire.shared.formats.window import Function, Window
-from thinwire.shared.identifiers import BundleId, Digest, StudyId, TextSource, Tier, study_id
+from thinwire.shared.identifiers import BundleId, Digest, StudyKey, TextSource, Tier, study_key
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 MOMENTS = st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -87,10 +87,10 @@ def test_a_graph_returns_in_one_form(graph: FusedGraph) -> None:
 @EXAMPLES
 @given(st.binary(max_size=5000), st.sampled_from(Kind), st.binary(min_size=16, max_size=16), st.integers(10, 12))
 def test_a_sealed_object_returns(plaintext: bytes, kind: Kind, study: bytes, chunk_log2: int) -> None:
-    sealed = seal(EPOCH, kind, StudyId(study), plaintext, chunk_log2)
+    sealed = seal(EPOCH, kind, StudyKey(study), plaintext, chunk_log2)
     header, back = open_sealed(sealed, key_of)
     assert (header.kind, header.study, back) == (kind, study, plaintext)
-    assert seal(EPOCH, kind, StudyId(study), plaintext, chunk_log2) == sealed
+    assert seal(EPOCH, kind, StudyKey(study), plaintext, chunk_log2) == sealed
 
 
 @EXAMPLES
@@ -157,6 +157,6 @@ def test_a_manifest_returns(
     read: FileRead | None,
 ) -> None:
     entries = tuple(TierEntry(tier, sealed, size, size // 2) for tier in sorted(tiers))
-    study = study_id(each for each, _ in files)
+    study = study_key(each for each, _ in files)
     manifest = Manifest(study, SITE, created, BundleId(bytes(16)), entries, files, identity, read)
     assert read_manifest(sign_manifest(manifest, SITE_SIGNING), SITE_SIGNING.public_key()) == manifest

@@ -13,7 +13,7 @@ from thinwire.sender.outbox.entries import PartState
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import ProtocolBroken, ThinwireError
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import StudyId, digest
+from thinwire.shared.identifiers import StudyKey, digest
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -64,7 +64,7 @@ def test_no_message_of_a_clinic_breaks_the_hub(
             break
         ingest.tick()
     ingest.close()
-    assert ends.shelf.parts(SITE) == {}
+    assert ends.store.parts(SITE) == {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,7 +93,7 @@ def test_no_message_of_a_hub_loses_a_study(tmp_path_factory: pytest.TempPathFact
         ends.outbox.give_up(study.study, part, "not made here")
     for _ in range(2):
         ends.carry()
-    assert ends.shelf.parts(SITE)[study.study, Kind.PIXELS] == study.source
+    assert ends.store.parts(SITE)[study.study, Kind.ORIGINALS] == study.source
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,7 +125,7 @@ class OutboxLives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.mine = samples(3, size=400)
-        self.accepted: set[StudyId] = set()
+        self.accepted: set[StudyKey] = set()
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
@@ -143,7 +143,7 @@ class OutboxLives(RuleBasedStateMachine):
     def make(self, sample: object) -> None:
         self.ends.make_parts()
 
-    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]))
+    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST]))
     def stored(self, sample: object, kind: Kind) -> None:
         entry = self.ends.outbox.entry(sample.study)  # type: ignore[attr-defined]
         part = entry.part(kind)
@@ -151,7 +151,7 @@ class OutboxLives(RuleBasedStateMachine):
             receipt = Receipt(entry.study, SITE, part.object, StudyStatus.STORED, self.ends.clock.now())
             self.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
 
-    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST]))
+    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST]))
     def refused(self, sample: object, kind: Kind) -> None:
         for due in self.ends.outbox.due():
             if due.study == sample.study and due.kind is kind:  # type: ignore[attr-defined]
@@ -165,7 +165,7 @@ class OutboxLives(RuleBasedStateMachine):
     def damage_the_graph(self, sample: object) -> None:
         path = self.ends.outbox.folder / sample.study.hex() / "graph.sealed"  # type: ignore[attr-defined]
         entry = self.ends.outbox.entry(sample.study)  # type: ignore[attr-defined]
-        if path.exists() and entry.part(Kind.PIXELS).state is not PartState.STORED:
+        if path.exists() and entry.part(Kind.ORIGINALS).state is not PartState.STORED:
             path.write_bytes(b"rotten")
 
     @rule(seconds=st.sampled_from([1.0, 3600.0, 100_000.0]))
@@ -195,7 +195,7 @@ class OutboxLives(RuleBasedStateMachine):
         assert entries.keys() == self.accepted
         for sample in self.mine:
             if sample.study in entries:
-                pixels = entries[sample.study].part(Kind.PIXELS).state
+                pixels = entries[sample.study].part(Kind.ORIGINALS).state
                 if pixels is not PartState.STORED or entries[sample.study].missing:
                     assert outbox.source(sample.study) == sample.source
         for due in outbox.due():
@@ -206,9 +206,8 @@ class OutboxLives(RuleBasedStateMachine):
 FOLDERS: pytest.TempPathFactory
 
 
-@pytest.mark.usefixtures("_folders")
-class TestOutboxLives(OutboxLives.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestOutboxLives = OutboxLives.TestCase
+TestOutboxLives.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -222,7 +221,7 @@ def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     plaintext=st.binary(min_size=3_000, max_size=9_000),
     cut=st.integers(0, 9_000),
     flip=st.integers(0, 9_000),
-    kind=st.sampled_from([Kind.GRAPH, Kind.PIXELS]),
+    kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS]),
 )
 def test_an_altered_object_is_never_stored_however_it_is_named(
     tmp_path_factory: pytest.TempPathFactory, plaintext: bytes, cut: int, flip: int, kind: Kind
@@ -230,8 +229,8 @@ def test_an_altered_object_is_never_stored_however_it_is_named(
     """A liar may name the altered bytes by their own digest; the envelope still does not open."""
     ends = TwoEnds(tmp_path_factory.mktemp("altered"))
     epoch = ends.outbox.epochs.current()
-    ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
-    whole = seal(epoch, kind, StudyId(b"s" * 16), plaintext, chunk_log2=10)
+    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
+    whole = seal(epoch, kind, StudyKey(b"s" * 16), plaintext, chunk_log2=10)
     altered = bytearray(whole)
     altered[flip % len(altered)] ^= 0x40
     for bad in (bytes(altered), whole[: 1 + cut % (len(whole) - 1)], whole + b"\0"):
@@ -248,5 +247,5 @@ def test_an_altered_object_is_never_stored_however_it_is_named(
             wire.REFUSAL_CODE_BAD_FORMAT,
             wire.REFUSAL_CODE_UNKNOWN_EPOCH,
         )
-        assert ends.shelf.parts(SITE) == {}
+        assert ends.store.parts(SITE) == {}
         assert ends.inbox.objects(SITE) == []

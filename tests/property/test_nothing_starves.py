@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from tests.support.clock import START
 from thinwire.sender.outbox.entries import Due
-from thinwire.sender.transport.schedule import SHARE, Floor, Transfer, TransferState, age, rank
+from thinwire.sender.transport.schedule import SHARE, FairShare, Transfer, TransferState, age, rank
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 
-KINDS = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+KINDS = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 LARGEST = 20_000
 
 arrivals = st.lists(
@@ -31,9 +31,9 @@ def test_nothing_waits_longer_than_the_floor_allows(arrivals: list[tuple[int, Ki
         at += gap
         name = Digest(digest(bytes([n])))
         accepted = START + timedelta(seconds=n)
-        due = Due(name, size, urgent, accepted, EpochId(b"e" * 8), StudyId(bytes([n]) * 16), kind)
+        due = Due(name, size, urgent, accepted, EpochId(b"e" * 8), StudyKey(bytes([n]) * 16), kind)
         coming.append((at, due))
-    floor, carried = Floor(), 0
+    floor, carried = FairShare(), 0
     here: dict[bytes, Due] = {}
     position: dict[bytes, int] = {}
     since: dict[bytes, int] = {}
@@ -44,7 +44,7 @@ def test_nothing_waits_longer_than_the_floor_allows(arrivals: list[tuple[int, Ki
             here[due.object], position[due.object], since[due.object] = due, 0, carried
             older = sum(each.size - position[each.object] for each in here.values())
             allowed[due.object] = (older + 2 * max(chunk, 4096)) / SHARE
-        under_way = {
+        under_way: dict[bytes, Transfer] = {
             each.object: Transfer(1, each, TransferState.SENDING, position[each.object])
             for each in here.values()
             if position[each.object]

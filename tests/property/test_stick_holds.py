@@ -10,7 +10,7 @@ from tests.support.damage import damaged
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.offline import Outcome
+from thinwire.receiver.offline import ImportOutcome
 from thinwire.shared.errors import ThinwireError
 
 CASE = Case(b"frontal view" * 40)
@@ -46,8 +46,10 @@ def test_no_bytes_on_a_stick_stop_an_import(pair: StickPair, data: st.DataObject
     path.write_bytes(data.draw(damaged(files[changed])))
     try:
         done = pair.at_hub()
-        assert len([each for each in done.taken if each.outcome is Outcome.REFUSED]) <= 5
-        assert all(isinstance(each.error, ThinwireError) for each in done.taken if each.outcome is Outcome.REFUSED)
+        assert len([each for each in done.taken if each.outcome is ImportOutcome.REFUSED]) <= 5
+        assert all(
+            isinstance(each.error, ThinwireError) for each in done.taken if each.outcome is ImportOutcome.REFUSED
+        )
         with open_hub(pair.hub, pair.clock) as hub:
             assert {each.study for each in hub.store.studies()} <= {CASE.study}
     finally:

@@ -15,7 +15,7 @@ from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
 from thinwire.shared.storage.durable import Disk
 
-RESTART, READ = 6, 7
+RESTART, REPORTED = 6, 7
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts=st.lists(st.integers(0, READ), max_size=14))
+@given(acts=st.lists(st.integers(0, REPORTED), max_size=14))
 def test_put_twice_is_put_once(bundle: Bundle, acts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "hub"
@@ -47,8 +47,8 @@ def _live(data: Path, clinic: Clinic, studies: list[StudyParts], acts: list[int]
         hub.store.sweep()
         pipeline = hub.pipeline()
         for act in acts:
-            if act == READ:
-                pipeline.read_waiting()
+            if act == REPORTED:
+                pipeline.predict_waiting()
                 continue
             part = _part(studies, act)
             pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
@@ -62,12 +62,12 @@ def _part(studies: list[StudyParts], act: int) -> Sealed:
 def _check(data: Path, clinic: Clinic, studies: list[StudyParts], put: set[int]) -> None:
     with open_hub(data, FakeClock()) as hub:
         pipeline = hub.pipeline()
-        while pipeline.read_waiting():
+        while pipeline.predict_waiting():
             pass
         kept = {each.study: each for each in hub.store.studies()}
         assert set(kept) == {studies[act % 2].study for act in put}
         graphs = sum(act < 2 for act in put)
-        assert sum(each.reading is not None for each in kept.values()) == graphs
+        assert sum(each.prediction is not None for each in kept.values()) == graphs
         assert len(pipeline.undelivered_receipts(clinic.site)) == len(put) + graphs
         wanted = {
             digest((s.graph, s.pixels, s.manifest)[a // 2].plaintext).hex() for a in put for s in [studies[a % 2]]

@@ -12,15 +12,15 @@ from tests.support.damage import damaged
 from tests.support.format_samples import EPOCH, STUDY, key_of
 from tests.support.tier_samples import MEANING, WINDOW, sample_evidence, sample_preview
 from thinwire.sender.graph.surroundings import surroundings
-from thinwire.shared.crypto.envelope import Kind, open_prefix, room_in, seal, verified_length
-from thinwire.shared.errors import BadEvidence, BadPreview
+from thinwire.shared.crypto.envelope import Kind, open_prefix, plain_capacity, seal, verified_length
+from thinwire.shared.errors import BadCrops, BadPreview
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.graph import Grid
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 LIMIT = 1 << 22
-PREVIEW, EVIDENCE = sample_preview(), sample_evidence()
+PREVIEW, CROPS = sample_preview(), sample_evidence()
 
 
 @given(st.integers(4, 90), st.integers(4, 90), st.integers(0, 2**32 - 1))
@@ -57,14 +57,14 @@ def test_evidence_of_any_image_and_cells_comes_back(data: st.DataObject) -> None
 
 @pytest.mark.parametrize("name", ["preview", "evidence"])
 def test_damage_is_refused_by_name(name: str) -> None:
-    valid = PREVIEW if name == "preview" else EVIDENCE
+    valid = PREVIEW if name == "preview" else CROPS
 
     @EXAMPLES
     @given(st.one_of(damaged(valid), damaged(valid, 120), st.binary(max_size=200)))
     def check(data: bytes) -> None:
-        with contextlib.suppress(BadPreview, BadEvidence):
+        with contextlib.suppress(BadPreview, BadCrops):
             _read(name, data)
-        with contextlib.suppress(BadPreview, BadEvidence):
+        with contextlib.suppress(BadPreview, BadCrops):
             _prefix(name, data)
 
     check()
@@ -72,7 +72,7 @@ def test_damage_is_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["preview", "evidence"])
 def test_any_first_bytes_of_a_valid_one_are_read(name: str) -> None:
-    valid = PREVIEW if name == "preview" else EVIDENCE
+    valid = PREVIEW if name == "preview" else CROPS
 
     @EXAMPLES
     @given(st.integers(0, len(valid)))
@@ -90,7 +90,7 @@ def _prefix(name: str, data: bytes) -> object:
     return preview.decode_prefix(data) if name == "preview" else crops.decode_prefix(data, LIMIT)
 
 
-@given(st.integers(0, 5000), st.integers(0, 6000), st.sampled_from([Kind.PREVIEW, Kind.EVIDENCE]))
+@given(st.integers(0, 5000), st.integers(0, 6000), st.sampled_from([Kind.PREVIEW, Kind.CROPS]))
 @EXAMPLES
 def test_the_trusted_prefix_of_a_sealed_object_is_the_start_of_what_was_sealed(
     size: int, here: int, kind: Kind
@@ -113,7 +113,7 @@ def test_the_trusted_prefix_of_a_sealed_object_is_the_start_of_what_was_sealed(
 @given(st.integers(0, 200_000), st.sampled_from(list(Kind)))
 @EXAMPLES
 def test_what_has_room_when_sealed_fits(size: int, kind: Kind) -> None:
-    room = room_in(size, kind)
+    send_space = plain_capacity(size, kind)
     if size >= 62:
-        assert len(seal(EPOCH, kind, STUDY, bytes(room))) <= size
-        assert len(seal(EPOCH, kind, STUDY, bytes(room + 1))) > size
+        assert len(seal(EPOCH, kind, STUDY, bytes(send_space))) <= size
+        assert len(seal(EPOCH, kind, STUDY, bytes(send_space + 1))) > size

@@ -39,13 +39,13 @@ def arm(where: str) -> None:
     Disk.default_step = staticmethod(killer(name, int(nth or 1)))
 
 
-def main(arguments: list[str]) -> object:
+def main(arguments: list[str]) -> None:
     if len(arguments) < 3 or arguments[1] != "--" or arguments[2] not in MAINS:
         raise SystemExit(__doc__)
     arm(arguments[0])
     sys.argv = arguments[2:]
-    return importlib.import_module(MAINS[arguments[2]]).main()
+    importlib.import_module(MAINS[arguments[2]]).main()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

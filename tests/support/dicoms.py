@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -26,16 +27,15 @@ CR, DX, DX_RAW = (f"1.2.840.10008.5.1.4.1.1.1{end}" for end in ("", ".1", ".1.1"
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 STUDY_UID = "1.2.826.0.1.3680043.10.1.1"
 
-_OPENJPEG = {"codecformat": "j2k"}
-ENCODERS: dict[str, Callable[[Array], bytes]] = {
+ENCODERS: dict[str, Callable[[Array], bytes | bytearray]] = {
     JPEG: lambda a: imagecodecs.jpeg8_encode(a, level=95),
     JPEG_12: lambda a: imagecodecs.jpeg8_encode(a, level=98, bitspersample=12),
     JPEG_LOSSLESS: lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=4, bitspersample=a.itemsize * 8),
     JPEG_LOSSLESS_SV1: lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=1, bitspersample=a.itemsize * 8),
     JPEG_LS: lambda a: imagecodecs.jpegls_encode(a),
     JPEG_LS_NEAR: lambda a: imagecodecs.jpegls_encode(a, level=2),
-    JPEG_2000: lambda a: imagecodecs.jpeg2k_encode(a, level=0, **_OPENJPEG),
-    JPEG_2000_LOSSY: lambda a: imagecodecs.jpeg2k_encode(a, level=70, reversible=False, **_OPENJPEG),
+    JPEG_2000: lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k"),
+    JPEG_2000_LOSSY: lambda a: imagecodecs.jpeg2k_encode(a, level=70, reversible=False, codecformat="j2k"),
     HTJ2K: lambda a: imagecodecs.htj2k_encode(a),
     HTJ2K_RPCL: lambda a: imagecodecs.htj2k_encode(a, tlm=True),
     HTJ2K_LOSSY: lambda a: imagecodecs.htj2k_encode(a, level=0.001, reversible=False),
@@ -54,10 +54,11 @@ def chest(rows: int = 96, columns: int = 112, bits: int = 12, seed: int = 0) -> 
     y = np.linspace(0, 1, rows)[:, None]
     fields = 0.85 - 0.55 * np.exp(-((abs(x) - 0.45) ** 2) / 0.04) * np.exp(-((y - 0.45) ** 2) / 0.15)
     noisy = np.clip(fields + random.normal(0, 0.01, (rows, columns)), 0.02, 0.98)
-    return (noisy * (2**bits - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    values: Array = (noisy * (2**bits - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    return values
 
 
-def dataset(sop_class: str = DX, sop_uid: str = f"{STUDY_UID}.1.1", **attributes: object) -> Dataset:
+def dataset(sop_class: str = DX, sop_uid: str = f"{STUDY_UID}.1.1", **attributes: Any) -> Dataset:
     """A chest radiograph's attributes without its image. attributes: by keyword, None to leave one out."""
     found = Dataset()
     values: dict[str, object] = {
@@ -85,12 +86,12 @@ def dicom(
     syntax: str = EXPLICIT,
     preamble: bool = True,
     fragments: int = 1,
-    **attributes: object,
+    **attributes: Any,
 ) -> bytes:
     """One DICOM file. samples: stored values [H, W] or colour [H, W, 3]; attributes: see `dataset`."""
     samples = chest() if samples is None else samples
     depth = samples.itemsize * 8
-    image: dict[str, object] = {
+    image: dict[str, Any] = {
         "SamplesPerPixel": 1 if samples.ndim == 2 else 3,
         "PhotometricInterpretation": "MONOCHROME2" if samples.ndim == 2 else "RGB",
         "Rows": samples.shape[0],
@@ -101,7 +102,7 @@ def dicom(
         "PlanarConfiguration": None if samples.ndim == 2 else 0,
         **attributes,
     }
-    image.setdefault("HighBit", int(str(image["BitsStored"])) - 1)
+    image.setdefault("HighBit", int(str(image["BitsStored"] or depth)) - 1)
     found = dataset(**image)
     if syntax in ENCODERS or syntax == RLE:
         frame = _rle(samples) if syntax == RLE else bytes(ENCODERS[syntax](samples))
@@ -135,7 +136,7 @@ def after_meta(file: bytes) -> bytes:
 
 
 def _rle(samples: Array) -> bytes:
-    return get_encoder(UID(RLE)).encode(
+    frame: bytes = get_encoder(UID(RLE)).encode(
         samples,
         rows=samples.shape[0],
         columns=samples.shape[1],
@@ -147,3 +148,4 @@ def _rle(samples: Array) -> bytes:
         planar_configuration=0,
         number_of_frames=1,
     )
+    return frame

@@ -27,14 +27,14 @@ from thinwire.shared.identifiers import (
     TextSource,
     Tier,
     digest,
-    study_id,
+    study_key,
 )
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 250_000, tzinfo=UTC)
 SITE = SiteName("north-valley")
 OTHER_SITE = SiteName("south-ridge")
 FILES = ((digest(b"the frontal view"), 16), (digest(b"the lateral view"), 16))
-STUDY = study_id(each for each, _ in FILES)
+STUDY = study_key(each for each, _ in FILES)
 BUNDLE = BundleId(bytes(range(16)))
 EPOCH = EpochKey(EpochId(b"\x0e" * 8), SITE, bytes(range(32)), NOON.replace(microsecond=0))
 HUB = HubPrivateKey(bytes(range(96)))
@@ -150,7 +150,7 @@ def manifest_1() -> Manifest:
         bundle=BUNDLE,
         tiers=(
             TierEntry(Tier.GRAPH, digest(b"sealed graph"), 1046, 985),
-            TierEntry(Tier.PIXELS, digest(b"sealed pixels"), 5_000_000, 4_998_000),
+            TierEntry(Tier.ORIGINALS, digest(b"sealed pixels"), 5_000_000, 4_998_000),
         ),
         files=FILES,
         identity={"PatientID": "PHANTOM-1", "PatientName": "Phantom^Ännchen", "PatientSex": "O"},

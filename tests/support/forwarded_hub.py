@@ -4,13 +4,14 @@ from pathlib import Path
 
 from tests.support.hub_folder import Clinic, fused, sealed_manifest, stored
 from tests.support.machine_results import image_file
-from thinwire.receiver.hub import FILE, Hub
+from thinwire.receiver.config import FILE
+from thinwire.receiver.hub import Hub
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
-from thinwire.shared.identifiers import StudyId, digest, study_id
+from thinwire.shared.identifiers import StudyKey, digest, study_key
 
 
 def configure(data: Path, toml: str) -> None:
@@ -19,17 +20,17 @@ def configure(data: Path, toml: str) -> None:
 
 def keep_study(
     hub: Hub, clinic: Clinic, bundle: Bundle, *files: bytes, read: bool = True, pixels: bool = True
-) -> StudyId:
+) -> StudyKey:
     """A study of these files, or of one image, with its graph and manifest, as if it had come over the link."""
     files = files or (image_file(),)
-    study = study_id(digest(each) for each in files)
+    study = study_key(digest(each) for each in files)
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study), load_coder(bundle)))
     archive = pack([Member(f"{n:04}.dcm", data) for n, data in enumerate(files)], "fast")
-    whole = clinic.seal(Kind.PIXELS, study, archive)
+    whole = clinic.seal(Kind.ORIGINALS, study, archive)
     parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if pixels else [])]
     pipeline = hub.pipeline()
     for part in parts:
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
     if read:
-        assert pipeline.read_waiting() == 1
+        assert pipeline.predict_waiting() == 1
     return study

@@ -9,16 +9,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind, new_epoch, open_sealed, seal
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, new_epoch, open_sealed, seal
 from thinwire.shared.crypto.keys import new_request, new_signing_key, read_token
+from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.formats.manifest import Manifest, TierEntry, sign_manifest
+from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, sign_manifest
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, TextSource, Tier, digest, study_id
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier, digest, study_key
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Sealed:
     """One object as the link hands it to the store."""
 
     object: Digest
-    header: Header
+    header: EnvelopeHeader
     plaintext: bytes = field(repr=False)
     sealed: bytes = field(repr=False)
 
@@ -40,7 +42,7 @@ class Clinic:
     epoch: EpochKey
     record: bytes = field(repr=False)
 
-    def seal(self, kind: Kind, study: StudyId, plaintext: bytes) -> Sealed:
+    def seal(self, kind: Kind, study: StudyKey, plaintext: bytes) -> Sealed:
         sealed = seal(self.epoch, kind, study, plaintext)
         header, _ = open_sealed(sealed, lambda _: self.epoch)
         return Sealed(digest(sealed), header, plaintext, sealed)
@@ -48,7 +50,7 @@ class Clinic:
 
 @dataclass(frozen=True)
 class StudyParts:
-    study: StudyId
+    study: StudyKey
     files: tuple[bytes, ...] = field(repr=False)
     graph: Sealed
     pixels: Sealed
@@ -66,7 +68,7 @@ def join(hub: Hub, site: str = "north-valley") -> Clinic:
     return Clinic(SiteName(site), signing, epoch, record)
 
 
-def fused(bundle: BundleId, study: StudyId, seed: int = 0) -> FusedGraph:
+def fused(bundle: BundleId, study: StudyKey, seed: int = 0) -> FusedGraph:
     """A graph that fits the tiny bundle."""
     rng = np.random.default_rng(seed)
     cell = np.sort(rng.choice(np.arange(SIDE, SIDE * (SIDE - 1)), 5, replace=False)).astype(np.int32)
@@ -94,21 +96,36 @@ def study_parts(
     seed: int = 0,
     files: tuple[bytes, ...] = (),
     identity: Mapping[str, str] = MappingProxyType({"PatientID": "PHANTOM-1"}),
+    read: FileRead | None = None,
 ) -> StudyParts:
     files = files or (b"frontal view %d" % seed, b"lateral view %d" % seed)
-    study = study_id(digest(each) for each in files)
+    study = study_key(digest(each) for each in files)
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), load_coder(bundle)))
-    pixels = clinic.seal(Kind.PIXELS, study, archive)
+    pixels = clinic.seal(Kind.ORIGINALS, study, archive)
     return StudyParts(
-        study, files, graph, pixels, sealed_manifest(clinic, files, bundle.id, graph, pixels, identity=identity)
+        study,
+        files,
+        graph,
+        pixels,
+        sealed_manifest(clinic, files, bundle.id, graph, pixels, identity=identity, read=read),
     )
 
 
 def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
-    """A manifest that lists other tiers beside graph and pixels."""
-    return sealed_manifest(clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels)
+    """A manifest that lists other tiers beside graph and pixels, and names the first file where it is an image."""
+    return sealed_manifest(
+        clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels, read=read_of(parts.files[0])
+    )
+
+
+def read_of(data: bytes) -> FileRead | None:
+    """The first file of a study as the one that was read; None where it is no image."""
+    try:
+        return FileRead.fitting(0, "", open_radiograph(data).display, ())
+    except BadInput:
+        return None
 
 
 def sealed_manifest(
@@ -119,8 +136,9 @@ def sealed_manifest(
     identity: Mapping[str, str] = MappingProxyType(
         {"PatientID": "PHANTOM-1", "StudyInstanceUID": "1.2.826.0.1.3680043.10.1.1"}
     ),
+    read: FileRead | None = None,
 ) -> Sealed:
-    study = study_id(digest(each) for each in files)
+    study = study_key(digest(each) for each in files)
     manifest = Manifest(
         study=study,
         site=clinic.site,
@@ -131,6 +149,7 @@ def sealed_manifest(
         ),
         files=tuple((digest(each), len(each)) for each in files),
         identity=dict(identity),
+        read=read,
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
 

@@ -1,28 +1,28 @@
 """A reading of a synthetic image, without a hub: what SR, capture and FHIR are made of."""
 
 from dataclasses import replace
-
-import numpy as np
+from typing import Any
 
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
-from thinwire.receiver.export.best_image import Sight
+from thinwire.receiver.export.best_image import BestImage, Original
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
-from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
+from thinwire.shared.imaging.radiograph import open_radiograph
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
 NAMES = [f"concept {n}" for n in range(99)]
-READING = KeptReading(
+PREDICTION = StoredPrediction(
     {
-        "effusion": Found(0.8, 0.7, 0.9, Outcome.YES),
-        "pneumothorax": Found(0.3, 0.1, 0.6, Outcome.EITHER),
-        "something else": Found(0.05, 0.01, 0.2, Outcome.NO),
+        "effusion": StoredFinding(0.8, 0.7, 0.9, PredictionSet.YES),
+        "pneumothorax": StoredFinding(0.3, 0.1, 0.6, PredictionSet.EITHER),
+        "something else": StoredFinding(0.05, 0.01, 0.2, PredictionSet.NO),
     },
     Urgency.URGENT,
     "effusion suspected",
@@ -32,8 +32,8 @@ READING = KeptReading(
 )
 
 
-def kept(reading: KeptReading | None = READING) -> KeptStudy:
-    return KeptStudy(
+def kept(prediction: StoredPrediction | None = PREDICTION) -> StoredStudy:
+    return StoredStudy(
         site=SiteName("north-valley"),
         study=STUDY,
         received=START,
@@ -45,13 +45,13 @@ def kept(reading: KeptReading | None = READING) -> KeptStudy:
         patches_kept=5,
         patches_total=64,
         attention_kept=0.5,
-        sealed_sizes={Tier.GRAPH: 700, Tier.PIXELS: 90_000},
+        sealed_sizes={Tier.GRAPH: 700, Tier.ORIGINALS: 90_000},
         complete=True,
-        reading=reading,
+        prediction=prediction,
     )
 
 
-def image_file(seed: int = 0, **attributes: object) -> bytes:
+def image_file(seed: int = 0, **attributes: Any) -> bytes:
     """A DICOM file of the size of the graph's image."""
     return dicom(chest(300, 280, seed=seed), **attributes)
 
@@ -60,14 +60,20 @@ def graph() -> FusedGraph:
     return fused(BUNDLE, STUDY)
 
 
-def result(*files: bytes, reading: KeptReading = READING) -> MachineResult:
-    """Of these files, or of one."""
-    members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files or (image_file(),))]
-    sight = Sight(np.full((300, 280), 90, np.uint8), "the pixels")
-    found = machine_result(kept(reading), graph(), sight, members)
+def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
+    """What a reader sees of a file that the manifest names."""
+    original = Original(Member("0000.dcm", data), open_radiograph(data), True, warnings)
+    return BestImage(original.radiograph.shown, original.source, original)
+
+
+def result(
+    data: bytes | None = None, prediction: StoredPrediction = PREDICTION, warnings: tuple[str, ...] = ()
+) -> MachineResult:
+    """Of this file."""
+    found = machine_result(kept(prediction), graph(), sight_of(data or image_file(), warnings))
     assert found is not None
     return found
 
 
-def later(reading: KeptReading, **changes: object) -> KeptReading:
-    return replace(reading, **changes)  # type: ignore[arg-type]
+def later(prediction: StoredPrediction, **changes: object) -> StoredPrediction:
+    return replace(prediction, **changes)  # type: ignore[arg-type]

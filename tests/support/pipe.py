@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import replace
 
 from tests.support.clock import FakeClock
-from thinwire.receiver.transport.ingest import SYNC_BYTES, SYNC_SECONDS, TELL_SECONDS
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, SYNC_BYTES, SYNC_SECONDS
 from thinwire.sender.transport.flow import Flow
-from thinwire.sender.transport.pace import Mark, Pace
+from thinwire.sender.transport.pace import Pace, RateSample
 
 PACKET = 1400
 LOOKS = 500
@@ -43,9 +43,9 @@ class Pipe:
         self.delivered = 0
         """Bytes that reached the hub."""
         self._last_arrival = 0.0
-        self._events: list[tuple[float, int, str, list[Mark]]] = []
+        self._events: list[tuple[float, int, str, list[RateSample]]] = []
         self._count = 0
-        self._unsynced: deque[Mark] = deque()
+        self._unsynced: deque[RateSample] = deque()
         self._last_answer = self._told_at = 0.0
         self.tcp, self.proxy = tcp, proxy
         self._sent = self._reached = 0
@@ -88,7 +88,7 @@ class Pipe:
         looks = [now + (n + 1) * seconds / LOOKS for n in range(LOOKS)]
         while looks:
             self.look()
-            while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.room):
+            while bulk and (self.pace.in_flight == 0 or self.pace.chunk <= self.pace.send_space):
                 self.send(self.pace.chunk)
                 self.look()
             now = self.clock.monotonic()
@@ -103,7 +103,7 @@ class Pipe:
                 self._take(what, marks)
         return waits
 
-    def _take(self, what: str, marks: list[Mark]) -> None:
+    def _take(self, what: str, marks: list[RateSample]) -> None:
         now = self.clock.monotonic()
         match what:
             case "arrival":
@@ -125,11 +125,11 @@ class Pipe:
 
     def _sync(self) -> None:
         now = self.clock.monotonic()
-        if any(each.asks for each in self._unsynced) or (self._unsynced and now >= self._told_at + TELL_SECONDS):
+        if any(each.asks for each in self._unsynced) or (self._unsynced and now >= self._told_at + PROGRESS_SECONDS):
             self._told_at = now
             self._answer()
         elif self._unsynced:
-            self._at(self._told_at + TELL_SECONDS, "sync", [])
+            self._at(self._told_at + PROGRESS_SECONDS, "sync", [])
 
     def _answer(self) -> None:
         late = self.random.random() * self.jitter
@@ -137,6 +137,6 @@ class Pipe:
         self._at(self._last_answer, "answer", list(self._unsynced))
         self._unsynced.clear()
 
-    def _at(self, when: float, what: str, marks: list[Mark]) -> None:
+    def _at(self, when: float, what: str, marks: list[RateSample]) -> None:
         self._count += 1
         heapq.heappush(self._events, (when, self._count, what, marks))

@@ -12,7 +12,7 @@ from tests.support.tier_samples import sample_evidence, sample_preview
 from thinwire.receiver.access.accounts import Accounts, Role
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.app import make_app
-from thinwire.receiver.web.context import OfStudy, Provider, Room, nothing
+from thinwire.receiver.web.context import OfStudy, Provider, WebContext, nothing
 from thinwire.shared.crypto.envelope import Kind
 
 PASSWORD = "correct horse battery"
@@ -53,11 +53,11 @@ class ReadingRoom:
     hub: Hub
     draft: OfStudy = nothing
     provider: Provider | None = None
-    room: Room = field(init=False)
+    room: WebContext = field(init=False)
 
     def __post_init__(self) -> None:
         self.hub = replace(self.hub, accounts=quick_accounts(self.hub))
-        self.room = Room(self.hub, self.hub.pipeline(), secure=True, draft=self.draft, provider=self.provider)
+        self.room = WebContext(self.hub, self.hub.pipeline(), secure=True, draft=self.draft, provider=self.provider)
         self.app = make_app(self.room)
 
     @property
@@ -81,16 +81,16 @@ class ReadingRoom:
         for part in parts:
             receipt = stored(self.hub, clinic, part)
             self.room.pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, receipt)
-        self.room.pipeline.read_waiting()
+        self.room.pipeline.predict_waiting()
 
     def put_study(self, clinic: Clinic, parts: StudyParts, *kinds: Kind) -> str:
         """Graph, manifest and these tiers; the address of the study's page."""
         tiers = {
             Kind.PREVIEW: lambda: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-            Kind.EVIDENCE: lambda: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+            Kind.CROPS: lambda: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
         }
         more = [tiers[kind]() for kind in kinds if kind in tiers]
-        pixels = [parts.pixels] if Kind.PIXELS in kinds else []
+        pixels = [parts.pixels] if Kind.ORIGINALS in kinds else []
         self.put(clinic, parts.graph, manifest_of(clinic, parts, *more), *more, *pixels)
         return f"/studies/{clinic.site}/{parts.study.hex()}"
 

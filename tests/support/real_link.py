@@ -45,7 +45,7 @@ def as_joined(clinic: Path) -> None:
 async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[HubServer, int]]:
     """The hub of `ends` behind its real server; gives it and its port."""
     server = HubServer(
-        ends.shelf,
+        ends.store,
         ends.inbox,
         HUB_SIGNING,
         SERVER,

@@ -66,11 +66,11 @@ class ScriptedLink:
             else:
                 down.extend([*ingest.tick(), *ingest.news()])
                 uplink.refresh()
-                if not down and not uplink.crossings:
+                if not down and not uplink.transfers:
                     return True
                 if not down:
                     ingest.close()
-                    raise LinkLost(f"the link is quiet while {uplink.crossings} are under way")
+                    raise LinkLost(f"the link is quiet while {uplink.transfers} are under way")
         ingest.close()
         self.unacknowledged = uplink.pace.in_flight
         self.clock.advance(OFFLINE)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks.link.profiles import MTU, Profile
-from benchmarks.link.relay import LOCAL, Line
+from benchmarks.link.relay import LOCAL, EmulatedPath
 
 SMALL = 4096
 """Bytes that the host's TCP may hold of what a sender sent and the line has not taken."""
@@ -28,7 +28,7 @@ def small_socket() -> socket.socket:
 @contextlib.contextmanager
 def slow_link(profile: Profile, port: int) -> Iterator[int]:
     """The link to `port` of this host, in a thread with a loop of its own; gives the port to dial."""
-    up, down = (Line(replace(way, queue=MTU), lambda: False) for way in (profile.up, profile.down))
+    up, down = (EmulatedPath(replace(way, queue=MTU), lambda: False) for way in (profile.up, profile.down))
 
     async def carry(near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         behind = small_socket()

@@ -25,7 +25,7 @@ from thinwire.shared.formats.manifest import Manifest, TierEntry, sign_manifest
 from thinwire.shared.formats.originals import Member, pack, unpack
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import SiteName, StudyId, Tier, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest, study_key
 from thinwire.shared.storage.durable import Disk
 
 SITE = SiteName("north-valley")
@@ -39,8 +39,8 @@ class Case:
     urgent: bool = False
 
     @property
-    def study(self) -> StudyId:
-        return study_id([digest(self.data)])
+    def study(self) -> StudyKey:
+        return study_key([digest(self.data)])
 
     @property
     def archive(self) -> bytes:
@@ -75,13 +75,13 @@ class Clinic:
         for entry in outbox.unfinished():
             study, archive = entry.study, outbox.source(entry.study)
             payload = encode(fused(self.bundle.id, study, seed=study[0]), load_coder(self.bundle))
-            for kind, plaintext in ((Kind.GRAPH, payload), (Kind.PIXELS, archive)):
+            for kind, plaintext in ((Kind.GRAPH, payload), (Kind.ORIGINALS, archive)):
                 if kind in entry.missing:
                     outbox.add(study, kind, plaintext)
             if Kind.MANIFEST in entry.missing:
                 outbox.add(study, Kind.MANIFEST, self._manifest(outbox, study, archive))
 
-    def _manifest(self, outbox: Outbox, study: StudyId, archive: bytes) -> bytes:
+    def _manifest(self, outbox: Outbox, study: StudyKey, archive: bytes) -> bytes:
         entry = outbox.entry(study)
         parts = [(tier, entry.part(Kind(tier))) for tier in Tier]
         tiers = tuple(TierEntry(t, p.object, p.size, p.plain_size) for t, p in parts if p.object is not None)
@@ -134,17 +134,17 @@ class StickPair:
             outbox.accept(case.study, case.archive, PLAN, b"", case.urgent)
         clinic.make_parts(outbox)
 
-    def export(self, clinic: Clinic | None = None, held: bool = False) -> at_clinic.Exported:
+    def export(self, clinic: Clinic | None = None, held: bool = False) -> at_clinic.ExportResult:
         outbox = (clinic or self.clinic).open(self)
         with outbox.own_stick():
             due = [due for entry in outbox.entries() for due in entry.due(held)]
             return at_clinic.export_to(Stick(self.stick, self.fuse), outbox, due)
 
-    def at_hub(self) -> at_hub.Imported:
+    def at_hub(self) -> at_hub.ObjectImport:
         with open_hub(self.hub, self.clock, self.disk) as hub:
             return at_hub.import_from(Stick(self.stick, self.fuse), hub, hub.pipeline())
 
-    def bring_home(self, clinic: Clinic | None = None) -> at_clinic.Imported:
+    def bring_home(self, clinic: Clinic | None = None) -> at_clinic.ReplyImport:
         outbox = (clinic or self.clinic).open(self)
         with outbox.own_stick():
             return at_clinic.import_from(Stick(self.stick, self.fuse), outbox)

@@ -22,7 +22,8 @@ def stored(height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint16]:
     """uint16 [H, W] of 12 bits, smooth with some texture, bone dark as MONOCHROME1 is."""
     y, x = np.mgrid[0:height, 0:width]
     smooth = 2000 + 900 * np.sin(x / 40) * np.cos(y / 55)
-    return np.clip(smooth + (x * y * 7 + x * 31) % 41, 0, 4095).astype(np.uint16)
+    values: NDArray[np.uint16] = np.clip(smooth + (x * y * 7 + x * 31) % 41, 0, 4095).astype(np.uint16)
+    return values
 
 
 def shown(values: NDArray[np.uint16]) -> NDArray[np.uint8]:

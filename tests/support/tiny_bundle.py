@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.support.plain_coder import plain_tables
-from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, Shape
-from thinwire.receiver.training.graph_stage import save_reader
+from thinwire.receiver.inference.mpnn import Calibration, GraphNetwork, NetworkShape
+from thinwire.receiver.training.graph_stage import save_predictor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.bundle import (
     CARD,
@@ -55,11 +55,11 @@ def tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / TOKENIZER))
-    shape = Shape(FEATURES, len(concepts), len(FINDINGS), hidden=8, layers=1)
+    shape = NetworkShape(FEATURES, len(concepts), len(FINDINGS), hidden=8, layers=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         members = [GraphNetwork(shape) for _ in range(2)]
-    save_reader(folder / MPNN, shape, members, _calibration())
+    save_predictor(folder / MPNN, shape, members, _calibration())
     (folder / CARD).write_text("Made by a test; it knows nothing.\n", encoding="utf-8")
     spec = BundleSpec(
         name=f"tiny-{seed}",

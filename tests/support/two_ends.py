@@ -7,23 +7,23 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.clock import FakeClock
-from tests.support.folder_shelf import FolderShelf, manifest_of
+from tests.support.folder_store import FolderStore, manifest_of
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
-from thinwire.receiver.transport.limits import Limits
-from thinwire.sender.outbox.entries import Entry, EntryState
+from thinwire.receiver.transport.limits import SiteLimits
+from thinwire.sender.outbox.entries import EntryState, OutboxEntry
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
-from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 SITE = SiteName("north-valley")
-PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS)
+PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """The parts of every sample: enough for a study to be whole."""
 HUB_KEY = HubPrivateKey(bytes(range(96)))
 HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
@@ -39,13 +39,13 @@ class Sample:
     urgent: bool = False
 
     @property
-    def study(self) -> StudyId:
-        return study_id([digest(self.source)])
+    def study(self) -> StudyKey:
+        return study_key([digest(self.source)])
 
     @property
     def parts(self) -> dict[Kind, bytes]:
         """What a pipeline makes of it, the manifest aside."""
-        return {Kind.GRAPH: digest(self.source) * 20, Kind.PIXELS: self.source}
+        return {Kind.GRAPH: digest(self.source) * 20, Kind.ORIGINALS: self.source}
 
 
 def samples(count: int, size: int = 20_000) -> list[Sample]:
@@ -57,7 +57,7 @@ def samples(count: int, size: int = 20_000) -> list[Sample]:
 class TwoEnds:
     """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
 
-    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, clock: FakeClock | None = None, limits: SiteLimits | None = None) -> None:
         self.folder = folder
         self.clock = clock or FakeClock()
         self.limits = limits
@@ -69,7 +69,7 @@ class TwoEnds:
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse, lossy)
         self.outbox = self.new_outbox()
-        self.shelf = FolderShelf(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
+        self.store = FolderStore(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
         self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
 
     def new_outbox(self) -> Outbox:
@@ -91,9 +91,9 @@ class TwoEnds:
         return UplinkSession(self.outbox, self.clock, self.disk)
 
     def ingest(self, site: SiteName = SITE) -> IngestSession:
-        return IngestSession(site, self.inbox, self.shelf, HUB_SIGNING, self.clock, self.disk, self.limits)
+        return IngestSession(site, self.inbox, self.store, HUB_SIGNING, self.clock, self.disk, self.limits)
 
-    def accept(self, sample: Sample) -> Entry:
+    def accept(self, sample: Sample) -> OutboxEntry:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
 
     def make_parts(self) -> None:
@@ -128,7 +128,7 @@ class TwoEnds:
 
     def assert_arrived(self, studies: Sequence[Sample]) -> None:
         """Every study is at the hub once and bit by bit, and the clinic knows it and keeps no bytes."""
-        parts = self.shelf.parts(SITE)
+        parts = self.store.parts(SITE)
         assert {study for study, _ in parts} == {sample.study for sample in studies}
         for sample in studies:
             for kind, plaintext in sample.parts.items():
@@ -139,7 +139,7 @@ class TwoEnds:
             receipts = {receipt.object for receipt in self.outbox.receipts(sample.study)}
             assert receipts >= {part.object for part in entry.parts}
             assert not list((self.outbox.folder / sample.study.hex()).glob("*.sealed"))
-        assert not self.shelf.undelivered_receipts(SITE)
+        assert not self.store.undelivered_receipts(SITE)
         assert not list((self.folder / "hub" / "inbox").glob("*/*"))
 
 

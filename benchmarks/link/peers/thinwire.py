@@ -18,7 +18,7 @@ from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import unpack
-from thinwire.shared.identifiers import SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
 
 PORT = 7443
 SITE = "lab-clinic"
@@ -74,7 +74,7 @@ class Thinwire(Peer):
         host, port = lab.reach(PORT)
         self._env = {"THINWIRE_SENDER_HUB": f"{host}:{port}"}
         self._database: sqlite3.Connection | None = None
-        self._moments: dict[StudyId, dict[str, float]] = {}
+        self._moments: dict[StudyKey, dict[str, float]] = {}
 
     def start_hub(self) -> None:
         listen = f"{self.lab.hub_bind}:{PORT}"
@@ -116,20 +116,20 @@ class Thinwire(Peer):
             found["accepted"] = now
         if "tier0_made" not in found and (folder / "graph.sealed").exists():
             found["tier0_made"] = now
-        if "pixels_made" not in found and (folder / "pixels.sealed").exists():
+        if "pixels_made" not in found and (folder / "originals.sealed").exists():
             found["pixels_made"] = now
         if "accepted" in found and "stored" not in found:
             kinds = self._kinds(study)
             if Kind.GRAPH in kinds:
                 found.setdefault("tier0", now)
-            if {Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS} <= kinds:
+            if {Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS} <= kinds:
                 found["stored"] = now
         return found
 
     def verified(self, sending: Sending) -> bool:
         """Whether the hub's store restores the very file."""
         with open_hub(self.at_hub, SystemClock()) as hub:
-            packed = hub.store.plaintext(SiteName(SITE), study_of(sending.study), Kind.PIXELS)
+            packed = hub.store.plaintext(SiteName(SITE), study_of(sending.study), Kind.ORIGINALS)
         if packed is None:
             return False
         return sending.study.read_bytes() in [member.data for member in unpack(packed, LARGEST)]
@@ -152,7 +152,7 @@ class Thinwire(Peer):
             self._database.close()
         super().close()
 
-    def _kinds(self, study: StudyId) -> set[int]:
+    def _kinds(self, study: StudyKey) -> set[int]:
         """What the hub has committed of a study."""
         if self._database is None:
             path = self.at_hub / "thinwire.db"
@@ -173,12 +173,12 @@ class ThinwirePixels(Thinwire):
         return [*super().command(study, urgent), "--tiers", "preview=never,evidence=never"]
 
 
-_ids: dict[tuple[Path, int], StudyId] = {}
+_ids: dict[tuple[Path, int], StudyKey] = {}
 
 
-def study_of(path: Path) -> StudyId:
+def study_of(path: Path) -> StudyKey:
     """The identity that thinwire gives to a study of this one file."""
     key = (path, path.stat().st_mtime_ns)
     if key not in _ids:
-        _ids[key] = study_id([digest(path.read_bytes())])
+        _ids[key] = study_key([digest(path.read_bytes())])
     return _ids[key]

@@ -31,7 +31,7 @@ TEMPLATE = """\
 # [metrics]
 # listen = "127.0.0.1:9464"
 
-## Hospital systems: docs/hospital-systems.md
+## Hospital systems: docs/conformance.md
 # [forward]
 # listen = "0.0.0.0:11112"
 
@@ -147,11 +147,3 @@ def load_settings(data: Path) -> Settings:
         raise BadConfiguration(
             f"setting {where!r}: {first['msg']}", f"Correct it in {FILE} or in {variable}."
         ) from error
-
-
-def address(listen: str) -> tuple[str, int]:
-    """(host, port) of HOST:PORT; an IPv6 host stands in brackets. Raises BadConfiguration."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise BadConfiguration(f"{listen!r} is no HOST:PORT", "Give for example --listen 0.0.0.0:7443.")
-    return host.strip("[]"), int(port)

@@ -11,13 +11,14 @@ from types import MappingProxyType
 
 from thinwire.receiver.config import DraftSettings
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import Waiting
+from thinwire.receiver.inference.draft import draft_json
+from thinwire.receiver.store.records import PendingGraph
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,18 @@ class Drafting:
     """`run` is for one thread; the rest is safe from any."""
 
     def __init__(
-        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, at_rest: threading.Event
+        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, idle: threading.Event
     ) -> None:
         """at_rest: set while no graph waits to be read."""
         self._store = store
         self._bundles = bundles
         self._settings = settings
         self._clock = clock
-        self._at_rest = at_rest
-        self._skipped: set[Waiting] = set()
+        self._idle = idle
+        self._skipped: set[PendingGraph] = set()
         self._news = threading.Event()
         self._stopping = threading.Event()
-        self.under_way: Mapping[tuple[SiteName, StudyId], str] = MappingProxyType({})
+        self.under_way: Mapping[tuple[SiteName, StudyKey], str] = MappingProxyType({})
         """The words so far of the drafts that are being written."""
 
     def wake(self) -> None:
@@ -83,17 +84,15 @@ class Drafting:
                     self._skip(each, error)
         return len(waiting)
 
-    def _graph(self, waiting: Waiting) -> list[FusedGraph]:
+    def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         try:
             return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.coder)]
         except (BadFormat, UnknownBundle) as error:
             self._skip(waiting, error)
             return []
 
-    def _draft(self, alike: list[tuple[Waiting, FusedGraph]]) -> None:
+    def _draft(self, alike: list[tuple[PendingGraph, FusedGraph]]) -> None:
         """Graphs of one bundle at once."""
-        from thinwire.receiver.inference.draft import draft_json
-
         graphs = [graph for _, graph in alike]
         drafter = self._bundles.drafter(graphs[0].bundle, self._settings.beams)
         try:
@@ -112,11 +111,11 @@ class Drafting:
     def _may_go_on(self) -> bool:
         """Waits while graphs are being read; False when it is time to stop."""
         while not self._stopping.is_set():
-            if self._at_rest.wait(LOOK):
+            if self._idle.wait(LOOK):
                 return not self._stopping.is_set()
         return False
 
-    def _skip(self, waiting: Waiting, error: Exception) -> None:
+    def _skip(self, waiting: PendingGraph, error: Exception) -> None:
         """It has no draft until the next start; the study is triaged all the same."""
         self._skipped.add(waiting)
         log.error("site %s: a study could not be drafted: %s", waiting.site, error)

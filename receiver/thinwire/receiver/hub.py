@@ -10,17 +10,17 @@ from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
 from thinwire.receiver.drafting import Drafting
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
-from thinwire.receiver.pipeline import Pipeline
-from thinwire.receiver.sites.enrolment import Enrolment
+from thinwire.receiver.pipeline import HubPipeline
+from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Examiner
-from thinwire.receiver.store.quarantine import Quarantine
+from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import Database, create_database, open_database
-from thinwire.receiver.transport.arriving import Arriving
+from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
@@ -38,20 +38,20 @@ class Hub:
     keys: Keyring = field(repr=False)
     database: Database = field(repr=False)
     store: Store = field(repr=False)
-    enrolment: Enrolment = field(repr=False)
+    enrolment: SiteRegistry = field(repr=False)
     bundles: Bundles = field(repr=False)
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
 
-    def views(self) -> Views:
+    def study_images(self) -> StudyImages:
         """What people see of a study's image."""
-        arriving = Arriving(self.data / "inbox", self.enrolment)
-        return Views(self.store, arriving, self.settings.largest_study)
+        arriving = PartialReader(self.data / "inbox", self.enrolment)
+        return StudyImages(self.store, arriving, self.settings.largest_study)
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, self.settings.largest_study)
-        quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
-        return Pipeline(
+        quarantine = ObjectQuarantine(self.data / "quarantine", self.disk, self.clock)
+        return HubPipeline(
             self.store,
             self.enrolment,
             self.bundles,
@@ -62,10 +62,10 @@ class Hub:
             self.settings.batch,
         )
 
-    def drafting(self, pipeline: Pipeline) -> Drafting:
+    def drafting(self, pipeline: HubPipeline) -> Drafting:
         """What drafts reports while `pipeline` rests."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.at_rest)
-        pipeline.on_rest = drafting.wake
+        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.idle)
+        pipeline.on_idle = drafting.wake
         return drafting
 
 
@@ -101,7 +101,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             keys,
             database,
             Store(database, Blobs(data / "blobs", disk), disk.step),
-            Enrolment(database, keys, clock),
+            SiteRegistry(database, keys, clock),
             Bundles(data / "bundles"),
             Accounts(database, clock),
             Audit(database),
@@ -111,7 +111,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
 
 
 @contextlib.contextmanager
-def sole_keeper(data: Path) -> Iterator[None]:
+def serving_lock(data: Path) -> Iterator[None]:
     """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
     try:
         with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -121,7 +121,7 @@ def sole_keeper(data: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_carrier(data: Path) -> Iterator[None]:
+def offline_lock(data: Path) -> Iterator[None]:
     """Hold DATA/carry.lock: one process at a time takes from sticks, and `serve` may go on beside it.
 
     Raises HubBusy where another does, or where `serve` sweeps its store in this very moment.

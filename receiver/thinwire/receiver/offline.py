@@ -1,8 +1,8 @@
 """`import` and `export`: objects come from clinics by stick, receipts and requests go back so.
 
 A stick is one more link. Each object is offered to an `IngestSession` of the site that sealed it, and so stands every
-check of the link before it is stored; only its bytes come from a file. Layout of a stick: docs/carry-format.md. Whoever
-calls holds `hub.sole_carrier`; `serve` may go on beside it.
+check of the link before it is stored; only its bytes come from a file. Layout: docs/offline-transfer.md. Whoever calls
+holds `hub.offline_lock`; `serve` may go on beside it.
 """
 
 import contextlib
@@ -16,16 +16,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
+from thinwire.receiver.transport.ingest_store import key_lookup
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
     RECORD_MAGIC,
     TAG_BYTES,
-    EpochKey,
-    Header,
-    KeyOf,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -40,24 +39,24 @@ from thinwire.shared.formats.offline import (
     MOST_RECEIPTS,
     MOST_REQUESTS,
     Reply,
-    Waybill,
-    read_waybill,
+    TransferNote,
+    read_transfer_note,
     seal_reply,
 )
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
+from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.wire.chunks import LARGEST_CHUNK, VERSION, head_size
 from thinwire.shared.wire.refusals import ERROR_OF
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 log = logging.getLogger(__name__)
 
-_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
-_ROOM = MAX_NOTE // 2
+_ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
+_MAX_REPLY_BYTES = MAX_NOTE // 2
 """Bytes of receipts in one reply."""
 
 
-class Outcome(StrEnum):
+class ImportOutcome(StrEnum):
     """What came of an object on a stick."""
 
     STORED = "stored"
@@ -68,10 +67,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Taken:
+class ImportedFile:
     """One file among a stick's objects and what came of it."""
 
-    outcome: Outcome
+    outcome: ImportOutcome
     site: SiteName | None = None
     """Who sealed it, where that is known."""
     kind: Kind | None = None
@@ -82,10 +81,10 @@ class Taken:
 
 
 @dataclass
-class Imported:
+class ObjectImport:
     """What an import did."""
 
-    taken: list[Taken] = field(default_factory=list)
+    taken: list[ImportedFile] = field(default_factory=list)
     read: int = 0
     """Graphs that were read."""
     missing: Counter[SiteName] = field(default_factory=Counter)
@@ -95,7 +94,7 @@ class Imported:
     full: DiskFull | None = None
     """Why the rest was not taken."""
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: ImportOutcome) -> int:
         return sum(each.outcome is outcome for each in self.taken)
 
 
@@ -104,11 +103,11 @@ class _File:
     """A sealed object on the stick."""
 
     path: Path
-    header: Header
+    header: EnvelopeHeader
     site: SiteName
 
 
-def import_from(stick: Stick, hub: Hub, pipeline: Pipeline) -> Imported:
+def import_from(stick: Stick, hub: Hub, pipeline: HubPipeline) -> ObjectImport:
     """Take what clinics put on a stick: examined and stored as over the link; graphs are read. Then write replies.
 
     A file that is refused never stops the next. Raises StickLost, BadInput; what was stored before stays stored.
@@ -118,7 +117,7 @@ def import_from(stick: Stick, hub: Hub, pipeline: Pipeline) -> Imported:
         return _Import(stick, hub, pipeline, open_sessions).run()
 
 
-def export_to(stick: Stick, hub: Hub, pipeline: Pipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
+def export_to(stick: Stick, hub: Hub, pipeline: HubPipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
     """Write what waits for these clinics, receipts and requests; gives the receipts for each.
 
     Raises StickLost, BadInput, DiskFull, NotEnrolled.
@@ -128,7 +127,7 @@ def export_to(stick: Stick, hub: Hub, pipeline: Pipeline, sites: Iterable[SiteNa
 
 
 class _Import:
-    def __init__(self, stick: Stick, hub: Hub, pipeline: Pipeline, open_sessions: contextlib.ExitStack) -> None:
+    def __init__(self, stick: Stick, hub: Hub, pipeline: HubPipeline, open_sessions: contextlib.ExitStack) -> None:
         self._stick = stick
         self._hub = hub
         self._pipeline = pipeline
@@ -138,16 +137,16 @@ class _Import:
         self._sessions: dict[SiteName, IngestSession] = {}
         self._numbers = itertools.count(1)
         self._urgent: dict[tuple[SiteName, Digest], bool] = {}
-        self._waybills: list[tuple[_File, Waybill]] = []
+        self._transfer_notes: list[tuple[_File, TransferNote]] = []
         self._here: dict[tuple[SiteName, Digest], None] = {}
         self._sites: dict[SiteName, None] = {}
-        self._done = Imported()
+        self._done = ObjectImport()
 
-    def run(self) -> Imported:
+    def run(self) -> ObjectImport:
         paths = self._stick.objects()
         # An epoch record before what it opens, and the waybills before what they speak of.
         sealed = [file for path in self._records(paths) for file in self._opened(path)]
-        files = [file for file in sealed if not self._is_waybill(file)]
+        files = [file for file in sealed if not self._is_transfer_note(file)]
         graphs = [file for file in files if file.header.kind is Kind.GRAPH]
         self._take_all(graphs)
         self._read()
@@ -166,20 +165,20 @@ class _Import:
                 others.append(path)
         yield from others
 
-    def _record(self, record: bytes) -> Taken:
+    def _record(self, record: bytes) -> ImportedFile:
         try:
             site, epoch = peek_site(record), peek_epoch(record)
             session = self._session(site)
             if self._pipeline.epoch_key(site, epoch) is not None:
                 self._sites[site] = None
-                return Taken(Outcome.KNOWN, site, object=digest(record))
+                return ImportedFile(ImportOutcome.KNOWN, site, object=digest(record))
             offer = wire.Offer(number=next(self._numbers), object=digest(record), size=len(record), head=record)
             for down in session.receive(wire.Up(offer=offer)):
                 _raise(down)
         except ThinwireError as error:
             return _refused(error)
         self._sites[site] = None
-        return Taken(Outcome.STORED, site, object=digest(record))
+        return ImportedFile(ImportOutcome.STORED, site, object=digest(record))
 
     def _opened(self, path: Path) -> Iterator[_File]:
         """The file as a sealed object of the site that announced its epoch; nothing for any other file."""
@@ -189,7 +188,7 @@ class _Import:
             if len(sites) > 1:
                 # Ids of epochs are random: one of the sites made another's its own. The tags tell whose it is.
                 first = io.BytesIO(self._stick.read(path, MAX_RECORD + (1 << header.chunk_log2) + TAG_BYTES))
-                sites = [site for site in sites if verified_length(first, self._key_of(site))]
+                sites = [site for site in sites if verified_length(first, key_lookup(self._pipeline, site))]
             if not sites:
                 raise Forged(
                     "sealed by no clinic that this hub knows, or its epoch record is not on the stick",
@@ -200,23 +199,23 @@ class _Import:
             return
         yield _File(path, header, sites[0])
 
-    def _is_waybill(self, file: _File) -> bool:
+    def _is_transfer_note(self, file: _File) -> bool:
         """Whether it is one; then it is read."""
-        if file.header.kind is not Kind.WAYBILL:
+        if file.header.kind is not Kind.TRANSFER_NOTE:
             return False
         sealed = self._stick.read(file.path, LARGEST_NOTE + 1)
         try:
             self._session(file.site)
             if len(sealed) > LARGEST_NOTE:
                 raise Forged("a waybill is longer than any")
-            waybill = read_waybill(open_sealed(sealed, self._key_of(file.site))[1])
+            transfer_note = read_transfer_note(open_sealed(sealed, key_lookup(self._pipeline, file.site))[1])
         except (Final, Retryable) as error:
             self._done.taken.append(_refused(error, file))
             return True
         self._sites[file.site] = None
-        self._waybills.append((file, waybill))
-        self._urgent |= {(file.site, object): urgent for object, urgent in waybill.urgent}
-        for receipt in waybill.taken:
+        self._transfer_notes.append((file, transfer_note))
+        self._urgent |= {(file.site, object): urgent for object, urgent in transfer_note.urgent}
+        for receipt in transfer_note.taken:
             self._pipeline.delivered(file.site, receipt)
         return True
 
@@ -230,7 +229,7 @@ class _Import:
 
         for file in sorted(files, key=rank):
             if self._done.full is not None:
-                self._done.taken.append(Taken(Outcome.WAITING, file.site, file.header.kind))
+                self._done.taken.append(ImportedFile(ImportOutcome.WAITING, file.site, file.header.kind))
                 continue
             try:
                 taken = self._take(file)
@@ -243,14 +242,14 @@ class _Import:
                 taken = _refused(error, file)
             self._done.taken.append(taken)
 
-    def _take(self, file: _File) -> Taken:
+    def _take(self, file: _File) -> ImportedFile:
         """Offer one object to its site's session, as the link does. Raises whatever ends it without success."""
         session = self._session(file.site)
         object, size = self._stick.identity(file.path)
         self._here[file.site, object] = None
         self._sites[file.site] = None
         if self._pipeline.stored_receipt(file.site, object) is not None:
-            return Taken(Outcome.KNOWN, file.site, file.header.kind, object)
+            return ImportedFile(ImportOutcome.KNOWN, file.site, file.header.kind, object)
         number, head = next(self._numbers), self._stick.read(file.path, head_size(size, LARGEST_CHUNK))
         urgent = self._urgent.get((file.site, object), False)
         offer = wire.Offer(number=number, object=object, size=size, urgent=urgent, head=head)
@@ -259,7 +258,7 @@ class _Import:
             for down in downs:
                 _raise(down)
                 if down.HasField("receipt"):
-                    return Taken(Outcome.STORED, file.site, file.header.kind, object)
+                    return ImportedFile(ImportOutcome.STORED, file.site, file.header.kind, object)
                 position = max(position, down.progress.durable)
             data = self._stick.read(file.path, LARGEST_CHUNK, position)
             if not data or position + len(data) > size:
@@ -270,7 +269,7 @@ class _Import:
     def _read(self) -> None:
         """Read every graph that waits, so that the reply tells of it. One that `serve` reads too is told once."""
         try:
-            while read := self._pipeline.read_waiting():
+            while read := self._pipeline.predict_waiting():
                 self._done.read += read
         except DiskFull as error:
             self._done.full = error
@@ -278,8 +277,10 @@ class _Import:
     def _answer(self) -> None:
         """Replies to every clinic that is on the stick; a waybill that is done goes."""
         self._stick.prepare()
-        for file, waybill in self._waybills:
-            absent = [each for each, _ in waybill.urgent if self._pipeline.stored_receipt(file.site, each) is None]
+        for file, transfer_note in self._transfer_notes:
+            absent = [
+                each for each, _ in transfer_note.urgent if self._pipeline.stored_receipt(file.site, each) is None
+            ]
             self._done.missing[file.site] += sum((file.site, each) not in self._here for each in absent)
             if not absent:
                 self._stick.remove(file.path)
@@ -299,17 +300,8 @@ class _Import:
             self._sessions[site] = session
         return self._sessions[site]
 
-    def _key_of(self, site: SiteName) -> KeyOf:
-        def key_of(epoch: EpochId) -> EpochKey:
-            key = self._pipeline.epoch_key(site, epoch)
-            if key is None:
-                raise Forged("the epoch is not one of this site")
-            return key
 
-        return key_of
-
-
-def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
+def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
     """Write what waits for a site, and remove what the hub wrote for it before; how many receipts.
 
     again: receipts that the site has confirmed and yet brought the objects of.
@@ -325,15 +317,15 @@ def _reply(stick: Stick, hub: Hub, pipeline: Pipeline, site: SiteName, again: It
     return len(receipts)
 
 
-def _replies(pipeline: Pipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
+def _replies(pipeline: HubPipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
     """As many as it takes, the requests in the first one."""
     requests = tuple(pipeline.wanted(site)[:MOST_REQUESTS])
     batch: list[bytes] = []
-    room = _ROOM
+    room = _MAX_REPLY_BYTES
     for signed in receipts:
         if len(batch) == MOST_RECEIPTS or len(signed) > room:
             yield Reply(tuple(batch), requests)
-            batch, requests, room = [], (), _ROOM
+            batch, requests, room = [], (), _MAX_REPLY_BYTES
         batch.append(signed)
         room -= len(signed)
     if batch or requests:
@@ -357,10 +349,10 @@ def _raise(down: wire.Down) -> None:
         raise ERROR_OF.get(refusal.code, Final)(refusal.what, refusal.remedy or None)
 
 
-def _refused(error: ThinwireError, file: _File | None = None) -> Taken:
-    outcome = Outcome.WAITING if isinstance(error, Retryable) else Outcome.REFUSED
+def _refused(error: ThinwireError, file: _File | None = None) -> ImportedFile:
+    outcome = ImportOutcome.WAITING if isinstance(error, Retryable) else ImportOutcome.REFUSED
     log.warning("%s: %s", "a file on the stick" if file is None else f"site {file.site}", error)
-    return Taken(outcome, file.site if file else None, file.header.kind if file else None, error=error)
+    return ImportedFile(outcome, file.site if file else None, file.header.kind if file else None, error=error)
 
 
 def _named(path: Path) -> Digest:

@@ -1,7 +1,7 @@
 """The hub's way of a study, as the design says it: ingest -> inbox -> store -> mpnn -> triage -> worklist.
 
-`Pipeline` is the shelf on which the link puts opened parts. Each is examined before it is stored, stored before it is
-acknowledged, and a graph is read beside the server: in batches, urgent ones first, each one once, also after a restart.
+`HubPipeline` takes the opened parts from the link. Each is examined before it is stored and stored before it is
+acknowledged. Graphs are predicted beside the server: in batches, urgent ones first, each once, also after a restart.
 """
 
 import logging
@@ -16,23 +16,23 @@ from sqlalchemy import Connection
 
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.sites.enrolment import Enrolment, Joined
+from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.content import Examiner
-from thinwire.receiver.store.quarantine import Quarantine
-from thinwire.receiver.store.records import Found, KeptReading, Part, Waiting
-from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, read_detail
+from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
+from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, report_detail
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
-from thinwire.shared.crypto.envelope import EpochKey, Header, Kind
+from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
-from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyId
+from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
 if TYPE_CHECKING:
-    from thinwire.receiver.inference.mpnn import Reading
+    from thinwire.receiver.inference.mpnn import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +53,16 @@ def _nothing() -> None:
     """Nothing waits for rest."""
 
 
-class Pipeline:
-    """Implements `Shelf`. `read_waiting` may run in a thread of its own; everything else is safe from any thread."""
+class HubPipeline:
+    """Implements `Shelf`. `predict_waiting` may run in a thread of its own; everything else is safe from any thread."""
 
     def __init__(
         self,
         store: Store,
-        enrolment: Enrolment,
+        enrolment: SiteRegistry,
         bundles: Bundles,
         examiner: Examiner,
-        quarantine: Quarantine,
+        quarantine: ObjectQuarantine,
         signing: Ed25519PrivateKey,
         clock: Clock,
         batch: int = BATCH,
@@ -70,9 +70,9 @@ class Pipeline:
     ) -> None:
         self.store = store
         self.on_receipt = on_receipt
-        self.at_rest = threading.Event()
+        self.idle = threading.Event()
         """Set while `run` has no graph to read: what may wait goes on only then."""
-        self.on_rest: Callable[[], None] = _nothing
+        self.on_idle: Callable[[], None] = _nothing
         """Called from the reading thread when all that waited is read."""
         self._enrolment = enrolment
         self._bundles = bundles
@@ -81,7 +81,7 @@ class Pipeline:
         self._signing = signing
         self._clock = clock
         self._batch = batch
-        self._unreadable: set[Waiting] = set()
+        self._unreadable: set[PendingGraph] = set()
         self._news = threading.Event()
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -89,7 +89,7 @@ class Pipeline:
     # What arrives.
 
     def put(
-        self, site: SiteName, object: Digest, header: Header, plaintext: bytes, urgent: bool, receipt: bytes
+        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
         """As `Shelf.put`: examined, then stored with its receipt; a graph then waits to be read."""
         if self.store.stored_receipt(site, object) is not None:
@@ -100,12 +100,12 @@ class Pipeline:
         except (BadFormat, Forged, UnknownBundle) as error:
             self._quarantine.keep(site, object, plaintext, error)
             raise
-        self.store.keep(Part(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
+        self.store.keep(OpenedPart(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         return self._enrolment.join(token, request, signing_key)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
@@ -120,9 +120,9 @@ class Pipeline:
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
-        """As `Shelf.urge`: what was read is read again, with the clinic's word in mind."""
-        here = self.store.urge(site, study)
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: what was read is read again, with the clinic's word in mind."""
+        here = self.store.escalate(site, study)
         self._wake()
         return here
 
@@ -132,7 +132,7 @@ class Pipeline:
     def delivered(self, site: SiteName, receipt: Digest) -> None:
         self.store.delivered(site, receipt, self._clock.now())
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return self.store.wanted(site)
 
     # What is read.
@@ -141,13 +141,13 @@ class Pipeline:
         """Read what waits and what comes, until `stop`. For a thread of its own."""
         while not self._stopping.is_set():
             try:
-                while not self._stopping.is_set() and self.read_waiting():
+                while not self._stopping.is_set() and self.predict_waiting():
                     pass
             except Retryable as error:
                 log.warning("reading waits: %s", error)
                 self._stopping.wait(PAUSE)
                 continue
-            self._rest()
+            self._announce_idle()
             self._news.wait()
             # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
             self._news.clear()
@@ -160,26 +160,26 @@ class Pipeline:
     def _wake(self) -> None:
         """A graph may wait. Under the lock, so that rest is never announced over news that came meanwhile."""
         with self._turn:
-            self.at_rest.clear()
+            self.idle.clear()
             self._news.set()
 
-    def _rest(self) -> None:
+    def _announce_idle(self) -> None:
         with self._turn:
             if self._news.is_set():
                 return
-            self.at_rest.set()
-        self.on_rest()
+            self.idle.set()
+        self.on_idle()
 
-    def read_waiting(self) -> int:
+    def predict_waiting(self) -> int:
         """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""
         waiting = [each for each in self.store.untriaged() if each not in self._unreadable][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
-            for each, graph, reading in self._read(list(alike)):
-                self._triage(each, graph, reading)
+            for each, graph, prediction in self._predict(list(alike)):
+                self._triage(each, graph, prediction)
         return len(waiting)
 
-    def _graph(self, waiting: Waiting) -> list[FusedGraph]:
+    def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         """The graph, or none where the disk or a lost bundle keeps it from being read; others go on."""
         try:
             return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.coder)]
@@ -187,24 +187,26 @@ class Pipeline:
             self._skip(waiting, error)
             return []
 
-    def _read(self, graphs: list[tuple[Waiting, FusedGraph]]) -> list[tuple[Waiting, FusedGraph, "Reading"]]:
+    def _predict(
+        self, graphs: list[tuple[PendingGraph, FusedGraph]]
+    ) -> list[tuple[PendingGraph, FusedGraph, "Prediction"]]:
         """All graphs of one bundle at once; where that fails, each by itself, so that one cannot stop the others."""
         try:
-            readings = self._bundles.reader(_bundle(graphs[0])).read([graph for _, graph in graphs])
+            predictions = self._bundles.predictor(_bundle(graphs[0])).read([graph for _, graph in graphs])
         except (ThinwireError, RuntimeError, ValueError) as error:
             if len(graphs) > 1:
-                return [read for each in graphs for read in self._read([each])]
+                return [read for each in graphs for read in self._predict([each])]
             self._skip(graphs[0][0], error)
             return []
-        return [(*each, reading) for each, reading in zip(graphs, readings, strict=True)]
+        return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
-    def _triage(self, waiting: Waiting, graph: FusedGraph, reading: "Reading") -> None:
-        outcome, at = triage(reading, waiting.urgent_asked), self._clock.now()
+    def _triage(self, waiting: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> None:
+        outcome, at = triage(prediction, waiting.urgent_asked), self._clock.now()
         findings = {
-            name: Found(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
-            for name, p in reading.findings.items()
+            name: StoredFinding(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
+            for name, p in prediction.findings.items()
         }
-        kept = KeptReading(findings, outcome.urgency, outcome.reason, reading.unfamiliar, graph.bundle, at)
+        kept = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
         told = detail(
             {
                 "urgency": str(kept.urgency),
@@ -215,18 +217,18 @@ class Pipeline:
             }
         )
         receipt = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, at, told)
-        if self.store.add_reading(waiting, kept, sign_receipt(receipt, self._signing)):
+        if self.store.add_prediction(waiting, kept, sign_receipt(receipt, self._signing)):
             log.info("site %s: a study is triaged as %s", waiting.site, kept.urgency)
             self.on_receipt(waiting.site)
 
-    def _skip(self, waiting: Waiting, error: Exception) -> None:
+    def _skip(self, waiting: PendingGraph, error: Exception) -> None:
         """It stays on the worklist as not triaged and is tried again after the next start."""
         self._unreadable.add(waiting)
         log.error("site %s: a graph could not be read: %s", waiting.site, error)
 
     # What readers do.
 
-    def opened(self, site: SiteName, study: StudyId) -> None:
+    def opened(self, site: SiteName, study: StudyKey) -> None:
         """A reader looks at a study; the clinic hears of the first time. Raises DiskFull, HubBusy."""
         receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
         if self.store.opened(site, study, sign_receipt(receipt, self._signing)):
@@ -244,7 +246,7 @@ class Pipeline:
         report = replace(written, state=state, text=text, at=self._clock.now())
         receipt = None
         if state is ReportState.FINAL:
-            told = Receipt(report.study, report.site, None, StudyStatus.READ, report.at, read_detail(report))
+            told = Receipt(report.study, report.site, None, StudyStatus.REPORTED, report.at, report_detail(report))
             receipt = sign_receipt(told, self._signing)
         self.store.add_report(report, receipt, also)
         if receipt is not None:
@@ -253,5 +255,5 @@ class Pipeline:
         return report
 
 
-def _bundle(pair: tuple[Waiting, FusedGraph]) -> BundleId:
+def _bundle(pair: tuple[PendingGraph, FusedGraph]) -> BundleId:
     return pair[1].bundle

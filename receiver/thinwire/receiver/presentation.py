@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found
-from thinwire.receiver.store.worklist import Row
+from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store.records import StoredFinding
+from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
@@ -31,7 +31,7 @@ WORTH_SAYING = 0.1
 """Findings below this probability are left out of the worklist's row, but for the likeliest."""
 
 
-def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
+def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
     """now: for the age of each study."""
     title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -50,8 +50,8 @@ def worklist_table(rows: Sequence[Row], now: datetime) -> Table:
             age((now - study.received).total_seconds()),
             study.site,
             study.study.hex()[:SHORT],
-            findings_text(study.reading.findings if study.reading else {}),
-            kept_text(row, "\n"),
+            findings_text(study.prediction.findings if study.prediction else {}),
+            patches_text(row, "\n"),
             text_source(row),
             tiers_text(row),
         )
@@ -78,9 +78,9 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
             continue
         since = age((now - link.since).total_seconds())
         state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
-        seen = f"{age((now - link.seen).total_seconds())} ago"
+        last_heard = f"{age((now - link.last_heard).total_seconds())} ago"
         rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
-        table.add_row(site, state, seen, rate)
+        table.add_row(site, state, last_heard, rate)
         for each in link.arriving:
             share = f"{each.durable:,} of {each.size:,} ({100 * each.durable // each.size} %)"
             table.add_row("", "", "", "", each.study.hex()[:SHORT], each.kind.name.lower(), share)
@@ -88,14 +88,18 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
 
 
 def study_page(
-    row: Row, now: datetime, arriving: Mapping[Tier, str], draft: Mapping[str, Any] | None = None
+    row: WorklistEntry,
+    now: datetime,
+    arriving: Mapping[Tier, str],
+    draft: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> RenderableType:
     """Everything that is known of one study, but for the patient's identity.
 
     arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
-    (docs/report-decoder.md).
+    (docs/report-decoder.md). warnings: of the clinic's intake.
     """
-    study, reading = row.study, row.study.reading
+    study, prediction = row.study, row.study.prediction
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
@@ -104,12 +108,14 @@ def study_page(
     received = study.received.strftime("%Y-%m-%d %H:%M:%S UTC")
     facts.add_row("received", f"{received}, {age((now - study.received).total_seconds())} ago")
     facts.add_row("urgency", urgency_text(row))
-    if reading is not None:
-        facts.add_row("because", reading.reason)
+    if prediction is not None:
+        facts.add_row("because", prediction.reason)
     if study.urgent_asked:
         facts.add_row("", "the clinic asked for priority")
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
-    facts.add_row("kept", kept_text(row) + (" of the attention" if study.patches_kept is not None else ""))
+    for number, each in enumerate(warnings):
+        facts.add_row("" if number else "warnings", Text(each, "yellow"))
+    facts.add_row("kept", patches_text(row) + (" of the attention" if study.patches_kept is not None else ""))
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
@@ -118,14 +124,14 @@ def study_page(
     complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
     facts.add_row("complete", complete[study.complete])
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
-    if reading is None:
+    if prediction is None:
         return facts
     table = Table("finding", "probability", "95 % interval", "", "present?")
-    for name, (value, low, high, outcome) in _likeliest_first(reading.findings):
-        said = Text(outcome, "yellow" if outcome is Outcome.EITHER else "")
+    for name, (value, low, high, outcome) in _likeliest_first(prediction.findings):
+        said = Text(outcome, "yellow" if outcome is PredictionSet.EITHER else "")
         table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
     parts: list[RenderableType] = [facts, "", table]
-    return Group(*parts, "", *draft_lines(draft, reading.unfamiliar)) if draft is not None else Group(*parts)
+    return Group(*parts, "", *draft_lines(draft, prediction.unfamiliar)) if draft is not None else Group(*parts)
 
 
 def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
@@ -146,7 +152,7 @@ def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableTy
     return [*lines, table]
 
 
-def urgency_text(row: Row) -> Text:
+def urgency_text(row: WorklistEntry) -> Text:
     if row.urgency is None:
         asked = "\nasked urgent" if row.study.urgent_asked else ""
         return Text(f"not triaged{asked}", "dim")
@@ -154,14 +160,14 @@ def urgency_text(row: Row) -> Text:
     return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
 
 
-def findings_text(findings: Mapping[str, Found]) -> str:
+def findings_text(findings: Mapping[str, StoredFinding]) -> str:
     """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
     ordered = _likeliest_first(findings)[:MOST_FINDINGS]
     said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
     return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
 
 
-def kept_text(row: Row, between: str = " patches, ") -> str:
+def patches_text(row: WorklistEntry, between: str = " patches, ") -> str:
     """As `6/252 patches, 31 %`: kept patches of all, and their share of the attention."""
     study = row.study
     if study.patches_kept is None or study.attention_kept is None:
@@ -169,18 +175,18 @@ def kept_text(row: Row, between: str = " patches, ") -> str:
     return f"{study.patches_kept}/{study.patches_total}{between}{100 * study.attention_kept:.0f} %"
 
 
-def text_source(row: Row) -> Text:
+def text_source(row: WorklistEntry) -> Text:
     """The source of the words that guided the pruning; the machine's own words stand out."""
     source = row.study.text_source or ""
     return Text(source, "yellow" if row.text_given is False else "")
 
 
-def tiers_text(row: Row) -> str:
+def tiers_text(row: WorklistEntry) -> str:
     """The tiers that are here; `all` where nothing that the clinic listed is missing."""
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 
 
-def _likeliest_first(findings: Mapping[str, Found]) -> list[tuple[str, Found]]:
+def _likeliest_first(findings: Mapping[str, StoredFinding]) -> list[tuple[str, StoredFinding]]:
     return sorted(findings.items(), key=lambda each: (-each[1][0], each[0]))
 
 

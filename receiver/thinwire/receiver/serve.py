@@ -9,26 +9,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
-from thinwire.receiver.config import address
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, sole_carrier, sole_keeper
+from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import watched
-from thinwire.receiver.pipeline import Pipeline
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.service import HubServer
+from thinwire.receiver.web.server import WebServer
+from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
-from thinwire.shared.identifiers import SiteName, StudyId
-
-if TYPE_CHECKING:
-    from thinwire.receiver.web.server import WebServer
+from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +39,8 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
 
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
-    host, _ = address(listen)
-    with sole_keeper(hub.data):
+    host, _ = host_and_port(listen)
+    with serving_lock(hub.data):
         _sweep(hub)
         with contextlib.ExitStack() as beside:
             beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
@@ -55,7 +52,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
 
 def _sweep(hub: Hub) -> None:
     try:
-        with sole_carrier(hub.data):
+        with offline_lock(hub.data):
             swept = hub.store.sweep()
     except HubBusy:
         log.info("an import goes on: the store is swept at the next start")
@@ -64,7 +61,7 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
+def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
     """What a reader and the machine wrote about a study."""
     draft = hub.store.draft(site, study)
     sentences = json.loads(draft)["sentences"] if draft else []
@@ -74,7 +71,7 @@ def _written(hub: Hub, site: SiteName, study: StudyId) -> Written:
 async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
     pipeline = hub.pipeline()
     # Loaded before clinics connect: an address or certificate that cannot be used is said at once.
-    room = None if web is None else _web(hub, pipeline, web)
+    room = None if web is None else WebServer(hub, pipeline, web)
     # A fresh certificate at every start: it cannot run out unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
@@ -94,8 +91,14 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     # Loaded before the first study comes: it need not wait for this.
-    reader = hub.bundles.reader(hub.bundles.default())
-    log.info("torch %s on %s, bundle %s (%s)", torch.__version__, reader.device, reader.spec.name, reader.spec.preset)
+    predictor = hub.bundles.predictor(hub.bundles.default())
+    log.info(
+        "torch %s on %s, bundle %s (%s)",
+        torch.__version__,
+        predictor.device,
+        predictor.spec.name,
+        predictor.spec.preset,
+    )
     port = await server.start(listen)
     # A hub whose reading has died stops and says so, for whoever watches it to start it again.
     reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
@@ -116,7 +119,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if room is not None:
             await asyncio.to_thread(room.stop)
         await server.stop()
-        link_status.leave(hub.data, server.links(), hub.clock.now(), serves=False)
+        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
         if drafts.is_alive():
@@ -124,19 +127,12 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         await reading
 
 
-def _web(hub: Hub, pipeline: Pipeline, listen: str) -> "WebServer":
-    # Imported where it is asked for: a hub without a page starts without it.
-    from thinwire.receiver.web.server import WebServer
-
-    return WebServer(hub, pipeline, listen)
-
-
 async def _show(hub: Hub, server: HubServer) -> None:
     """Leave the links' state for `status`, about once a second."""
     server.links(before=link_status.find(hub.data, hub.clock.now())[1])
     while True:
-        link_status.leave(hub.data, server.links(), hub.clock.now())
-        await asyncio.sleep(link_status.EVERY)
+        link_status.write_status(hub.data, server.links(), hub.clock.now())
+        await asyncio.sleep(EVERY)
 
 
 def _draft(run: Callable[[], None]) -> None:

@@ -43,7 +43,7 @@ hub = {hub}
 # monthly_bytes = 2000000000
 # time_zone = "Africa/Blantyre"
 
-## X-ray machines: docs/dicom-port.md
+## X-ray machines: docs/technician.md
 # [dicom]
 # port = 11112
 # aet = "THINWIRE"
@@ -60,7 +60,7 @@ hub = {hub}
 # uids = "map"
 # characteristics = true
 
-## The local page: docs/clinic-page.md
+## The local page: docs/technician.md
 # [page]
 # port = 8080
 # bind = "127.0.0.1"
@@ -74,8 +74,8 @@ class TierSettings(BaseModel):
 
     preview: When = TierPolicy().when[Kind.PREVIEW]
     """always, "when idle", "in window", "on request" or never (not made)."""
-    evidence: When = TierPolicy().when[Kind.EVIDENCE]
-    pixels: When = TierPolicy().when[Kind.PIXELS]
+    crops: When = TierPolicy().when[Kind.CROPS]
+    originals: When = TierPolicy().when[Kind.ORIGINALS]
     """The same, but not never."""
     window: Hours = NIGHT
     """Hours of each day by the clinic's clock, as "20:00-06:00"."""
@@ -84,7 +84,7 @@ class TierSettings(BaseModel):
     time_zone: str = ""
     """As "Africa/Blantyre"; the system's own where not set."""
 
-    @field_validator("preview", "evidence", "pixels", mode="before")
+    @field_validator("preview", "crops", "originals", mode="before")
     @classmethod
     def _when(cls, value: object) -> object:
         return read_when(value) if isinstance(value, str) else value
@@ -108,7 +108,7 @@ class TierSettings(BaseModel):
 
     def policy(self) -> TierPolicy:
         """Raises ValueError for a choice that would keep a study from its reader."""
-        chosen = {Kind.PREVIEW: self.preview, Kind.EVIDENCE: self.evidence, Kind.PIXELS: self.pixels}
+        chosen = {Kind.PREVIEW: self.preview, Kind.CROPS: self.crops, Kind.ORIGINALS: self.originals}
         zone = ZoneInfo(self.time_zone) if self.time_zone else None
         return TierPolicy({**TierPolicy().when, **chosen}, self.window, zone, self.monthly_bytes)
 
@@ -158,7 +158,7 @@ class DicomSettings(BaseModel):
     aet: str = Field(default="THINWIRE", pattern=r"^[A-Z0-9_.-]{1,16}$")
     machines: dict[str, Machine] = {}
     """Who may send; nobody else can open an association."""
-    settle_seconds: float = Field(default=10.0, ge=0)
+    quiet_seconds: float = Field(default=10.0, ge=0)
     """A study is taken over when nothing of it has come for so long: machines send each view by itself."""
     most_bytes: int = Field(default=256 << 20, ge=1 << 20)
     """Of one object: more is refused, and set aside."""

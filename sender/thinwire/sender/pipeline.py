@@ -31,11 +31,11 @@ from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.outbox.entries import Entry, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport.link_status import find
-from thinwire.shared.crypto.envelope import Kind, room_in
+from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
@@ -44,14 +44,14 @@ from thinwire.shared.formats.graph import FusedGraph, IntArray
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.formats.originals import Member, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource, Tier
 from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
-WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.EVIDENCE), (Kind.PIXELS, Kind.MANIFEST))
+WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
 """What is made side by side: a study's graph need not wait for another's preview, nor the pixels for either."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
@@ -59,7 +59,7 @@ _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indic
 
 
 @dataclass(frozen=True)
-class Seen:
+class GraphResult:
     """A study as the graph storey read it."""
 
     graph: FusedGraph
@@ -82,7 +82,7 @@ class GraphMaker:
         self.extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
         self.coder = load_coder(bundle)
 
-    def see(self, study: Study) -> Seen:
+    def make_graph(self, study: Study) -> GraphResult:
         """The fused graph of a study, and its payload."""
         spent: dict[str, float] = {}
         with _timed(spent, "patches"):
@@ -112,7 +112,7 @@ class GraphMaker:
                     int(patches.valid.sum()),
                     self.graph_bytes,
                 )
-        return Seen(graph, payload, guidance, spent)
+        return GraphResult(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
         """A report is read, an indication is written on from, and without words the decoder writes alone."""
@@ -125,10 +125,10 @@ class GraphMaker:
 
 def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
     """The preview of an image, in at most `sealed_bytes` when it is sealed."""
-    return preview.encode(radiograph.shown, radiograph.meaning.window, room_in(sealed_bytes, Kind.PREVIEW))
+    return preview.encode(radiograph.shown, radiograph.meaning.window, plain_capacity(sealed_bytes, Kind.PREVIEW))
 
 
-def evidence_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
+def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     """The kept patches of an image's graph and their neighbours, losslessly."""
     around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
@@ -162,12 +162,12 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
-        self._seeing = Lock()
-        self._made: dict[Kind, Callable[[StudyId], bytes]] = {
+        self._model_lock = Lock()
+        self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
             Kind.GRAPH: self._graph,
             Kind.PREVIEW: self._preview,
-            Kind.EVIDENCE: self._evidence,
-            Kind.PIXELS: self._pixels,
+            Kind.CROPS: self._crops,
+            Kind.ORIGINALS: self._originals,
             Kind.MANIFEST: self._manifest,
         }
 
@@ -189,8 +189,8 @@ class Pipeline:
         return study if self.deidentifier is None else self.deidentifier.released(study)
 
     def accept(
-        self, study: Study, given: bool, urgent: bool = False, choice: Mapping[Kind, When] = MappingProxyType({})
-    ) -> Entry:
+        self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
+    ) -> OutboxEntry:
         """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
         its parts go, where that is not as configured.
 
@@ -198,16 +198,16 @@ class Pipeline:
         """
         members = file_members(study)
         words = b""
-        if study.text is not None and (given or study.words_stay):
-            name = (_STAYING if study.words_stay else _TEXT_MEMBER)[study.text_source]
+        if study.text is not None and (given or study.text_stays):
+            name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
             words = f"{name}\n{study.text}".encode()
-        plan = self.tiers.plan_of(choice)
-        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, choice, study.warnings)
+        plan = self.tiers.plan_of(overrides)
+        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, overrides, study.warnings)
 
     def next_job(
-        self, but: Collection[StudyId] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
-    ) -> tuple[StudyId, Kind] | None:
+        self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
+    ) -> tuple[StudyKey, Kind] | None:
         """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
 
         kinds: of these alone, in this order. A manifest lists the other parts and so waits for them. Nothing
@@ -224,7 +224,7 @@ class Pipeline:
 
     def make_all(self) -> None:
         """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
-        damaged: set[StudyId] = set()
+        damaged: set[StudyKey] = set()
         while job := self.next_job(damaged):
             try:
                 self.make(*job)
@@ -232,7 +232,7 @@ class Pipeline:
                 log.error("%s; %s", error, error.remedy)
                 damaged.add(job[0])
 
-    def make(self, study: StudyId, kind: Kind) -> None:
+    def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
 
         Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
@@ -243,18 +243,18 @@ class Pipeline:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
             return
-        held = self.tiers.held(kind, self.outbox.entry(study).choice)
+        held = self.tiers.held(kind, self.outbox.entry(study).overrides)
         part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
-    def plaintext_of(self, study: StudyId, kind: Kind) -> bytes:
+    def plaintext_of(self, study: StudyKey, kind: Kind) -> bytes:
         """One part's bytes before sealing. Raises BadInput, BadArchive, UnknownStudy."""
         return self._made[kind](study)
 
-    def _members(self, study: StudyId) -> list[Member]:
+    def _members(self, study: StudyKey) -> list[Member]:
         return unpack(self.outbox.source(study), LARGEST_SOURCE)
 
-    def _study(self, study: StudyId) -> Study:
+    def _study(self, study: StudyKey) -> Study:
         """The study as it was accepted."""
         members = self._members(study)
         source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
@@ -266,38 +266,38 @@ class Pipeline:
         )
         return replace(loaded, id=study)
 
-    def _graph(self, study: StudyId) -> bytes:
-        return self._seen(self._study(study)).payload
+    def _graph(self, study: StudyKey) -> bytes:
+        return self._graph_result(self._study(study)).payload
 
-    def _seen(self, study: Study) -> Seen:
-        with self._seeing:
-            return self.maker.see(study)
+    def _graph_result(self, study: Study) -> GraphResult:
+        with self._model_lock:
+            return self.maker.make_graph(study)
 
-    def _preview(self, study: StudyId) -> bytes:
+    def _preview(self, study: StudyKey) -> bytes:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
 
-    def _evidence(self, study: StudyId) -> bytes:
+    def _crops(self, study: StudyKey) -> bytes:
         """Of the graph that was made before; its bytes stay here while a part is missing."""
         loaded = self._study(study)
         payload = self.outbox.plaintext(study, Kind.GRAPH)
         try:
             graph = decode(payload or b"", study, self._coder_of)
         except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
-            graph = decode(self._seen(loaded).payload, study, self._coder_of)
-        return evidence_of(loaded.frontal, graph)
+            graph = decode(self._graph_result(loaded).payload, study, self._coder_of)
+        return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
         if bundle != self.bundle.id:
             raise UnknownBundle("a graph here was made with another bundle")
         return self.coder
 
-    def _pixels(self, study: StudyId) -> bytes:
+    def _originals(self, study: StudyKey) -> bytes:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
         rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
-        return pack(members, self.outbox.settle_effort(study, wanted))
+        return pack(members, self.outbox.fix_effort(study, wanted))
 
-    def _manifest(self, study: StudyId) -> bytes:
+    def _manifest(self, study: StudyKey) -> bytes:
         loaded = self._study(study)
         entry = self.outbox.entry(study)
         tiers = tuple(

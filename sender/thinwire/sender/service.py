@@ -9,13 +9,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
-from thinwire.sender.outbox.entries import Entry, PartState
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.modality.port import Port
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
 from thinwire.sender.transport.connection import Uplink
@@ -23,17 +23,14 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, DiskFull, ThinwireError, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import StudyId, TextSource
-
-if TYPE_CHECKING:  # it brings pynetdicom, which only a service with an open port needs
-    from thinwire.sender.modality.port import Port
+from thinwire.shared.identifiers import StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS, GLANCE_SECONDS = 0.1, 0.02
 """How often the outbox is looked at for studies that other processes accepted, and its folder for a new name."""
 WATCH_SECONDS = 1.0
-SETTLED_SECONDS = 3.0
+QUIET_SECONDS = 3.0
 """A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
 FORGET_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
@@ -41,7 +38,7 @@ STUCK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Words:
+class StudyText:
     """Text that a person gives beside a study."""
 
     text: str = field(repr=False)
@@ -51,29 +48,33 @@ class Words:
 @dataclass(frozen=True)
 class Accepted:
     study: Study
-    entry: Entry
+    entry: OutboxEntry
     paths: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Rejected:
     error: ThinwireError
-    kept: int
+    quarantined: int
     """Files that are in quarantine now."""
     paths: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Wish:
+class SendOptions:
     """How a person wants a study sent."""
 
     urgent: bool = False
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as configured."""
 
 
 def take(
-    pipeline: Pipeline, quarantine: Quarantine, paths: Iterable[Path], words: Words | None = None, wish: Wish = Wish()
+    pipeline: Pipeline,
+    quarantine: Quarantine,
+    paths: Iterable[Path],
+    words: StudyText | None = None,
+    send_options: SendOptions = SendOptions(),
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
 
@@ -83,32 +84,34 @@ def take(
         if isinstance(found, Refused):
             yield _reject(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, words, wish)
+            yield _take_one(pipeline, quarantine, found, words, send_options)
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: Words | None, wish: Wish
+    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: StudyText | None, send_options: SendOptions
 ) -> Accepted | Rejected:
     try:
         source = words.source if words else TextSource.INDICATION
         study = pipeline.released(load_study(files.paths, words.text if words else None, source))
-        return Accepted(study, pipeline.accept(study, words is not None, wish.urgent, wish.choice), files.paths)
+        return Accepted(
+            study, pipeline.accept(study, words is not None, send_options.urgent, send_options.overrides), files.paths
+        )
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
 
 
 def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
-    kept = [quarantine.keep(path, error) for path in paths]
-    return Rejected(error, sum(each is not None for each in kept), tuple(paths))
+    quarantined = [quarantine.keep(path, error) for path in paths]
+    return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
-def finished(entry: Entry, gate: Gate) -> bool:
+def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
     """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
     is at the hub, which also triaged the study, or it is refused.
 
     A study whose graph could not be made is never triaged; it is finished when it has arrived.
     """
-    if any(gate.goes_soon(entry, part) for part in entry.parts):
+    if any(current_policy.sends_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
     return refused or entry.status not in (None, StudyStatus.STORED)
@@ -118,7 +121,7 @@ class Service:
     """Makes parts and drives the link. The caller holds `outbox.own_link`."""
 
     def __init__(
-        self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: "Port | None" = None
+        self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: Port | None = None
     ) -> None:
         """port: the DICOM port, which `run` opens and closes."""
         self.port = port
@@ -138,8 +141,10 @@ class Service:
         """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
-        workers = [ThreadPoolExecutor(1, initializer=_give_way if Kind.GRAPH not in each else None) for each in WORKERS]
-        stuck: dict[StudyId, float] = {}
+        workers = [
+            ThreadPoolExecutor(1, initializer=_lower_priority if Kind.GRAPH not in each else None) for each in WORKERS
+        ]
+        stuck: dict[StudyKey, float] = {}
         for worker, kinds in zip(workers, WORKERS, strict=True):
             tasks.append(asyncio.ensure_future(self._make(stop, worker, kinds, stuck)))
         if watch is not None:
@@ -161,7 +166,7 @@ class Service:
                 worker.shutdown()
 
     async def _make(
-        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyId, float]
+        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyKey, float]
     ) -> None:
         """Makes what is missing of these kinds, one part after another, beside the link. stuck: what no worker tries
         before so long."""
@@ -173,7 +178,7 @@ class Service:
                 try:
                     await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
                     self._made += 1
-                    self.uplink.nudge()
+                    self.uplink.wake()
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
                     await _pause(stop, STUCK_SECONDS)
@@ -202,13 +207,13 @@ class Service:
         """Files in the folder are taken over when they have settled; they are left where they are."""
         taken: dict[Path, tuple[int, int]] = {}
         before: dict[Path, tuple[int, int]] = {}
-        settled_at = self.clock.monotonic()
+        changed_at = self.clock.monotonic()
         while not stop.is_set():
             now = await asyncio.to_thread(_listing, folder)
             if now != before:
-                before, settled_at = now, self.clock.monotonic()
+                before, changed_at = now, self.clock.monotonic()
             fresh = [path for path, stamp in now.items() if taken.get(path) != stamp]
-            if fresh and self.clock.monotonic() - settled_at >= SETTLED_SECONDS:
+            if fresh and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
                 try:
                     await asyncio.to_thread(self._take_all, fresh)
                     taken |= {path: now[path] for path in fresh}
@@ -230,19 +235,19 @@ class Service:
 
     def take_arrived(self, port: "Port") -> None:
         """Take over what machines sent, as far as it is complete. Raises DiskFull; then it is still there."""
-        for files in list(port.arrivals.settled(port.settings.settle_seconds, port.under_way)):
-            verdicts: dict[Path, StudyId | None] = {}
+        for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
+            verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
-                _tell(outcome)
+                _log_outcome(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)
             port.arrivals.judged(verdicts, port.sop_class_of)
 
     def _take_all(self, paths: Sequence[Path]) -> None:
         for outcome in take(self.pipeline, self.quarantine, paths):
-            _tell(outcome)
+            _log_outcome(outcome)
 
 
-def _tell(outcome: Accepted | Rejected) -> None:
+def _log_outcome(outcome: Accepted | Rejected) -> None:
     match outcome:
         case Accepted():
             log.info("study %s accepted", outcome.study.id.hex())
@@ -252,7 +257,7 @@ def _tell(outcome: Accepted | Rejected) -> None:
             log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """What is not a graph is in no hurry: on Linux a thread has a priority of its own."""
     if sys.platform == "linux":
         os.nice(10)

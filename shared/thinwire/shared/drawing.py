@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from thinwire.shared.formats.graph import CELL, Assertion, Concepts, FusedGraph, Relation
+from thinwire.shared.formats.graph import CELL, Assertion, FusedGraph, Relation
+from thinwire.shared.graph_layout import Box, Frame, Pill, Point, fitted, layout, relative_scores
 from thinwire.shared.identifiers import TextSource
 
 Colour = tuple[int, int, int]
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 WIDTH, HEIGHT = 1760, 1000
 FINE = 2
@@ -45,6 +44,15 @@ RELATION: dict[Relation, tuple[str, Colour]] = {
 
 IMAGE_AT: Box = (32, 84, 872, 924)
 GRAPH_AT: Box = (904, 84, 1728, 700)
+GRAPH_FRAME = Frame(
+    field=(924, 166, 1264, 676),
+    rise=37,
+    columns=(1316, 1546),
+    pill_width=166,
+    pill_height=30,
+    step=52,
+    span=(104, 680),
+)
 FINDINGS_AT: Box = (904, 716, 1728, 924)
 
 
@@ -55,15 +63,12 @@ class _Canvas:
     image: Image.Image
     pen: ImageDraw.ImageDraw
 
-    def line(self, a: Point, b: Point, colour: Colour, width: float) -> None:
-        self.pen.line([a[0] * FINE, a[1] * FINE, b[0] * FINE, b[1] * FINE], colour, int(width * FINE))
-
-    def curve(self, a: Point, b: Point, bend: float, colour: Colour, width: float) -> None:
-        """A quadratic curve from a to b whose middle is pushed `bend` pixels to the right."""
-        t = np.linspace(0.0, 1.0, 33)[:, None]
-        middle = ((a[0] + b[0]) / 2 + 2 * bend, (a[1] + b[1]) / 2)
-        path = (1 - t) ** 2 * np.array(a) + 2 * t * (1 - t) * np.array(middle) + t**2 * np.array(b)
-        self.pen.line([float(v) for v in (path * FINE).ravel()], colour, int(width * FINE), joint="curve")
+    def line(self, a: Point, b: Point, colour: Colour, width: float, control: Point | None = None) -> None:
+        """A straight line, or a quadratic curve with a control point."""
+        t = np.linspace(0.0, 1.0, 2 if control is None else 33)[:, None]
+        bent = 0.0 if control is None else 2 * t * (1 - t) * (np.array(control) - (np.array(a) + np.array(b)) / 2)
+        path = ((1 - t) * np.array(a) + t * np.array(b) + bent) * FINE
+        self.pen.line([float(v) for v in path.ravel()], colour, int(width * FINE), joint="curve")
 
     def dot(self, at: Point, radius: float, fill: Colour, edge: Colour | None = None, width: float = 2) -> None:
         x, y, r = at[0] * FINE, at[1] * FINE, radius * FINE
@@ -144,12 +149,8 @@ def _heading(canvas: _Canvas, graph: FusedGraph) -> None:
     canvas.text((WIDTH - 32, 64), below, 16, DIM, "rm")
 
 
-def _fitted(box: Box, width: int, height: int, margin: float) -> Box:
-    """The largest box of width:height inside `box` less a margin, centred."""
-    left, top, right, bottom = box[0] + margin, box[1] + margin, box[2] - margin, box[3] - margin
-    scale = min((right - left) / width, (bottom - top) / height)
-    x, y = (left + right - width * scale) / 2, (top + bottom - height * scale) / 2
-    return x, y, x + width * scale, y + height * scale
+def _inset(box: Box, margin: float) -> Box:
+    return box[0] + margin, box[1] + margin, box[2] - margin, box[3] - margin
 
 
 def _whole(box: Box) -> tuple[int, int, int, int]:
@@ -157,14 +158,9 @@ def _whole(box: Box) -> tuple[int, int, int, int]:
     return round(box[0] * FINE), round(box[1] * FINE), round(box[2] * FINE), round(box[3] * FINE)
 
 
-def _heats(graph: FusedGraph) -> list[Colour]:
-    top = float(graph.patches.score.max(initial=0.0)) or 1.0
-    return [heat(float(score) / top) for score in graph.patches.score]
-
-
 def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | None) -> None:
     grid = graph.grid
-    place = _fitted(IMAGE_AT, grid.native_width, grid.native_height, 12)
+    place = fitted(_inset(IMAGE_AT, 12), grid.native_width, grid.native_height)
     scale = (place[2] - place[0]) / grid.native_width
 
     def box_of(cell: int) -> Box:
@@ -181,8 +177,8 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
         canvas.picture(image, place, 0.72)
         lit = canvas.image.crop(_whole(place)).point(lambda v: min(255, v / 0.72))
     thin = max(1.0, min(3.0, CELL * scale * max(grid.native_height, grid.native_width) / grid.working_size / 12))
-    for cell, colour in zip(graph.patches.cell, _heats(graph), strict=True):
-        box = box_of(int(cell))
+    for cell, share in zip(graph.patches.cell, relative_scores(graph), strict=True):
+        box, colour = box_of(int(cell)), heat(share)
         if image is not None:
             left, top, right, bottom = _whole(box)
             x, y, _, _ = _whole(place)
@@ -193,118 +189,39 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
 
 
 def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str], image: NDArray[np.uint8] | None) -> None:
-    left, top, right, bottom = GRAPH_AT
-    grid = graph.grid
-    field = _fitted((left + 8, top + 70, left + 372, bottom - 12), grid.native_width, grid.native_height, 12)
-    context = ((field[0] + field[2]) / 2, (top + field[1]) / 2 + 4)
-    canvas.box(field, GROUND, LINE)
+    _, top, right, bottom = GRAPH_AT
+    placed = layout(graph, concept_names, GRAPH_FRAME)
+    canvas.box(placed.field, GROUND, LINE)
     if image is not None:
-        canvas.picture(image, field, 0.3)
-    patches = [_centre(graph, int(cell), field) for cell in graph.patches.cell]
-    pills = _pills(graph, concept_names, (left + 412, top + 20, right - 16, bottom - 20))
-
-    star = 0.4 * min(1.0, (16 / max(1, len(patches))) ** 0.6)
-    for at in patches:
-        canvas.line(context, at, _mix(PANEL, CONTEXT, star), 1)
-    for a, b in graph.patch_edges().T:
-        canvas.line(patches[a], patches[b], TEXT, 1.5)
-    for source, target, relation in graph.concepts.relations:
-        colour = RELATION[Relation(int(relation))][1]
-        _relation(canvas, pills[int(source)], pills[int(target)], colour)
-    if graph.fusion is not None:
-        canvas.line(patches[graph.fusion[0]], pills[graph.fusion[1]].left, FUSION, 3)
-
-    cell_width = (field[2] - field[0]) * CELL / grid.placed[3]
-    radius = max(2.0, min(8.0, cell_width * 0.36))
-    for node, (at, colour) in enumerate(zip(patches, _heats(graph), strict=True)):
-        fused = graph.fusion is not None and graph.fusion[0] == node
-        canvas.dot(at, radius + (2 if fused else 0), colour, FUSION if fused else GROUND, 2.5 if fused else 1)
-    canvas.dot(context, 9, CONTEXT, GROUND, 1.5)
-    canvas.text((context[0] + 16, context[1]), "context (whole image)", 14, DIM)
-    for node, pill in enumerate(pills):
-        pill.draw(canvas, fused=graph.fusion is not None and graph.fusion[1] == node)
-    if not pills:
-        canvas.text(((left + 412 + right) / 2, (top + bottom) / 2), "no concept in the text", 15, DIM, "mm")
+        canvas.picture(image, placed.field, 0.3)
+    star = 0.4 * min(1.0, (16 / max(1, len(placed.patches))) ** 0.6)
+    lines = {
+        "overviews": (_mix(PANEL, CONTEXT, star), 1.0),
+        "beside": (TEXT, 1.5),
+        "fused": (FUSION, 3.0),
+        **{relation.name.lower(): (colour, 1.5) for relation, (_, colour) in RELATION.items()},
+    }
+    for edge in placed.edges:
+        canvas.line(edge.start, edge.end, *lines[edge.kind], control=edge.control)
+    for patch in placed.patches:
+        edge_colour, width = (FUSION, 2.5) if patch.fused else (GROUND, 1.0)
+        canvas.dot(patch.at, placed.radius + (2 if patch.fused else 0), heat(patch.relative), edge_colour, width)
+    canvas.dot(placed.context, 9, CONTEXT, GROUND, 1.5)
+    canvas.text((placed.context[0] + 16, placed.context[1]), "context (whole image)", 14, DIM)
+    for pill in placed.pills:
+        _pill(canvas, pill)
+    if not placed.pills:
+        canvas.text(((GRAPH_FRAME.columns[0] + right) / 2, (top + bottom) / 2), "no concept in the text", 15, DIM, "mm")
 
 
-def _centre(graph: FusedGraph, cell: int, field: Box) -> Point:
-    x, y, width, height = graph.grid.native_box(cell)
-    scale = (field[2] - field[0]) / graph.grid.native_width
-    return field[0] + (x + width / 2) * scale, field[1] + (y + height / 2) * scale
-
-
-@dataclass(frozen=True)
-class _Pill:
-    """A concept as a labelled pill; its middle left and right are where edges meet it."""
-
-    words: str
-    colour: Colour
-    filled: bool
-    at: Box
-    size: int
-
-    @property
-    def left(self) -> Point:
-        return self.at[0], (self.at[1] + self.at[3]) / 2
-
-    @property
-    def right(self) -> Point:
-        return self.at[2], (self.at[1] + self.at[3]) / 2
-
-    def draw(self, canvas: _Canvas, fused: bool) -> None:
-        half = (self.at[3] - self.at[1]) / 2
-        fill = _mix(PANEL, self.colour, 0.3) if self.filled else PANEL
-        canvas.box(self.at, fill, FUSION if fused else self.colour, 2.5 if fused else 1.5, half)
-        middle = ((self.at[0] + self.at[2]) / 2, self.left[1])
-        canvas.text(middle, self.words, self.size, TEXT if self.filled else self.colour, "mm")
-
-
-def _relation(canvas: _Canvas, source: _Pill, target: _Pill, colour: Colour) -> None:
-    if source.at[0] == target.at[0]:
-        # Two concepts of one column stand above each other: their edge bows out so that it hides none between.
-        side, way = (source.right, target.right), 1
-        if source.at[0] > (GRAPH_AT[0] + GRAPH_AT[2]) / 2 + 200:
-            side, way = (source.left, target.left), -1
-        canvas.curve(*side, way * min(44.0, 14 + 0.1 * abs(side[0][1] - side[1][1])), colour, 1.5)
-    elif source.at[0] < target.at[0]:
-        canvas.line(source.right, target.left, colour, 1.5)
-    else:
-        canvas.line(source.left, target.right, colour, 1.5)
-
-
-def concept_columns(concepts: Concepts) -> tuple[list[int], list[int]]:
-    """Nodes in two columns: what is observed, and where it is (whatever something is located at), ordered by the
-    barycentre rule so that few edges cross."""
-    pairs = [(int(s), int(t)) for s, t, r in concepts.relations if r == Relation.LOCATED_AT]
-    places = sorted({t for _, t in pairs})
-    seen = [n for n in range(len(concepts.concept)) if n not in places]
-    for _ in range(4):
-        for column, other in ((places, seen), (seen, places)):
-            rank = {node: (at + 0.5) / len(other) for at, node in enumerate(other)}
-            beside = {n: [rank[o] for p in pairs if n in p for o in p if o in rank] for n in column}
-            own = {node: (at + 0.5) / len(column) for at, node in enumerate(column)}
-            column.sort(key=lambda n: (np.mean(beside[n]) if beside[n] else own[n], n))
-    return seen, places
-
-
-def _pills(graph: FusedGraph, names: Sequence[str], area: Box) -> list[_Pill]:
-    columns = concept_columns(graph.concepts)
-    step = min(52.0, (area[3] - area[1]) / max(1, *(len(c) for c in columns)))
-    half, size = min(15.0, step * 0.4), int(max(8, min(15, step * 0.5)))
-    width = (area[2] - area[0]) * 0.42
-    pills: dict[int, _Pill] = {}
-    for x, column in zip((area[0], area[2] - width), columns, strict=True):
-        first = (area[1] + area[3] - step * len(column)) / 2
-        for row, node in enumerate(column):
-            assertion = Assertion(int(graph.concepts.assertion[node]))
-            name = names[int(graph.concepts.concept[node])]
-            words = {Assertion.ABSENT: f"no {name}", Assertion.UNCERTAIN: f"{name} ?"}.get(assertion, name)
-            y = first + step * (row + 0.5)
-            colour = ASSERTION[assertion][1]
-            words = _clipped(words, size, width - 2 * half)
-            at = (x, y - half, x + width, y + half)
-            pills[node] = _Pill(words, colour, assertion is not Assertion.ABSENT, at, size)
-    return [pills[node] for node in range(len(pills))]
+def _pill(canvas: _Canvas, pill: Pill) -> None:
+    height = pill.at[3] - pill.at[1]
+    colour, filled = ASSERTION[pill.assertion][1], pill.assertion is not Assertion.ABSENT
+    edge, width = (FUSION, 2.5) if pill.fused else (colour, 1.5)
+    canvas.box(pill.at, _mix(PANEL, colour, 0.3) if filled else PANEL, edge, width, height / 2)
+    size = int(max(8, min(15, height * 0.625)))
+    words = _clipped(pill.words, size, pill.at[2] - pill.at[0] - height)
+    canvas.text(pill.middle, words, size, TEXT if filled else colour, "mm")
 
 
 def _clipped(words: str, size: int, room: float) -> str:

@@ -40,7 +40,7 @@ from typing import ClassVar
 class ThinwireError(Exception):
     """An error with a remedy. `str(error)` is what happened, `error.remedy` what to do about it."""
 
-    remedy: str = "Run the command again with --help, or see docs/architecture.md."
+    remedy: str = "Run the command again with --help, or see docs/commands.md."
     code: ClassVar[int] = 1
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
@@ -128,7 +128,7 @@ class BadPreview(BadFormat):
     pass
 
 
-class BadEvidence(BadFormat):
+class BadCrops(BadFormat):
     pass
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import NewType
 
-STUDY_ID_BYTES = 16
+STUDY_KEY_BYTES = 16
 DIGEST_BYTES = 32
 BUNDLE_ID_BYTES = 16
 EPOCH_ID_BYTES = 8
 
-StudyId = NewType("StudyId", bytes)
+StudyKey = NewType("StudyKey", bytes)
 """16 bytes: the first half of SHA-256 over the sorted digests of a study's files."""
 Digest = NewType("Digest", bytes)
 """32 bytes: SHA-256 of some bytes; of the sealed bytes it is an object's identity."""
@@ -34,8 +34,8 @@ class Tier(IntEnum):
 
     GRAPH = 0
     PREVIEW = 1
-    EVIDENCE = 2
-    PIXELS = 3
+    CROPS = 2
+    ORIGINALS = 3
 
 
 class Urgency(StrEnum):
@@ -59,12 +59,12 @@ def digest(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).digest())
 
 
-def study_id(file_digests: Iterable[Digest]) -> StudyId:
+def study_key(file_digests: Iterable[Digest]) -> StudyKey:
     """Identity of a study from the SHA-256 digests of its files, in any order."""
     whole = hashlib.sha256(b"thinwire study v1")
     for each in sorted(file_digests):
         whole.update(each)
-    return StudyId(whole.digest()[:STUDY_ID_BYTES])
+    return StudyKey(whole.digest()[:STUDY_KEY_BYTES])
 
 
 def site_name(text: str) -> SiteName:

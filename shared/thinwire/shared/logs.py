@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
-TALKATIVE = ("highdicom", "httpcore", "httpx", "py.warnings", "pydicom", "pynetdicom", "uvicorn.access")
+VERBOSE_LOGGERS = ("highdicom", "httpcore", "httpx", "py.warnings", "pydicom", "pynetdicom", "uvicorn.access")
 """Loggers of libraries whose words hold UIDs, addresses or values of attributes."""
 
 
@@ -37,10 +37,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(facts, ensure_ascii=False)
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Let libraries that would name an instance or a patient in their words be silent."""
     logging.captureWarnings(True)
-    for name in TALKATIVE:
+    for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -50,4 +50,4 @@ def log_to(stream: TextIO | None, form: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonLines() if form is LogFormat.JSON else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    hush()
+    silence_libraries()

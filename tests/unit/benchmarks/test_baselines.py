@@ -14,15 +14,15 @@ from torch_geometric.data import Batch, Data
 from benchmarks.baselines import edits, heads, scores
 from benchmarks.baselines.fine_tuning import SIDE, FineTuning, fine_tune, fine_tuned, read, small
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
-from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shelves, shrink
-from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, Shape, to_data
+from benchmarks.baselines.thumbnails import CODECS, inside, pixels_of, restore, shrink, thumbnail_sets
+from thinwire.receiver.inference.mpnn import CONCEPT, CONTEXT, FUSED, PATCH, PLACE, GraphNetwork, NetworkShape, to_data
 from thinwire.receiver.training.efficientnet import EfficientNetLite0
 from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 FEATURES = 8
-SHAPE = Shape(FEATURES, concepts=6, findings=2, hidden=8, layers=2)
+SHAPE = NetworkShape(FEATURES, concepts=6, findings=2, hidden=8, layers=2)
 
 
 def graph(seed: int, said: int = 3) -> FusedGraph:
@@ -31,7 +31,7 @@ def graph(seed: int, said: int = 3) -> FusedGraph:
     patches = Patches(cell, np.full(4, 0.1, np.float32), rng.normal(size=(4, FEATURES)).astype(np.float32))
     relations = np.array([[0, 1, 0], [2, 1, 1]], np.int32) if said else np.zeros((0, 3), np.int32)
     concepts = Concepts(np.arange(said, dtype=np.int32), np.zeros(said, np.int32), relations)
-    origin = Origin(StudyId(bytes(16)), BundleId(bytes(16)), TextSource.GENERATED, "DX", "PA")
+    origin = Origin(StudyKey(bytes(16)), BundleId(bytes(16)), TextSource.GENERATED, "DX", "PA")
     return fuse(patches, concepts, rng.normal(size=FEATURES).astype(np.float32), Grid(200, 200, 256), origin)
 
 
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 def test_the_published_network_has_two_convolutions_and_no_more() -> None:
-    model = Published(Shape(FEATURES, 6, 2, hidden=128, layers=2))
+    model = Published(NetworkShape(FEATURES, 6, 2, hidden=128, layers=2))
     wide = FEATURES + PLACE
     embedded = (6 + 3) * wide
     assert parameters(model) == embedded + (wide + 1) * 128 + 129 * 128 + 129 * 2
@@ -131,10 +131,10 @@ def test_the_published_network_has_two_convolutions_and_no_more() -> None:
 def test_shelves_are_kept_by_budget(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as pool:
         images = [picture(), picture(160)]
-        made = shelves("a", images, "jpeg", [64, 1024], tmp_path, pool)
+        made = thumbnail_sets("a", images, "jpeg", [64, 1024], tmp_path, pool)
         assert [(one.budget, one.missing, len(one.files)) for one in made] == [(64, 2, 0), (1024, 0, 2)]
     # The processes are gone: what is not read from the cache would fail.
-    assert shelves("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
+    assert thumbnail_sets("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
 
 
 def test_heads_find_what_is_there_and_never_meet_the_patient() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.baselines.endpoints import Endpoint, phantoms
 from benchmarks.baselines.fine_tuning import FineTuning
-from benchmarks.baselines.sight import Sight, opened
-from benchmarks.baselines.thumbnails import Shelf, shrink
+from benchmarks.baselines.model_runs import ModelRuns, opened
+from benchmarks.baselines.thumbnails import ThumbnailSet, shrink
 from benchmarks.bench_thumbnails import HEAD, WHOLE, Album, endpoint_rows, lite0_scores, settings_of
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.training import corpus
@@ -23,7 +23,7 @@ def an_album(samples: list[corpus.Sample], size: int) -> Album:
     pixels = [np.random.default_rng(n).integers(0, 255, (size, size), dtype=np.uint8) for n in range(len(samples))]
     made = [shrink(image, SETTING[0], [SETTING[1]])[0] for image in pixels]
     files = [one.data for one in made if one is not None]
-    return Album("a", samples, pixels, {SETTING: Shelf(*SETTING, files, [1] * len(files), 0)})
+    return Album("a", samples, pixels, {SETTING: ThumbnailSet(*SETTING, files, [1] * len(files), 0)})
 
 
 @pytest.mark.parametrize("crossed", [True, False])
@@ -32,7 +32,7 @@ def test_every_setting_is_read_and_kept(tmp_path: Path, crossed: bool) -> None:
     said: list[str] = []
     # No process starts before work is given to it, and none is.
     with ProcessPoolExecutor(1) as pool:
-        sight = Sight(bundle, pool, tmp_path, said.append)
+        sight = ModelRuns(bundle, pool, tmp_path, said.append)
         samples = [replace(corpus.phantom(n), opacity=float(n % 2)) for n in range(10)]
         teaching = [] if crossed else samples[:4]
         endpoint = Endpoint("opacity", True, ("opacity",), (0,), teaching, samples)

@@ -13,13 +13,13 @@ import pytest
 
 from benchmarks.link import tables
 from benchmarks.link.__main__ import cases, main, parse
-from benchmarks.link.board import Board
 from benchmarks.link.faults import Act, AfterBytes, Barrage, PowerCuts, kill, outage
 from benchmarks.link.model import Counts
 from benchmarks.link.peers import PEERS
 from benchmarks.link.peers.recompress import recompressed
 from benchmarks.link.rows import Rows
 from benchmarks.link.scenarios import SCENARIOS, Case
+from benchmarks.link.shared_counters import SharedCounters
 from benchmarks.link.studies import STUDIES, make_study, pixels, study_file
 
 
@@ -63,13 +63,11 @@ def test_a_barrage_follows_from_its_seed_and_repairs_what_it_breaks() -> None:
 
 
 def test_counters_are_seen_by_another_that_maps_the_file(tmp_path: Path) -> None:
-    with Board(tmp_path / "board") as mine, Board(tmp_path / "board") as its:
+    with SharedCounters(tmp_path / "board") as mine, SharedCounters(tmp_path / "board") as its:
         mine.switch(True)
-        assert its.begun is None
+        assert (its.begun, mine.ready) == (None, False)
         mine.begin(12.5)
-        assert its.begun == 12.5
-        assert its.switched_down
-        assert not mine.ready
+        assert (its.begun, its.switched_down, mine.ready) == (12.5, True, False)
         its.tell_ready()
         its.tell_down(True)
         its.tell(Counts(5, 500, 3, 300, 1, 1, 0), Counts(delivered_bytes=7))
@@ -79,7 +77,7 @@ def test_counters_are_seen_by_another_that_maps_the_file(tmp_path: Path) -> None
         assert mine.is_down
         assert (mine.up.offered, mine.up.delivered_bytes, mine.up.overflowed) == (5, 300, 1)
         assert mine.down.delivered_bytes == 7
-        assert mine.lateness == (pytest.approx(0.0061), 1)
+        assert mine.lateness == pytest.approx((0.0061, 1))
 
 
 def test_a_row_is_kept_and_found_again(tmp_path: Path) -> None:
@@ -196,7 +194,7 @@ def test_faults_and_urgent_studies_have_their_tables() -> None:
     rows = [row("storescu", "vsat", scenario="outage", journey=lost, silences=[31.0])]
     assert "| 1 of 1 | 200 s | 1 (exit code 1) | 0 B | 31.0 s | 1,200 / 1,000 |" in tables.faults(rows)
     urgent = [{"given": at, "moments": {"tier0_made": at + 1, "tier0": at + 1.5 + at / 100}} for at in range(10)]
-    more = {"scenario": "urgent-bulk", "urgent": urgent, "line_share": 0.964}
+    more: dict[str, Any] = {"scenario": "urgent-bulk", "urgent": urgent, "line_share": 0.964}
     table = tables.urgents([row("thinwire", "vsat", **more)])
     assert "| vsat | thinwire | urgent-bulk | 10 | 0.54 s | 0.59 s | 0.59 s | 96% |" in table
     assert "none arrived" in tables.urgents([row("storescu", **(more | {"urgent": []}))])

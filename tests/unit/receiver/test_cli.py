@@ -22,7 +22,7 @@ from thinwire.receiver.config import Settings, load_settings
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle
-from thinwire.receiver.transport.link_status import SiteLink, leave
+from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import read_token
 from thinwire.shared.errors import BadBundle, BadConfiguration, BadInput, ThinwireError, UnknownBundle, UnknownStudy
@@ -56,7 +56,7 @@ def parts(data: str, bundle: Bundle) -> StudyParts:
         made = study_parts(clinic, bundle)
         part = made.graph
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, True, stored(hub, clinic, part))
-        pipeline.read_waiting()
+        pipeline.predict_waiting()
     return made
 
 
@@ -107,7 +107,7 @@ def test_worklist_and_show(data: str, parts: StudyParts) -> None:
     assert row["urgency"] in ("immediate", "urgent", "uncertain")
     assert parts.study.hex()[:8] in said(run("worklist", "--data", data))
     shown = json.loads(said(run("show", parts.study.hex()[:6], "--data", data, "--json")))
-    assert shown == {**row, "arriving": {}, "draft": None, "picture": None}
+    assert shown == {**row, "arriving": {}, "draft": None, "picture": None, "sop_instance_uid": None, "warnings": []}
     assert parts.study.hex() in said(run("show", parts.study.hex()[:6].upper(), "--data", data))
     assert isinstance(run("show", "nothing", "--data", data).exception, UnknownStudy)
     assert isinstance(run("show", parts.study.hex(), "--data", data, "--site", "other").exception, UnknownStudy)
@@ -147,7 +147,7 @@ def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, 
         parts = study_parts(clinic, bundle, files=(image,))
         for part in (parts.graph, parts.pixels):
             pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
-        pipeline.read_waiting()
+        pipeline.predict_waiting()
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
     stem = parts.study.hex()[:16]
     classes = {path.name: pydicom.dcmread(path).SOPClassUID for path in (tmp_path / "out").glob("*.dcm")}
@@ -175,7 +175,7 @@ def test_a_bundle_is_added_whole_and_may_become_the_default(data: str, bundle: B
             serving.bundles.bundle(other.id)
         for _ in range(2):
             said(run("bundle", "add", str(other.folder), "--data", data))
-        assert serving.bundles.reader(other.id).spec == other.spec
+        assert serving.bundles.predictor(other.id).spec == other.spec
     ids = sorted([bundle.id.hex(), other.id.hex()])
     told = json.loads(said(run("bundle", "list", "--data", data, "--json")))
     assert [row["id"] for row in told] == ids
@@ -312,7 +312,7 @@ def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> N
     assert "does not serve" in shown
     assert "never connected" in shown
     valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
-    leave(Path(data), [valley], SystemClock().now())
+    write_status(Path(data), [valley], SystemClock().now())
     told = json.loads(said(run("status", "--data", data, "--json")))
     assert (told["serving"], told["links"][0]["connected"]) == (True, True)
 

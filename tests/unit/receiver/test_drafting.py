@@ -17,10 +17,11 @@ from thinwire.receiver.cli.main import app
 from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.inference.bundles import add_bundle
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import _draft
-from thinwire.receiver.store.records import KeptReading, KeptStudy
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
@@ -33,7 +34,7 @@ SENTENCES = ["right lower lobe consolidation ."]
 """What the tiny bundle's decoder writes of everything."""
 
 
-def at_rest() -> threading.Event:
+def idle() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
@@ -41,10 +42,10 @@ def at_rest() -> threading.Event:
 
 def drafting(hub: Hub, rest: threading.Event | None = None, batch: int = 8) -> Drafting:
     settings = DraftSettings(enabled=True, beams=2, batch=batch)
-    return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or at_rest())
+    return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or idle())
 
 
-def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed) -> None:
+def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed) -> None:
     pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
 
 
@@ -53,7 +54,7 @@ def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, read: bool = 
     made = [study_parts(clinic, bundle, seed) for seed in seeds]
     for parts in made:
         put(hub, pipeline, clinic, parts.graph)
-    while read and pipeline.read_waiting():
+    while read and pipeline.predict_waiting():
         pass
     return made
 
@@ -68,7 +69,7 @@ def test_a_study_is_drafted_once_it_is_read(hub: Hub, clinic: Clinic, bundle: Bu
     drafts = drafting(hub)
     assert drafts.draft_waiting() == 0
     assert said(hub, clinic, parts) is None
-    hub.pipeline().read_waiting()
+    hub.pipeline().predict_waiting()
     assert drafts.draft_waiting() == 1
     assert drafts.draft_waiting() == 0
     assert said(hub, clinic, parts) == SENTENCES
@@ -86,8 +87,8 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     words = [Urgency.ROUTINE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.IMMEDIATE] * 2
     read = dict(zip(hub.store.untriaged(), words, strict=True))
     for number, (waiting, urgency) in enumerate(read.items()):
-        reading = KeptReading({}, urgency, "as the test says", False, bundle.id, hub.clock.now())
-        assert hub.store.add_reading(waiting, reading, b"receipt %d" % number)
+        prediction = StoredPrediction({}, urgency, "as the test says", False, bundle.id, hub.clock.now())
+        assert hub.store.add_prediction(waiting, prediction, b"receipt %d" % number)
     found = hub.store.undrafted(100)
     arrival = list(read)
     assert found == sorted(read, key=lambda each: (ORDER.index(read[each]), arrival.index(each)))
@@ -96,7 +97,7 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     assert hub.store.undrafted(100) == found[2:]
 
 
-def studies(hub: Hub) -> list[KeptStudy]:
+def studies(hub: Hub) -> list[StoredStudy]:
     return list(hub.store.studies())
 
 
@@ -115,7 +116,7 @@ class Interrupted(threading.Event):
             pipeline = self.hub.pipeline()
             put(self.hub, pipeline, self.clinic, self.late.graph)
             assert len(self.hub.store.untriaged()) == 1
-            pipeline.read_waiting()
+            pipeline.predict_waiting()
             drafted = [s for s in studies(self.hub) if self.hub.store.draft(s.site, s.study)]
             assert drafted == []
         return True
@@ -173,14 +174,14 @@ def test_the_pipeline_rests_only_when_all_is_read(hub: Hub, clinic: Clinic, bund
     rested = threading.Semaphore(0)
     states: list[tuple[bool, int]] = []
 
-    def on_rest() -> None:
-        states.append((pipeline.at_rest.is_set(), len(hub.store.untriaged())))
+    def on_idle() -> None:
+        states.append((pipeline.idle.is_set(), len(hub.store.untriaged())))
         rested.release()
 
-    pipeline.on_rest = on_rest
+    pipeline.on_idle = on_idle
     first, second = (study_parts(clinic, bundle, seed) for seed in range(2))
     put(hub, pipeline, clinic, first.graph)
-    assert not pipeline.at_rest.is_set()
+    assert not pipeline.idle.is_set()
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     assert rested.acquire(timeout=60)
@@ -241,7 +242,7 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
     other = encode(fused(bundle.id, parts.study, 9), load_coder(bundle))
     put(hub, pipeline, clinic, clinic.seal(Kind.GRAPH, parts.study, other))
     assert said(hub, clinic, parts) is None
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
     assert drafts.draft_waiting() == 1
     kept = json.loads(hub.store.draft(clinic.site, parts.study) or b"")
     assert kept["cells"] == fused(bundle.id, parts.study, 9).patches.cell.tolist()
@@ -250,7 +251,6 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
 def test_a_lost_bundle_costs_its_studies_their_draft_and_no_other(
     hub: Hub, clinic: Clinic, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from thinwire.receiver.inference.bundles import add_bundle
 
     lost = tiny_bundle(tmp_path / "lost", seed=1)
     add_bundle(hub.data / "bundles", lost.folder, hub.disk)

@@ -1,4 +1,4 @@
-"""docs/architecture.md says which exit codes there are; this is where it is held to it."""
+"""docs/developer.md says which exit codes there are; this is where it is held to it."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from thinwire.shared import errors
 from thinwire.shared.errors import ThinwireError
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "architecture.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "developer.md"
 
 
 def test_every_exit_code_is_in_the_document() -> None:

@@ -14,14 +14,14 @@ from tests.support.tier_samples import MEANING, sample_evidence, sample_preview,
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store import store as store_module
-from thinwire.receiver.store.records import KeptReading
+from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import (
     BadArchive,
-    BadEvidence,
+    BadCrops,
     BadFormat,
     BadManifest,
     BadPayload,
@@ -37,11 +37,11 @@ from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.crops import Rectangle
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import BundleId, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, digest
 from thinwire.shared.storage.durable import Disk
 
 
-def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
+def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
     receipt = stored(hub, clinic, part)
     pipeline.put(clinic.site, part.object, part.header, part.plaintext, urgent, receipt)
     return receipt
@@ -50,7 +50,7 @@ def put(hub: Hub, pipeline: Pipeline, clinic: Clinic, part: Sealed, urgent: bool
 def put_and_read(hub: Hub, clinic: Clinic, part: Sealed) -> None:
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, part)
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
 
 
 def blobs(hub: Hub) -> list[str]:
@@ -66,8 +66,8 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     put(hub, pipeline, clinic, parts.graph)
     (row,) = worklist(hub.store.studies())
     assert row.urgency is None
-    assert pipeline.read_waiting() == 1
-    assert pipeline.read_waiting() == 0
+    assert pipeline.predict_waiting() == 1
+    assert pipeline.predict_waiting() == 0
     put(hub, pipeline, clinic, parts.pixels)
     assert next(hub.store.studies()).complete is None
     put(hub, pipeline, clinic, parts.manifest)
@@ -116,10 +116,10 @@ def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: 
 def test_put_twice_is_put_once(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     first = put(hub, pipeline, clinic, parts.graph)
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
     hub.clock.advance(60)  # type: ignore[attr-defined]
     put(hub, pipeline, clinic, parts.graph)
-    assert pipeline.read_waiting() == 0
+    assert pipeline.predict_waiting() == 0
     assert pipeline.stored_receipt(clinic.site, parts.graph.object) == first
     assert len(pipeline.undelivered_receipts(clinic.site)) == 2
     assert len(blobs(hub)) == 1
@@ -131,11 +131,11 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
     pipeline = hub.pipeline()
     for part in (parts.graph, parts.pixels, parts.manifest):
         put(hub, pipeline, clinic, part)
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
     later = replace(parts.graph, object=digest(b"sealed anew"))
     receipt = put(hub, pipeline, clinic, later)
     assert pipeline.stored_receipt(clinic.site, later.object) == receipt
-    assert pipeline.read_waiting() == 0
+    assert pipeline.predict_waiting() == 0
     assert len(blobs(hub)) == 3
     assert next(hub.store.studies()).complete is True
 
@@ -146,7 +146,7 @@ def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: B
     for each in (clinic, other):
         put(hub, pipeline, each, study_parts(each, bundle).graph)
     assert [each.site for each in hub.store.studies()] == ["north-valley", "south-ridge"]
-    assert pipeline.read_waiting() == 2
+    assert pipeline.predict_waiting() == 2
     assert len(pipeline.undelivered_receipts(other.site)) == 2
 
 
@@ -161,18 +161,18 @@ def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle:
 
 def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    assert not pipeline.urge(clinic.site, parts.study)
+    assert not pipeline.escalate(clinic.site, parts.study)
     put_and_read(hub, clinic, parts.graph)
-    assert next(hub.store.studies()).reading is not None
-    assert pipeline.urge(clinic.site, parts.study)
+    assert next(hub.store.studies()).prediction is not None
+    assert pipeline.escalate(clinic.site, parts.study)
     (waiting,) = hub.store.untriaged()
     assert waiting.urgent_asked
-    pipeline.read_waiting()
+    pipeline.predict_waiting()
     study = next(hub.store.studies())
     assert study.urgent_asked
-    assert study.reading is not None
-    assert study.reading.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
-    assert pipeline.urge(clinic.site, parts.study)  # a repeat
+    assert study.prediction is not None
+    assert study.prediction.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
+    assert pipeline.escalate(clinic.site, parts.study)  # a repeat
     put(hub, pipeline, clinic, parts.pixels, urgent=True)
     assert hub.store.untriaged() == []
     told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
@@ -190,10 +190,10 @@ def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, cli
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, parts.graph)
     (before,) = hub.store.untriaged()
-    pipeline.urge(clinic.site, parts.study)
-    found = KeptReading({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
-    assert not hub.store.add_reading(before, found, b"receipt")
-    assert next(hub.store.studies()).reading is None
+    pipeline.escalate(clinic.site, parts.study)
+    found = StoredPrediction({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
+    assert not hub.store.add_prediction(before, found, b"receipt")
+    assert next(hub.store.studies()).prediction is None
 
 
 def test_studies_are_read_a_page_at_a_time(
@@ -221,7 +221,7 @@ def test_more_graphs_than_a_batch_are_read_in_batches(
         clinic, pipeline = join(hub), hub.pipeline()
         for seed in range(5):
             put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
-        assert [pipeline.read_waiting() for _ in range(4)] == [2, 2, 1, 0]
+        assert [pipeline.predict_waiting() for _ in range(4)] == [2, 2, 1, 0]
 
 
 def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tuple[Sealed, type[ThinwireError]]]:
@@ -231,14 +231,14 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
     return {
         "payload": (clinic.seal(Kind.GRAPH, study, payload[:-3]), BadPayload),
         "bundle": (clinic.seal(Kind.GRAPH, study, payload.replace(bundle.id, foreign)), UnknownBundle),
-        "archive": (clinic.seal(Kind.PIXELS, study, parts.pixels.plaintext[:-1]), BadArchive),
-        "other files": (clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
-        "no files": (clinic.seal(Kind.PIXELS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
+        "archive": (clinic.seal(Kind.ORIGINALS, study, parts.pixels.plaintext[:-1]), BadArchive),
+        "other files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
+        "no files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
         "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
         "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
         "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
         "preview": (clinic.seal(Kind.PREVIEW, study, sample_preview()[:-1]), BadPreview),
-        "evidence": (clinic.seal(Kind.EVIDENCE, study, sample_evidence() + b"more"), BadEvidence),
+        "evidence": (clinic.seal(Kind.CROPS, study, sample_evidence() + b"more"), BadCrops),
         "source": (clinic.seal(Kind.SOURCE, study, b"never crosses"), BadFormat),
     }
 
@@ -272,8 +272,8 @@ def test_an_archive_that_restores_to_too_much_is_refused(
     monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))
     with open_hub(data, FakeClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
-        study = StudyId(bytes(16))
-        bomb = clinic.seal(Kind.PIXELS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
+        study = StudyKey(bytes(16))
+        bomb = clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
         with pytest.raises(BadArchive):
             put(hub, pipeline, clinic, bomb)
 
@@ -286,9 +286,9 @@ def test_a_graph_that_cannot_be_read_does_not_stop_the_next(
     put(hub, pipeline, clinic, study_parts(clinic, bundle, 1).graph)
     damaged = hub.data / "blobs" / digest(parts.graph.plaintext).hex()[:2] / digest(parts.graph.plaintext).hex()
     damaged.write_bytes(b"a disk's own words")
-    assert pipeline.read_waiting() == 2
-    assert pipeline.read_waiting() == 0
-    assert sorted(each.reading is None for each in hub.store.studies()) == [False, True]
+    assert pipeline.predict_waiting() == 2
+    assert pipeline.predict_waiting() == 0
+    assert sorted(each.prediction is None for each in hub.store.studies()) == [False, True]
 
 
 def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
@@ -301,10 +301,10 @@ def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
         assert hub.store.sweep() == 0
         assert pipeline.epoch_key(clinic.site, clinic.epoch.id) == clinic.epoch
         assert pipeline.undelivered_receipts(clinic.site) == [receipt]
-        assert pipeline.read_waiting() == 1
+        assert pipeline.predict_waiting() == 1
     with open_hub(data, FakeClock()) as hub:
-        assert hub.pipeline().read_waiting() == 0
-        assert next(hub.store.studies()).reading is not None
+        assert hub.pipeline().predict_waiting() == 0
+        assert next(hub.store.studies()).prediction is not None
 
 
 STEPS = (
@@ -334,10 +334,10 @@ def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bund
         known = pipeline.stored_receipt(clinic.site, parts.graph.object)
         assert blobs(hub) == ([] if known is None else [digest(parts.graph.plaintext).hex()])
         put(hub, pipeline, clinic, parts.graph)
-        while pipeline.read_waiting():
+        while pipeline.predict_waiting():
             pass
         (study,) = hub.store.studies()
-        assert study.reading is not None
+        assert study.prediction is not None
         assert len(pipeline.undelivered_receipts(clinic.site)) == 2
         assert known is None or pipeline.stored_receipt(clinic.site, parts.graph.object) == known
 
@@ -360,8 +360,8 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     hub.store.ask(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
     assert pipeline.wanted(clinic.site) == []
     for _ in range(2):
-        hub.store.ask(clinic.site, parts.study, Kind.PIXELS, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.PIXELS)]
+        hub.store.ask(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
+    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.ORIGINALS)]
     put(hub, pipeline, clinic, parts.pixels)
     assert pipeline.wanted(clinic.site) == []
 
@@ -372,7 +372,7 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
     pipeline = hub.pipeline()
     tiers = {
         Kind.PREVIEW: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-        Kind.EVIDENCE: clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()),
+        Kind.CROPS: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
     }
     for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
         put(hub, pipeline, clinic, part)
@@ -388,8 +388,8 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
     assert study.sealed_sizes == {
         Tier.GRAPH: len(parts.graph.sealed),
         Tier.PREVIEW: len(tiers[Kind.PREVIEW].sealed),
-        Tier.EVIDENCE: len(tiers[Kind.EVIDENCE].sealed),
-        Tier.PIXELS: len(parts.pixels.sealed),
+        Tier.CROPS: len(tiers[Kind.CROPS].sealed),
+        Tier.ORIGINALS: len(parts.pixels.sealed),
     }
 
 
@@ -401,5 +401,5 @@ def test_evidence_beyond_what_a_study_may_take_is_refused(
         clinic, pipeline = join(hub), hub.pipeline()
         values = stored_values(800, 800)
         large = crops.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
-        with pytest.raises(BadEvidence, match="limit"):
-            put(hub, pipeline, clinic, clinic.seal(Kind.EVIDENCE, StudyId(bytes(16)), large))
+        with pytest.raises(BadCrops, match="limit"):
+            put(hub, pipeline, clinic, clinic.seal(Kind.CROPS, StudyKey(bytes(16)), large))

@@ -12,7 +12,7 @@ import pytest
 
 from thinwire.receiver.cli.main import main
 from thinwire.receiver.hub import open_hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import serve
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadConfiguration
@@ -76,9 +76,9 @@ def test_it_ends_on_the_keyboard_s_signal_too(data: Path, capsys: pytest.Capture
 
 
 def test_a_hub_whose_reading_dies_ends_with_its_reason(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(_: Pipeline) -> None:
+    def dies(_: HubPipeline) -> None:
         raise MemoryError("no room for a model")
 
-    monkeypatch.setattr(Pipeline, "run", dies)
+    monkeypatch.setattr(HubPipeline, "run", dies)
     with open_hub(data, SystemClock()) as hub, pytest.raises(MemoryError, match="no room"):
         serve(hub, "127.0.0.1:0", None, lambda *_: None)

@@ -33,7 +33,7 @@ def test_a_clinic_chooses_when_parts_go(tmp_path: Path) -> None:
         time_zone = "Africa/Blantyre"
         """,
     )
-    assert [policy.when[kind] for kind in (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)] == [
+    assert [policy.when[kind] for kind in (Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)] == [
         When.ALWAYS,
         When.ON_REQUEST,
         When.IN_WINDOW,
@@ -55,7 +55,7 @@ def test_every_setting_of_a_new_clinic_s_file_can_be_uncommented(tmp_path: Path)
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THINWIRE_SENDER_TIERS__PIXELS", "when idle")
-    assert configured(tmp_path, '[tiers]\npixels = "always"\n').when[Kind.PIXELS] is When.WHEN_IDLE
+    assert configured(tmp_path, '[tiers]\npixels = "always"\n').when[Kind.ORIGINALS] is When.WHEN_IDLE
 
 
 @pytest.mark.parametrize(

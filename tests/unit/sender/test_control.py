@@ -10,11 +10,11 @@ from tests.support.real_link import as_joined
 from tests.support.two_ends import SITE, TwoEnds, samples
 from thinwire.sender.cli import app
 from thinwire.sender.outbox.entries import EntryState
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 
 FIRST, SECOND = samples(2)
 
@@ -28,15 +28,15 @@ def ends(tmp_path: Path) -> TwoEnds:
     return found
 
 
-def there(ends: TwoEnds) -> set[StudyId]:
-    return {study for study, _ in ends.shelf.parts(SITE)}
+def there(ends: TwoEnds) -> set[StudyKey]:
+    return {study for study, _ in ends.store.parts(SITE)}
 
 
 def test_a_paused_study_stays_while_the_others_go(ends: TwoEnds) -> None:
     ends.new_outbox().pause(FIRST.study)
     ends.carry()
     assert there(ends) == {SECOND.study}
-    waits = Gate(TierPolicy(), ends.clock.now(), 0).waits(ends.outbox.entries())
+    waits = CurrentPolicy(TierPolicy(), ends.clock.now(), 0).waits(ends.outbox.entries())
     assert waits[FIRST.study, Kind.GRAPH] == "paused, until it is resumed"
     ends.new_outbox().resume(FIRST.study)
     ends.carry()
@@ -69,16 +69,16 @@ def test_a_pause_stops_what_is_under_way_and_it_goes_on_from_there(ends: TwoEnds
 def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
     ends.carry()
     ends.outbox.make_urgent(FIRST.study)
-    assert ends.outbox.unurged() == [FIRST.study]
+    assert ends.outbox.pending_escalations() == [FIRST.study]
     ends.carry()
-    assert ends.outbox.unurged() == []
-    assert ends.shelf.urgent(SITE, FIRST.study)
+    assert ends.outbox.pending_escalations() == []
+    assert ends.store.urgent(SITE, FIRST.study)
 
 
 def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
     for act in (ends.outbox.pause, ends.outbox.resume, ends.outbox.make_urgent):
         with pytest.raises(UnknownStudy):
-            act(StudyId(b"?" * 16))
+            act(StudyKey(b"?" * 16))
 
 
 def retry(ends: TwoEnds, study: str) -> Result:

@@ -29,11 +29,11 @@ def study() -> Study:
 
 
 def test_the_same_study_and_bundle_give_the_same_bytes(maker: GraphMaker, study: Study) -> None:
-    assert maker.see(study).payload == maker.see(study).payload
+    assert maker.make_graph(study).payload == maker.make_graph(study).payload
 
 
 def test_the_hub_reads_what_the_clinic_saw(maker: GraphMaker, study: Study) -> None:
-    seen = maker.see(study)
+    seen = maker.make_graph(study)
     graph = decode(seen.payload, study.id, lambda _: maker.coder)
     assert graph.patches.cell.tolist() == seen.graph.patches.cell.tolist()
     assert graph.text_source is TextSource.GENERATED
@@ -51,28 +51,28 @@ def test_what_a_person_wrote_is_the_graph_and_what_the_machine_wrote_is_not(make
     names = [concept.name for concept in maker.bundle.spec.concepts]
 
     def said(of: Study) -> dict[str, int]:
-        concepts = maker.see(of).graph.concepts
+        concepts = maker.make_graph(of).graph.concepts
         return {names[c]: a for c, a in zip(concepts.concept.tolist(), concepts.assertion.tolist(), strict=True)}
 
     assert said(report)["effusion"] == 0
     assert said(asked)["pneumothorax"] == 2
     assert "effusion" not in said(asked)
-    assert maker.see(asked).graph.text_source is TextSource.INDICATION
+    assert maker.make_graph(asked).graph.text_source is TextSource.INDICATION
 
 
 def test_the_text_steers_the_attention(maker: GraphMaker, study: Study) -> None:
     left = replace(study, text="Large left pleural effusion.", text_source=TextSource.REPORT)
     right = replace(study, text="Nodule in the right upper zone.", text_source=TextSource.REPORT)
-    assert not np.allclose(maker.see(left).guidance.share, maker.see(right).guidance.share, atol=1e-4)
+    assert not np.allclose(maker.make_graph(left).guidance.share, maker.make_graph(right).guidance.share, atol=1e-4)
 
 
 def test_a_policy_given_by_hand_wins(study: Study) -> None:
     maker = GraphMaker(load_bundle(default_bundle_folder()), SenderConfig(provider="cpu"), KeepPercent(100))
-    graph = maker.see(study).graph
+    graph = maker.make_graph(study).graph
     assert len(graph.patches.cell) == graph.total_patches
     assert graph.attention_kept == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_text_longer_than_the_decoder_reads_says_so(maker: GraphMaker, study: Study) -> None:
     long = replace(study, text="No pneumothorax. " * 200, text_source=TextSource.REPORT)
-    assert maker.see(long).guidance.truncated
+    assert maker.make_graph(long).guidance.truncated

@@ -16,10 +16,10 @@ from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.pipeline import WORKERS, Pipeline, Seen
-from thinwire.sender.service import Accepted, Rejected, Wish, Words, finished, take
+from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
+from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, finished, take
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
@@ -27,7 +27,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import StudyId, TextSource, Tier
+from thinwire.shared.identifiers import StudyKey, TextSource, Tier
 from thinwire.shared.storage.durable import Disk
 
 
@@ -57,7 +57,9 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    outcome = next(iter(take(pipeline, quarantine, [path], Words("Left effusion.", TextSource.REPORT), Wish(True))))
+    outcome = next(
+        iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), SendOptions(True)))
+    )
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     made = []
@@ -69,14 +71,14 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
     entry = outbox.entry(study)
     assert entry.urgent
     assert entry.state is EntryState.SENDING
-    assert not finished(entry, Gate(TierPolicy(), SystemClock().now(), 0))
+    assert not finished(entry, CurrentPolicy(TierPolicy(), SystemClock().now(), 0))
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
     sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
     manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
     assert {tier.tier for tier in manifest.tiers} == set(Tier)
-    assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.EVIDENCE]
+    assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.CROPS]
     assert entry.part(Kind.PREVIEW).size <= pipeline.config.preview_bytes
     assert manifest.identity["PatientID"] == "PHANTOM-1000000003"
     assert datetime.now(UTC) >= manifest.created
@@ -105,7 +107,7 @@ def test_the_graph_of_every_study_goes_before_any_pixels(
     assert made == [kind for kind in chain(*WORKERS) for _ in range(2)]
 
 
-def opened(pipeline: Pipeline, study: StudyId, kind: Kind) -> bytes:
+def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
     plaintext = pipeline.outbox.plaintext(study, kind)
     assert plaintext is not None
     return plaintext
@@ -123,7 +125,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
     assert seen.window == frontal.meaning.window
     whole = np.asarray(Image.fromarray(seen.image).resize(frontal.shown.shape[::-1]), np.float32)
     assert abs(whole - frontal.shown).mean() < 4
-    found = crops.decode(opened(pipeline, study, Kind.EVIDENCE), 1 << 26)
+    found = crops.decode(opened(pipeline, study, Kind.CROPS), 1 << 26)
     samples, here = found.canvas()
     np.testing.assert_array_equal(samples[here].astype(np.int64) + found.least, frontal.stored[here])
     graph = decode(opened(pipeline, study, Kind.GRAPH), study, lambda _: pipeline.coder)
@@ -140,20 +142,20 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     assert isinstance(outcome, Accepted)
     study = outcome.study.id
     pipeline.make(study, Kind.GRAPH)
-    runs: list[StudyId] = []
-    see = pipeline.maker.see
+    runs: list[StudyKey] = []
+    make_graph = pipeline.maker.make_graph
 
-    def counted(study: Study) -> Seen:
+    def counted(study: Study) -> GraphResult:
         runs.append(study.id)
-        return see(study)
+        return make_graph(study)
 
     monkeypatch.setattr(pipeline.maker, "see", counted)
-    pipeline.make(study, Kind.EVIDENCE)
-    first = opened(pipeline, study, Kind.EVIDENCE)
+    pipeline.make(study, Kind.CROPS)
+    first = opened(pipeline, study, Kind.CROPS)
     assert runs == []
     # Where its bytes were damaged the graph is made again, and the evidence is the same.
     (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
-    assert crops.decode(pipeline.plaintext_of(study, Kind.EVIDENCE), 1 << 26).rectangles == (
+    assert crops.decode(pipeline.plaintext_of(study, Kind.CROPS), 1 << 26).rectangles == (
         crops.decode(first, 1 << 26).rectangles
     )
     assert runs == [study]
@@ -171,8 +173,8 @@ def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_
     assert pipeline.next_job(kinds=rest) is None
     pipeline.make(study, Kind.GRAPH)
     assert pipeline.next_job(kinds=graphs) is None
-    assert pipeline.next_job(kinds=rest) == (study, Kind.PIXELS)
-    pipeline.make(study, Kind.PIXELS)
+    assert pipeline.next_job(kinds=rest) == (study, Kind.ORIGINALS)
+    pipeline.make(study, Kind.ORIGINALS)
     assert pipeline.next_job(kinds=rest) is None
     for kind in views:
         assert pipeline.next_job(kinds=views) == (study, kind)

@@ -5,7 +5,7 @@ import pytest
 
 from thinwire.shared import drawing
 from thinwire.shared.formats.graph import Assertion, Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 NAMES = ("lung", "heart", "consolidation with a name that no pill can hold in full", "effusion", "pneumothorax")
 FINDINGS = {"effusion": (0.41, 0.2, 0.6), "consolidation": (0.83, 0.71, 0.91)}
@@ -22,7 +22,7 @@ def graph(
     count = len(cells)
     score = np.linspace(0.1, 0.2, count, dtype=np.float32)
     return FusedGraph(
-        StudyId(bytes(16)),
+        StudyKey(bytes(16)),
         BundleId(bytes(16)),
         Grid(height, width, 128),
         Patches(np.array(cells, np.int32), score, np.zeros((count, 2), np.float32)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from thinwire.shared.logs import TALKATIVE, LogFormat, log_to
+from thinwire.shared.logs import VERBOSE_LOGGERS, LogFormat, log_to
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def _root() -> Iterator[None]:
     """The root logger as it was."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
+    levels = {name: logging.getLogger(name).level for name in VERBOSE_LOGGERS}
     yield
     logging.captureWarnings(False)
     root.handlers, root.level = handlers, level

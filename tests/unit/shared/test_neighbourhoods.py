@@ -25,7 +25,7 @@ def agrees(mask: NDArray[np.bool_], diagonal: bool) -> None:
 
 @EXAMPLES
 @given(SHAPES.flatmap(lambda shape: arrays(np.bool_, shape)), st.booleans())
-def test_parts_are_those_of_scipy(mask, diagonal):
+def test_parts_are_those_of_scipy(mask: NDArray[np.bool_], diagonal: bool) -> None:
     agrees(mask, diagonal)
 
 
@@ -45,11 +45,11 @@ def test_one_part_that_winds_through_every_row_is_one() -> None:
 
 @EXAMPLES
 @given(SHAPES.flatmap(lambda shape: arrays(np.uint8, shape)), st.sampled_from([1, 3, 9]))
-def test_a_grey_opening_is_that_of_scipy(image, side):
+def test_a_grey_opening_is_that_of_scipy(image: NDArray[np.uint8], side: int) -> None:
     np.testing.assert_array_equal(opened(image, side), ndimage.grey_opening(image, size=(side, side)))
 
 
 @EXAMPLES
 @given(SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=st.floats(0, 65025, width=32))))
-def test_a_mean_is_rounded_as_that_of_scipy(image):
+def test_a_mean_is_rounded_as_that_of_scipy(image: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(mean_around(image, 7), ndimage.uniform_filter(image, 7))

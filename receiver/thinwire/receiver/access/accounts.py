@@ -33,7 +33,7 @@ LONGEST = timedelta(hours=12)
 """And at the latest so long after its start."""
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256
-_SEEN_AFTER = timedelta(minutes=1)
+_TOUCH_INTERVAL = timedelta(minutes=1)
 """A session's last request is written down so often at most."""
 _TOKEN_BYTES = 32
 _AT_ONCE = 2
@@ -54,7 +54,7 @@ class Role(StrEnum):
 @dataclass(frozen=True)
 class Account:
     name: str
-    shown: str
+    full_name: str
     """The person's name, as it stands under a report."""
     role: Role
     made: datetime
@@ -94,9 +94,9 @@ class Accounts:
         with self._database.read() as connection:
             return [_account(row) for row in connection.execute(select(accounts).order_by(accounts.c.name))]
 
-    def add(self, name: str, shown: str, role: Role, also: Also) -> str:
+    def add(self, name: str, full_name: str, role: Role, also: Also) -> str:
         """A new account; returns the secret of its one-time link. Raises BadInput."""
-        row = self._new(name, shown, role)
+        row = self._new(name, full_name, role)
         with self._database.write() as connection:
             _insert(connection, row)
             also(connection)
@@ -127,7 +127,7 @@ class Accounts:
             row = self._invitation(connection, secret)
             return row is not None, None if row is None else row.account
 
-    def accept(self, secret: str, password: str, name: str, shown: str, also: Also) -> str:
+    def accept(self, secret: str, password: str, name: str, full_name: str, also: Also) -> str:
         """Use a one-time link up: set the password; name, shown: of the first administrator's account.
 
         Returns the account's name. Raises BadInput for a link that does not hold, or a password that is too short.
@@ -143,7 +143,7 @@ class Accounts:
             if row is None:
                 raise BadInput("the link was used or is too old", "Ask for a new one: thinwire-receiver account link.")
             if row.account is None:
-                _insert(connection, self._new(name, shown, Role.ADMINISTRATOR))
+                _insert(connection, self._new(name, full_name, Role.ADMINISTRATOR))
             whose = row.account or name
             connection.execute(update(accounts).where(accounts.c.name == whose).values(password=hashed))
             connection.execute(delete(invitations).where(invitations.c.hash == row.hash))
@@ -174,7 +174,9 @@ class Accounts:
                 return None
         return None if row is None or hashed is None else _account(row)
 
-    def of_subject(self, issuer: str, subject: str, name: str, shown: str, role: Role, also: Also) -> Account | None:
+    def of_subject(
+        self, issuer: str, subject: str, name: str, full_name: str, role: Role, also: Also
+    ) -> Account | None:
         """The account of a person whom an OpenID provider vouches for, made at the first sign-in; None once closed.
 
         Raises BadInput where the name is taken by another account.
@@ -183,11 +185,11 @@ class Accounts:
         with self._database.write() as connection:
             row = connection.execute(select(accounts).where(this)).one_or_none()
             if row is None:
-                _insert(connection, {**self._new(name, shown, role), "issuer": issuer, "subject": subject})
+                _insert(connection, {**self._new(name, full_name, role), "issuer": issuer, "subject": subject})
             elif row.closed_at is not None:
                 return None
             else:
-                connection.execute(update(accounts).where(this).values(shown=shown, role=str(role)))
+                connection.execute(update(accounts).where(this).values(full_name=full_name, role=str(role)))
             also(connection)
             return _account(connection.execute(select(accounts).where(this)).one())
 
@@ -214,7 +216,7 @@ class Accounts:
             return None
         if now - moment(row.seen_at) > IDLE or now - moment(row.started_at) > LONGEST:
             return None
-        if touch and now - moment(row.seen_at) > _SEEN_AFTER:
+        if touch and now - moment(row.seen_at) > _TOUCH_INTERVAL:
             with self._database.write() as connection:
                 connection.execute(update(sessions).where(this).values(seen_at=micros(now)))
         return Session(_account(row), _hash(f"form {secret}").hex())
@@ -245,16 +247,16 @@ class Accounts:
         this = (accounts.c.name == name) & accounts.c.closed_at.is_(None)
         return connection.execute(select(accounts).where(this)).one_or_none()
 
-    def _new(self, name: str, shown: str, role: Role) -> dict[str, Any]:
-        shown = " ".join(shown.split())
+    def _new(self, name: str, full_name: str, role: Role) -> dict[str, Any]:
+        full_name = " ".join(full_name.split())
         if not _NAME.fullmatch(name):
             raise BadInput(
                 "an account's name has other signs than it may have",
                 "Name it by 1 to 64 of a-z, 0-9, '.', '_' and '-', such as a.lund.",
             )
-        if not 1 <= len(shown) <= 128 or not shown.isprintable():
+        if not 1 <= len(full_name) <= 128 or not full_name.isprintable():
             raise BadInput("a person's name is missing or too long", "Give it as it shall stand under reports.")
-        return {"name": name, "shown": shown, "role": str(role), "made_at": micros(self._clock.now())}
+        return {"name": name, "full_name": full_name, "role": str(role), "made_at": micros(self._clock.now())}
 
 
 def _insert(connection: Connection, row: dict[str, Any]) -> None:
@@ -265,7 +267,7 @@ def _insert(connection: Connection, row: dict[str, Any]) -> None:
 
 def _account(row: Row[Any]) -> Account:
     waits = row.password is None and row.subject is None
-    return Account(row.name, row.shown, Role(row.role), moment(row.made_at), row.closed_at is not None, waits)
+    return Account(row.name, row.full_name, Role(row.role), moment(row.made_at), row.closed_at is not None, waits)
 
 
 def _hash(secret: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The audit log: messages that are only added, each bound to all before it. Format: docs/reading-room.md.
+"""The audit log: messages that are only added, each bound to all before it. Format: docs/store-format.md.
 
 The digest of a message is SHA-256 of the digest before it and its own bytes, so that none can be altered, taken out or
 put in between without breaking every later one. That the end was not cut off shows only beside a head noted elsewhere.
@@ -35,7 +35,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEntry:
     number: int
     at: datetime
     message: str
@@ -56,12 +56,12 @@ class Audit:
         with self._database.read() as connection:
             return _head(connection)
 
-    def newest(self, before: int | None, count: int) -> list[Entry]:
+    def newest(self, before: int | None, count: int) -> list[AuditEntry]:
         """The newest messages, the newest first. before: only those of a lower number."""
         query = select(table).order_by(table.c.number.desc()).limit(count)
         with self._database.read() as connection:
             rows = connection.execute(query if before is None else query.where(table.c.number < before)).all()
-        return [Entry(row.number, moment(row.at), row.message) for row in rows]
+        return [AuditEntry(row.number, moment(row.at), row.message) for row in rows]
 
     def verify(self, noted: Head | None = None) -> Head:
         """Follow the whole chain; returns its head. noted: a head from before, which must stand in the chain.

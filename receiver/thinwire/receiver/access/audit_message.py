@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 SOURCE = "thinwire-hub"
 
@@ -21,7 +21,7 @@ class Code(NamedTuple):
     meaning: str
 
 
-class Event(NamedTuple):
+class AuditEvent(NamedTuple):
     """EventID, EventTypeCode, EventActionCode (C, R, U, D, E)."""
 
     id: Code
@@ -48,24 +48,26 @@ _ATTRIBUTES = _dcm("110137", "User Security Attributes Changed")
 class Act(Enum):
     """What is written down (codes: PS3.16 CID 400 to 402; own ones for what DICOM has no code for)."""
 
-    STARTED = Event(_ACTIVITY, _dcm("110120", "Application Start"), "E")
-    STOPPED = Event(_ACTIVITY, _dcm("110121", "Application Stop"), "E")
-    SIGNED_IN = Event(_AUTHENTICATION, _dcm("110122", "Login"), "E")
-    SIGNED_OUT = Event(_AUTHENTICATION, _dcm("110123", "Logout"), "E")
-    LISTED = Event(_dcm("110112", "Query"), None, "E")
-    VIEWED = Event(_ACCESSED, None, "R")
-    ASKED = Event(_dcm("110102", "Begin Transferring DICOM Instances"), _own("ask", "Part of a study asked for"), "E")
-    REPORT_SAVED = Event(_RECORD, _own("report-save", "Report saved"), "U")
-    REPORT_RELEASED = Event(_RECORD, _own("report-release", "Report released as preliminary"), "U")
-    REPORT_SIGNED = Event(_RECORD, _own("report-sign", "Report signed"), "U")
-    ACCOUNT_ADDED = Event(_ALERT, _ATTRIBUTES, "C")
-    ACCOUNT_LINKED = Event(_ALERT, _ATTRIBUTES, "U")
-    ACCOUNT_REMOVED = Event(_ALERT, _ATTRIBUTES, "D")
-    PASSWORD_SET = Event(_ALERT, _ATTRIBUTES, "U")
-    AUDIT_READ = Event(_dcm("110101", "Audit Log Used"), None, "R")
+    STARTED = AuditEvent(_ACTIVITY, _dcm("110120", "Application Start"), "E")
+    STOPPED = AuditEvent(_ACTIVITY, _dcm("110121", "Application Stop"), "E")
+    SIGNED_IN = AuditEvent(_AUTHENTICATION, _dcm("110122", "Login"), "E")
+    SIGNED_OUT = AuditEvent(_AUTHENTICATION, _dcm("110123", "Logout"), "E")
+    LISTED = AuditEvent(_dcm("110112", "Query"), None, "E")
+    VIEWED = AuditEvent(_ACCESSED, None, "R")
+    ASKED = AuditEvent(
+        _dcm("110102", "Begin Transferring DICOM Instances"), _own("ask", "Part of a study asked for"), "E"
+    )
+    REPORT_SAVED = AuditEvent(_RECORD, _own("report-save", "Report saved"), "U")
+    REPORT_RELEASED = AuditEvent(_RECORD, _own("report-release", "Report released as preliminary"), "U")
+    REPORT_SIGNED = AuditEvent(_RECORD, _own("report-sign", "Report signed"), "U")
+    ACCOUNT_ADDED = AuditEvent(_ALERT, _ATTRIBUTES, "C")
+    ACCOUNT_LINKED = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    ACCOUNT_REMOVED = AuditEvent(_ALERT, _ATTRIBUTES, "D")
+    PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    AUDIT_READ = AuditEvent(_dcm("110101", "Audit Log Used"), None, "R")
 
 
-class Outcome(Enum):
+class AuditOutcome(Enum):
     """EventOutcomeIndicator."""
 
     SUCCESS = "0"
@@ -84,10 +86,10 @@ class Message:
     address: str = ""
     """The network address of the user's machine."""
     site: SiteName | None = None
-    study: StudyId | None = None
+    study: StudyKey | None = None
     account: str | None = None
     """The account that was acted on."""
-    outcome: Outcome = Outcome.SUCCESS
+    outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str = ""
     """A few words; never a patient's."""
 

@@ -1,69 +1,58 @@
 """The commands about the reading room: its accounts and its audit log."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from thinwire.receiver.access.accounts import Role
+from thinwire.receiver.access.accounts import Also, Role
+from thinwire.receiver.access.audit import append, read_head
 from thinwire.receiver.access.audit_message import Act, Message
+from thinwire.receiver.cli.options import Data
+from thinwire.receiver.hub import Hub, open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
 
-if TYPE_CHECKING:
-    from thinwire.receiver.access.accounts import Also
-    from thinwire.receiver.hub import Hub
+account_app = typer.Typer(help="Accounts of the reading room.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log of the reading room.", no_args_is_help=True)
 
-account_app = typer.Typer(help="Who may enter the reading room.", no_args_is_help=True)
-audit_app = typer.Typer(help="What was done in the reading room.", no_args_is_help=True)
-
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.lund.", show_default=False)]
 
 
 @account_app.command(epilog='Example: `thinwire-receiver account add a.lund --shown "Dr. Anna Lund" --data hub`')
 def add(
     name: Name,
-    shown: Annotated[
-        str, typer.Option("--shown", help="The person's name as it shall stand under reports.", show_default=False)
+    full_name: Annotated[
+        str, typer.Option("--shown", help="The person's name as it appears under reports.", show_default=False)
     ],
     data: Data,
     role: Annotated[Role, typer.Option("--role", help="reader or administrator.")] = Role.READER,
 ) -> None:
-    """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
-    from thinwire.receiver.hub import open_hub
-
+    """Create an account and print its one-time link, which sets the password and expires after 24 hours."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, shown, role, _told(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, full_name, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
-    """A new one-time link for an account whose password is lost. The old password holds until the link is used."""
-    from thinwire.receiver.hub import open_hub
-
+    """Print a new one-time link after a lost password. The old password is valid until the link is used."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.link(name, _told(hub, Act.ACCOUNT_LINKED, name)))
+        _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
 def list_(data: Data) -> None:
-    """Every account: its name, role, the person's name, and whether it is open."""
-    from thinwire.receiver.hub import open_hub
-
+    """List all accounts: name, role, the person's name, and whether the account is open."""
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
-            typer.echo(f"{each.name}\t{each.role}\t{each.shown}\t{state}")
+            typer.echo(f"{each.name}\t{each.role}\t{each.full_name}\t{state}")
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
-    """Close an account and end its sessions. Its reports stay, and its name is not used again."""
-    from thinwire.receiver.hub import open_hub
-
+    """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
-        hub.accounts.remove(name, _told(hub, Act.ACCOUNT_REMOVED, name))
+        hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
 
 
@@ -71,16 +60,13 @@ def remove(name: Name, data: Data) -> None:
 def verify(
     data: Data,
     head: Annotated[
-        str | None, typer.Option("--head", help="A head noted before: the log must still hold it.", show_default=False)
+        str | None, typer.Option("--head", help="A head noted before; the log must contain it.", show_default=False)
     ] = None,
 ) -> None:
-    """Follow the whole chain of the audit log; prints its head, `NUMBER:DIGEST`. Note it outside the hub.
+    """Verify the chain of the audit log and print its head, `NUMBER:DIGEST`. Note the head outside the hub.
 
     A log whose end was cut off is still a chain: only a head that was noted elsewhere shows that messages are missing.
     """
-    from thinwire.receiver.access.audit import read_head
-    from thinwire.receiver.hub import open_hub
-
     try:
         noted = None if head is None else read_head(head)
     except ValueError as error:
@@ -91,23 +77,20 @@ def verify(
 
 @audit_app.command(epilog="Example: `thinwire-receiver audit export --data hub > audit.xml`")
 def export(data: Data) -> None:
-    """Every message, one a line, oldest first, as XML of DICOM PS3.15 A.5. That it was read is written down too."""
-    from thinwire.receiver.hub import open_hub
-
+    """Print all messages, one a line, oldest first, as XML of DICOM PS3.15 A.5. The export itself is audited."""
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(Message(Act.AUDIT_READ, hub.clock.now(), "command line"))
         for message in hub.audit.messages():
             typer.echo(message)
 
 
-def _told(hub: "Hub", act: Act, name: str) -> "Also":
-    from thinwire.receiver.access.audit import append
+def _audit_message(hub: Hub, act: Act, name: str) -> Also:
 
     message = Message(act, hub.clock.now(), "command line", account=name)
     return lambda connection: append(connection, message)
 
 
-def _link(hub: "Hub", name: str, secret: str) -> None:
+def _link(hub: Hub, name: str, secret: str) -> None:
     origin = hub.settings.web_proxy or "https://ADDRESS-OF-THE-PAGE"
     typer.echo(f"{name} enters once by this link, within 24 hours:", err=True)
     typer.echo(f"{origin}/welcome/{secret}")

@@ -1,19 +1,18 @@
 """The commands about bundles: what one is, was made from, and was measured to do."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from thinwire.receiver.cli.options import Data, Json, stdout, write_json
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
+from thinwire.receiver.training.card import write_measured
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import CARD, Bundle, default_bundle_folder, load_bundle
@@ -22,24 +21,21 @@ from thinwire.shared.identifiers import BundleId
 
 bundle_app = typer.Typer(help="Bundles: the model files that clinics and hub share.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
-
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle show`")
 def show(
     folder: Annotated[
-        Path | None, typer.Argument(help="The bundle; the one that comes with thinwire if not given.")
+        Path | None, typer.Argument(help="The bundle; the one that comes with thinwire by default.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """The model card of a bundle, then the figures of its index. Every file is checked against its digest first."""
+    """Print the model card and the figures of a bundle, after a check of every file against its digest."""
     bundle = load_bundle(folder or default_bundle_folder())
     card = (bundle.folder / CARD).read_text(encoding="utf-8")
     if json_:
-        typer.echo(json.dumps(_as_json(bundle, card), indent=1, ensure_ascii=False))
+        write_json(_as_json(bundle, card))
         return
-    out = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    out = stdout()
     out.print(Markdown(card))
     out.print(f"bundle {bundle.id.hex()}")
     table = Table("figure", "value", box=box.SIMPLE_HEAD)
@@ -54,15 +50,15 @@ def add(
     data: Data,
     default: Annotated[bool, typer.Option("--default", help="Make it the hub's default too.")] = False,
 ) -> None:
-    """Let the hub read the studies that were made with a bundle. A running `serve` reads them from then on.
+    """Add a bundle, so that the hub predicts studies made with it. A running `serve` uses it at once.
 
-    The bundle is loaded and checked first; then it is there whole, or not at all. A repeat does nothing.
+    The bundle is loaded and checked first, and added completely or not at all. The command is idempotent.
     """
-    from thinwire.receiver.inference.mpnn import load_reader
+    from thinwire.receiver.inference.mpnn import load_predictor
 
     bundle = load_bundle(folder)
     load_coder(bundle)
-    load_reader(bundle)
+    load_predictor(bundle)
     with open_hub(data, SystemClock()) as hub:
         id = add_bundle(data / "bundles", folder, hub.disk)
         if default:
@@ -72,12 +68,12 @@ def add(
 
 @bundle_app.command(name="list", epilog="Example: `thinwire-receiver bundle list --data hub`")
 def list_(data: Data, json_: Json = False) -> None:
-    """The bundles that the hub can read."""
+    """List the bundles of the hub."""
     with open_hub(data, SystemClock()) as hub:
         bundles, default = hub.bundles, hub.bundles.default()
         rows = [{"id": id.hex(), "name": _name(bundles, id), "default": id == default} for id in bundles.ids()]
     if json_:
-        typer.echo(json.dumps(rows, indent=1))
+        write_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['id']} {row['name'] or 'damaged'}" + (" (default)" if row["default"] else ""))
@@ -87,7 +83,7 @@ def list_(data: Data, json_: Json = False) -> None:
 def default(
     bundle: Annotated[str, typer.Argument(help="The bundle's id, or its first hex digits.")], data: Data
 ) -> None:
-    """Make a bundle that the hub has its default. A running `serve` loads it when it is started again."""
+    """Choose the hub's default bundle. A running `serve` uses it after its next start."""
     with open_hub(data, SystemClock()) as hub:
         id = hub.bundles.find(bundle)
         hub.bundles.bundle(id)
@@ -97,12 +93,10 @@ def default(
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle card my-bundle --evaluation figures/evaluation.json`")
 def card(
-    folder: Annotated[Path, typer.Argument(help="The bundle whose card is written anew.")],
-    evaluation: Annotated[list[Path], typer.Option(help="What evaluate wrote for this very bundle; several times.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle whose card is rewritten.")],
+    evaluation: Annotated[list[Path], typer.Option(help="A result of evaluate for this bundle; repeatable.")],
 ) -> None:
     """Write the headline figures of evaluations into a bundle's card and index. The bundle's id does not change."""
-    from thinwire.receiver.training.card import write_measured
-
     write_measured(folder, evaluation)
     typer.echo(folder / CARD)
 

@@ -1,41 +1,38 @@
 """`draft`: one study's draft now, before the eyes of whoever asks."""
 
 import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from thinwire.receiver.store.records import Waiting
+from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
+from thinwire.receiver.hub import open_hub
+from thinwire.receiver.inference.draft import draft_json
+from thinwire.receiver.presentation import draft_lines
+from thinwire.receiver.store.records import PendingGraph
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, digest
 
 
 def draft_command(
-    study: Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")],
-    data: Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)],
+    study: Study,
+    data: Data,
     beams: Annotated[
         int | None, typer.Option(help="Texts followed at once; 1 is greedy.  [default: as configured]", min=1, max=16)
     ] = None,
-    site: Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
+    site: Site = None,
+    json_: Json = False,
 ) -> None:
-    """Let the machine draft a study's report from its kept patches, word by word; also where `serve` makes no drafts.
+    """Draft a study's report from its kept patches, word by word; also if `serve` makes no drafts.
 
-    It is kept, and shown by `show`, unless the hub has a draft of the study already. Decision support for research:
-    what is written may be wrong, and nobody has read it.
+    The draft is stored, and shown by `show`, unless the study has one already. It may be wrong, and nobody has checked
+    it.
     """
-    from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.inference.draft import draft_json
-    from thinwire.receiver.presentation import draft_lines
-    from thinwire.shared.formats.payload import decode
-
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, SiteName(site) if site else None)
         payload = hub.store.plaintext(found.site, found.study, Kind.GRAPH)
@@ -43,7 +40,7 @@ def draft_command(
             raise UnknownStudy("no graph of this study is here yet", "Wait for it: thinwire-receiver status.")
         graph = decode(payload, found.study, hub.bundles.coder)
         drafter = hub.bundles.drafter(graph.bundle, beams or hub.settings.draft.beams)
-        console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+        console = stdout()
         # Words go to the terminal as they come; a file or another program gets the whole alone.
         with Live(console=console, transient=True, refresh_per_second=12) as view:
             for texts in drafter.stream([graph]):
@@ -51,10 +48,10 @@ def draft_command(
                     view.update(Text(drafter.words(texts[0]), "yellow"))
         (draft,) = drafter.attended([graph], texts)
         kept = draft_json(draft, graph)
-        waiting = Waiting(found.site, found.study, digest(payload), found.urgent_asked)
+        waiting = PendingGraph(found.site, found.study, digest(payload), found.urgent_asked)
         hub.store.add_draft(waiting, kept, hub.clock.now())
     if json_:
-        typer.echo(json.dumps(json.loads(kept), indent=1, ensure_ascii=False))
+        write_json(json.loads(kept))
         return
-    for line in draft_lines(json.loads(kept), found.reading is not None and found.reading.unfamiliar):
+    for line in draft_lines(json.loads(kept), found.prediction is not None and found.prediction.unfamiliar):
         console.print(line)

@@ -1,41 +1,37 @@
 """`thinwire-receiver forward`: what goes on to the hospital's systems, and how far it is."""
 
-import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
+from thinwire.receiver.forward.delivery import DeliveryState
+from thinwire.receiver.forward.queue import queue_of
+from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
 from thinwire.shared.identifiers import site_name
 
 forward_app = typer.Typer(
-    help="What goes on to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
+    help="Forwarding to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
 )
-
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 
 
 @forward_app.command(epilog="Example: `thinwire-receiver forward status --data hub`")
-def status(data: Data, json_: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False) -> None:
-    """Every object that is on its way, was refused, or is not confirmed; and counts of all, by target.
+def status(data: Data, json_: Json = False) -> None:
+    """List the queued, refused and unconfirmed deliveries, and the counts by target.
 
-    waiting: to be sent, again where it failed · asked: sent, the peer has not committed yet · confirmed: the peer
-    committed, or was seen to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
+    waiting: to be sent or retried · asked: sent, without a commitment yet · confirmed: the peer committed, or was seen
+    to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
     """
-    from thinwire.receiver.forward.delivery import State
-    from thinwire.receiver.forward.forwarding import queue_of
-    from thinwire.receiver.hub import open_hub
-
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()
-        open_ = queue.all(state for state in State if state not in (State.CONFIRMED, State.OVERTAKEN))
+        open_ = queue.all(
+            state for state in DeliveryState if state not in (DeliveryState.CONFIRMED, DeliveryState.SUPERSEDED)
+        )
         targets = [target.name for target in hub.settings.forward.targets]
         now = hub.clock.now()
     counts = {
@@ -56,12 +52,12 @@ def status(data: Data, json_: Annotated[bool, typer.Option("--json", help="Write
         for each in open_
     ]
     if json_:
-        typer.echo(json.dumps({"targets": counts, "deliveries": rows}, indent=1))
+        write_json({"targets": counts, "deliveries": rows})
         return
     for name, states in counts.items():
         typer.echo(f"{name}: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "nothing yet"))
     if not counts:
-        typer.echo("no target: nothing is forwarded ([[forward.targets]] in config.toml, docs/hospital-systems.md)")
+        typer.echo("no target: nothing is forwarded ([[forward.targets]] in config.toml, docs/hub-administrator.md)")
     if not open_:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -70,22 +66,19 @@ def status(data: Data, json_: Annotated[bool, typer.Option("--json", help="Write
     table.add_column("because")
     for each in open_:
         wait = max(0, int((each.due - now).total_seconds()))
-        next_ = f"in {wait} s" if each.state in (State.WAITING, State.ASKED) else ""
+        next_ = f"in {wait} s" if each.state in (DeliveryState.WAITING, DeliveryState.ASKED) else ""
         table.add_row(each.target, each.site, each.study.hex()[:8], each.item, str(each.state), next_, each.reason)
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+    stdout(120).print(table)
 
 
 @forward_app.command(epilog="Example: `thinwire-receiver forward retry --target pacs --data hub`")
 def retry(
     data: Data,
-    target: Annotated[str | None, typer.Option(help="Only what goes to this target.")] = None,
-    study: Annotated[str | None, typer.Option(help="Only this study: its id, or its first hex digits.")] = None,
-    site: Annotated[str | None, typer.Option(help="Only this clinic, where two sent the same files.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only deliveries to this target.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study: its key, or its first hex digits.")] = None,
+    site: Site = None,
 ) -> None:
-    """Send again, at once, what waits, was refused or is not confirmed. What is confirmed stays as it is."""
-    from thinwire.receiver.forward.forwarding import queue_of
-    from thinwire.receiver.hub import open_hub
-
+    """Send waiting, refused and unconfirmed deliveries again, at once. Confirmed ones stay confirmed."""
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")

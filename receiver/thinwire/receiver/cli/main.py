@@ -1,29 +1,44 @@
-"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/architecture.md."""
+"""The hub's command line. Exit codes: `thinwire.shared.errors.exit_code`, listed in docs/developer.md.
+
+Modules that load torch, highdicom or pynetdicom are imported by the commands that need them: `worklist` does not wait
+for seconds.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from thinwire.receiver.cli.accounts import account_app, audit_app
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
+from thinwire.receiver.cli.offline import imported_json, imported_lines
+from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
+from thinwire.receiver.export.picture import picture
+from thinwire.receiver.hub import Hub, make_hub, offline_lock, open_hub
+from thinwire.receiver.offline import export_to, import_from
+from thinwire.receiver.presentation import links_table, study_page, worklist_table
+from thinwire.receiver.store.worklist import WorklistEntry, as_json
+from thinwire.receiver.store.worklist import worklist as order
+from thinwire.receiver.transport.link_status import as_json as link_json
+from thinwire.receiver.transport.link_status import find
+from thinwire.shared.addresses import address_text
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, exit_code
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, Tier, site_name
+from thinwire.shared.logs import log_to
 from thinwire.shared.storage.durable import Disk
-
-if TYPE_CHECKING:
-    from thinwire.receiver.hub import Hub
+from thinwire.shared.storage.status_file import EVERY
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
 69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
@@ -34,7 +49,7 @@ the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`
 
 app = typer.Typer(
     name="thinwire-receiver",
-    help="The reading hub: takes studies from clinics over thin links, reads their graphs, keeps the worklist.",
+    help="The reading hub: stores studies from clinics, predicts findings from their graphs, keeps the worklist.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -42,11 +57,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
-Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
-_ASKED = (Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
-Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
+_ASKED = (Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 
 
 @app.command(epilog="Example: `thinwire-receiver init --data hub`")
@@ -54,15 +65,13 @@ def init(
     data: Data,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Folder of the bundle to read with; the one that comes with thinwire if not given."),
+        typer.Option(help="Folder of the default bundle; the one that comes with thinwire by default."),
     ] = None,
 ) -> None:
     """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
-    from thinwire.receiver.hub import make_hub
-
     id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
-    _words(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
-    _words("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+    _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
+    _note("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
 
 
 @app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
@@ -70,23 +79,21 @@ def enrol(
     site: Annotated[str, typer.Argument(help="The clinic's name: 1 to 32 of a-z, 0-9 and '-'.")],
     data: Data,
     json_: Json = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Serve this clinic no more; its studies stay.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Revoke this clinic; its studies stay.")] = False,
 ) -> None:
-    """Print a one-time join token for a clinic. It is a secret until used; bring it there by a trusted way."""
-    from thinwire.receiver.hub import open_hub
-
+    """Print a one-time join token for a clinic. It is a secret until it is used; deliver it in a trusted way."""
     name = _site(site)
     with open_hub(data, SystemClock()) as hub:
         if remove:
             hub.enrolment.dismiss(name)
-            _words(f"{name} is served no more.")
+            _note(f"{name} is served no more.")
             return
         token, expires = hub.enrolment.enrol(name)
     if json_:
-        _json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
+        write_json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
         return
-    _words(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
-    _words("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
+    _note(f"Join token for {name}, good for one clinic until {expires:%Y-%m-%d %H:%M} UTC. At the clinic:")
+    _note("  thinwire-sender join TOKEN --data DIR --hub HOST:PORT")
     typer.echo(token)
 
 
@@ -96,22 +103,18 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
     ] = None,
-    web: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the reading room's page; beyond this machine by HTTPS.")
-    ] = None,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT of the reading room; HTTPS beyond this machine.")] = None,
 ) -> None:
-    """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
+    """Receive studies from clinics and triage them until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
-    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
-    account yet a one-time link for the first administrator (docs/reading-room.md).
+    With --web also the reading room for radiologists: prints `reading room at URL` and, without any account, a
+    one-time link for the first administrator (docs/hub-administrator.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
-    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub
-    that was stopped in any way goes on where it was.
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line; the last one wins. A hub
+    continues after any kind of stop.
     """
-    from thinwire.receiver.hub import open_hub
     from thinwire.receiver.serve import serve as serve_hub
-    from thinwire.shared.logs import log_to
 
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
@@ -122,29 +125,23 @@ def serve(
 def status(
     data: Data,
     json_: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat once a second until interrupted.")] = False,
 ) -> None:
-    """Every clinic's link: whether it is connected, what is under way and how much of it is durable here."""
-    from rich.live import Live
-
-    from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.presentation import links_table
-    from thinwire.receiver.transport.link_status import EVERY, as_json, find
-
+    """List the clinics' links: state, objects in transfer, and their durable bytes."""
     clock = SystemClock()
     with open_hub(data, clock) as hub:
         sites = hub.enrolment.site_names()
     if json_:
         while True:
             serves, links = find(data, clock.now())
-            _json({"serving": serves, "sites": sites, "links": [as_json(link) for link in links]})
+            write_json({"serving": serves, "sites": sites, "links": [link_json(link) for link in links]})
             if not watch:
                 return
             time.sleep(EVERY)
     if not watch:
-        _out().print(links_table(*find(data, clock.now()), sites, clock.now()))
+        stdout().print(links_table(*find(data, clock.now()), sites, clock.now()))
         return
-    with Live(console=_out(), auto_refresh=False) as view:
+    with Live(console=stdout(), auto_refresh=False) as view:
         while True:
             view.update(links_table(*find(data, clock.now()), sites, clock.now()), refresh=True)
             time.sleep(EVERY)
@@ -152,24 +149,19 @@ def status(
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
 def worklist(data: Data, json_: Json = False) -> None:
-    """Every study at its place: most urgent first, oldest first among equals, what was read last.
+    """List the studies in the order to be read: by urgency, the oldest first within each, reported ones last.
 
-    What has waited for longer than `waiting_cap` (config.toml) stands before all that is not immediate.
+    Studies that have waited for longer than `waiting_cap` (config.toml) come before all but the immediate ones.
 
-    A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
+    Probabilities have 95 % intervals. Text in yellow was generated by the bundle's decoder: nobody wrote it.
     """
-    from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.presentation import worklist_table
-    from thinwire.receiver.store.worklist import as_json
-    from thinwire.receiver.store.worklist import worklist as order
-
     with open_hub(data, SystemClock()) as hub:
         now = hub.clock.now()
         rows = order(hub.store.studies(), now, hub.settings.cap)
     if json_:
-        _json([as_json(row) for row in rows])
+        write_json([as_json(row) for row in rows])
     else:
-        _out().print(worklist_table(rows, now))
+        stdout().print(worklist_table(rows, now))
 
 
 @app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")
@@ -180,42 +172,42 @@ def show(
     site: Site = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the picture of the study.", dir_okay=False)] = None,
 ) -> None:
-    """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
+    """Show one study: its kept patches, prediction, urgency and the reason of it.
 
-    A draft of the report, where the hub makes drafts, was written by the machine and read by nobody.
+    A draft of the report, if the hub makes drafts, was written by the bundle's decoder, and nobody has checked it.
 
-    The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
-    it, whole or still arriving. What is not here is striped.
+    The picture shows the originals, or else the preview with the crops over it, complete or still arriving. Missing
+    regions are striped.
     """
-    from thinwire.receiver.export.picture import picture
-    from thinwire.receiver.hub import open_hub
-    from thinwire.receiver.presentation import study_page
-    from thinwire.receiver.store.worklist import Row, as_json
-
     with open_hub(data, SystemClock()) as hub:
-        row = Row(hub.store.find(study, _site(site) if site else None))
-        arriving = hub.views().arriving_words(row.study)
+        row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
+        arriving = hub.study_images().arriving_labels(row.study)
         kept = hub.store.draft(row.study.site, row.study.study)
         draft = None if kept is None else json.loads(kept)
-        drawn = None if png is None else picture(row.study, hub.views(), hub.bundles)
+        drawn = None if png is None else picture(row.study, hub.study_images(), hub.bundles)
+        manifest = hub.study_images().manifest(row.study.site, row.study.study)
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
         now = hub.clock.now()
     source = None if drawn is None else drawn[1]
+    read = None if manifest is None else manifest.read
+    warnings = () if read is None else read.warnings
     if json_:
-        _json(
+        write_json(
             {
                 **as_json(row),
                 "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
                 "draft": draft,
                 "picture": source,
+                "warnings": warnings,
+                "sop_instance_uid": None if read is None else read.sop_instance_uid,
             }
         )
     else:
-        _out().print(study_page(row, now, arriving, draft))
+        stdout().print(study_page(row, now, arriving, draft, warnings))
     if png is not None:
-        _words(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+        _note(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
 
 
 @app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
@@ -225,19 +217,17 @@ def ask(
     data: Data,
     site: Site = None,
 ) -> None:
-    """Ask the clinic for a part of a study that it keeps until it is wanted. What is here is not asked for again."""
-    from thinwire.receiver.hub import open_hub
-
+    """Request a tier that the clinic keeps until a reader requests it. A stored tier is not requested again."""
     kind = next((each for each in _ASKED if each.name.lower() == tier), None)
     if kind is None:
         raise typer.BadParameter(f"{tier} is none of preview, evidence, pixels")
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
         if Tier(kind) in found.sealed_sizes:
-            _words(f"The {tier} is here already.")
+            _note(f"The {tier} is here already.")
             return
         hub.store.ask(found.site, found.study, kind, hub.clock.now())
-    _words(f"The clinic is asked for the {tier}.")
+    _note(f"The clinic is asked for the {tier}.")
 
 
 @app.command(
@@ -248,42 +238,38 @@ def export(
     data: Data,
     to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
     study: Annotated[
-        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a stick, for clinics.")
+        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a drive, for clinics.")
     ] = None,
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Of one study: its graph (.thinwire, PyG, GraphML), picture, draft, preview, evidence, DICOM files, as they are
-    here.
+    """Export one study as files: graph (.thinwire, PyG, GraphML), picture, draft, and the stored tiers.
 
-    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+    Missing originals are requested from the clinic. Formats: docs/store-format.md.
 
-    Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
-    clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    Without a study: write the receipts and requests for every clinic, or for --site, to a USB drive. Next, at the
+    clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     from thinwire.receiver.export.study_files import export_study
-    from thinwire.receiver.hub import open_hub, sole_carrier
 
     named = _site(site) if site else None
     with open_hub(data, SystemClock()) as hub:
         if study is None:
-            from thinwire.receiver.offline import export_to
-
-            with sole_carrier(data):
+            with offline_lock(data):
                 sites = [named] if named else hub.enrolment.served()
                 written = export_to(Stick(to), hub, hub.pipeline(), sites)
             if json_:
-                _json({"receipts": written})
+                write_json({"receipts": written})
             for each in () if json_ else sorted(written):
                 typer.echo(f"{each}: {written[each]} receipts")
             return
         found = hub.store.find(study, named)
-        paths = export_study(found, hub.views(), hub.bundles, to, hub.disk)
-        if Tier.PIXELS not in found.sealed_sizes:
-            hub.store.ask(found.site, found.study, Kind.PIXELS, hub.clock.now())
-            _words("The pixels are not here yet; the clinic is asked for them.")
+        paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
+        if Tier.ORIGINALS not in found.sealed_sizes:
+            hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
+            _note("The pixels are not here yet; the clinic is asked for them.")
     if json_:
-        _json([str(path) for path in paths])
+        write_json([str(path) for path in paths])
     for path in () if json_ else paths:
         typer.echo(path)
 
@@ -294,19 +280,16 @@ def import_(
     data: Data,
     json_: Json = False,
 ) -> None:
-    """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
+    """Store the objects that clinics put on a USB drive, predict, and write the receipts to the drive.
 
-    Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
-    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/carry-format.md.
+    Every object passes the same checks as over the link; a refused one does not stop the next, and objects that came
+    over the link count once. `serve` may go on meanwhile. Next, at the clinic: `thinwire-sender import`. Layout:
+    docs/offline-transfer.md.
     """
-    from thinwire.receiver.cli.offline import imported_json, imported_lines
-    from thinwire.receiver.hub import open_hub, sole_carrier
-    from thinwire.receiver.offline import import_from
-
-    with open_hub(data, SystemClock()) as hub, sole_carrier(data):
+    with open_hub(data, SystemClock()) as hub, offline_lock(data):
         done = import_from(Stick(folder), hub, hub.pipeline())
     if json_:
-        _json(imported_json(done))
+        write_json(imported_json(done))
     for line in () if json_ else imported_lines(done):
         typer.echo(line)
     if done.full is not None:
@@ -341,9 +324,8 @@ def main() -> None:
         sys.exit(exit_code(error))
 
 
-def _listening(hub: "Hub", host: str, port: int, web: str | None) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on {shown}:{port}", flush=True)  # noqa: T201 - what whoever started us waits for
+def _listening(hub: Hub, host: str, port: int, web: str | None) -> None:
+    print(f"listening on {address_text(host, port)}", flush=True)  # noqa: T201 - what whoever started us waits for
     if web is not None:
         print(f"reading room at {web}", flush=True)  # noqa: T201
         link = hub.accounts.first()
@@ -359,13 +341,5 @@ def _site(text: str) -> SiteName:
         raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
 
 
-def _out() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
-
-
-def _words(text: str) -> None:
+def _note(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -17,7 +17,7 @@ from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
 
 Manifest = Annotated[
-    Path | None, typer.Option(help="CSV of real images with labels, texts and splits (docs/data-sets.md).")
+    Path | None, typer.Option(help="CSV of real images with labels, texts and splits (docs/researcher.md).")
 ]
 
 
@@ -42,7 +42,7 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; its work stands beside it in OUT.work.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="KIND:PATH (docs/data-sets.md) or phantoms:N; several times. Default: phantoms:4000."),
+        typer.Option(help="KIND:PATH (docs/researcher.md) or phantoms:N; several times. Default: phantoms:4000."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first missing or malformed file.")] = False,
     preset: Annotated[Literal["nano", "paper"], typer.Option(help="paper needs --swin and --t5.")] = "nano",
@@ -128,7 +128,7 @@ def evaluate_command(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="KIND:PATH (docs/data-sets.md), several times: its patients in --split, as in training."),
+        typer.Option(help="KIND:PATH (docs/researcher.md), several times: its patients in --split, as in training."),
     ] = None,
     radgraph: Annotated[
         Path | None, typer.Option(help="Folder of RadGraph's weights, for RadGraph F1; seconds for each report.")
@@ -173,7 +173,7 @@ def evaluate_command(
 
 def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Table:
     """AUC with its interval by endpoint at the bundle's own retention, by guide and beside random choice."""
-    from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM
+    from thinwire.receiver.training.evaluation.selection import ATTENTION, RANDOM
 
     said = "synthetic" if figures["synthetic"] else "real images"
     size = figures.get("sealed_bytes_median")

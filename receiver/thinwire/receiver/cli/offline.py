@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from thinwire.receiver.offline import Imported, Outcome
+from thinwire.receiver.offline import ImportOutcome, ObjectImport
 
 
-def imported_json(done: Imported) -> dict[str, Any]:
+def imported_json(done: ObjectImport) -> dict[str, Any]:
     """What `import --json` gives."""
     return {
         "objects": [
@@ -25,9 +25,9 @@ def imported_json(done: Imported) -> dict[str, Any]:
     }
 
 
-def imported_lines(done: Imported) -> list[str]:
+def imported_lines(done: ObjectImport) -> list[str]:
     """A few lines for a terminal."""
-    lines = [", ".join(f"{done.count(outcome)} {outcome}" for outcome in Outcome) + f"; {done.read} graphs read"]
+    lines = [", ".join(f"{done.count(outcome)} {outcome}" for outcome in ImportOutcome) + f"; {done.read} graphs read"]
     for each in done.taken:
         if each.error is not None:
             what = "epoch record or foreign file" if each.kind is None else each.kind.name.lower()

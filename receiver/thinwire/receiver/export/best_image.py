@@ -1,4 +1,8 @@
-"""A study's X-ray as far as it is here: from the pixels, else from the preview with the evidence laid over it."""
+"""A study's X-ray as far as it is here: from its original file, else from the preview with the crops laid over it.
+
+The original is the file that the manifest names, and becomes an image by `thinwire.shared.imaging` alone: the same code
+that the clinic read it by.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thinwire.receiver.export.radiograph import radiograph
 from thinwire.receiver.store.content import study_files
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.transport.arriving import Arriving
+from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import Grid
+from thinwire.shared.formats.manifest import Manifest, stored_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import SiteName, StudyId, Tier
+from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest
+from thinwire.shared.imaging.dicom import Radiograph
+from thinwire.shared.imaging.frontal import choose
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +41,43 @@ _STRIPE = (20, 52)
 
 
 @dataclass(frozen=True)
-class Sight:
+class BestImage:
     """What a reader can see of a study now."""
 
     image: Grey | None = field(repr=False)
     """uint8 [h, w], bone bright, with the aspect of the native image; None where nothing of it is here."""
     source: str
     """From what it is drawn, in words."""
+    original: "Original | None" = None
+    """Where it is drawn from the file that was read."""
 
 
 @dataclass(frozen=True)
-class Views:
+class Original:
+    """The file that was read, as the one eye shows it."""
+
+    member: Member = field(repr=False)
+    radiograph: Radiograph = field(repr=False)
+    named: bool
+    """The clinic's manifest names the file. Else it is a manifest of version 1, or none is here yet, and the file is
+    the one that the clinic's own rule chooses among the study's files."""
+    warnings: tuple[str, ...]
+    """Of intake at the clinic where the manifest has them, else of this hub's own reading."""
+
+    @property
+    def source(self) -> str:
+        return "the original file" if self.named else "the original file that this hub chose; the clinic named none"
+
+
+@dataclass(frozen=True)
+class StudyImages:
     """Opens what is here of a study's image. max_bytes: most that an archive or evidence may restore to."""
 
     store: Store
-    arriving: Arriving
+    arriving: PartialReader
     max_bytes: int
 
-    def preview(self, site: SiteName, study: StudyId) -> Preview | None:
+    def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
         """The preview, or what of it has arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
@@ -62,39 +88,70 @@ class Views:
             log.warning("site %s: a preview that is arriving cannot be read: %s", site, error)
             return None
 
-    def evidence(self, site: SiteName, study: StudyId) -> Evidence | None:
+    def crops(self, site: SiteName, study: StudyKey) -> Crops | None:
         """The evidence, or what of it has arrived. Raises BadFormat where the disk damaged it."""
-        whole = self.store.plaintext(site, study, Kind.EVIDENCE)
+        whole = self.store.plaintext(site, study, Kind.CROPS)
         if whole is not None:
             return crops.decode(whole, self.max_bytes)
         try:
-            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.EVIDENCE), self.max_bytes)
+            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.CROPS), self.max_bytes)
         except BadFormat as error:
             log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
             return None
 
-    def arriving_words(self, study: KeptStudy) -> dict[Tier, str]:
+    def arriving_labels(self, study: StoredStudy) -> dict[Tier, str]:
         """What is of use already of tiers that are not here whole, in words."""
         said: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:
             coarse = self.preview(study.site, study.study)
-            said |= {} if coarse is None else {Tier.PREVIEW: preview_words(coarse)}
-        if Tier.EVIDENCE not in study.sealed_sizes:
-            fine = self.evidence(study.site, study.study)
-            said |= {} if fine is None else {Tier.EVIDENCE: evidence_words(fine)}
+            said |= {} if coarse is None else {Tier.PREVIEW: preview_label(coarse)}
+        if Tier.CROPS not in study.sealed_sizes:
+            fine = self.crops(study.site, study.study)
+            said |= {} if fine is None else {Tier.CROPS: crops_label(fine)}
         return said
 
-    def files(self, site: SiteName, study: StudyId) -> list[Member]:
+    def files(self, site: SiteName, study: StudyKey) -> list[Member]:
         """The study's own files; none where the pixels are not here. Raises BadFormat where the disk damaged them."""
-        archive = self.store.plaintext(site, study, Kind.PIXELS)
+        archive = self.store.plaintext(site, study, Kind.ORIGINALS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
-    def sight(self, site: SiteName, study: StudyId, grid: Grid, files: Sequence[Member]) -> Sight:
+    def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
+        """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
+        damaged it."""
+        data = self.store.plaintext(site, study, Kind.MANIFEST)
+        return None if data is None else stored_manifest(data)
+
+    def original(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Original | None:
+        """The file that was read; None where the originals are not here.
+
+        grid: of the study's graph. files: as `files` gives them. Raises BadInput where it gives no image here, or
+        another one than the graph's.
+        """
+        if not files:
+            return None
+        manifest = self.manifest(site, study)
+        if manifest is not None and manifest.read is not None:
+            member = next(each for each in files if digest(each.data) == manifest.read_digest)
+            found = Original(member, open_radiograph(member.data), True, manifest.read.warnings)
+        else:
+            chosen = choose([each.data for each in files])
+            found = Original(
+                files[chosen.index], chosen.radiograph, False, (*chosen.warnings, *chosen.radiograph.warnings)
+            )
+        if found.radiograph.stored.shape != (grid.native_height, grid.native_width):
+            raise UnreadableDicom("its size is not that of the image which the graph is of")
+        return found
+
+    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
-        image = radiograph([each.data for each in files], grid)
-        if image is not None:
-            return Sight(image, "the pixels")
-        coarse, fine = self.preview(site, study), self.evidence(site, study)
+        try:
+            original = self.original(site, study, grid, files)
+        except BadInput as error:
+            log.warning("site %s: the original of study %s cannot be shown: %s", site, study.hex(), error)
+            original = None
+        if original is not None:
+            return BestImage(original.radiograph.shown, original.source, original)
+        coarse, fine = self.preview(site, study), self.crops(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:
             coarse = None  # of another image than the one that the graph is of
@@ -102,34 +159,34 @@ class Views:
             fine = None
         if fine is None or grid.native_height * grid.native_width > MAX_PIXELS:
             return _of_preview(coarse)
-        return _with_evidence(coarse, fine)
+        return _with_crops(coarse, fine)
 
 
-def preview_words(found: Preview) -> str:
+def preview_label(found: Preview) -> str:
     """What a preview shows, such as "the coarse preview (128 x 105)"."""
     size = f"{found.image.shape[1]} x {found.image.shape[0]}"
     return f"the preview ({size})" if found.layer == found.layers else f"the coarse preview ({size})"
 
 
-def evidence_words(found: Evidence) -> str:
+def crops_label(found: Crops) -> str:
     return f"{len(found.rectangles)} of {found.total} rectangles of evidence"
 
 
-def _of_preview(found: Preview | None) -> Sight:
-    return Sight(None, "nothing yet") if found is None else Sight(found.image, preview_words(found))
+def _of_preview(found: Preview | None) -> BestImage:
+    return BestImage(None, "nothing yet") if found is None else BestImage(found.image, preview_label(found))
 
 
-def _with_evidence(coarse: Preview | None, fine: Evidence) -> Sight:
+def _with_crops(coarse: Preview | None, fine: Crops) -> BestImage:
     """The evidence at native size over the preview, or over stripes."""
     if coarse is None:
         image = stripes(fine.native_height, fine.native_width)
-        source = f"{evidence_words(fine)} alone"
+        source = f"{crops_label(fine)} alone"
     else:
         size = (fine.native_width, fine.native_height)
         image = np.array(Image.fromarray(coarse.image).resize(size, Image.Resampling.BICUBIC))
-        source = f"{preview_words(coarse)} with {evidence_words(fine)} over it"
+        source = f"{preview_label(coarse)} with {crops_label(fine)} over it"
     fine.lay_over(image)
-    return Sight(image, source)
+    return BestImage(image, source)
 
 
 def stripes(height: int, width: int) -> Grey:

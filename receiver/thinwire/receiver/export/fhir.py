@@ -16,15 +16,15 @@ from urllib.parse import quote
 
 from fhir.resources.R4B.bundle import Bundle
 
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
-from thinwire.receiver.inference.calibration import Outcome
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
+from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.manifest import Manifest, kept_manifest
+from thinwire.shared.formats.manifest import Manifest, stored_manifest
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, SiteName, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey, Tier, Urgency, digest
 
 _NAMESPACE = uuid.UUID("0b6c2c0e-8a59-5f0e-93b7-0f9a3f5b7d11")
 _URI = "urn:ietf:rfc:3986"
@@ -37,10 +37,14 @@ _PRIORITY = {
     Urgency.ROUTINE: "routine",
 }
 """FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
-_SAID = {Outcome.YES: "present", Outcome.NO: "absent", Outcome.EITHER: "neither suspected nor excluded"}
+_OUTCOME_TEXT = {
+    PredictionSet.YES: "present",
+    PredictionSet.NO: "absent",
+    PredictionSet.EITHER: "neither suspected nor excluded",
+}
 
 
-class ReaderReport(Protocol):
+class WrittenReport(Protocol):
     """What is needed of a reader's report."""
 
     @property
@@ -52,7 +56,7 @@ class ReaderReport(Protocol):
     def text(self) -> str: ...
 
     @property
-    def reader_shown(self) -> str: ...
+    def reader_name(self) -> str: ...
 
     @property
     def at(self) -> datetime: ...
@@ -62,16 +66,16 @@ class ReaderReport(Protocol):
 class Written:
     """What was written about a study."""
 
-    report: ReaderReport | None = None
+    report: WrittenReport | None = None
     """By a reader; the newest version."""
     draft: tuple[str, ...] = ()
     """Sentences by the machine."""
 
 
-WrittenOf = Callable[[SiteName, StudyId], Written]
+WrittenOf = Callable[[SiteName, StudyKey], Written]
 
 
-def nothing_written(site: SiteName, study: StudyId) -> Written:
+def nothing_written(site: SiteName, study: StudyKey) -> Written:
     """For a hub at which nobody writes."""
     del site, study
     return Written()
@@ -79,13 +83,13 @@ def nothing_written(site: SiteName, study: StudyId) -> Written:
 
 @dataclass(frozen=True)
 class FhirStudy:
-    study: KeptStudy
-    reading: KeptReading
+    study: StoredStudy
+    prediction: StoredPrediction
     manifest: Manifest = field(repr=False)
     written: Written = field(repr=False)
 
     @property
-    def given_out(self) -> ReaderReport | None:
+    def given_out(self) -> WrittenReport | None:
         """The reader's report, unless it is still the reader's own."""
         report = self.written.report
         return None if report is None or report.state == "draft" else report
@@ -93,23 +97,23 @@ class FhirStudy:
     @property
     def version(self) -> Digest:
         """Of all that the resources say: what says something else is another version."""
-        report, reading = self.given_out, self.reading
+        report, prediction = self.given_out, self.prediction
         facts = [
-            [reading.bundle.hex(), micros(reading.at), str(reading.urgency)],
-            self.study.sealed_sizes.get(Tier.PIXELS),
+            [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)],
+            self.study.sealed_sizes.get(Tier.ORIGINALS),
             micros(self.manifest.created),
-            None if report is None else [str(report.state), report.text, report.reader_shown, micros(report.at)],
+            None if report is None else [str(report.state), report.text, report.reader_name, micros(report.at)],
             list(self.written.draft),
         ]
         return digest(json.dumps(facts).encode())
 
 
-def fhir_study(study: KeptStudy, views: Views, written: WrittenOf) -> FhirStudy | None:
+def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf) -> FhirStudy | None:
     """None until a reading and the manifest, which names the patient, are here. Raises BadManifest, BadFormat."""
-    manifest = views.store.plaintext(study.site, study.study, Kind.MANIFEST)
-    if study.reading is None or manifest is None:
+    manifest = study_images.store.plaintext(study.site, study.study, Kind.MANIFEST)
+    if study.prediction is None or manifest is None:
         return None
-    return FhirStudy(study, study.reading, kept_manifest(manifest), written(study.site, study.study))
+    return FhirStudy(study, study.prediction, stored_manifest(manifest), written(study.site, study.study))
 
 
 def fhir_bundle(found: FhirStudy, files: Sequence[Member]) -> bytes:
@@ -189,7 +193,7 @@ def _series(files: Sequence[Member]) -> list[dict[str, Any]]:
 def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
     report = found.given_out
     observations = [
-        _observation(found, n, name, each) for n, (name, each) in enumerate(sorted(found.reading.findings.items()))
+        _observation(found, n, name, each) for n, (name, each) in enumerate(sorted(found.prediction.findings.items()))
     ]
     made = {
         "resourceType": "DiagnosticReport",
@@ -203,15 +207,15 @@ def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
         "subject": _subject(found),
         "imagingStudy": [{"reference": _name(found, "ImagingStudy")}],
         "result": [{"reference": f"#{each['id']}"} for each in observations],
-        "issued": _instant(found.reading.at if report is None else report.at),
-        "performer": [{"display": f"thinwire hub, bundle {found.reading.bundle.hex()} (machine)"}],
-        "conclusion": _machine_words(found) if report is None else report.text,
-        "resultsInterpreter": None if report is None else [{"display": report.reader_shown}],
+        "issued": _instant(found.prediction.at if report is None else report.at),
+        "performer": [{"display": f"thinwire hub, bundle {found.prediction.bundle.hex()} (machine)"}],
+        "conclusion": _machine_text(found) if report is None else report.text,
+        "resultsInterpreter": None if report is None else [{"display": report.reader_name}],
     }
     return _stated(made)
 
 
-def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[str, Any]:
+def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) -> dict[str, Any]:
     """A finding as the machine read it: never final, whatever a reader signs."""
     code = finding_code(name)
     coding = {"code": code.value, "display": code.meaning}
@@ -223,7 +227,7 @@ def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[
         "status": "preliminary",
         "code": {"coding": [coding], "text": name},
         "subject": _subject(found),
-        "interpretation": [{"text": _SAID[each.outcome]}],
+        "interpretation": [{"text": _OUTCOME_TEXT[each.outcome]}],
         "note": [{"text": f"By a machine. {NOT_FOR_DIAGNOSIS}."}],
         "component": [
             {
@@ -238,13 +242,18 @@ def _observation(found: FhirStudy, number: int, name: str, each: Found) -> dict[
     }
 
 
-def _machine_words(found: FhirStudy) -> str:
-    reading = found.reading
-    said = [f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.", f"Urgency {reading.urgency}: {reading.reason}."]
-    if reading.unfamiliar:
+def _machine_text(found: FhirStudy) -> str:
+    prediction = found.prediction
+    said = [
+        f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.",
+        f"Urgency {prediction.urgency}: {prediction.reason}.",
+    ]
+    if prediction.unfamiliar:
         said.append("The image is unlike the training images: probabilities mean little.")
-    for name, each in sorted(reading.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
-        said.append(f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_SAID[each.outcome]}.")
+    for name, each in sorted(prediction.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
+        said.append(
+            f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_OUTCOME_TEXT[each.outcome]}."
+        )
     if found.written.draft:
         said += ["Draft written by a machine:", *found.written.draft]
     return "\n".join(said)
@@ -260,11 +269,11 @@ def _task(found: FhirStudy) -> dict[str, Any]:
             "identifier": [{"system": _URI, "value": _name(found, "Task")}],
             "status": "completed" if done else "requested",
             "intent": "order",
-            "priority": _PRIORITY[found.reading.urgency],
-            "description": f"Read a chest radiograph; {found.reading.urgency}: {found.reading.reason}",
+            "priority": _PRIORITY[found.prediction.urgency],
+            "description": f"Read a chest radiograph; {found.prediction.urgency}: {found.prediction.reason}",
             "focus": {"reference": _name(found, "ImagingStudy")},
             "for": _subject(found),
-            "authoredOn": _instant(found.reading.at),
+            "authoredOn": _instant(found.prediction.at),
             "output": [{"type": {"text": "report"}, "valueReference": {"reference": _name(found, "DiagnosticReport")}}],
         }
     )

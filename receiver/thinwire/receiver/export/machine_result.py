@@ -3,7 +3,6 @@
 import json
 import re
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
@@ -14,13 +13,14 @@ from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.store.records import KeptReading, KeptStudy
-from thinwire.shared.errors import UnreadableDicom
+from thinwire.receiver.export.best_image import BestImage
+from thinwire.receiver.store.records import StoredPrediction, StoredStudy
+from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
-from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.logs import hush
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
+from thinwire.shared.imaging.header import part10
+from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
 """Designator of our own codes, where no standard has one (PS3.16 8.2: 99 for what is private)."""
@@ -55,37 +55,43 @@ _MAY_BE_EMPTY = (
 class MachineResult:
     """One reading with all that is needed to say it in another system's words."""
 
-    study: KeptStudy
-    reading: KeptReading
+    study: StoredStudy
+    prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
     """The frontal image's own attributes, without its pixels; what type 2 asks for is there."""
-    sight: Sight = field(repr=False)
+    sight: BestImage = field(repr=False)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of the clinic's reading of the file."""
+        return () if self.sight.original is None else self.sight.original.warnings
 
     def uid(self, of: str) -> str:
         """A UID that follows from what is said: the same result has it again, another never.
 
         of: what is named, such as "sr".
         """
-        reading = self.reading
+        prediction = self.prediction
         facts = {
             "site": self.study.site,
             "study": self.study.study.hex(),
             "image": str(self.header.SOPInstanceUID),
             "graph": [int(cell) for cell in self.graph.patches.cell],
-            "findings": {name: list(found) for name, found in reading.findings.items()},
-            "urgency": [str(reading.urgency), reading.reason, reading.unfamiliar],
-            "bundle": reading.bundle.hex(),
-            "at": micros(reading.at),
+            "findings": {name: list(found) for name, found in prediction.findings.items()},
+            "urgency": [str(prediction.urgency), prediction.reason, prediction.unfamiliar],
+            "bundle": prediction.bundle.hex(),
+            "at": micros(prediction.at),
+            "warnings": self.warnings,
         }
         return named_uid(of, json.dumps(facts, sort_keys=True))
 
     @property
-    def read_at(self) -> datetime:
+    def predicted_at(self) -> datetime:
         """When the graph was read, to the second, naive: in the zone of the image's own times where it says one, else
         in the hub's, which is the hospital's."""
         zone = _zone(text_of(self.header, "TimezoneOffsetFromUTC"))
-        return self.reading.at.astimezone(zone).replace(microsecond=0, tzinfo=None)
+        return self.prediction.at.astimezone(zone).replace(microsecond=0, tzinfo=None)
 
     @property
     def series_uid(self) -> str:
@@ -99,38 +105,23 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: KeptStudy, graph: FusedGraph, sight: Sight, files: Sequence[Member]) -> MachineResult | None:
-    """None where no reading is here yet, or none of the study's files is the DICOM image that was read.
+def machine_result(study: StoredStudy, graph: FusedGraph, sight: BestImage) -> MachineResult | None:
+    """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
 
-    graph: the study's. sight: of its image. files: as `Views.files` gives them.
+    graph: the study's. sight: of its image; its original is the file to which everything refers.
     """
-    hush()
-    header = frontal_header(files, graph)
-    if study.reading is None or header is None:
+    silence_libraries()
+    header = None if sight.original is None else header_of(sight.original.member.data)
+    if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
         return None
-    return MachineResult(study, study.reading, graph, header, sight)
-
-
-def frontal_header(files: Sequence[Member], graph: FusedGraph) -> Dataset | None:
-    """Attributes of the DICOM image that the graph is of: the native size, and the view where several have it."""
-    fitting = []
-    for member in files:
-        found = header_of(member.data)
-        if found is not None and all(found.get(word) for word in _REQUIRED):
-            size = found.get("Rows"), found.get("Columns")
-            if size == (graph.grid.native_height, graph.grid.native_width):
-                fitting.append(found)
-    fitting.sort(key=lambda each: each.get("ViewPosition", "") != graph.view_position)
-    return _with_type_2(fitting[0]) if fitting else None
+    return MachineResult(study, study.prediction, graph, _with_type_2(header), sight)
 
 
 def header_of(data: bytes) -> Dataset | None:
-    """A file's attributes before its pixels; None for what is no DICOM file."""
-    if data[128:132] != b"DICM":
-        return None
+    """A file's attributes before its pixels, with or without preamble; None for what is no DICOM file."""
     try:
-        return pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, AttributeError, LookupError, OSError, TypeError, ValueError):
+        return pydicom.dcmread(BytesIO(part10(data, DEFAULT_LIMITS)), stop_before_pixels=True)
+    except BadInput:
         return None
 
 

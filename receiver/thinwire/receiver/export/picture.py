@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 from io import BytesIO
 
-from thinwire.receiver.export.best_image import Sight, Views
+from thinwire.receiver.export.best_image import BestImage, StudyImages
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.drawing import draw
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 
 
-def picture(study: KeptStudy, views: Views, bundles: Bundles) -> tuple[bytes, str] | None:
+def picture(study: StoredStudy, study_images: StudyImages, bundles: Bundles) -> tuple[bytes, str] | None:
     """The picture as a PNG, and from what its radiograph is drawn; None where no graph is here yet.
 
     Raises BadFormat for a part that the disk damaged.
     """
-    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    payload = study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is None:
         return None
     graph = decode(payload, study.study, bundles.coder)
-    sight = views.sight(study.site, study.study, graph.grid, views.files(study.site, study.study))
+    sight = study_images.sight(study.site, study.study, graph.grid, study_images.files(study.site, study.study))
     return drawn(study, graph, concept_names(graph, bundles), sight), sight.source
 
 
@@ -29,9 +29,9 @@ def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
     return [concept.name for concept in bundles.coder(graph.bundle).spec.concepts]
 
 
-def drawn(study: KeptStudy, graph: FusedGraph, names: Sequence[str], sight: Sight) -> bytes:
+def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], sight: BestImage) -> bytes:
     """The picture as a PNG. names: of the bundle's concepts, by index."""
-    read = {} if study.reading is None else study.reading.findings
+    read = {} if study.prediction is None else study.prediction.findings
     findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
     png = BytesIO()
     draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")

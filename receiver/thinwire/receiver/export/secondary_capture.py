@@ -19,7 +19,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
 
     Raises UnreadableDicom for an image whose header cannot stand in a new object.
     """
-    findings = {name: (found.probability, found.low, found.high) for name, found in result.reading.findings.items()}
+    findings = {name: (found.probability, found.low, found.high) for name, found in result.prediction.findings.items()}
     words = f"drawn from {result.sight.source}. {NOT_FOR_DIAGNOSIS}"
     image = np.asarray(draw(result.graph, concept_names, result.sight.image, findings, words))
     header = result.header
@@ -46,17 +46,21 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             study_date=text_of(header, "StudyDate"),
             study_time=text_of(header, "StudyTime"),
             referring_physician_name=header.ReferringPhysicianName,
-            patient_orientation=("L", "F"),
+            patient_orientation=("L", "F"),  # asked for by highdicom; the image's own stands below
             specific_character_set=header.get("SpecificCharacterSet"),
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            content_date=result.read_at.date(),
-            content_time=result.read_at.time(),
+            content_date=result.predicted_at.date(),
+            content_time=result.predicted_at.time(),
             **software(),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unusable(error) from error
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     capture.Laterality = ""  # type 2C, and no part of a pair
+    # The radiograph in the picture lies as its file has it (PS3.3 C.7.6.1.1.1); empty where the file does not say.
+    stated = result.sight.original
+    orientation = "" if stated is None else stated.radiograph.display.orientation
+    capture["PatientOrientation"].value = orientation.split("\\") if orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]
     # The words of the picture name nobody; what is burned into the radiograph is in it as well (PS3.3 C.7.6.1.1.3).
     if header.get("BurnedInAnnotation") in ("YES", "NO"):

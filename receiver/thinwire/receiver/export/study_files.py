@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.graph_file import wrap
 from thinwire.receiver.export.graphml import graphml
 from thinwire.receiver.export.machine_result import machine_result
@@ -11,9 +11,9 @@ from thinwire.receiver.export.picture import concept_names, drawn
 from thinwire.receiver.export.pyg import hetero_bytes
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
-from thinwire.receiver.export.tier_files import evidence_json, evidence_png, preview_png
+from thinwire.receiver.export.tier_files import crops_json, crops_png, preview_png
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.payload import decode
@@ -25,7 +25,9 @@ SHORT = 16
 """Hex digits of a study's id in file names."""
 
 
-def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path, disk: Disk) -> list[Path]:
+def export_study(
+    study: StoredStudy, study_images: StudyImages, bundles: Bundles, folder: Path, disk: Disk
+) -> list[Path]:
     """Write what is here of a study to `folder`; returns what was written, in order.
 
     Raises BadFormat for a part that the disk damaged, DiskFull.
@@ -38,34 +40,34 @@ def export_study(study: KeptStudy, views: Views, bundles: Bundles, folder: Path,
         disk.write(path, data, "export")
         written.append(path)
 
-    members = views.files(study.site, study.study)
+    members = study_images.files(study.site, study.study)
     if members:
         disk.make_folder(folder / stem)
     for member in members:
         write(folder / stem / Path(member.name).name, member.data)
-    preview, evidence = views.preview(study.site, study.study), views.evidence(study.site, study.study)
+    preview, crops = study_images.preview(study.site, study.study), study_images.crops(study.site, study.study)
     if preview is not None:
         write(folder / f"{stem}.preview.png", preview_png(preview))
-    if evidence is not None:
-        write(folder / f"{stem}.evidence.png", evidence_png(evidence))
-        write(folder / f"{stem}.evidence.json", evidence_json(evidence))
-    payload = views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    if crops is not None:
+        write(folder / f"{stem}.evidence.png", crops_png(crops))
+        write(folder / f"{stem}.evidence.json", crops_json(crops))
+    payload = study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
         graph = decode(payload, study.study, bundles.coder)
         names = concept_names(graph, bundles)
-        sight = views.sight(study.site, study.study, graph.grid, members)
+        sight = study_images.sight(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, sight))
         try:
-            result = machine_result(study, graph, sight, members)
+            result = machine_result(study, graph, sight)
             if result is not None:
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
         except UnreadableDicom as error:
             log.warning("no DICOM of the reading: %s", error)
-    draft = views.store.draft(study.site, study.study)
+    draft = study_images.store.draft(study.site, study.study)
     if draft is not None:
         write(folder / f"{stem}.draft.json", draft)
     return written

@@ -6,7 +6,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.preview import Preview
 
 
@@ -15,18 +15,18 @@ def preview_png(preview: Preview) -> bytes:
     return bytes(imagecodecs.png_encode(preview.image))
 
 
-def evidence_png(evidence: Evidence) -> bytes:
+def crops_png(crops: Crops) -> bytes:
     """The native image, 16-bit grey and alpha: stored values less `least`, transparent where nothing is here."""
-    values, here = evidence.canvas()
+    values, here = crops.canvas()
     return bytes(imagecodecs.png_encode(np.stack([values, here.astype(np.uint16) * 65535], axis=2)))
 
 
-def evidence_json(evidence: Evidence) -> bytes:
+def crops_json(crops: Crops) -> bytes:
     """What is in the PNG beside it, where it lies, and what its values mean."""
-    meaning = evidence.meaning
+    meaning = crops.meaning
     facts: dict[str, Any] = {
-        "native": {"height": evidence.native_height, "width": evidence.native_width},
-        "stored_value_of_0": evidence.least,
+        "native": {"height": crops.native_height, "width": crops.native_width},
+        "stored_value_of_0": crops.least,
         "bits_stored": meaning.bits_stored,
         "signed": meaning.signed,
         "photometric": meaning.photometric.name,
@@ -39,8 +39,8 @@ def evidence_json(evidence: Evidence) -> bytes:
         },
         "rectangles": [
             {"x": each.x, "y": each.y, "width": each.width, "height": each.height, "share": round(each.share, 4)}
-            for each in evidence.rectangles
+            for each in crops.rectangles
         ],
-        "rectangles_in_all": evidence.total,
+        "rectangles_in_all": crops.total,
     }
     return json.dumps(facts, indent=1).encode()

@@ -18,11 +18,11 @@ from pynetdicom.sop_class import (
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
-from thinwire.receiver.forward.delivery import Event
-from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object
+from thinwire.receiver.forward.delivery import DeliveryEvent
+from thinwire.receiver.forward.peer import DeliveryOutcome, DicomObject, Outgoing, dicom_object
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +50,19 @@ class CStorePeer:
     committed: Committed | None
     folder: Path
 
-    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         found: dict[int, DicomObject] = {}
         for each in objects:
             try:
                 found[each.number] = dicom_object(each.data)
             except UnreadableDicom as error:
-                yield Outcome(each.number, Event.TURNED_DOWN, str(error))
+                yield DeliveryOutcome(each.number, DeliveryEvent.TURNED_DOWN, str(error))
         if not found:
             return
         association = self._associate(list(found.values()))
         if not association.is_established:
             why = "the peer turned the association down" if association.is_rejected else "the peer cannot be reached"
-            yield from (Outcome(number, Event.FAILED, why) for number in found)
+            yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, why) for number in found)
             return
         try:
             yield from self._store(association, found)
@@ -71,7 +71,7 @@ class CStorePeer:
                 association.release()
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
-        hush()
+        silence_libraries()
         _config.STORE_SEND_CHUNKED_DATASET = True  # a file's data set goes as it is, not written anew
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
@@ -86,28 +86,30 @@ class CStorePeer:
             self.target.host, self.target.port, ae_title=self.target.called, evt_handlers=handlers, max_pdu=0
         )
 
-    def _store(self, association: Association, found: dict[int, DicomObject]) -> Iterator[Outcome]:
+    def _store(self, association: Association, found: dict[int, DicomObject]) -> Iterator[DeliveryOutcome]:
         taken: list[int] = []
         accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
         commits = any(each.abstract_syntax == StorageCommitmentPushModel for each in association.accepted_contexts)
         for number, each in found.items():
             if (each.sop_class, each.syntax) not in accepted:
                 what = f"{each.sop_class.name} in {each.syntax.name}"
-                yield Outcome(number, Event.TURNED_DOWN, f"the peer does not take {what}; the file is sent as it is")
+                yield DeliveryOutcome(
+                    number, DeliveryEvent.TURNED_DOWN, f"the peer does not take {what}; the file is sent as it is"
+                )
                 continue
             event, why = self._store_one(association, each)
-            if event is Event.SENT and commits:
+            if event is DeliveryEvent.SENT and commits:
                 taken.append(number)
             else:
-                yield Outcome(number, event, why)
+                yield DeliveryOutcome(number, event, why)
             if not association.is_established:
                 rest = [later for later in found if later > number]
-                yield from (Outcome(later, Event.FAILED, "the association broke") for later in rest)
+                yield from (DeliveryOutcome(later, DeliveryEvent.FAILED, "the association broke") for later in rest)
                 break
         if taken:
             yield from self._ask(association, {number: found[number] for number in taken})
 
-    def _store_one(self, association: Association, each: DicomObject) -> tuple[Event, str]:
+    def _store_one(self, association: Association, each: DicomObject) -> tuple[DeliveryEvent, str]:
         # From a file pynetdicom sends the data set's own bytes; from memory it would write them anew.
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".dcm") as file:
             file.write(each.data)
@@ -115,21 +117,21 @@ class CStorePeer:
             try:
                 status = association.send_c_store(file.name)
             except (AttributeError, RuntimeError, ValueError) as error:
-                return Event.FAILED, f"the association broke ({type(error).__name__})"
+                return DeliveryEvent.FAILED, f"the association broke ({type(error).__name__})"
         code = status.get("Status")
         if code is None:
-            return Event.FAILED, "the peer did not answer"
+            return DeliveryEvent.FAILED, "the peer did not answer"
         if code in (_SUCCESS, _DUPLICATE) or code in _WARNINGS:
-            return Event.SENT, "" if code == _SUCCESS else f"taken with status {code:04X}"
+            return DeliveryEvent.SENT, "" if code == _SUCCESS else f"taken with status {code:04X}"
         if code in _OUT_OF_RESOURCES:
-            return Event.FAILED, f"the peer is out of resources (status {code:04X})"
-        return Event.TURNED_DOWN, f"the peer refused it (status {code:04X})"
+            return DeliveryEvent.FAILED, f"the peer is out of resources (status {code:04X})"
+        return DeliveryEvent.TURNED_DOWN, f"the peer refused it (status {code:04X})"
 
-    def _ask(self, association: Association, taken: dict[int, DicomObject]) -> Iterator[Outcome]:
+    def _ask(self, association: Association, taken: dict[int, DicomObject]) -> Iterator[DeliveryOutcome]:
         """N-ACTION of the push model (PS3.4 J.3.2). The Transaction UID is durable before the peer can answer it."""
         transaction = f"2.25.{uuid.uuid4().int}"
         for number in taken:
-            yield Outcome(number, Event.SENT_AND_ASKED, "", transaction)
+            yield DeliveryOutcome(number, DeliveryEvent.SENT_AND_ASKED, "", transaction)
         request = Dataset()
         request.TransactionUID = transaction
         request.ReferencedSOPSequence = [_reference(each) for each in taken.values()]
@@ -141,7 +143,7 @@ class CStorePeer:
         except (AttributeError, RuntimeError, ValueError):
             status = Dataset()
         if status.get("Status") != _SUCCESS:
-            yield from (Outcome(number, Event.NOT_ASKED, why) for number in taken)
+            yield from (DeliveryOutcome(number, DeliveryEvent.NOT_ASKED, why) for number in taken)
             return
         threading.Event().wait(LINGER_SECONDS)
 
@@ -151,7 +153,7 @@ def listen_for_commitment(listen: tuple[str, int], title: str, committed: Commit
 
     Raises BadConfiguration for an address that cannot be used.
     """
-    hush()
+    silence_libraries()
     ae = AE(title)
     ae.require_called_aet = False
     syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]

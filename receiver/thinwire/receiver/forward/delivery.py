@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.transitions import Transitions
 
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -14,7 +15,7 @@ MOST_ASKED = 3
 """Times that a peer which never answers is asked for its commitment; then the object counts as sent, unconfirmed."""
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     WAITING = "waiting"
     """To be sent when it is due."""
     ASKED = "asked"
@@ -25,14 +26,14 @@ class State(StrEnum):
     """The peer said that it took it, and has no way to confirm that it keeps it."""
     REFUSED = "refused"
     """For good, until a person asks for another try."""
-    OVERTAKEN = "overtaken"
+    SUPERSEDED = "overtaken"
     """Something newer of the same study stands in its place."""
 
 
-class Event(StrEnum):
+class DeliveryEvent(StrEnum):
     SENT_AND_ASKED = "sent and asked"
     SENT = "sent"
-    SEEN = "seen"
+    FOUND_AT_TARGET = "seen"
     FAILED = "failed"
     TURNED_DOWN = "turned down"
     COMMITTED = "committed"
@@ -44,29 +45,32 @@ class Event(StrEnum):
     RETRIED = "retried"
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.WAITING, Event.SENT_AND_ASKED): State.ASKED,
-    (State.WAITING, Event.SENT): State.UNCONFIRMED,
-    (State.WAITING, Event.SEEN): State.CONFIRMED,
-    (State.WAITING, Event.FAILED): State.WAITING,
-    (State.WAITING, Event.TURNED_DOWN): State.REFUSED,
-    (State.WAITING, Event.REPLACED): State.OVERTAKEN,
-    (State.WAITING, Event.RETRIED): State.WAITING,
-    (State.ASKED, Event.COMMITTED): State.CONFIRMED,
-    (State.ASKED, Event.NOT_COMMITTED): State.WAITING,
-    (State.ASKED, Event.NOT_ASKED): State.UNCONFIRMED,
-    (State.ASKED, Event.SILENT): State.WAITING,
-    (State.ASKED, Event.GIVEN_UP): State.UNCONFIRMED,
-    (State.ASKED, Event.RETRIED): State.WAITING,
-    (State.UNCONFIRMED, Event.RETRIED): State.WAITING,
-    (State.REFUSED, Event.RETRIED): State.WAITING,
-    # A report of commitment that comes twice, or after the object was sent again.
-    (State.CONFIRMED, Event.COMMITTED): State.CONFIRMED,
-    (State.WAITING, Event.COMMITTED): State.CONFIRMED,
-    (State.UNCONFIRMED, Event.COMMITTED): State.CONFIRMED,
-}
+TRANSITIONS = Transitions(
+    "delivery",
+    {
+        (DeliveryState.WAITING, DeliveryEvent.SENT_AND_ASKED): DeliveryState.ASKED,
+        (DeliveryState.WAITING, DeliveryEvent.SENT): DeliveryState.UNCONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.FOUND_AT_TARGET): DeliveryState.CONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.FAILED): DeliveryState.WAITING,
+        (DeliveryState.WAITING, DeliveryEvent.TURNED_DOWN): DeliveryState.REFUSED,
+        (DeliveryState.WAITING, DeliveryEvent.REPLACED): DeliveryState.SUPERSEDED,
+        (DeliveryState.WAITING, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.NOT_COMMITTED): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.NOT_ASKED): DeliveryState.UNCONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.SILENT): DeliveryState.WAITING,
+        (DeliveryState.ASKED, DeliveryEvent.GIVEN_UP): DeliveryState.UNCONFIRMED,
+        (DeliveryState.ASKED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.UNCONFIRMED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        (DeliveryState.REFUSED, DeliveryEvent.RETRIED): DeliveryState.WAITING,
+        # A report of commitment that comes twice, or after the object was sent again.
+        (DeliveryState.CONFIRMED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.WAITING, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+        (DeliveryState.UNCONFIRMED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
+    },
+)
 
-_AGAIN = frozenset((Event.FAILED, Event.NOT_COMMITTED, Event.SILENT))
+_AGAIN = frozenset((DeliveryEvent.FAILED, DeliveryEvent.NOT_COMMITTED, DeliveryEvent.SILENT))
 """What did not work and is tried again after a pause."""
 
 
@@ -77,12 +81,12 @@ class Delivery:
     number: int
     target: str
     site: SiteName
-    study: StudyId
+    study: StudyKey
     item: str
     """What of the study: "file 0" and so on, "sr", "capture", "fhir"."""
     version: Digest
     """Of what the item is made: another version is another delivery."""
-    state: State
+    state: DeliveryState
     attempts: int
     """Tries in a row that did not work."""
     due: datetime
@@ -97,23 +101,25 @@ class Delivery:
 
 def after(
     delivery: Delivery,
-    event: Event,
+    event: DeliveryEvent,
     now: datetime,
     reason: str = "",
     instance: str | None = None,
     transaction: str | None = None,
 ) -> Delivery:
     """The delivery after an event. now: UTC. Raises ValueError for an event that its state does not know."""
-    state = TRANSITIONS.get((delivery.state, event))
-    if state is None:
-        raise ValueError(f"a delivery that is {delivery.state} cannot be {event}")
+    state = TRANSITIONS.after(delivery.state, event)
     attempts = (
-        delivery.attempts + 1 if event in _AGAIN else 0 if event is not Event.SENT_AND_ASKED else delivery.attempts
+        delivery.attempts + 1
+        if event in _AGAIN
+        else 0
+        if event is not DeliveryEvent.SENT_AND_ASKED
+        else delivery.attempts
     )
     due = now
     if event in _AGAIN:
         due = now + pause(attempts)
-    elif state is State.ASKED:
+    elif state is DeliveryState.ASKED:
         due = now + PATIENCE
     return replace(
         delivery,
@@ -131,6 +137,6 @@ def pause(attempts: int) -> timedelta:
     return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(attempts - 1, 12)))
 
 
-def unanswered(delivery: Delivery) -> Event:
+def unanswered(delivery: Delivery) -> DeliveryEvent:
     """What it means that a peer did not answer in time whether it commits."""
-    return Event.GIVEN_UP if delivery.attempts + 1 >= MOST_ASKED else Event.SILENT
+    return DeliveryEvent.GIVEN_UP if delivery.attempts + 1 >= MOST_ASKED else DeliveryEvent.SILENT

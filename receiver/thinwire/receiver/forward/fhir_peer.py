@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from thinwire.receiver.forward.delivery import Event
-from thinwire.receiver.forward.peer import Outcome, Outgoing
+from thinwire.receiver.forward.delivery import DeliveryEvent
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.forward.web import client, failure, unreachable
 from thinwire.receiver.targets import FhirTarget
 from thinwire.shared.errors import BadConfiguration
@@ -20,29 +20,29 @@ _JSON = "application/fhir+json"
 class FhirPeer:
     target: FhirTarget
 
-    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         for each in objects:
             try:
                 with client(self.target) as http:
                     event, why = _post(http, self.target.base, each.data)
             except BadConfiguration as error:
-                event, why = Event.FAILED, str(error)
+                event, why = DeliveryEvent.FAILED, str(error)
             except httpx.HTTPError as error:
-                event, why = Event.FAILED, unreachable(error)
-            yield Outcome(each.number, event, why)
+                event, why = DeliveryEvent.FAILED, unreachable(error)
+            yield DeliveryOutcome(each.number, event, why)
 
 
-def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[Event, str]:
+def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[DeliveryEvent, str]:
     """Confirmed only where the answer has a 2xx for every entry: a bare 200 says nothing of what was kept."""
     answer = http.post(base, content=bundle, headers={"Content-Type": _JSON, "Accept": _JSON})
     if not answer.is_success:
         return failure(answer)
     told = _statuses(answer)
     if len(told) != len(json.loads(bundle)["entry"]):
-        return Event.FAILED, "the server answered with success and does not say what it kept"
+        return DeliveryEvent.FAILED, "the server answered with success and does not say what it kept"
     if all(status.startswith("2") for status in told):
-        return Event.SEEN, ""
-    return Event.FAILED, "the server did not keep every resource"
+        return DeliveryEvent.FOUND_AT_TARGET, ""
+    return DeliveryEvent.FAILED, "the server did not keep every resource"
 
 
 def _statuses(answer: httpx.Response) -> list[str]:

@@ -5,10 +5,10 @@ import logging
 import threading
 from collections.abc import Callable
 
-from thinwire.receiver.forward.delivery import Delivery, State, unanswered
-from thinwire.receiver.forward.delivery import Event as Happened
+from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
+from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
 from thinwire.receiver.forward.peer import Outgoing, Peer, dicom_object
-from thinwire.receiver.forward.pieces import FHIR, Overtaken, Pieces
+from thinwire.receiver.forward.pieces import FHIR, DeliveryContent, Superseded
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
@@ -25,7 +25,7 @@ PAUSE_SECONDS = 30.0
 class Forwarder:
     """target: one that the queue knows. peer: its. `work` may be called from one thread at a time."""
 
-    def __init__(self, target: Target, peer: Peer, queue: Queue, pieces: Pieces, clock: Clock) -> None:
+    def __init__(self, target: Target, peer: Peer, queue: Queue, pieces: DeliveryContent, clock: Clock) -> None:
         self.target = target
         self._peer = peer
         self._queue = queue
@@ -74,7 +74,7 @@ class Forwarder:
         outgoing: list[Outgoing] = []
         instances: dict[int, str] = {}
         for delivery, made in self._pieces.make((due[0].site, due[0].study), due):
-            if isinstance(made, Overtaken):
+            if isinstance(made, Superseded):
                 self._queue.apply(delivery.number, Happened.REPLACED, "the study has something newer")
             elif isinstance(made, Exception):
                 self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(made))
@@ -116,9 +116,9 @@ def committed(queue: Queue) -> Callable[[str, frozenset[str], frozenset[str]], N
     def take(transaction: str, kept: frozenset[str], lost: frozenset[str]) -> None:
         for delivery in queue.asked(transaction):
             if delivery.instance in kept:
-                if delivery.state is not State.OVERTAKEN and delivery.state is not State.REFUSED:
+                if delivery.state is not DeliveryState.SUPERSEDED and delivery.state is not DeliveryState.REFUSED:
                     queue.apply(delivery.number, Happened.COMMITTED)
-            elif delivery.instance in lost and delivery.state is State.ASKED:
+            elif delivery.instance in lost and delivery.state is DeliveryState.ASKED:
                 queue.apply(delivery.number, Happened.NOT_COMMITTED, "the peer does not commit to it")
 
     return take

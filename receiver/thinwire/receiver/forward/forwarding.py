@@ -6,30 +6,26 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from thinwire.receiver.config import address
 from thinwire.receiver.export.fhir import WrittenOf, nothing_written
 from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
 from thinwire.receiver.forward.fhir_peer import FhirPeer
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.peer import Peer
-from thinwire.receiver.forward.pieces import Pieces
-from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.pieces import DeliveryContent
+from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, ForwardSettings, StowTarget, Target
+from thinwire.shared.addresses import host_and_port
 
 log = logging.getLogger(__name__)
-
-
-def queue_of(hub: Hub) -> Queue:
-    return Queue(hub.database, hub.clock, hub.disk.step)
 
 
 def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder]:
     """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
     queue.enter(target.name for target in settings.targets)
-    pieces = Pieces(hub.views(), hub.bundles, written)
+    pieces = DeliveryContent(hub.study_images(), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):
         hub.disk.make_folder(folder)
@@ -45,7 +41,7 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:
-        listener = listen_for_commitment(address(settings.listen), settings.title, committed(queue_of(hub)))
+        listener = listen_for_commitment(host_and_port(settings.listen), settings.title, committed(queue_of(hub)))
     each = forwarders(hub, written)
     threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
     for thread in threads:

@@ -10,15 +10,15 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
-from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.shared.errors import UnreadableDicom
 
 
-class Outcome(NamedTuple):
+class DeliveryOutcome(NamedTuple):
     """What became of one delivery. Whoever reads outcomes makes each durable before he asks for the next."""
 
     number: int
-    event: Event
+    event: DeliveryEvent
     reason: str = ""
     transaction: str | None = None
 
@@ -32,7 +32,7 @@ class Outgoing:
 
 
 class Peer(Protocol):
-    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         """Send objects of one study in this order; one or more outcomes of each."""
         ...
 

@@ -4,67 +4,69 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from thinwire.receiver.export.best_image import Views
+from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.fhir import WrittenOf, fhir_bundle, fhir_study, nothing_written
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
 from thinwire.receiver.forward.delivery import Delivery
-from thinwire.receiver.forward.queue import Items, StudyKey
+from thinwire.receiver.forward.queue import Items, SiteStudy
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, UnknownBundle, UnreadableDicom
+from thinwire.shared.errors import BadFormat, BadInput, UnknownBundle, UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
+from thinwire.shared.imaging.header import part10
 
 FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 
 
-class Overtaken(Exception):
+class Superseded(Exception):
     """The study is not any more what the delivery was planned for; the newer state has a delivery of its own."""
 
 
 @dataclass(frozen=True)
-class Pieces:
-    views: Views
+class DeliveryContent:
+    study_images: StudyImages
     bundles: Bundles
     written: WrittenOf = nothing_written
 
-    def wanted(self, target: Target, key: StudyKey) -> Items:
+    def wanted(self, target: Target, key: SiteStudy) -> Items:
         """What of a study this target is to have, as far as it is here, in the order in which it is sent."""
-        study = self.views.store.study(*key)
+        study = self.study_images.store.study(*key)
         if target.since is not None and study.received < target.since:
             return []
         if isinstance(target, FhirTarget):
-            found = fhir_study(study, self.views, self.written)
+            found = fhir_study(study, self.study_images, self.written)
             return [] if found is None else [(FHIR, found.version)]
-        items = [(f"{FILE} {n}", each) for n, each in enumerate(self.views.store.file_digests(*key))]
-        if items and study.reading is not None:
-            version = reading_version(study)
+        items = [(f"{FILE} {n}", each) for n, each in enumerate(self.study_images.store.file_digests(*key))]
+        if items and study.prediction is not None:
+            version = prediction_version(study)
             items += [(REPORT, version), (CAPTURE, version)]
         return items
 
-    def make(self, key: StudyKey, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
+    def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
         """The bytes of each delivery of one study, or why there are none: Overtaken, or an error with its words."""
-        study = self.views.store.study(*key)
+        study = self.study_images.store.study(*key)
         files: list[Member] | None = None
         result: MachineResult | None = None
         for delivery in deliveries:
             try:
-                files = self.views.files(*key) if files is None else files
+                files = self.study_images.files(*key) if files is None else files
                 if delivery.item == FHIR:
                     yield delivery, self._fhir(study, files, delivery)
                     continue
                 if delivery.item.startswith(FILE):
                     yield delivery, _file(files, delivery)
                     continue
-                if study.reading is None or reading_version(study) != delivery.version:
-                    yield delivery, Overtaken()
+                if study.prediction is None or prediction_version(study) != delivery.version:
+                    yield delivery, Superseded()
                     continue
                 result = result or self._result(study, files)
                 if delivery.item == REPORT:
@@ -74,31 +76,40 @@ class Pieces:
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
 
-    def _fhir(self, study: KeptStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Overtaken:
-        found = fhir_study(study, self.views, self.written)
-        return Overtaken() if found is None or found.version != delivery.version else fhir_bundle(found, files)
+    def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Superseded:
+        found = fhir_study(study, self.study_images, self.written)
+        return Superseded() if found is None or found.version != delivery.version else fhir_bundle(found, files)
 
-    def _result(self, study: KeptStudy, files: Sequence[Member]) -> MachineResult:
-        payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
+    def _result(self, study: StoredStudy, files: Sequence[Member]) -> MachineResult:
+        payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
         if payload is None:
             raise UnreadableDicom("the study's graph is not here")
         graph = decode(payload, study.study, self.bundles.coder)
-        sight = self.views.sight(study.site, study.study, graph.grid, files)
-        found = machine_result(study, graph, sight, files)
+        sight = self.study_images.sight(study.site, study.study, graph.grid, files)
+        found = machine_result(study, graph, sight)
         if found is None:
             raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
         return found
 
 
-def reading_version(study: KeptStudy) -> Digest:
+def prediction_version(study: StoredStudy) -> Digest:
     """Of what report and capture say: another reading, or other pixels, is another version."""
-    reading = study.reading
-    facts = None if reading is None else [reading.bundle.hex(), micros(reading.at), str(reading.urgency)]
-    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.PIXELS)]).encode())
+    prediction = study.prediction
+    facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
+    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
 
 
 def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
     place = int(delivery.item.removeprefix(FILE))
     if place >= len(files) or digest(files[place].data) != delivery.version:
-        return Overtaken()
-    return files[place].data
+        return Superseded()
+    return _storable(files[place].data)
+
+
+def _storable(data: bytes) -> bytes:
+    """A file as PACS take it: with meta information that agrees with its data set; what is no DICOM stays as it is, to
+    be turned down with its reason."""
+    try:
+        return part10(data, DEFAULT_LIMITS)
+    except BadInput:
+        return data

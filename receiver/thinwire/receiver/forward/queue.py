@@ -12,19 +12,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, Event, State, after
+from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.identifiers import Digest, SiteName, StudyId
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 PAGE = 200
 """Receipts that are planned for in one transaction."""
 
-StudyKey = tuple[SiteName, StudyId]
+SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
 """(item, version) of what a study has for a target, in the order in which it is to be sent."""
-_OPEN = (State.WAITING, State.ASKED)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tally:
     """How many deliveries of a target are in one state, and when the oldest of them was planned."""
 
     target: str
-    state: State
+    state: DeliveryState
     count: int
     oldest: datetime
 
@@ -51,17 +51,17 @@ class Queue:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def news(self, target: str) -> tuple[int, list[StudyKey]]:
+    def news(self, target: str) -> tuple[int, list[SiteStudy]]:
         """(number to hand to `plan`, studies to which something happened that this target has not planned for)."""
         with self._database.read() as connection:
             planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
             fresh = receipts.c.number > planned
             query = select(receipts.c.number, receipts.c.site, receipts.c.study).where(fresh)
             rows = connection.execute(query.order_by(receipts.c.number).limit(PAGE)).all()
-        keys = dict.fromkeys((SiteName(row.site), StudyId(row.study)) for row in rows)
+        keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows)
         return (rows[-1].number if rows else planned), list(keys)
 
-    def plan(self, target: str, upto: int, wanted: Sequence[tuple[StudyKey, Items]]) -> int:
+    def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """One transaction: what is new of these studies waits to be sent, what it replaces does not any more, and the
         target has planned up to this receipt. Returns how many deliveries are new."""
         now = self._clock.now()
@@ -77,7 +77,7 @@ class Queue:
                         "study": study,
                         "item": item,
                         "version": version,
-                        "state": str(State.WAITING),
+                        "state": str(DeliveryState.WAITING),
                         "attempts": 0,
                         "due_at": micros(now),
                         "reason": "",
@@ -86,10 +86,10 @@ class Queue:
                     new = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
                     count += new
                     if new:
-                        waits = deliveries.c.state == str(State.WAITING)
+                        waits = deliveries.c.state == str(DeliveryState.WAITING)
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
-                            self._write(connection, after(_delivery(found), Event.REPLACED, now))
+                            self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
             connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
         self._step("forward.plan.committed")
         return count
@@ -98,7 +98,7 @@ class Queue:
         """What is to be sent now, all of the one study that has waited longest, in the order of its planning."""
         now = micros(self._clock.now())
         ready = and_(
-            deliveries.c.target == target, deliveries.c.state == str(State.WAITING), deliveries.c.due_at <= now
+            deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
         )
         with self._database.read() as connection:
             first = connection.execute(_all().where(ready).order_by(deliveries.c.number).limit(1)).one_or_none()
@@ -111,23 +111,16 @@ class Queue:
         """Deliveries whose peer has not answered in time whether it commits."""
         late = and_(
             deliveries.c.target == target,
-            deliveries.c.state == str(State.ASKED),
+            deliveries.c.state == str(DeliveryState.ASKED),
             deliveries.c.due_at <= micros(self._clock.now()),
         )
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(late).order_by(deliveries.c.number))]
 
-    def next_due(self, target: str) -> datetime | None:
-        """When anything of this target is due next."""
-        mine = and_(deliveries.c.target == target, deliveries.c.state.in_([str(state) for state in _OPEN]))
-        with self._database.read() as connection:
-            at = connection.scalar(select(func.min(deliveries.c.due_at)).where(mine))
-        return None if at is None else moment(at)
-
     def apply(
         self,
         number: int,
-        event: Event,
+        event: DeliveryEvent,
         reason: str = "",
         instance: str | None = None,
         transaction: str | None = None,
@@ -155,15 +148,15 @@ class Queue:
             rows = connection.execute(_all().where(deliveries.c.asked == transaction).order_by(deliveries.c.number))
             return [_delivery(row) for row in rows]
 
-    def all(self, states: Iterable[State] = tuple(State)) -> list[Delivery]:
+    def all(self, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> list[Delivery]:
         """Every delivery in one of these states, in the order of planning."""
         these = deliveries.c.state.in_([str(state) for state in states])
         with self._database.read() as connection:
             return [_delivery(row) for row in connection.execute(_all().where(these).order_by(deliveries.c.number))]
 
-    def retry(self, target: str | None = None, study: StudyKey | None = None) -> int:
+    def retry(self, target: str | None = None, study: SiteStudy | None = None) -> int:
         """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
-        states = sorted(str(state) for state, event in TRANSITIONS if event is Event.RETRIED)
+        states = sorted(str(state) for state in TRANSITIONS.before(DeliveryEvent.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:
             query = query.where(deliveries.c.target == target)
@@ -172,7 +165,7 @@ class Queue:
         with self._database.write() as connection:
             rows = connection.execute(query).all()
             for row in rows:
-                self._write(connection, after(_delivery(row), Event.RETRIED, self._clock.now()))
+                self._write(connection, after(_delivery(row), DeliveryEvent.RETRIED, self._clock.now()))
         return len(rows)
 
     def tallies(self) -> list[Tally]:
@@ -180,7 +173,9 @@ class Queue:
         grouped = (deliveries.c.target, deliveries.c.state)
         query = select(*grouped, func.count(), func.min(deliveries.c.planned_at)).group_by(*grouped).order_by(*grouped)
         with self._database.read() as connection:
-            return [Tally(target, State(state), n, moment(at)) for target, state, n, at in connection.execute(query)]
+            return [
+                Tally(target, DeliveryState(state), n, moment(at)) for target, state, n, at in connection.execute(query)
+            ]
 
     @staticmethod
     def _write(connection: Connection, delivery: Delivery) -> None:
@@ -195,6 +190,10 @@ class Queue:
         connection.execute(update(deliveries).where(deliveries.c.number == delivery.number).values(values))
 
 
+def queue_of(hub: Hub) -> Queue:
+    return Queue(hub.database, hub.clock, hub.disk.step)
+
+
 def _all() -> Select[Any]:
     return select(deliveries)
 
@@ -204,10 +203,10 @@ def _delivery(row: Row[Any]) -> Delivery:
         row.number,
         row.target,
         SiteName(row.site),
-        StudyId(row.study),
+        StudyKey(row.study),
         row.item,
         Digest(row.version),
-        State(row.state),
+        DeliveryState(row.state),
         row.attempts,
         moment(row.due_at),
         row.reason,

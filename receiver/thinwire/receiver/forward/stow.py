@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from pydicom.errors import InvalidDicomError
 
-from thinwire.receiver.forward.delivery import Event
-from thinwire.receiver.forward.peer import DicomObject, Outcome, Outgoing, dicom_object, same_object
+from thinwire.receiver.forward.delivery import DeliveryEvent
+from thinwire.receiver.forward.peer import DeliveryOutcome, DicomObject, Outgoing, dicom_object, same_object
 from thinwire.receiver.forward.web import client, failure, unreachable
 from thinwire.receiver.targets import StowTarget
 from thinwire.shared.errors import BadConfiguration, UnreadableDicom
@@ -29,23 +29,23 @@ _CONFLICT = 409  # all instances failed; the body says why (PS3.18 table 10.5.3-
 class StowPeer:
     target: StowTarget
 
-    def send(self, objects: Sequence[Outgoing]) -> Iterator[Outcome]:
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         try:
             http = client(self.target)
         except BadConfiguration as error:
-            yield from (Outcome(each.number, Event.FAILED, str(error)) for each in objects)
+            yield from (DeliveryOutcome(each.number, DeliveryEvent.FAILED, str(error)) for each in objects)
             return
         with http:
             for each in objects:
                 try:
                     event, why = self._store(http, dicom_object(each.data))
                 except UnreadableDicom as error:
-                    event, why = Event.TURNED_DOWN, str(error)
+                    event, why = DeliveryEvent.TURNED_DOWN, str(error)
                 except httpx.HTTPError as error:
-                    event, why = Event.FAILED, unreachable(error)
-                yield Outcome(each.number, event, why)
+                    event, why = DeliveryEvent.FAILED, unreachable(error)
+                yield DeliveryOutcome(each.number, event, why)
 
-    def _store(self, http: httpx.Client, each: DicomObject) -> tuple[Event, str]:
+    def _store(self, http: httpx.Client, each: DicomObject) -> tuple[DeliveryEvent, str]:
         boundary = uuid.uuid4().hex
         head = f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={each.syntax}\r\n\r\n".encode()
         answer = http.post(
@@ -58,37 +58,37 @@ class StowPeer:
         )
         refused = _refused(answer)
         if refused is not None:
-            return Event.TURNED_DOWN, f"the server refused it (failure reason {refused:04X})"
+            return DeliveryEvent.TURNED_DOWN, f"the server refused it (failure reason {refused:04X})"
         if not answer.is_success:
             return failure(answer)
         return self._look(http, each)
 
-    def _look(self, http: httpx.Client, each: DicomObject) -> tuple[Event, str]:
+    def _look(self, http: httpx.Client, each: DicomObject) -> tuple[DeliveryEvent, str]:
         """Whether the server gives the object back (WADO-RS, PS3.18 10.4)."""
         series = f"{self.target.base}/studies/{each.study}/series/{each.series}"
         answer = http.get(f"{series}/instances/{each.instance}", headers={"Accept": _ANY_SYNTAX})
         if answer.status_code == 404:
-            return Event.FAILED, "the server answered that it took the object, and does not have it"
+            return DeliveryEvent.FAILED, "the server answered that it took the object, and does not have it"
         if answer.is_success:
             theirs = _first_part(answer)
             try:
                 if theirs is not None and not same_object(each.data, theirs):
-                    return Event.TURNED_DOWN, "the server has another image under the same SOP Instance UID"
+                    return DeliveryEvent.TURNED_DOWN, "the server has another image under the same SOP Instance UID"
             except (InvalidDicomError, AttributeError, ValueError):
                 theirs = None
             if theirs is not None:
-                return Event.SEEN, ""
+                return DeliveryEvent.FOUND_AT_TARGET, ""
         return self._search(http, series, each)
 
-    def _search(self, http: httpx.Client, series: str, each: DicomObject) -> tuple[Event, str]:
+    def _search(self, http: httpx.Client, series: str, each: DicomObject) -> tuple[DeliveryEvent, str]:
         """For a server that does not give files back as they are: whether it lists the object (QIDO-RS)."""
         query = {"SOPInstanceUID": each.instance}
         answer = http.get(f"{series}/instances", params=query, headers={"Accept": "application/dicom+json"})
         if answer.status_code in (204, 404) or (answer.is_success and _json(answer) == []):
-            return Event.FAILED, "the server answered that it took the object, and does not list it"
+            return DeliveryEvent.FAILED, "the server answered that it took the object, and does not list it"
         if answer.is_success and isinstance(_json(answer), list):
-            return Event.SEEN, ""
-        return Event.SENT, f"the server took it, and cannot be asked whether it has it ({answer.status_code})"
+            return DeliveryEvent.FOUND_AT_TARGET, ""
+        return DeliveryEvent.SENT, f"the server took it, and cannot be asked whether it has it ({answer.status_code})"
 
 
 def _refused(answer: httpx.Response) -> int | None:

@@ -4,10 +4,10 @@ import ssl
 
 import httpx
 
-from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.targets import FhirTarget, StowTarget
 from thinwire.shared.errors import BadConfiguration
-from thinwire.shared.logs import hush
+from thinwire.shared.logs import silence_libraries
 
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 """Seconds without any progress; no limit on a whole transfer."""
@@ -17,7 +17,7 @@ _LATER = frozenset((401, 403, 404, 408, 425, 429))
 
 def client(target: StowTarget | FhirTarget) -> httpx.Client:
     """Raises BadConfiguration for an auth_file or ca_file that cannot be read."""
-    hush()
+    silence_libraries()
     headers = {}
     try:
         if target.auth_file is not None:
@@ -31,9 +31,11 @@ def client(target: StowTarget | FhirTarget) -> httpx.Client:
     return httpx.Client(headers=headers, timeout=TIMEOUT, verify=verify, trust_env=False)
 
 
-def failure(answer: httpx.Response) -> tuple[Event, str]:
+def failure(answer: httpx.Response) -> tuple[DeliveryEvent, str]:
     """Of an answer that is no success."""
-    event = Event.FAILED if answer.status_code in _LATER or answer.status_code >= 500 else Event.TURNED_DOWN
+    event = (
+        DeliveryEvent.FAILED if answer.status_code in _LATER or answer.status_code >= 500 else DeliveryEvent.TURNED_DOWN
+    )
     return event, f"the server answered {answer.status_code}"
 
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thinwire.receiver.inference.draft import Drafter
 from thinwire.shared.errors import BadConfiguration, UnknownBundle
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
@@ -13,8 +14,7 @@ from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
 from thinwire.shared.storage.durable import Disk, flock
 
 if TYPE_CHECKING:
-    from thinwire.receiver.inference.draft import Drafter
-    from thinwire.receiver.inference.mpnn import MpnnReader
+    from thinwire.receiver.inference.mpnn import Predictor
 
 DEFAULT, ADDING = "default", "add.lock"
 
@@ -26,7 +26,7 @@ class Bundles:
         self._folder = folder
         self._bundles: dict[BundleId, Bundle] = {}
         self._coders: dict[BundleId, Coder] = {}
-        self._readers: dict[BundleId, MpnnReader] = {}
+        self._predictors: dict[BundleId, Predictor] = {}
         self._drafters: dict[tuple[BundleId, int], Drafter] = {}
         self._lock = threading.Lock()
 
@@ -65,19 +65,17 @@ class Bundles:
                 self._coders[id] = load_coder(bundle)
             return self._coders[id]
 
-    def reader(self, id: BundleId) -> "MpnnReader":
+    def predictor(self, id: BundleId) -> "Predictor":
         # Imported here, so that the worklist does not wait seconds for torch.
-        from thinwire.receiver.inference.mpnn import load_reader
+        from thinwire.receiver.inference.mpnn import load_predictor
 
         bundle = self.bundle(id)
         with self._lock:
-            if id not in self._readers:
-                self._readers[id] = load_reader(bundle)
-            return self._readers[id]
+            if id not in self._predictors:
+                self._predictors[id] = load_predictor(bundle)
+            return self._predictors[id]
 
-    def drafter(self, id: BundleId, beams: int) -> "Drafter":
-        # Imported here, so that a hub that drafts nothing does not load onnxruntime.
-        from thinwire.receiver.inference.draft import Drafter
+    def drafter(self, id: BundleId, beams: int) -> Drafter:
 
         bundle = self.bundle(id)
         with self._lock:

@@ -15,7 +15,7 @@ ALPHA = 0.1
 """The largest share of images of either outcome whose set may miss it."""
 
 
-class Outcome(StrEnum):
+class PredictionSet(StrEnum):
     """A finding's prediction set in a word."""
 
     YES = "yes"
@@ -55,11 +55,11 @@ def possible(probabilities: NDArray[np.float64], quantile: NDArray[np.float64]) 
     return np.asarray(inside | ~inside.any(axis=-1, keepdims=True))
 
 
-def outcome_of(absent: bool, present: bool) -> Outcome:
+def outcome_of(absent: bool, present: bool) -> PredictionSet:
     """The word for a set that holds at least one of both."""
     if absent and present:
-        return Outcome.EITHER
-    return Outcome.YES if present else Outcome.NO
+        return PredictionSet.EITHER
+    return PredictionSet.YES if present else PredictionSet.NO
 
 
 def _distances(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

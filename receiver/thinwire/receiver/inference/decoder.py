@@ -23,7 +23,7 @@ TokenArray = NDArray[np.int64]
 START = 0
 """T5 starts its decoder with the padding token."""
 END = 1
-ROOM = 64 << 20
+MAX_EXPANDED_BYTES = 64 << 20
 """Bytes of logits that one run may make; where they would be more, some texts run after others."""
 TOLERANCE = 1e-3
 """Largest difference of a text among others to the same text alone."""
@@ -52,7 +52,7 @@ class Decoder:
         went to the null keys. What stands behind a text's end changes nothing before it. Raises BadBundle where the
         decoder cannot be run.
         """
-        step = max(1, ROOM // (tokens.shape[1] * self._token_bytes)) if self._wide else 1
+        step = max(1, MAX_EXPANDED_BYTES // (tokens.shape[1] * self._token_bytes)) if self._wide else 1
         try:
             parts = [
                 _run(self._session, features[part], valid[part], tokens[part])

@@ -26,7 +26,7 @@ _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 
 
 @dataclass(frozen=True)
-class Sentence:
+class DraftSentence:
     text: str
     share: tuple[float, ...]
     """Each kept patch's share of the attention that the sentence paid to patches, in the graph's order; sums to 1."""
@@ -38,7 +38,7 @@ class Sentence:
 class Draft:
     """Written by the machine, read by nobody."""
 
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[DraftSentence, ...]
     """None of a graph without patches: nothing could be written from it."""
     bundle: BundleId
 
@@ -158,7 +158,7 @@ class Drafter:
         kept = ranked[: self.beams]
         return kept if any(text.greedy for text in kept) else [*kept[:-1], next(t for t in ranked if t.greedy)]
 
-    def _sentences(self, text: Text, looked: FloatArray) -> Iterator[Sentence]:
+    def _sentences(self, text: Text, looked: FloatArray) -> Iterator[DraftSentence]:
         """looked: float32 [1 + tokens or more, k]; row t chose token t, which is how training grounds words."""
         words: str = self._tokenizer.decode(list(text.tokens))
         ends = [len(self._tokenizer.decode(list(text.tokens[: n + 1]))) for n in range(len(text.tokens))]
@@ -173,7 +173,7 @@ class Drafter:
             total = float(paid.sum())
             share = paid / total if total > 0 else np.full(len(paid), 1 / len(paid))
             cut = UNFINISHED if bound == bounds[-1] and not text.whole else ""
-            yield Sentence(said + cut, tuple(share.tolist()), min(1.0, total / (after - first)))
+            yield DraftSentence(said + cut, tuple(share.tolist()), min(1.0, total / (after - first)))
             began, first = bound, after
 
 

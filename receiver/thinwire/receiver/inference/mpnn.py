@@ -18,7 +18,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINEConv
 from torch_geometric.utils import scatter
 
-from thinwire.receiver.inference.calibration import Outcome, outcome_of, possible
+from thinwire.receiver.inference.calibration import PredictionSet, outcome_of, possible
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import MPNN, Bundle, BundleSpec
 from thinwire.shared.formats.graph import FusedGraph, Relation
@@ -43,11 +43,11 @@ class Probability:
     value: float
     low: float
     high: float
-    outcome: Outcome
+    outcome: PredictionSet
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     findings: dict[str, Probability]
     unfamiliar: bool
     """True when the image is unlike what the bundle was trained on: its probabilities mean little."""
@@ -100,7 +100,7 @@ def to_data(graph: FusedGraph) -> Data:
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """Sizes of one member."""
 
     feature_size: int
@@ -113,7 +113,7 @@ class Shape:
 class GraphNetwork(nn.Module):
     """One member: message passing (GINE: edge types enter the messages), then pooling by node type."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.shape = shape
         width = shape.hidden
@@ -177,7 +177,7 @@ class GraphNetwork(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-class MpnnReader:
+class Predictor:
     """The bundle's members and calibration, ready to read batches of graphs."""
 
     def __init__(self, spec: BundleSpec, members: Sequence[GraphNetwork], calibration: "Calibration") -> None:
@@ -186,12 +186,12 @@ class MpnnReader:
         self.members = [member.to(self.device).eval() for member in members]
         self.calibration = calibration
 
-    def read(self, graphs: Sequence[FusedGraph]) -> list[Reading]:
+    def read(self, graphs: Sequence[FusedGraph]) -> list[Prediction]:
         """A reading for each graph, in order."""
         if not graphs:
             return []
         texts, context = text_index([g.text_source for g in graphs]), np.stack([g.context for g in graphs])
-        return self.calibration.readings(self.logits(graphs), texts, context, self.spec.findings)
+        return self.calibration.predictions(self.logits(graphs), texts, context, self.spec.findings)
 
     @torch.no_grad()
     def logits(self, graphs: Sequence[FusedGraph]) -> NDArray[np.float64]:
@@ -245,13 +245,13 @@ class Calibration:
         """Mahalanobis distance [n] of context vectors [n, d] to the training images."""
         return np.asarray(np.linalg.norm((context - self.centre) @ self.whitening, axis=1))
 
-    def readings(
+    def predictions(
         self,
         logits: NDArray[np.float64],
         texts: NDArray[np.int64],
         context: NDArray[np.floating[Any]],
         findings: Sequence[str],
-    ) -> list[Reading]:
+    ) -> list[Prediction]:
         draws = self.draws(logits, texts)
         value = draws.mean(axis=0)
         low, high = np.percentile(draws, INTERVAL, axis=0)
@@ -259,7 +259,7 @@ class Calibration:
         unfamiliar = self.distance(context) > self.farthest
         sets = self.sets(value, texts).tolist()
         return [
-            Reading(
+            Prediction(
                 {
                     name: Probability(float(value[n, f]), float(low[n, f]), float(high[n, f]), outcome_of(*sets[n][f]))
                     for f, name in enumerate(findings)
@@ -273,13 +273,13 @@ class Calibration:
 CALIBRATION_FIELDS = ("member", "slope", "offset", "quantile", "centre", "whitening", "farthest")
 
 
-def load_reader(bundle: Bundle) -> MpnnReader:
+def load_predictor(bundle: Bundle) -> Predictor:
     """The reader of a bundle. Raises BadBundle when its weights do not fit its index."""
     try:
         with safe_open(bundle.folder / MPNN, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             told = json.loads(file.metadata()["reader"])
-            shape, count = Shape(**told["shape"]), int(told["members"])
+            shape, count = NetworkShape(**told["shape"]), int(told["members"])
         members = []
         for number in range(count):
             member = GraphNetwork(shape)
@@ -297,4 +297,4 @@ def load_reader(bundle: Bundle) -> MpnnReader:
     wanted = [(len(SOURCES), draws, findings)] * 2 + [(len(SOURCES), findings, 2)]
     if [part.shape for part in (calibration.slope, calibration.offset, calibration.quantile)] != wanted:
         raise BadBundle(f"the calibration in {MPNN} is not one for each source of text")
-    return MpnnReader(bundle.spec, members, calibration)
+    return Predictor(bundle.spec, members, calibration)

@@ -7,11 +7,11 @@ A finding whose set is `yes` is suspected, one whose set is `either` is uncertai
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.shared.identifiers import Urgency
 
 if TYPE_CHECKING:
-    from thinwire.receiver.inference.mpnn import Reading
+    from thinwire.receiver.inference.mpnn import Prediction
 
 URGENCY_OF = {
     "pneumothorax": Urgency.IMMEDIATE,
@@ -33,21 +33,21 @@ class Triage:
     """One line for the worklist, in the field's words."""
 
 
-def triage(reading: "Reading", asked_urgent: bool) -> Triage:
+def triage(prediction: "Prediction", asked_urgent: bool) -> Triage:
     """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
-    suspected = [name for name, p in reading.findings.items() if p.outcome is Outcome.YES]
-    doubtful = [name for name, p in reading.findings.items() if p.outcome is Outcome.EITHER]
+    suspected = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.YES]
+    doubtful = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.EITHER]
     firm = _highest(suspected)
     named = [name for name in suspected if _urgency(name) is firm]
     # Only doubt about something more urgent than what is sure could change the urgency.
-    unsettled = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
+    undecided = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
     said = [f"{', '.join(named)} suspected"] if named else []
-    said += [f"{', '.join(unsettled)} neither suspected nor excluded"] if unsettled else []
-    if reading.unfamiliar:
+    said += [f"{', '.join(undecided)} neither suspected nor excluded"] if undecided else []
+    if prediction.unfamiliar:
         outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
     else:
         # Doubt lifts a study that would wait, and never lowers one that would not.
-        urgency = min(firm, Urgency.UNCERTAIN if unsettled else firm, key=ORDER.index)
+        urgency = min(firm, Urgency.UNCERTAIN if undecided else firm, key=ORDER.index)
         outcome = Triage(urgency, "; ".join(said) or "none of the findings suspected")
     if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):
         return Triage(Urgency.URGENT, f"sent as urgent by the clinic; {outcome.reason}")

@@ -1,6 +1,6 @@
 """What the hub counts, for Prometheus: computed from its database at each scrape, and without identifiers.
 
-Names and meanings: docs/hospital-systems.md. Labels are sites, tiers, urgencies, targets and states, never a study.
+Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pathlib import Path
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from sqlalchemy import case, exists, func, select
 
-from thinwire.receiver.forward.delivery import State
+from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
-from thinwire.receiver.store.tables import Database, objects, readings, receipts, studies
+from thinwire.receiver.store.tables import Database, objects, predictions, receipts, studies
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
@@ -50,17 +50,19 @@ class Counts:
     def _studies(self) -> Iterator[Metric]:
         now = micros(self.clock.now())
         read = exists().where(
-            readings.c.site == objects.c.site, readings.c.study == objects.c.study, readings.c.blob == objects.c.blob
+            predictions.c.site == objects.c.site,
+            predictions.c.study == objects.c.study,
+            predictions.c.blob == objects.c.blob,
         )
-        of_urgency = select(readings.c.site, readings.c.urgency, func.count()).group_by(
-            readings.c.site, readings.c.urgency
+        of_urgency = select(predictions.c.site, predictions.c.urgency, func.count()).group_by(
+            predictions.c.site, predictions.c.urgency
         )
         unread = select(objects.c.site, func.count(), func.min(objects.c.stored_at)).where(
             objects.c.kind == int(Kind.GRAPH), ~read
         )
         stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
         with self.database.read() as connection:
-            by_urgency = connection.execute(of_urgency.order_by(readings.c.site, readings.c.urgency)).all()
+            by_urgency = connection.execute(of_urgency.order_by(predictions.c.site, predictions.c.urgency)).all()
             waiting = connection.execute(unread.group_by(objects.c.site).order_by(objects.c.site)).all()
             kept = connection.execute(
                 stored.group_by(objects.c.site, objects.c.kind).order_by(objects.c.site, objects.c.kind)
@@ -102,10 +104,12 @@ class Counts:
 
     def _triage(self) -> Metric:
         """Seconds from a study's first part to its newest reading, over all that is here."""
-        seconds = (readings.c.at - studies.c.received_at) / float(_MICROS)
+        seconds = (predictions.c.at - studies.c.received_at) / float(_MICROS)
         within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
-        mine = (studies.c.site == readings.c.site) & (studies.c.study == readings.c.study)
-        query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(readings, studies, mine)
+        mine = (studies.c.site == predictions.c.site) & (studies.c.study == predictions.c.study)
+        query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(
+            predictions, studies, mine
+        )
         with self.database.read() as connection:
             count, total, *below = connection.execute(query).one()
         made = HistogramMetricFamily("thinwire_triage_seconds", "From the first part of a study to its reading.")
@@ -115,7 +119,7 @@ class Counts:
 
     def _deliveries(self) -> Iterator[Metric]:
         now, tallies = self.clock.now(), self.queue.tallies()
-        open_ = [each for each in tallies if each.state in (State.WAITING, State.ASKED)]
+        open_ = [each for each in tallies if each.state in (DeliveryState.WAITING, DeliveryState.ASKED)]
         yield _gauge(
             "thinwire_deliveries",
             "Objects for the hospital's systems, by state.",

@@ -17,11 +17,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from thinwire.receiver.config import address
-from thinwire.receiver.forward.forwarding import queue_of
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.store.tables import sites
+from thinwire.shared.addresses import host_and_port
 from thinwire.shared.errors import BadConfiguration, ThinwireError
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def watched(hub: Hub, listen: str) -> Iterator[int]:
         counts = registry
 
     try:
-        server = ThreadingHTTPServer(address(listen), Handler)
+        server = ThreadingHTTPServer(host_and_port(listen), Handler)
     except OSError as error:
         raise BadConfiguration(f"cannot listen on {listen} for metrics", "Choose a free port in [metrics].") from error
     thread = threading.Thread(target=server.serve_forever, name="watch", daemon=True)

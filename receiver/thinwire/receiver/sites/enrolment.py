@@ -21,7 +21,7 @@ from thinwire.shared.identifiers import Digest, EpochId, SiteName
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinResult:
     """What a clinic gets for its join token."""
 
     site: SiteName
@@ -32,7 +32,7 @@ class Joined:
     """The hub's Ed25519 public key, 32 bytes."""
 
 
-class Enrolment:
+class SiteRegistry:
     """Safe from any thread; other processes (the command line) may use the same database."""
 
     def __init__(self, database: Database, keys: Keyring, clock: Clock) -> None:
@@ -61,7 +61,7 @@ class Enrolment:
                 raise NotEnrolled("the hub knows no such site", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> Joined:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         """As `Shelf.join`."""
         now = micros(self._clock.now())
         _verify_key(signing_key)
@@ -81,7 +81,7 @@ class Enrolment:
             # The newest alone counts: an answer that was lost is never used, nor is that of an earlier enrolment.
             given = {"certificate": fingerprint(certificate)}
             connection.execute(update(sites).where(sites.c.name == site).values(given))
-        return Joined(
+        return JoinResult(
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
@@ -146,9 +146,9 @@ class Enrolment:
 
     def served(self) -> list[SiteName]:
         """The sites that have joined and were not removed, by name."""
-        live = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
+        active = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
         with self._database.read() as connection:
-            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(live).order_by(sites.c.name))]
+            return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(active).order_by(sites.c.name))]
 
     def site_names(self) -> list[SiteName]:
         """Every site ever enrolled, by name."""

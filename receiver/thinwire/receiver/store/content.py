@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from thinwire.shared.crypto.envelope import Header, Kind
+from thinwire.shared.crypto.envelope import EnvelopeHeader, Kind
 from thinwire.shared.errors import BadArchive, BadFormat, Forged
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.coder import Coder
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest, read_manifest
 from thinwire.shared.formats.originals import Member, unpack
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, digest, study_id
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, digest, study_key
 
 _OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
 """Names of the study's own files in its archive; the words beside them are no part of its identity."""
@@ -30,17 +30,17 @@ class Files:
     """(SHA-256, bytes)"""
 
 
-Content = FusedGraph | Preview | Evidence | Files | Manifest
+Content = FusedGraph | Preview | Crops | Files | Manifest
 
 
-def study_files(archive: bytes, study: StudyId, max_bytes: int) -> list[Member]:
+def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]:
     """The study's own files from its pixels archive, byte for byte. Raises BadArchive.
 
     max_bytes: most bytes that the archive may restore to. The study's id is made of the files' digests, so that an
     archive of other files cannot pass.
     """
     members = [each for each in unpack(archive, max_bytes) if _OWN_FILE.fullmatch(each.name)]
-    if study_id(digest(each.data) for each in members) != study:
+    if study_key(digest(each.data) for each in members) != study:
         raise BadArchive("an archive holds other files than its study's")
     return members
 
@@ -52,7 +52,9 @@ class Examiner:
     coder_of: Callable[[BundleId], Coder]
     max_bytes: int = 2 << 30
 
-    def examine(self, site: SiteName, header: Header, plaintext: bytes, verify_key: Ed25519PublicKey) -> Content:
+    def examine(
+        self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
+    ) -> Content:
         """verify_key: the site's, that signed the epoch of this part.
 
         Raises BadPayload, UnknownBundle, BadPreview, BadEvidence, BadArchive, BadManifest, Forged; BadFormat for a kind
@@ -63,9 +65,9 @@ class Examiner:
                 return decode(plaintext, header.study, self.coder_of)
             case Kind.PREVIEW:
                 return preview.decode(plaintext)
-            case Kind.EVIDENCE:
+            case Kind.CROPS:
                 return crops.decode(plaintext, self.max_bytes)
-            case Kind.PIXELS:
+            case Kind.ORIGINALS:
                 members = study_files(plaintext, header.study, self.max_bytes)
                 return Files(tuple((digest(each.data), len(each.data)) for each in members))
             case Kind.MANIFEST:

@@ -17,7 +17,7 @@ MOST = 256
 """Refused objects that are kept of one site; further ones leave no trace but the log's."""
 
 
-class Quarantine:
+class ObjectQuarantine:
     """folder: DATA/quarantine."""
 
     def __init__(self, folder: Path, disk: Disk, clock: Clock) -> None:

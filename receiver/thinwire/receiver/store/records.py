@@ -5,49 +5,49 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.content import Content
 from thinwire.receiver.store.reports import ReportState
-from thinwire.shared.crypto.envelope import Header
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency
+from thinwire.shared.crypto.envelope import EnvelopeHeader
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
 
-class Found(NamedTuple):
+class StoredFinding(NamedTuple):
     """One finding as it was read: probability and interval 0 to 1, and what they leave possible."""
 
     probability: float
     low: float
     high: float
-    outcome: Outcome
+    outcome: PredictionSet
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenedPart:
     """One opened and examined object on its way into the store."""
 
     site: SiteName
     object: Digest
-    header: Header
+    header: EnvelopeHeader
     plaintext: bytes = field(repr=False)
     content: Content = field(repr=False)
     urgent: bool
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingGraph:
     """A graph that has not been read."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     blob: Digest
     urgent_asked: bool
 
 
 @dataclass(frozen=True)
-class KeptReading:
+class StoredPrediction:
     """What the hub read in a study's graph."""
 
-    findings: Mapping[str, Found]
+    findings: Mapping[str, StoredFinding]
     urgency: Urgency
     reason: str
     unfamiliar: bool
@@ -56,11 +56,11 @@ class KeptReading:
 
 
 @dataclass(frozen=True)
-class KeptStudy:
+class StoredStudy:
     """A study as the store knows it. What follows from the graph is None until a graph is here."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     received: datetime
     urgent_asked: bool
     bundle: BundleId | None
@@ -74,7 +74,7 @@ class KeptStudy:
     """Bytes of the newest sealed object of each tier that is here."""
     complete: bool | None
     """Is everything here that the manifest lists? None: no manifest yet."""
-    reading: KeptReading | None
+    prediction: StoredPrediction | None
     opened: bool = False
     """By a reader."""
     report: ReportState | None = None

@@ -7,7 +7,8 @@ from typing import Any
 
 from thinwire.shared.errors import BadInput, ReportSigned
 from thinwire.shared.formats.receipts import MAX_DETAIL, detail
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.transitions import Transitions
 
 MAX_TEXT = 8000
 """Characters of a report's text; with its names it fits a receipt, which takes it to the clinic."""
@@ -30,17 +31,17 @@ class ReportEvent(StrEnum):
     SIGNED = "sign"
 
 
-_NEXT: dict[tuple[ReportState | None, ReportEvent], ReportState] = {
-    (None, ReportEvent.SAVED): ReportState.DRAFT,
-    (None, ReportEvent.RELEASED): ReportState.PRELIMINARY,
-    (None, ReportEvent.SIGNED): ReportState.FINAL,
-    (ReportState.DRAFT, ReportEvent.SAVED): ReportState.DRAFT,
-    (ReportState.DRAFT, ReportEvent.RELEASED): ReportState.PRELIMINARY,
-    (ReportState.DRAFT, ReportEvent.SIGNED): ReportState.FINAL,
-    (ReportState.PRELIMINARY, ReportEvent.SAVED): ReportState.PRELIMINARY,
-    (ReportState.PRELIMINARY, ReportEvent.RELEASED): ReportState.PRELIMINARY,
-    (ReportState.PRELIMINARY, ReportEvent.SIGNED): ReportState.FINAL,
-}
+_TRANSITIONS = Transitions(
+    "report",
+    {
+        (ReportState.DRAFT, ReportEvent.SAVED): ReportState.DRAFT,
+        (ReportState.DRAFT, ReportEvent.RELEASED): ReportState.PRELIMINARY,
+        (ReportState.DRAFT, ReportEvent.SIGNED): ReportState.FINAL,
+        (ReportState.PRELIMINARY, ReportEvent.SAVED): ReportState.PRELIMINARY,
+        (ReportState.PRELIMINARY, ReportEvent.RELEASED): ReportState.PRELIMINARY,
+        (ReportState.PRELIMINARY, ReportEvent.SIGNED): ReportState.FINAL,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class Report:
     """One version of a study's report. Versions are only added."""
 
     site: SiteName
-    study: StudyId
+    study: StudyKey
     version: int
     """From 1."""
     state: ReportState
     text: str = field(repr=False)
     reader: str
     """The account that wrote this version."""
-    reader_shown: str
+    reader_name: str
     """The reader's name as it stands under the report."""
     from_draft: bool
     """The text began as the machine's draft."""
@@ -64,10 +65,10 @@ class Report:
 
 
 def next_state(state: ReportState | None, event: ReportEvent) -> ReportState:
-    """state: None where there is no report yet. Raises ReportSigned."""
+    """state: None where there is no report yet, as with a draft of nothing. Raises ReportSigned."""
     try:
-        return _NEXT[state, event]
-    except KeyError:
+        return _TRANSITIONS.after(state or ReportState.DRAFT, event)
+    except ValueError:
         raise ReportSigned("the report on this study is signed") from None
 
 
@@ -84,13 +85,13 @@ def checked_text(text: str, event: ReportEvent) -> str:
     return kept
 
 
-def read_detail(report: Report) -> bytes:
+def report_detail(report: Report) -> bytes:
     """The detail of the receipt `read` of a signed report (docs/wire-protocol.md). Raises BadInput."""
     facts: dict[str, Any] = {
         "report": {
             "state": str(report.state),
             "text": report.text,
-            "reader": report.reader_shown,
+            "reader": report.reader_name,
             "at": report.at.isoformat().replace("+00:00", "Z"),
             "from_draft": report.from_draft,
         }

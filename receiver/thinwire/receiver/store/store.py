@@ -23,11 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Content, Files
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy, Part, Waiting
+from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.tables import (
     Database,
@@ -35,21 +35,21 @@ from thinwire.receiver.store.tables import (
     files,
     listed,
     objects,
-    readings,
+    predictions,
     receipts,
     reports,
     requests,
     studies,
 )
-from thinwire.shared.crypto.envelope import HEADER_BYTES, TAG_BYTES, Header, Kind
+from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyId, Tier, Urgency, digest
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
 
-_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.EVIDENCE)))
+_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
 """Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
 PAGE = 500
 """Studies that are read from the database at a time."""
@@ -69,7 +69,7 @@ class Store:
             named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
         return self._blobs.sweep(named)
 
-    def keep(self, part: Part, receipt: bytes, at: datetime) -> None:
+    def keep(self, part: OpenedPart, receipt: bytes, at: datetime) -> None:
         """Blob first, then one transaction that names it; durable when this returns, or without effect."""
         if self.stored_receipt(part.site, part.object) is not None:
             return
@@ -89,7 +89,7 @@ class Store:
                 "kind": int(part.header.kind),
                 "blob": blob,
                 "plain_size": len(part.plaintext),
-                "sealed_size": _sealed_size(part.header, len(part.plaintext)),
+                "sealed_size": sealed_size(len(part.plaintext), part.header.chunk_log2),
                 "urgent": part.urgent,
                 "stored_at": micros(at),
                 "receipt": number,
@@ -119,13 +119,13 @@ class Store:
         with self._database.write() as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
 
-    def wanted(self, site: SiteName) -> list[tuple[StudyId, Kind]]:
+    def wanted(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
         """As `Shelf.wanted`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
-            return [(StudyId(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+            return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
-    def ask(self, site: SiteName, study: StudyId, kind: Kind, at: datetime) -> None:
+    def ask(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
         """A reader wants a part that is not here; nothing happens where it is, or was asked for."""
         here = _of(objects, site, study) & (objects.c.kind == int(kind))
         row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
@@ -133,15 +133,15 @@ class Store:
             if not connection.scalar(select(exists().where(here))):
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
-    def urge(self, site: SiteName, study: StudyId) -> bool:
-        """As `Shelf.urge`: one transaction marks the study and lets its graph be read again."""
+    def escalate(self, site: SiteName, study: StudyKey) -> bool:
+        """As `Shelf.escalate`: one transaction marks the study and lets its graph be read again."""
         self._step("store.urge.before_commit")
         with self._database.write() as connection:
             return _make_urgent(connection, site, study)
 
-    def untriaged(self) -> list[Waiting]:
+    def untriaged(self) -> list[PendingGraph]:
         """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
-        read = exists().where(_of(readings, objects.c.site, objects.c.study), readings.c.blob == objects.c.blob)
+        read = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
@@ -151,35 +151,35 @@ class Store:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         # A graph that was sealed anew is there twice and read once.
-        return list(dict.fromkeys(Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in rows))
+        return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
-    def add_reading(self, waiting: Waiting, reading: KeptReading, receipt: bytes) -> bool:
+    def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction, receipt: bytes) -> bool:
         """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
         become urgent since it was taken up: then it still waits."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
             "blob": waiting.blob,
-            "bundle": reading.bundle,
-            "urgency": str(reading.urgency),
-            "reason": reading.reason,
-            "unfamiliar": reading.unfamiliar,
-            "findings": json.dumps({name: list(values) for name, values in reading.findings.items()}),
-            "at": micros(reading.at),
+            "bundle": prediction.bundle,
+            "urgency": str(prediction.urgency),
+            "reason": prediction.reason,
+            "unfamiliar": prediction.unfamiliar,
+            "findings": json.dumps({name: list(values) for name, values in prediction.findings.items()}),
+            "at": micros(prediction.at),
         }
         self._step("store.reading.before_commit")
         mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
         with self._database.write() as connection:
             if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
                 return False
-            done = connection.execute(insert_new(readings).values(row).on_conflict_do_nothing())
+            done = connection.execute(insert_new(predictions).values(row).on_conflict_do_nothing())
             if done.rowcount != 1:
                 return False
             _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
         self._step("store.reading.committed")
         return True
 
-    def undrafted(self, most: int) -> list[Waiting]:
+    def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs that were read and have no draft: the most urgent ones first, then in the order of arrival."""
         newer = objects.alias()
         newest = ~exists().where(
@@ -188,19 +188,21 @@ class Store:
             newer.c.number > objects.c.number,
         )
         drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
-        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=readings.c.urgency)
+        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .join(readings, _of(readings, objects.c.site, objects.c.study) & (readings.c.blob == objects.c.blob))
+            .join(
+                predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
+            )
             .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
             .order_by(rank, objects.c.number)
             .limit(most)
         )
         with self._database.read() as connection:
-            return [Waiting(SiteName(s), StudyId(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+            return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
 
-    def add_draft(self, waiting: Waiting, draft: bytes, at: datetime) -> None:
+    def add_draft(self, waiting: PendingGraph, draft: bytes, at: datetime) -> None:
         """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
@@ -208,14 +210,14 @@ class Store:
             connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing())
         self._step("store.draft.committed")
 
-    def draft(self, site: SiteName, study: StudyId) -> bytes | None:
+    def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
         """The draft of the newest graph as JSON (docs/report-decoder.md); None where there is none, or not yet."""
         graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
         newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
         with self._database.read() as connection:
             return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
 
-    def studies(self) -> Iterator[KeptStudy]:
+    def studies(self) -> Iterator[StoredStudy]:
         """All studies, oldest first, read a page at a time as they are asked for."""
         order = studies.c.received_at, studies.c.site, studies.c.study
         last: tuple[int, str, bytes] | None = None
@@ -223,13 +225,13 @@ class Store:
             with self._database.read() as connection:
                 page = select(studies).order_by(*order).limit(PAGE)
                 rows = connection.execute(page if last is None else page.where(tuple_(*order) > tuple_(*last))).all()
-                found = _kept(connection, rows)
+                found = _stored_studies(connection, rows)
             yield from found
             if len(rows) < PAGE:
                 return
             last = rows[-1].received_at, rows[-1].site, rows[-1].study
 
-    def find(self, prefix: str, site: SiteName | None = None) -> KeptStudy:
+    def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
         starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
         with self._database.read() as connection:
@@ -242,23 +244,23 @@ class Store:
                     f"{len(rows)} studies have an id that starts so",
                     "Give more of its digits, or --site where two clinics sent the same files.",
                 )
-            return _kept(connection, rows)[0]
+            return _stored_studies(connection, rows)[0]
 
-    def study(self, site: SiteName, study: StudyId) -> KeptStudy:
+    def study(self, site: SiteName, study: StudyKey) -> StoredStudy:
         """One study by its whole id. Raises UnknownStudy."""
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
             if not rows:
                 raise UnknownStudy("this study is not here")
-            return _kept(connection, rows)[0]
+            return _stored_studies(connection, rows)[0]
 
-    def file_digests(self, site: SiteName, study: StudyId) -> list[Digest]:
+    def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
         """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
 
-    def opened(self, site: SiteName, study: StudyId, receipt: bytes) -> bool:
+    def opened(self, site: SiteName, study: StudyKey, receipt: bytes) -> bool:
         """Keep the signed `opened` receipt. False where a reader opened the study before: the first one stays."""
         this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
         self._step("store.opened.before_commit")
@@ -268,7 +270,7 @@ class Store:
             _add_receipt(connection, site, study, StudyStatus.OPENED, receipt)
         return True
 
-    def report(self, site: SiteName, study: StudyId) -> Report | None:
+    def report(self, site: SiteName, study: StudyKey) -> Report | None:
         """The newest version of a study's report."""
         newest = select(reports).where(_of(reports, site, study)).order_by(reports.c.version.desc()).limit(1)
         with self._database.read() as connection:
@@ -287,7 +289,7 @@ class Store:
             "state": str(report.state),
             "text": report.text,
             "reader": report.reader,
-            "reader_shown": report.reader_shown,
+            "reader_name": report.reader_name,
             "from_draft": report.from_draft,
             "at": micros(report.at),
         }
@@ -298,29 +300,29 @@ class Store:
                 raise ReportMoved("the report was saved by somebody else meanwhile")
             connection.execute(insert(reports).values(row))
             if receipt is not None:
-                _add_receipt(connection, report.site, report.study, StudyStatus.READ, receipt)
+                _add_receipt(connection, report.site, report.study, StudyStatus.REPORTED, receipt)
             also(connection)
         self._step("store.report.committed")
 
-    def of_patient(self, site: SiteName, patient: bytes) -> list[KeptStudy]:
+    def of_patient(self, site: SiteName, patient: bytes) -> list[StoredStudy]:
         """The studies of one patient of a site, newest first."""
         this = (studies.c.site == site) & (studies.c.patient == patient)
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
-            return _kept(connection, rows)
+            return _stored_studies(connection, rows)
 
     def stamp(self) -> tuple[int, ...]:
         """Numbers that change whenever what a list of studies or a study's page shows has changed."""
         with self._database.read() as connection:
             told = connection.scalar(select(func.max(receipts.c.number))) or 0
-            read = connection.scalar(select(func.max(readings.c.at))) or 0
-            unread = connection.scalar(select(func.count()).select_from(readings)) or 0
+            read = connection.scalar(select(func.max(predictions.c.at))) or 0
+            unread = connection.scalar(select(func.count()).select_from(predictions)) or 0
             written = connection.scalar(select(func.max(reports.c.at))) or 0
             drafted = connection.scalar(select(func.max(drafts.c.at))) or 0
             asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
         return told, read, unread, written, drafted, asked[0], asked[1] or 0
 
-    def plaintext(self, site: SiteName, study: StudyId, kind: Kind) -> bytes | None:
+    def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
         """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
         this = _of(objects, site, study) & (objects.c.kind == int(kind))
         with self._database.read() as connection:
@@ -331,7 +333,7 @@ class Store:
         return self._blobs.read(name)
 
 
-def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
+def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredStudy]:
     """Rows of `studies` with what there is of each."""
     if not rows:
         return []
@@ -349,7 +351,8 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
     for entry in connection.execute(select(listed).where(of_these(listed))):
         lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
     read = {
-        (r.site, r.study, r.blob): _reading(r) for r in connection.execute(select(readings).where(of_these(readings)))
+        (r.site, r.study, r.blob): _prediction(r)
+        for r in connection.execute(select(predictions).where(of_these(predictions)))
     }
     said = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
     opened = {(o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(said))}
@@ -372,15 +375,15 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
         complete = None
         if int(Kind.MANIFEST) in here:
             # A part that was sealed anew has another digest and the same content.
-            covered = _COVERED if int(Kind.PIXELS) in here else frozenset()
+            covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
             complete = all(
                 (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
                 for tier, object, size in lists.get(key, [])
             )
         found.append(
-            KeptStudy(
+            StoredStudy(
                 site=SiteName(row.site),
-                study=StudyId(row.study),
+                study=StudyKey(row.study),
                 received=moment(row.received_at),
                 urgent_asked=row.urgent_asked,
                 bundle=None if row.bundle is None else BundleId(row.bundle),
@@ -392,7 +395,7 @@ def _kept(connection: Connection, rows: Sequence[Row[Any]]) -> list[KeptStudy]:
                 attention_kept=row.attention_kept,
                 sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
                 complete=complete,
-                reading=None if graph is None else read.get((*key, graph[0])),
+                prediction=None if graph is None else read.get((*key, graph[0])),
                 opened=key in opened,
                 report=written.get(key),
                 asked=frozenset(wanted.get(key, ())),
@@ -411,25 +414,19 @@ def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
     return and_(table.c.site == site, table.c.study == study)
 
 
-def _sealed_size(header: Header, plain_size: int) -> int:
-    """Bytes of the sealed object that a plaintext came in (docs/envelope-format.md)."""
-    chunks = max(1, -(-plain_size >> header.chunk_log2))
-    return HEADER_BYTES + plain_size + TAG_BYTES * chunks
-
-
-def _add_receipt(connection: Connection, site: SiteName, study: StudyId, status: StudyStatus, signed: bytes) -> int:
+def _add_receipt(connection: Connection, site: SiteName, study: StudyKey, status: StudyStatus, signed: bytes) -> int:
     row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
     (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
     return int(number)
 
 
-def _make_urgent(connection: Connection, site: SiteName, study: StudyId) -> bool:
+def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> bool:
     """The clinic asks for priority; what was read without knowing it is read again. False where nothing is here."""
     mine = (studies.c.site == site) & (studies.c.study == study)
     asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
     if asked is False:
         connection.execute(update(studies).where(mine).values(urgent_asked=True))
-        connection.execute(delete(readings).where(_of(readings, site, study)))
+        connection.execute(delete(predictions).where(_of(predictions, site, study)))
     return asked is not None
 
 
@@ -480,20 +477,22 @@ def patient_of_number(site: SiteName, number: str) -> bytes:
 def _report(row: Row[Any]) -> Report:
     return Report(
         SiteName(row.site),
-        StudyId(row.study),
+        StudyKey(row.study),
         row.version,
         ReportState(row.state),
         row.text,
         row.reader,
-        row.reader_shown,
+        row.reader_name,
         row.from_draft,
         moment(row.at),
     )
 
 
-def _reading(row: Row[Any]) -> KeptReading:
+def _prediction(row: Row[Any]) -> StoredPrediction:
     findings = {
-        name: Found(value, low, high, Outcome(said))
+        name: StoredFinding(value, low, high, PredictionSet(said))
         for name, (value, low, high, said) in json.loads(row.findings).items()
     }
-    return KeptReading(findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at))
+    return StoredPrediction(
+        findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at)
+    )

@@ -37,7 +37,7 @@ TABLES = MetaData()
 _site = String(32)
 
 
-def _study_key() -> ForeignKeyConstraint:
+def _references_study() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"])
 
 
@@ -95,7 +95,7 @@ receipts = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("signed", LargeBinary, nullable=False),
     Column("delivered_at", BigInteger),
-    _study_key(),
+    _references_study(),
     Index("receipts_undelivered", "site", "delivered_at"),
     Index("receipts_digest", "site", "digest"),
 )
@@ -113,7 +113,7 @@ objects = Table(
     Column("urgent", Boolean, nullable=False),
     Column("stored_at", BigInteger, nullable=False),
     Column("receipt", Integer, ForeignKey("receipts.number"), nullable=False),
-    _study_key(),
+    _references_study(),
     Index("objects_identity", "site", "object", unique=True),
     Index("objects_study", "site", "study", "kind"),
 )
@@ -125,7 +125,7 @@ files = Table(
     Column("place", Integer, primary_key=True),
     Column("digest", LargeBinary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
 listed = Table(
     "listed",
@@ -135,9 +135,9 @@ listed = Table(
     Column("tier", Integer, primary_key=True),
     Column("object", LargeBinary(32), nullable=False),
     Column("plain_size", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
-readings = Table(
+predictions = Table(
     "readings",
     TABLES,
     Column("site", _site, primary_key=True),
@@ -149,7 +149,7 @@ readings = Table(
     Column("unfamiliar", Boolean, nullable=False),
     Column("findings", String, nullable=False),
     Column("at", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
 drafts = Table(
     "drafts",
@@ -159,7 +159,7 @@ drafts = Table(
     Column("blob", LargeBinary(32), primary_key=True),
     Column("draft", LargeBinary, nullable=False),
     Column("at", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
 requests = Table(
     "requests",
@@ -168,7 +168,7 @@ requests = Table(
     Column("study", LargeBinary(16), primary_key=True),
     Column("kind", Integer, primary_key=True),
     Column("at", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
 targets = Table(
     "targets",
@@ -192,7 +192,7 @@ deliveries = Table(
     Column("instance", String(64)),
     Column("asked", String(64)),
     Column("planned_at", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
     Index("deliveries_identity", "target", "site", "study", "item", "version", unique=True),
     Index("deliveries_due", "target", "state", "due_at"),
     Index("deliveries_asked", "asked"),
@@ -215,16 +215,16 @@ reports = Table(
     Column("state", String(16), nullable=False),
     Column("text", String, nullable=False),
     Column("reader", String(64), nullable=False),
-    Column("reader_shown", String(128), nullable=False),
+    Column("reader_shown", String(128), key="reader_name", nullable=False),
     Column("from_draft", Boolean, nullable=False),
     Column("at", BigInteger, nullable=False),
-    _study_key(),
+    _references_study(),
 )
 accounts = Table(
     "accounts",
     TABLES,
     Column("name", String(64), primary_key=True),
-    Column("shown", String(128), nullable=False),
+    Column("shown", String(128), key="full_name", nullable=False),
     Column("role", String(16), nullable=False),
     Column("password", String),
     Column("issuer", String),
@@ -282,13 +282,13 @@ class Database:
 
         Raises DiskFull where there is no room, HubBusy where another process writes for too long.
         """
-        with _said(), self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A view of the database at one moment."""
-        with _said(), self._engine.connect().execution_options(reads_only=True) as connection:
+        with _translated(), self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
 
     def close(self) -> None:
@@ -299,7 +299,7 @@ def create_database(path: Path) -> None:
     """A new database with its tables. The file's folder must exist."""
     path.touch(mode=0o600, exist_ok=False)
     engine = _engine(path)
-    with _said(), engine.begin() as connection:
+    with _translated(), engine.begin() as connection:
         TABLES.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
     engine.dispose()
@@ -310,7 +310,7 @@ def open_database(path: Path) -> Database:
     if not path.is_file():
         raise BadConfiguration("there is no hub in this folder", "Make one: thinwire-receiver init --data DIR.")
     engine = _engine(path)
-    with _said(), engine.connect() as connection:
+    with _translated(), engine.connect() as connection:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if found != VERSION:
         engine.dispose()
@@ -343,7 +343,7 @@ def _begin(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     """The database's own words for what happened, as errors that say what to do."""
     try:
         yield

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
 
@@ -20,15 +20,15 @@ CAP = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
-class Row:
-    study: KeptStudy
+class WorklistEntry:
+    study: StoredStudy
     overdue: bool = False
     """It has waited for as long as the cap, unread."""
 
     @property
     def urgency(self) -> Urgency | None:
         """None until the study is triaged."""
-        return None if self.study.reading is None else self.study.reading.urgency
+        return None if self.study.prediction is None else self.study.prediction.urgency
 
     @property
     def place(self) -> Urgency:
@@ -46,41 +46,43 @@ class Row:
         return self.study.report is ReportState.FINAL
 
 
-def worklist(studies: Iterable[KeptStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[Row]:
+def worklist(studies: Iterable[StoredStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[WorklistEntry]:
     """Studies that are read last, everything else in its order. now: UTC; None leaves the cap out."""
-    rows = [Row(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies]
+    rows = [
+        WorklistEntry(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies
+    ]
     return sorted(rows, key=_place)
 
 
-def _unread(study: KeptStudy) -> bool:
+def _unread(study: StoredStudy) -> bool:
     return study.report is not ReportState.FINAL
 
 
-def _place(row: Row) -> tuple[bool, int, bool, datetime, str, bytes]:
+def _place(row: WorklistEntry) -> tuple[bool, int, bool, datetime, str, bytes]:
     # What is overdue stands as urgent and before the urgent.
     place = row.place if row.place is Urgency.IMMEDIATE or not row.overdue else Urgency.URGENT
     return row.done, ORDER.index(place), not row.overdue, row.study.received, row.study.site, row.study.study
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: WorklistEntry) -> dict[str, Any]:
     """One row as `--json` gives it. Sizes are bytes of the sealed tier, null where it is not here."""
-    study, reading = row.study, row.study.reading
-    findings = {} if reading is None else reading.findings
+    study, prediction = row.study, row.study.prediction
+    findings = {} if prediction is None else prediction.findings
     return {
         "study": study.study.hex(),
         "site": study.site,
         "received": study.received.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "urgency": None if row.urgency is None else str(row.urgency),
-        "reason": None if reading is None else reading.reason,
+        "reason": None if prediction is None else prediction.reason,
         "urgent_asked": study.urgent_asked,
         "overdue": row.overdue,
         "report": None if study.report is None else str(study.report),
-        "triaged": None if reading is None else reading.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "triaged": None if prediction is None else prediction.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "findings": {
             name: {"probability": f.probability, "low": f.low, "high": f.high, "outcome": str(f.outcome)}
             for name, f in findings.items()
         },
-        "unfamiliar": None if reading is None else reading.unfamiliar,
+        "unfamiliar": None if prediction is None else prediction.unfamiliar,
         "text_source": study.text_source,
         "text_given": row.text_given,
         "patches": {"kept": study.patches_kept, "total": study.patches_total},

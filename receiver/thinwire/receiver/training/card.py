@@ -49,7 +49,7 @@ def model_card(spec: BundleSpec, provenance: Mapping[str, Any], figures: Mapping
 Report model (Swin encoder, T5 decoder with null keys, {provenance["report_model_parameters"]:,} parameters), preset
 `{spec.preset}`, and a message passing network on the graphs. Canvas {spec.working_size} x {spec.working_size} pixels,
 {(spec.working_size // 32) ** 2} cells of 32 x 32, {spec.keep_percent} % of the image's cells kept by default, features
-of {spec.feature_size} values. Method: NEURAL (arXiv 2508.09715) with grounded attention; docs/training.md tells the
+of {spec.feature_size} values. Method: NEURAL (arXiv 2508.09715) with grounded attention; docs/researcher.md tells the
 losses. Licence: Apache-2.0.
 
 ## Intended use
@@ -143,7 +143,7 @@ def write_measured(folder: Path, evaluations: Sequence[Path]) -> None:
 
 
 def _headline(row: Mapping[str, Any], keep: float) -> bool:
-    """Whether a row is quoted: text withheld, the bundle's own retention, an endpoint that data-sets.md lets stand.
+    """Whether a row is quoted: text withheld, the bundle's own retention, an endpoint that researcher.md lets stand.
 
     NIH's mined labels are not headlined, and neither is a source without enough of both outcomes.
     """

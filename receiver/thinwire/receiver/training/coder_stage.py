@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinwire.receiver.training.corpus import Progress
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.receiver.training.report_model import PAD, ReportModel
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.pruning import KeepPercent, prune
@@ -54,7 +54,7 @@ class Bottleneck:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptPatches:
     """What is kept of some images, in a rectangle."""
 
     feature: Tensor
@@ -71,8 +71,8 @@ def learn(
     model: ReportModel,
     material: Material,
     tokens: Tensor,
-    read: Sequence[tuple[NDArray[np.int64], Read]],
-    held_out: Kept,
+    read: Sequence[tuple[NDArray[np.int64], AttendedImages]],
+    held_out: KeptPatches,
     spec: BundleSpec,
     extractor: RuleExtractor,
     how: Bottleneck,
@@ -87,8 +87,10 @@ def learn(
     valid, policy = material.valid, KeepPercent(spec.keep_percent)
     whole = read[0][1]
     mean = _mean(whole.features, valid[read[0][0]])
-    kept = [kept_of(part, valid[indices]) for indices, part in read]
-    several = Kept(*(torch.cat([getattr(k, name) for k in kept]) for name in ("feature", "cell", "here", "context")))
+    kept = [kept_patches(part, valid[indices]) for indices, part in read]
+    several = KeptPatches(
+        *(torch.cat([getattr(k, name) for k in kept]) for name in ("feature", "cell", "here", "context"))
+    )
     context_mean = np.asarray(whole.context.mean(0), dtype=np.float32)
     predict = _predict(several, mean, context_mean)
     transform = _Transform(mean, context_mean, predict, several)
@@ -123,13 +125,13 @@ def learn(
     return Tables(**{**vars(tables), "chosen": np.array(level, np.int32)})
 
 
-def kept_of(read: Read, valid: NDArray[np.bool_], most: int = MOST_PATCHES) -> Kept:
+def kept_patches(read: AttendedImages, valid: NDArray[np.bool_], most: int = MOST_PATCHES) -> KeptPatches:
     """The patches of highest attention of each image, at most `most`. valid: bool [n, N], of the same images."""
     share = np.where(valid, read.share, -1.0)
     cell = np.argsort(-share, axis=1, kind="stable")[:, :most]
     here = np.take_along_axis(share, cell, 1) >= 0
     feature = np.take_along_axis(read.features, cell[..., None], 1).astype(np.float32)
-    return Kept(
+    return KeptPatches(
         torch.from_numpy(feature),
         torch.from_numpy(cell),
         torch.from_numpy(here),
@@ -138,7 +140,7 @@ def kept_of(read: Read, valid: NDArray[np.bool_], most: int = MOST_PATCHES) -> K
 
 
 @torch.no_grad()
-def faithful_level(coder: Coder, model: ReportModel, held_out: Kept) -> int:
+def faithful_level(coder: Coder, model: ReportModel, held_out: KeptPatches) -> int:
     """The coarsest level at which the heads still say what they say of the features as they are."""
     answers = _answers(model, held_out.context, held_out.feature)
     for level in reversed(range(coder.levels)):
@@ -157,15 +159,15 @@ def faithful_level(coder: Coder, model: ReportModel, held_out: Kept) -> int:
 class _Transform(nn.Module):
     """The learned part: forward and back of patches (0) and of the context vector (1), and the model of symbols."""
 
-    def __init__(self, mean: FloatArray, context_mean: FloatArray, predict: FloatArray, kept: Kept) -> None:
+    def __init__(self, mean: FloatArray, context_mean: FloatArray, predict: FloatArray, kept: KeptPatches) -> None:
         super().__init__()
         self.mean, self.context_mean = torch.from_numpy(mean), torch.from_numpy(context_mean)
         self.predict = torch.from_numpy(predict)
-        rests = (self.rest(kept, kept.context)[kept.here], kept.context - self.context_mean)
-        turned = [torch.linalg.eigh(torch.cov(rest.T))[1].flip(1) for rest in rests]
+        rests = (self.residual(kept, kept.context)[kept.here], kept.context - self.context_mean)
+        turned = [torch.linalg.eigh(torch.cov(residual.T))[1].flip(1) for residual in rests]
         self.forward_ = nn.Parameter(torch.stack(turned))
         self.back = nn.Parameter(torch.stack([each.T for each in turned]))
-        values = [rest @ each for rest, each in zip(rests, turned, strict=True)]
+        values = [residual @ each for residual, each in zip(rests, turned, strict=True)]
         self.loc = nn.Parameter(torch.stack([each.median(0).values for each in values]))
         # Of a logistic distribution, whose standard deviation is pi / sqrt(3) of its scale.
         self.log_scale = nn.Parameter(torch.stack([(each.std(0) * 0.55).clamp(min=1e-4).log() for each in values]))
@@ -173,11 +175,11 @@ class _Transform(nn.Module):
         self.variance = deviation**2
         self.level = FINEST * deviation * 2 ** (torch.arange(LEVELS) / 2)
 
-    def rest(self, kept: Kept, context: Tensor) -> Tensor:
+    def residual(self, kept: KeptPatches, context: Tensor) -> Tensor:
         """[n, P, d]: features less what is expected of them."""
         return kept.feature - self.usual(kept, context)
 
-    def usual(self, kept: Kept, context: Tensor) -> Tensor:
+    def usual(self, kept: KeptPatches, context: Tensor) -> Tensor:
         return self.mean[kept.cell] + ((context - self.context_mean) @ self.predict)[:, None]
 
     def bits(self, value: Tensor, which: int, step: Tensor) -> Tensor:
@@ -186,11 +188,11 @@ class _Transform(nn.Module):
         high, low = ((value + side * step / 2 - self.loc[which]) / scale for side in (1, -1))
         return -torch.log2((torch.sigmoid(high) - torch.sigmoid(low)).clamp(min=1e-9))
 
-    def pass_(self, kept: Kept, step: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def pass_(self, kept: KeptPatches, step: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(bits a value, context as received, features as received)."""
         value = (kept.context - self.context_mean) @ self.forward_[1]
         context = self.context_mean + _rounded(value, step) @ self.back[1]
-        each = self.rest(kept, context) @ self.forward_[0]
+        each = self.residual(kept, context) @ self.forward_[0]
         feature = self.usual(kept, context) + _rounded(each, step) @ self.back[0]
         bits = self.bits(value + step * _uniform(value, noise), 1, step).mean()
         patch = self.bits(each + step * _uniform(each, noise), 0, step)[kept.here].mean()
@@ -198,7 +200,7 @@ class _Transform(nn.Module):
         return (bits + MOST_PATCHES / 2 * patch) / (1 + MOST_PATCHES / 2), context, feature
 
     @torch.no_grad()
-    def met(self, kept: Kept) -> NDArray[np.uint16]:
+    def met(self, kept: KeptPatches) -> NDArray[np.uint16]:
         """uint16 [2, L, m, K]: how often each symbol was met, beside how often the model would have met it."""
         out = []
         symbols = torch.arange(-REACH, REACH + 1)[:, None].float()
@@ -209,7 +211,7 @@ class _Transform(nn.Module):
                     value = whole
                 else:
                     context = self.context_mean + _rounded(whole, step) @ self.back[1]
-                    value = (self.rest(kept, context) @ self.forward_[0])[kept.here]
+                    value = (self.residual(kept, context) @ self.forward_[0])[kept.here]
                 index = (value / step).round().clamp(-REACH, REACH).long() + REACH
                 count = torch.stack([torch.bincount(column, minlength=2 * REACH + 1) for column in index.T]).float()
                 model = (2.0 ** -self.bits(symbols * step, which, step)).T
@@ -221,7 +223,7 @@ class _Transform(nn.Module):
 def _train(
     transform: _Transform,
     model: ReportModel,
-    kept: Kept,
+    kept: KeptPatches,
     tokens: Tensor,
     how: Bottleneck,
     seed: int,
@@ -233,7 +235,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, how.steps)
     for number in range(how.steps):
         rows = torch.from_numpy(random.choice(len(kept.context), min(how.batch, len(kept.context)), replace=False))
-        part = Kept(kept.feature[rows], kept.cell[rows], kept.here[rows], kept.context[rows])
+        part = KeptPatches(kept.feature[rows], kept.cell[rows], kept.here[rows], kept.context[rows])
         step = transform.level[int(random.integers(LEVELS))]
         bits, context, feature = transform.pass_(part, step, noise)
         far = ((context - part.context) ** 2).mean() + ((feature - part.feature) ** 2)[part.here].mean()
@@ -263,7 +265,7 @@ def _apart(now: Tensor, before: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(now, wanted) - F.binary_cross_entropy_with_logits(before, wanted)
 
 
-def _written_apart(model: ReportModel, kept: Kept, feature: Tensor, tokens: Tensor) -> Tensor:
+def _written_apart(model: ReportModel, kept: KeptPatches, feature: Tensor, tokens: Tensor) -> Tensor:
     """How far the next word is from what it was where the decoder reads features as received."""
     with torch.no_grad():
         before = F.log_softmax(model.decoder(kept.feature, kept.here, tokens)[0], -1)
@@ -297,14 +299,14 @@ def _mean(features: NDArray[np.float16], valid: NDArray[np.bool_]) -> FloatArray
     return np.where(count[:, None] >= 10, total / np.maximum(count, 1)[:, None], overall).astype(np.float32)
 
 
-def _predict(kept: Kept, mean: FloatArray, context_mean: FloatArray) -> FloatArray:
+def _predict(kept: KeptPatches, mean: FloatArray, context_mean: FloatArray) -> FloatArray:
     """float32 [d, d]: ridge regression of the patches' rest on the context vector."""
     here = kept.here.numpy()
-    rest = kept.feature.numpy()[here] - mean[kept.cell.numpy()[here]]
+    residual = kept.feature.numpy()[here] - mean[kept.cell.numpy()[here]]
     image = np.broadcast_to(np.arange(len(here))[:, None], here.shape)[here]
     whole = (kept.context.numpy() - context_mean)[image].astype(np.float64)
     ridge = whole.T @ whole + 1e-2 * len(whole) * np.eye(whole.shape[1])
-    return np.linalg.solve(ridge, whole.T @ rest).astype(np.float32)
+    return np.linalg.solve(ridge, whole.T @ residual).astype(np.float32)
 
 
 def _often(counts: NDArray[np.int64]) -> NDArray[np.uint16]:

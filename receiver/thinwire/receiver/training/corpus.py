@@ -25,6 +25,7 @@ from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.graph import FloatArray, Grid
 from thinwire.shared.imaging.normalise import normalise
+from thinwire.shared.storage.durable import replaced
 
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
 Role = Literal["report", "graph", "validation", "calibration", "test"]
@@ -67,7 +68,7 @@ class Sample:
     sex: str = ""
     text_kind: TextKind = "composed"
     opacity: float = math.nan
-    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/data-sets.md)."""
+    """RSNA readers: lung opacity 1 or 0. Judges, never trains (docs/researcher.md)."""
     judge_boxes: tuple[Box, ...] = ()
     """Boxes that judge and never train, in the form of `boxes`."""
 
@@ -163,9 +164,8 @@ def canvases(
                 unread = {n: drawn for n, drawn in enumerate(made) if isinstance(drawn, str)}
                 blank = np.zeros((working_size, working_size), np.uint8)
                 path.with_suffix(".json").write_text(json.dumps(unread), encoding="utf-8")
-                beside = cache / f"{name}.tmp.npy"
-                np.save(beside, np.stack([blank if isinstance(drawn, str) else drawn for drawn in made]))
-                beside.replace(path)
+                with replaced(path) as beside:
+                    np.save(beside, np.stack([blank if isinstance(drawn, str) else drawn for drawn in made]))
             told = path.with_suffix(".json")
             for n, reason in (json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}).items():
                 if faults is None:

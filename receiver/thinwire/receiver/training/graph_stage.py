@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.inference.calibration import quantiles
-from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, Shape
+from thinwire.receiver.inference.mpnn import CALIBRATION_FIELDS, SOURCES, Calibration, GraphNetwork, NetworkShape
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.report_model import PAD, ReportModel, written
 from thinwire.receiver.training.report_stage import Material, mixed_precision
@@ -32,16 +32,16 @@ from thinwire.sender.graph.fusion import Origin, fuse
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.shared.formats.graph import FloatArray, FusedGraph, IntArray, Patches
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
-NOBODY = StudyId(bytes(16))
+NOBODY = StudyKey(bytes(16))
 NO_BUNDLE = BundleId(bytes(16))
 
 
 @dataclass(frozen=True)
-class Looked:
+class EncodedImages:
     """What the encoder makes of some images, before any text."""
 
     features: NDArray[np.float16]
@@ -51,7 +51,7 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Read:
+class AttendedImages:
     """What the report model makes of some images under one source of text."""
 
     features: NDArray[np.float16]
@@ -64,10 +64,10 @@ class Read:
     """What the concepts come from: the given text, or the generated one."""
     source: TextSource
 
-    def every(self, first: int, step: int) -> "Read":
+    def every(self, first: int, step: int) -> "AttendedImages":
         """The images first, first + step and so on."""
         rows = slice(first, None, step)
-        return Read(self.features[rows], self.context[rows], self.share[rows], self.texts[rows], self.source)
+        return AttendedImages(self.features[rows], self.context[rows], self.share[rows], self.texts[rows], self.source)
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def look_at(
     indices: NDArray[np.int64],
     progress: Callable[[int, int], None],
     batch: int = 64,
-) -> Looked:
+) -> EncodedImages:
     """Encode images, in float32 as at the clinic unless there is a GPU."""
     device = next(model.parameters()).device
     features, context = [], []
@@ -88,7 +88,7 @@ def look_at(
         features.append(encoded.float().cpu().numpy().astype(np.float16))
         context.append(whole.float().cpu().numpy())
         progress(min(start + batch, len(indices)), len(indices))
-    return Looked(np.concatenate(features), np.concatenate(context))
+    return EncodedImages(np.concatenate(features), np.concatenate(context))
 
 
 @torch.no_grad()
@@ -97,11 +97,11 @@ def read_images(
     material: Material,
     tokenizer: Tokenizer,
     indices: NDArray[np.int64],
-    looked: Looked,
+    looked: EncodedImages,
     source: TextSource,
     progress: Callable[[int, int], None],
     batch: int = 128,
-) -> Read:
+) -> AttendedImages:
     """Let a text attend to images that were looked at: the given report, or what the model writes.
 
     With an indication the decoder is prompted with it and writes on; the concepts are the indication's alone.
@@ -128,7 +128,7 @@ def read_images(
                 texts += [s.report for s in samples]
         share += [cumulative(rows)[0] for rows in attention.float().cpu().numpy()]
         progress(start + len(part), len(indices))
-    return Read(looked.features, looked.context, np.stack(share), texts, source)
+    return AttendedImages(looked.features, looked.context, np.stack(share), texts, source)
 
 
 def _given(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, device: torch.device) -> Tensor:
@@ -159,7 +159,7 @@ def at_random(seed: int) -> Choose:
 
 
 def fuse_all(
-    read: Read,
+    read: AttendedImages,
     material: Material,
     indices: NDArray[np.int64],
     extractor: RuleExtractor,
@@ -189,7 +189,7 @@ class Learning:
 
 
 def train_member(
-    shape: Shape,
+    shape: NetworkShape,
     train: tuple[list[Data], NDArray[np.float32]],
     validation: tuple[list[Data], NDArray[np.float32]],
     learning: Learning,
@@ -319,8 +319,8 @@ def calibrate(
     return replace(first, quantile=quantile, farthest=farthest)
 
 
-def save_reader(path: Path, shape: Shape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
-    """Members and calibration as one safetensors file that `load_reader` opens."""
+def save_predictor(path: Path, shape: NetworkShape, members: Sequence[GraphNetwork], calibration: Calibration) -> None:
+    """Members and calibration as one safetensors file that `load_predictor` opens."""
     tensors = {
         f"member{m}.{n}": v.contiguous() for m, member in enumerate(members) for n, v in member.state_dict().items()
     }

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from thinwire.receiver.training.corpus import Sample
 from thinwire.receiver.training.efficientnet import load_lite0
 from thinwire.receiver.training.report_stage import as_cells, mixed_precision
+from thinwire.shared.storage.durable import replaced
 
 
 @torch.no_grad()
@@ -50,13 +51,12 @@ def teacher_maps(
                 maps.append(as_cells(said).float().cpu().numpy())
             whole = np.concatenate(maps)
             if not usual.exists():
-                np.savez(cache / "usual.tmp.npz", mean=whole.mean((0, 1)), spread=whole.std((0, 1)) + 1e-3)
-                (cache / "usual.tmp.npz").replace(usual)
+                with replaced(usual) as beside:
+                    np.savez(beside, mean=whole.mean((0, 1)), spread=whole.std((0, 1)) + 1e-3)
             with np.load(usual) as known:
                 whole = (whole - known["mean"]) / known["spread"]
-            beside = cache / f"{path.stem}.tmp.npy"
-            np.save(beside, whole.astype(np.float16))
-            beside.replace(path)
+            with replaced(path) as beside:
+                np.save(beside, whole.astype(np.float16))
         rows += list(np.load(path, mmap_mode="r"))
         progress(len(rows), len(samples))
     return rows

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from thinwire.receiver.training.composed import Box, Sentence, place_of
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
-from thinwire.receiver.training.datasets.open_i import Report
+from thinwire.receiver.training.datasets.open_i import OpenIReport
 from thinwire.receiver.training.datasets.patients import role_in, split_of
-from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.shared.formats.graph import Assertion
 
 _SIDES = {"right": {"right"}, "left": {"left"}, "bilateral": {"right", "left"}}
@@ -25,10 +25,10 @@ _ZONES = {
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportFacts:
     """A report and what it says of the findings."""
 
-    report: Report
+    report: OpenIReport
     role: Role
     sentences: tuple[Sentence, ...]
     findings: frozenset[str]
@@ -39,7 +39,7 @@ class Told:
     """Of each stated finding, the concepts in the sentences that state it."""
 
 
-def read(reports: Iterable[Report], reader: ReportReader, seed: int = 0) -> list[Told]:
+def read(reports: Iterable[OpenIReport], reader: ReportParser, seed: int = 0) -> list[ReportFacts]:
     """What each report says. Its role is by digest and seed, the same as when Open-i itself is opened."""
     told = []
     for report in reports:
@@ -52,11 +52,13 @@ def read(reports: Iterable[Report], reader: ReportReader, seed: int = 0) -> list
                 places[finding] = places.get(finding, frozenset()) | reader.concepts(sentence)
         patient = f"openi:{report.number}"
         doubted = Assertion.UNCERTAIN in said.values()
-        told.append(Told(report, role_in(split_of(patient, seed), patient), sentences, findings, doubted, places))
+        told.append(
+            ReportFacts(report, role_in(split_of(patient, seed), patient), sentences, findings, doubted, places)
+        )
     return told
 
 
-def pair(samples: Sequence[Sample], told: Sequence[Told], seed: int = 0) -> list[Sample]:
+def pair(samples: Sequence[Sample], told: Sequence[ReportFacts], seed: int = 0) -> list[Sample]:
     """The samples that found a report, in their order, with its text in place of theirs.
 
     A report fits when it states exactly the findings of the image and doubts none, and names the side and the zone of
@@ -77,7 +79,7 @@ def pair(samples: Sequence[Sample], told: Sequence[Told], seed: int = 0) -> list
     return paired
 
 
-def _fits(told: Told, sample: Sample) -> bool:
+def _fits(told: ReportFacts, sample: Sample) -> bool:
     if any(label not in (0.0, 1.0) for label in sample.labels) or told.doubted:
         return False
     present = {name for name, label in zip(FINDINGS, sample.labels, strict=True) if label == 1}
@@ -98,5 +100,5 @@ def _placed(named: frozenset[str], finding: str, boxes: Sequence[Box]) -> bool:
     return not place.zone or zones == {place.zone}
 
 
-def _order(seed: int, sample: Sample, told: Told) -> str:
+def _order(seed: int, sample: Sample, told: ReportFacts) -> str:
     return hashlib.sha256(f"thinwire proxy {seed} {sample.key} {told.report.number}".encode()).hexdigest()

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
-from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, Shape, to_data
-from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
+from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, NetworkShape, to_data
+from thinwire.receiver.training import card, coder_stage, corpus, graph_stage
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
@@ -32,7 +32,8 @@ from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, Preset
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
-from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described
+from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described, save
+from thinwire.receiver.training.tokenizer import learn_tokenizer, local_tokenizer
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
@@ -42,6 +43,7 @@ from thinwire.shared.formats.coder import Coder, Tables, load_tables, save_table
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.formats.payload import received
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.storage.durable import replaced
 
 log = logging.getLogger(__name__)
 
@@ -163,13 +165,13 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     )
 
     @cache
-    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.Read]]:
+    def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]:
         """(samples, what was read) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         out = []
         for guide, every in GUIDES.items():
             chosen = roles[role][::every]
-            looked = graph_stage.Looked(whole.features[::every], whole.context[::every])
+            looked = graph_stage.EncodedImages(whole.features[::every], whole.context[::every])
             said = _counted(progress, f"read: {role}, {guide}")
             out.append((chosen, graph_stage.read_images(model, material, tokenizer, chosen, looked, guide, said)))
         return out
@@ -198,7 +200,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
             samples.append(picked)
         return data, np.concatenate(labels), np.concatenate(context), np.concatenate(samples)
 
-    shape = Shape(
+    shape = NetworkShape(
         spec.feature_size,
         len(vocabulary.concepts),
         len(corpus.FINDINGS),
@@ -222,7 +224,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
     tolerance = export(model, staged)
     tokenizer.save(str(staged / TOKENIZER))
     save_tables(staged / CODER, coder.tables)
-    graph_stage.save_reader(staged / MPNN, shape, members, calibration)
+    graph_stage.save_predictor(staged / MPNN, shape, members, calibration)
     sources = [s.source for s in material.samples]
     provenance = {
         "data": [without_folder(spec) for spec in options.data],
@@ -289,11 +291,11 @@ def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Mater
 
 def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokenizer:
     if options.preset.t5_checkpoint is not None:
-        return words.local_tokenizer(options.preset.t5_checkpoint)
+        return local_tokenizer(options.preset.t5_checkpoint)
     path = work / TOKENIZER
     if not path.exists():
         samples = [s for s in material.samples if s.role == "report"]
-        learned = words.learn_tokenizer(
+        learned = learn_tokenizer(
             (text for s in samples for text in (s.report, s.indication)), options.preset.vocabulary
         )
         learned.save(str(path))
@@ -303,7 +305,7 @@ def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokeniz
 def _tables(
     options: TrainOptions,
     run: ReportRun,
-    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.Read]]],
+    read: Callable[[str], list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]],
     spec: BundleSpec,
     extractor: RuleExtractor,
     progress: Progress,
@@ -317,7 +319,7 @@ def _tables(
             np.arange(len(material.samples)), run.tokenizer, options.preset.max_tokens, asked
         ).tokens
         indices, seen = read("validation")[0]
-        held_out = coder_stage.kept_of(seen, material.valid[indices])
+        held_out = coder_stage.kept_patches(seen, material.valid[indices])
         learned = coder_stage.learn(
             run.model,
             material,
@@ -330,14 +332,14 @@ def _tables(
             options.seed,
             progress,
         )
-        save_tables(path.with_name("coder.tmp.npz"), learned)
-        path.with_name("coder.tmp.npz").replace(path)
+        with replaced(path) as beside:
+            save_tables(beside, learned)
     return load_tables(path)
 
 
 def _members(
     options: TrainOptions,
-    shape: Shape,
+    shape: NetworkShape,
     graphs_of: Callable[[str], Graphs],
     work: Path,
     progress: Progress,
@@ -358,8 +360,7 @@ def _members(
                 progress,
                 f"MPNN {number + 1}",
             )
-            torch.save(member.state_dict(), path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            save(path, member.state_dict())
         member.load_state_dict(torch.load(path, weights_only=True))
         members.append(member.eval())
     return members
@@ -388,8 +389,8 @@ def _timed(work: Path, part: str) -> Iterator[None]:
     took = _seconds(work)
     took[part] = round(took.get(part, 0.0) + time.monotonic() - began, 1)
     path = work / SECONDS
-    path.with_suffix(".tmp").write_text(json.dumps(took))
-    path.with_suffix(".tmp").replace(path)
+    with replaced(path) as beside:
+        beside.write_text(json.dumps(took))
 
 
 def _may_be_replaced(out: Path) -> None:

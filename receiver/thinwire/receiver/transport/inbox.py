@@ -121,7 +121,7 @@ class Inbox:
         self._disk.make_folder(folder)
         new = not path.exists()
         if new:
-            self._make_room(folder)
+            self._evict_oldest(folder)
         here = 0 if new else path.stat().st_size
         if self._disk.free(folder) < size - min(here, size):
             raise DiskFull(f"no room for an object of {size} bytes")
@@ -157,7 +157,7 @@ class Inbox:
         if path.exists():
             self._disk.remove(path, "inbox.discard")
 
-    def _make_room(self, folder: Path) -> None:
+    def _evict_oldest(self, folder: Path) -> None:
         files = sorted((each.stat().st_mtime, each) for each in folder.iterdir())
         if len(files) < self._most:
             return

@@ -12,13 +12,12 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
-from thinwire.receiver.transport.limits import Limits
-from thinwire.receiver.transport.object_store import Shelf
+from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
-    EpochKey,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -38,11 +37,10 @@ from thinwire.shared.errors import (
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import (
     DIGEST_BYTES,
-    STUDY_ID_BYTES,
+    STUDY_KEY_BYTES,
     Digest,
-    EpochId,
     SiteName,
-    StudyId,
+    StudyKey,
     digest,
 )
 from thinwire.shared.storage.durable import Disk
@@ -54,7 +52,7 @@ log = logging.getLogger(__name__)
 
 SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
-TELL_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 """How far an object is, is told so often where the clinic did not ask: a word a chunk costs a slow link 2 %."""
 
 _RECORD_MAGIC = b"TWE"
@@ -73,27 +71,27 @@ def status_of(error: ThinwireError) -> grpc.StatusCode:
 
 
 @dataclass
-class Arrival:
+class IncomingTransfer:
     """An object that is under way on this stream."""
 
     offer: wire.Offer
-    header: Header
+    header: EnvelopeHeader
     partial: Partial
     waiting_since: float = 0.0
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
     asked: bool = True
     """Whether the clinic waits to hear how much is durable."""
-    told: int = 0
+    acknowledged: int = 0
     """Bytes that the clinic knows to be durable."""
-    told_at: float = 0.0
+    acknowledged_at: float = 0.0
     """Seconds, monotonic."""
 
 
 @dataclass(frozen=True)
-class Arriving:
+class IncomingObject:
     """An object that is under way, for people."""
 
-    study: StudyId
+    study: StudyKey
     kind: Kind
     durable: int
     """Bytes."""
@@ -111,26 +109,27 @@ class IngestSession:
         self,
         site: SiteName,
         inbox: Inbox,
-        shelf: Shelf,
+        store: IngestStore,
         signing: Ed25519PrivateKey,
         clock: Clock,
         disk: Disk,
-        limits: Limits | None = None,
+        limits: SiteLimits | None = None,
     ) -> None:
         self.site = site
         self._inbox = inbox
-        self._shelf = shelf
+        self._store = store
+        self._key_of = key_lookup(store, site)
         self._signing = signing
         self._clock = clock
         self._disk = disk
-        self._limits = limits or Limits()
+        self._limits = limits or SiteLimits()
         self.received = 0
         """Bytes of objects that came."""
         self._greeted = False
         self._last_number = 0
-        self._arrivals: dict[int, Arrival] = {}
-        self._told: set[bytes] = set()
-        self._asked: set[tuple[StudyId, Kind]] = set()
+        self._arrivals: dict[int, IncomingTransfer] = {}
+        self._sent_receipts: set[bytes] = set()
+        self._asked: set[tuple[StudyKey, Kind]] = set()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Take a clinic's message. What the answers say is durable is durable. Raises ProtocolBroken."""
@@ -143,7 +142,7 @@ class IngestSession:
                     raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
                 self._greeted = True
                 for object in self._inbox.objects(self.site):
-                    if self._shelf.stored_receipt(self.site, object) is not None:
+                    if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
                 return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.news()]
             case "offer":
@@ -152,18 +151,18 @@ class IngestSession:
                 return self._chunk(up.chunk)
             case "receipt_taken":
                 self._disk.step("ingest.receipt_taken")
-                self._shelf.delivered(self.site, Digest(up.receipt_taken.receipt))
+                self._store.delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
-            case "urge":
-                return self._urge(StudyId(up.urge.study))
+            case "escalate":
+                return self._escalate(StudyKey(up.escalate.study))
             case _:
                 raise ProtocolBroken("the clinic sent a message that this version does not know")
 
     @property
-    def arriving(self) -> list[Arriving]:
+    def arriving(self) -> list[IncomingObject]:
         """What is under way, oldest offer first. May be asked from another thread."""
         return [
-            Arriving(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
+            IncomingObject(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
             for each in list(self._arrivals.values())
         ]
 
@@ -177,10 +176,10 @@ class IngestSession:
             return []
         news = [
             self._receipt(each)
-            for each in self._shelf.undelivered_receipts(self.site)
-            if digest(each) not in self._told
+            for each in self._store.undelivered_receipts(self.site)
+            if digest(each) not in self._sent_receipts
         ]
-        for study, kind in self._shelf.wanted(self.site):
+        for study, kind in self._store.wanted(self.site):
             if (study, kind) not in self._asked:
                 self._asked.add((study, kind))
                 news.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
@@ -193,13 +192,13 @@ class IngestSession:
                 arrival.partial.close()
         self._arrivals.clear()
 
-    def _urge(self, study: StudyId) -> list[wire.Down]:
-        if len(study) != STUDY_ID_BYTES:
+    def _escalate(self, study: StudyKey) -> list[wire.Down]:
+        if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.urge")
         # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
-        self._shelf.urge(self.site, study)
-        return [wire.Down(urged=wire.Urged(study=study))]
+        self._store.escalate(self.site, study)
+        return [wire.Down(escalated=wire.Escalated(study=study))]
 
     def _offer(self, offer: wire.Offer) -> list[wire.Down]:
         least = min(offer.size, HEAD)
@@ -219,7 +218,7 @@ class IngestSession:
             return [self._refusal(offer.number, error)]
 
     def _begin(self, offer: wire.Offer) -> list[wire.Down]:
-        known = self._shelf.stored_receipt(self.site, Digest(offer.object))
+        known = self._store.stored_receipt(self.site, Digest(offer.object))
         if known is not None:
             self._inbox.forget(self.site, Digest(offer.object))
             return [self._receipt(known)]
@@ -229,7 +228,7 @@ class IngestSession:
         limit = self._limits.sizes.get(header.kind, 0)
         if offer.size > limit:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
-        if self._shelf.epoch_key(self.site, header.epoch) is None:
+        if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
@@ -237,19 +236,22 @@ class IngestSession:
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
         partial = self._inbox.open(
-            self.site, Digest(offer.object), offer.size, lambda file: verified_length(file, self._key_of)
+            self.site,
+            Digest(offer.object),
+            offer.size,
+            lambda file: verified_length(file, self._key_of),
         )
-        arrival = self._arrivals[offer.number] = Arrival(offer, header, partial)
-        return self._take(arrival, offer.head[partial.length :]) or [self._tell(arrival)]
+        arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
+        return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
             raise BadFormat("an epoch record that is longer than any")
         if digest(offer.head) != offer.object:
             return [_refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "an epoch record is not what was offered")]
-        if self._shelf.epoch_key(self.site, peek_epoch(offer.head)) is None:
+        if self._store.epoch_key(self.site, peek_epoch(offer.head)) is None:
             self._disk.step("ingest.epoch.before")
-            self._shelf.admit_epoch(self.site, offer.head)
+            self._store.admit_epoch(self.site, offer.head)
             self._disk.step("ingest.epoch.done")
         return [_progress(offer.number, offer.size)]
 
@@ -268,7 +270,7 @@ class IngestSession:
         arrival.asked |= chunk.ask
         return self._take(arrival, chunk.data[length - chunk.offset :])
 
-    def _take(self, arrival: Arrival, data: bytes) -> list[wire.Down]:
+    def _take(self, arrival: IncomingTransfer, data: bytes) -> list[wire.Down]:
         partial, now = arrival.partial, self._clock.monotonic()
         try:
             if not partial.unsynced:
@@ -281,27 +283,31 @@ class IngestSession:
         late = now - arrival.waiting_since >= SYNC_SECONDS
         return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
 
-    def _sync(self, arrival: Arrival) -> list[wire.Down]:
+    def _sync(self, arrival: IncomingTransfer) -> list[wire.Down]:
         try:
             arrival.partial.sync()
         except DiskFull as error:
             return [self._fail(arrival, error)]
-        due = arrival.asked or self._clock.monotonic() - arrival.told_at >= TELL_SECONDS
-        return [self._tell(arrival)] if due and arrival.partial.durable > arrival.told else []
+        due = arrival.asked or self._clock.monotonic() - arrival.acknowledged_at >= PROGRESS_SECONDS
+        return [self._acknowledge(arrival)] if due and arrival.partial.durable > arrival.acknowledged else []
 
-    def _tell(self, arrival: Arrival) -> wire.Down:
+    def _acknowledge(self, arrival: IncomingTransfer) -> wire.Down:
         self._disk.step("ingest.progress")
-        arrival.asked, arrival.told, arrival.told_at = False, arrival.partial.durable, self._clock.monotonic()
-        return _progress(arrival.offer.number, arrival.told)
+        arrival.asked, arrival.acknowledged, arrival.acknowledged_at = (
+            False,
+            arrival.partial.durable,
+            self._clock.monotonic(),
+        )
+        return _progress(arrival.offer.number, arrival.acknowledged)
 
-    def _end(self, arrival: Arrival) -> wire.Down:
+    def _end(self, arrival: IncomingTransfer) -> wire.Down:
         with arrival.partial.content() as sealed:
             down = self._finish(arrival.offer, arrival.header, sealed)
         arrival.partial.discard()
         del self._arrivals[arrival.offer.number]
         return down
 
-    def _finish(self, offer: wire.Offer, header: Header, sealed: bytes) -> wire.Down:
+    def _finish(self, offer: wire.Offer, header: EnvelopeHeader, sealed: bytes) -> wire.Down:
         object = digest(sealed)
         if object != offer.object:
             return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the bytes that arrived are not what was offered")
@@ -311,12 +317,12 @@ class IngestSession:
         self._disk.step("ingest.put.before")
         receipt = Receipt(opened.study, self.site, object, StudyStatus.STORED, self._clock.now())
         signed = sign_receipt(receipt, self._signing)
-        self._shelf.put(self.site, object, opened, plaintext, offer.urgent, signed)
+        self._store.put(self.site, object, opened, plaintext, offer.urgent, signed)
         self._disk.step("ingest.put.done")
         # Where the object was put before, its first receipt stays.
-        return self._receipt(self._shelf.stored_receipt(self.site, object) or signed)
+        return self._receipt(self._store.stored_receipt(self.site, object) or signed)
 
-    def _fail(self, arrival: Arrival, error: ThinwireError) -> wire.Down:
+    def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
         """End a transfer. What may come again keeps what it has; anything else leaves nothing."""
         del self._arrivals[arrival.offer.number]
         if isinstance(error, Retryable):
@@ -333,14 +339,8 @@ class IngestSession:
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
-        self._told.add(digest(signed))
+        self._sent_receipts.add(digest(signed))
         return wire.Down(receipt=wire.Receipt(signed=signed))
-
-    def _key_of(self, epoch: EpochId) -> EpochKey:
-        key = self._shelf.epoch_key(self.site, epoch)
-        if key is None:
-            raise Forged("the epoch is not one of this site")
-        return key
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:

@@ -12,15 +12,15 @@ def _sizes() -> Mapping[Kind, int]:
         {
             Kind.GRAPH: 1 << 20,
             Kind.PREVIEW: 4 << 20,
-            Kind.EVIDENCE: 64 << 20,
-            Kind.PIXELS: 2 << 30,
+            Kind.CROPS: 64 << 20,
+            Kind.ORIGINALS: 2 << 30,
             Kind.MANIFEST: (1 << 20) + (64 << 10),
         }
     )
 
 
 @dataclass(frozen=True)
-class Limits:
+class SiteLimits:
     """What a site may ask of the hub."""
 
     sizes: Mapping[Kind, int] = field(default_factory=_sizes)

@@ -1,27 +1,22 @@
 """What the links carry now, left where other processes can read it: DATA/links.json.
 
-Written about once a second by the serving process, atomically but not durably: after a power cut it may be old or
-empty, and then only says less.
+The serving process writes it as a `status_file`.
 """
 
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from thinwire.receiver.transport.ingest import Arriving
+from thinwire.receiver.transport.ingest import IncomingObject
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import SiteName, StudyId, site_name
-
-log = logging.getLogger(__name__)
+from thinwire.shared.identifiers import SiteName, StudyKey, site_name
+from thinwire.shared.storage import status_file
+from thinwire.shared.storage.status_file import EVERY, moment
 
 VERSION = 1
 FILE = "links.json"
-EVERY = 1.0
-"""Seconds between two writings."""
 _FRESH = timedelta(seconds=10)
 
 
@@ -33,15 +28,15 @@ class SiteLink:
     connected: bool
     since: datetime
     """UTC; when it connected, or when its link ended."""
-    seen: datetime
+    last_heard: datetime
     """UTC; when anything came from it."""
     rate: float = 0.0
     """Bytes of objects a second that came of late."""
-    arriving: tuple[Arriving, ...] = ()
+    arriving: tuple[IncomingObject, ...] = ()
 
 
 @dataclass
-class Meter:
+class RateMeter:
     """The rate at which objects come, over the last few seconds."""
 
     at: float
@@ -59,24 +54,18 @@ class Meter:
         return self.rate
 
 
-def leave(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
+def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
     """data: the hub's folder. serves: False with the last word of a process that stops."""
-    facts = {"version": VERSION, "at": now.isoformat(), "serves": serves, "links": [as_json(link) for link in links]}
-    beside = data / f".{FILE}.tmp"
-    try:
-        beside.write_text(json.dumps(facts), encoding="ascii")
-        beside.replace(data / FILE)
-    except OSError as error:
-        log.warning("the links' state cannot be shown to other processes: %s", error.strerror)
+    status_file.write_status(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
 
 
 def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
     try:
-        facts = json.loads((data / FILE).read_bytes())
-        serves = bool(facts["serves"]) and timedelta(0) <= now - _moment(facts["at"]) < _FRESH
+        facts, at = status_file.find(data / FILE, VERSION)
+        serves = bool(facts["serves"]) and timedelta(0) <= now - at < _FRESH
         links = [_read(link, serves) for link in facts["links"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False, []
     return serves, links
 
@@ -91,7 +80,7 @@ def as_json(link: SiteLink) -> dict[str, Any]:
         "site": link.site,
         "connected": link.connected,
         "since": link.since.isoformat(),
-        "seen": link.seen.isoformat(),
+        "seen": link.last_heard.isoformat(),
         "rate": round(link.rate),
         "arriving": arriving,
     }
@@ -99,8 +88,8 @@ def as_json(link: SiteLink) -> dict[str, Any]:
 
 def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
     arriving = [
-        Arriving(
-            StudyId(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
+        IncomingObject(
+            StudyKey(bytes.fromhex(each["study"])), Kind[each["kind"].upper()], int(each["durable"]), int(each["bytes"])
         )
         for each in facts["arriving"]
     ]
@@ -108,12 +97,8 @@ def _read(facts: dict[str, Any], serves: bool) -> SiteLink:
     return SiteLink(
         site_name(facts["site"]),
         connected,
-        _moment(facts["since"]),
-        _moment(facts["seen"]),
+        moment(facts["since"]),
+        moment(facts["seen"]),
         float(facts["rate"]) if connected else 0.0,
         tuple(arriving),
     )
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

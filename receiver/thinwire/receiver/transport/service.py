@@ -19,9 +19,9 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
-from thinwire.receiver.transport.limits import Limits
-from thinwire.receiver.transport.link_status import Meter, SiteLink
-from thinwire.receiver.transport.object_store import Shelf
+from thinwire.receiver.transport.ingest_store import IngestStore
+from thinwire.receiver.transport.limits import SiteLimits
+from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
@@ -73,17 +73,17 @@ class HubServer(HubServicer):
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: IngestStore,
         inbox: Inbox,
         signing: Ed25519PrivateKey,
         identity: Identity,
         authority_pem: bytes,
         clock: Clock,
         disk: Disk,
-        limits: Limits | None = None,
+        limits: SiteLimits | None = None,
         reflects: bool = False,
     ) -> None:
-        self._shelf = shelf
+        self._store = store
         self._inbox = inbox
         self._signing = signing
         self._clock = clock
@@ -95,7 +95,7 @@ class HubServer(HubServicer):
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )
-        self._streams: dict[SiteName, Stream] = {}
+        self._streams: dict[SiteName, SiteStream] = {}
         self._past: dict[SiteName, SiteLink] = {}
         self._server: grpc.aio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,7 +157,7 @@ class HubServer(HubServicer):
                 raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
             if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
                 raise ProtocolBroken("a request to join that is out of its limits")
-            joined = await asyncio.to_thread(self._shelf.join, peer, request.certificate_request, request.signing_key)
+            joined = await asyncio.to_thread(self._store.join, peer, request.certificate_request, request.signing_key)
         except ThinwireError as error:
             log.warning("a clinic could not join: %s", error)
             await context.abort(status_of(error), str(error))
@@ -175,14 +175,14 @@ class HubServer(HubServicer):
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token may join and nothing else")
-            await asyncio.to_thread(self._shelf.check_site, peer.name, certificate)
+            await asyncio.to_thread(self._store.check_site, peer.name, certificate)
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was seen to be dead.
                 await before.supersede()
             session = IngestSession(
-                peer.name, self._inbox, self._shelf, self._signing, self._clock, self._disk, self._limits
+                peer.name, self._inbox, self._store, self._signing, self._clock, self._disk, self._limits
             )
-            stream = self._streams[peer.name] = Stream(session, context, self._clock, lambda: self._end(peer.name))
+            stream = self._streams[peer.name] = SiteStream(session, context, self._clock, lambda: self._end(peer.name))
             log.info("site %s connected", peer.name)
             await stream.run()
         except ThinwireError as error:
@@ -193,13 +193,13 @@ class HubServer(HubServicer):
             await context.abort(status_of(error), str(error))
 
 
-class Stream:
+class SiteStream:
     """One clinic's stream: messages in and out, the session's own thread, its end."""
 
     def __init__(self, session: IngestSession, context: Any, clock: Clock, on_end: Callable[[], object]) -> None:
         self.session = session
         self._clock = clock
-        self._meter = Meter(clock.monotonic())
+        self._meter = RateMeter(clock.monotonic())
         self._since = self._seen = clock.now()
         self.news = asyncio.Event()
         self.ended = asyncio.Event()

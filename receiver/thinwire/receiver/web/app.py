@@ -1,4 +1,4 @@
-"""The reading room as a web application: its parts put together. What it may and shows: docs/reading-room.md."""
+"""The reading room as a web application: its parts put together. What it may and shows: docs/radiologist.md."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -14,8 +14,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from thinwire.receiver.web import audit_page, listing, sign_in, study
-from thinwire.receiver.web.context import Room
+from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
+from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
 from thinwire.shared.web import Guard
@@ -41,15 +42,12 @@ def status_of(error: ThinwireError) -> HTTPStatus:
     return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def make_app(room: Room) -> FastAPI:
+def make_app(context: WebContext) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
-    app.state.room = room
-    if room.provider is not None:
-        # Imported where it is asked for: a hub without a provider needs none of it.
-        from thinwire.receiver.web.oidc import add_provider
-
-        add_provider(app, room, room.provider)
-    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=room.origin)
+    app.state.context = context
+    if context.provider is not None:
+        add_provider(app, context, context.provider)
+    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=context.origin)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)
@@ -72,11 +70,13 @@ async def _limited(_app: FastAPI) -> AsyncIterator[None]:
 def _sign_in(request: Request, _error: Exception) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate":
         return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
-    return _said(request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again.")
+    return _error_page(
+        request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again."
+    )
 
 
 def _not_allowed(request: Request, error: Exception) -> Response:
-    return _said(request, HTTPStatus.FORBIDDEN, "Not allowed.", str(error))
+    return _error_page(request, HTTPStatus.FORBIDDEN, "Not allowed.", str(error))
 
 
 def _known(request: Request, error: Exception) -> Response:
@@ -84,19 +84,19 @@ def _known(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("a page could not be made: %s", error)
-    return _said(request, status, f"{str(error)[:1].upper()}{str(error)[1:]}.", error.remedy)
+    return _error_page(request, status, f"{str(error)[:1].upper()}{str(error)[1:]}.", error.remedy)
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return _said(request, status, f"{status.phrase}.", "Go back to the worklist.")
+    return _error_page(request, status, f"{status.phrase}.", "Go back to the worklist.")
 
 
 def _wrong(request: Request, _error: Exception) -> Response:
     # What was sent is not repeated: it may be a password.
-    return _said(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
+    return _error_page(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
 
 
-def _said(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
+def _error_page(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
     return page(request, "said.html", status, what=what, remedy=remedy)

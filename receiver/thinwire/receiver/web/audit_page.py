@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from thinwire.receiver.access.audit import Entry
+from thinwire.receiver.access.audit import AuditEntry
 from thinwire.receiver.access.audit_message import Act
-from thinwire.receiver.web.guard import Administrator, RoomOf
+from thinwire.receiver.web.guard import Administrator, CurrentContext
 from thinwire.receiver.web.pages import page
 
 router = APIRouter()
@@ -18,7 +18,7 @@ PAGE = 100
 
 
 @dataclass(frozen=True)
-class Told:
+class AuditRow:
     """One message in words."""
 
     number: int
@@ -32,22 +32,22 @@ class Told:
 
 @router.get("/audit")
 def audit_page(
-    request: Request, room: RoomOf, here: Administrator, before: Annotated[int | None, Query(ge=1)] = None
+    request: Request, context: CurrentContext, here: Administrator, before: Annotated[int | None, Query(ge=1)] = None
 ) -> Response:
     if before is None:
-        room.audit.record(room.message(Act.AUDIT_READ, here.account.name, here.address))
-    entries = room.audit.newest(before, PAGE)
+        context.audit.record(context.message(Act.AUDIT_READ, here.account.name, here.address))
+    entries = context.audit.newest(before, PAGE)
     more = entries[-1].number if entries and entries[-1].number > 1 else None
-    return page(request, "audit.html", here=here, told=[told(each) for each in entries], more=more)
+    return page(request, "audit.html", here=here, audit_row=[audit_row(each) for each in entries], more=more)
 
 
-def told(entry: Entry) -> Told:
+def audit_row(entry: AuditEntry) -> AuditRow:
     root = ElementTree.fromstring(entry.message)  # our own words, out of our own database
     event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
     codes = [] if event is None else [each.get("originalText", "") for each in event if each.get("originalText")]
     said = "" if event is None else event.findtext("EventOutcomeDescription", "")
     objects = [each.get("ParticipantObjectID", "") for each in root.findall("ParticipantObjectIdentification")]
-    return Told(
+    return AuditRow(
         entry.number,
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         ": ".join([*(codes[-1:] or [""]), *([said] if said else [])]),

@@ -7,7 +7,7 @@ from thinwire.shared.errors import BadFormat
 
 
 @dataclass(frozen=True)
-class ShownSentence:
+class DraftPanelSentence:
     text: str
     share: tuple[float, ...]
     """Of the sentence's attention, by kept patch; empty where it does not fit the graph that is here."""
@@ -19,8 +19,8 @@ class ShownSentence:
 
 
 @dataclass(frozen=True)
-class ShownDraft:
-    sentences: tuple[ShownSentence, ...]
+class DraftPanel:
+    sentences: tuple[DraftPanelSentence, ...]
     bundle: str
 
     @property
@@ -28,16 +28,18 @@ class ShownDraft:
         return " ".join(each.text for each in self.sentences)
 
 
-def shown_draft(data: bytes | None, patches: int) -> ShownDraft | None:
+def draft_panel(data: bytes | None, patches: int) -> DraftPanel | None:
     """data: JSON as `inference/draft.py` leaves it in the store. patches: kept by the graph. Raises BadFormat."""
     if data is None:
         return None
     try:
         facts = json.loads(data)
         sentences = tuple(
-            ShownSentence(str(each["text"]), tuple(map(float, each["share"])) if len(each["share"]) == patches else ())
+            DraftPanelSentence(
+                str(each["text"]), tuple(map(float, each["share"])) if len(each["share"]) == patches else ()
+            )
             for each in facts["sentences"]
         )
-        return ShownDraft(sentences, str(facts["bundle"])) if sentences else None
+        return DraftPanel(sentences, str(facts["bundle"])) if sentences else None
     except (ValueError, KeyError, TypeError) as error:
         raise BadFormat("the machine's draft on a study is damaged", "Let the draft be made again.") from error

@@ -12,23 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.export.best_image import Views, evidence_words, preview_words
-from thinwire.receiver.export.radiograph import native
+from thinwire.receiver.export.best_image import Original, StudyImages, crops_label, preview_label
 from thinwire.receiver.inference.bundles import Bundles
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.crops import Evidence
+from thinwire.shared.errors import BadInput
+from thinwire.shared.formats.crops import Crops
+from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import Tier
+from thinwire.shared.imaging.geometry import Sides, sides
 
-_KEPT = 4
+_CACHED_VIEWS = 4
 """Studies whose frames stay in memory; one of 3000 x 3000 pixels takes 18 MB."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageLayer:
     width: int
     height: int
     exact: bool
@@ -66,91 +69,115 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class View:
+class ViewerImage:
     """Everything that is here of a study's frontal image."""
 
     native: tuple[int, int] | None
     """(width, height); None where nothing says."""
-    base: Frame | None
+    base: ImageLayer | None
     """The whole image, exact or not."""
-    evidence: Frame | None
+    crops: ImageLayer | None
     """Exact parts to lay over an approximate base; None where the base is exact itself."""
     spacing_mm: tuple[float, float] | None
-    at_detector: bool
-    """The spacing is known to be the detector's."""
+    """Between rows, between columns."""
+    spacing_kind: SpacingKind
+    """Where the spacing holds; UNKNOWN as long as neither manifest nor original say."""
+    sides: Sides | None
+    """Which side of the patient each edge of the image shows; None where nothing says."""
+    trouble: str = ""
+    """Why the original is here and not shown; empty where it is, or is not here."""
 
-    def frame(self, name: str) -> Frame | None:
-        return {"base": self.base, "evidence": self.evidence}.get(name)
+    def frame(self, name: str) -> ImageLayer | None:
+        return {"base": self.base, "evidence": self.crops}.get(name)
 
 
 class Frames:
     """Opens and keeps the views of the last few studies. Safe from any thread."""
 
-    def __init__(self, views: Views, bundles: Bundles) -> None:
-        self.views = views
+    def __init__(self, study_images: StudyImages, bundles: Bundles) -> None:
+        self.study_images = study_images
         self._bundles = bundles
-        self._kept: OrderedDict[tuple[object, ...], View] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], ViewerImage] = OrderedDict()
         self._lock = threading.Lock()
 
-    def graph(self, study: KeptStudy) -> FusedGraph | None:
+    def graph(self, study: StoredStudy) -> FusedGraph | None:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        payload = self.views.store.plaintext(study.site, study.study, Kind.GRAPH)
+        payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
         return None if payload is None else decode(payload, study.study, self._bundles.coder)
 
-    def view(self, study: KeptStudy) -> View:
+    def view(self, study: StoredStudy) -> ViewerImage:
         """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        key = (study.site, study.study, *sorted(study.sealed_sizes.items()))
+        # A manifest that comes after the originals says which of them was read.
+        manifest = self.study_images.manifest(study.site, study.study)
+        key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
-            kept = self._kept.get(key)
+            kept = self._cache.get(key)
             if kept is not None:
-                self._kept.move_to_end(key)
+                self._cache.move_to_end(key)
                 return kept
-        made = self._made(study)
+        made = self._made(study, manifest)
         # What still arrives is another view a moment later.
-        if Tier.PIXELS in study.sealed_sizes or {Tier.PREVIEW, Tier.EVIDENCE} <= study.sealed_sizes.keys():
+        if Tier.ORIGINALS in study.sealed_sizes or {Tier.PREVIEW, Tier.CROPS} <= study.sealed_sizes.keys():
             with self._lock:
-                self._kept[key] = made
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+                self._cache[key] = made
+                while len(self._cache) > _CACHED_VIEWS:
+                    self._cache.popitem(last=False)
         return made
 
-    def _made(self, study: KeptStudy) -> View:
+    def _made(self, study: StoredStudy, manifest: Manifest | None) -> ViewerImage:
         graph = self.graph(study)
         grid = None if graph is None else graph.grid
         size = None if grid is None else (grid.native_width, grid.native_height)
-        if grid is not None and Tier.PIXELS in study.sealed_sizes:
-            found = native([each.data for each in self.views.files(study.site, study.study)], grid)
-            if found is not None:
-                words = "the pixels, bit for bit"
-                base = _frame(found.values, found.tone, words, exact=True)
-                return View(size, base, None, found.spacing_mm, found.at_detector)
-        coarse = self.views.preview(study.site, study.study)
-        fine = self.views.evidence(study.site, study.study)
+        display = None if manifest is None or manifest.read is None else manifest.read.display
+        trouble = ""
+        if grid is not None and Tier.ORIGINALS in study.sealed_sizes:
+            files = self.study_images.files(study.site, study.study)
+            try:
+                original = self.study_images.original(study.site, study.study, grid, files)
+            except BadInput as error:
+                original, trouble = None, f"the original is here and cannot be shown: {error}"
+            if original is not None:
+                display = display or original.radiograph.display
+                return ViewerImage(size, _of_original(original), None, *_geometry(display))
+        coarse = self.study_images.preview(study.site, study.study)
+        fine = self.study_images.crops(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
         # A preview of another image than the graph's is no view of it.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
-        over = _of_evidence(fine) if fine is not None and _native(fine) == size else None
-        return View(size, base_frame, over, fine.meaning.spacing_mm if fine and over else None, False)
+        over = _of_crops(fine) if fine is not None and _native(fine) == size else None
+        if display is None:
+            spacing = fine.meaning.spacing_mm if fine and over else None
+            return ViewerImage(size, base_frame, over, spacing, SpacingKind.UNKNOWN, None, trouble)
+        return ViewerImage(size, base_frame, over, *_geometry(display), trouble)
 
 
-def _native(found: Preview | Evidence | None) -> tuple[int, int] | None:
+def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind, Sides | None]:
+    return display.spacing_mm, display.spacing_kind, sides(display.orientation)
+
+
+def _of_original(found: Original) -> ImageLayer:
+    radiograph = found.radiograph
+    return _frame(radiograph.samples, radiograph.tone, found.source, exact=found.named)
+
+
+def _native(found: Preview | Crops | None) -> tuple[int, int] | None:
     return None if found is None else (found.native_width, found.native_height)
 
 
-def _of_preview(found: Preview) -> Frame:
-    return _frame(found.image, np.arange(256, dtype=np.uint8), preview_words(found), exact=False)
+def _of_preview(found: Preview) -> ImageLayer:
+    return _frame(found.image, np.arange(256, dtype=np.uint8), preview_label(found), exact=False)
 
 
-def _of_evidence(found: Evidence) -> Frame:
+def _of_crops(found: Crops) -> ImageLayer:
     places = tuple((each.x, each.y, each.width, each.height) for each in found.rectangles)
     kind = "<u2" if len(found.tone) > 256 else "u1"
     samples = b"".join(np.ascontiguousarray(each).astype(kind).tobytes() for each in found.samples)
-    slope, intercept = line(found.tone)
-    return Frame(
+    slope, intercept = linear_fit(found.tone)
+    return ImageLayer(
         found.native_width,
         found.native_height,
         True,
-        evidence_words(found),
+        crops_label(found),
         samples,
         found.tone.tobytes(),
         slope,
@@ -160,13 +187,13 @@ def _of_evidence(found: Evidence) -> Frame:
     )
 
 
-def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> Frame:
+def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> ImageLayer:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return Frame(width, height, exact, words, samples, tone.tobytes(), *line(tone))
+    return ImageLayer(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
 
 
-def line(tone: NDArray[np.uint8]) -> tuple[float, float]:
+def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:
     """(slope, intercept) of the line that comes closest to the part of a tone that is neither black nor white."""
     between = np.flatnonzero((tone > 0) & (tone < 255))
     if len(between) < 2:

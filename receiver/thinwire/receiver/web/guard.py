@@ -6,8 +6,8 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Form, Request
 
 from thinwire.receiver.access.accounts import Account, Role, Session
-from thinwire.receiver.access.audit_message import Act, Outcome
-from thinwire.receiver.web.context import Room
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
+from thinwire.receiver.web.context import WebContext
 
 MOST_POSTED = 128 << 10
 """Bytes of a form; the longest holds a report."""
@@ -22,7 +22,7 @@ class NotAllowed(Exception):
 
 
 @dataclass(frozen=True)
-class Here:
+class Requester:
     """Who makes a request, and from where."""
 
     session: Session
@@ -34,77 +34,77 @@ class Here:
         return self.session.account
 
     @property
-    def reads(self) -> bool:
+    def is_reader(self) -> bool:
         return self.account.role is Role.READER
 
 
-def room_of(request: Request) -> Room:
-    return cast(Room, request.app.state.room)
+def context_of(request: Request) -> WebContext:
+    return cast(WebContext, request.app.state.context)
 
 
-def cookie(room: Room) -> str:
+def cookie(context: WebContext) -> str:
     """The cookie's name; by its prefix a browser takes it from this very host by HTTPS alone."""
-    return "__Host-thinwire" if room.secure else "thinwire"
+    return "__Host-thinwire" if context.secure else "thinwire"
 
 
 def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _here(request: Request, room: Room, touch: bool) -> Here:
-    secret = request.cookies.get(cookie(room), "")
-    session = room.accounts.session(secret, touch) if secret else None
+def _here(request: Request, context: WebContext, touch: bool) -> Requester:
+    secret = request.cookies.get(cookie(context), "")
+    session = context.accounts.session(secret, touch) if secret else None
     if session is None:
         raise SignInNeeded
-    return Here(session, address_of(request), secret)
+    return Requester(session, address_of(request), secret)
 
 
-RoomOf = Annotated[Room, Depends(room_of)]
+CurrentContext = Annotated[WebContext, Depends(context_of)]
 
 
-def signed_in(request: Request, room: RoomOf) -> Here:
-    return _here(request, room, touch=True)
+def signed_in(request: Request, context: CurrentContext) -> Requester:
+    return _here(request, context, touch=True)
 
 
-def still_here(request: Request, room: RoomOf) -> Here:
+def still_here(request: Request, context: CurrentContext) -> Requester:
     """For what an open page asks by itself: it does not keep the session alive."""
-    return _here(request, room, touch=False)
+    return _here(request, context, touch=False)
 
 
-Known = Annotated[Here, Depends(signed_in)]
-Waiting = Annotated[Here, Depends(still_here)]
+SignedIn = Annotated[Requester, Depends(signed_in)]
+BackgroundRequest = Annotated[Requester, Depends(still_here)]
 
 
-def posted(here: Known, form_key: Annotated[str, Form()] = "") -> Here:
+def posted(here: SignedIn, form_key: Annotated[str, Form()] = "") -> Requester:
     if form_key != here.session.form_key:
         raise NotAllowed("The form is from another session. Go back, load the page again, and repeat.")
     return here
 
 
-Posted = Annotated[Here, Depends(posted)]
+Posted = Annotated[Requester, Depends(posted)]
 
 
-def reader(request: Request, room: RoomOf, here: Posted) -> Here:
+def reader(request: Request, context: CurrentContext, here: Posted) -> Requester:
     """Who asks for parts and writes reports. A try without that right is written down."""
-    if not here.reads:
-        refused(request, room, here)
+    if not here.is_reader:
+        refused(request, context, here)
         raise NotAllowed("This needs the role reader. Sign in with a reader's account.")
     return here
 
 
-def administrator(request: Request, room: RoomOf, here: Known) -> Here:
+def administrator(request: Request, context: CurrentContext, here: SignedIn) -> Requester:
     if here.account.role is not Role.ADMINISTRATOR:
-        refused(request, room, here)
+        refused(request, context, here)
         raise NotAllowed("This needs the role administrator.")
     return here
 
 
-def refused(request: Request, room: Room, here: Here) -> None:
+def refused(request: Request, context: WebContext, here: Requester) -> None:
     route: Any = request.scope.get("route")
     detail = f"{request.method} {getattr(route, 'path', '')}: not allowed for {here.account.role}"
-    message = room.message(Act.LISTED, here.account.name, here.address, outcome=Outcome.REFUSED, detail=detail)
-    room.audit.record(message)
+    message = context.message(Act.LISTED, here.account.name, here.address, outcome=AuditOutcome.REFUSED, detail=detail)
+    context.audit.record(message)
 
 
-Reader = Annotated[Here, Depends(reader)]
-Administrator = Annotated[Here, Depends(administrator)]
+Reader = Annotated[Requester, Depends(reader)]
+Administrator = Annotated[Requester, Depends(administrator)]

@@ -10,10 +10,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.store.worklist import worklist
-from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.guard import Known, Posted, RoomOf, SignInNeeded, Waiting, still_here
+from thinwire.receiver.web.context import WebContext
+from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Posted, SignedIn, SignInNeeded, still_here
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.rows import STATES, Board, Filter, board, filter_of, search
+from thinwire.receiver.web.rows import STATES, Filter, WorklistPage, filter_of, search, worklist_page
 from thinwire.shared.identifiers import Urgency
 
 router = APIRouter()
@@ -22,29 +22,31 @@ LOOK_SECONDS = 1.0
 """How often an open page's stream looks for news."""
 _LONGEST_SEARCH = 200
 
-Word = Annotated[str, Query(max_length=64)]
+QueryText = Annotated[str, Query(max_length=64)]
 
 
-def _chosen(room: Room, state: str, urgency: str, site: str, number: int) -> tuple[Filter, Board, list[str]]:
-    now = room.clock.now()
-    rows = worklist(room.store.studies(), now, room.cap)
-    sites = room.hub.enrolment.site_names()
+def _chosen(
+    context: WebContext, state: str, urgency: str, site: str, number: int
+) -> tuple[Filter, WorklistPage, list[str]]:
+    now = context.clock.now()
+    rows = worklist(context.store.studies(), now, context.cap)
+    sites = context.hub.enrolment.site_names()
     chosen = filter_of(state, urgency, site, number, sites)
-    return chosen, board(rows, chosen, room.links(), now, room.cap), [str(each) for each in sites]
+    return chosen, worklist_page(rows, chosen, context.links(), now, context.cap), [str(each) for each in sites]
 
 
 @router.get("/")
 def list_page(
     request: Request,
-    room: RoomOf,
-    here: Known,
-    state: Word = "",
-    urgency: Word = "",
-    site: Word = "",
+    context: CurrentContext,
+    here: SignedIn,
+    state: QueryText = "",
+    urgency: QueryText = "",
+    site: QueryText = "",
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
-    chosen, shown, sites = _chosen(room, state, urgency, site, page_)
-    room.witness(here.account, here.address, Act.LISTED, None, anew=True)
+    chosen, shown, sites = _chosen(context, state, urgency, site, page_)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
     facts: dict[str, Any] = {"filter": chosen, "board": shown, "sites": sites, "states": STATES, "words": None}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
@@ -52,40 +54,40 @@ def list_page(
 @router.get("/rows")
 def rows(
     request: Request,
-    room: RoomOf,
-    here: Waiting,
-    state: Word = "",
-    urgency: Word = "",
-    site: Word = "",
+    context: CurrentContext,
+    here: BackgroundRequest,
+    state: QueryText = "",
+    urgency: QueryText = "",
+    site: QueryText = "",
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
     """The list's live part anew."""
-    chosen, shown, _ = _chosen(room, state, urgency, site, page_)
-    room.witness(here.account, here.address, Act.LISTED, None, anew=False)
-    return page(request, "rows.html", here=here, filter=chosen, board=shown, words=None)
+    chosen, shown, _ = _chosen(context, state, urgency, site, page_)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=False)
+    return page(request, "rows.html", here=here, filter=chosen, worklist_page=shown, words=None)
 
 
 @router.post("/search")
-def found(request: Request, room: RoomOf, here: Posted, words: Annotated[str, Form()] = "") -> Response:
+def found(request: Request, context: CurrentContext, here: Posted, words: Annotated[str, Form()] = "") -> Response:
     """A patient's number may be among the words, so they come in a form and stand in no address."""
-    now, words = room.clock.now(), words.strip()[:_LONGEST_SEARCH]
-    shown = search(worklist(room.store.studies(), now, room.cap), words, room.links(), now, room.cap)
-    room.witness(here.account, here.address, Act.LISTED, None, anew=True)
+    now, words = context.clock.now(), words.strip()[:_LONGEST_SEARCH]
+    shown = search(worklist(context.store.studies(), now, context.cap), words, context.links(), now, context.cap)
+    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
     facts: dict[str, Any] = {"filter": Filter(), "board": shown, "sites": [], "states": STATES, "words": words}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
 
 @router.get("/events", response_class=EventSourceResponse)
-async def events(request: Request, room: RoomOf, _here: Waiting) -> AsyncIterable[ServerSentEvent]:
+async def events(request: Request, context: CurrentContext, _here: BackgroundRequest) -> AsyncIterable[ServerSentEvent]:
     """`list` when what a list shows has changed, `progress` while something is on its way."""
     before: tuple[object, ...] | None = None
     while True:
         try:
-            await asyncio.to_thread(still_here, request, room)
+            await asyncio.to_thread(still_here, request, context)
         except SignInNeeded:
             yield ServerSentEvent(event="ended", data="")
             return
-        stamp, moving = await asyncio.to_thread(_look, room)
+        stamp, moving = await asyncio.to_thread(_look, context)
         if before is not None and stamp != before:
             yield ServerSentEvent(event="list", data="")
         elif moving:
@@ -94,7 +96,7 @@ async def events(request: Request, room: RoomOf, _here: Waiting) -> AsyncIterabl
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _look(room: Room) -> tuple[tuple[object, ...], bool]:
-    links = room.links()
+def _look(context: WebContext) -> tuple[tuple[object, ...], bool]:
+    links = context.links()
     connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-    return (room.store.stamp(), connected), any(link.arriving for link in links.values())
+    return (context.store.stamp(), connected), any(link.arriving for link in links.values())

@@ -17,9 +17,9 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from thinwire.receiver.access.accounts import Account, Role
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
-from thinwire.receiver.web.context import Provider, Room
-from thinwire.receiver.web.guard import RoomOf, address_of
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
+from thinwire.receiver.web.context import Provider, WebContext
+from thinwire.receiver.web.guard import CurrentContext, address_of
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.sign_in import enter
 from thinwire.shared.errors import BadInput
@@ -32,7 +32,7 @@ _MINUTES = 10
 """How long a sign-in may take at the provider."""
 
 
-def add_provider(app: FastAPI, room: Room, provider: Provider) -> None:
+def add_provider(app: FastAPI, context: WebContext, provider: Provider) -> None:
     """Let people sign in at a provider. What the sign-in needs until its end is in a cookie that this process signs."""
     client = OAuth()
     client.register(
@@ -47,17 +47,17 @@ def add_provider(app: FastAPI, room: Room, provider: Provider) -> None:
     app.add_middleware(
         SessionMiddleware,
         secret_key=secrets.token_hex(32),
-        session_cookie="__Host-thinwire-oidc" if room.secure else "thinwire-oidc",
+        session_cookie="__Host-thinwire-oidc" if context.secure else "thinwire-oidc",
         max_age=60 * _MINUTES,
         same_site="lax",
-        https_only=room.secure,
+        https_only=context.secure,
     )
     app.include_router(router)
 
 
 @router.get("/start")
-async def start(request: Request, room: RoomOf) -> Response:
-    origin = room.origin or str(request.base_url).rstrip("/")
+async def start(request: Request, context: CurrentContext) -> Response:
+    origin = context.origin or str(request.base_url).rstrip("/")
     try:
         answer: Response = await request.app.state.provider.authorize_redirect(request, f"{origin}/oidc/callback")
     except (httpx.HTTPError, AuthlibBaseError, ValueError) as error:
@@ -67,8 +67,8 @@ async def start(request: Request, room: RoomOf) -> Response:
 
 
 @router.get("/callback")
-async def callback(request: Request, room: RoomOf) -> Response:
-    client, provider, address = request.app.state.provider, room.provider, address_of(request)
+async def callback(request: Request, context: CurrentContext) -> Response:
+    client, provider, address = request.app.state.provider, context.provider, address_of(request)
     assert provider is not None
     try:
         token = await client.authorize_access_token(request)
@@ -76,20 +76,20 @@ async def callback(request: Request, room: RoomOf) -> Response:
     except (httpx.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
         # What came with the request is not repeated: it is from outside.
         log.warning("a sign-in at the OpenID provider does not hold: %s", type(error).__name__)
-        return await _failed(request, room, address, "The sign-in does not hold. Begin it again.")
+        return await _failed(request, context, address, "The sign-in does not hold. Begin it again.")
     finally:
         request.session.clear()
     claims: dict[str, Any] = dict(token.get("userinfo") or {})
     role = role_of(provider, claims)
     if issuer != provider.issuer or not claims.get("sub") or role is None:
-        return await _failed(request, room, address, "Your account there has no right to enter the reading room.")
+        return await _failed(request, context, address, "Your account there has no right to enter the reading room.")
     try:
-        account = await asyncio.to_thread(_account, room, provider, claims, role, address)
+        account = await asyncio.to_thread(_account, context, provider, claims, role, address)
     except BadInput as error:
-        return await _failed(request, room, address, f"{error}. {error.remedy}")
+        return await _failed(request, context, address, f"{error}. {error.remedy}")
     if account is None:
-        return await _failed(request, room, address, "Your account here was closed.")
-    inside = await asyncio.to_thread(enter, room, account.name, address)
+        return await _failed(request, context, address, "Your account here was closed.")
+    inside = await asyncio.to_thread(enter, context, account.name, address)
     # A browser would not send the new cookie on a redirect that began at the provider; from a page of ours it does.
     answer = page(request, "inside.html")
     answer.headers["set-cookie"] = inside.headers["set-cookie"]
@@ -105,19 +105,21 @@ def role_of(provider: Provider, claims: dict[str, Any]) -> Role | None:
     return Role.READER if provider.readers is not None and provider.readers in groups else None
 
 
-def _account(room: Room, provider: Provider, claims: dict[str, Any], role: Role, address: str) -> Account | None:
+def _account(
+    context: WebContext, provider: Provider, claims: dict[str, Any], role: Role, address: str
+) -> Account | None:
     subject = str(claims["sub"])
     name = re.sub(r"[^a-z0-9._-]", "-", str(claims.get("preferred_username") or subject).lower()).lstrip("._-")[:64]
-    shown = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
-    message = room.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
-    return room.accounts.of_subject(
-        provider.issuer, subject, name, shown, role, lambda connection: append(connection, message)
+    full_name = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
+    message = context.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
+    return context.accounts.of_subject(
+        provider.issuer, subject, name, full_name, role, lambda connection: append(connection, message)
     )
 
 
-async def _failed(request: Request, room: Room, address: str, words: str) -> Response:
-    message = room.message(Act.SIGNED_IN, "unknown", address, outcome=Outcome.REFUSED, detail="by OpenID")
-    await asyncio.to_thread(room.audit.record, message)
+async def _failed(request: Request, context: WebContext, address: str, words: str) -> Response:
+    message = context.message(Act.SIGNED_IN, "unknown", address, outcome=AuditOutcome.REFUSED, detail="by OpenID")
+    await asyncio.to_thread(context.audit.record, message)
     return _refused(request, words)
 
 

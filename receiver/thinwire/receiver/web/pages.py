@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from thinwire.receiver.web.guard import Here
+from thinwire.receiver.web.guard import Requester
 from thinwire.shared.identifiers import TextSource
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,18 +29,18 @@ _TEXT = {
 
 
 def page(
-    request: Request, name: str, status: HTTPStatus = HTTPStatus.OK, /, here: Here | None = None, **facts: Any
+    request: Request, name: str, status: HTTPStatus = HTTPStatus.OK, /, here: Requester | None = None, **facts: Any
 ) -> HTMLResponse:
     """A whole page or a part of one. here: who is signed in; facts: the template's own."""
     common = {
         "path": request.url.path,
         "here": here,
         "form_key": "" if here is None else here.session.form_key,
-        "text_words": text_words,
+        "text_source_label": text_source_label,
     }
     return HTMLResponse(_ENVIRONMENT.get_template(name).render({**common, **facts}), status)
 
 
-def text_words(source: str | None) -> str:
+def text_source_label(source: str | None) -> str:
     """Where the words that guided the pruning came from."""
     return "" if source is None else _TEXT[TextSource(source)]

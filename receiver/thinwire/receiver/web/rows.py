@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
-from thinwire.receiver.store.records import Found, KeptStudy
+from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
-from thinwire.receiver.store.worklist import Row
-from thinwire.receiver.transport.estimate import Coming, coming
+from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.receiver.transport.next_tier import NextTier, next_tier
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40
@@ -30,7 +30,7 @@ class Bar:
     """One finding with its interval, as numbers of a bar BAR wide."""
 
     name: str
-    found: Found
+    found: StoredFinding
 
     @property
     def low(self) -> float:
@@ -47,31 +47,37 @@ class Bar:
     @property
     def numbers(self) -> tuple[str, str, str]:
         """Probability, low, high as they are shown."""
-        return shown(self.found.probability), shown(self.found.low), shown(self.found.high)
+        return (
+            probability_text(self.found.probability),
+            probability_text(self.found.low),
+            probability_text(self.found.high),
+        )
 
     @property
     def words(self) -> str:
         f = self.found
-        said = {Outcome.YES: "suspected", Outcome.NO: "not suspected", Outcome.EITHER: "uncertain"}[f.outcome]
+        said = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}[
+            f.outcome
+        ]
         value, low, high = self.numbers
         return f"{value}, 95 % interval {low} to {high}, {said}"
 
 
-def shown(probability: float) -> str:
+def probability_text(probability: float) -> str:
     """Two digits, and never a certainty that rounding alone would make."""
     return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
 
 
 @dataclass(frozen=True)
-class Line:
+class WorklistRow:
     """One row of the list."""
 
-    row: Row
+    row: WorklistEntry
     now: datetime
     link: SiteLink | None
 
     @property
-    def study(self) -> KeptStudy:
+    def study(self) -> StoredStudy:
         return self.row.study
 
     @property
@@ -92,8 +98,8 @@ class Line:
 
     @property
     def reason(self) -> str:
-        if self.study.reading is not None:
-            return self.study.reading.reason
+        if self.study.prediction is not None:
+            return self.study.prediction.reason
         return "sent as urgent by the clinic; its graph is not read yet" if self.study.urgent_asked else "not read yet"
 
     @property
@@ -110,14 +116,14 @@ class Line:
     @property
     def tiers(self) -> list[tuple[Tier, str]]:
         """(tier, here, coming, missing or not needed)"""
-        next_ = self.coming
+        next_ = self.next_tier
         return [
             (
                 tier,
                 "here"
                 if tier in self.study.sealed_sizes
                 else "not needed"
-                if Tier.PIXELS in self.study.sealed_sizes
+                if Tier.ORIGINALS in self.study.sealed_sizes
                 else "coming"
                 if next_ is not None and next_.tier is tier and next_.share is not None
                 else "missing",
@@ -126,12 +132,12 @@ class Line:
         ]
 
     @property
-    def coming(self) -> Coming | None:
-        return coming(self.study, self.link)
+    def next_tier(self) -> NextTier | None:
+        return next_tier(self.study, self.link)
 
     @property
-    def next_words(self) -> str:
-        return coming_words(self.coming, self.study)
+    def next_label(self) -> str:
+        return next_tier_label(self.next_tier, self.study)
 
     @property
     def state(self) -> str:
@@ -141,13 +147,13 @@ class Line:
         return str(self.study.report) if self.study.report else "opened" if self.study.opened else "new"
 
 
-def bars(study: KeptStudy) -> list[Bar]:
+def bars(study: StoredStudy) -> list[Bar]:
     """Every finding, the likeliest first."""
-    found = {} if study.reading is None else study.reading.findings
+    found = {} if study.prediction is None else study.prediction.findings
     return [Bar(name, f) for name, f in sorted(found.items(), key=lambda each: (-each[1].probability, each[0]))]
 
 
-def coming_words(next_: Coming | None, study: KeptStudy) -> str:
+def next_tier_label(next_: NextTier | None, study: StoredStudy) -> str:
     """What comes next and when, in a few words."""
     if next_ is None:
         return "everything is here" if study.complete else "all that was listed is here"
@@ -171,7 +177,7 @@ class Filter:
     site: str = ""
     page: int = 1
 
-    def keeps(self, row: Row) -> bool:
+    def keeps(self, row: WorklistEntry) -> bool:
         study = row.study
         if self.urgency and str(row.urgency or "") != self.urgency:
             return False
@@ -210,10 +216,10 @@ def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[Si
 
 
 @dataclass(frozen=True)
-class Board:
+class WorklistPage:
     """The list as one page of it is shown."""
 
-    lines: tuple[Line, ...] = field(repr=False)
+    lines: tuple[WorklistRow, ...] = field(repr=False)
     found: int
     """Rows that the filter leaves, on all pages."""
     pages: int
@@ -228,9 +234,9 @@ class Board:
     cap: str
 
 
-def board(
-    rows: Sequence[Row], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
-) -> Board:
+def worklist_page(
+    rows: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+) -> WorklistPage:
     """rows: all, in the order of the worklist."""
     kept = [row for row in rows if chosen.keeps(row)]
     pages = max(1, -(-len(kept) // PAGE))
@@ -238,11 +244,13 @@ def board(
     return _board(rows, kept[(page - 1) * PAGE : page * PAGE], len(kept), pages, page, links, now, cap)
 
 
-def search(rows: Sequence[Row], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta) -> Board:
+def search(
+    rows: Sequence[WorklistEntry], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+) -> WorklistPage:
     """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
     suspected or uncertain, the view, the state; or the patient's number alone."""
     wanted = words.lower().split()
-    found = [row for row in rows if wanted and all(word in _words(row) for word in wanted)]
+    found = [row for row in rows if wanted and all(word in _search_text(row) for word in wanted)]
     number = words.strip()
     if number:
         also = [row for row in rows if row.study.patient == patient_of_number(row.study.site, number)]
@@ -250,31 +258,31 @@ def search(rows: Sequence[Row], words: str, links: Mapping[SiteName, SiteLink], 
     return _board(rows, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
 
 
-def _words(row: Row) -> str:
+def _search_text(row: WorklistEntry) -> str:
     study = row.study
     said = [study.site, study.study.hex(), str(row.urgency or "not triaged"), study.text_source or ""]
     said += [study.modality or "", study.view_position or "", str(study.report or "")]
-    if study.reading is not None:
-        said.append(study.reading.reason)
-        said += [name for name, found in study.reading.findings.items() if found.outcome is not Outcome.NO]
+    if study.prediction is not None:
+        said.append(study.prediction.reason)
+        said += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
     return " ".join(said).lower()
 
 
 def _board(
-    rows: Iterable[Row],
-    shown: Sequence[Row],
+    rows: Iterable[WorklistEntry],
+    probability_text: Sequence[WorklistEntry],
     found: int,
     pages: int,
     page: int,
     links: Mapping[SiteName, SiteLink],
     now: datetime,
     cap: timedelta,
-) -> Board:
+) -> WorklistPage:
     waiting = [row for row in rows if not row.done]
     oldest = min((row.study.received for row in waiting), default=None)
     counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
-    return Board(
-        tuple(Line(row, now, links.get(row.study.site)) for row in shown),
+    return WorklistPage(
+        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in probability_text),
         found,
         pages,
         page,

@@ -13,11 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from thinwire.receiver.access.audit_message import Act
-from thinwire.receiver.config import Settings, address
+from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.pipeline import Pipeline
+from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.web.app import make_app
-from thinwire.receiver.web.context import Provider, Room
+from thinwire.receiver.web.context import Provider, WebContext
+from thinwire.shared.addresses import address_text, host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import BadConfiguration
 
@@ -30,9 +31,9 @@ _GRACE = 2
 class WebServer:
     """start, then stop. listen: HOST:PORT; port 0 takes any free one."""
 
-    def __init__(self, hub: Hub, pipeline: Pipeline, listen: str) -> None:
+    def __init__(self, hub: Hub, pipeline: HubPipeline, listen: str) -> None:
         self._hub = hub
-        self._host, port = address(listen)
+        self._host, port = host_and_port(listen)
         loopback = _is_loopback(self._host)
         proxy = hub.settings.web_proxy
         if proxy is not None and not (loopback and urlsplit(proxy).scheme == "https"):
@@ -42,14 +43,16 @@ class WebServer:
             )
         # Nothing crosses a network in the open: beyond this machine it is TLS, by the page itself or by the proxy.
         self._tls = not loopback
-        self.room = Room(hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft)
+        self.context = WebContext(
+            hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft
+        )
         try:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             self._socket = socket.create_server((self._host, port), family=family, backlog=128)
         except OSError as error:
             raise BadConfiguration(f"the page cannot listen on {listen}", "Choose a free port with --web.") from error
         try:
-            self._server = uvicorn.Server(self._config(make_app(self.room)))
+            self._server = uvicorn.Server(self._config(make_app(self.context)))
         except BadConfiguration:
             self.close()
             raise
@@ -58,13 +61,12 @@ class WebServer:
     @property
     def url(self) -> str:
         """Where browsers find the page."""
-        if self.room.origin is not None:
-            return self.room.origin
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}"
+        if self.context.origin is not None:
+            return self.context.origin
+        return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._socket.getsockname()[1])}"
 
     def start(self) -> None:
-        self.room.audit.record(self.room.message(Act.STARTED, "serve", ""))
+        self.context.audit.record(self.context.message(Act.STARTED, "serve", ""))
         self._thread.start()
 
     def stop(self) -> None:
@@ -72,7 +74,7 @@ class WebServer:
         self._server.should_exit = True
         self._thread.join()
         self.close()
-        self.room.audit.record(self.room.message(Act.STOPPED, "serve", ""))
+        self.context.audit.record(self.context.message(Act.STOPPED, "serve", ""))
 
     def close(self) -> None:
         """Give the address back; for a server that was not started."""
@@ -86,7 +88,7 @@ class WebServer:
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
             # Of a proxy on this machine alone is it believed who asks.
-            proxy_headers=self.room.origin is not None,
+            proxy_headers=self.context.origin is not None,
             forwarded_allow_ips="127.0.0.1,::1",
         )
         config.load()

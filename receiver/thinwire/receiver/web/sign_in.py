@@ -8,9 +8,9 @@ from fastapi.responses import RedirectResponse, Response
 
 from thinwire.receiver.access.accounts import SHORTEST_PASSWORD
 from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Outcome
-from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.guard import Posted, RoomOf, address_of, cookie
+from thinwire.receiver.access.audit_message import Act, AuditOutcome
+from thinwire.receiver.web.context import WebContext
+from thinwire.receiver.web.guard import CurrentContext, Posted, address_of, cookie
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import duration
 from thinwire.shared.errors import BadInput
@@ -21,83 +21,89 @@ _WRONG = "Name and password do not belong together, or the account was closed."
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, room: RoomOf) -> Response:
-    return page(request, "sign_in.html", error=None, name="", provider=room.provider is not None)
+def sign_in_page(request: Request, context: CurrentContext) -> Response:
+    return page(request, "sign_in.html", error=None, name="", provider=context.provider is not None)
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, room: RoomOf, name: Annotated[str, Form()], password: Annotated[str, Form()]) -> Response:
+def sign_in(
+    request: Request, context: CurrentContext, name: Annotated[str, Form()], password: Annotated[str, Form()]
+) -> Response:
     name, address = name.strip().lower()[:64], address_of(request)
     keys = f"account {name}", f"address {address}"
-    wait = room.attempts.wait(*keys)
+    wait = context.attempts.wait(*keys)
     error, status = f"Too many tries. Try again in {duration(wait)}.", HTTPStatus.TOO_MANY_REQUESTS
     if not wait:
-        account = room.accounts.check(name, password)
+        account = context.accounts.check(name, password)
         if account is not None:
-            room.attempts.succeeded(keys[0])
-            return enter(room, account.name, address)
-        room.attempts.failed(*keys)
+            context.attempts.succeeded(keys[0])
+            return enter(context, account.name, address)
+        context.attempts.failed(*keys)
         error, status = _WRONG, HTTPStatus.UNAUTHORIZED
     # The name that was typed is not written down: it may be a password in the wrong field.
-    known = name if any(each.name == name for each in room.accounts.all()) else "unknown"
-    room.audit.record(room.message(Act.SIGNED_IN, known, address, outcome=Outcome.REFUSED))
-    return page(request, "sign_in.html", status, error=error, name=name, provider=room.provider is not None)
+    known = name if any(each.name == name for each in context.accounts.all()) else "unknown"
+    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
+    return page(request, "sign_in.html", status, error=error, name=name, provider=context.provider is not None)
 
 
-def enter(room: Room, name: str, address: str) -> Response:
+def enter(context: WebContext, name: str, address: str) -> Response:
     """A new session, and the way to the worklist."""
-    message = room.message(Act.SIGNED_IN, name, address)
-    secret = room.accounts.start(name, lambda connection: append(connection, message))
+    message = context.message(Act.SIGNED_IN, name, address)
+    secret = context.accounts.start(name, lambda connection: append(connection, message))
     answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    answer.set_cookie(cookie(room), secret, path="/", secure=room.secure, httponly=True, samesite="strict")
+    answer.set_cookie(cookie(context), secret, path="/", secure=context.secure, httponly=True, samesite="strict")
     return answer
 
 
 @router.post("/sign-out")
-def sign_out(room: RoomOf, here: Posted) -> Response:
-    message = room.message(Act.SIGNED_OUT, here.account.name, here.address)
-    room.accounts.end(here.secret, lambda connection: append(connection, message))
+def sign_out(context: CurrentContext, here: Posted) -> Response:
+    message = context.message(Act.SIGNED_OUT, here.account.name, here.address)
+    context.accounts.end(here.secret, lambda connection: append(connection, message))
     answer = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
-    answer.delete_cookie(cookie(room), path="/", secure=room.secure, httponly=True, samesite="strict")
+    answer.delete_cookie(cookie(context), path="/", secure=context.secure, httponly=True, samesite="strict")
     return answer
 
 
 @router.get("/welcome/{secret}")
-def welcome_page(request: Request, room: RoomOf, secret: str) -> Response:
-    return _welcome(request, room, secret, None)
+def welcome_page(request: Request, context: CurrentContext, secret: str) -> Response:
+    return _welcome(request, context, secret, None)
 
 
 @router.post("/welcome/{secret}")
 def welcome(
     request: Request,
-    room: RoomOf,
+    context: CurrentContext,
     secret: str,
     password: Annotated[str, Form()],
     again: Annotated[str, Form()],
     name: Annotated[str, Form()] = "",
-    shown: Annotated[str, Form()] = "",
+    full_name: Annotated[str, Form()] = "",
 ) -> Response:
     """Set the password of a one-time link's account, and go in."""
     address = address_of(request)
     key = f"address {address}"
-    if room.attempts.wait(key):
-        return _welcome(request, room, secret, f"Too many tries. Try again in {duration(room.attempts.wait(key))}.")
-    holds, whose = room.accounts.invited(secret)
+    if context.attempts.wait(key):
+        return _welcome(
+            request, context, secret, f"Too many tries. Try again in {duration(context.attempts.wait(key))}."
+        )
+    holds, whose = context.accounts.invited(secret)
     if not holds:
-        room.attempts.failed(key)
+        context.attempts.failed(key)
     elif password != again:
-        return _welcome(request, room, secret, "The two passwords differ.", name, shown)
+        return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
     who = whose or name.strip().lower()
-    message = room.message(Act.PASSWORD_SET, who, address, account=who)
+    message = context.message(Act.PASSWORD_SET, who, address, account=who)
     try:
-        name = room.accounts.accept(secret, password, who, shown, lambda connection: append(connection, message))
+        name = context.accounts.accept(secret, password, who, full_name, lambda connection: append(connection, message))
     except BadInput as error:
-        return _welcome(request, room, secret, f"{str(error).capitalize()}. {error.remedy}", name, shown)
-    return enter(room, name, address)
+        return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, full_name)
+    return enter(context, name, address)
 
 
-def _welcome(request: Request, room: Room, secret: str, error: str | None, name: str = "", shown: str = "") -> Response:
-    holds, whose = room.accounts.invited(secret)
+def _welcome(
+    request: Request, context: WebContext, secret: str, error: str | None, name: str = "", full_name: str = ""
+) -> Response:
+    holds, whose = context.accounts.invited(secret)
     status = HTTPStatus.OK if holds and not error else HTTPStatus.BAD_REQUEST if holds else HTTPStatus.NOT_FOUND
-    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": shown}
+    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": full_name}
     return page(request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, **facts)

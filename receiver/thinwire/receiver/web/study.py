@@ -1,5 +1,6 @@
 """The study page: what is here of a study, what was read in it, its report."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -10,24 +11,24 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
-from thinwire.receiver.store.records import KeptStudy
+from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
-from thinwire.receiver.store.worklist import Row, worklist
-from thinwire.receiver.web.context import Room
-from thinwire.receiver.web.draft import ShownDraft, shown_draft
+from thinwire.receiver.store.worklist import WorklistEntry, worklist
+from thinwire.receiver.web.context import WebContext
+from thinwire.receiver.web.draft import DraftPanel, draft_panel
 from thinwire.receiver.web.drawing import drawing, heats
-from thinwire.receiver.web.guard import Here, Known, Reader, RoomOf, Waiting
+from thinwire.receiver.web.guard import BackgroundRequest, CurrentContext, Reader, Requester, SignedIn
 from thinwire.receiver.web.pages import page
-from thinwire.receiver.web.rows import Line, bars
+from thinwire.receiver.web.rows import WorklistRow, bars
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import STUDY_ID_BYTES, SiteName, Tier, site_name
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_name
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
-_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.EVIDENCE, "pixels": Kind.PIXELS}
+_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.CROPS, "pixels": Kind.ORIGINALS}
 _ACT_OF = {
     ReportEvent.SAVED: Act.REPORT_SAVED,
     ReportEvent.RELEASED: Act.REPORT_RELEASED,
@@ -35,79 +36,81 @@ _ACT_OF = {
 }
 
 
-def _find(room: Room, site: str, study: str) -> KeptStudy:
+def _find(context: WebContext, site: str, study: str) -> StoredStudy:
     """Raises UnknownStudy."""
     try:
-        whole = len(bytes.fromhex(study)) == STUDY_ID_BYTES
+        whole = len(bytes.fromhex(study)) == STUDY_KEY_BYTES
         name = site_name(site)
     except ValueError:
         whole = False
     if not whole:
         raise UnknownStudy("there is no such study")
-    return room.store.find(study, name)
+    return context.store.find(study, name)
 
 
 @router.get("")
-def study_page(request: Request, room: RoomOf, here: Known, site: str, study: str) -> Response:
-    found = _find(room, site, study)
-    room.witness(here.account, here.address, Act.VIEWED, found, anew=True)
-    if here.reads:
-        room.pipeline.opened(found.site, found.study)
-    return _page(request, room, here, found)
+def study_page(request: Request, context: CurrentContext, here: SignedIn, site: str, study: str) -> Response:
+    found = _find(context, site, study)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=True)
+    if here.is_reader:
+        context.pipeline.opened(found.site, found.study)
+    return _page(request, context, here, found)
 
 
 @router.get("/state")
-def state(request: Request, room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+def state(request: Request, context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
     """The live part of the page anew."""
-    found = _find(room, site, study)
-    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
-    return page(request, "live.html", here=here, draft=_draft(room, found), **_state(room, found))
+    found = _find(context, site, study)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    return page(request, "live.html", here=here, draft=_draft(context, found), **_state(context, found))
 
 
 @router.get("/view")
-def view(room: RoomOf, here: Waiting, site: str, study: str) -> Response:
+def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
     """What a viewer draws, as JSON; the samples come by `samples`."""
-    found = _find(room, site, study)
-    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
-    shown, graph = room.frames.view(found), room.frames.graph(found)
+    found = _find(context, site, study)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    shown, graph = context.frames.view(found), context.frames.graph(found)
     facts: dict[str, Any] = {
         "native": shown.native,
         "spacing": shown.spacing_mm,
-        "at_detector": shown.at_detector,
+        "spacing_kind": shown.spacing_kind.name.lower(),
+        "sides": shown.sides and asdict(shown.sides),
+        "trouble": shown.trouble,
         "base": shown.base and shown.base.as_json(),
-        "evidence": shown.evidence and shown.evidence.as_json(),
+        "evidence": shown.crops and shown.crops.as_json(),
         "patches": [] if graph is None else _patches(graph),
     }
     return JSONResponse(facts)
 
 
 @router.get("/samples/{name}")
-def samples(room: RoomOf, here: Waiting, site: str, study: str, name: str) -> Response:
+def samples(context: CurrentContext, here: BackgroundRequest, site: str, study: str, name: str) -> Response:
     """The tone of a frame, then its samples."""
-    found = _find(room, site, study)
-    room.witness(here.account, here.address, Act.VIEWED, found, anew=False)
-    frame = room.frames.view(found).frame(name)
+    found = _find(context, site, study)
+    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    frame = context.frames.view(found).frame(name)
     if frame is None:
         raise UnknownStudy("this part of the study is not here")
     return Response(frame.tone + frame.samples, media_type="application/octet-stream")
 
 
 @router.post("/ask")
-def ask(room: RoomOf, here: Reader, site: str, study: str, tier: Annotated[str, Form()]) -> Response:
+def ask(context: CurrentContext, here: Reader, site: str, study: str, tier: Annotated[str, Form()]) -> Response:
     """Ask the clinic for a part: it goes before everything else there that is not urgent."""
-    found = _find(room, site, study)
+    found = _find(context, site, study)
     if tier not in _ASKED:
         raise BadInput("there is no such part of a study", "Ask for preview, evidence or pixels.")
-    room.audit.record(room.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
-    room.store.ask(found.site, found.study, _ASKED[tier], room.clock.now())
-    room.pipeline.on_receipt(found.site)
+    context.audit.record(context.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
+    context.store.ask(found.site, found.study, _ASKED[tier], context.clock.now())
+    context.pipeline.on_receipt(found.site)
     return _back(found)
 
 
 @router.post("/report")
 def report(
     request: Request,
-    room: RoomOf,
+    context: CurrentContext,
     here: Reader,
     site: str,
     study: str,
@@ -117,7 +120,7 @@ def report(
     from_draft: Annotated[bool, Form()] = False,
 ) -> Response:
     """Save, release or sign. version: the one that the reader saw, 0 for none."""
-    found = _find(room, site, study)
+    found = _find(context, site, study)
     event = ReportEvent(act) if act in list(ReportEvent) else ReportEvent.SAVED
     account = here.account
     written = Report(
@@ -127,73 +130,74 @@ def report(
         ReportState.DRAFT,
         text,
         account.name,
-        account.shown,
+        account.full_name,
         from_draft,
-        room.clock.now(),
+        context.clock.now(),
     )
-    message = room.message(_ACT_OF[event], account.name, here.address, found)
+    message = context.message(_ACT_OF[event], account.name, here.address, found)
     try:
-        room.pipeline.report(written, event, lambda connection: append(connection, message))
+        context.pipeline.report(written, event, lambda connection: append(connection, message))
     except (ReportMoved, ReportSigned, BadInput) as error:
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
         said = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
-        return _page(request, room, here, found, status, error=said, text=text)
+        return _page(request, context, here, found, status, error=said, text=text)
     return _back(found)
 
 
-def _back(study: KeptStudy) -> Response:
+def _back(study: StoredStudy) -> Response:
     return RedirectResponse(f"/studies/{study.site}/{study.study.hex()}", HTTPStatus.SEE_OTHER)
 
 
-def _state(room: Room, study: KeptStudy) -> dict[str, Any]:
-    now = room.clock.now()
-    overdue = study.report is not ReportState.FINAL and now - study.received >= room.cap
-    manifest = room.manifest(study)
+def _state(context: WebContext, study: StoredStudy) -> dict[str, Any]:
+    now = context.clock.now()
+    overdue = study.report is not ReportState.FINAL and now - study.received >= context.cap
+    manifest = context.manifest(study)
     return {
-        "line": Line(Row(study, overdue), now, room.links().get(study.site)),
+        "line": WorklistRow(WorklistEntry(study, overdue), now, context.links().get(study.site)),
         "study": study,
         "listed": manifest is not None,
         "identity": _identity(manifest),
+        "warnings": manifest.read.warnings if manifest is not None and manifest.read is not None else (),
         "bars": bars(study),
         "tiers": list(Tier),
-        "arriving": _arriving(room, study),
+        "arriving": _arriving(context, study),
     }
 
 
-def _draft(room: Room, study: KeptStudy) -> ShownDraft | None:
-    written, graph = room.draft(study.site, study.study), room.frames.graph(study)
-    return shown_draft(written, 0 if graph is None else len(graph.patches.cell))
+def _draft(context: WebContext, study: StoredStudy) -> DraftPanel | None:
+    written, graph = context.draft(study.site, study.study), context.frames.graph(study)
+    return draft_panel(written, 0 if graph is None else len(graph.patches.cell))
 
 
-def _arriving(room: Room, study: KeptStudy) -> dict[Tier, str]:
-    return room.views.arriving_words(study)
+def _arriving(context: WebContext, study: StoredStudy) -> dict[Tier, str]:
+    return context.study_images.arriving_labels(study)
 
 
 def _page(
     request: Request,
-    room: Room,
-    here: Here,
-    study: KeptStudy,
+    context: WebContext,
+    here: Requester,
+    study: StoredStudy,
     status: HTTPStatus = HTTPStatus.OK,
     error: str | None = None,
     text: str | None = None,
 ) -> Response:
-    graph = room.frames.graph(study)
-    manifest = room.manifest(study)
-    draft = _draft(room, study)
-    kept = room.store.report(study.site, study.study)
+    graph = context.frames.graph(study)
+    manifest = context.manifest(study)
+    draft = _draft(context, study)
+    kept = context.store.report(study.site, study.study)
     facts = {
-        **_state(room, study),
+        **_state(context, study),
         "graph": graph,
-        "drawing": None if graph is None else drawing(graph, concept_names(graph, room.hub.bundles)),
+        "drawing": None if graph is None else drawing(graph, concept_names(graph, context.hub.bundles)),
         "draft": draft,
         "report": kept,
         "text": text if text is not None else kept.text if kept else draft.text if draft else "",
         "from_draft": kept.from_draft if kept else draft is not None,
         "error": error,
         "most": MAX_TEXT,
-        "prior": _prior(room, study, manifest),
-        "beside": _beside(room, study),
+        "prior": _prior(context, study, manifest),
+        "beside": _beside(context, study),
     }
     return page(request, "study.html", status, here=here, **facts)
 
@@ -229,7 +233,7 @@ def _date(text: str) -> str:
         return text
 
 
-def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[KeptStudy, str] | None:
+def _prior(context: WebContext, study: StoredStudy, manifest: Manifest | None) -> tuple[StoredStudy, str] | None:
     """The newest earlier study of the same patient at the same site, and when it was taken.
 
     A date of birth that differs makes it another patient's: no prior is better than a wrong one.
@@ -237,9 +241,9 @@ def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[Kep
     if study.patient is None or manifest is None:
         return None
     born, taken = manifest.identity.get("PatientBirthDate"), _taken(manifest, study)
-    found: list[tuple[str, KeptStudy]] = []
-    for other in room.store.of_patient(study.site, study.patient):
-        listed = room.manifest(other)
+    found: list[tuple[str, StoredStudy]] = []
+    for other in context.store.of_patient(study.site, study.patient):
+        listed = context.manifest(other)
         if other.study == study.study or listed is None or listed.identity.get("PatientBirthDate") != born:
             continue
         when = _taken(listed, other)
@@ -251,15 +255,15 @@ def _prior(room: Room, study: KeptStudy, manifest: Manifest | None) -> tuple[Kep
     return other, _date(when[:8])
 
 
-def _taken(manifest: Manifest, study: KeptStudy) -> str:
+def _taken(manifest: Manifest, study: StoredStudy) -> str:
     """A moment that orders studies: date and time of the study, else when it came."""
     date = manifest.identity.get("StudyDate", "") or study.received.strftime("%Y%m%d")
     return f"{date} {manifest.identity.get('StudyTime', '') or study.received.strftime('%H%M%S')}"
 
 
-def _beside(room: Room, study: KeptStudy) -> dict[str, str | None]:
+def _beside(context: WebContext, study: StoredStudy) -> dict[str, str | None]:
     """The addresses of the studies before and after this one on the worklist."""
-    rows = worklist(room.store.studies(), room.clock.now(), room.cap)
+    rows = worklist(context.store.studies(), context.clock.now(), context.cap)
     keys = [(row.study.site, row.study.study) for row in rows if not row.done or row.study.study == study.study]
     at = keys.index((study.site, study.study)) if (study.site, study.study) in keys else None
     near: dict[str, str | None] = {"previous": None, "next": None}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from thinwire.sender.graph.vocabulary import Cue, Phrase, Section, Vocabulary, words_of
+from thinwire.sender.graph.vocabulary import Cue, Phrase, Section, Vocabulary, split_words
 
 MAX_CLAUSE = 120
 """Phrases in a clause; a longer one is cut, so that the work stays linear in the length of the text."""
@@ -37,7 +37,7 @@ def sentences(text: str, vocabulary: Vocabulary, asks: bool) -> Iterator[Sentenc
         plain = _BLANKED.sub(" ", body)
         plain = _ASKED_AFTER.sub(" questionmark. ", plain).replace("?", " query ")
         for piece in _END.split(plain):
-            if words := words_of(piece):
+            if words := split_words(piece):
                 yield Sentence(tuple(words), kind is Section.ASKS, number)
 
 

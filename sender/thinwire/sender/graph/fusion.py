@@ -15,14 +15,14 @@ from thinwire.shared.formats.graph import (
     empty_measurements,
     grid_edges,
 )
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a graph comes from: what its nodes alone do not say."""
 
-    study: StudyId
+    study: StudyKey
     bundle: BundleId
     text_source: TextSource
     modality: str

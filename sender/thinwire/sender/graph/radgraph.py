@@ -15,7 +15,7 @@ from typing import Any
 
 from thinwire.sender.graph.relations import Edge, Mention
 from thinwire.sender.graph.report_graph import asked, concepts_of
-from thinwire.sender.graph.vocabulary import Vocabulary, words_of
+from thinwire.sender.graph.vocabulary import Vocabulary, split_words
 from thinwire.shared.errors import BadConfiguration, BadFormat
 from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 from thinwire.shared.identifiers import TextSource
@@ -117,7 +117,7 @@ def from_radgraph(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFormat(f"not RadGraph's published JSON ({type(error).__name__})") from None
 
-    pieces = [(word, at) for at, token in enumerate(spoken) for word in words_of(token)]
+    pieces = [(word, at) for at, token in enumerate(spoken) for word in split_words(token)]
     mentions: list[Mention] = []
     edges: list[Edge] = []
     of: dict[str, list[int]] = {key: [] for key in entities}

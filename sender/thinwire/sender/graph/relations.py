@@ -8,7 +8,7 @@ they cover is listed in docs/report-graph.md with an example each.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from thinwire.sender.graph.vocabulary import Cue, Phrase, Role, Vocabulary
+from thinwire.sender.graph.vocabulary import ConceptRole, Cue, Phrase, Vocabulary
 from thinwire.shared.formats.graph import Assertion, Relation
 
 MAX_GAP = 3
@@ -18,7 +18,7 @@ _SILENT = (Cue.PASS, Cue.ARTICLE)
 _JOINS = frozenset({Cue.COMMA, Cue.AND, Cue.OR, Cue.VERSUS})
 _LOOSE = _JOINS | {Cue.VERB, Cue.COLON, Cue.SEEN, Cue.DOUBT}
 _LINKS = frozenset({Cue.LINK, Cue.DOUBT_LINK})
-_HEADS = (Role.FINDING, Role.DEVICE, Role.SYMPTOM)
+_HEADS = (ConceptRole.FINDING, ConceptRole.DEVICE, ConceptRole.SYMPTOM)
 
 Edge = tuple[int, int, Relation]
 """(source, target, relation), by mention."""
@@ -29,7 +29,7 @@ class Mention:
     """One naming of a concept."""
 
     concept: int
-    role: Role
+    role: ConceptRole
     assertion: Assertion
 
 
@@ -104,16 +104,16 @@ def _chunks(
 
 
 def _analysed(chunk: Chunk, mentions: Sequence[Mention]) -> Chunk:
-    def having(*roles: Role) -> list[int]:
+    def having(*roles: ConceptRole) -> list[int]:
         return [m for m in chunk.members if mentions[m].role in roles]
 
     chunk.heads = having(*_HEADS)
     if not chunk.heads:
-        chunk.heads, chunk.bare = having(Role.QUALITY)[-1:], True
+        chunk.heads, chunk.bare = having(ConceptRole.QUALITY)[-1:], True
     chunk.denied = any(mentions[head].assertion is Assertion.ABSENT for head in chunk.heads)
-    chunk.parts = having(Role.STRUCTURE)
+    chunk.parts = having(ConceptRole.STRUCTURE)
     chunk.structured = bool(chunk.parts)
-    chunk.parts = chunk.parts or having(Role.PLACE)
+    chunk.parts = chunk.parts or having(ConceptRole.PLACE)
     return chunk
 
 
@@ -122,11 +122,11 @@ def _within(chunk: Chunk, mentions: Sequence[Mention]) -> Iterator[Edge]:
     for at in chunk.members:
         head = _nearest(at, chunk.heads)
         match mentions[at].role:
-            case Role.PLACE if (part := _nearest(at, structures)) is not None:
+            case ConceptRole.PLACE if (part := _nearest(at, structures)) is not None:
                 yield at, part, Relation.MODIFY
-            case Role.PLACE | Role.STRUCTURE if head is not None:
+            case ConceptRole.PLACE | ConceptRole.STRUCTURE if head is not None:
                 yield head, at, Relation.LOCATED_AT
-            case Role.QUALITY if head is not None and head != at:
+            case ConceptRole.QUALITY if head is not None and head != at:
                 yield at, head, Relation.MODIFY
 
 

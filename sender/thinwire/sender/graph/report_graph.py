@@ -13,7 +13,7 @@ import numpy as np
 from thinwire.sender.graph.assertions import assertions
 from thinwire.sender.graph.clauses import clauses, sentences
 from thinwire.sender.graph.relations import Edge, Mention, relate
-from thinwire.sender.graph.vocabulary import Implication, Role, Vocabulary
+from thinwire.sender.graph.vocabulary import ConceptRole, Implication, Vocabulary
 from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 from thinwire.shared.formats.payload import MAX_CONCEPTS, MAX_RELATIONS
 from thinwire.shared.identifiers import TextSource
@@ -84,12 +84,12 @@ def concepts_of(mentions: Sequence[Mention], edges: Iterable[Edge], vocabulary: 
 
 def asked(mention: Mention) -> Mention:
     """A question about the image states nothing of it; the patient's symptoms and devices are facts all the same."""
-    if mention.role is Role.FINDING and mention.assertion is Assertion.PRESENT:
+    if mention.role is ConceptRole.FINDING and mention.assertion is Assertion.PRESENT:
         return Mention(mention.concept, mention.role, Assertion.UNCERTAIN)
     return mention
 
 
-def _fits(source: Role, target: Role, relation: Relation) -> bool:
+def _fits(source: ConceptRole, target: ConceptRole, relation: Relation) -> bool:
     match relation:
         case Relation.MODIFY:
             return source.anatomy == target.anatomy

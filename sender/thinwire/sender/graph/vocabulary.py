@@ -19,7 +19,7 @@ from thinwire.shared.formats.bundle import Concept
 from thinwire.shared.formats.graph import Assertion
 
 
-class Role(StrEnum):
+class ConceptRole(StrEnum):
     """What a concept does in a sentence."""
 
     STRUCTURE = "structure"
@@ -36,7 +36,7 @@ class Role(StrEnum):
     @property
     def anatomy(self) -> bool:
         """Anatomy in the RadGraph schema; everything else is an observation."""
-        return self in (Role.STRUCTURE, Role.PLACE)
+        return self in (ConceptRole.STRUCTURE, ConceptRole.PLACE)
 
 
 class Cue(StrEnum):
@@ -95,13 +95,13 @@ class Implication:
 _WORD = re.compile(r"(?:r/o|w/o|s/p|c/w|and/or)\b|[a-z0-9]+(?:'[a-z]+)?|[,;:/()&]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _FOLD = str.maketrans({"œ": "oe", "æ": "ae", "’": "'", "‘": "'"})
-_PLURAL_ROLES = (Role.STRUCTURE, Role.FINDING, Role.DEVICE, Role.SYMPTOM)
+_PLURAL_ROLES = (ConceptRole.STRUCTURE, ConceptRole.FINDING, ConceptRole.DEVICE, ConceptRole.SYMPTOM)
 _READ = {"affirms": Assertion.PRESENT, "denies": Assertion.ABSENT, "doubts": Assertion.UNCERTAIN}
 
 _Meaning = tuple[tuple[int, ...], Cue | None]
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Lower-case words and the punctuation that matters; hyphens separate words, accents are folded."""
     folded = unicodedata.normalize("NFKD", text.lower().translate(_FOLD))
     return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
@@ -112,7 +112,7 @@ class Vocabulary:
     """Concepts in their append-only order, and everything needed to find them in a text."""
 
     concepts: tuple[Concept, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[ConceptRole, ...]
     """The role of each concept."""
     implied: tuple[Implication, ...]
     end_before: frozenset[int]
@@ -179,14 +179,14 @@ def build_vocabulary(data: Mapping[str, Any]) -> Vocabulary:
 
     Raises ValueError where a phrase has two meanings, KeyError where a table names a concept that there is not.
     """
-    roles = tuple(Role(each["role"]) for each in data["concepts"])
+    roles = tuple(ConceptRole(each["role"]) for each in data["concepts"])
     names = [each["name"] for each in data["concepts"]]
     index = {name: number for number, name in enumerate(names)}
     slots: Mapping[str, list[str]] = data["slots"]
     meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def add(phrase: str, meaning: _Meaning) -> None:
-        for words in map(tuple, map(words_of, _fill(phrase, slots))):
+        for words in map(tuple, map(split_words, _fill(phrase, slots))):
             if meanings.setdefault(words, meaning) != meaning:
                 raise ValueError(f"{' '.join(words)!r} has two meanings")
 

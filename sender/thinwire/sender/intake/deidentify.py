@@ -27,10 +27,11 @@ from thinwire.sender.intake.study import SourceFile, Study
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
 from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import digest, study_id
+from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, Header, Limits, parsing
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, View, view
+from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from thinwire.shared.imaging.header import DicomHeader, FileLimits, parsing
+from thinwire.shared.imaging.projection import RADIOGRAPHIC, BodyPart, Projection, part, view
 from thinwire.shared.storage.durable import Disk
 
 KEY_BYTES = 32
@@ -112,6 +113,12 @@ ACTIONS: dict[str, Action] = {
 }
 """By keyword; anything else is removed."""
 
+_VIEW_POSITIONS = {
+    Projection.PA: "PA",
+    Projection.AP: "AP",
+    Projection.FRONTAL: "FRONTAL",
+    Projection.OTHER: "LAT OR OBL",
+}
 _PUBLIC_CODES = frozenset(("SCT", "SRT", "SNM3", "DCM"))
 _CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 
@@ -146,20 +153,21 @@ class Deidentifier:
         of these alone, UnreadableDicom, DiskFull.
         """
         images = [each for each in study.files if each.media == "dicom"]
-        cleaned = [data for each in images if (data := self.file(each.data)) is not None]
-        if not cleaned:
+        by_original = {each.digest: data for each in images if (data := self.file(each.data)) is not None}
+        cleaned, read = list(by_original.values()), by_original.get(study.files[study.read].digest)
+        if read is None:
             raise NotChestRadiograph(
-                "it holds no radiograph in DICOM, and this clinic sends de-identified studies alone",
+                "it holds no frontal radiograph in DICOM, and this clinic sends de-identified studies alone",
                 "Give DICOM files, or send without the policy [deidentify].",
             )
         files = tuple(
             sorted((SourceFile(each, digest(each), "dicom") for each in cleaned), key=lambda file: file.digest)
         )
-        new = study_id(file.digest for file in files)
+        new = study_key(file.digest for file in files)
         members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
         self.disk.make_folder(self.originals)
         self.disk.write(self.originals / f"{new.hex()}.archive", pack(members, "fast"), "original")
-        header = read_instance(cleaned[0]).header
+        header = read_instance(read).header
         identity = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
         stayed = len(study.files) - len(cleaned)
         notes = [f"what is no radiograph stays at the clinic: {stayed} of {len(study.files)} files"] if stayed else []
@@ -168,10 +176,17 @@ class Deidentifier:
         elif has_text(study.frontal.shown):
             notes.append("text seems to be burned into the image, which de-identification leaves there: look at it")
         return replace(
-            study, id=new, files=files, identity=identity, words_stay=True, warnings=(*study.warnings, *notes)
+            study,
+            id=new,
+            files=files,
+            read=[file.data for file in files].index(read),
+            sop_instance_uid=header.text("SOPInstanceUID"),
+            identity=identity,
+            text_stays=True,
+            warnings=(*study.warnings, *notes),
         )
 
-    def file(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes | None:
+    def file(self, data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> bytes | None:
         """One file de-identified, its pixel data byte for byte as it was; None for what is no radiograph.
 
         Raises UnreadableDicom.
@@ -182,8 +197,11 @@ class Deidentifier:
             return None
         with parsing("its header cannot be read as a whole"):  # and its values stay out of warnings
             found = self._cleaned(header, self._patient(header))
-        if not header.text("ViewPosition") and (seen := view(header)) in (View.PA, View.AP):
-            found.ViewPosition = seen.value  # it may have been in words that go
+        # View and part may have been in words that go.
+        if not header.text("ViewPosition") and (seen := view(header)) is not Projection.UNSTATED:
+            found.ViewPosition = _VIEW_POSITIONS[seen]
+        if not header.text("BodyPartExamined") and part(header) is BodyPart.CHEST:
+            found.BodyPartExamined = "CHEST"
         found.PatientIdentityRemoved = "YES"
         found.DeidentificationMethod = "thinwire, PS3.15 Basic Application Confidentiality Profile"
         found.DeidentificationMethodCodeSequence = DicomSequence(self._methods())
@@ -196,12 +214,12 @@ class Deidentifier:
             return uid
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
 
-    def _patient(self, header: Header) -> str:
+    def _patient(self, header: DicomHeader) -> str:
         """What names a patient here: a study without Patient ID is a patient of its own."""
         own = header.text("PatientID")
         return f"{header.text('IssuerOfPatientID')}\n{own}" if own else f"study\n{header.text('StudyInstanceUID')}"
 
-    def _cleaned(self, header: Header, patient: str) -> Dataset:
+    def _cleaned(self, header: DicomHeader, patient: str) -> Dataset:
         found = Dataset()
         for keyword, action in ACTIONS.items():
             element = header.element(keyword)
@@ -212,7 +230,7 @@ class Deidentifier:
                     found[element.tag].is_undefined_length = element.is_undefined_length
         return found
 
-    def _value(self, header: Header, keyword: str, action: Action, patient: str) -> object:
+    def _value(self, header: DicomHeader, keyword: str, action: Action, patient: str) -> object:
         """What stands in the attribute's place; None where it is removed."""
         retained = self.options.dates is Dates.SHIFT
         match action:
@@ -271,7 +289,7 @@ def _characteristic(keyword: str, text: str) -> str:
     return "090Y" if years.isdigit() and int(years) > _OLDEST else text
 
 
-def _code(item: Header) -> Dataset | None:
+def _code(item: DicomHeader) -> Dataset | None:
     """A coded word of a public scheme; a local scheme's meaning may be anything."""
     if item.text("CodingSchemeDesignator") not in _PUBLIC_CODES:
         return None

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.sender.intake.study import of_file, read_file
+from thinwire.sender.intake.study import read_file
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.shared.imaging.header import PREFIX, PREFIX_AT, Limits, parse
+from thinwire.shared.imaging.file_format import PREFIX, PREFIX_AT
+from thinwire.shared.imaging.frontal import of_file
+from thinwire.shared.imaging.header import FileLimits, parse
 from thinwire.shared.imaging.raster import raster_media
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
@@ -42,7 +44,7 @@ class _Found:
     """Given or listed by name, rather than met in a folder: then anything unreadable is told."""
 
 
-def find_studies(paths: Iterable[Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[StudyFiles | Refused]:
+def find_studies(paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS) -> Iterator[StudyFiles | Refused]:
     """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file.
 
     paths: files, folders (searched to the bottom; hidden files and links to folders left out) and DICOMDIRs. In a
@@ -83,7 +85,7 @@ def _claims_dicom(path: Path, data: bytes) -> bool:
     return not data or data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX or path.suffix.lower() in _DICOM_SUFFIXES
 
 
-def _files_of(path: Path, limits: Limits) -> Iterator[_Found | Refused]:
+def _files_of(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     if path.is_dir():
         yield from _files_below(path)
     elif path.is_file() and path.name.upper() == _DIRECTORY_NAME:
@@ -102,7 +104,7 @@ def _files_below(path: Path) -> Iterator[_Found]:
                 yield _Found(Path(folder) / name, named=False)
 
 
-def _listed(path: Path, limits: Limits) -> Iterator[_Found | Refused]:
+def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     """The files that a DICOMDIR refers to, which lie in its own folder or below (PS3.10 8.5)."""
     try:
         records = parse(read_file(path, limits), limits).items("DirectoryRecordSequence")

@@ -47,7 +47,7 @@ class Quarantine:
         name = digest(data)
         path = self._folder / (name.hex() + _DATA)
         if not path.exists():
-            self._make_room(len(data))
+            self._evict_oldest(len(data))
             self._disk.write(path, data, "quarantine.data")
         return self._note(name, len(data), error, kept=True)
 
@@ -57,7 +57,7 @@ class Quarantine:
         if size > self._limit:
             return self._note(name, size, error, kept=False)
         self._disk.make_folder(self._folder)
-        self._make_room(size)
+        self._evict_oldest(size)
         self._disk.adopt(path, self._folder / (name.hex() + _DATA), "quarantine.data")
         return self._note(name, size, error, kept=True)
 
@@ -83,7 +83,7 @@ class Quarantine:
         self._disk.write(self._folder / (name.hex() + _REASON), text.encode(), "quarantine.reason")
         return name
 
-    def _make_room(self, size: int) -> None:
+    def _evict_oldest(self, size: int) -> None:
         """Remove the oldest files, and their reasons, until `size` more bytes fit below the limit."""
         size += _BESIDE
         held = sorted((self._at(path), path, path.stat().st_size + _BESIDE) for path in self._folder.glob("*" + _DATA))

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from thinwire.shared.errors import UnreadableText
 from thinwire.shared.identifiers import TextSource
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 
 MAX_TEXT_BYTES = 64 << 10
 """Bytes of a text file; a long report has five thousand."""
@@ -81,32 +81,32 @@ def decode_text(data: bytes) -> str:
     raise UnreadableText("the text holds bytes that are no text")
 
 
-def text_of_study(headers: Sequence[Header]) -> tuple[str | None, TextSource]:
+def text_of_study(headers: Sequence[DicomHeader]) -> tuple[str | None, TextSource]:
     """The words of a study's own files: a report if there is a structured one, else the indication, else none.
 
     headers: of all files of the study, the frontal image's first.
     """
-    report = _joined(words for header in headers for words in _report_words(header))
+    report = _joined(words for header in headers for words in _report_text(header))
     if report:
         return report, TextSource.REPORT
-    indication = _joined(words for header in headers for words in _indication_words(header))
+    indication = _joined(words for header in headers for words in _indication_text(header))
     return (indication, TextSource.INDICATION) if indication else (None, TextSource.GENERATED)
 
 
-def _indication_words(header: Header) -> Iterator[str]:
+def _indication_text(header: DicomHeader) -> Iterator[str]:
     for each in (header, *header.items("RequestAttributesSequence")):
         yield from (each.text(keyword) for keyword in INDICATIONS)
         for keyword in INDICATION_CODES:
             yield from (item.text("CodeMeaning") for item in each.items(keyword))
 
 
-def _report_words(header: Header) -> Iterator[str]:
+def _report_text(header: DicomHeader) -> Iterator[str]:
     """The text of a structured report's findings, impressions and conclusions, in its order."""
     if header.text("SOPClassUID") in _REPORTS:
-        yield from _section_words(header, inside=False, depth=0)
+        yield from _section_text(header, inside=False, depth=0)
 
 
-def _section_words(node: Header, inside: bool, depth: int) -> Iterator[str]:
+def _section_text(node: DicomHeader, inside: bool, depth: int) -> Iterator[str]:
     if depth > _DEEPEST:
         return
     for item in node.items("ContentSequence"):
@@ -114,7 +114,7 @@ def _section_words(node: Header, inside: bool, depth: int) -> Iterator[str]:
         named = inside or bool(names & _REPORT_SECTIONS)
         if named and item.code("ValueType") == "TEXT":
             yield item.text("TextValue")
-        yield from _section_words(item, named, depth + 1)
+        yield from _section_text(item, named, depth + 1)
 
 
 def _joined(parts: Iterator[str]) -> str:

@@ -1,6 +1,6 @@
 """What X-ray machines sent: durable here before the machine hears so, and from here into the outbox study by study.
 
-Folder: docs/dicom-port.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
+Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
 Receiving, taking over and answering for commitments may happen in different threads.
 """
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import DiskFull, UidReused
-from thinwire.shared.identifiers import StudyId
+from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.storage.durable import Disk, sweep
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _META_LENGTH_AT, _META_AT = 140, 144
 """Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
 
 
-class Fate(StrEnum):
+class ObjectState(StrEnum):
     """What has become of an object that a machine sent."""
 
     UNKNOWN = "unknown"
@@ -49,7 +49,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sent:
+class ReceivedObject:
     """One object as its own header names it. Its UIDs stay out of repr, and so out of logs."""
 
     sop_class: str
@@ -59,19 +59,19 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerEntry:
     """What the ledger holds of an object whose study was judged."""
 
     dataset: bytes
     """SHA-256 of its data set, 32 bytes."""
     sop_class: str
-    study: StudyId | None
+    study: StudyKey | None
     """None where its study was refused."""
     at: datetime
 
     @property
-    def fate(self) -> Fate:
-        return Fate.REFUSED if self.study is None else Fate.ACCEPTED
+    def state_of(self) -> ObjectState:
+        return ObjectState.REFUSED if self.study is None else ObjectState.ACCEPTED
 
 
 class Arrivals:
@@ -79,7 +79,7 @@ class Arrivals:
     the outbox has a study and misses no bytes of it."""
 
     def __init__(
-        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyId], bool]
+        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyKey], bool]
     ) -> None:
         self.folder = folder
         self._disk = disk
@@ -107,7 +107,7 @@ class Arrivals:
         for half in self.incoming.iterdir():
             half.unlink(missing_ok=True)
 
-    def keep(self, path: Path, sent: Sent) -> bool:
+    def keep(self, path: Path, sent: ReceivedObject) -> bool:
         """Make an object durable; False where it was sent before. path: its file in `incoming`, which is taken.
 
         Raises DiskFull, and UidReused where another object with this UID came before: then the file is left.
@@ -134,11 +134,11 @@ class Arrivals:
         """Studies that are here and not yet in the outbox."""
         return len(self._studies())
 
-    def settled(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+    def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
-        under_way: studies (as `Sent.study`, or `Sent.sop_instance` where it has none) of which an association that is
-        open has sent something.
+        under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an
+        association that is open has sent something.
         """
         busy = {self._name(uid) for uid in under_way}
         for folder in self._studies():
@@ -152,9 +152,9 @@ class Arrivals:
                 folder = folder.with_suffix(_JUDGING)
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
-    def judged(self, verdicts: Mapping[Path, StudyId | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `settled` gave are in the outbox, or (None) in quarantine; they are remembered
-        and removed. Cut off before the end, the study is judged again, with the same end."""
+    def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
+        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are
+        remembered and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
             entry = {
                 "version": VERSION,
@@ -168,20 +168,20 @@ class Arrivals:
             self._disk.move(folder, folder.with_suffix(_JUDGED), "arrival.judged")
             shutil.rmtree(folder.with_suffix(_JUDGED))
 
-    def fate(self, sop_instance: str) -> Fate:
+    def state_of(self, sop_instance: str) -> ObjectState:
         name = self._name(sop_instance)
         if self._pending(name) is not None:
-            return Fate.PENDING
+            return ObjectState.PENDING
         known = self.known(sop_instance)
-        return Fate.UNKNOWN if known is None else known.fate
+        return ObjectState.UNKNOWN if known is None else known.state_of
 
-    def known(self, sop_instance: str) -> Known | None:
+    def known(self, sop_instance: str) -> LedgerEntry | None:
         """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
-            study = StudyId(bytes.fromhex(facts["study"])) if facts["study"] else None
+            study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
             at = datetime.fromisoformat(facts["at"])
-            return Known(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
+            return LedgerEntry(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
@@ -193,7 +193,7 @@ class Arrivals:
         for path in sorted((self.folder / LEDGER).glob("*.json")):
             try:
                 facts = json.loads(path.read_bytes())
-                here = facts["study"] and self._is_whole(StudyId(bytes.fromhex(facts["study"])))
+                here = facts["study"] and self._is_whole(StudyKey(bytes.fromhex(facts["study"])))
                 old = datetime.fromisoformat(facts["at"]) < before
             except (ValueError, KeyError, TypeError):
                 here, old = False, True

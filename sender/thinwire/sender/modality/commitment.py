@@ -14,7 +14,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from thinwire.sender.modality.arrivals import Arrivals, Fate
+from thinwire.sender.modality.arrivals import Arrivals, ObjectState
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import ProtocolBroken
 from thinwire.shared.identifiers import digest
@@ -31,7 +31,7 @@ GIVE_UP = timedelta(days=7)
 """A machine that took no report for so long has forgotten its question."""
 RETRY_SECONDS = 60.0
 
-_FAILURE = {Fate.REFUSED: PROCESSING_FAILURE, Fate.UNKNOWN: NO_SUCH_INSTANCE}
+_FAILURE = {ObjectState.REFUSED: PROCESSING_FAILURE, ObjectState.UNKNOWN: NO_SUCH_INSTANCE}
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,17 @@ class Commitments:
         good: list[Dataset] = []
         bad: list[Dataset] = []
         for sop_class, instance in request.objects:
-            fate = self._arrivals.fate(instance)
-            if fate is Fate.PENDING:
+            state_of = self._arrivals.state_of(instance)
+            if state_of is ObjectState.PENDING:
                 return None
             known = self._arrivals.known(instance)
             item = Dataset()
             item.ReferencedSOPClassUID = sop_class
             item.ReferencedSOPInstanceUID = instance
-            if fate is Fate.ACCEPTED and known is not None and known.sop_class == sop_class:
+            if state_of is ObjectState.ACCEPTED and known is not None and known.sop_class == sop_class:
                 good.append(item)
                 continue
-            item.FailureReason = _FAILURE.get(fate, CLASS_CONFLICT)
+            item.FailureReason = _FAILURE.get(state_of, CLASS_CONFLICT)
             bad.append(item)
         found = Dataset()
         found.TransactionUID = request.transaction

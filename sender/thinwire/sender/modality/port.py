@@ -1,7 +1,7 @@
 """The DICOM port: C-ECHO, C-STORE and storage commitment for the X-ray machines that are named in the configuration.
 
 Objects stream to disk as they come; the machine hears success when its object is durable. pynetdicom speaks the
-protocol; its settings are those of a process, which opens one port. What each status means: docs/dicom-port.md.
+protocol; its settings are those of a process, which opens one port. What each status means: docs/conformance.md.
 """
 
 import functools
@@ -20,13 +20,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.modality.arrivals import Arrivals, Sent
+from thinwire.sender.modality.arrivals import Arrivals, ReceivedObject
 from thinwire.sender.modality.commitment import Commitments
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
 from thinwire.shared.imaging.codestream import SYNTAXES
 from thinwire.shared.imaging.dicom import require_radiographic
-from thinwire.shared.imaging.header import Limits, glance
+from thinwire.shared.imaging.header import FileLimits, glance
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Port:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_CONN_CLOSE, self._closed),
-            (evt.EVT_PDU_RECV, self._watch_room),
+            (evt.EVT_PDU_RECV, self._watch_free_space),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_ACTION, self._action),
@@ -115,7 +115,7 @@ class Port:
     def sop_class_of(path: Path) -> str:
         """The SOP class of a file that was received here; empty where it cannot be read."""
         try:
-            return glance(path, Limits()).text("SOPClassUID")
+            return glance(path, FileLimits()).text("SOPClassUID")
         except UnreadableDicom:
             return ""
 
@@ -139,7 +139,7 @@ class Port:
             if self._open.pop(event.assoc, None) is not None and not self._open:
                 self.arrivals.sweep_incoming()
 
-    def _watch_room(self, event: evt.Event) -> None:
+    def _watch_free_space(self, event: evt.Event) -> None:
         """A transfer that would fill the disk is ended: pynetdicom writes it without asking for room."""
         if event.assoc.is_established and self._disk.free(self.arrivals.incoming) < _PDU_BYTES:
             log.error("the disk is full: an association was ended; %s", DiskFull.remedy)
@@ -165,7 +165,7 @@ class Port:
                 log.error("%s; %s", full, full.remedy)
             return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
 
-    def _examined(self, event: evt.Event, path: Path) -> Sent:
+    def _examined(self, event: evt.Event, path: Path) -> ReceivedObject:
         """What the object says of itself. Raises BadInput for what can be part of no study here."""
         size = path.stat().st_size
         if size > self.settings.most_bytes:
@@ -173,13 +173,13 @@ class Port:
                 f"the object has {size} bytes, over the limit of {self.settings.most_bytes}",
                 "A radiograph is smaller; raise most_bytes in section [dicom] if yours is not.",
             )
-        header = glance(path, Limits(file_bytes=self.settings.most_bytes))
+        header = glance(path, FileLimits(file_bytes=self.settings.most_bytes))
         request = event.request
         named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if named != (header.text("SOPClassUID"), header.text("SOPInstanceUID")):
             raise Mismatch("its SOP class or instance is not the one that was announced")
         require_radiographic(header)
-        return Sent(*named, header.text("StudyInstanceUID"))
+        return ReceivedObject(*named, header.text("StudyInstanceUID"))
 
     def _action(self, event: evt.Event) -> tuple[int, None]:
         if event.action_type != REQUEST_COMMITMENT:

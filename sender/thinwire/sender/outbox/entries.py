@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from thinwire.sender.outbox.tiers import Asked, When
+from thinwire.sender.outbox.tiers import PendingPart, When, read_kind
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyId
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey
+from thinwire.shared.transitions import Transitions
 
-VERSION = 3
+VERSION = 4
+_READ_VERSIONS = (3, VERSION)
+"""Version 3 differs in the names of two kinds, which `read_kind` knows."""
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
@@ -34,7 +37,7 @@ class PartState(StrEnum):
     """Could not be made; the study goes without it."""
 
 
-class Event(StrEnum):
+class PartEvent(StrEnum):
     """What happens to a part."""
 
     ADDED = "added"
@@ -49,32 +52,34 @@ class Event(StrEnum):
     GIVEN_UP = "given up"
 
 
-TRANSITIONS: dict[tuple[PartState, Event], PartState] = {
-    (PartState.MISSING, Event.ADDED): PartState.WAITING,
-    (PartState.MISSING, Event.HELD_BACK): PartState.HELD,
-    (PartState.MISSING, Event.REQUESTED): PartState.MISSING,
-    (PartState.MISSING, Event.GIVEN_UP): PartState.ABSENT,
-    # Damaged here after it had reached the hub.
-    (PartState.MISSING, Event.STORED): PartState.STORED,
-    (PartState.HELD, Event.REQUESTED): PartState.WAITING,
-    (PartState.HELD, Event.RELEASED): PartState.WAITING,
-    (PartState.HELD, Event.DAMAGED): PartState.MISSING,
-    # Taken to the hub by stick though nobody asked.
-    (PartState.HELD, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REQUESTED): PartState.WAITING,
-    (PartState.WAITING, Event.STORED): PartState.STORED,
-    (PartState.WAITING, Event.REFUSED): PartState.REFUSED,
-    (PartState.WAITING, Event.DAMAGED): PartState.MISSING,
-    # Receipts and requests are repeated by every new stream.
-    (PartState.STORED, Event.STORED): PartState.STORED,
-    (PartState.STORED, Event.REQUESTED): PartState.STORED,
-    (PartState.REFUSED, Event.RETRIED): PartState.WAITING,
-    (PartState.REFUSED, Event.REQUESTED): PartState.REFUSED,
-    (PartState.REFUSED, Event.STORED): PartState.STORED,
-    (PartState.ABSENT, Event.REQUESTED): PartState.ABSENT,
-    (PartState.ABSENT, Event.RETRIED): PartState.MISSING,
-}
-"""Anything that is not here raises."""
+TRANSITIONS = Transitions(
+    "part",
+    {
+        (PartState.MISSING, PartEvent.ADDED): PartState.WAITING,
+        (PartState.MISSING, PartEvent.HELD_BACK): PartState.HELD,
+        (PartState.MISSING, PartEvent.REQUESTED): PartState.MISSING,
+        (PartState.MISSING, PartEvent.GIVEN_UP): PartState.ABSENT,
+        # Damaged here after it had reached the hub.
+        (PartState.MISSING, PartEvent.STORED): PartState.STORED,
+        (PartState.HELD, PartEvent.REQUESTED): PartState.WAITING,
+        (PartState.HELD, PartEvent.RELEASED): PartState.WAITING,
+        (PartState.HELD, PartEvent.DAMAGED): PartState.MISSING,
+        # Taken to the hub by stick though nobody asked.
+        (PartState.HELD, PartEvent.STORED): PartState.STORED,
+        (PartState.WAITING, PartEvent.REQUESTED): PartState.WAITING,
+        (PartState.WAITING, PartEvent.STORED): PartState.STORED,
+        (PartState.WAITING, PartEvent.REFUSED): PartState.REFUSED,
+        (PartState.WAITING, PartEvent.DAMAGED): PartState.MISSING,
+        # Receipts and requests are repeated by every new stream.
+        (PartState.STORED, PartEvent.STORED): PartState.STORED,
+        (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
+        (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
+        (PartState.REFUSED, PartEvent.REQUESTED): PartState.REFUSED,
+        (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
+        (PartState.ABSENT, PartEvent.REQUESTED): PartState.ABSENT,
+        (PartState.ABSENT, PartEvent.RETRIED): PartState.MISSING,
+    },
+)
 
 
 class EntryState(StrEnum):
@@ -104,12 +109,10 @@ class Part:
     reason: str = ""
     """Why it is refused or absent, with what can be done."""
 
-    def after(self, event: Event, reason: str = "") -> "Part":
+    def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not know."""
-        state = TRANSITIONS.get((self.state, event))
-        if state is None:
-            raise ValueError(f"a part that is {self.state} cannot be {event}")
-        return replace(self, state=state, reason=reason, requested=self.requested or event is Event.REQUESTED)
+        state = TRANSITIONS.after(self.state, event)
+        return replace(self, state=state, reason=reason, requested=self.requested or event is PartEvent.REQUESTED)
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,11 @@ class Due:
     accepted: datetime
     """UTC; its age."""
     epoch: EpochId
-    study: StudyId
+    study: StudyKey
     """Of a record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """The study's own, by which the policy lets it go."""
     requested: bool = False
     """A reader at the hub asked for it."""
@@ -140,32 +143,32 @@ class Due:
         """Whether it goes before the rest."""
         return self.urgent or self.requested
 
-    def asked(self, durable: int = 0) -> Asked:
+    def pending(self, durable: int = 0) -> PendingPart:
         """As the policy sees it. durable: bytes that the hub has."""
-        return Asked(self.kind, self.size - durable, self.first, choice=self.choice, paused=self.paused)
+        return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
 
 
 @dataclass(frozen=True)
-class Entry:
+class OutboxEntry:
     """A study in the outbox."""
 
-    study: StudyId
+    study: StudyKey
     accepted: datetime
     """UTC; the study's age on the link."""
     urgent: bool
     epoch: EpochId
     """All parts are sealed in this epoch, so that making one again gives the same object."""
-    mark: bytes
+    text_mac: bytes
     """16 bytes that change with the words beside the files, keyed: no word can be guessed from them."""
     parts: tuple[Part, ...]
     """In the order in which they go."""
     status: StudyStatus | None = None
     """The hub's furthest word on the study."""
-    choice: Mapping[Kind, When] = field(default_factory=dict)
+    overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When its parts go, where that is not as the clinic's configuration says."""
     effort: Effort | None = None
     """How its files were packed for the link; a second time gives the same bytes."""
-    urged: bool = True
+    escalated: bool = True
     """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
     paused: bool = False
     """A person at the clinic holds it back: nothing of it goes until it is resumed."""
@@ -176,7 +179,7 @@ class Entry:
         """The part of a kind; one that was never planned is missing."""
         return next((part for part in self.parts if part.kind is kind), Part(kind))
 
-    def with_part(self, part: Part) -> "Entry":
+    def with_part(self, part: Part) -> "OutboxEntry":
         others = [each for each in self.parts if each.kind is not part.kind]
         return replace(self, parts=tuple(sorted((*others, part), key=lambda each: each.kind)))
 
@@ -206,7 +209,7 @@ class Entry:
                 self.epoch,
                 self.study,
                 part.kind,
-                self.choice,
+                self.overrides,
                 part.requested,
                 self.paused,
             )
@@ -222,38 +225,38 @@ class Entry:
                 "accepted": self.accepted.isoformat(),
                 "urgent": self.urgent,
                 "epoch": self.epoch.hex(),
-                "mark": self.mark.hex(),
+                "mark": self.text_mac.hex(),
                 "status": self.status,
                 "effort": self.effort,
-                "urged": self.urged,
+                "urged": self.escalated,
                 "paused": self.paused,
                 "warnings": self.warnings,
-                "tiers": {kind.name.lower(): when for kind, when in sorted(self.choice.items())},
+                "tiers": {kind.name.lower(): when for kind, when in sorted(self.overrides.items())},
                 "parts": [_part_to_json(part) for part in self.parts],
             },
             indent=1,
         ).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Entry":
+    def from_json(cls, data: bytes) -> "OutboxEntry":
         """Read what `to_json` made. Raises ValueError for anything else."""
         try:
             facts = json.loads(data)
-            if facts["version"] != VERSION:
+            if facts["version"] not in _READ_VERSIONS:
                 raise ValueError(f"version {facts['version']}")
             return cls(
-                study=StudyId(bytes.fromhex(facts["study"])),
+                study=StudyKey(bytes.fromhex(facts["study"])),
                 accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
                 urgent=bool(facts["urgent"]),
                 epoch=EpochId(bytes.fromhex(facts["epoch"])),
-                mark=bytes.fromhex(facts["mark"]),
+                text_mac=bytes.fromhex(facts["mark"]),
                 status=StudyStatus(facts["status"]) if facts["status"] else None,
                 parts=tuple(_part_from_json(part) for part in facts["parts"]),
                 effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
-                urged=bool(facts["urged"]),
+                escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
-                choice={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
+                overrides={read_kind(kind): When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not an entry of the outbox") from error
@@ -273,7 +276,7 @@ def _part_to_json(part: Part) -> dict[str, Any]:
 
 def _part_from_json(facts: dict[str, Any]) -> Part:
     return Part(
-        kind=Kind[facts["kind"].upper()],
+        kind=read_kind(facts["kind"]),
         state=PartState(facts["state"]),
         object=Digest(bytes.fromhex(facts["object"])) if facts["object"] else None,
         size=int(facts["size"]),

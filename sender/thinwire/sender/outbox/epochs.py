@@ -23,7 +23,7 @@ from thinwire.shared.storage.durable import Disk, sweep
 log = logging.getLogger(__name__)
 
 EPOCH_LIFE = timedelta(hours=24)
-_KEPT_UNUSED = 2 * EPOCH_LIFE
+_UNUSED_LIFE = 2 * EPOCH_LIFE
 """An epoch so old is not used by an `accept` that is still under way in another process."""
 
 
@@ -89,7 +89,7 @@ class Epochs:
         """Remove keys and records that are past use and that nothing in the outbox needs."""
         now = self.clock.now()
         for key in self._all():
-            if key.id not in used and now - key.created > _KEPT_UNUSED:
+            if key.id not in used and now - key.created > _UNUSED_LIFE:
                 for path in (self._record(key.id), self._announced(key.id), self._key(key.id)):
                     if path.parent.is_dir():
                         self.disk.remove(path, "epoch.purge")

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from thinwire.sender.outbox.entries import Due, Entry, EntryState, Event, Part, PartState
+from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.study_folder import StudyFolder
 from thinwire.sender.outbox.tiers import When
@@ -33,7 +33,7 @@ from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
-from thinwire.shared.identifiers import STUDY_ID_BYTES, Digest, StudyId, digest
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, StudyKey, digest
 from thinwire.shared.storage.durable import Disk, flock, sweep
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Outbox:
         self._disk: Disk = epochs.disk
         # The reserve is for this: without room for receipts no byte would ever be removed.
         self._small = Disk(self._disk.step, reserve=0)
-        self._seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        self._entry_cache: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
@@ -62,14 +62,14 @@ class Outbox:
 
     def accept(
         self,
-        study: StudyId,
+        study: StudyKey,
         source: bytes,
         plan: Sequence[Kind],
         words: bytes = b"",
         urgent: bool = False,
-        choice: Mapping[Kind, When] = MappingProxyType({}),
+        overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
-    ) -> Entry:
+    ) -> OutboxEntry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
         source: the archive of its files and words (`pixels.pack`). plan: the parts that will be made. words: the text
@@ -78,9 +78,9 @@ class Outbox:
         urgent or change the choice of when its parts go. Raises AlreadyAccepted for the same files with other words,
         DiskFull.
         """
-        mark = self._mark(words)
+        text_mac = self._text_mac(words)
         if self._at(study).path.is_dir():
-            return self._again(study, source, mark, urgent, choice)
+            return self._again(study, source, text_mac, urgent, overrides)
         # The parts are made while the source is still here.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no room for the study and for the parts that are made of it")
@@ -88,15 +88,15 @@ class Outbox:
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
             parts = tuple(Part(kind) for kind in sorted(plan))
-            entry = Entry(
+            entry = OutboxEntry(
                 study,
                 self.epochs.clock.now(),
                 urgent,
                 epoch.id,
-                mark,
+                text_mac,
                 parts,
                 None,
-                dict(choice),
+                dict(overrides),
                 warnings=tuple(warnings),
             )
             try:
@@ -110,30 +110,30 @@ class Outbox:
                 if not self._at(study).path.is_dir():
                     raise
                 # Another process accepted the same study in this very moment.
-                return self._again(study, source, mark, urgent, choice)
+                return self._again(study, source, text_mac, urgent, overrides)
         return entry
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[OutboxEntry]:
         """Every study that is here, oldest first."""
-        seen: dict[Path, tuple[tuple[int, int], Entry]] = {}
+        seen: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         for study in self._folders():
             try:
                 status = study.state.stat()
                 stamp = (status.st_ino, status.st_mtime_ns)
-                known = self._seen.get(study.path)
+                known = self._entry_cache.get(study.path)
                 seen[study.path] = known if known and known[0] == stamp else (stamp, study.read())
             except (FileNotFoundError, UnknownStudy):
                 continue  # removed just now by another process
             except ValueError:
                 log.error("the state of study %s is damaged and left as it is", study.path.name)
-        self._seen = seen
+        self._entry_cache = seen
         return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
 
-    def entry(self, study: StudyId) -> Entry:
+    def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
-    def is_whole(self, study: StudyId) -> bool:
+    def is_whole(self, study: StudyKey) -> bool:
         """Whether a study is here, with all that its parts are still to be made of."""
         try:
             entry = self.entry(study)
@@ -147,38 +147,38 @@ class Outbox:
             return False
         return True
 
-    def find(self, prefix: str) -> Entry:
+    def find(self, prefix: str) -> OutboxEntry:
         """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
         matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
         if len(matches) != 1:
             raise UnknownStudy(f"{len(matches) or 'no'} studies here have an id that starts so")
         return matches[0]
 
-    def unfinished(self) -> list[Entry]:
+    def unfinished(self) -> list[OutboxEntry]:
         """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
 
-    def source(self, study: StudyId) -> bytes:
+    def source(self, study: StudyKey) -> bytes:
         """The archive that `accept` took, or the pixels, which hold the same files and words.
 
         Raises UnknownStudy where neither opens: then the study has to be given again.
         """
         at = self._at(study)
-        for path in (at.source, at.part(Kind.PIXELS)):
+        for path in (at.source, at.part(Kind.ORIGINALS)):
             with contextlib.suppress(FileNotFoundError, Forged):
                 return open_sealed(path.read_bytes(), self.epochs.key)[1]
         raise UnknownStudy(
             f"the bytes of study {study.hex()} are gone or damaged at the clinic", "Send the same study again."
         )
 
-    def plaintext(self, study: StudyId, kind: Kind) -> bytes | None:
+    def plaintext(self, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of a part that was made; None where its bytes are not here, or are damaged."""
         with contextlib.suppress(FileNotFoundError, Forged):
             header, plaintext = open_sealed(self._at(study).part(kind).read_bytes(), self.epochs.key)
             return plaintext if (header.kind, header.study) == (kind, study) else None
         return None
 
-    def add(self, study: StudyId, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
+    def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal a part and keep it; durable when this returns. hold: it waits until a reader asks.
 
         A repeat with the same bytes does nothing. Raises DiskFull, UnknownStudy, ValueError for other bytes.
@@ -189,7 +189,7 @@ class Outbox:
             part = entry.part(kind)
             if part.state is not PartState.MISSING and part.object == digest(sealed):
                 return part
-            made = part.after(Event.HELD_BACK if hold and not part.requested else Event.ADDED)
+            made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             made = replace(made, object=digest(sealed), size=len(sealed), plain_size=len(plaintext))
             self._disk.write(at.part(kind), sealed, "part")
             if part.object is None:
@@ -197,11 +197,11 @@ class Outbox:
             at.clear(at.write(entry.with_part(made), "part.state"))
         return made
 
-    def give_up(self, study: StudyId, kind: Kind, reason: str) -> None:
+    def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
         """This part cannot be made; the study goes without it. reason: for people, without a patient's identity."""
-        self._event(study, kind, Event.GIVEN_UP, reason)
+        self._event(study, kind, PartEvent.GIVEN_UP, reason)
 
-    def retry(self, study: StudyId) -> tuple[Kind, ...]:
+    def retry(self, study: StudyKey) -> tuple[Kind, ...]:
         """Try again what the hub refused and what could not be made here; durable when this returns.
 
         Returns the parts that are tried again. A part that could not be made is left out once the files that it would
@@ -216,25 +216,25 @@ class Outbox:
                     states.append(PartState.ABSENT)
             again = [part for part in entry.parts if part.state in states]
             for part in again:
-                entry = entry.with_part(part.after(Event.RETRIED))
+                entry = entry.with_part(part.after(PartEvent.RETRIED))
             if again:
                 at.write(entry, "control.retry")
         return tuple(part.kind for part in again)
 
-    def make_urgent(self, study: StudyId) -> Entry:
+    def make_urgent(self, study: StudyKey) -> OutboxEntry:
         """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
         at = self._at(study)
         with at.locked() as entry:
             if not entry.urgent:
-                entry = at.write(replace(entry, urgent=True, urged=False), "control.urgent")
+                entry = at.write(replace(entry, urgent=True, escalated=False), "control.urgent")
         return entry
 
-    def pause(self, study: StudyId | None = None) -> None:
+    def pause(self, study: StudyKey | None = None) -> None:
         """Hold a study back, or (None) all sending, until it is resumed; durable when this returns. What the running
         service has under way of it stops at its next piece. Raises UnknownStudy, DiskFull."""
         self._hold(study, True)
 
-    def resume(self, study: StudyId | None = None) -> None:
+    def resume(self, study: StudyKey | None = None) -> None:
         """Let a study go on, or (None) all that is not paused by itself. Raises UnknownStudy, DiskFull."""
         self._hold(study, False)
 
@@ -243,7 +243,7 @@ class Outbox:
         """Whether all sending is paused."""
         return (self.folder / _PAUSED).exists()
 
-    def receipts(self, study: StudyId) -> list[Receipt]:
+    def receipts(self, study: StudyKey) -> list[Receipt]:
         """The hub's words on a study that are durable here, oldest first."""
         receipts = []
         for path in self._at(study).receipts.glob("*.receipt"):
@@ -286,7 +286,7 @@ class Outbox:
         except BlockingIOError as error:
             raise Retryable("another export or import goes on here", "Let it end, then repeat.") from error
 
-    def recover(self) -> list[Entry]:
+    def recover(self) -> list[OutboxEntry]:
         """After a start, as owner of the link: sweep what was half-written, and check what is here.
 
         Returns the studies of which parts are to be made, those among them whose bytes were damaged or gone.
@@ -356,13 +356,13 @@ class Outbox:
             after = replace(entry, status=furthest)
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
-                    after = after.with_part(part.after(Event.STORED))
+                    after = after.with_part(part.after(PartEvent.STORED))
             if after != entry:
                 at.write(after, "receipt.state")
             at.clear(after)
         return receipt
 
-    def settle_effort(self, study: StudyId, wanted: Effort) -> Effort:
+    def fix_effort(self, study: StudyKey, wanted: Effort) -> Effort:
         """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
         returns. Raises UnknownStudy."""
         at = self._at(study)
@@ -371,20 +371,20 @@ class Outbox:
                 at.write(replace(entry, effort=wanted), "effort")
             return entry.effort or wanted
 
-    def unurged(self) -> list[StudyId]:
+    def pending_escalations(self) -> list[StudyKey]:
         """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
         return [
             entry.study
             for entry in self.entries()
-            if entry.urgent and not entry.urged and any(part.state is PartState.STORED for part in entry.parts)
+            if entry.urgent and not entry.escalated and any(part.state is PartState.STORED for part in entry.parts)
         ]
 
-    def urged(self, study: StudyId) -> None:
+    def escalated(self, study: StudyKey) -> None:
         """The hub knows that a study is urgent; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            if not entry.urged:
-                at.write(replace(entry, urged=True), "urged")
+            if not entry.escalated:
+                at.write(replace(entry, escalated=True), "urged")
 
     def refused(self, due: Due, reason: str) -> None:
         """The hub refused a part for good. reason: for people."""
@@ -392,15 +392,15 @@ class Outbox:
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
             for part in entry.parts:
                 if part.object == due.object and part.state is PartState.WAITING:
-                    at.write(entry.with_part(part.after(Event.REFUSED, reason)), "part.state")
+                    at.write(entry.with_part(part.after(PartEvent.REFUSED, reason)), "part.state")
 
-    def request(self, study: StudyId, kind: Kind) -> None:
+    def request(self, study: StudyKey, kind: Kind) -> None:
         """A reader asks for a part. One that was never planned is to be made now. Raises UnknownStudy."""
-        self._event(study, kind, Event.REQUESTED)
+        self._event(study, kind, PartEvent.REQUESTED)
 
     # How it is done.
 
-    def _hold(self, study: StudyId | None, paused: bool) -> None:
+    def _hold(self, study: StudyKey | None, paused: bool) -> None:
         if study is None and paused:
             self._small.write(self.folder / _PAUSED, b"", "control.pause")
         elif study is None:
@@ -411,18 +411,20 @@ class Outbox:
                 if entry.paused is not paused:
                     at.write(replace(entry, paused=paused), "control.study")
 
-    def _again(self, study: StudyId, source: bytes, mark: bytes, urgent: bool, choice: Mapping[Kind, When]) -> Entry:
+    def _again(
+        self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]
+    ) -> OutboxEntry:
         at = self._at(study)
         with at.locked() as entry:
-            if not hmac.compare_digest(entry.mark, mark):
+            if not hmac.compare_digest(entry.text_mac, text_mac):
                 raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
-            changed = replace(entry, urgent=entry.urgent or urgent, choice={**entry.choice, **choice})
+            changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
-                changed = replace(changed, urged=False)
+                changed = replace(changed, escalated=False)
             for part in entry.parts:
-                if part.state is PartState.HELD and choice.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
-                    changed = changed.with_part(part.after(Event.RELEASED))
+                if part.state is PartState.HELD and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
+                    changed = changed.with_part(part.after(PartEvent.RELEASED))
             if changed != entry:
                 entry = at.write(changed, "accept.again")
             if entry.missing:
@@ -433,21 +435,21 @@ class Outbox:
                     self._disk.write(at.source, sealed, "accept.source")
         return entry
 
-    def _event(self, study: StudyId, kind: Kind, event: Event, reason: str = "") -> None:
+    def _event(self, study: StudyKey, kind: Kind, event: PartEvent, reason: str = "") -> None:
         at = self._at(study)
         with at.locked() as entry:
             after = entry.with_part(entry.part(kind).after(event, reason))
             if after != entry:
                 at.clear(at.write(after, "part.state"))
 
-    def _mark(self, words: bytes) -> bytes:
+    def _text_mac(self, words: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), words, "sha256")[:16]
 
     def _folders(self) -> Iterator[StudyFolder]:
         for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)
-            if len(name) == 2 * STUDY_ID_BYTES and not name.startswith("."):
+            if len(name) == 2 * STUDY_KEY_BYTES and not name.startswith("."):
                 yield StudyFolder(self.folder / name, self._small)
 
-    def _at(self, study: StudyId) -> StudyFolder:
+    def _at(self, study: StudyKey) -> StudyFolder:
         return StudyFolder(self.folder / study.hex(), self._small)

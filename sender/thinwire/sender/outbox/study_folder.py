@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinwire.sender.outbox.entries import Entry, Event, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, PartEvent, PartState
+from thinwire.sender.outbox.tiers import FORMER_NAMES
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.storage.durable import Disk
@@ -35,21 +36,26 @@ class StudyFolder:
         return self.path / "receipts"
 
     def part(self, kind: Kind) -> Path:
-        return self.path / f"{kind.name.lower()}.sealed"
+        """The file of a part; where the part was made by a version that named it otherwise, the file of that name."""
+        path = self.path / f"{kind.name.lower()}.sealed"
+        if kind in FORMER_NAMES and not path.exists():
+            former = self.path / f"{FORMER_NAMES[kind]}.sealed"
+            return former if former.exists() else path
+        return path
 
-    def read(self) -> Entry:
+    def read(self) -> OutboxEntry:
         """Raises UnknownStudy, ValueError where the state is damaged."""
         try:
-            return Entry.from_json(self.state.read_bytes())
+            return OutboxEntry.from_json(self.state.read_bytes())
         except FileNotFoundError as error:
             raise UnknownStudy(f"study {self.path.name} is not in this outbox") from error
 
-    def write(self, entry: Entry, name: str) -> Entry:
+    def write(self, entry: OutboxEntry, name: str) -> OutboxEntry:
         self.disk.write(self.state, entry.to_json(), name)
         return entry
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Entry]:
+    def locked(self) -> Iterator[OutboxEntry]:
         """The entry, with the folder locked against every other process and thread. Raises UnknownStudy."""
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -61,19 +67,21 @@ class StudyFolder:
         finally:
             os.close(handle)
 
-    def mend(self, entry: Entry) -> Entry:
+    def mend(self, entry: OutboxEntry) -> OutboxEntry:
         """Compare the bytes here with the entry: parts whose bytes are gone or damaged become missing, bytes that
         are past use are removed. Call it with the folder locked."""
         for part in entry.parts:
             if part.state not in (PartState.WAITING, PartState.HELD):
                 continue
             if not self._holds(part.kind, part.size, part.object):
-                log.warning("study %s: its %s is damaged here, to be made anew", self.path.name, part.kind.name.lower())
-                entry = self.write(entry.with_part(part.after(Event.DAMAGED)), "part.state")
+                log.warning(
+                    "study %s: its %s file is damaged here, to be made anew", self.path.name, part.kind.name.lower()
+                )
+                entry = self.write(entry.with_part(part.after(PartEvent.DAMAGED)), "part.state")
         self.clear(entry)
         return entry
 
-    def clear(self, entry: Entry) -> None:
+    def clear(self, entry: OutboxEntry) -> None:
         """Remove bytes that nothing needs any more. While a part is missing they may be what it is made of.
 
         The source goes once the pixels, which hold the same files and words, are here or at the hub.
@@ -81,7 +89,7 @@ class StudyFolder:
         if entry.missing:
             return
         past = [self.part(part.kind) for part in entry.parts if part.state is PartState.STORED]
-        if entry.part(Kind.PIXELS).object:
+        if entry.part(Kind.ORIGINALS).object:
             past.append(self.source)
         for each in past:
             if each.exists():

@@ -48,7 +48,7 @@ class Usage:
         if sum(ways) > sum(self._written.get(month, (0, 0))):
             self._write({**self._months, month: [ways[0] + ALLOWANCE, ways[1]]})
 
-    def settle(self) -> None:
+    def write_exact(self) -> None:
         """A stream has ended: the exact count is on disk when this returns."""
         if self._months != self._written:
             self._write(self._months)

@@ -7,31 +7,31 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.entries import Entry, Part, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
+from thinwire.sender.presentation import bytes_text, seconds_text
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkStatus
+from thinwire.sender.transport.link_status import LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import study_seconds
-from thinwire.sender.views import bytes_text, seconds_text
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 MOST_STUDIES = 200
 """The newest are shown; `status` lists all."""
 MOST_REFUSED = 20
-_STATUS_WORDS = {
+_STATUS_LABELS = {
     StudyStatus.STORED: "at the hub",
     StudyStatus.TRIAGED: "triaged",
     StudyStatus.OPENED: "opened by a reader",
-    StudyStatus.READ: "read",
+    StudyStatus.REPORTED: "read",
 }
 
 
 @dataclass(frozen=True)
-class PartShown:
+class PartRow:
     name: str
     state: str
     size: str
@@ -41,7 +41,7 @@ class PartShown:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FindingRow:
     name: str
     probability: float
     low: float
@@ -49,7 +49,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class StudyShown:
+class StudyRow:
     study: str
     """Its id, hex."""
     accepted: str
@@ -59,21 +59,21 @@ class StudyShown:
     """Nothing of it is on its way or waits for the link."""
     read: bool
     """A reader has finished with it."""
-    parts: tuple[PartShown, ...]
+    parts: tuple[PartRow, ...]
     there_in: str
     """Until all of it that may go is at the hub; empty where that is not known."""
-    said: tuple[tuple[str, str], ...]
+    hub_statuses: tuple[tuple[str, str], ...]
     """(what the hub said, when), oldest first."""
     urgency: str
     reason: str
-    findings: tuple[Finding, ...]
+    findings: tuple[FindingRow, ...]
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageState:
     """Everything on the page."""
 
     site: str
@@ -86,18 +86,18 @@ class Shown:
     """Percent of the month's budget."""
     coming: int
     """Studies that machines are still sending."""
-    studies: tuple[StudyShown, ...]
+    studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
 
 
 @dataclass(frozen=True)
-class Clinic:
+class ClinicState:
     """What the page looks at. gate: the policy as of now. coming: studies that machines are still sending."""
 
     outbox: Outbox
     quarantine: Quarantine
-    gate: Callable[[], Gate]
+    current_policy: Callable[[], CurrentPolicy]
     coming: Callable[[], int] = lambda: 0
 
     def free(self) -> int:
@@ -107,79 +107,79 @@ class Clinic:
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
         studies wait for it."""
-        gate, free = self.gate(), self.free()
-        link = link_status.find(self.outbox.folder, gate.now)
+        current_policy, free = self.current_policy(), self.free()
+        link = link_status.find(self.outbox.folder, current_policy.now)
         healthy = free > 0
         facts = {"status": "ok" if healthy else "the disk is full", "link": str(link.state), "disk_free_bytes": free}
-        return healthy, {**facts, "paused": gate.paused}
+        return healthy, {**facts, "paused": current_policy.paused}
 
-    def shown(self) -> Shown:
-        gate = self.gate()
+    def shown(self) -> PageState:
+        current_policy = self.current_policy()
         entries = self.outbox.entries()
-        link = link_status.find(self.outbox.folder, gate.now)
-        waits, seconds = gate.waits(entries), study_seconds(entries, link, gate)
-        crossing = {each.object: each for each in link.crossings}
+        link = link_status.find(self.outbox.folder, current_policy.now)
+        waits, seconds = current_policy.waits(entries), study_seconds(entries, link, current_policy)
+        crossing = {each.object: each for each in link.transfers}
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
-        budget = gate.policy.budget
+        budget = current_policy.policy.budget
         refused = self.quarantine.reasons()
-        return Shown(
+        return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
             link_rate=f"{bytes_text(link.rate)}/s" if link.rate else "",
-            paused=gate.paused,
-            used=bytes_text(gate.used),
+            paused=current_policy.paused,
+            used=bytes_text(current_policy.used),
             budget="" if budget is None else bytes_text(budget),
-            share=None if not budget else min(100, 100 * gate.used // budget),
+            share=None if not budget else min(100, 100 * current_policy.used // budget),
             coming=self.coming(),
-            studies=tuple(self._study(each, gate, waits, seconds, crossing) for each in newest),
+            studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
             more=len(entries) - len(newest),
             refused=tuple(refused[: -MOST_REFUSED - 1 : -1]),
         )
 
     def _study(
         self,
-        entry: Entry,
-        gate: Gate,
-        waits: Mapping[tuple[StudyId, Kind], str],
-        seconds: Mapping[StudyId, float],
-        crossing: Mapping[Digest, Crossing],
-    ) -> StudyShown:
+        entry: OutboxEntry,
+        current_policy: CurrentPolicy,
+        waits: Mapping[tuple[StudyKey, Kind], str],
+        seconds: Mapping[StudyKey, float],
+        crossing: Mapping[Digest, TransferProgress],
+    ) -> StudyRow:
         receipts = self.outbox.receipts(entry.study)
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
-        report = _detail(receipts, StudyStatus.READ).get("report")
+        report = _detail(receipts, StudyStatus.REPORTED).get("report")
         soon = seconds.get(entry.study)
-        return StudyShown(
+        return StudyRow(
             study=entry.study.hex(),
-            accepted=f"{gate.policy.local(entry.accepted):%d %b %H:%M}",
+            accepted=f"{current_policy.policy.local(entry.accepted):%d %b %H:%M}",
             urgent=entry.urgent,
             paused=entry.paused,
             done=not any(part.state in (PartState.MISSING, PartState.WAITING) for part in entry.parts),
-            read=entry.status is StudyStatus.READ,
+            read=entry.status is StudyStatus.REPORTED,
             parts=tuple(
-                _part(part, "" if gate.paused else waits.get((entry.study, part.kind), ""), crossing)
+                _part(part, "" if current_policy.paused else waits.get((entry.study, part.kind), ""), crossing)
                 for part in sorted(entry.parts, key=lambda each: ORDER.index(each.kind))
             ),
             there_in="" if soon is None else seconds_text(soon),
-            said=tuple(
-                (_STATUS_WORDS[status], f"{gate.policy.local(first[status]):%d %b %H:%M}")
+            hub_statuses=tuple(
+                (_STATUS_LABELS[status], f"{current_policy.policy.local(first[status]):%d %b %H:%M}")
                 for status in StudyStatus
                 if status in first
             ),
             urgency=str(result.get("urgency", "")),
             reason=str(result.get("reason", "")),
             findings=_findings(result.get("findings")),
-            report=_report(report, gate) if isinstance(report, dict) else None,
+            report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
         )
 
 
-def _part(part: Part, why: str, crossing: Mapping[Digest, Crossing]) -> PartShown:
+def _part(part: Part, why: str, crossing: Mapping[Digest, TransferProgress]) -> PartRow:
     under_way = crossing.get(part.object) if part.object else None
     percent = 100 * under_way.durable // max(1, under_way.size) if under_way else None
     waits = part.reason or (why if part.state in (PartState.WAITING, PartState.HELD) and percent is None else "")
     state = "crossing" if percent is not None and part.state is PartState.WAITING else str(part.state)
-    return PartShown(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
+    return PartRow(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
 
 
 def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
@@ -189,19 +189,19 @@ def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
     return facts
 
 
-def _report(facts: Mapping[str, object], gate: Gate) -> dict[str, str]:
+def _report(facts: Mapping[str, object], current_policy: CurrentPolicy) -> dict[str, str]:
     """As in the receipt `read` (docs/wire-protocol.md), its time by the clinic's clock."""
     found = {key: str(facts.get(key, "")) for key in ("text", "reader", "at")}
     try:
-        return {**found, "at": f"{gate.policy.local(datetime.fromisoformat(found['at'])):%d %b %H:%M}"}
+        return {**found, "at": f"{current_policy.policy.local(datetime.fromisoformat(found['at'])):%d %b %H:%M}"}
     except ValueError:
         return {**found, "at": ""}
 
 
-def _findings(facts: object) -> tuple[Finding, ...]:
+def _findings(facts: object) -> tuple[FindingRow, ...]:
     """Most probable first; what a newer hub says in another form is left out rather than shown wrong."""
     found = []
     for name, values in facts.items() if isinstance(facts, dict) else ():
         if isinstance(values, list) and len(values) >= 3 and all(isinstance(each, int | float) for each in values[:3]):
-            found.append(Finding(str(name), *(float(each) for each in values[:3])))
+            found.append(FindingRow(str(name), *(float(each) for each in values[:3])))
     return tuple(sorted(found, key=lambda each: (-each.probability, each.name)))

@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from thinwire.sender.outbox.entries import EntryState, PartState
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState
 
@@ -15,15 +15,15 @@ _OPEN = (PartState.MISSING, PartState.HELD, PartState.WAITING)
 
 
 class ClinicMetrics(Collector):
-    """Names and meanings: docs/clinic-page.md."""
+    """Names and meanings: docs/technician.md."""
 
-    def __init__(self, clinic: Clinic) -> None:
+    def __init__(self, clinic: ClinicState) -> None:
         self._clinic = clinic
 
     def collect(self) -> Iterator[Metric]:
-        gate, outbox = self._clinic.gate(), self._clinic.outbox
+        current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox
         entries = outbox.entries()
-        link = link_status.find(outbox.folder, gate.now)
+        link = link_status.find(outbox.folder, current_policy.now)
         states = Counter(entry.state for entry in entries)
         studies = GaugeMetricFamily("thinwire_studies", "Studies at the clinic.", labels=["state"])
         for state in EntryState:
@@ -37,16 +37,18 @@ class ClinicMetrics(Collector):
         waiting = [part.size for entry in entries for part in entry.parts if part.state is PartState.WAITING]
         yield GaugeMetricFamily("thinwire_waiting_bytes", "Sealed bytes that wait for the link.", sum(waiting))
         unsent = [entry.accepted for entry in entries if any(part.state in _OPEN[::2] for part in entry.parts)]
-        age = (gate.now - min(unsent)).total_seconds() if unsent else 0.0
+        age = (current_policy.now - min(unsent)).total_seconds() if unsent else 0.0
         yield GaugeMetricFamily("thinwire_oldest_unsent_seconds", "Age of the oldest study not at the hub whole.", age)
         connected = link.state is LinkState.CONNECTED
         yield GaugeMetricFamily("thinwire_link_connected", "Whether the link to the hub stands.", connected)
         yield GaugeMetricFamily("thinwire_link_bytes_per_second", "Measured rate of the link.", link.rate or 0.0)
         yield GaugeMetricFamily("thinwire_link_round_trip_seconds", "Measured.", link.round_trip or 0.0)
-        yield GaugeMetricFamily("thinwire_paused", "Whether a person paused all sending.", gate.paused)
-        yield GaugeMetricFamily("thinwire_month_link_bytes", "Bytes on the link this calendar month.", gate.used)
-        if gate.policy.budget is not None:
-            yield GaugeMetricFamily("thinwire_month_budget_bytes", "The month's budget.", gate.policy.budget)
+        yield GaugeMetricFamily("thinwire_paused", "Whether a person paused all sending.", current_policy.paused)
+        yield GaugeMetricFamily(
+            "thinwire_month_link_bytes", "Bytes on the link this calendar month.", current_policy.used
+        )
+        if current_policy.policy.budget is not None:
+            yield GaugeMetricFamily("thinwire_month_budget_bytes", "The month's budget.", current_policy.policy.budget)
         yield GaugeMetricFamily("thinwire_arriving_studies", "Studies that machines send now.", self._clinic.coming())
         refused = len(self._clinic.quarantine.reasons())
         yield GaugeMetricFamily("thinwire_quarantine_files", "Refused files with their reasons.", refused)

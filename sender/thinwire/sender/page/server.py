@@ -2,7 +2,7 @@
 
 There is no sign-in: it listens on this computer alone unless it is configured otherwise, and the page shows no
 patient's identity. A token in every form, the check of the name in Host, and `thinwire.shared.web` keep pages of other
-origins from pressing its buttons (docs/clinic-page.md).
+origins from pressing its buttons (docs/threat-model.md).
 """
 
 import hmac
@@ -31,10 +31,10 @@ from starlette.staticfiles import StaticFiles
 
 from thinwire.sender.config import LOOPBACK, PageSettings
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.metrics import ClinicMetrics
 from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
-from thinwire.shared.identifiers import STUDY_ID_BYTES, StudyId
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey
 from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _LONGEST_FORM = 4096
 _START_SECONDS = 30.0
-ACTS: Final[Mapping[str, Callable[[Outbox, StudyId | None], object]]] = MappingProxyType(
+ACTS: Final[Mapping[str, Callable[[Outbox, StudyKey | None], object]]] = MappingProxyType(
     {
         "pause": lambda outbox, study: outbox.pause(study),
         "resume": lambda outbox, study: outbox.resume(study),
@@ -52,7 +52,7 @@ ACTS: Final[Mapping[str, Callable[[Outbox, StudyId | None], object]]] = MappingP
 """What the buttons do."""
 
 
-def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:
+def build(clinic: ClinicState, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:
     """The page as an ASGI application. random_bytes: for the token of its forms, new with each start."""
     token = random_bytes(24).hex()
     pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True)
@@ -73,10 +73,10 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
             return PlainTextResponse("Refused: the page is older than the service. Load it again.", 403)
         what = ACTS.get(form.get("act", ""))
         try:
-            study = StudyId(bytes.fromhex(form["study"])) if form.get("study") else None
+            study = StudyKey(bytes.fromhex(form["study"])) if form.get("study") else None
         except ValueError:
             return PlainTextResponse("Refused: that names no study.", 400)
-        if what is None or (study is not None and len(study) != STUDY_ID_BYTES):
+        if what is None or (study is not None and len(study) != STUDY_KEY_BYTES):
             return PlainTextResponse("Refused: there is no such button.", 400)
         try:
             await run_in_threadpool(what, clinic.outbox, study)
@@ -113,7 +113,7 @@ def build(clinic: Clinic, settings: PageSettings, random_bytes: Callable[[int], 
 class PageServer:
     """The page on its port. `open` and `close`."""
 
-    def __init__(self, clinic: Clinic, settings: PageSettings) -> None:
+    def __init__(self, clinic: ClinicState, settings: PageSettings) -> None:
         self._settings = settings
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(

@@ -19,12 +19,13 @@ from thinwire.sender.transport.link_status import LinkState, LinkStatus
 from thinwire.sender.transport.network import network_changes
 from thinwire.sender.transport.pace import Measured
 from thinwire.sender.transport.session import UplinkSession
-from thinwire.sender.transport.tcp import Condition, Line
+from thinwire.sender.transport.tcp import Condition, TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
 from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.status_file import EVERY
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
@@ -92,8 +93,8 @@ def dial(address: HubAddress) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address.target, credentials, options=_OPTIONS)
 
 
-def dial_line(via: str) -> grpc.aio.Channel:
-    """A channel through a `Line`, which speaks TLS for it. via: the target that its `relay` gives. Close it."""
+def dial_tcp(via: str) -> grpc.aio.Channel:
+    """A channel through a `TcpConnection`, which speaks TLS for it. via: the target of its `relay`. Close it."""
     return grpc.aio.insecure_channel(via, options=_OPTIONS)
 
 
@@ -147,7 +148,7 @@ class Uplink:
         self._wake = asyncio.Event()
         self._network = asyncio.Event()
         self._failures = 0
-        self._spare: Line | None = None
+        self._spare: TcpConnection | None = None
         self._security = Security(address.authority_pem, address.identity)
         self._before: Measured | None = link_status.find(outbox.folder, clock.now()).measured
         self._counted = 0, 0
@@ -165,17 +166,17 @@ class Uplink:
                     if stop.is_set():
                         stream.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await self._rest(await stream, stopped)
+                        await self._back_off(await stream, stopped)
         finally:
             stopped.cancel()
             self._report(LinkStatus(LinkState.STOPPED))
-            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """The outbox has something new. To be called in the event loop's own thread."""
         self._wake.set()
 
-    async def _rest(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
+    async def _back_off(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
         """Until the next attempt; not at all where the hub answers already, shorter where the network changes."""
         if self._spare is not None:
             log.info("%s", reason)
@@ -198,25 +199,27 @@ class Uplink:
     async def _stream(self) -> ThinwireError:
         """One stream from dialling to its end; returns why it ended."""
         try:
-            line, self._spare = self._spare or await self._reach(), None
+            tcp, self._spare = self._spare or await self._reach(), None
         except ThinwireError as error:
             return error
         self._counted = 0, 0
         session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
         try:
-            async with line.relay(self._security) as via, dial_line(via) as channel:
-                return await self._converse(HubStub(channel).Connect(), session, line)
+            async with tcp.relay(self._security) as via, dial_tcp(via) as channel:
+                return await self._converse(HubStub(channel).Connect(), session, tcp)
         finally:
             self._before = session.pace.measured
-            await line.close(abruptly=self._spare is not None)
-            self._count(line)
-            self._usage.settle()
+            await tcp.close(abruptly=self._spare is not None)
+            self._count(tcp)
+            self._usage.write_exact()
 
-    async def _converse(self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line) -> ThinwireError:
+    async def _converse(
+        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection
+    ) -> ThinwireError:
         answers: deque[wire.Up] = deque()
         reading = asyncio.ensure_future(self._read(call, session, answers))
-        writing = asyncio.ensure_future(self._write(call, session, line, answers))
-        beside = [asyncio.ensure_future(self._tick(session, line)), asyncio.ensure_future(self._guard(session, line))]
+        writing = asyncio.ensure_future(self._write(call, session, tcp, answers))
+        beside = [asyncio.ensure_future(self._tick(session, tcp)), asyncio.ensure_future(self._guard(session, tcp))]
         try:
             await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
@@ -229,9 +232,9 @@ class Uplink:
             return LinkLost("the hub ended the stream")
         except grpc.aio.AioRpcError as error:
             told = error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
-            return line.trouble if line.trouble is not None and isinstance(told, LinkLost) else told
+            return tcp.trouble if tcp.trouble is not None and isinstance(told, LinkLost) else told
         except asyncio.InvalidStateError:
-            return line.trouble or LinkLost("the link was lost")
+            return tcp.trouble or LinkLost("the link was lost")
         except ThinwireError as error:
             return error
         finally:
@@ -248,7 +251,7 @@ class Uplink:
             self._report_session(session)
 
     async def _write(
-        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, line: Line, answers: deque[wire.Up]
+        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection, answers: deque[wire.Up]
     ) -> None:
         await call.write(session.hello())
         looked = self._clock.monotonic()
@@ -257,31 +260,31 @@ class Uplink:
                 session.refresh()
                 looked = self._clock.monotonic()
             self._wake.clear()
-            if (flow := line.flow) is not None:
+            if (flow := tcp.flow) is not None:
                 session.pace.heard(flow)
             up = answers.popleft() if answers else session.next()
             if up is not None:
-                line.expect(up.ByteSize())
+                tcp.expect(up.ByteSize())
                 await call.write(up)
                 self._report_session(session)
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), min(LOOK_SECONDS, session.pace.wait or LOOK_SECONDS))
 
-    async def _tick(self, session: UplinkSession, line: Line) -> None:
+    async def _tick(self, session: UplinkSession, tcp: TcpConnection) -> None:
         """Once a second: count, show, and see whether the hub has fallen silent."""
         while True:
-            await asyncio.sleep(link_status.EVERY)
-            self._count(line)
+            await asyncio.sleep(EVERY)
+            self._count(tcp)
             pace = session.pace
             if pace.rate is not None and pace.round_trip is not None and not pace.starting:
-                line.suit(pace.rate, pace.round_trip)
+                tcp.suit(pace.rate, pace.round_trip)
             self._report_session(session)
-            link_status.leave(self._outbox.folder, self._known(self.status), self._clock.now())
+            link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
             if session.stalled:
                 raise LinkLost("the hub has been silent for too long")
 
-    async def _guard(self, session: UplinkSession, line: Line) -> None:
+    async def _guard(self, session: UplinkSession, tcp: TcpConnection) -> None:
         """Ends a stream whose connection is dead as soon as the hub can be reached by a new one.
 
         After an outage TCP itself stays silent for up to as long again, at either end. Its acknowledgements say that
@@ -291,9 +294,9 @@ class Uplink:
         since: float | None = None
         while True:
             await asyncio.sleep(_GUARD_SECONDS)
-            now, condition = self._clock.monotonic(), line.condition
-            line.ask(session.pace.in_flight > 0 and not condition.unacknowledged and condition.silent > _ASK_SECONDS)
-            if not condition.unacknowledged and not line.asking:
+            now, condition = self._clock.monotonic(), tcp.condition
+            tcp.ask(session.pace.in_flight > 0 and not condition.unacknowledged and condition.silent > _ASK_SECONDS)
+            if not condition.unacknowledged and not tcp.asking:
                 since = None
                 continue
             since = now if since is None else since
@@ -302,30 +305,30 @@ class Uplink:
             heard = session.moved
             with contextlib.suppress(LinkLost):
                 spare = await self._reach(condition.round_trip)
-                if line.condition.silent < _LONG_SILENCE:
+                if tcp.condition.silent < _LONG_SILENCE:
                     # The network may have been back for a moment, and what is repeated on the old one under way. After
                     # a long silence TCP says nothing again until as long a time has passed once more.
                     await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
-                if session.moved == heard and (session.pace.in_flight or line.condition.unacknowledged):
+                if session.moved == heard and (session.pace.in_flight or tcp.condition.unacknowledged):
                     self._spare = spare
                     raise _Dead("the connection died; the hub answers on a new one")
                 await spare.close(abruptly=True)
 
-    async def _reach(self, round_trip: float = 0.0) -> Line:
+    async def _reach(self, round_trip: float = 0.0) -> TcpConnection:
         """A connection to the hub, tried about every second for as long as nobody answers, so that a link that comes
         back is seen at once. Raises LinkLost where the answer is no, or where this machine has no network."""
         began = self._clock.monotonic()
-        attempts: set[asyncio.Task[Line]] = set()
+        attempts: set[asyncio.Task[TcpConnection]] = set()
         patience = _DIAL_SECONDS + 2 * max(round_trip, self._before.round_trip if self._before else _UNKNOWN_ROUND_TRIP)
         try:
             while True:
-                attempts.add(asyncio.ensure_future(Line.dial(self._address.target, patience)))
+                attempts.add(asyncio.ensure_future(TcpConnection.dial(self._address.target, patience)))
                 every = min(max(1.0, (self._clock.monotonic() - began) / 60), 5.0)
                 pause = every * (0.75 + self._uniform() / 2)
                 done, _ = await asyncio.wait(attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 for attempt in done:
                     try:
-                        line = await attempt
+                        tcp = await attempt
                     except LinkLost as error:
                         attempts.discard(attempt)
                         self._unanswered = str(error)
@@ -334,17 +337,17 @@ class Uplink:
                         raise LinkLost(f"the link is not there: {error.strerror or error}") from error
                     else:
                         attempts.discard(attempt)
-                        return line
+                        return tcp
         finally:
             self._unanswered = ""
             for attempt in attempts:
                 attempt.cancel()
             for late in await asyncio.gather(*attempts, return_exceptions=True):
-                if isinstance(late, Line):
+                if isinstance(late, TcpConnection):
                     await late.close(abruptly=True)
 
-    def _count(self, line: Line) -> None:
-        condition = line.condition
+    def _count(self, tcp: TcpConnection) -> None:
+        condition = tcp.condition
         (up, down), self._counted = self._counted, (condition.up, condition.down)
         self._usage.add(self._month, condition.up - up, condition.down - down)
 
@@ -360,7 +363,7 @@ class Uplink:
         reason = self._unanswered or next((pause.reason for pause in session.pauses.values()), "")
         known = session.pace.measured
         rate, round_trip = (None, None) if known is None else (known.rate, known.round_trip)
-        self._report(LinkStatus(state, reason, rate, round_trip, session.crossings))
+        self._report(LinkStatus(state, reason, rate, round_trip, session.transfers))
 
     def _known(self, status: LinkStatus) -> LinkStatus:
         """The status with what was measured last, where it has nothing of its own."""
@@ -373,7 +376,7 @@ class Uplink:
             told, self.status = self.status, status
             self._on_change(status)
             if told.state is not status.state:
-                link_status.leave(self._outbox.folder, self._known(status), self._clock.now())
+                link_status.write_status(self._outbox.folder, self._known(status), self._clock.now())
 
 
 class _Dead(Retryable):

@@ -1,27 +1,21 @@
 """The link as it is now, left where other processes can read it: DATA/outbox/link.json.
 
-Written about once a second by the owner of the link, atomically but not durably: after a power cut it may be old or
-empty, and is then as good as none. What it says of the link's rate the next start begins with.
+The owner of the link writes it as a `status_file`. What it says of the link's rate the next start begins with.
 """
 
-import json
-import logging
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from thinwire.sender.transport.pace import Measured
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, StudyId
-
-log = logging.getLogger(__name__)
+from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.storage import status_file
 
 VERSION = 1
 FILE = "link.json"
-EVERY = 1.0
-"""Seconds between two writings."""
 _FRESH = timedelta(seconds=10)
 _WORTH = timedelta(hours=12)
 """What was measured so long ago says nothing."""
@@ -36,10 +30,10 @@ class LinkState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Crossing:
+class TransferProgress:
     """An object on its way, for people."""
 
-    study: StudyId
+    study: StudyKey
     kind: Kind | None
     """None for an epoch record."""
     object: Digest
@@ -61,7 +55,7 @@ class LinkStatus:
     """Bytes a second, measured; None until known."""
     round_trip: float | None = None
     """Seconds."""
-    crossings: tuple[Crossing, ...] = ()
+    transfers: tuple[TransferProgress, ...] = ()
 
     @property
     def measured(self) -> Measured | None:
@@ -70,41 +64,34 @@ class LinkStatus:
         return Measured(self.rate, self.round_trip)
 
 
-def leave(folder: Path, status: LinkStatus, now: datetime) -> None:
+def write_status(folder: Path, status: LinkStatus, now: datetime) -> None:
     """folder: DATA/outbox."""
-    crossings = [
+    transfers = [
         {**asdict(each), "study": each.study.hex(), "object": each.object.hex(), "kind": each.kind}
-        for each in status.crossings
+        for each in status.transfers
     ]
-    facts = {"version": VERSION, "at": now.isoformat(), **asdict(status), "crossings": crossings}
-    beside = folder / f".{FILE}.tmp"
-    try:
-        beside.write_text(json.dumps(facts), encoding="ascii")
-        beside.replace(folder / FILE)
-    except OSError as error:
-        log.warning("the link's state cannot be shown to other processes: %s", error.strerror)
+    status_file.write_status(folder / FILE, VERSION, {**asdict(status), "transfers": transfers}, now)
 
 
 def find(folder: Path, now: datetime) -> LinkStatus:
     """What was left of late; stopped where nothing was, with the rate that was measured before."""
     try:
-        facts = json.loads((folder / FILE).read_bytes())
-        at = datetime.fromisoformat(facts["at"]).astimezone(UTC)
+        facts, at = status_file.find(folder / FILE, VERSION)
         age = now - at
         if not timedelta(0) <= age < _WORTH:
             return LinkStatus(LinkState.STOPPED)
         rate, round_trip = (None if facts[name] is None else float(facts[name]) for name in ("rate", "round_trip"))
         if age >= _FRESH:
             return LinkStatus(LinkState.STOPPED, rate=rate, round_trip=round_trip)
-        crossings = tuple(_crossing(each) for each in facts["crossings"])
-        return LinkStatus(LinkState(facts["state"]), str(facts["reason"]), rate, round_trip, crossings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        transfers = tuple(_crossing(each) for each in facts.get("transfers", ()))  # not of every earlier version
+        return LinkStatus(LinkState(facts["state"]), str(facts["reason"]), rate, round_trip, transfers)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return LinkStatus(LinkState.STOPPED)
 
 
-def _crossing(facts: dict[str, Any]) -> Crossing:
-    return Crossing(
-        StudyId(bytes.fromhex(facts["study"])),
+def _crossing(facts: dict[str, Any]) -> TransferProgress:
+    return TransferProgress(
+        StudyKey(bytes.fromhex(facts["study"])),
         None if facts["kind"] is None else Kind(facts["kind"]),
         Digest(bytes.fromhex(facts["object"])),
         int(facts["sent"]),

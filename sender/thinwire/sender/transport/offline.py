@@ -1,7 +1,7 @@
 """`export` and `import`: the outbox's objects go to the hub by stick, its receipts and requests come home so.
 
 Nothing is removed from the outbox but by the hub's signed receipt, as on the link. Layout of a stick and what holds on
-it: docs/carry-format.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
+it: docs/offline-transfer.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from thinwire.shared.crypto.envelope import (
     HEADER_BYTES,
     MAX_RECORD,
     RECORD_MAGIC,
-    Header,
+    EnvelopeHeader,
     Kind,
     open_sealed,
     peek,
@@ -27,10 +27,10 @@ from thinwire.shared.formats.offline import (
     MOST_OBJECTS,
     MOST_TAKEN,
     Reply,
-    Waybill,
+    TransferNote,
     read_reply,
-    read_waybill,
-    seal_waybill,
+    read_transfer_note,
+    seal_transfer_note,
 )
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.formats.stick import Stick
@@ -38,7 +38,7 @@ from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, digest
 
 
 @dataclass
-class Exported:
+class ExportResult:
     """What `export_to` did."""
 
     written: list[Due] = field(default_factory=list)
@@ -48,12 +48,12 @@ class Exported:
     """Not what was sealed any more, here at the clinic; to be made anew."""
     full: DiskFull | None = None
     """Why the rest is not on the stick."""
-    rest: int = 0
+    not_written: int = 0
     """Objects for which the stick had no room."""
 
 
 @dataclass
-class Imported:
+class ReplyImport:
     """What `import_from` did."""
 
     receipts: list[Receipt] = field(default_factory=list)
@@ -68,13 +68,13 @@ class Imported:
     """Objects that are at the hub and were removed from the stick."""
 
 
-def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> Exported:
+def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> ExportResult:
     """Write these objects and what the hub needs to open them, the urgent and the small ones first.
 
     A repeat does nothing. Raises StickLost, BadInput.
     """
     stick.prepare()
-    done = Exported()
+    done = ExportResult()
     ordered = sorted(due, key=rank)
     for n, each in enumerate(ordered):
         try:
@@ -87,13 +87,13 @@ def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> Exported:
         except FileNotFoundError:
             continue  # it has just arrived over the link
         except DiskFull as error:
-            done.full, done.rest = error, len(ordered) - n
+            done.full, done.not_written = error, len(ordered) - n
             break
     _tidy(stick, outbox, {each.object: each.urgent for each in (*done.written, *done.there)})
     return done
 
 
-def import_from(stick: Stick, outbox: Outbox) -> Imported:
+def import_from(stick: Stick, outbox: Outbox) -> ReplyImport:
     """Take the hub's receipts and requests; what they say is durable here when this returns.
 
     Then the stick is tidied: replies that were taken and objects that have arrived are removed from it, and the hub is
@@ -101,7 +101,7 @@ def import_from(stick: Stick, outbox: Outbox) -> Imported:
     """
     stick.check()
     stick.prepare()
-    done = Imported()
+    done = ReplyImport()
     taken: dict[Digest, None] = {}
     past: list[Path] = []
     for path in stick.replies():
@@ -136,7 +136,7 @@ def _reply(stick: Stick, outbox: Outbox, path: Path) -> Reply | None:
     return read_reply(open_sealed(sealed, outbox.epochs.key)[1])
 
 
-def _take(outbox: Outbox, reply: Reply, done: Imported) -> None:
+def _take(outbox: Outbox, reply: Reply, done: ReplyImport) -> None:
     """Raises Forged for a receipt that the hub did not sign."""
     for signed in reply.receipts:
         receipt = outbox.receipt(signed)
@@ -174,7 +174,7 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
     here: set[Digest] = set()
     epochs: set[EpochId] = set()
     records: dict[EpochId, Path] = {}
-    waybills: dict[Path, Waybill] = {}
+    transfer_notes: dict[Path, TransferNote] = {}
     cleared = 0
     for path in stick.objects():
         head = stick.read(path, MAX_RECORD)
@@ -184,27 +184,27 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
             records[record] = path
         elif header is None:
             continue
-        elif header.kind is Kind.WAYBILL:
-            waybill = _own_waybill(stick, outbox, path)
-            if waybill is not None:
-                waybills[path] = waybill
+        elif header.kind is Kind.TRANSFER_NOTE:
+            transfer_note = _own_transfer_note(stick, outbox, path)
+            if transfer_note is not None:
+                transfer_notes[path] = transfer_note
         elif (object := _named(path)) in arrived:
             stick.remove(path)
             cleared += 1
         elif object is not None:
             here.add(object)
             epochs.add(header.epoch)
-    for waybill in waybills.values():
-        urgent |= {object: flag for object, flag in waybill.urgent if object not in urgent}
-        receipts |= dict.fromkeys(waybill.taken)
+    for transfer_note in transfer_notes.values():
+        urgent |= {object: flag for object, flag in transfer_note.urgent if object not in urgent}
+        receipts |= dict.fromkeys(transfer_note.taken)
     listed = sorted((object, flag) for object, flag in urgent.items() if object in here)
-    now = Waybill(tuple(listed[:MOST_OBJECTS]), tuple(sorted(receipts)[:MOST_TAKEN]))
-    same = next((path for path, waybill in waybills.items() if waybill == now), None)
-    if same is None and now != Waybill():
+    now = TransferNote(tuple(listed[:MOST_OBJECTS]), tuple(sorted(receipts)[:MOST_TAKEN]))
+    same = next((path for path, transfer_note in transfer_notes.items() if transfer_note == now), None)
+    if same is None and now != TransferNote():
         epoch = outbox.epochs.current()
         stick.put_note(outbox.epochs.record(epoch.id))
-        same = stick.put_note(seal_waybill(epoch, now))
-    for path in waybills:
+        same = stick.put_note(seal_transfer_note(epoch, now))
+    for path in transfer_notes:
         if path != same:
             stick.remove(path)
     if same is not None:
@@ -225,7 +225,7 @@ def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
         return None
 
 
-def _own_header(outbox: Outbox, head: bytes) -> Header | None:
+def _own_header(outbox: Outbox, head: bytes) -> EnvelopeHeader | None:
     """The header of an object that was sealed here, in an epoch whose key is here."""
     try:
         header = peek(head)
@@ -235,10 +235,10 @@ def _own_header(outbox: Outbox, head: bytes) -> Header | None:
     return header
 
 
-def _own_waybill(stick: Stick, outbox: Outbox, path: Path) -> Waybill | None:
+def _own_transfer_note(stick: Stick, outbox: Outbox, path: Path) -> TransferNote | None:
     """None for one that the stick damaged: it is left to the hub, which says so."""
     try:
-        return read_waybill(open_sealed(stick.read(path, LARGEST_NOTE), outbox.epochs.key)[1])
+        return read_transfer_note(open_sealed(stick.read(path, LARGEST_NOTE), outbox.epochs.key)[1])
     except (Forged, BadFormat):
         return None
 

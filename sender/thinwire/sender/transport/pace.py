@@ -79,7 +79,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Mark:
+class RateSample:
     """What was so when a piece was sent."""
 
     at: float
@@ -210,7 +210,7 @@ class Pace:
         return int(self._best * (2 * round_trip + _ANSWER_SECONDS)) + 2 * self.chunk
 
     @property
-    def room(self) -> int:
+    def send_space(self) -> int:
         """Bytes that may be sent now; any piece may go while nothing is on its way."""
         if self._meter is not None:
             if self._meter.draining:
@@ -229,7 +229,7 @@ class Pace:
     def wait(self) -> float:
         """Seconds until the link needs the next piece."""
         if self._meter is not None:
-            missing = self.chunk - self.room
+            missing = self.chunk - self.send_space
             if missing <= 0 or self.rate is None:
                 return 0.0
             return _LOOK if self._meter.draining else max(_LOOK, missing / self.rate)
@@ -242,7 +242,7 @@ class Pace:
         """Whether the link was never full yet."""
         return self._slow_rounds < _ROUNDS if self._meter is None else self._meter.starting
 
-    def sent(self, size: int) -> Mark:
+    def sent(self, size: int) -> RateSample:
         """A piece goes out."""
         now = self.clock.monotonic()
         if self.in_flight == 0:
@@ -258,7 +258,7 @@ class Pace:
             self._meter.sent(size)
         elif self._best is not None and not self.starting:
             self._free_at = max(now, self._free_at) + size / (self._best * self._gain)
-        return Mark(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
+        return RateSample(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
 
     def ran_dry(self) -> None:
         """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
@@ -266,18 +266,18 @@ class Pace:
         if self._meter is not None:
             self._meter.ran_dry()
 
-    def arrived(self, mark: Mark) -> None:
+    def arrived(self, sample: RateSample) -> None:
         """The whole piece is known to be durable at the hub, or is known before it was needed."""
         now = self.clock.monotonic()
-        self.in_flight -= mark.size
-        self._delivered += mark.size
-        self._delivered_at, self._first_at = now, mark.at
-        took = max(now - mark.at, 1e-6)
+        self.in_flight -= sample.size
+        self._delivered += sample.size
+        self._delivered_at, self._first_at = now, sample.at
+        took = max(now - sample.at, 1e-6)
         # Pieces that were sent slowly did not arrive fast, though their acknowledgements may come at once.
-        rate = (self._delivered - mark.delivered) / max(now - mark.delivered_at, mark.at - mark.first_at, 1e-6)
+        rate = (self._delivered - sample.delivered) / max(now - sample.delivered_at, sample.at - sample.first_at, 1e-6)
         while self._rates and self._rates[0][0] < now - max(_LEAST_MEMORY, _RATE_MEMORY * (self.round_trip or took)):
             self._rates.popleft()
-        limited = self._dry_at >= mark.at
+        limited = self._dry_at >= sample.at
         if not limited or rate > (self._best or 0):
             # The first is always the largest of late: what is smaller and older than another never counts again.
             while self._rates and self._rates[-1][1] <= rate:
@@ -285,17 +285,17 @@ class Pace:
             self._rates.append((now, rate))
         if self._rates:
             self._best = self._rates[0][1]
-        self._note_round_trip(now, took, mark)
+        self._note_round_trip(now, took, sample)
         self._note_proxy(now, limited)
-        self._note_queue(now, took - mark.size / (self._best or rate))
-        if mark.delivered >= self._round_end and not limited:
+        self._note_queue(now, took - sample.size / (self._best or rate))
+        if sample.delivered >= self._round_end and not limited:
             self._round_end = self._delivered
             self._slow_rounds = 0 if (self._best or 0) > _GROWTH * self._top else self._slow_rounds + 1
             self._top = max(self._top, self._best or 0)
 
-    def lost(self, mark: Mark) -> None:
+    def lost(self, sample: RateSample) -> None:
         """The piece will not be acknowledged: its object was refused."""
-        self.in_flight -= mark.size
+        self.in_flight -= sample.size
 
     @property
     def _life(self) -> float:
@@ -315,12 +315,12 @@ class Pace:
         if now - self._doubted_at > _DOUBT_SECONDS + 2 * (self._answered or 0.0):
             self._proxied, self._meter = True, None
 
-    def _note_round_trip(self, now: float, took: float, mark: Mark) -> None:
+    def _note_round_trip(self, now: float, took: float, sample: RateSample) -> None:
         rate, known = self._best or 0.0, self._answered
         stale = now - self._quickest_at > self._life
-        alone = mark.in_flight <= max(self.chunk, _DRAIN * rate * (known or 0.0))
-        if known is None or took - mark.size / max(rate, 1e-6) <= known or (stale and alone):
-            self._quickest, self._quickest_at = (took, mark.size), now
+        alone = sample.in_flight <= max(self.chunk, _DRAIN * rate * (known or 0.0))
+        if known is None or took - sample.size / max(rate, 1e-6) <= known or (stale and alone):
+            self._quickest, self._quickest_at = (took, sample.size), now
 
     def _note_queue(self, now: float, took: float) -> None:
         """Send a little slower when even the luckiest piece of late waited for more than a chunk, else faster."""

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinwire.sender.outbox.entries import Due, Entry, PartState
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.entries import Due, OutboxEntry, PartState
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.sender.transport.schedule import rank
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, StudyId
+from thinwire.shared.identifiers import Digest, StudyKey
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class TierProgress:
     """Why parts wait, and how many."""
 
 
-def by_tier(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> list[TierProgress]:
+def by_tier(entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy) -> list[TierProgress]:
     """One for each kind of which the clinic has or had a part, in the order in which they go."""
     entries = list(entries)
-    crossing = {each.object: each for each in link.crossings}
-    waits = gate.waits(entries)
-    seconds = _estimates(entries, crossing, gate, link)
+    crossing = {each.object: each for each in link.transfers}
+    waits = current_policy.waits(entries)
+    seconds = _estimates(entries, crossing, current_policy, link)
     found = []
     for kind in ORDER:
         parts = [(entry, part) for entry in entries for part in entry.parts if part.kind is kind]
@@ -75,27 +75,35 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
     }
 
 
-def study_seconds(entries: Iterable[Entry], link: LinkStatus, gate: Gate) -> dict[StudyId, float]:
+def study_seconds(
+    entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy
+) -> dict[StudyKey, float]:
     """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
-    crossing = {each.object: each for each in link.crossings}
-    return {due.study: seconds for due, seconds in _arrivals(entries, crossing, gate, link)}
+    crossing = {each.object: each for each in link.transfers}
+    return {due.study: seconds for due, seconds in _arrivals(entries, crossing, current_policy, link)}
 
 
 def _estimates(
-    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
+    entries: Iterable[OutboxEntry],
+    crossing: Mapping[Digest, TransferProgress],
+    current_policy: CurrentPolicy,
+    link: LinkStatus,
 ) -> dict[Kind, float]:
-    found = _arrivals(entries, crossing, gate, link)
+    found = _arrivals(entries, crossing, current_policy, link)
     return {due.kind: seconds for due, seconds in found if due.kind is not None}
 
 
 def _arrivals(
-    entries: Iterable[Entry], crossing: Mapping[Digest, Crossing], gate: Gate, link: LinkStatus
+    entries: Iterable[OutboxEntry],
+    crossing: Mapping[Digest, TransferProgress],
+    current_policy: CurrentPolicy,
+    link: LinkStatus,
 ) -> Iterator[tuple[Due, float]]:
     """What may go, in its order, and seconds until it is there; nothing while the link is down or unmeasured."""
     if link.state is not LinkState.CONNECTED or not link.rate:
         return
     bytes_before = 0
-    going, _ = gate.sort_out(sorted((due for entry in entries for due in entry.due()), key=rank), {})
+    going, _ = current_policy.partition(sorted((due for entry in entries for due in entry.due()), key=rank), {})
     for due in going:
         known = crossing.get(due.object)
         bytes_before += due.size - (known.durable if known else 0)

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.transport.pace import Mark
+from thinwire.sender.transport.pace import RateSample
+from thinwire.shared.transitions import Transitions
 from thinwire.shared.wire.chunks import head_size
 
 MOST_UNDER_WAY = 16
@@ -35,14 +36,17 @@ class TransferEvent(StrEnum):
     LAST_BYTE = "last byte"
 
 
-TRANSITIONS: dict[tuple[TransferState, TransferEvent], TransferState] = {
-    (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
-    (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
-    (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
-}
-"""Anything that is not here raises KeyError. A receipt or a refusal ends a transfer in any state."""
+TRANSITIONS = Transitions(
+    "transfer",
+    {
+        (TransferState.OFFERED, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.OFFERED, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENDING, TransferEvent.PROGRESS): TransferState.SENDING,
+        (TransferState.SENDING, TransferEvent.LAST_BYTE): TransferState.SENT,
+        (TransferState.SENT, TransferEvent.PROGRESS): TransferState.SENT,
+    },
+)
+"""A receipt or a refusal ends a transfer in any state."""
 
 
 @dataclass
@@ -56,13 +60,13 @@ class Transfer:
     """Bytes from the object's start that were sent or that the hub has."""
     durable: int = 0
     """Bytes from the object's start that the hub has durably."""
-    marks: deque[tuple[int, Mark]] = field(default_factory=deque)
+    samples: deque[tuple[int, RateSample]] = field(default_factory=deque)
     """(end of the piece, how it was sent), of the pieces on their way."""
     eager: bool = False
     """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""
 
     def on(self, event: TransferEvent) -> None:
-        self.state = TRANSITIONS[self.state, event]
+        self.state = TRANSITIONS.after(self.state, event)
 
     @property
     def goes(self) -> bool:
@@ -70,13 +74,13 @@ class Transfer:
         return self.state is TransferState.SENDING or (self.state is TransferState.OFFERED and self.eager)
 
     @property
-    def rest(self) -> int:
+    def remaining(self) -> int:
         """Bytes yet to be sent."""
         return self.due.size - self.position
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """The next bytes of an object; an offer where the object was not offered yet."""
 
     due: Due
@@ -91,40 +95,40 @@ def rank(due: Due) -> tuple[bool, int, float, bytes]:
     return not due.first, place, due.accepted.timestamp(), due.study
 
 
-def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Piece | None:
+def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Segment | None:
     """The next piece, or None where there is nothing to send until the hub answers.
 
     queue: what is due, by rank. under_way: by object. window, chunk: bytes.
     """
-    best: Piece | None = None
+    best: Segment | None = None
     ahead = 0
     for due in queue:
         transfer = under_way.get(due.object)
         if transfer is None:
             if len(under_way) >= (MOST_URGENT if due.first else MOST_UNDER_WAY):
                 continue
-            offer = Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+            offer = Segment(due, None, 0, head_size(due.size, max(chunk, SMALL)))
             if best is None or offer.length < due.size:
                 # A large object is offered ahead of time, so that its answer is here when the link is free.
                 return offer
             ahead += due.size
         elif transfer.goes:
-            best = best or Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
-            ahead += transfer.rest
+            best = best or Segment(due, transfer, transfer.position, min(chunk, transfer.remaining))
+            ahead += transfer.remaining
         if ahead > window:
             break
     return best
 
 
-def fits(piece: Piece, room: int, in_flight: int) -> bool:
+def fits(piece: Segment, send_space: int, in_flight: int) -> bool:
     """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
     though there is no room, and any piece goes while nothing is on its way."""
     small = piece.due.first and piece.transfer is None and piece.length <= SMALL
-    return small or in_flight == 0 or piece.length <= room
+    return small or in_flight == 0 or piece.length <= send_space
 
 
 @dataclass
-class Floor:
+class FairShare:
     """SHARE of the link for the study's part that was accepted first, however much goes before it by rank.
 
     While anything older than what goes by rank waits, it saves up SHARE of what is sent; as soon as that covers the
@@ -141,7 +145,7 @@ class Floor:
 
     def choose(
         self, queue: Iterable[Due], by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int
-    ) -> Piece | None:
+    ) -> Segment | None:
         """As the function `choose`, with the floor. queue: what may go, by rank; by_age: the same, oldest first."""
         first = choose(queue, under_way, window, chunk)
         oldest = None if first is None else _oldest(by_age, under_way, chunk)
@@ -151,7 +155,7 @@ class Floor:
         self._oldest = oldest.due
         return oldest if self.saved >= oldest.length else first
 
-    def sent(self, piece: Piece) -> None:
+    def sent(self, piece: Segment) -> None:
         """The piece that was chosen last goes out."""
         if self._oldest is None:
             self.saved = 0.0
@@ -166,12 +170,12 @@ def age(due: Due) -> tuple[float, tuple[bool, int, float, bytes]]:
     return due.accepted.timestamp(), rank(due)
 
 
-def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Piece | None:
+def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Segment | None:
     """The next piece of the oldest object of which one can go."""
     for due in by_age:
         transfer = under_way.get(due.object)
         if transfer is None and len(under_way) < MOST_URGENT:
-            return Piece(due, None, 0, head_size(due.size, max(chunk, SMALL)))
+            return Segment(due, None, 0, head_size(due.size, max(chunk, SMALL)))
         if transfer is not None and transfer.goes:
-            return Piece(due, transfer, transfer.position, min(chunk, transfer.rest))
+            return Segment(due, transfer, transfer.position, min(chunk, transfer.remaining))
     return None

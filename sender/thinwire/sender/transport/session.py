@@ -6,15 +6,24 @@ from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
-from thinwire.sender.transport.link_status import Crossing
+from thinwire.sender.transport.link_status import TransferProgress
 from thinwire.sender.transport.pace import Measured, Pace
-from thinwire.sender.transport.schedule import Floor, Piece, Transfer, TransferEvent, TransferState, age, fits, rank
+from thinwire.sender.transport.schedule import (
+    FairShare,
+    Segment,
+    Transfer,
+    TransferEvent,
+    TransferState,
+    age,
+    fits,
+    rank,
+)
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -61,7 +70,7 @@ class UplinkSession:
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
-        self._floor = Floor()
+        self._floor = FairShare()
         self._outbox = outbox
         self._clock = clock
         self._disk = disk
@@ -73,8 +82,8 @@ class UplinkSession:
         self._by_number: dict[int, Transfer] = {}
         self._by_object: dict[bytes, Transfer] = {}
         self._last_number = 0
-        self._unurged: list[StudyId] = []
-        self._urging: set[StudyId] = set()
+        self._pending_escalations: list[StudyKey] = []
+        self._escalating: set[StudyKey] = set()
         self._moved = clock.monotonic()
 
     def hello(self) -> wire.Up:
@@ -86,9 +95,9 @@ class UplinkSession:
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        gate = Gate(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
         durable = {each.due.object: each.durable for each in self._by_number.values()}
-        going, _ = gate.sort_out(sorted(self._outbox.due(), key=rank), durable)
+        going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
             if due.epoch not in announced | told:
                 if self._outbox.epochs.is_announced(due.epoch):
@@ -99,7 +108,7 @@ class UplinkSession:
             queue.append(due)
         self._queue, self._announced = queue, announced
         self._by_age = sorted(queue, key=age)
-        self._unurged = self._outbox.unurged()
+        self._pending_escalations = self._outbox.pending_escalations()
 
     def next(self) -> wire.Up | None:
         """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
@@ -112,7 +121,7 @@ class UplinkSession:
             self.pace.window,
             self.pace.chunk,
         ):
-            if not fits(piece, self.pace.room, self.pace.in_flight):
+            if not fits(piece, self.pace.send_space, self.pace.in_flight):
                 return None
             data = self._read(piece)
             if data is not None:
@@ -148,8 +157,8 @@ class UplinkSession:
                 self._refusal(down.refusal)
             case "tier_request":
                 self._request(down.tier_request)
-            case "urged":
-                self._outbox.urged(StudyId(down.urged.study))
+            case "escalated":
+                self._outbox.escalated(StudyKey(down.escalated.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -168,10 +177,10 @@ class UplinkSession:
         return self._clock.monotonic() - self._moved > min(LONGEST_STALL, STALL_SECONDS + 10 * crossing)
 
     @property
-    def crossings(self) -> tuple[Crossing, ...]:
+    def transfers(self) -> tuple[TransferProgress, ...]:
         """What is on its way, in the order in which it was offered."""
         return tuple(
-            Crossing(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
+            TransferProgress(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
             for each in self._by_number.values()
         )
 
@@ -187,10 +196,10 @@ class UplinkSession:
                 raise ProtocolBroken("the hub has bytes that were not sent")
             transfer.position = durable
         transfer.durable = durable
-        while transfer.marks and transfer.marks[0][0] <= durable:
-            self.pace.arrived(transfer.marks.popleft()[1])
+        while transfer.samples and transfer.samples[0][0] <= durable:
+            self.pace.arrived(transfer.samples.popleft()[1])
         transfer.on(TransferEvent.PROGRESS)
-        if transfer.rest == 0 and transfer.state is TransferState.SENDING:
+        if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
         if due.kind is None and durable == due.size:
             self._outbox.epochs.announced(due.epoch)
@@ -203,9 +212,9 @@ class UplinkSession:
         if receipt.status is StudyStatus.STORED and receipt.object is not None:
             transfer = self._by_object.get(receipt.object)
             if transfer is not None:
-                for _, mark in transfer.marks:
-                    self.pace.arrived(mark)
-                transfer.marks.clear()
+                for _, sample in transfer.samples:
+                    self.pace.arrived(sample)
+                transfer.samples.clear()
                 self._end(transfer)
             self._drop(receipt.object)
         self._disk.step("uplink.receipt_taken")
@@ -241,18 +250,18 @@ class UplinkSession:
         if kind is None:
             raise ProtocolBroken("the hub asks for a kind of object that never crosses")
         try:
-            self._outbox.request(StudyId(request.study), kind)
+            self._outbox.request(StudyKey(request.study), kind)
         except UnknownStudy:
             log.warning("the hub asks for a study that is no longer here")
         self.refresh()
 
     def _late(self) -> wire.Up | None:
         """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
-        study = next((each for each in self._unurged if each not in self._urging), None)
+        study = next((each for each in self._pending_escalations if each not in self._escalating), None)
         if study is None:
             return None
-        self._urging.add(study)
-        return wire.Up(urge=wire.Urge(study=study))
+        self._escalating.add(study)
+        return wire.Up(escalate=wire.Escalate(study=study))
 
     def _record(self, due: Due) -> list[Due]:
         """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
@@ -272,8 +281,8 @@ class UplinkSession:
         return self._by_number.get(number)
 
     def _end(self, transfer: Transfer) -> None:
-        for _, mark in transfer.marks:
-            self.pace.lost(mark)
+        for _, sample in transfer.samples:
+            self.pace.lost(sample)
         del self._by_number[transfer.number]
         del self._by_object[transfer.due.object]
 
@@ -284,14 +293,14 @@ class UplinkSession:
 
     def _eligible(self, queue: Iterable[Due]) -> Iterator[Due]:
         now = self._clock.monotonic()
-        sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.rest == 0}
+        sent = {each.due.epoch for each in self._by_number.values() if each.due.kind is None and each.remaining == 0}
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
             if ready and (pause is None or pause.until <= now):
                 yield due
 
-    def _read(self, piece: Piece) -> bytes | None:
+    def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None where they are not there, and then its object no longer waits."""
         try:
             data = self._outbox.read(piece.due, piece.offset, piece.length)
@@ -304,11 +313,11 @@ class UplinkSession:
         self._drop(piece.due.object)
         return None
 
-    def _send(self, piece: Piece, data: bytes) -> wire.Up:
+    def _send(self, piece: Segment, data: bytes) -> wire.Up:
         due, transfer = piece.due, piece.transfer
         if self.pace.in_flight == 0:
             self._moved = self._clock.monotonic()
-        mark = self.pace.sent(len(data))
+        sample = self.pace.sent(len(data))
         if transfer is None:
             self._disk.step("uplink.offer")
             self._last_number += 1
@@ -318,11 +327,11 @@ class UplinkSession:
             up = wire.Up(offer=offer)
         else:
             self._disk.step("uplink.chunk")
-            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=mark.asks)
+            chunk = wire.Chunk(number=transfer.number, offset=piece.offset, data=data, ask=sample.asks)
             up = wire.Up(chunk=chunk)
         transfer.position = piece.offset + len(data)
-        transfer.marks.append((transfer.position, mark))
-        if transfer.rest == 0:
+        transfer.samples.append((transfer.position, sample))
+        if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
 

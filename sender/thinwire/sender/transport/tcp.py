@@ -1,7 +1,7 @@
 """The clinic's own TCP connection beneath gRPC.
 
 gRPC for Python opens its sockets itself and lets nobody set what matters on a slow link, count what crosses, or see
-whether the network still answers (docs/link-settings.md). So the uplink dials, and gRPC speaks to it through a Unix
+whether the network still answers (docs/wire-protocol.md). So the uplink dials, and gRPC speaks to it through a Unix
 socket in a folder that only this user can enter. TLS is spoken here (`secure.py`), to gRPC at the hub.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from thinwire.sender.transport.flow import Flow
 from thinwire.sender.transport.tls import SETTINGS, Security, Tls, WithoutFirstAck
-from thinwire.shared.errors import BadConfiguration, LinkLost
+from thinwire.shared.addresses import host_and_port
+from thinwire.shared.errors import LinkLost
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Condition:
     """Seconds, smoothed, time in queues included."""
 
 
-class Line:
+class TcpConnection:
     """One TCP connection to the hub. Made by `dial`; close it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,15 +73,15 @@ class Line:
         """Why TLS ended the connection, where it did."""
         self._socket: socket.socket = writer.get_extra_info("socket")
         self._default = _control(self._socket)
-        self.control = _settle(self._socket)
+        self.control = _set_options(self._socket)
         """The congestion control in use; empty where the system does not say."""
         writer.transport.set_write_buffer_limits(high=_UNSENT)
 
     @classmethod
-    async def dial(cls, target: str, seconds: float) -> "Line":
+    async def dial(cls, target: str, seconds: float) -> "TcpConnection":
         """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
         OSError for an answer that says no, or no network; BadConfiguration."""
-        host, port = address(target)
+        host, port = host_and_port(target, "Set hub in config.toml, for example hub.example.org:7443.", 1)
         try:
             async with asyncio.timeout(seconds):
                 return cls(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
@@ -145,13 +146,13 @@ class Line:
                 writer.transport.abort()
                 return
             taken.set_result(None)
-            relays.append(asyncio.ensure_future(self._carry(Tls(security), reader, writer)))
+            relays.append(asyncio.ensure_future(self._relay(Tls(security), reader, writer)))
 
         with _folder() as folder:
             try:
                 server = await asyncio.start_unix_server(take, folder / "hub")
             except OSError as error:
-                raise _no_room(error) from error
+                raise _no_temporary_space(error) from error
             try:
                 yield f"unix:{folder / 'hub'}"
             finally:
@@ -171,7 +172,7 @@ class Line:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    async def _carry(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both ways until either ends; `trouble` then says what TLS said."""
 
         async def send(sealed: bytes) -> None:
@@ -231,14 +232,14 @@ def _folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
     except OSError as error:
-        raise _no_room(error) from error
+        raise _no_temporary_space(error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _no_room(error: OSError) -> LinkLost:
+def _no_temporary_space(error: OSError) -> LinkLost:
     """A full /tmp passes, as an outage does; the studies are safe in the outbox."""
     return LinkLost(
         f"the folder for temporary files cannot be used ({error.strerror or error})",
@@ -246,17 +247,7 @@ def _no_room(error: OSError) -> LinkLost:
     )
 
 
-def address(target: str) -> tuple[str, int]:
-    """(host, port) of HOST:PORT; an IPv6 host stands in brackets. Raises BadConfiguration."""
-    host, _, port = target.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise BadConfiguration(
-            f"{target!r} is no HOST:PORT", "Set hub in config.toml, for example hub.example.org:7443."
-        )
-    return host.strip("[]"), int(port)
-
-
-def _settle(connection: socket.socket) -> str:
+def _set_options(connection: socket.socket) -> str:
     """Set what can be set; a system that refuses a setting keeps its own."""
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import SIGNATURE_BYTES, HubPrivateKey, HubPublicKey, sign, verify
 from thinwire.shared.errors import BadConfiguration, Forged
-from thinwire.shared.identifiers import EPOCH_ID_BYTES, EpochId, SiteName, StudyId, site_name
+from thinwire.shared.identifiers import EPOCH_ID_BYTES, EpochId, SiteName, StudyKey, site_name
 
 VERSION = 1
 HEADER_BYTES = 45
@@ -56,19 +56,19 @@ class Kind(IntEnum):
 
     GRAPH = 0
     PREVIEW = 1
-    EVIDENCE = 2
-    PIXELS = 3
+    CROPS = 2
+    ORIGINALS = 3
     MANIFEST = 8
     SOURCE = 9
     """The clinic's own copy at rest; it never crosses the link."""
-    WAYBILL = 10
-    """What a clinic says of what it put on a stick; docs/carry-format.md."""
+    TRANSFER_NOTE = 10
+    """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
     REPLY = 11
     """What the hub says to a clinic by stick."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
-_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.EVIDENCE: 14})
+_SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.CROPS: 14})
 
 
 def chunk_log2_of(kind: Kind) -> int:
@@ -76,7 +76,7 @@ def chunk_log2_of(kind: Kind) -> int:
     return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
 
 
-def room_in(sealed_size: int, kind: Kind) -> int:
+def plain_capacity(sealed_size: int, kind: Kind) -> int:
     """The most bytes of plaintext whose sealed object has at most `sealed_size` bytes; never negative."""
     chunk = 1 << chunk_log2_of(kind)
     whole, rest = divmod(max(0, sealed_size - HEADER_BYTES), chunk + TAG_BYTES)
@@ -115,13 +115,13 @@ class EpochKey:
 
 
 @dataclass(frozen=True)
-class Header:
+class EnvelopeHeader:
     """The first 45 bytes of a sealed object, readable by anybody who holds it, protected by every chunk's tag."""
 
     kind: Kind
     chunk_log2: int
     epoch: EpochId
-    study: StudyId
+    study: StudyKey
     salt: bytes
     """16 bytes."""
 
@@ -183,7 +183,7 @@ def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
     return HEADER_BYTES + plain + TAG_BYTES * max(1, -(-plain // (1 << chunk_log2)))
 
 
-def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
+def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
     """Seal `plaintext`. The same arguments give the same bytes.
 
     chunk_log2: 10 to 20, ValueError otherwise; `chunk_log2_of` the kind where it is not given.
@@ -191,8 +191,8 @@ def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_lo
     chunk_log2 = chunk_log2_of(kind) if chunk_log2 is None else chunk_log2
     if chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise ValueError(f"chunks of 2^{chunk_log2} bytes")
-    unsalted = Header(kind, chunk_log2, epoch.id, study, bytes(16))
-    header = Header(kind, chunk_log2, epoch.id, study, _salt(epoch, unsalted.to_bytes(), plaintext))
+    unsalted = EnvelopeHeader(kind, chunk_log2, epoch.id, study, bytes(16))
+    header = EnvelopeHeader(kind, chunk_log2, epoch.id, study, _salt(epoch, unsalted.to_bytes(), plaintext))
     head = header.to_bytes()
     cipher, size, view = _cipher(epoch, header), 1 << chunk_log2, memoryview(plaintext)
     count = max(1, -(-len(plaintext) // size))
@@ -200,17 +200,17 @@ def seal(epoch: EpochKey, kind: Kind, study: StudyId, plaintext: bytes, chunk_lo
     return b"".join([head, *chunks])
 
 
-def peek(sealed_prefix: bytes) -> Header:
+def peek(sealed_prefix: bytes) -> EnvelopeHeader:
     """The header of a sealed object from its first 45 bytes or more; nothing is verified. Raises Forged."""
     if len(sealed_prefix) < HEADER_BYTES:
         raise Forged("a sealed object is cut short in its header")
     magic, version, kind, chunk_log2, epoch, study, salt = _HEADER.unpack(bytes(sealed_prefix[:HEADER_BYTES]))
     if (magic, version) != (_MAGIC, VERSION) or kind not in _KINDS or chunk_log2 not in _CHUNK_LOG2_RANGE:
         raise Forged("this is no sealed object of version 1")
-    return Header(Kind(kind), chunk_log2, EpochId(epoch), StudyId(study), salt)
+    return EnvelopeHeader(Kind(kind), chunk_log2, EpochId(epoch), StudyKey(study), salt)
 
 
-def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[Header, bytes]:
+def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
     """The header and the plaintext of a whole sealed object, never more bytes than came in. Raises Forged."""
     header = peek(sealed)
     epoch = _epoch(header, key_of)
@@ -243,7 +243,7 @@ def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
     return length
 
 
-def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[Header, bytes]:
+def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
     """The header and the plaintext of a partial object as far as it can be trusted; empty where no chunk holds.
 
     file: as for `verified_length`. What a chunk holds is what was sealed there, but nothing is known of what follows:
@@ -279,21 +279,21 @@ def _chunks(file: BinaryIO, step: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _held(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: bytes) -> bytes | None:
+def _held(cipher: ChaCha20Poly1305, header: EnvelopeHeader, number: int, last: bool, chunk: bytes) -> bytes | None:
     try:
         return _open_chunk(cipher, header, number, last, memoryview(chunk))
     except Forged:
         return None
 
 
-def _open_chunk(cipher: ChaCha20Poly1305, header: Header, number: int, last: bool, chunk: memoryview) -> bytes:
+def _open_chunk(cipher: ChaCha20Poly1305, header: EnvelopeHeader, number: int, last: bool, chunk: memoryview) -> bytes:
     try:
         return cipher.decrypt(_nonce(number, last), chunk, header.to_bytes())
     except InvalidTag as error:
         raise Forged(f"chunk {number} of a sealed object is not what was sealed there") from error
 
 
-def _epoch(header: Header, key_of: KeyOf) -> EpochKey:
+def _epoch(header: EnvelopeHeader, key_of: KeyOf) -> EpochKey:
     epoch = key_of(header.epoch)
     if epoch.id != header.epoch:
         raise Forged("the key is of another epoch")
@@ -309,7 +309,7 @@ def _salt(epoch: EpochKey, header: bytes, plaintext: bytes) -> bytes:
     return hmac.digest(epoch.key, message, "sha256")[:16]
 
 
-def _cipher(epoch: EpochKey, header: Header) -> ChaCha20Poly1305:
+def _cipher(epoch: EpochKey, header: EnvelopeHeader) -> ChaCha20Poly1305:
     derive = HKDF(SHA256(), KEY_BYTES, salt=header.salt, info=_OBJECT_CONTEXT + header.to_bytes())
     return ChaCha20Poly1305(derive.derive(epoch.key))
 

@@ -1,6 +1,6 @@
 """The evidence tier: the kept patches and what lies around them, losslessly, at native resolution and bit depth.
 
-Format and reasons: docs/evidence-format.md. Rectangles follow each other, the most attended first; each is of use when
+Format and reasons: docs/crops-format.md. Rectangles follow each other, the most attended first; each is of use when
 it has arrived. Samples are the file's own stored values, before any window, so that a reader can choose his own.
 """
 
@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.shared.errors import BadEvidence
+from thinwire.shared.errors import BadCrops
 from thinwire.shared.formats.graph import BoolArray
 from thinwire.shared.formats.originals import CODEC_ERRORS
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS
@@ -28,7 +28,7 @@ MAGIC = b"TWEV"
 VERSION = 1
 MAX_RECTANGLES = 4096
 MAX_VALUES = 1 << 16
-MAX_EVIDENCE = 60 << 20
+MAX_CROPS = 60 << 20
 """Bytes; what is attended least is left out beyond them, and the hub's limit for the sealed object is above them."""
 
 _HEAD = struct.Struct(f">4sBHHBBBdddd{WINDOW_BYTES}slLLH")
@@ -47,7 +47,7 @@ class Photometric(IntEnum):
     """The luminance of a colour image; grey is bright where it is high."""
 
 
-class Codec(IntEnum):
+class CropCodec(IntEnum):
     """How the samples of one rectangle are packed."""
 
     ZSTD = 0
@@ -91,7 +91,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Crops:
     """What of a study's evidence is here."""
 
     native_height: int
@@ -145,7 +145,7 @@ def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meanin
     for rectangle, part in zip(ordered, parts, strict=True):
         record = _record(rectangle, (part.astype(np.int32) - least).astype(_kind(span)))
         held += len(record)
-        if records and held > MAX_EVIDENCE:
+        if records and held > MAX_CROPS:
             break
         records.append(record)
     height, width = stored.shape
@@ -168,18 +168,18 @@ def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meanin
     return b"".join((head, tone, *records))
 
 
-def decode(data: bytes, max_bytes: int) -> Evidence:
+def decode(data: bytes, max_bytes: int) -> Crops:
     """Whole evidence. max_bytes: most that its samples may take. Raises BadEvidence: any departure from the format."""
     found = _read(data, max_bytes)
     if found is None or not found[0].whole:
-        raise BadEvidence("evidence is cut short")
-    evidence, end = found
+        raise BadCrops("evidence is cut short")
+    crops, end = found
     if end != len(data):
-        raise BadEvidence("evidence goes on beyond its last rectangle")
-    return evidence
+        raise BadCrops("evidence goes on beyond its last rectangle")
+    return crops
 
 
-def decode_prefix(data: bytes, max_bytes: int) -> Evidence | None:
+def decode_prefix(data: bytes, max_bytes: int) -> Crops | None:
     """The rectangles that are whole in the first bytes of evidence; None where none is yet. Raises BadEvidence."""
     found = _read(data, max_bytes)
     return None if found is None or not found[0].rectangles else found[0]
@@ -210,8 +210,10 @@ def _packed(plain: bytes) -> bytes:
 
 def _record(rectangle: Rectangle, samples: Samples) -> bytes:
     by_codec = {
-        Codec.ZSTD: _packed(samples.tobytes()),
-        Codec.JPEG_XL: bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=_JPEG_XL_EFFORT, numthreads=1)),
+        CropCodec.ZSTD: _packed(samples.tobytes()),
+        CropCodec.JPEG_XL: bytes(
+            imagecodecs.jpegxl_encode(samples, lossless=True, effort=_JPEG_XL_EFFORT, numthreads=1)
+        ),
     }
     codec = min(by_codec, key=lambda each: (len(by_codec[each]), each))
     x, y, width, height = rectangle.x, rectangle.y, rectangle.width, rectangle.height
@@ -221,34 +223,34 @@ def _record(rectangle: Rectangle, samples: Samples) -> bytes:
 
 class _Record(NamedTuple):
     rectangle: Rectangle
-    codec: Codec
+    codec: CropCodec
     packed: bytes
 
 
-def _read(data: bytes, max_bytes: int) -> tuple[Evidence, int] | None:
+def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
     """The rectangles that are whole, and where the last of them ends; None where the header is not whole."""
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise BadEvidence("this is no evidence")
+        raise BadCrops("this is no evidence")
     if len(data) < _HEAD.size:
         return None
     magic, version, height, width, bits, signed, photometric, *numbers = _HEAD.unpack_from(data)
     *scales, window, least, span, tone_size, total = numbers
     if (magic, version) != (MAGIC, VERSION) or not 1 <= total <= MAX_RECTANGLES:
-        raise BadEvidence("not evidence of this version, or of nothing")
+        raise BadCrops("not evidence of this version, or of nothing")
     if not 0 < height * width <= MAX_PIXELS:
-        raise BadEvidence("the image of the evidence is of no size, or over the limit")
+        raise BadCrops("the image of the evidence is of no size, or over the limit")
     if not 1 <= bits <= 16 or signed > 1 or photometric > max(Photometric) or not 1 <= span <= MAX_VALUES:
-        raise BadEvidence("what the values of the evidence mean does not hold")
+        raise BadCrops("what the values of the evidence mean does not hold")
     meaning = Meaning(
         bits,
         bool(signed),
         Photometric(photometric),
         _pair(scales[:2]),
         _pair(scales[2:]),
-        Window.from_bytes(window, BadEvidence),
+        Window.from_bytes(window, BadCrops),
     )
     if meaning.spacing_mm is not None and min(meaning.spacing_mm) <= 0:
-        raise BadEvidence("the pixels of the evidence have no size")
+        raise BadCrops("the pixels of the evidence have no size")
     start = _HEAD.size + tone_size
     if len(data) < start:
         return None
@@ -256,13 +258,13 @@ def _read(data: bytes, max_bytes: int) -> tuple[Evidence, int] | None:
     records, end = _records(data, start, total, (height, width), max_bytes)
     samples = tuple(_samples(record, span) for record in records)
     rectangles = tuple(record.rectangle for record in records)
-    return Evidence(height, width, meaning, least, tone, rectangles, samples, total), end
+    return Crops(height, width, meaning, least, tone, rectangles, samples, total), end
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float] | None:
     """Two numbers; None for two zeros."""
     if not all(map(math.isfinite, values)):
-        raise BadEvidence("a scale of the evidence is no number")
+        raise BadCrops("a scale of the evidence is no number")
     return (values[0], values[1]) if any(values) else None
 
 
@@ -274,13 +276,13 @@ def _records(data: bytes, at: int, total: int, shape: tuple[int, int], max_bytes
     for record, end in _walk(data, at, total):
         rectangle = record.rectangle
         if not rectangle.area or rectangle.y + rectangle.height > shape[0] or rectangle.x + rectangle.width > shape[1]:
-            raise BadEvidence("a rectangle is empty or beyond the image")
+            raise BadCrops("a rectangle is empty or beyond the image")
         if taken[rectangle.place].any() or (found and _order(found[-1].rectangle) >= _order(rectangle)):
-            raise BadEvidence("rectangles overlap, or are not in their order")
+            raise BadCrops("rectangles overlap, or are not in their order")
         taken[rectangle.place] = True
         area += rectangle.area
         if 2 * area > max_bytes:
-            raise BadEvidence(f"evidence unpacks to more than the limit of {max_bytes} bytes")
+            raise BadCrops(f"evidence unpacks to more than the limit of {max_bytes} bytes")
         found.append(record)
         at = end
     return found, at
@@ -291,17 +293,17 @@ def _walk(data: bytes, at: int, total: int) -> Iterator[tuple[_Record, int]]:
         if at + _RECORD.size > len(data):
             return
         x, y, width, height, share, codec, size = _RECORD.unpack_from(data, at)
-        if codec > max(Codec) or not size:
-            raise BadEvidence("a rectangle is packed in no way that there is")
+        if codec > max(CropCodec) or not size:
+            raise BadCrops("a rectangle is packed in no way that there is")
         start, at = at + _RECORD.size, at + _RECORD.size + size
         if at > len(data):
             return
-        yield _Record(Rectangle(x, y, width, height, share / _FULL_SHARE), Codec(codec), data[start:at]), at
+        yield _Record(Rectangle(x, y, width, height, share / _FULL_SHARE), CropCodec(codec), data[start:at]), at
 
 
 def _samples(record: _Record, span: int) -> Samples:
     shape, kind = (record.rectangle.height, record.rectangle.width), _kind(span)
-    if record.codec is Codec.ZSTD:
+    if record.codec is CropCodec.ZSTD:
         plain = _unpacked(record.packed, record.rectangle.area * kind.itemsize)
         samples: Samples = np.frombuffer(plain, kind).reshape(shape)
     else:
@@ -309,9 +311,9 @@ def _samples(record: _Record, span: int) -> Samples:
         try:
             imagecodecs.jpegxl_decode(record.packed, index=0, numthreads=1, out=samples)
         except CODEC_ERRORS as error:
-            raise BadEvidence("a rectangle does not unpack to its size") from error
+            raise BadCrops("a rectangle does not unpack to its size") from error
     if int(samples.max()) >= span:
-        raise BadEvidence("a rectangle holds values beyond those of the evidence")
+        raise BadCrops("a rectangle holds values beyond those of the evidence")
     return samples
 
 
@@ -320,7 +322,7 @@ def _unpacked(packed: bytes, size: int) -> bytes:
     try:
         plain = bytes(imagecodecs.zstd_decode(packed, out=size))
     except CODEC_ERRORS as error:
-        raise BadEvidence("a part of the evidence does not unpack") from error
+        raise BadCrops("a part of the evidence does not unpack") from error
     if len(plain) != size:
-        raise BadEvidence("a part of the evidence does not unpack to its size")
+        raise BadCrops("a part of the evidence does not unpack to its size")
     return plain

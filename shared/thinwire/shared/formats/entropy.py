@@ -25,7 +25,7 @@ _FAMILY = constriction.stream.model.Categorical(perfect=False)
 Weights = NDArray[np.number[Any]]
 
 
-class Writer:
+class SymbolEncoder:
     """Takes symbols, one array after another."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Writer:
         return cast(bytes, self._range.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
-class Reader:
+class SymbolDecoder:
     """Gives back what a Writer took, asked in the same order. Raises BadPayload for bytes that no Writer gives."""
 
     def __init__(self, data: bytes) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 CELL = 32
 """Edge of a grid cell in pixels of the working image: the stride of a four-stage Swin (4 * 2 * 2 * 2)."""
@@ -145,7 +145,7 @@ class Measurements:
 class FusedGraph:
     """G1 and G2 joined by one edge, with the context node and where everything came from."""
 
-    study: StudyId
+    study: StudyKey
     bundle: BundleId
     grid: Grid
     patches: Patches

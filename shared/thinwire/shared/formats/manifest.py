@@ -17,14 +17,14 @@ from thinwire.shared.formats.positional import LAST_MOMENT, Fields, micros, mome
 from thinwire.shared.identifiers import (
     BUNDLE_ID_BYTES,
     DIGEST_BYTES,
-    STUDY_ID_BYTES,
+    STUDY_KEY_BYTES,
     BundleId,
     Digest,
     SiteName,
-    StudyId,
+    StudyKey,
     Tier,
     site_name,
-    study_id,
+    study_key,
 )
 
 VERSION = 2
@@ -90,7 +90,7 @@ class FileRead:
 
 @dataclass(frozen=True)
 class Manifest:
-    study: StudyId
+    study: StudyKey
     site: SiteName
     created: datetime
     """UTC."""
@@ -136,7 +136,7 @@ def read_manifest(data: bytes, verify_key: Ed25519PublicKey) -> Manifest:
     return _read(body)
 
 
-def kept_manifest(data: bytes) -> Manifest:
+def stored_manifest(data: bytes) -> Manifest:
     """A manifest whose signature held when it was kept. Raises BadManifest."""
     return _read(data[SIGNATURE_BYTES:])
 
@@ -148,7 +148,7 @@ def _read(body: bytes) -> Manifest:
     version = fields.integer("version", 1, VERSION)
     if count != _FIELDS[version]:
         raise BadManifest(f"a manifest of version {version} has not {_FIELDS[version]} fields")
-    study = StudyId(fields.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES))
+    study = StudyKey(fields.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES))
     site = fields.text("site", 32)
     created = moment(fields.integer("created", 0, LAST_MOMENT))
     bundle = BundleId(fields.data("bundle", BUNDLE_ID_BYTES, BUNDLE_ID_BYTES))
@@ -163,7 +163,7 @@ def _read(body: bytes) -> Manifest:
         raise BadManifest("a manifest is of no site") from error
     if any(a.tier >= b.tier for a, b in itertools.pairwise(tiers)):
         raise BadManifest("the tiers of a manifest do not ascend")
-    if study_id(each for each, _ in files) != study:
+    if study_key(each for each, _ in files) != study:
         raise BadManifest("a manifest's files are not those of its study")
     if _body(manifest) != body:
         raise BadManifest("a manifest is not in its one form")

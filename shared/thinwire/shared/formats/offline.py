@@ -1,7 +1,7 @@
 """What both ends say of what a stick carries, sealed under an epoch key of the clinic: nobody else makes or reads it.
 
 A waybill goes up with the objects: which of them are urgent, and which receipts came home. A reply comes down: signed
-receipts, and requests for parts. Format: docs/carry-format.md.
+receipts, and requests for parts. Format: docs/offline-transfer.md.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.positional import Fields, pack
 from thinwire.shared.formats.receipts import MAX_RECEIPT
-from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_ID_BYTES, Digest, StudyId
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, StudyKey
 
 VERSION = 1
 MAX_NOTE = 4 << 20
@@ -22,12 +22,12 @@ MOST_RECEIPTS = 1 << 12
 """In one reply; a hub that has more to say writes several."""
 MOST_TAKEN = 1 << 16
 MOST_REQUESTS = 1 << 12
-NO_STUDY = StudyId(bytes(STUDY_ID_BYTES))
+NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
 """A waybill and a reply are of no single study; their envelope's header says so by zeros."""
 
 
 @dataclass(frozen=True)
-class Waybill:
+class TransferNote:
     """The clinic's word on what it put on a stick."""
 
     urgent: tuple[tuple[Digest, bool], ...] = ()
@@ -42,19 +42,19 @@ class Reply:
 
     receipts: tuple[bytes, ...] = ()
     """Signed, as they go over the link; oldest first."""
-    requests: tuple[tuple[StudyId, Kind], ...] = ()
+    requests: tuple[tuple[StudyKey, Kind], ...] = ()
     """Parts that a reader wants."""
 
 
-def seal_waybill(epoch: EpochKey, waybill: Waybill) -> bytes:
+def seal_transfer_note(epoch: EpochKey, transfer_note: TransferNote) -> bytes:
     """The same waybill in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
-    if len(waybill.urgent) > MOST_OBJECTS or len(waybill.taken) > MOST_TAKEN:
+    if len(transfer_note.urgent) > MOST_OBJECTS or len(transfer_note.taken) > MOST_TAKEN:
         raise ValueError("a waybill of more objects or receipts than one may list")
-    listed = [[each, int(urgent)] for each, urgent in waybill.urgent]
-    return seal(epoch, Kind.WAYBILL, NO_STUDY, pack(VERSION, listed, list(waybill.taken)))
+    listed = [[each, int(urgent)] for each, urgent in transfer_note.urgent]
+    return seal(epoch, Kind.TRANSFER_NOTE, NO_STUDY, pack(VERSION, listed, list(transfer_note.taken)))
 
 
-def read_waybill(plaintext: bytes) -> Waybill:
+def read_transfer_note(plaintext: bytes) -> TransferNote:
     """Raises BadFormat."""
     fields = Fields.of(plaintext, 3, MAX_NOTE, BadFormat, "waybill", MOST_TAKEN)
     fields.integer("version", VERSION, VERSION)
@@ -63,7 +63,9 @@ def read_waybill(plaintext: bytes) -> Waybill:
         for entry in fields.arrays("objects", 0, MOST_OBJECTS, 2)
     )
     taken = fields.fields("receipts taken", 0, MOST_TAKEN)
-    return Waybill(urgent, tuple(Digest(taken.data("receipt", DIGEST_BYTES, DIGEST_BYTES)) for _ in range(len(taken))))
+    return TransferNote(
+        urgent, tuple(Digest(taken.data("receipt", DIGEST_BYTES, DIGEST_BYTES)) for _ in range(len(taken)))
+    )
 
 
 def seal_reply(epoch: EpochKey, reply: Reply) -> bytes:
@@ -82,7 +84,7 @@ def read_reply(plaintext: bytes) -> Reply:
     receipts = fields.fields("receipts", 0, MOST_RECEIPTS)
     signed = tuple(receipts.data("receipt", 0, MAX_RECEIPT) for _ in range(len(receipts)))
     requests = tuple(
-        (StudyId(entry.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES)), _tier(entry))
+        (StudyKey(entry.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES)), _tier(entry))
         for entry in fields.arrays("requests", 0, MOST_REQUESTS, 2)
     )
     return Reply(signed, requests)
@@ -90,6 +92,6 @@ def read_reply(plaintext: bytes) -> Reply:
 
 def _tier(entry: Fields) -> Kind:
     kind = entry.integer("kind", min(Kind), max(Kind))
-    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS, Kind.MANIFEST):
+    if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS, Kind.MANIFEST):
         raise BadFormat("a reply asks for a kind of object that never crosses")
     return Kind(kind)

@@ -1,8 +1,8 @@
 """The pixels tier's archive: a study's own files, restored byte for byte, in few bytes.
 
-Format: docs/pixels-format.md. An archive holds no meaning of DICOM: where the pixels of a file seem to lie decides how
-it is packed, and a wrong guess costs size alone, since every member carries its digest and is restored once while it
-is packed.
+Format: docs/originals-format.md. An archive holds no meaning of DICOM: where the pixels of a file seem to lie decides
+how it is packed, and a wrong guess costs size alone, since every member carries its digest and is restored once while
+it is packed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
 CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error)
 
 
-class Codec(IntEnum):
+class PieceCodec(IntEnum):
     """How one piece of a member is packed."""
 
     STORED = 0
@@ -73,7 +73,7 @@ class Member:
 class Piece(NamedTuple):
     """A run of a member's bytes and how it was packed."""
 
-    codec: Codec
+    codec: PieceCodec
     packed: bytes
     plain_size: int
     rows: int = 0
@@ -173,7 +173,7 @@ def _index(archive: bytes) -> tuple[list[tuple[str, int, bytes, list[tuple[Piece
 
 
 def _piece(entry: Fields) -> tuple[Piece, int]:
-    codec = Codec(entry.integer("codec", 0, max(Codec)))
+    codec = PieceCodec(entry.integer("codec", 0, max(PieceCodec)))
     packed = entry.integer("packed size", 0, MAX_SIZE)
     piece = Piece(
         codec,
@@ -184,7 +184,7 @@ def _piece(entry: Fields) -> tuple[Piece, int]:
         Layout(entry.integer("layout", 0, max(Layout))),
     )
     image = ImagePlace(0, piece.rows, piece.columns, piece.layout)
-    if codec is not Codec.JPEG_XL:
+    if codec is not PieceCodec.JPEG_XL:
         if image != ImagePlace(0, 0, 0, Layout.BYTES):
             raise BadArchive("a piece that is no image has an image's size")
     elif image.size != piece.plain_size or not 0 < piece.rows * piece.columns <= MAX_PIXELS:
@@ -223,7 +223,11 @@ def _size(pieces: Sequence[Piece]) -> int:
 
 def _compressed(data: bytes, level: int) -> Piece:
     packed = bytes(imagecodecs.zstd_encode(data, level=level))
-    return Piece(Codec.ZSTD, packed, len(data)) if len(packed) < len(data) else Piece(Codec.STORED, data, len(data))
+    return (
+        Piece(PieceCodec.ZSTD, packed, len(data))
+        if len(packed) < len(data)
+        else Piece(PieceCodec.STORED, data, len(data))
+    )
 
 
 def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
@@ -246,7 +250,7 @@ def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
         return None
     each_size = image.size // image.rows
     return image.start, [
-        Piece(Codec.JPEG_XL, each, len(strip) * each_size, len(strip), image.columns, image.layout)
+        Piece(PieceCodec.JPEG_XL, each, len(strip) * each_size, len(strip), image.columns, image.layout)
         for each, strip in zip(packed, strips, strict=True)
     ]
 
@@ -270,26 +274,26 @@ def _as_jpeg(data: bytes) -> tuple[int, list[Piece]] | None:
         rows, columns = jpeg_xl_size(packed)
     except CODEC_ERRORS:
         return None
-    return (start, [Piece(Codec.JPEG_XL_OF_JPEG, packed, length)]) if rows * columns <= MAX_PIXELS else None
+    return (start, [Piece(PieceCodec.JPEG_XL_OF_JPEG, packed, length)]) if rows * columns <= MAX_PIXELS else None
 
 
 def _restored(piece: Piece) -> bytes:
     """A piece's plain bytes. Raises BadArchive."""
     try:
         match piece.codec:
-            case Codec.STORED:
+            case PieceCodec.STORED:
                 plain = piece.packed
-            case Codec.ZSTD:
+            case PieceCodec.ZSTD:
                 # Into a buffer of the size that the index gives, whatever the frame claims.
                 plain = bytes(imagecodecs.zstd_decode(piece.packed, out=piece.plain_size))
-            case Codec.JPEG_XL:
+            case PieceCodec.JPEG_XL:
                 kind = np.uint8 if piece.layout is Layout.BYTES else np.uint16
                 samples = np.empty((piece.rows, piece.columns), kind)  # libjxl compares before it decodes
                 imagecodecs.jpegxl_decode(piece.packed, index=0, out=samples, numthreads=_THREADS)
                 if piece.layout.signed:
                     samples ^= _SIGN_BIT
                 plain = samples.astype(piece.layout.dtype, copy=False).tobytes()
-            case Codec.JPEG_XL_OF_JPEG:
+            case PieceCodec.JPEG_XL_OF_JPEG:
                 rows, columns = jpeg_xl_size(piece.packed)
                 if rows * columns > MAX_PIXELS:
                     raise BadArchive("a JPEG of more pixels than the limit")

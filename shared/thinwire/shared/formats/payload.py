@@ -12,7 +12,7 @@ import numpy as np
 
 from thinwire.shared.errors import BadPayload
 from thinwire.shared.formats.coder import SOURCES, Coder, score_symbols, scores
-from thinwire.shared.formats.entropy import WHOLE, Reader, Weights, Writer
+from thinwire.shared.formats.entropy import WHOLE, SymbolDecoder, SymbolEncoder, Weights
 from thinwire.shared.formats.graph import (
     MAX_SIDE,
     Assertion,
@@ -24,7 +24,7 @@ from thinwire.shared.formats.graph import (
     Relation,
     empty_measurements,
 )
-from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId, StudyId
+from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId, StudyKey
 
 VERSION = 2
 MAX_PAYLOAD = 1 << 20
@@ -110,7 +110,7 @@ def received(graph: FusedGraph, coder: Coder, level: int | None = None) -> Fused
     return replace(graph, context=context, patches=patches)
 
 
-def decode(data: bytes, study: StudyId, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:
+def decode(data: bytes, study: StudyKey, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:
     """The graph in a payload, checked against its bundle.
 
     study: from the envelope. coder_of: that of a bundle; raises UnknownBundle. Raises BadPayload for anything that
@@ -122,7 +122,7 @@ def decode(data: bytes, study: StudyId, coder_of: Callable[[BundleId], Coder]) -
         raise BadPayload(f"a payload of version {data[0]}, expected {VERSION}")
     bundle = BundleId(data[1:HEADER])
     coder = coder_of(bundle)
-    symbols = _read(Reader(data[HEADER:]), coder)
+    symbols = _read(SymbolDecoder(data[HEADER:]), coder)
     grid = Grid(symbols.height, symbols.width, coder.spec.working_size)
     if _write(symbols, bundle, grid, coder) != data:
         raise BadPayload("the payload is not in its one form")
@@ -148,7 +148,7 @@ def decode(data: bytes, study: StudyId, coder_of: Callable[[BundleId], Coder]) -
 
 
 def _write(s: _Symbols, bundle: BundleId, grid: Grid, coder: Coder) -> bytes:
-    tables, out = coder.tables, Writer()
+    tables, out = coder.tables, SymbolEncoder()
     out.uniform([s.level], coder.levels)
     out.uniform([s.source], len(SOURCES))
     _write_code(out, s.modality, MODALITIES)
@@ -173,7 +173,7 @@ def _write(s: _Symbols, bundle: BundleId, grid: Grid, coder: Coder) -> bytes:
     return bytes([VERSION]) + bytes(bundle) + out.done()
 
 
-def _read(data: Reader, coder: Coder) -> _Symbols:
+def _read(data: SymbolDecoder, coder: Coder) -> _Symbols:
     tables = coder.tables
     level, source = int(data.uniform(1, coder.levels)[0]), int(data.uniform(1, len(SOURCES))[0])
     modality, view_position = _read_code(data, MODALITIES), _read_code(data, VIEWS)
@@ -229,7 +229,7 @@ def _walk(grid: Grid, coder: Coder, count: int, keep: Callable[[int, int], bool]
     return np.array(kept, np.int32)
 
 
-def _write_code(out: Writer, text: str, usual: tuple[str, ...]) -> None:
+def _write_code(out: SymbolEncoder, text: str, usual: tuple[str, ...]) -> None:
     known = text in usual
     out.uniform([usual.index(text) if known else len(usual)], len(usual) + 1)
     if not known:
@@ -237,7 +237,7 @@ def _write_code(out: Writer, text: str, usual: tuple[str, ...]) -> None:
         out.uniform([_LETTERS.index(letter) for letter in text], len(_LETTERS))
 
 
-def _read_code(data: Reader, usual: tuple[str, ...]) -> str:
+def _read_code(data: SymbolDecoder, usual: tuple[str, ...]) -> str:
     index = int(data.uniform(1, len(usual) + 1)[0])
     if index < len(usual):
         return usual[index]

@@ -84,9 +84,9 @@ def encode(image: Grey, window: Window, max_bytes: int) -> bytes:
     view has room.
     """
     height, width = image.shape
-    room = max_bytes - _HEAD.size - 2 * _LAYER.size
-    coarse = _fitted(_scaled(image, COARSE_SIDE), max(1, room // COARSE_SHARE))
-    fine = _best(image, max(1, room - (len(coarse.packed) if coarse else 0)))
+    layer_bytes = max_bytes - _HEAD.size - 2 * _LAYER.size
+    coarse = _fitted(_scaled(image, COARSE_SIDE), max(1, layer_bytes // COARSE_SHARE))
+    fine = _best(image, max(1, layer_bytes - (len(coarse.packed) if coarse else 0)))
     if fine is None and coarse is None:
         raise ValueError(f"no preview of an image fits into {max_bytes} bytes")
     # A second layer that is no larger than the first would show nothing new.
@@ -164,14 +164,14 @@ def _decoded(layer: _Layer, packed: bytes) -> Grey:
     return image
 
 
-def _best(image: Grey, room: int) -> _Encoded | None:
-    """The layer of at most `room` bytes that is most like the image."""
+def _best(image: Grey, layer_bytes: int) -> _Encoded | None:
+    """The layer of at most `layer_bytes` bytes that is most like the image."""
     judge, likest, distance = _Judge(image), -1.0, _FIRST_DISTANCE
     best: _Encoded | None = None
     for side in sorted({min(side, max(image.shape)) for side in _FINE_SIDES}):
         if best is not None:
             distance = best.distance * (side / max(best.shape)) ** 1.3
-        fitted = _fitted(_scaled(image, side), room, distance)
+        fitted = _fitted(_scaled(image, side), layer_bytes, distance)
         likeness = -1.0 if fitted is None else judge.likeness(fitted)
         if likeness <= likest:
             break
@@ -189,8 +189,8 @@ def _scaled(image: Grey, side: int) -> Grey:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def _fitted(image: Grey, room: int, distance: float = _FIRST_DISTANCE) -> _Encoded | None:
-    """JPEG XL at the least distance that was found to fit into `room` bytes; None where none does.
+def _fitted(image: Grey, layer_bytes: int, distance: float = _FIRST_DISTANCE) -> _Encoded | None:
+    """JPEG XL at the least distance that was found to fit into `layer_bytes` bytes; None where none does.
 
     distance: tried first.
     """
@@ -199,14 +199,14 @@ def _fitted(image: Grey, room: int, distance: float = _FIRST_DISTANCE) -> _Encod
     distance = min(distance, high)
     for _ in range(_MOST_TRIES):
         packed = bytes(imagecodecs.jpegxl_encode(image, distance=distance, effort=_EFFORT, numthreads=1))
-        if len(packed) <= room:
+        if len(packed) <= layer_bytes:
             best, high = _Encoded((image.shape[0], image.shape[1]), packed, distance), distance
-            if len(packed) >= _NEAR_ENOUGH * room:
+            if len(packed) >= _NEAR_ENOUGH * layer_bytes:
                 break
         else:
             low = distance
         # Bytes fall about as fast as distance grows.
-        wanted = float(np.clip(distance * len(packed) / (0.98 * room), *_DISTANCES))
+        wanted = float(np.clip(distance * len(packed) / (0.98 * layer_bytes), *_DISTANCES))
         distance = wanted if low < wanted <= high else (low * high) ** 0.5
     return best
 

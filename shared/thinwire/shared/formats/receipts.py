@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from thinwire.shared.crypto.keys import SIGNATURE_BYTES, sign, verify
 from thinwire.shared.errors import Forged
 from thinwire.shared.formats.positional import LAST_MOMENT, Fields, micros, moment, pack
-from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_ID_BYTES, Digest, SiteName, StudyId, site_name
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, SiteName, StudyKey, site_name
 
 VERSION = 1
 MAX_DETAIL = 16 << 10
@@ -28,7 +28,7 @@ class StudyStatus(StrEnum):
     STORED = "stored"
     TRIAGED = "triaged"
     OPENED = "opened"
-    READ = "read"
+    REPORTED = "read"
 
 
 _STATUS = tuple(StudyStatus)
@@ -36,7 +36,7 @@ _STATUS = tuple(StudyStatus)
 
 @dataclass(frozen=True)
 class Receipt:
-    study: StudyId
+    study: StudyKey
     site: SiteName
     object: Digest | None
     """The sealed object that is durable at the hub; None where the word is on the study as a whole."""
@@ -68,7 +68,7 @@ def read_receipt(data: bytes, key: Ed25519PublicKey) -> Receipt:
     verify(key, _CONTEXT, signature, body)
     fields = Fields.of(body, _FIELDS, MAX_RECEIPT, Forged, "receipt")
     fields.integer("version", VERSION, VERSION)
-    study = StudyId(fields.data("study", STUDY_ID_BYTES, STUDY_ID_BYTES))
+    study = StudyKey(fields.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES))
     site = fields.text("site", 32)
     stored = None if fields.absent() else Digest(fields.data("object", DIGEST_BYTES, DIGEST_BYTES))
     status = _STATUS[fields.integer("status", 0, len(_STATUS) - 1)]

@@ -1,4 +1,6 @@
-"""A folder that carries sealed objects between a clinic and its hub, such as a USB stick. Layout: docs/carry-format.md.
+"""A folder that carries sealed objects between a clinic and its hub, such as a USB stick.
+
+Layout: docs/offline-transfer.md.
 
 Nothing on it is trusted: a name says nothing, and a stick may be pulled out at any moment. What is written appears
 whole under its name or not at all.

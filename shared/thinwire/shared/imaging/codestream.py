@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.imaging.header import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Samples = NDArray[np.integer]
 
@@ -38,7 +38,7 @@ _RESTARTS = frozenset(range(0xD0, 0xD8))
 
 
 @dataclass(frozen=True)
-class Shape:
+class FrameShape:
     """What the file's header says of its one frame."""
 
     rows: int
@@ -46,7 +46,7 @@ class Shape:
     samples: int
     """1 grey, 3 colour."""
     bits_allocated: int
-    """8 or 16."""
+    """8, 16 or 32."""
     planar: bool
     """Colour by plane rather than by pixel (C.7.6.3.1.3)."""
     luma: bool
@@ -60,7 +60,7 @@ class Shape:
         return self.rows * self.columns * per_pixel * (self.bits_allocated // 8)
 
 
-class Stream(NamedTuple):
+class CodestreamInfo(NamedTuple):
     """What a compressed stream says of itself."""
 
     rows: int
@@ -73,25 +73,32 @@ class Stream(NamedTuple):
     marker: int
 
 
-def decode(pixel_data: bytes, syntax: str, shape: Shape, swapped: bool = False) -> tuple[Samples, bool]:
-    """Samples [H, W] or [H, W, 3] of one frame, and whether they are stored values as they lie in the file.
+class Decoded(NamedTuple):
+    """samples: whole numbers [H, W] or [H, W, 3]. bits: how many of each are in use, at its low end; what a file has no
+    codec for, and a codec that was given whole words, may hold other things beside the stored values."""
+
+    samples: Samples
+    bits: int
+
+
+def decode(pixel_data: bytes, syntax: str, shape: FrameShape, swapped: bool = False) -> Decoded:
+    """Samples of one frame.
 
     pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples lie in big-endian words (PS3.5 8.1.1).
-    Stored values may carry other things in unused bits; those from a codec do not. Raises UnreadableDicom.
+    Raises UnreadableDicom.
     """
     if syntax in _NATIVE:
-        return _native(pixel_data, shape, _NATIVE[syntax], swapped), True
+        return Decoded(_native(pixel_data, shape, _NATIVE[syntax], swapped), shape.bits_allocated)
     if syntax not in _CODECS:
         raise UnreadableDicom(
             "its transfer syntax is not one that is read here",
             "Export the study uncompressed (Explicit VR Little Endian).",
         )
-    frame = b"".join(fragments(pixel_data))
-    samples = _CODECS[syntax](frame, shape)
+    decoded = _CODECS[syntax](b"".join(fragments(pixel_data)), shape)
     expected = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
-    if samples.shape != expected:
+    if decoded.samples.shape != expected:
         raise UnreadableDicom("its pixels decode to another size than its header says")
-    return samples, syntax == RLE
+    return decoded
 
 
 def fragments(pixel_data: bytes) -> list[bytes]:
@@ -107,12 +114,14 @@ def fragments(pixel_data: bytes) -> list[bytes]:
             raise UnreadableDicom("its compressed pixels are cut short or not in items")
         found.append(pixel_data[at : at + length])
         at += length
-    if len(found) < 2:
+    if found and not _allowed(found[0]):  # some devices leave out even the empty table
+        found = found[1:]
+    if not found:
         raise UnreadableDicom("it holds no compressed pixels")
-    return found[1:]
+    return found
 
 
-def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Samples:
+def _native(pixel_data: bytes, shape: FrameShape, order: str, swapped: bool) -> Samples:
     if len(pixel_data) < shape.bytes:
         raise UnreadableDicom("its pixel data is cut short")
     flat = np.frombuffer(pixel_data, f"{order}u{shape.bits_allocated // 8}", shape.bytes // (shape.bits_allocated // 8))
@@ -124,7 +133,7 @@ def _native(pixel_data: bytes, shape: Shape, order: str, swapped: bool) -> Sampl
     return _arranged(flat, shape, shape.planar)
 
 
-def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
+def _arranged(flat: Samples, shape: FrameShape, planar: bool) -> Samples:
     """[H, W] or [H, W, 3] from samples in file order."""
     if shape.samples == 1:
         return flat.reshape(shape.rows, shape.columns)
@@ -133,17 +142,23 @@ def _arranged(flat: Samples, shape: Shape, planar: bool) -> Samples:
     return flat.reshape(shape.rows, shape.columns, shape.samples)
 
 
-def _rle(frame: bytes, shape: Shape) -> Samples:
+def _uncompressed(frame: bytes, shape: FrameShape) -> Decoded:
+    """Encapsulated Uncompressed Explicit VR Little Endian (PS3.5 A.4.11)."""
+    return Decoded(_native(frame, shape, "<", swapped=False), shape.bits_allocated)
+
+
+def _rle(frame: bytes, shape: FrameShape) -> Decoded:
     """PS3.5 Annex G: planes of bytes, the most significant first."""
     out = bytearray(shape.bytes)
     with _broken("RLE"):
         done = len(imagecodecs.dicomrle_decode(frame, np.dtype(f"<u{shape.bits_allocated // 8}"), out=out))
     if done != len(out):
         raise UnreadableDicom("its RLE pixels are cut short")
-    return _arranged(np.frombuffer(out, f"<u{shape.bits_allocated // 8}"), shape, planar=True)
+    flat = np.frombuffer(out, f"<u{shape.bits_allocated // 8}")
+    return Decoded(_arranged(flat, shape, planar=True), shape.bits_allocated)
 
 
-def _jpeg(frame: bytes, shape: Shape) -> Samples:
+def _jpeg(frame: bytes, shape: FrameShape) -> Decoded:
     stream = jpeg_stream(frame, _JPEG_FRAMES)
     _agree(stream, shape)
     if stream.marker == 0xC0 and stream.samples == 1:
@@ -152,32 +167,34 @@ def _jpeg(frame: bytes, shape: Shape) -> Samples:
             imagecodecs.jpegxl_encode_jpeg(frame[: stream.end])
     space = None if stream.samples == 1 else ("YCBCR" if shape.luma else "RGB")
     with _broken("JPEG"):
-        return np.asarray(imagecodecs.jpeg8_decode(frame[: stream.end], colorspace=space, outcolorspace=space))
+        samples = imagecodecs.jpeg8_decode(frame[: stream.end], colorspace=space, outcolorspace=space)
+    return Decoded(np.asarray(samples), stream.precision)
 
 
-def _jpeg_ls(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_ls(frame: bytes, shape: FrameShape) -> Decoded:
     stream = jpeg_stream(frame, frozenset((_JPEG_LS_FRAME,)))
     _agree(stream, shape)
     with _broken("JPEG-LS"):
-        return np.asarray(imagecodecs.jpegls_decode(frame[: stream.end]))
+        return Decoded(np.asarray(imagecodecs.jpegls_decode(frame[: stream.end])), stream.precision)
 
 
-def _jpeg_2000(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_2000(frame: bytes, shape: FrameShape) -> Decoded:
     """JPEG 2000 and High-Throughput JPEG 2000, both by OpenJPEG in strict mode."""
-    _agree(_jpeg_2000_stream(frame), shape)
+    stream = _jpeg_2000_stream(frame)
+    _agree(stream, shape)
     with _broken("JPEG 2000"):
-        return np.asarray(imagecodecs.jpeg2k_decode(frame))
+        return Decoded(np.asarray(imagecodecs.jpeg2k_decode(frame)), stream.precision)
 
 
-def _jpeg_xl(frame: bytes, shape: Shape) -> Samples:
+def _jpeg_xl(frame: bytes, shape: FrameShape) -> Decoded:
     """JPEG XL; libjxl compares the stream's size with the room given before it decodes."""
     size = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
     room = np.empty(size, np.uint8 if shape.bits_allocated == 8 else np.uint16)
     with _broken("JPEG XL"):
-        return np.asarray(imagecodecs.jpegxl_decode(frame, out=room))
+        return Decoded(np.asarray(imagecodecs.jpegxl_decode(frame, out=room)), room.itemsize * 8)
 
 
-def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
+def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
     """Walk the markers of a JPEG or JPEG-LS stream (ITU-T T.81 B.1, T.87 C.1) to its end.
 
     allowed: start-of-frame markers. Raises UnreadableDicom where the stream is broken, cut short or of another kind.
@@ -206,7 +223,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
         (length,) = struct.unpack_from(">H", frame, at)
         if marker in allowed and found is None and length >= 8 and at + length <= len(frame):
             precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, at + 2)
-            found = Stream(rows, columns, samples, precision, False, 0, marker)
+            found = CodestreamInfo(rows, columns, samples, precision, False, 0, marker)
         elif marker in _ANY_FRAME:
             raise UnreadableDicom("its JPEG stream is of a kind that its transfer syntax does not allow")
         at += length
@@ -217,7 +234,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> Stream:
             at = after.start()
 
 
-def _jpeg_2000_stream(frame: bytes) -> Stream:
+def _jpeg_2000_stream(frame: bytes) -> CodestreamInfo:
     """The image size of a JPEG 2000 codestream (ITU-T T.800 A.5.1), bare or in a JP2 file, and its end."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
     with _broken("JPEG 2000"):
@@ -238,10 +255,10 @@ def _jpeg_2000_stream(frame: bytes) -> Stream:
             at += length + 2
         if seen != set(range(tiles)):  # OpenJPEG leaves a missing tile black
             raise ValueError
-    return Stream(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
+    return CodestreamInfo(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), at + 2, 0)
 
 
-def _agree(stream: Stream, shape: Shape) -> None:
+def _agree(stream: CodestreamInfo, shape: FrameShape) -> None:
     """Refuse a stream that says otherwise than the file's header, before a codec believes it."""
     if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
         raise UnreadableDicom("its compressed pixels have another size than its header says")
@@ -258,14 +275,64 @@ def _broken(codec: str) -> Iterator[None]:
         raise UnreadableDicom(f"its {codec} stream is broken") from error
 
 
+def stream_syntax(pixel_data: bytes, stated: str) -> str:
+    """The transfer syntax of encapsulated pixel data by its codestream: `stated` where that allows the stream, else one
+    that does; `stated` for a stream of a kind that is not known here."""
+    try:
+        first = next((each for each in fragments(pixel_data) if each), b"")
+    except UnreadableDicom:
+        return stated
+    allowed = _allowed(first)
+    return stated if stated in allowed or not allowed else allowed[0]
+
+
+def _allowed(stream: bytes) -> tuple[str, ...]:
+    """Transfer syntaxes whose streams begin so, the likeliest first."""
+    if stream.startswith(b"\xff\xd8\xff"):
+        return _JPEG_FAMILY.get(_first_frame(stream), ())
+    if stream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
+        at = max(0, stream.find(b"\xff\x4f\xff\x51", 0, 4096))
+        length = int.from_bytes(stream[at + 4 : at + 6], "big")
+        high_throughput = stream[at + 4 + length : at + 6 + length] == b"\xff\x50"  # CAP (ITU-T T.814)
+        return _HTJ2K if high_throughput else _JPEG_2000
+    if stream.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return _JPEG_XL
+    segments, first = struct.unpack_from("<LL", stream) if len(stream) >= 64 else (0, 0)
+    return (RLE,) if 1 <= segments <= 15 and first == 64 else ()
+
+
+def _first_frame(stream: bytes) -> int:
+    """The start-of-frame marker of a JPEG or JPEG-LS stream; 0 where there is none."""
+    at = 2
+    while stream[at : at + 1] == b"\xff" and at + 4 <= len(stream):
+        if stream[at + 1] in _ANY_FRAME:
+            return stream[at + 1]
+        at += 1 if stream[at + 1] == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return 0
+
+
+def _numbered(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"1.2.840.10008.1.2.4.{n}" for n in numbers)
+
+
 RLE = "1.2.840.10008.1.2.5"
+_JPEG_2000, _HTJ2K, _JPEG_XL = _numbered(90, 91), _numbered(201, 202, 203), _numbered(110, 111, 112)
+_JPEG_FAMILY = {
+    0xC0: _numbered(50, 51),  # a decoder of the extended process reads baseline
+    0xC1: _numbered(51),
+    0xC3: _numbered(57, 70),
+    _JPEG_LS_FRAME: _numbered(80, 81),
+}
 _NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
-_CODECS: dict[str, Callable[[bytes, Shape], Samples]] = {
+_CODECS: dict[str, Callable[[bytes, FrameShape], Decoded]] = {
     RLE: _rle,
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg for n in (50, 51, 57, 70)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_ls for n in (80, 81)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_2000 for n in (90, 91, 201, 202, 203)},
-    **{f"1.2.840.10008.1.2.4.{n}": _jpeg_xl for n in (110, 111, 112)},
+    "1.2.840.10008.1.2.1.98": _uncompressed,
+    **dict.fromkeys(_numbered(50, 51, 57, 70), _jpeg),
+    **dict.fromkeys(_numbered(80, 81), _jpeg_ls),
+    **dict.fromkeys(_JPEG_2000 + _HTJ2K, _jpeg_2000),
+    **dict.fromkeys(_JPEG_XL, _jpeg_xl),
 }
 SYNTAXES = (*_NATIVE, *_CODECS)
 """Transfer syntaxes that are read here."""
+COMPRESSED = tuple(_CODECS)
+LOSSY = frozenset(_numbered(50, 51, 81, 91, 203, 112))

@@ -14,17 +14,27 @@ from thinwire.shared.formats.crops import Meaning, Photometric
 from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import geometry, grayscale
-from thinwire.shared.imaging.codestream import Samples, Shape, decode
-from thinwire.shared.imaging.header import Header, Limits, parse
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, Part, View, part, parts_disagree, view
+from thinwire.shared.imaging.codestream import Decoded, FrameShape, Samples, decode
+from thinwire.shared.imaging.header import DicomHeader, FileLimits, parse
+from thinwire.shared.imaging.projection import (
+    FRONTAL,
+    PAGES,
+    RADIOGRAPHIC,
+    SECONDARY_CAPTURE,
+    BodyPart,
+    Projection,
+    doubts,
+    part,
+    scanned,
+    view,
+)
+from thinwire.shared.imaging.stored import grey_of
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = FileLimits()
 
-_LUMA = frozenset(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
-_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT")) | _LUMA
-_GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
+_COLOUR = frozenset(("RGB", "YBR_ICT", "YBR_RCT", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"))
+_GREY = {"MONOCHROME1": Photometric.MONOCHROME1, "MONOCHROME2": Photometric.MONOCHROME2}
 _POLARITY_MARGIN = 0.1
-COLOUR_NOTE = "a colour image; its luminance is read"
 MOST_WARNINGS = 32
 LONGEST_WARNING = 300
 
@@ -38,8 +48,8 @@ class Instance:
     series_uid: str
     sop_class_uid: str
     modality: str
-    part: Part
-    view: View
+    part: BodyPart
+    view: Projection
     laterality: str
     """Image Laterality (0020,0062), else Laterality (0020,0060); empty for a chest as a rule."""
     transfer_syntax: str
@@ -48,7 +58,9 @@ class Instance:
     columns: int
     frames: int
     for_processing: bool
-    header: Header = field(repr=False, compare=False)
+    scanned: bool
+    """Whether it may be a film that was scanned into a Secondary Capture."""
+    header: DicomHeader = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Radiograph:
     display: Display
     """How this image is shown; the manifest tells the hub."""
     view_position: str
-    """"PA", "AP" or "" where the file does not say."""
+    """"PA", "AP" or "" where the file does not say which."""
     modality: str
     burned_in: str
     """Burned In Annotation (0028,0301): "YES", "NO" or "" where the file does not say."""
@@ -72,7 +84,7 @@ class Radiograph:
 
     @property
     def shown(self) -> NDArray[np.uint8]:
-        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[stored - least]`."""
+        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[samples]`."""
         return np.round(self.pixels * 255).astype(np.uint8)
 
     @property
@@ -82,11 +94,13 @@ class Radiograph:
 
     @property
     def tone(self) -> NDArray[np.uint8]:
-        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0.
-
-        A viewer draws `stored - least`, in at least 32 bits while it is taken off, through this table.
-        """
+        """uint8 [n], 2 to 65,536 entries: the grey of each stored value from `least` on; of padding 0."""
         return np.round(self.levels * 255).astype(np.uint8)
+
+    @property
+    def samples(self) -> NDArray[np.uint16]:
+        """uint16 [H, W]: `stored` less `least`, what a viewer draws through `tone`."""
+        return (self.stored.astype(np.int32) - self.least).astype(np.uint16)  # signed values have no room for it
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
@@ -102,7 +116,7 @@ class Radiograph:
         )
 
 
-def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
+def read_instance(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Instance:
     """One DICOM file's header. Raises UnreadableDicom: not DICOM, cut short, over the limits.
 
     Any object of DICOM is an instance; whether it is a chest radiograph is for `radiograph` to say.
@@ -122,14 +136,18 @@ def read_instance(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
         columns=header.integer("Columns") or 0,
         frames=header.integer("NumberOfFrames") or 1,
         for_processing=header.code("PresentationIntentType") == "FOR PROCESSING",
+        scanned=scanned(header),
         header=header,
     )
 
 
-def require_radiographic(header: Header) -> None:
-    """Refuse an image of another modality, whatever the rest of its study. Raises NotChestRadiograph."""
-    if header.integer("Rows") and header.code("Modality") not in RADIOGRAPHIC:
-        raise _of_another_modality(header.code("Modality"))
+def require_radiographic(header: DicomHeader) -> None:
+    """Refuse an image of another modality, whatever the rest of its study. A scanned page or film may belong to a
+    study whose radiograph comes later. Raises NotChestRadiograph."""
+    modality = header.code("Modality")
+    page = modality in PAGES or (not modality and header.text("SOPClassUID") in SECONDARY_CAPTURE)
+    if header.integer("Rows") and modality not in RADIOGRAPHIC and not page:
+        raise _of_another_modality(modality)
 
 
 def _of_another_modality(modality: str) -> NotChestRadiograph:
@@ -137,18 +155,20 @@ def _of_another_modality(modality: str) -> NotChestRadiograph:
     return NotChestRadiograph(f"its modality is {stated}, not CR, DX or RG")
 
 
-def require_chest(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+def require_chest(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
     """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
-    if instance.modality not in RADIOGRAPHIC:
+    if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
-    if instance.part is Part.OTHER:
+    if instance.part is BodyPart.OTHER:
         raise NotChestRadiograph("its header names a body part that is not the chest")
-    if instance.view is View.OTHER:
+    if instance.view is Projection.OTHER:
         raise NotChestRadiograph("it is a lateral or oblique view by its header, not a frontal one")
+    if instance.modality not in RADIOGRAPHIC and (instance.part is not BodyPart.CHEST or instance.view not in FRONTAL):
+        raise NotChestRadiograph("it is a scanned page or film whose header does not state a frontal view of the chest")
     require_image(instance, limits)
 
 
-def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
+def require_image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
     """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
     if not instance.header.has_pixels or not instance.rows or not instance.columns:
         raise NotChestRadiograph("it holds no image")
@@ -157,7 +177,7 @@ def require_image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> None:
     require_size(instance.rows, instance.columns, limits)
 
 
-def require_size(rows: int, columns: int, limits: Limits) -> None:
+def require_size(rows: int, columns: int, limits: FileLimits) -> None:
     """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
     if min(rows, columns) < limits.shortest_side:
         raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
@@ -165,19 +185,14 @@ def require_size(rows: int, columns: int, limits: Limits) -> None:
         raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
 
 
-def radiograph(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def radiograph(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
     found = image(instance, limits)
-    notes: tuple[str, ...] = ()
-    if instance.part is Part.UNSTATED:
-        notes = ("the header names no body part; taken to be a chest",)
-    elif parts_disagree(instance.header):
-        notes = ("the header names the chest and another body part; taken to be a chest",)
-    return replace(found, warnings=told((*notes, *found.warnings)))
+    return replace(found, warnings=told((*doubts(instance.header), *found.warnings)))
 
 
-def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """Decode the one image of an instance, whatever it shows.
 
     Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
@@ -185,23 +200,21 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     """
     require_image(instance, limits)
     header = instance.header
-    samples, as_in_file, coloured = _samples(instance)
-    grey = grayscale.stored_values(samples, header, as_in_file)
-    del samples
-    shown = grayscale.bone_bright(grey, header)
-    spacing = geometry.spacing(header)
+    notes = [*header.notes]
     orientation, hanging = geometry.orientation(header)
-    notes = [*hanging, *((COLOUR_NOTE,) if coloured else ()), *shown.warnings, *spacing.notes]
+    notes += hanging
+    grey, colour = grey_of(_decoded(instance, notes), header, notes)
+    shown = grayscale.as_stored(grey) if colour else grayscale.bone_bright(grey, header, notes)
+    spacing = geometry.spacing(header)
+    notes += spacing.notes
     if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
     if header.odd:
         notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
-    kind = np.iinfo(grey.stored.dtype)
-    photometric = header.code("PhotometricInterpretation")
     display = Display(
-        photometric=Photometric[photometric] if photometric in _GREY else Photometric.LUMINANCE,
-        bits_stored=min(max(1, header.integer("BitsStored") or kind.bits), kind.bits),
-        signed=kind.min < 0,
+        photometric=Photometric.LUMINANCE if colour else _GREY.get(header.photometric, Photometric.MONOCHROME2),
+        bits_stored=grey.bits,
+        signed=grey.low < 0,
         inverted=shown.inverted,
         rescale=shown.rescale,
         window=shown.window,
@@ -215,7 +228,7 @@ def image(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
         stored=grey.stored,
         levels=shown.levels,
         display=display,
-        view_position=instance.view.value,
+        view_position=instance.view.value if instance.view in (Projection.PA, Projection.AP) else "",
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
         warnings=told(notes),
@@ -243,31 +256,54 @@ def looks_inverted(pixels: FloatArray) -> bool:
     return float(middle.mean()) < min(float(each.mean()) for each in fields) - _POLARITY_MARGIN
 
 
-def _samples(instance: Instance) -> tuple[Samples, bool, bool]:
-    """Grey samples [H, W], whether as they lie in the file, and whether the image holds colour."""
+def _decoded(instance: Instance, notes: list[str]) -> Decoded:
+    """Samples [H, W] or [H, W, 3], by the header where it agrees with itself, else by the length of the pixel data."""
     header = instance.header
-    photometric = header.code("PhotometricInterpretation")
-    samples = header.integer("SamplesPerPixel") or (3 if photometric in _COLOUR else 1)
-    allocated = header.integer("BitsAllocated")
-    if allocated not in (8, 16):
-        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
-    if (samples, photometric in _COLOUR) not in ((1, False), (3, True)) or photometric not in _GREY | _COLOUR:
-        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
     pixel_data = header.data("PixelData")
     if pixel_data is None:
         raise UnreadableDicom("it holds no pixel data that can be read")
-    shape = Shape(
+    size = instance.rows * instance.columns
+    allocated = header.integer("BitsAllocated")
+    if allocated not in (8, 16, 32) or (allocated == 32 and header.encapsulated):
+        allocated = _allocated(pixel_data, size, header)
+        notes.append(f"Bits Allocated is absent or not possible; {allocated} bits were read")
+    shape = FrameShape(
         rows=instance.rows,
         columns=instance.columns,
-        samples=samples,
+        samples=_samples_per_pixel(pixel_data, size * allocated // 8, header, notes),
         bits_allocated=allocated,
         planar=header.integer("PlanarConfiguration") == 1,
-        luma=photometric in _LUMA,
-        subsampled=photometric == "YBR_FULL_422" and not header.encapsulated,
+        luma=header.stored_as_luma,
+        subsampled=header.photometric == "YBR_FULL_422" and not header.encapsulated and len(pixel_data) < 3 * size,
     )
     swapped = header.big_endian and allocated == 8 and header.representation("PixelData") == "OW"
-    decoded, as_in_file = decode(pixel_data, instance.transfer_syntax, shape, swapped)
-    if decoded.ndim == 2:
-        return decoded, as_in_file, False
-    grey, coloured = grayscale.luma(decoded, stored_as_luma=shape.luma)
-    return grey, False, coloured
+    return decode(pixel_data, instance.transfer_syntax, shape, swapped)
+
+
+def _allocated(pixel_data: bytes, size: int, header: DicomHeader) -> int:
+    """Bits of a sample where the header does not say."""
+    if header.encapsulated:
+        return 16 if (header.integer("BitsStored") or 16) > 8 else 8
+    bits = 8 * len(pixel_data) // size
+    if bits not in (8, 16):
+        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
+    return bits
+
+
+def _samples_per_pixel(pixel_data: bytes, plane: int, header: DicomHeader, notes: list[str]) -> int:
+    """1 or 3. plane: bytes of one sample of every pixel."""
+    photometric, stated = header.photometric, header.integer("SamplesPerPixel")
+    if photometric and photometric not in _GREY and photometric not in _COLOUR:
+        raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
+    if not photometric:
+        notes.append("Photometric Interpretation is absent; the image was taken for MONOCHROME2 or RGB")
+    by_photometric = 3 if photometric in _COLOUR else 1
+    if stated is None or (stated == by_photometric):
+        return by_photometric if photometric or stated is None else stated
+    if stated not in (1, 3):
+        raise UnreadableDicom(f"it has {stated} samples a pixel; 1 or 3 are read")
+    if photometric:
+        notes.append("Photometric Interpretation and Samples per Pixel contradict each other")
+    if header.encapsulated or not photometric:
+        return stated
+    return 3 if len(pixel_data) >= 3 * plane else 1

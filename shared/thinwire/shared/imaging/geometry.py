@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from thinwire.shared.formats.display import SpacingKind
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 
 _POSSIBLE = 0.01, 10.0
 """Millimetres that a pixel of a radiograph can have; beyond them a header is wrong."""
@@ -62,7 +62,7 @@ def sides(orientation: str) -> Sides | None:
     return Sides(_OPPOSITE[right], right, _OPPOSITE[bottom], bottom)
 
 
-def orientation(header: Header) -> tuple[str, tuple[str, ...]]:
+def orientation(header: DicomHeader) -> tuple[str, tuple[str, ...]]:
     r"""Patient Orientation (0020,0020) in its one form, such as "L\F", and what a reader is told of it.
 
     Empty where it is absent or names no two directions: then nothing is claimed.
@@ -115,7 +115,7 @@ def _axis(word: str) -> str:
     return min(word[0], _OPPOSITE[word[0]])
 
 
-def spacing(header: Header) -> Spacing:
+def spacing(header: DicomHeader) -> Spacing:
     """The distance between pixels, and where it holds (PS3.3 10.7.1.1 to 10.7.1.3, C.8.11.7).
 
     Pixel Spacing that differs from the detector's (or the film's), or has a calibration type, is the patient's. Equal
@@ -148,7 +148,7 @@ def spacing(header: Header) -> Spacing:
     return Spacing(found, kind, tuple(notes))
 
 
-def _stated(header: Header, keyword: str, notes: list[str]) -> Pair | None:
+def _stated(header: DicomHeader, keyword: str, notes: list[str]) -> Pair | None:
     stated = header.numbers(keyword)
     if not stated:
         return None
@@ -159,7 +159,7 @@ def _stated(header: Header, keyword: str, notes: list[str]) -> Pair | None:
     return stated[0], stated[1]
 
 
-def _corrected(header: Header, measured: Pair) -> Pair:
+def _corrected(header: DicomHeader, measured: Pair) -> Pair:
     """Imager Pixel Spacing over Estimated Radiographic Magnification Factor (0018,1114), where that is possible."""
     factor = header.number("EstimatedRadiographicMagnificationFactor") or 1.0
     factor = factor if _MAGNIFICATION[0] <= factor <= _MAGNIFICATION[1] else 1.0

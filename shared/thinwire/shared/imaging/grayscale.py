@@ -4,6 +4,7 @@ Every step maps one stored value to one other, so the steps are worked out once 
 float64, and an image then costs one look-up into float32.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,60 +15,25 @@ from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging.codestream import Samples
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.normalise import bounds, sampled, stretched
-
-Values = NDArray[np.float64]
-Padding = tuple[int, int]
+from thinwire.shared.imaging.stored import Grey, Padding, Values, padding_of
 
 LEAST_INSIDE = 0.2
 """Share of the image's pixels that a VOI transform must leave between its extremes, or it is not believed."""
-MOST_PADDING = 0.9
-"""Share of the image beyond which Pixel Padding Value is not believed."""
-_FUNCTIONS = {"SIGMOID": Function.SIGMOID, "LINEAR_EXACT": Function.LINEAR_EXACT}
-_RASTER = 512
-_BLOCK = 256
+_FUNCTIONS = {
+    "": Function.LINEAR,
+    "LINEAR": Function.LINEAR,
+    "SIGMOID": Function.SIGMOID,
+    "LINEAR_EXACT": Function.LINEAR_EXACT,
+}
+_SMALL, _LARGE = 1e-3, 1e30
+"""Ranges of a modality's values outside which float32 has no room for the stretch."""
+_NEARLY_NOTHING = "leaves nearly nothing of this image; it was not believed"
 
 
 @dataclass(frozen=True)
-class Grey:
-    """Stored values of one grey image.
-
-    stored: integers [H, W], unused bits cleared, sign extended.
-    """
-
-    stored: Samples
-
-    @property
-    def low(self) -> int:
-        return int(np.iinfo(self.stored.dtype).min)
-
-    @property
-    def values(self) -> Values:
-        """float64 [256 or 65,536]: every value that a pixel can have."""
-        kind = np.iinfo(self.stored.dtype)
-        return np.arange(kind.min, kind.max + 1, dtype=np.float64)
-
-    @property
-    def raster(self) -> Samples:
-        """Some of the pixels, on a regular raster: enough to judge a transform by."""
-        rows, columns = self.stored.shape
-        return self.stored[:: max(1, rows // _RASTER), :: max(1, columns // _RASTER)]
-
-    def through(self, levels: FloatArray) -> FloatArray:
-        """float32 [H, W]: each pixel's entry in a table over `values`."""
-        out = np.empty(self.stored.shape, np.float32)
-        for top in range(0, len(out), _BLOCK):  # numpy widens indices to 64 bits: a block of them at a time
-            out[top : top + _BLOCK] = levels[self.indices(self.stored[top : top + _BLOCK])]
-        return out
-
-    def indices(self, stored: Samples) -> NDArray[np.intp]:
-        """Where stored values stand in `values`."""
-        return stored.astype(np.intp) - self.low
-
-
-@dataclass(frozen=True)
-class Shown:
+class RenderedImage:
     """What a reader sees of an image, and what made it so."""
 
     pixels: FloatArray
@@ -77,76 +43,47 @@ class Shown:
     rescale: tuple[float, float] | None
     """Slope and intercept; None where a Modality LUT was applied."""
     window: Window
-    warnings: tuple[str, ...]
     inverted: bool
     """Whether the least value is the brightest."""
     padding: Padding | None
     """Least and greatest stored value that were taken for padding."""
 
 
-def stored_values(samples: Samples, header: Header, as_in_file: bool) -> Grey:
-    """The stored values of C.7.6.3.1: what lies beside them in unused bits (retired overlays) is masked off.
+def bone_bright(grey: Grey, header: DicomHeader, notes: list[str]) -> RenderedImage:
+    """The image through its modality, VOI and presentation transforms. notes: takes what was not believed of them.
 
-    samples: [H, W] as decoded. as_in_file: they still hold unused bits; a codec's output does not.
+    Raises UnreadableDicom: a blank image.
     """
-    allocated = samples.dtype.itemsize * 8
-    bits = header.integer("BitsStored") or allocated
-    high = header.integer("HighBit")
-    high = bits - 1 if high is None else high
-    signed = header.integer("PixelRepresentation") == 1
-    if not (1 <= bits <= high + 1 <= allocated) and as_in_file:
-        raise UnreadableDicom("its bits allocated, bits stored and high bit contradict each other")
-    if samples.dtype.kind == "i":  # a codestream that says itself that it is signed
-        return Grey(samples)
-    unused = allocated - bits
-    native: Samples = samples.astype(np.uint16 if allocated > 8 else np.uint8)
-    if as_in_file and unused:
-        native = np.bitwise_and(np.right_shift(native, high + 1 - bits), (1 << bits) - 1)
-    if signed:
-        # The sign bit is moved to the top and drawn back down.
-        shift = max(0, unused)
-        native = np.left_shift(native, shift).view(np.int16 if allocated > 8 else np.int8)
-        native = np.right_shift(native, shift)
-    return Grey(native)
-
-
-def luma(samples: Samples, stored_as_luma: bool) -> tuple[Samples, bool]:
-    """[H, W] grey of a colour image [H, W, 3] and whether it holds colour that a radiograph would not.
-
-    stored_as_luma: the first sample is luma (YBR), else red, green, blue weighted as in ITU-R BT.601.
-    """
-    chroma = samples.reshape(-1, 3)[:: max(1, samples.size // (3 * _RASTER**2))].astype(np.int32)
-    top = np.iinfo(samples.dtype).max
-    apart = abs(chroma[:, 1:] - (top + 1) // 2) if stored_as_luma else abs(chroma[:, 1:] - chroma[:, :1])
-    coloured = float((apart.max(axis=1) > top / 16).mean()) > 0.01
-    if stored_as_luma:
-        return samples[:, :, 0], coloured
-    weights = np.array([299, 587, 114], np.uint32)
-    grey = np.empty(samples.shape[:2], samples.dtype)
-    for row in range(0, len(grey), _BLOCK):
-        grey[row : row + _BLOCK] = (samples[row : row + _BLOCK].astype(np.uint32) @ weights + 500) // 1000
-    return grey, coloured
-
-
-def bone_bright(grey: Grey, header: Header) -> Shown:
-    """The image through its modality and VOI transforms. Raises UnreadableDicom: a blank image."""
-    notes: list[str] = []
-    padding = _padding(grey, header, notes)
+    padding = padding_of(grey, header, notes)
     seen = _indices(grey, grey.raster, padding)
     if seen.min() == seen.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
-    table, rescale = _modality(grey.values, header, notes)
+    table, rescale = _modality(grey.values, seen, header, notes)
     table, window = _values_of_interest(table, seen, header, notes)
     inverted = _inverted(header, notes)
     pixels, levels = stretched_levels(grey, -table if inverted else table, padding)
-    return Shown(pixels, levels, rescale, window, tuple(notes), inverted, padding)
+    return RenderedImage(pixels, levels, rescale, window, inverted, padding)
+
+
+def as_stored(grey: Grey) -> RenderedImage:
+    """An image whose values are the brightness itself: a picture, or the luminance of a colour image.
+
+    Raises UnreadableDicom: a blank image.
+    """
+    if grey.stored.min() == grey.stored.max():
+        raise UnreadableDicom("its image is blank: every pixel has one value")
+    pixels, levels = stretched_levels(grey, grey.values, None)
+    return RenderedImage(pixels, levels, (1.0, 0.0), Window(Function.PERCENTILES), False, None)
 
 
 def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tuple[FloatArray, FloatArray]:
-    """`Shown.pixels` and `Shown.levels`. table: the brightness of each of `grey.values`, in any unit."""
-    small = table.astype(np.float32)
-    seen = small[_indices(grey, sampled(grey.stored), padding)]
-    levels = stretched(small, *bounds(seen))
+    """Pixels and levels of a `RenderedImage`. table: the brightness of each of `grey.values`, in any unit."""
+    some = _indices(grey, sampled(grey.stored), padding)
+    low, high = float(table[some].min()), float(table[some].max())
+    if not _SMALL < high - low < _LARGE or max(abs(low), abs(high)) > _LARGE:
+        table = (table - low) / max(high - low, float(np.finfo(np.float64).tiny))
+    small = np.clip(table, -np.finfo(np.float32).max, np.finfo(np.float32).max).astype(np.float32)
+    levels = stretched(small, *bounds(small[some]))
     if padding is not None:
         levels[padding[0] - grey.low : padding[1] - grey.low + 1] = 0.0
     least, most = int(grey.stored.min()), int(grey.stored.max())
@@ -162,40 +99,19 @@ def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.i
     return found[inside] if inside.any() else found
 
 
-def _padding(grey: Grey, header: Header, notes: list[str]) -> Padding | None:
-    """Least and greatest stored value of the pixels that are padding (C.7.5.1.1.2); None where there are none."""
-    value = header.integer("PixelPaddingValue")
-    if value is None:
-        return None
-    limit = header.integer("PixelPaddingRangeLimit")
-    low, high = sorted((_as_stored(value, grey), _as_stored(value if limit is None else limit, grey)))
-    padding = grey.stored == low if low == high else (grey.stored >= low) & (grey.stored <= high)
-    if float(padding.mean()) > MOST_PADDING:
-        notes.append("nearly all pixels have the padding value; it was not believed")
-        return None
-    if not padding.any():
-        return None
-    values = grey.stored[padding]
-    return int(values.min()), int(values.max())
+def _modality(
+    values: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
+) -> tuple[Values, tuple[float, float] | None]:
+    """The Modality LUT or rescale (C.11.1), and slope and intercept where it is not a LUT.
 
-
-def _as_stored(value: int, grey: Grey) -> int:
-    """A value whose VR was written unsigned for signed pixels, or the other way round, as the pixels have it."""
-    kind = np.iinfo(grey.stored.dtype)
-    if kind.min <= value <= kind.max:
-        return value
-    wrapped = value % (1 << kind.bits)
-    return wrapped - (1 << kind.bits) if wrapped > kind.max else wrapped
-
-
-def _modality(values: Values, header: Header, notes: list[str]) -> tuple[Values, tuple[float, float] | None]:
-    """The Modality LUT or rescale (C.11.1), and slope and intercept where it is not a LUT."""
-    signed = header.integer("PixelRepresentation") == 1
+    seen: indices into `values` of some of the image's pixels.
+    """
     for item in header.items("ModalityLUTSequence")[:1]:
-        table = _lookup(values, item, signed)
-        if table is not None:
+        table = _lookup(values, item, header.integer("PixelRepresentation") == 1, "Modality LUT", notes)
+        if table is not None and np.ptp(table[seen]) > 0:
             return table, None
-        notes.append("the modality LUT cannot be read; pixels are taken as stored")
+        if table is not None:
+            notes.append("the Modality LUT gives one value for all pixels; they are taken as stored")
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
     if slope == 0:
         notes.append("the rescale slope is 0; pixels are taken as stored")
@@ -205,26 +121,19 @@ def _modality(values: Values, header: Header, notes: list[str]) -> tuple[Values,
 
 
 def _values_of_interest(
-    table: Values, seen: NDArray[np.intp], header: Header, notes: list[str]
+    table: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, Window]:
-    """The first VOI LUT, else the first window (C.11.2), unless it would leave little of the image.
+    """The first VOI LUT or window (C.11.2) that leaves enough of the image, LUTs first.
 
-    table: output of the modality LUT by stored value. seen: indices into it of some of the image's pixels.
+    table: output of the modality transform by stored value. seen: indices into it of some of the image's pixels.
     """
-    out = None
-    applied = Window(Function.LUT)
-    for item in header.items("VOILUTSequence")[:1]:
-        out = _lookup(table, item, bool(table.min() < 0))
-    if out is None:
-        applied = _window(header, notes)
-        out = _windowed(table, applied)
-    if out is not None:
+    for name, window, out in _transforms(table, header, notes):
         low, high = float(out.min()), float(out.max())
         edge = (high - low) / 100
         inside = (out[seen] > low + edge) & (out[seen] < high - edge)
         if float(inside.mean()) >= LEAST_INSIDE:
-            return out, applied
-        notes.append("the window or VOI LUT leaves nearly nothing of this image; it was not believed")
+            return out, window
+        notes.append(f"the {name} {_NEARLY_NOTHING}")
     if header.code("PresentationIntentType") == "FOR PROCESSING":
         notes.append("a For Processing image: its grey scale is not the one that a person would be shown")
         if header.code("PixelIntensityRelationship") == "LIN":
@@ -233,59 +142,86 @@ def _values_of_interest(
     return table, Window(Function.PERCENTILES)
 
 
-def _window(header: Header, notes: list[str]) -> Window:
-    """The first window, by the function that VOI LUT Function names (C.11.2.1.2, C.11.2.1.3)."""
-    center, width = header.number("WindowCenter"), header.number("WindowWidth")
-    if center is None or width is None:
-        return Window(Function.PERCENTILES)
-    function = header.code("VOILUTFunction") or "LINEAR"
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        notes.append(f"a window of width {width:g} is not defined; it was left out")
-        return Window(Function.PERCENTILES)
-    return Window(_FUNCTIONS.get(function, Function.LINEAR), center, width)
+def _transforms(table: Values, header: DicomHeader, notes: list[str]) -> Iterator[tuple[str, Window, Values]]:
+    """The header's VOI LUTs, then its windows: name, and output for each value."""
+    signed = bool(table.min() < 0)
+    for item in header.items("VOILUTSequence"):
+        out = _lookup(table, item, signed, "VOI LUT", notes)
+        if out is not None:
+            yield "VOI LUT", Window(Function.LUT), out
+    function = header.code("VOILUTFunction")
+    centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
+    if len(centers) != len(widths):
+        notes.append(
+            "Window Center and Window Width have different numbers of values; those without the other were left out"
+        )
+    for center, width in zip(centers, widths, strict=False):
+        if function not in _FUNCTIONS:
+            notes.append("VOI LUT Function is none that the standard defines; the window was taken as LINEAR")
+        window = _FUNCTIONS.get(function, Function.LINEAR)
+        if width <= 0 or (window is Function.LINEAR and width < 1):
+            notes.append(f"a window of width {width:g} is not defined; it was left out")
+        else:
+            yield "window", Window(window, center, width), _windowed(table, Window(window, center, width))
 
 
-def _windowed(values: Values, window: Window) -> Values | None:
-    """The window's output, 0..1; None without one."""
+def _windowed(values: Values, window: Window) -> Values:
+    """The output, 0..1, of a window by its function (C.11.2.1.2, C.11.2.1.3)."""
     center, width = window.center, window.width
-    match window.function:
-        case Function.SIGMOID:
-            return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
-        case Function.LINEAR_EXACT:
-            return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-        case Function.LINEAR:  # half a grey value is taken off the centre and a whole one off the width
-            return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
-        case _:
-            return None
+    if window.function is Function.SIGMOID:
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
+    if window.function is Function.LINEAR_EXACT:
+        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+    # Half a grey value is taken off the centre and a whole one off the width.
+    return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
 
 
-def _lookup(values: Values, item: Header, signed: bool) -> Values | None:
+def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: list[str]) -> Values | None:
     """A LUT's output for each value (C.11.1.1.1, C.11.2.1.1); None where descriptor and data do not fit."""
     descriptor = [int(each) for each in item.numbers("LUTDescriptor")]
-    if len(descriptor) != 3:
-        return None
-    count, first, bits = descriptor
-    count = count or 65536
-    first = first - 65536 if signed and first > 32767 else first
+    if len(descriptor) == 3:
+        count, first = descriptor[0] % 65536 or 65536, descriptor[1]
+        first = first - 65536 if signed and first > 32767 else first
+        entries = _entries(item, count, bytewise=descriptor[2] <= 8)
+        if entries is not None:
+            if len(entries) < count:
+                notes.append(f"the {name} is one entry short of its descriptor; its last entry stands for the next")
+            return entries[np.clip(values - first, 0, min(count, len(entries)) - 1).astype(np.intp)]
+    notes.append(f"the {name} does not fit its descriptor; it was left out")
+    return None
+
+
+def _entries(item: DicomHeader, count: int, bytewise: bool) -> Values | None:
+    """A LUT's data as `count` numbers, or one less; None where they are neither.
+
+    bytewise: entries of 8 bits, which some devices pack two in a word.
+    """
     data = item.data("LUTData")
     if data is None:
-        entries = np.array(item.numbers("LUTData"), np.float64)
-    elif bits <= 8 and len(data) - count in (0, 1):
-        entries = np.frombuffer(data, np.uint8).astype(np.float64)
-    else:
-        entries = np.frombuffer(data[: len(data) & ~1], ">u2" if item.big_endian else "<u2").astype(np.float64)
-    if not 1 <= count <= len(entries):
-        return None
-    return entries[np.clip(values - first, 0, count - 1).astype(np.intp)]
+        words = np.array(item.numbers("LUTData"), np.float64) % 65536
+        data = words.astype("<u2").tobytes()
+    elif item.big_endian:
+        data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()
+    if bytewise and count - 1 <= len(data) <= count + 1:
+        return np.frombuffer(data, np.uint8)[:count].astype(np.float64)
+    entries = np.frombuffer(data[: len(data) & ~1], "<u2")[:count].astype(np.float64)
+    return entries if len(entries) >= max(1, count - 1) else None
 
 
-def _inverted(header: Header, notes: list[str]) -> bool:
-    """Whether the least value is the brightest: MONOCHROME1 (C.7.6.3.1.2) or Presentation LUT Shape INVERSE (C.11.6).
+def _inverted(header: DicomHeader, notes: list[str]) -> bool:
+    """Whether the least value is the brightest.
 
-    The two say the same thing twice (C.8.11.3.1); an image in which they differ is inverted if either says so.
+    Presentation LUT Shape says it (C.11.6), else Photometric Interpretation (C.7.6.3.1.2). They say the same thing
+    twice (C.8.11.3.1); where they differ, the shape stands last in the pipeline and wins, as in DCMTK and dcm4che.
     """
-    monochrome1 = header.code("PhotometricInterpretation") == "MONOCHROME1"
+    monochrome1 = header.photometric == "MONOCHROME1"
     shape = header.code("PresentationLUTShape")
-    if (shape == "INVERSE" and not monochrome1) or (shape == "IDENTITY" and monochrome1):
-        notes.append("photometric interpretation and presentation LUT shape disagree; the image was inverted")
-    return monochrome1 or shape == "INVERSE"
+    if shape not in ("IDENTITY", "INVERSE"):
+        if shape:
+            notes.append("Presentation LUT Shape is none that the standard defines; it was left out")
+        return monochrome1
+    inverted = shape == "INVERSE"
+    if inverted is not monochrome1:
+        done = "inverted" if inverted else "not inverted"
+        notes.append(f"photometric interpretation and presentation LUT shape disagree; by the shape it was {done}")
+    return inverted

@@ -6,34 +6,51 @@ log line nor chained exception. A single attribute that cannot be read counts as
 
 import contextlib
 import logging
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
 
 from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.imaging.charset import encodings_of
+from thinwire.shared.imaging.codestream import COMPRESSED, SYNTAXES, stream_syntax
+from thinwire.shared.imaging.file_format import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    MEDIA_CLASS,
+    MEDIA_INSTANCE,
+    PREFIX,
+    PREFIX_AT,
+    SYNTAX,
+    Layers,
+    layers,
+)
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-
-PREFIX_AT, PREFIX = 128, b"DICM"  # PS3.10 7.1
-_META_LENGTH = struct.Struct("<HH2sHL")
 _PIXELS = Tag(0x7FE0, 0x0010)
+_OVERLAY_ROWS, _OVERLAY_DATA = 0x6000_0010, 0x6000_3000
+_CHARACTER_SET = Tag(0x0008, 0x0005)
+_TEXT_VRS = frozenset(("SH", "LO", "ST", "LT", "PN", "UT", "UC"))
 _UNDEFINED = 0xFFFFFFFF
+_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+"""Sequence Delimitation Item (PS3.5 A.4)."""
+_ITEM = b"\xfe\xff\x00\xe0"
 _GLANCE = 64 << 10
 """Bytes of a value above which a glance leaves it in the file."""
 
@@ -57,7 +74,7 @@ PARSER_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class FileLimits:
     """What one file may claim before it is refused, whatever its header says."""
 
     file_bytes: int = 512 << 20
@@ -80,15 +97,23 @@ def parsing(failure: str) -> Iterator[None]:
             raise UnreadableDicom(f"{failure} ({type(error).__name__})") from None
 
 
-class Header:
+class DicomHeader:
     """A data set's attributes by keyword, as plain values.
 
-    odd: keywords whose values could not be read, filled as they are asked for.
+    transfer_syntax: the one that the data set has, whatever the meta information says. odd: keywords whose values
+    could not be read, filled as they are asked for. notes: what was not believed of the file's form, for a reader.
     """
 
-    def __init__(self, dataset: Dataset, transfer_syntax: str, odd: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        transfer_syntax: str,
+        odd: set[str] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self._dataset = dataset
         self.transfer_syntax = transfer_syntax
+        self.notes = notes
         self.odd: set[str] = set() if odd is None else odd
 
     @property
@@ -124,8 +149,11 @@ class Header:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """The attribute's values as finite numbers; empty where any of them is not."""
+        values = self.values(keyword)
+        if len(values) == 1 and isinstance(values[0], bytes) and len(values[0]) in (2, 4):  # a number under a wrong VR
+            values = (int.from_bytes(values[0], "big" if self.big_endian else "little"),)
         try:
-            found = tuple(float(str(each)) for each in self.values(keyword))
+            found = tuple(float(str(each)) for each in values)
         except ValueError:
             found = (float("nan"),)
         if any(not abs(each) < float("inf") for each in found):
@@ -143,10 +171,12 @@ class Header:
         found = self.number(keyword)
         return int(found) if found is not None and found == int(found) else None
 
-    def items(self, keyword: str) -> tuple["Header", ...]:
+    def items(self, keyword: str) -> tuple["DicomHeader", ...]:
         """The items of a sequence."""
         return tuple(
-            Header(item, self.transfer_syntax, self.odd) for item in self.values(keyword) if isinstance(item, Dataset)
+            DicomHeader(item, self.transfer_syntax, self.odd)
+            for item in self.values(keyword)
+            if isinstance(item, Dataset)
         )
 
     def data(self, keyword: str) -> bytes | None:
@@ -177,41 +207,168 @@ class Header:
         return _PIXELS in self._dataset
 
     @property
+    def photometric(self) -> str:
+        """Photometric Interpretation (0028,0004), upper case, without blanks within "MONOCHROME 2"."""
+        return re.sub(r"^MONOCHROME[ _]", "MONOCHROME", self.code("PhotometricInterpretation"))
+
+    @property
+    def stored_as_luma(self) -> bool:
+        """Whether the first sample of a pixel is its luminance (YBR)."""
+        return self.photometric in ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
+
+    @property
+    def has_embedded_overlay(self) -> bool:
+        """Whether an overlay is said to lie in unused bits of the pixels (retired; PS3.3 C.9.2)."""
+        return any(
+            _OVERLAY_ROWS + group in self._dataset and _OVERLAY_DATA + group not in self._dataset
+            for group in range(0, 0x20 << 16, 2 << 16)
+        )
+
+    @property
     def encapsulated(self) -> bool:
-        """Whether the pixel data has undefined length, and so holds items (PS3.5 A.4)."""
-        with parsing("the pixel data cannot be read"):
-            return bool(self._dataset["PixelData"].is_undefined_length)
+        """Whether the pixel data holds items (PS3.5 A.4)."""
+        return self.transfer_syntax in COMPRESSED
 
 
-def parse(data: bytes, limits: Limits) -> Header:
+def parse(data: bytes, limits: FileLimits) -> DicomHeader:
     """The whole data set of one DICOM file, with or without preamble (PS3.10 7.1).
 
     Raises UnreadableDicom: over the limits, not DICOM, cut short.
     """
+    return _parsed(data, limits)[1]
+
+
+def part10(data: bytes, limits: FileLimits) -> bytes:
+    """The same object as a file that every DICOM program takes (PS3.10 7.1), to be sent under the UIDs it names.
+
+    The data set stays as it is, byte for byte, pixels included. (Of compressed pixels in an implicit VR data set, which
+    no transfer syntax has, only the pixels stay.) Where the file lacks preamble or meta information, or has it in an
+    irregular form, or it names another transfer syntax, SOP class or SOP instance than the data set has, meta
+    information is made from the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID
+    are the data set's own.
+    A file that needs none of that is returned unchanged. So a C-STORE or STOW of the result announces what it sends.
+
+    Raises UnreadableDicom: as `parse` does; also for a data set without SOP Class UID or SOP Instance UID, which no
+    peer can store.
+    """
+    found, header = _parsed(data, limits)
+    sop_class, sop_instance = header.text("SOPClassUID"), header.text("SOPInstanceUID")
+    if not sop_class or not sop_instance:
+        raise UnreadableDicom("it has no SOP Class UID or no SOP Instance UID, so no PACS can store it")
+    agreed = {MEDIA_CLASS: sop_class, MEDIA_INSTANCE: sop_instance, SYNTAX: header.transfer_syntax}
+    explicit = not (found.encoding.implicit and header.encapsulated)
+    if explicit and found.regular and agreed.items() <= found.meta.items():
+        return data
+    with parsing("its meta information cannot be written"):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class), UID(sop_instance)
+        meta.TransferSyntaxUID = UID(header.transfer_syntax)
+        out = BytesIO()
+        write_file_meta_info(out, meta)
+        if not explicit:  # which no transfer syntax has
+            body = DicomBytesIO()
+            body.is_little_endian, body.is_implicit_VR = True, False
+            write_dataset(body, header._dataset)
+            found = replace(found, body=body.getvalue())
+    return b"".join((found.preamble or bytes(PREFIX_AT), PREFIX, out.getvalue(), found.body))
+
+
+def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
     if len(data) > limits.file_bytes:
         raise UnreadableDicom(f"the file has {len(data)} bytes, over the limit of {limits.file_bytes}")
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
     with parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
-        inflated = _inflate(data, limits) if prefixed else None
-        if inflated is not None:
-            dataset, syntax = read_dataset(BytesIO(inflated), False, True), DEFLATED
-        else:
-            whole = pydicom.dcmread(BytesIO(data), force=True)
-            dataset, syntax = whole, str(getattr(whole.file_meta, "TransferSyntaxUID", "") or "")
-            if not syntax:
-                syntax = IMPLICIT_LITTLE if whole.original_encoding[0] else EXPLICIT_LITTLE
-                if not whole.original_encoding[1]:
-                    syntax = EXPLICIT_BIG
-        # A parser that is forced finds an element in almost any bytes; these tell an object of DICOM.
+        found = layers(data, limits.file_bytes)
+        dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
+        if not dataset and found.encoding.little:  # pydicom has nothing where compressed pixels have no end mark
+            found = replace(found, plain=found.plain + _END, body=found.body + _END, regular=False)
+            dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
+        # A parser finds an element in almost any bytes; these tell an object of DICOM.
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "DirectoryRecordSequence")):
             raise UnreadableDicom(
                 "the file is cut short or names no kind of DICOM object" if prefixed else "not a DICOM file"
             )
         _require_whole(dataset)
-    return Header(dataset, syntax)
+        syntax = _true_syntax(found, dataset)
+        notes = _contradictions(found, dataset, syntax)
+        encodings, note = encodings_of(_terms(dataset), list(_texts(dataset)))
+        _set_encodings(dataset, encodings)
+        return found, DicomHeader(dataset, syntax, notes=(*notes, note) if note else notes)
 
 
-def glance(path: Path, limits: Limits) -> Header:
+def _end_after_pixels() -> Callable[[BaseTag, str | None, int], bool]:
+    """Ends the reading of a data set after its pixels: what follows is padding of a device, signatures, private."""
+    passed = False
+
+    def ends(tag: BaseTag, *_: object) -> bool:
+        nonlocal passed
+        ended, passed = passed, passed or tag == _PIXELS
+        return ended
+
+    return ends
+
+
+def _true_syntax(found: Layers, dataset: Dataset) -> str:
+    """The transfer syntax by the data set's own encoding and its codestream, else as the meta information says."""
+    element = dataset.get_item(_PIXELS) if _PIXELS in dataset else None
+    value = None if element is None else element.value
+    if element is not None and isinstance(value, bytes) and found.encoding.little and not found.deflated:
+        undefined = getattr(element, "length", 0) == _UNDEFINED or getattr(element, "is_undefined_length", False)
+        if undefined or (found.stated in COMPRESSED and value.startswith(_ITEM)):
+            return stream_syntax(value, found.stated)
+    known = found.stated in SYNTAXES and (element is not None or found.stated not in COMPRESSED)
+    return found.syntax if known or not found.stated else found.stated
+
+
+def _contradictions(found: Layers, dataset: Dataset, syntax: str) -> tuple[str, ...]:
+    """What the meta information says against the data set."""
+    notes = []
+    if found.stated and found.stated != syntax:
+        notes.append(
+            f"the meta information says {_name(found.stated)}, but the data set is {_name(syntax)}; "
+            "the data set was believed"
+        )
+    for element, keyword in ((MEDIA_CLASS, "SOPClassUID"), (MEDIA_INSTANCE, "SOPInstanceUID")):
+        stated, own = found.meta.get(element, ""), str(dataset.get(keyword) or "")
+        if stated and own and stated != own:
+            notes.append(f"the meta information names another {keyword} than the data set; the data set's is used")
+    return tuple(notes)
+
+
+def _terms(dataset: Dataset) -> list[str]:
+    """The values of Specific Character Set (0008,0005) as they lie in the file."""
+    value = dataset.get_item(_CHARACTER_SET).value if _CHARACTER_SET in dataset else b""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return [term.strip(" \0") for term in text.split("\\")] if text.strip(" \0") else []
+
+
+def _texts(dataset: Dataset) -> Iterator[bytes]:
+    """The data set's own text that a character set applies to, private attributes left out."""
+    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset converts every element)
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and not tag.is_private:
+            vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")
+            if vr in _TEXT_VRS:
+                yield element.value
+
+
+def _set_encodings(dataset: Dataset, encodings: list[str]) -> None:
+    """Have pydicom read all text by these, in items too, but for those that state a character set of their own."""
+    dataset.set_original_encoding(None, None, encodings)
+    for tag in dataset.keys():  # noqa: SIM118
+        element = dataset.get_item(tag)
+        if isinstance(element, DataElement) and element.VR == "SQ":
+            for item in element.value:
+                if _CHARACTER_SET not in item:
+                    _set_encodings(item, encodings)
+
+
+def _name(syntax: str) -> str:
+    """A transfer syntax in words; not what a broken file may hold in its place."""
+    return str(UID(syntax).name) if UID(syntax).is_valid else "an unknown transfer syntax"
+
+
+def glance(path: Path, limits: FileLimits) -> DicomHeader:
     """The header of a DICOM file with preamble, without its pixels: memory is bounded whatever the file's size.
 
     Raises UnreadableDicom: not DICOM.
@@ -223,25 +380,7 @@ def glance(path: Path, limits: Limits) -> Header:
         found = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_GLANCE)
     if "SOPClassUID" not in found:
         raise UnreadableDicom("the file is cut short or names no kind of DICOM object")
-    return Header(found, syntax)
-
-
-def _inflate(data: bytes, limits: Limits) -> bytes | None:
-    """The data set of a deflated file (PS3.5 A.5), or None if it is not deflated. Bounded, unlike pydicom's own."""
-    group, element, _, _, length = _META_LENGTH.unpack_from(data, PREFIX_AT + len(PREFIX))
-    start = PREFIX_AT + len(PREFIX) + _META_LENGTH.size + int(length)
-    if (group, element) != (2, 0):
-        start = len(data)
-    meta = read_dataset(BytesIO(data[PREFIX_AT + len(PREFIX) : start]), False, True)
-    if str(meta.get("TransferSyntaxUID", "")) != DEFLATED:
-        return None
-    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflating.decompress(data[start:], limits.file_bytes)
-    if inflating.unconsumed_tail:
-        raise UnreadableDicom(f"the file inflates to more than the limit of {limits.file_bytes} bytes")
-    if not inflating.eof:
-        raise UnreadableDicom("the file is cut short: its deflated data does not end")
-    return inflated
+    return DicomHeader(found, syntax)
 
 
 def _require_whole(dataset: Dataset) -> None:

@@ -1,11 +1,11 @@
 """Any file as the image that a person is shown: the one way from bytes to pixels, for the clinic and for the hub."""
 
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, image, read_instance
-from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.header import FileLimits
 from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 
 
-def open_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def open_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """The one image in a file's bytes: DICOM with or without preamble, PNG or JPEG.
 
     Whether it is a frontal chest is not asked: the clinic decided that, and the manifest names the file. Raises

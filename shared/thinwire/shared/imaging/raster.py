@@ -1,25 +1,55 @@
 """PNG and JPEG pictures as one-image studies: for tests and demonstrations, since no header says what they show."""
 
 import struct
+import warnings
+from collections.abc import Callable
+from io import BytesIO
 from typing import Literal
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.crops import Photometric
 from thinwire.shared.formats.display import Display, SpacingKind
-from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import CODEC_ERRORS, PLAIN_JPEG_FRAMES, Samples, jpeg_stream
-from thinwire.shared.imaging.dicom import COLOUR_NOTE, DEFAULT_LIMITS, Radiograph, looks_inverted, require_size, told
-from thinwire.shared.imaging.header import Limits
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, looks_inverted, require_size, told
+from thinwire.shared.imaging.header import FileLimits
+from thinwire.shared.imaging.stored import Grey, luma
 
 RASTER_MODALITY = "OT"  # PS3.3 C.7.3.1.1.1: other
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _IHDR = struct.Struct(">8sL4sLL")
+_EXIF_ORIENTATION = 0x0112
+_EXIF_ERRORS = (
+    Image.DecompressionBombError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow raises on pictures and EXIF data that break their format."""
+_TURNS: dict[int, Callable[[Samples], Samples]] = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).T,
+    8: np.rot90,
+}
+"""By EXIF Orientation: from the stored picture to the one that is held upright."""
 _REMEDY = "Send the image as DICOM, or as a PNG or JPEG that a viewer opens."
 
 
@@ -30,7 +60,7 @@ def raster_media(data: bytes) -> Literal["png", "jpeg"] | None:
     return "jpeg" if data.startswith(_JPEG) else None
 
 
-def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """A PNG or JPEG as a frontal radiograph, bone bright as shown. Raises UnreadableDicom, NotChestRadiograph."""
     media = raster_media(data)
     if media is None:
@@ -44,36 +74,34 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
             stream = jpeg_stream(data, PLAIN_JPEG_FRAMES)
             columns, rows = stream.columns, stream.rows
         require_size(rows, columns, limits)
+        if media == "jpeg" and stream.samples not in (1, 3):
+            raise UnreadableDicom(f"the JPEG has {stream.samples} samples a pixel; 1 or 3 are read", _REMEDY)
         if media == "jpeg" and stream.samples == 1:
             imagecodecs.jpegxl_encode_jpeg(data[: stream.end])  # refuses the damaged scan that libjpeg would draw
         samples = np.asarray(imagecodecs.png_decode(data) if media == "png" else imagecodecs.jpeg8_decode(data))
     except CODEC_ERRORS as error:
         raise UnreadableDicom(f"the {media.upper()} is broken or cut short", _REMEDY) from error
     notes = [f"a {media.upper()} picture: no header says what it shows, or how large a pixel is"]
-    grey, coloured = _grey(samples)
-    if coloured:
-        notes.append(COLOUR_NOTE)
-    if grey.min() == grey.max():
-        raise UnreadableDicom("its image is blank: every pixel has one value", _REMEDY)
-    table = grayscale.Grey(grey)
-    pixels, levels = grayscale.stretched_levels(table, table.values, None)
-    if looks_inverted(pixels):
+    upright = _turned(_grey(samples, notes), data, notes)
+    grey = Grey(upright, upright.dtype.itemsize * 8)
+    shown = grayscale.as_stored(grey)
+    if looks_inverted(shown.pixels):
         notes.append("the image looks inverted (its middle darker than its lungs), but was read as it is shown")
     display = Display(
         photometric=Photometric.LUMINANCE if samples.ndim == 3 else Photometric.MONOCHROME2,
-        bits_stored=grey.dtype.itemsize * 8,
+        bits_stored=grey.bits,
         signed=False,
         inverted=False,
-        rescale=(1.0, 0.0),
-        window=Window(Function.PERCENTILES),
+        rescale=shown.rescale,
+        window=shown.window,
         padding=None,
         spacing_mm=None,
         spacing_kind=SpacingKind.UNKNOWN,
     )
     return Radiograph(
-        pixels=pixels,
-        stored=grey,
-        levels=levels,
+        pixels=shown.pixels,
+        stored=grey.stored,
+        levels=shown.levels,
         display=display,
         view_position="",
         modality=RASTER_MODALITY,
@@ -82,10 +110,28 @@ def raster_radiograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograp
     )
 
 
-def _grey(samples: Samples) -> tuple[Samples, bool]:
-    """[H, W] and whether there is colour, from [H, W] or [H, W, 1 to 4]; transparency is left out."""
+def _grey(samples: Samples, notes: list[str]) -> Samples:
+    """[H, W] from [H, W] or [H, W, 1 to 4]; transparency is left out."""
     if samples.ndim == 2:
-        return samples, False
+        return samples
     if samples.shape[2] < 3:
-        return samples[:, :, 0], False
-    return grayscale.luma(samples[:, :, :3], stored_as_luma=False)
+        return samples[:, :, 0]
+    grey, told_of_colour = luma(samples[:, :, :3], stored_as_luma=False)
+    notes += told_of_colour
+    return grey
+
+
+def _turned(samples: Samples, data: bytes, notes: list[str]) -> Samples:
+    """The picture as its EXIF Orientation (JEITA CP-3451, tag 0112) says that it is held."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words may quote the data
+        try:
+            stated = Image.open(BytesIO(data)).getexif().get(_EXIF_ORIENTATION, 1)
+        except _EXIF_ERRORS:
+            stated = None
+    if stated not in _TURNS:
+        notes.append("its EXIF Orientation cannot be read; the picture is shown as stored")
+        return samples
+    if stated != 1:
+        notes.append("the picture was turned as its EXIF Orientation says")
+    return np.ascontiguousarray(_TURNS[stated](samples))

@@ -117,6 +117,21 @@ class Disk:
             raise
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with the same suffix, to write to; at the end it takes the place of `path`.
+
+    So `path` is whole or as it was, but not durable.
+    """
+    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def sweep(folder: Path) -> int:
     """Remove the half-written files that a power cut left under `folder`; returns how many there were."""
     left = list(folder.rglob(".*.tmp"))

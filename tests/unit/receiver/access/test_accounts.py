@@ -29,7 +29,7 @@ def test_the_first_link_makes_an_administrator_once(accounts: Accounts) -> None:
     assert accounts.invited(lost) == (False, None)  # the newer one counts
     assert accounts.accept(link, PASSWORD, "root", "Ada Root", quiet) == "root"
     (account,) = accounts.all()
-    assert (account.role, account.shown, account.waits) == (Role.ADMINISTRATOR, "Ada Root", False)
+    assert (account.role, account.full_name, account.waits) == (Role.ADMINISTRATOR, "Ada Root", False)
     with pytest.raises(BadInput, match="used"):
         accounts.accept(link, PASSWORD, "again", "Again", quiet)
     assert accounts.first() is None
@@ -43,7 +43,7 @@ def test_a_password_is_its_holder_s_alone(accounts: Accounts) -> None:
     accounts.accept(secret, PASSWORD, "a.lund", "", quiet)
     found = accounts.check("a.lund", PASSWORD)
     assert found is not None
-    assert found.shown == "Dr. Anna Lund"
+    assert found.full_name == "Dr. Anna Lund"
     assert accounts.check("a.lund", PASSWORD + "x") is None
     assert accounts.check("nobody", PASSWORD) is None
 

@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from tests.support.clock import START
 from thinwire.receiver.access.audit import GENESIS, Head, read_head
-from thinwire.receiver.access.audit_message import Act, Message, Outcome
+from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import DATABASE, Hub
 from thinwire.shared.errors import BadFormat
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 
 
 def fill(hub: Hub, count: int = 5) -> None:
@@ -55,7 +55,7 @@ def test_a_message_has_the_standard_s_form() -> None:
 
 @pytest.mark.parametrize("act", list(Act))
 def test_every_act_is_one_well_formed_message(act: Act) -> None:
-    text = Message(act, START, "<a&b>", detail='"</AuditMessage>', outcome=Outcome.REFUSED, account="x").xml()
+    text = Message(act, START, "<a&b>", detail='"</AuditMessage>', outcome=AuditOutcome.REFUSED, account="x").xml()
     assert len(ElementTree.fromstring(text).findall("EventIdentification")) == 1
 
 
@@ -66,8 +66,8 @@ def test_the_chain_holds_and_its_head_can_be_noted(hub: Hub) -> None:
     assert noted == hub.audit.head() == read_head(str(noted))
     fill(hub)
     assert hub.audit.verify(noted).number == 10
-    shown = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--head", str(noted)])
-    assert shown.stdout.strip() == str(hub.audit.head())
+    full_name = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--head", str(noted)])
+    assert full_name.stdout.strip() == str(hub.audit.head())
     exported = CliRunner().invoke(app, ["audit", "export", "--data", str(hub.data)])
     assert len(exported.stdout.splitlines()) == 11
     assert [entry.number for entry in hub.audit.newest(None, 3)] == [11, 10, 9]

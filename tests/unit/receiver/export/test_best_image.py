@@ -23,7 +23,7 @@ from tests.support.tier_samples import (
 )
 from tests.support.tier_samples import stored as stored_values
 from thinwire.receiver.cli.main import app
-from thinwire.receiver.export.best_image import Sight, stripes
+from thinwire.receiver.export.best_image import BestImage, stripes
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.shared.crypto.envelope import Kind
@@ -31,6 +31,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.graph import Grid
 from thinwire.shared.formats.originals import Member
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 GREY = shown(stored_values())
 GRID = Grid(HEIGHT, WIDTH, 256)
@@ -57,11 +58,11 @@ def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:
     partial.close()
 
 
-def sight(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> Sight:
-    return hub.views().sight(clinic.site, parts.study, GRID, files)
+def sight(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> BestImage:
+    return hub.study_images().sight(clinic.site, parts.study, GRID, files)
 
 
-def image_of(found: Sight) -> np.ndarray:
+def image_of(found: BestImage) -> np.ndarray:
     assert found.image is not None
     return found.image
 
@@ -79,14 +80,14 @@ def inside() -> np.ndarray:
 
 
 def test_nothing_is_shown_of_an_image_of_which_nothing_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
     found = sight(hub, clinic, parts, (png(GREY),))
-    assert found.source == "the pixels"
-    np.testing.assert_array_equal(image_of(found), GREY)
+    assert found.source == "the original file that this hub chose; the clinic named none"
+    np.testing.assert_array_equal(image_of(found), open_radiograph(png(GREY).data).shown)
     # A file that does not decode here costs the pixels and not the preview.
     assert sight(hub, clinic, parts, (Member("0000.png", b"broken"),)).source.startswith("the preview (")
 
@@ -94,7 +95,7 @@ def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: S
 def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
     alone = image_of(sight(hub, clinic, parts))
-    put(hub, clinic, clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()))
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
     found = sight(hub, clinic, parts)
     assert found.source.endswith("with 3 of 3 rectangles of evidence over it")
     here = inside()
@@ -104,7 +105,7 @@ def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Cl
 
 
 def test_evidence_alone_stands_on_stripes(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
-    put(hub, clinic, clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()))
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
     found = sight(hub, clinic, parts)
     assert found.source == "3 of 3 rectangles of evidence alone"
     here = inside()
@@ -117,31 +118,31 @@ def test_a_preview_or_evidence_of_another_image_is_not_shown(hub: Hub, clinic: C
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, preview.encode(GREY[:200], WINDOW, 4000)))
     values = stored_values()[:, :200]
     other = crops.encode(values, shown(values), RECTANGLES[:1], MEANING)
-    put(hub, clinic, clinic.seal(Kind.EVIDENCE, parts.study, other))
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, other))
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     coarse = clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000))
     assert coarse.header.chunk_log2 == 10
     arrive(hub, clinic, coarse, 45 + 1039)
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
     arrive(hub, clinic, coarse, len(coarse.sealed) - 1)
     found = sight(hub, clinic, parts)
     assert found.source.startswith("the coarse preview (")
     assert max(image_of(found).shape) == 128
-    assert hub.views().arriving_words(hub.store.find(parts.study.hex())) == {1: found.source}
+    assert hub.study_images().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
     path = hub.data / "inbox" / clinic.site / coarse.object.hex()
     data = bytearray(path.read_bytes())
     data[300] ^= 1  # what is not as it was sealed is not shown
     path.write_bytes(data)
-    assert sight(hub, clinic, parts) == Sight(None, "nothing yet")
+    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     noise = np.random.default_rng(0).integers(0, 4096, (HEIGHT, WIDTH)).astype(np.uint16)
     data = crops.encode(noise, shown(noise), [*RECTANGLES, crops.Rectangle(0, 80, 130, 150, 0.1)], MEANING)
-    fine = clinic.seal(Kind.EVIDENCE, parts.study, data)
+    fine = clinic.seal(Kind.CROPS, parts.study, data)
     assert fine.header.chunk_log2 == 14
     arrive(hub, clinic, fine, len(fine.sealed) - 1)
     found = sight(hub, clinic, parts)
@@ -153,9 +154,9 @@ def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, cli
 def test_another_study_and_site_have_nothing_of_it(hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle) -> None:
     coarse = clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000))
     arrive(hub, clinic, coarse, len(coarse.sealed) - 1)
-    arriving = hub.views().arriving
+    arriving = hub.study_images().arriving
     assert arriving.prefix(clinic.site, parts.study, Kind.PREVIEW)
-    assert arriving.prefix(clinic.site, parts.study, Kind.EVIDENCE) == b""
+    assert arriving.prefix(clinic.site, parts.study, Kind.CROPS) == b""
     assert arriving.prefix(clinic.site, study_parts(clinic, bundle, 1).study, Kind.PREVIEW) == b""
     assert arriving.prefix(join(hub, "south-ridge").site, parts.study, Kind.PREVIEW) == b""
 
@@ -169,8 +170,8 @@ def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyPar
     study, picture = parts.study.hex()[:8], tmp_path / "seen.png"
     assert "drawn from nothing yet" in said("show", study, "--png", str(picture))
     assert "asked for the evidence" in said("ask", study, "evidence")
-    assert hub.store.wanted(clinic.site) == [(parts.study, Kind.EVIDENCE)]
-    fine = clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence())
+    assert hub.store.wanted(clinic.site) == [(parts.study, Kind.CROPS)]
+    fine = clinic.seal(Kind.CROPS, parts.study, sample_evidence())
     arrive(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000)), 4000)
     put(hub, clinic, fine)
     assert "is here already" in said("ask", study, "evidence")
@@ -190,7 +191,7 @@ def test_export_writes_both_as_files_that_any_program_reads(
     tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyParts
 ) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
-    put(hub, clinic, clinic.seal(Kind.EVIDENCE, parts.study, sample_evidence()))
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
     words = ["export", parts.study.hex(), "--data", str(hub.data), "--to", str(tmp_path / "out")]
     assert CliRunner().invoke(app, words).exit_code == 0
     stem = tmp_path / "out" / parts.study.hex()[:16]

@@ -12,7 +12,7 @@ from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.task import Task
 
 from tests.support.clock import START
-from tests.support.machine_results import BUNDLE, READING, STUDY, image_file, kept, later
+from tests.support.machine_results import BUNDLE, PREDICTION, STUDY, image_file, kept, later
 from thinwire.receiver.export.fhir import FhirStudy, Written, fhir_bundle
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.originals import Member
@@ -30,13 +30,13 @@ IDENTITY = {
 class Words:
     state: str
     text: str
-    reader_shown: str
+    reader_name: str
     at: datetime
 
 
 def study(written: Written | None = None, **identity: str) -> FhirStudy:
     manifest = Manifest(STUDY, SiteName("north-valley"), START, BUNDLE, (), ((digest(b""), 1),), identity or IDENTITY)
-    return FhirStudy(kept(), READING, manifest, written or Written())
+    return FhirStudy(kept(), PREDICTION, manifest, written or Written())
 
 
 def resources(found: FhirStudy, *files: bytes) -> dict[str, dict[str, Any]]:
@@ -50,15 +50,19 @@ def test_the_machine_s_word_is_preliminary_and_says_what_it_is() -> None:
     found = resources(study(), image_file(), image_file(SOPInstanceUID="1.2.9"))
     report = DiagnosticReport.model_validate(found["DiagnosticReport"])
     assert report.status == "preliminary"
+    assert report.conclusion is not None
     assert "not for diagnosis" in report.conclusion
     assert "effusion: 0.80 (95 % 0.70 to 0.90), present" in report.conclusion
     assert report.resultsInterpreter is None
-    effusion = Observation.model_validate(found["DiagnosticReport"]["contained"][0])
-    assert effusion.code.coding[0].code == "60046008"
-    assert float(effusion.component[1].valueRange.low.value) == 0.7
-    images = ImagingStudy.model_validate(found["ImagingStudy"])
-    assert (images.status, images.series[0].numberOfInstances, str(images.started)) == ("available", 2, "2026-03-04")
-    assert images.subject.identifier.value == "SYNTHETIC-1"
+    effusion = found["DiagnosticReport"]["contained"][0]
+    Observation.model_validate(effusion)
+    assert effusion["code"]["coding"][0]["code"] == "60046008"
+    assert effusion["component"][1]["valueRange"]["low"]["value"] == 0.7
+    images = found["ImagingStudy"]
+    ImagingStudy.model_validate(images)
+    assert (images["status"], images["series"][0]["numberOfInstances"]) == ("available", 2)
+    assert images["started"] == "2026-03-04"
+    assert images["subject"]["identifier"]["value"] == "SYNTHETIC-1"
     task = Task.model_validate(found["Task"])
     assert (task.status, task.priority) == ("requested", "asap")
 
@@ -103,7 +107,7 @@ def test_whatever_changes_what_is_said_is_another_version() -> None:
         study(Written(Words("preliminary", "a", "Dr Example", START))),
         study(Written(Words("final", "a", "Dr Example", START))),
         study(Written(draft=("a",))),
-        replace(base, reading=later(READING, urgency=Urgency.IMMEDIATE)),
+        replace(base, prediction=later(PREDICTION, urgency=Urgency.IMMEDIATE)),
         replace(base, study=replace(base.study, sealed_sizes={})),
     ]
     versions: set[Digest] = {each.version for each in (base, *others)}

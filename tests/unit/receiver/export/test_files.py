@@ -4,23 +4,21 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.support.hub_folder import fused
 from tests.support.tiny_bundle import FEATURES
 from thinwire.receiver.export.graph_file import unwrap, wrap
 from thinwire.receiver.export.graphml import graphml
 from thinwire.receiver.export.pyg import hetero_bytes, load_pyg, to_hetero
-from thinwire.receiver.export.radiograph import radiograph
 from thinwire.shared.drawing import HEIGHT, WIDTH, draw
 from thinwire.shared.errors import BadPayload
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
-from thinwire.shared.formats.graph import FusedGraph, Grid
+from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, StudyId
+from thinwire.shared.identifiers import BundleId, StudyKey
 
-STUDY = StudyId(bytes(range(16)))
+STUDY = StudyKey(bytes(range(16)))
 
 
 @pytest.fixture
@@ -80,23 +78,3 @@ def test_a_picture_is_drawn_with_and_without_pixels(graph: FusedGraph) -> None:
     assert whole.size == (WIDTH, HEIGHT)
     blank = draw(graph, names, None)
     assert np.abs(np.asarray(whole, np.int16) - np.asarray(blank, np.int16)).mean() > 5
-
-
-def test_the_frontal_image_is_the_one_of_the_graph_s_size() -> None:
-    values = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
-    file = BytesIO()
-    Image.fromarray(values).save(file, "PNG")
-    found = radiograph([b"no image", file.getvalue()], Grid(20, 30, 64))
-    assert found is not None
-    np.testing.assert_array_equal(found, values)
-    assert radiograph([file.getvalue()], Grid(30, 30, 64)) is None
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_file_that_does_not_decode_costs_only_its_own_picture(form: str) -> None:
-    values = np.random.default_rng(0).integers(0, 255, (64, 96), dtype=np.uint8)
-    file, whole = BytesIO(), BytesIO()
-    Image.fromarray(values).save(file, form)
-    Image.fromarray(values).save(whole, "PNG")
-    found = radiograph([file.getvalue()[:1500], bytes(128) + b"DICM" + bytes(64), whole.getvalue()], Grid(64, 96, 64))
-    np.testing.assert_array_equal(found, values)

@@ -5,25 +5,26 @@ import subprocess
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
 from pydicom.dataelem import DataElement
 
-from tests.support.dicoms import dicom
-from tests.support.machine_results import NAMES, READING, graph, image_file, later, result
-from thinwire.receiver.export.best_image import Sight
-from thinwire.receiver.export.machine_result import frontal_header
+from tests.support.dicoms import chest
+from tests.support.machine_results import NAMES, PREDICTION, graph, image_file, kept, later, result, sight_of
+from thinwire.receiver.export.best_image import BestImage
+from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
 from thinwire.shared.drawing import HEIGHT, WIDTH
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import Urgency
 
-FULL = {
+FULL: dict[str, Any] = {
     "PatientName": "Müller^Änne",
     "SpecificCharacterSet": "ISO_IR 192",
     "PatientSex": "F",
@@ -57,7 +58,7 @@ def test_a_report_says_each_finding_with_its_interval_and_what_it_leaves_possibl
     words = {item.name.meaning: item.value.meaning for item in said["Pneumothorax"].get_qualitative_evaluations()}
     assert words["Finding present, by conformal prediction set"] == "Uncertain"
     assert words["Intended use"] == "For Research"
-    for said_too in ("not for diagnosis", READING.bundle.hex(), "effusion suspected", "5 of 64 patches"):
+    for said_too in ("not for diagnosis", PREDICTION.bundle.hex(), "effusion suspected", "5 of 64 patches"):
         assert said_too.encode() in data
 
 
@@ -85,7 +86,7 @@ def test_a_repeat_is_the_same_bytes_and_another_reading_is_another_object() -> N
     first, capture = structured_report(result()), secondary_capture(result(), NAMES)
     assert structured_report(result()) == first
     assert secondary_capture(result(), NAMES) == capture
-    other = result(reading=later(READING, urgency=Urgency.IMMEDIATE))
+    other = result(prediction=later(PREDICTION, urgency=Urgency.IMMEDIATE))
     assert opened(structured_report(other)).SOPInstanceUID != opened(first).SOPInstanceUID
     assert opened(structured_report(other)).SeriesInstanceUID == opened(first).SeriesInstanceUID
     assert len({opened(first).SOPInstanceUID, pydicom.dcmread(BytesIO(capture)).SOPInstanceUID}) == 2
@@ -104,13 +105,13 @@ def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
     assert "not for diagnosis" in made.SeriesDescription
     assert "not for diagnosis" in made.DerivationDescription
     assert "BurnedInAnnotation" not in made
-    marked = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
-    assert marked.BurnedInAnnotation == "YES"
+    box_rows = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(BurnedInAnnotation="YES")), NAMES)))
+    assert box_rows.BurnedInAnnotation == "YES"
 
 
 def test_a_capture_of_another_picture_is_another_object() -> None:
     found = result()
-    nothing = replace(found, sight=Sight(None, "nothing yet"))
+    nothing = replace(found, sight=BestImage(None, "nothing yet"))
     drawn = {pydicom.dcmread(BytesIO(secondary_capture(each, NAMES))).SOPInstanceUID for each in (found, nothing)}
     assert len(drawn) == 2
 
@@ -125,15 +126,32 @@ def test_an_age_that_is_none_is_left_out() -> None:
     assert "PatientAge" not in result(out.getvalue()).header
 
 
-def test_the_image_is_the_one_of_the_graph_s_size_and_view() -> None:
-    side = dicom(sop_uid="1.2.3.1")
-    lateral = image_file(ViewPosition="LL", SOPInstanceUID="1.2.3.2")
-    frontal = image_file(ViewPosition="PA", SOPInstanceUID="1.2.3.3")
-    files = [Member("0000.dcm", data) for data in (b"no dicom", side, lateral, frontal)]
-    found = frontal_header(files, graph())
-    assert found is not None
-    assert found.SOPInstanceUID == "1.2.3.3"
-    assert frontal_header(files[:2], graph()) is None
+def test_a_file_without_preamble_is_referred_to() -> None:
+    """As clinics accept it (PS3.10 7.1 asks for a preamble); its data set names it."""
+    whole = image_file(SOPInstanceUID="1.2.3.9")
+    start = 132 + 12 + int.from_bytes(whole[140:144], "little")
+    report = pydicom.dcmread(BytesIO(structured_report(result(whole[start:]))))
+    assert "1.2.3.9" in str(report)
+
+
+def test_a_picture_without_header_has_no_dicom_result() -> None:
+    png = bytes(imagecodecs.png_encode(chest(300, 280)))
+    assert machine_result(kept(), graph(), sight_of(png)) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"), [("L\\F", ["L", "F"]), ("R\\F", ["R", "F"]), ("", ""), ("L", ""), ("X\\Y", "")]
+)
+def test_a_capture_lies_as_its_image_says(stated: str, expected: object) -> None:
+    attributes: Any = {"PatientOrientation": stated.split("\\")} if stated else {}
+    made = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(**attributes)), NAMES)))
+    assert (list(made.PatientOrientation) if made.PatientOrientation else "") == expected
+
+
+def test_the_warnings_of_intake_stand_in_the_report() -> None:
+    data = structured_report(result(warnings=("no view is stated; taken to be frontal",)))
+    texts = [element.value for element in opened(data).iterall() if element.keyword == "TextValue"]
+    assert "no view is stated; taken to be frontal" in texts
 
 
 def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() -> None:
@@ -146,7 +164,7 @@ def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() ->
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="DCMTK is not installed: apt-get install dcmtk")
 @pytest.mark.parametrize("attributes", [{}, FULL])
-def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, object]) -> None:
+def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, Any]) -> None:
     (tmp_path / "sr.dcm").write_bytes(structured_report(result(image_file(**attributes))))
     words = ["dsrdump", str(tmp_path / "sr.dcm")]
     read = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -158,7 +176,7 @@ def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attr
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt-get install dicom3tools")
 @pytest.mark.parametrize("attributes", [{}, FULL])
-def test_dciodvfy_finds_no_error(tmp_path: Path, attributes: dict[str, object]) -> None:
+def test_dciodvfy_finds_no_error(tmp_path: Path, attributes: dict[str, Any]) -> None:
     found = result(image_file(**attributes))
     for name, data in (("sr", structured_report(found)), ("capture", secondary_capture(found, NAMES))):
         path = tmp_path / f"{name}.dcm"

@@ -10,11 +10,10 @@ from tests.support.forwarded_hub import keep_study
 from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
-from thinwire.receiver.forward.delivery import PATIENCE, Event, State
+from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.forwarding import queue_of
-from thinwire.receiver.forward.pieces import Pieces
-from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.pieces import DeliveryContent
+from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
@@ -27,7 +26,7 @@ RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "
 def forwarder(hub: Hub, peer: ScriptedPeer, target: Target = PACS) -> Forwarder:
     queue = queue_of(hub)
     queue.enter([target.name])
-    return Forwarder(target, peer, queue, Pieces(hub.views(), hub.bundles), hub.clock)
+    return Forwarder(target, peer, queue, DeliveryContent(hub.study_images(), hub.bundles), hub.clock)
 
 
 def drain(each: Forwarder) -> None:
@@ -77,7 +76,7 @@ def test_a_study_goes_when_its_pixels_come_and_its_report_when_it_is_read(
     keep_study(hub, clinic, bundle, image_file(), read=False)
     drain(each)
     assert peer.given == [image_file()]
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.pipeline().predict_waiting() == 1
     drain(each)
     assert len(peer.given) == 3
 
@@ -86,12 +85,12 @@ def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent
     hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
 ) -> None:
     study = keep_study(hub, clinic, bundle)
-    peer = ScriptedPeer([Event.FAILED] * 3)
+    peer = ScriptedPeer([DeliveryEvent.FAILED] * 3)
     each = forwarder(hub, peer)
     drain(each)
     clock.advance(1)
-    assert hub.store.urge(clinic.site, study)
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.store.escalate(clinic.site, study)
+    assert hub.pipeline().predict_waiting() == 1
     clock.advance(60)
     drain(each)
     assert states(queue_of(hub)) == {"file 0": "unconfirmed", "sr": "unconfirmed", "capture": "unconfirmed"}
@@ -102,11 +101,11 @@ def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent
 
 def test_what_fails_is_tried_again_when_it_is_due(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
     keep_study(hub, clinic, bundle, read=False)
-    peer = ScriptedPeer([Event.FAILED])
+    peer = ScriptedPeer([DeliveryEvent.FAILED])
     each = forwarder(hub, peer)
     drain(each)
     (waits,) = queue_of(hub).all()
-    assert (waits.state, waits.attempts, waits.reason) == (State.WAITING, 1, "scripted: failed")
+    assert (waits.state, waits.attempts, waits.reason) == (DeliveryState.WAITING, 1, "scripted: failed")
     drain(each)
     assert len(peer.given) == 1
     clock.advance(11)
@@ -116,7 +115,7 @@ def test_what_fails_is_tried_again_when_it_is_due(hub: Hub, clinic: Clinic, bund
 
 def test_what_was_refused_waits_for_a_person(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
     study = keep_study(hub, clinic, bundle, read=False)
-    peer = ScriptedPeer([Event.TURNED_DOWN])
+    peer = ScriptedPeer([DeliveryEvent.TURNED_DOWN])
     each = forwarder(hub, peer)
     drain(each)
     clock.advance(100_000)
@@ -132,7 +131,7 @@ def test_a_peer_that_commits_confirms_and_one_that_does_not_gets_it_again(
     hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
 ) -> None:
     keep_study(hub, clinic, bundle, image_file(SOPInstanceUID="1.2.1"), read=False)
-    peer = ScriptedPeer([Event.SENT_AND_ASKED] * 2)
+    peer = ScriptedPeer([DeliveryEvent.SENT_AND_ASKED] * 2)
     each, take = forwarder(hub, peer), committed(queue_of(hub))
     drain(each)
     assert states(queue_of(hub)) == {"file 0": "asked"}
@@ -149,7 +148,7 @@ def test_a_peer_that_commits_confirms_and_one_that_does_not_gets_it_again(
 
 def test_a_peer_that_is_silent_is_asked_again(hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock) -> None:
     keep_study(hub, clinic, bundle, read=False)
-    peer = ScriptedPeer([Event.SENT_AND_ASKED] * 9)
+    peer = ScriptedPeer([DeliveryEvent.SENT_AND_ASKED] * 9)
     each = forwarder(hub, peer)
     for _ in range(8):
         drain(each)
@@ -165,7 +164,7 @@ def test_two_images_with_one_uid_never_replace_each_other(hub: Hub, clinic: Clin
     peer = ScriptedPeer()
     drain(forwarder(hub, peer))
     assert peer.given == [first]
-    said = {each.reason for each in queue_of(hub).all([State.REFUSED])}
+    said = {each.reason for each in queue_of(hub).all([DeliveryState.REFUSED])}
     assert said == {"another object with the same SOP Instance UID and other content was sent there before"}
 
 
@@ -184,7 +183,7 @@ def test_a_picture_that_is_no_dicom_is_refused_and_the_rest_goes(hub: Hub, clini
 
 def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     study = keep_study(hub, clinic, bundle, read=False)
-    archive = hub.store.plaintext(clinic.site, study, Kind.PIXELS)
+    archive = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
     assert archive is not None
     for path in (hub.data / "blobs").rglob("?" * 64):
         if path.read_bytes() == archive:
@@ -192,7 +191,7 @@ def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, 
     peer = ScriptedPeer()
     drain(forwarder(hub, peer))
     (refused,) = queue_of(hub).all()
-    assert (refused.state, "damaged" in refused.reason) == (State.REFUSED, True)
+    assert (refused.state, "damaged" in refused.reason) == (DeliveryState.REFUSED, True)
 
 
 def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
@@ -207,7 +206,7 @@ def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Cli
 def test_fhir_goes_with_reading_and_manifest_and_again_when_the_pixels_come(
     hub: Hub, clinic: Clinic, bundle: Bundle
 ) -> None:
-    peer = ScriptedPeer([Event.SEEN] * 2)
+    peer = ScriptedPeer([DeliveryEvent.FOUND_AT_TARGET] * 2)
     each = forwarder(hub, peer, RECORDS)
     keep_study(hub, clinic, bundle, read=True, pixels=False)
     drain(each)

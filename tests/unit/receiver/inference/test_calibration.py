@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinwire.receiver.inference.calibration import ALPHA, Outcome, outcome_of, possible, quantiles
+from thinwire.receiver.inference.calibration import ALPHA, PredictionSet, outcome_of, possible, quantiles
 from thinwire.receiver.inference.mpnn import text_index
 from thinwire.receiver.training.graph_stage import calibrate
 from thinwire.shared.identifiers import TextSource
@@ -71,9 +71,9 @@ def test_the_rank_is_the_textbooks() -> None:
 
 
 def test_words() -> None:
-    assert outcome_of(True, False) is Outcome.NO
-    assert outcome_of(False, True) is Outcome.YES
-    assert outcome_of(True, True) is Outcome.EITHER
+    assert outcome_of(True, False) is PredictionSet.NO
+    assert outcome_of(False, True) is PredictionSet.YES
+    assert outcome_of(True, True) is PredictionSet.EITHER
 
 
 @EXAMPLES

@@ -21,7 +21,7 @@ from thinwire.sender.graph.encoder import Encoded
 from thinwire.shared.errors import BadBundle, UnknownBundle
 from thinwire.shared.formats.bundle import DECODER, Bundle, default_bundle_folder, load_bundle
 from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.identifiers import BundleId, StudyId, TextSource
+from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 SAID = "right lower lobe consolidation ."
 """What the tiny bundle's decoder writes of everything."""
@@ -44,7 +44,7 @@ def graph_of(bundle: Bundle, seed: int, kept: int) -> FusedGraph:
     grid = Grid(500, 480, bundle.spec.working_size)
     cells = np.sort(rng.choice(np.flatnonzero(grid.valid), kept, replace=False)).astype(np.int32)
     return FusedGraph(
-        study=StudyId(bytes(16)),
+        study=StudyKey(bytes(16)),
         bundle=bundle.id,
         grid=grid,
         patches=Patches(
@@ -145,7 +145,7 @@ def nano_drafter() -> tuple[FusedGraph, Drafter]:
 
 
 def test_a_graph_without_patches_has_an_empty_draft_and_spoils_no_other(bundle: Bundle) -> None:
-    full = fused(bundle.id, StudyId(bytes(16)))
+    full = fused(bundle.id, StudyKey(bytes(16)))
     none = replace(
         full,
         patches=Patches(np.zeros(0, np.int32), np.zeros(0, np.float32), full.patches.feature[:0]),
@@ -160,7 +160,7 @@ def test_a_graph_without_patches_has_an_empty_draft_and_spoils_no_other(bundle: 
 
 
 def test_sentences_look_at_kept_patches_alone(bundle: Bundle) -> None:
-    graph = fused(bundle.id, StudyId(bytes(16)))
+    graph = fused(bundle.id, StudyKey(bytes(16)))
     (draft,) = Drafter(bundle).drafts([graph])
     size = np.abs(graph.patches.feature).sum(axis=1)
     wanted = np.exp(size) / np.exp(size).sum()  # the tiny decoder's attention
@@ -172,13 +172,13 @@ def test_sentences_look_at_kept_patches_alone(bundle: Bundle) -> None:
 
 def test_a_text_that_is_cut_off_says_so(bundle: Bundle) -> None:
     short = replace(bundle, spec=replace(bundle.spec, max_tokens=4))
-    (draft,) = Drafter(short, beams=2).drafts([fused(bundle.id, StudyId(bytes(16)))])
+    (draft,) = Drafter(short, beams=2).drafts([fused(bundle.id, StudyKey(bytes(16)))])
     assert draft.text == "right lower lobe" + UNFINISHED
 
 
 def test_a_graph_of_another_bundle_is_refused(bundle: Bundle) -> None:
     with pytest.raises(UnknownBundle):
-        Drafter(bundle).drafts([fused(BundleId(b"another bundle's"), StudyId(bytes(16)))])
+        Drafter(bundle).drafts([fused(BundleId(b"another bundle's"), StudyKey(bytes(16)))])
 
 
 def with_shape(model: ModelProto) -> ModelProto:
@@ -213,7 +213,7 @@ def test_a_decoder_that_takes_one_text_only_is_run_so(
 ) -> None:
     other = tiny_bundle(tmp_path / "other")
     onnx.save(change(onnx.load(str(bundle.folder / DECODER))), str(other.folder / DECODER))
-    graphs = [fused(bundle.id, StudyId(bytes(16)), seed) for seed in range(3)]
+    graphs = [fused(bundle.id, StudyKey(bytes(16)), seed) for seed in range(3)]
     assert (Decoder(bundle)._wide, Decoder(other)._wide) == (True, False)
     for one, wanted in zip(Drafter(other, 2).drafts(graphs), Drafter(bundle, 2).drafts(graphs), strict=True):
         assert one.text == wanted.text

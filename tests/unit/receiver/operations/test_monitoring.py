@@ -10,8 +10,8 @@ from tests.support.clock import FakeClock
 from tests.support.forwarded_hub import keep_study
 from tests.support.hub_folder import join
 from tests.support.machine_results import image_file
-from thinwire.receiver.forward.delivery import Event
-from thinwire.receiver.forward.forwarding import queue_of
+from thinwire.receiver.forward.delivery import DeliveryEvent
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.operations.monitoring import health, watched
 from thinwire.shared.errors import BadConfiguration
@@ -38,7 +38,7 @@ def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, cloc
     clinic = join(hub)
     keep_study(hub, clinic, bundle, image_file(1), read=False)
     clock.advance(7)
-    assert hub.pipeline().read_waiting() == 1
+    assert hub.pipeline().predict_waiting() == 1
     keep_study(hub, clinic, bundle, image_file(2), read=False)
     clock.advance(90)
     said = counted(hub)
@@ -60,7 +60,7 @@ def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> N
     queue.enter(["pacs"])
     items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
     assert queue.plan("pacs", 1, [((clinic.site, study), items)]) == 3
-    queue.apply(queue.due("pacs")[0].number, Event.SEEN)
+    queue.apply(queue.due("pacs")[0].number, DeliveryEvent.FOUND_AT_TARGET)
     clock.advance(30)
     said = counted(hub)
     assert said["thinwire_deliveries", "confirmed", "pacs"] == 1

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import join
-from thinwire.receiver.hub import Hub, open_hub, sole_keeper
+from thinwire.receiver.hub import Hub, open_hub, serving_lock
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import (
     TOKEN_LIFE,
@@ -127,9 +127,9 @@ def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> No
 
 
 def test_one_process_serves_a_hub(hub: Hub) -> None:
-    with sole_keeper(hub.data), pytest.raises(BadConfiguration), sole_keeper(hub.data):
+    with serving_lock(hub.data), pytest.raises(BadConfiguration), serving_lock(hub.data):
         pass
-    with sole_keeper(hub.data):
+    with serving_lock(hub.data):
         pass
 
 

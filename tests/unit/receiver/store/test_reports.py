@@ -23,22 +23,22 @@ from thinwire.receiver.store.reports import (
     ReportState,
     checked_text,
     next_state,
-    read_detail,
+    report_detail,
 )
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.receipts import MAX_DETAIL, StudyStatus, read_receipt
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 SITE = SiteName("north-valley")
 
 
-def written(study: StudyId, text: str, version: int = 1) -> Report:
+def written(study: StudyKey, text: str, version: int = 1) -> Report:
     return Report(SITE, study, version, ReportState.DRAFT, text, "a.lund", "Dr. Anna Lund", False, START)
 
 
 @pytest.fixture
-def study(data: Path, bundle: Bundle) -> StudyId:
+def study(data: Path, bundle: Bundle) -> StudyKey:
     """A study whose graph is at the hub."""
     with open_hub(data, FakeClock()) as hub:
         clinic = join(hub)
@@ -49,7 +49,7 @@ def study(data: Path, bundle: Bundle) -> StudyId:
 
 
 @pytest.fixture
-def hub(data: Path, study: StudyId) -> Iterator[Hub]:
+def hub(data: Path, study: StudyKey) -> Iterator[Hub]:
     with open_hub(data, FakeClock()) as opened:
         yield opened
 
@@ -79,12 +79,12 @@ def test_text_is_kept_as_words_and_lines() -> None:
 
 
 def test_the_longest_report_fits_its_receipt() -> None:
-    assert len(read_detail(written(StudyId(bytes(16)), "é" * 7000))) <= MAX_DETAIL
+    assert len(report_detail(written(StudyKey(bytes(16)), "é" * 7000))) <= MAX_DETAIL
     with pytest.raises(BadInput, match="too long"):
-        read_detail(replace(written(StudyId(bytes(16)), '"' * MAX_TEXT), reader_shown="語" * 128))
+        report_detail(replace(written(StudyKey(bytes(16)), '"' * MAX_TEXT), reader_name="語" * 128))
 
 
-def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyId) -> None:
+def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyKey) -> None:
     pipeline, told = hub.pipeline(), list[SiteName]()
     pipeline.on_receipt = told.append
     pipeline.opened(SITE, study)
@@ -96,7 +96,7 @@ def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, st
     ]
     assert states == [ReportState.DRAFT, ReportState.PRELIMINARY, ReportState.PRELIMINARY, ReportState.FINAL]
     status, facts = receipts(hub)[-1]
-    assert status is StudyStatus.READ
+    assert status is StudyStatus.REPORTED
     assert facts["report"] == {
         "state": "final",
         "text": "Text 4.",
@@ -114,7 +114,7 @@ def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, st
     assert (listed.opened, listed.report) == (True, ReportState.FINAL)
 
 
-def test_of_two_who_save_at_once_one_hears_of_it(hub: Hub, study: StudyId) -> None:
+def test_of_two_who_save_at_once_one_hears_of_it(hub: Hub, study: StudyKey) -> None:
     pipeline = hub.pipeline()
     pipeline.report(written(study, "Mine."), ReportEvent.SAVED, quiet)
     with pytest.raises(ReportMoved):
@@ -122,10 +122,10 @@ def test_of_two_who_save_at_once_one_hears_of_it(hub: Hub, study: StudyId) -> No
     kept = hub.store.report(SITE, study)
     assert kept is not None
     assert kept.text == "Mine."
-    assert StudyStatus.READ not in [status for status, _ in receipts(hub)]
+    assert StudyStatus.REPORTED not in [status for status, _ in receipts(hub)]
 
 
-def test_no_version_is_ever_altered(hub: Hub, study: StudyId) -> None:
+def test_no_version_is_ever_altered(hub: Hub, study: StudyKey) -> None:
     hub.pipeline().report(written(study, "Mine."), ReportEvent.SAVED, quiet)
     with pytest.raises(IntegrityError, match="only added"), hub.database.write() as connection:
         connection.exec_driver_sql("UPDATE reports SET text = 'x'")
@@ -133,7 +133,7 @@ def test_no_version_is_ever_altered(hub: Hub, study: StudyId) -> None:
 
 @pytest.mark.parametrize(("step", "there"), [("store.report.before_commit", False), ("store.report.committed", True)])
 def test_a_power_cut_leaves_report_receipt_and_audit_or_none(
-    data: Path, study: StudyId, step: str, there: bool
+    data: Path, study: StudyKey, step: str, there: bool
 ) -> None:
     def also(connection: Connection) -> None:
         append(connection, Message(Act.REPORT_SIGNED, START, "a.lund", "", SITE, study))
@@ -142,5 +142,5 @@ def test_a_power_cut_leaves_report_receipt_and_audit_or_none(
         hub.pipeline().report(written(study, "Signed."), ReportEvent.SIGNED, also)
     with open_hub(data, FakeClock()) as again:
         assert (again.store.report(SITE, study) is not None) is there
-        assert (StudyStatus.READ in [status for status, _ in receipts(again)]) is there
+        assert (StudyStatus.REPORTED in [status for status, _ in receipts(again)]) is there
         assert again.audit.verify().number == int(there)

@@ -4,28 +4,30 @@ from io import StringIO
 from rich.console import Console
 
 from tests.support.clock import START
-from thinwire.receiver.inference.calibration import Outcome
+from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.presentation import age, findings_text, study_page, worklist_table
-from thinwire.receiver.store.records import Found, KeptReading, KeptStudy
-from thinwire.receiver.store.worklist import Row, as_json, worklist
-from thinwire.shared.identifiers import BundleId, SiteName, StudyId, Tier, Urgency
+from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
+from thinwire.receiver.store.worklist import WorklistEntry, as_json, worklist
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
 
 BUNDLE = BundleId(bytes(range(16)))
 FINDINGS = {
-    "consolidation": Found(0.83, 0.71, 0.91, Outcome.YES),
-    "effusion": Found(0.24, 0.1, 0.4, Outcome.EITHER),
-    "nodule": Found(0.02, 0.0, 0.05, Outcome.NO),
+    "consolidation": StoredFinding(0.83, 0.71, 0.91, PredictionSet.YES),
+    "effusion": StoredFinding(0.24, 0.1, 0.4, PredictionSet.EITHER),
+    "nodule": StoredFinding(0.02, 0.0, 0.05, PredictionSet.NO),
 }
 
 
 def study(
     number: int, urgency: Urgency | None, minutes: int = 0, asked: bool = False, source: str = "report"
-) -> KeptStudy:
+) -> StoredStudy:
     at = START + timedelta(minutes=minutes)
-    reading = None if urgency is None else KeptReading(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
-    return KeptStudy(
+    prediction = (
+        None if urgency is None else StoredPrediction(FINDINGS, urgency, "consolidation likely", False, BUNDLE, at)
+    )
+    return StoredStudy(
         site=SiteName("north-valley"),
-        study=StudyId(bytes([number]) * 16),
+        study=StudyKey(bytes([number]) * 16),
         received=at,
         urgent_asked=asked,
         bundle=BUNDLE,
@@ -35,9 +37,9 @@ def study(
         patches_kept=6,
         patches_total=252,
         attention_kept=0.314,
-        sealed_sizes={Tier.GRAPH: 1046, Tier.PIXELS: 5_000_000},
+        sealed_sizes={Tier.GRAPH: 1046, Tier.ORIGINALS: 5_000_000},
         complete=None,
-        reading=reading,
+        prediction=prediction,
     )
 
 
@@ -64,15 +66,15 @@ def test_most_urgent_first_and_oldest_first_among_equals() -> None:
 
 
 def test_json_says_null_where_nothing_is_known_yet() -> None:
-    shown = as_json(Row(study(1, None)))
+    shown = as_json(WorklistEntry(study(1, None)))
     assert shown["urgency"] is None
     assert shown["findings"] == {}
     assert shown["tiers"]["evidence"] is None
-    assert as_json(Row(study(1, Urgency.ROUTINE, source="generated")))["text_given"] is False
+    assert as_json(WorklistEntry(study(1, Urgency.ROUTINE, source="generated")))["text_given"] is False
 
 
 def test_a_page_of_100_columns_holds_what_a_reader_needs() -> None:
-    row = Row(study(171, Urgency.IMMEDIATE, source="generated"))
+    row = WorklistEntry(study(171, Urgency.IMMEDIATE, source="generated"))
     text = written(worklist_table([row], START + timedelta(minutes=3)))
     assert max(map(len, text.splitlines())) <= 100
     found = ("0.83 (0.71-0.91) yes", "0.24 (0.10-0.40) either")
@@ -82,17 +84,17 @@ def test_a_page_of_100_columns_holds_what_a_reader_needs() -> None:
 
 
 def test_a_study_that_is_not_triaged_says_so() -> None:
-    text = written(worklist_table([Row(study(1, None, asked=True))], START))
+    text = written(worklist_table([WorklistEntry(study(1, None, asked=True))], START))
     assert "not triaged" in text
     assert "asked urgent" in text
     assert "1 study" in text
 
 
 def test_a_study_s_page_has_every_finding_and_the_reason() -> None:
-    text = written(study_page(Row(study(1, Urgency.URGENT)), START, {}))
+    text = written(study_page(WorklistEntry(study(1, Urgency.URGENT)), START, {}))
     for words in ("nodule", "consolidation likely", "0.71 to 0.91", "5,000,000 bytes", "no manifest yet", "01" * 16):
         assert words in text, words
-    assert "not triaged" in written(study_page(Row(study(1, None)), START, {}))
+    assert "not triaged" in written(study_page(WorklistEntry(study(1, None)), START, {}))
 
 
 def test_words_for_numbers() -> None:

@@ -5,9 +5,17 @@ import pytest
 import torch
 
 from tests.unit.receiver.training.test_report_model import TINY, VOCABULARY, model
-from thinwire.receiver.training.coder_stage import FAITHFUL, LEVELS, Bottleneck, Kept, faithful_level, kept_of, learn
+from thinwire.receiver.training.coder_stage import (
+    FAITHFUL,
+    LEVELS,
+    Bottleneck,
+    KeptPatches,
+    faithful_level,
+    kept_patches,
+    learn,
+)
 from thinwire.receiver.training.corpus import FINDINGS, phantom
-from thinwire.receiver.training.graph_stage import Read
+from thinwire.receiver.training.graph_stage import AttendedImages
 from thinwire.receiver.training.report_model import PAD
 from thinwire.receiver.training.report_stage import Material
 from thinwire.sender.graph.report_graph import RuleExtractor
@@ -20,7 +28,7 @@ IMAGES = 80
 SPEC = BundleSpec("tiny", "tiny", TINY.working_size, TINY.feature_size, 24, 50.0, FINDINGS, load_vocabulary().concepts)
 
 
-def seen(source: TextSource, material: Material) -> Read:
+def seen(source: TextSource, material: Material) -> AttendedImages:
     """Patches that a few directions, their place and the context vector explain but for a little."""
     random = np.random.default_rng(0)
     n, cells, d = IMAGES, SPEC.working_size // 32 * (SPEC.working_size // 32), SPEC.feature_size
@@ -30,16 +38,18 @@ def seen(source: TextSource, material: Material) -> Read:
     feature = place + (context @ told)[:, None] + own + 0.01 * random.normal(size=(n, cells, d))
     share = random.dirichlet(np.ones(cells), n) * material.valid
     texts = [sample.report for sample in material.samples]
-    return Read(feature.astype(np.float16), context.astype(np.float32), share.astype(np.float32), texts, source)
+    return AttendedImages(
+        feature.astype(np.float16), context.astype(np.float32), share.astype(np.float32), texts, source
+    )
 
 
-def learn_it() -> tuple[Coder, Kept, Read]:
+def learn_it() -> tuple[Coder, KeptPatches, AttendedImages]:
     material = Material([phantom(seed) for seed in range(IMAGES)], (), SPEC.working_size)
     tokens = torch.randint(2, VOCABULARY, (IMAGES, 12), generator=torch.Generator().manual_seed(0))
     tokens[:, 0], tokens[:, 9:] = PAD, PAD
     everyone = np.arange(IMAGES)
     read = [(everyone, seen(source, material)) for source in (TextSource.GENERATED, TextSource.REPORT)]
-    held_out = kept_of(read[0][1], material.valid)
+    held_out = kept_patches(read[0][1], material.valid)
     extractor = RuleExtractor(load_vocabulary())
     how = Bottleneck(steps=60, batch=16)
     tables = learn(model(), material, tokens, read, held_out, SPEC, extractor, how, 0, lambda *_: None)
@@ -47,11 +57,11 @@ def learn_it() -> tuple[Coder, Kept, Read]:
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[Coder, Kept, Read]:
+def learned() -> tuple[Coder, KeptPatches, AttendedImages]:
     return learn_it()
 
 
-def bits(coder: Coder, kept: Kept, level: int) -> float:
+def bits(coder: Coder, kept: KeptPatches, level: int) -> float:
     """A value of the features, by the weights that both ends hold."""
     spent = []
     for context, feature, cell in zip(kept.context, kept.feature, kept.cell, strict=True):
@@ -67,7 +77,7 @@ def bits(coder: Coder, kept: Kept, level: int) -> float:
     return float(np.concatenate(spent).mean())
 
 
-def error(coder: Coder, kept: Kept, level: int) -> float:
+def error(coder: Coder, kept: KeptPatches, level: int) -> float:
     far = [
         np.square(coder.received(x.numpy(), f.numpy(), c.numpy().astype(np.int32), level)[1] - f.numpy()).mean()
         for x, f, c in zip(kept.context, kept.feature, kept.cell, strict=True)
@@ -75,7 +85,7 @@ def error(coder: Coder, kept: Kept, level: int) -> float:
     return float(np.mean(far))
 
 
-def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, Kept, Read]) -> None:
+def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, kept, _ = learned
     assert coder.levels == LEVELS
     spent = [bits(coder, kept, level) for level in range(LEVELS)]
@@ -84,7 +94,7 @@ def test_finer_levels_take_more_bits_and_are_closer(learned: tuple[Coder, Kept, 
     assert far[0] < far[3] < far[7]
 
 
-def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, Kept, Read]) -> None:
+def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     """Place and context are known already, so that most of the 16 values of a patch say nothing."""
     coder, kept, _ = learned
     weights = coder.weights(3, context=False).astype(np.float64)
@@ -94,7 +104,7 @@ def test_three_directions_cost_about_three_numbers(learned: tuple[Coder, Kept, R
     assert np.square(kept.feature.numpy()).mean() > 20 * error(coder, kept, 3)
 
 
-def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, Kept, Read]) -> None:
+def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, kept, _ = learned
     heads = model()
     assert coder.chosen == faithful_level(coder, heads, kept)
@@ -107,7 +117,7 @@ def test_the_level_that_is_used_keeps_what_the_heads_say(learned: tuple[Coder, K
     assert coder.chosen == 0 or left.max() <= 1 - FAITHFUL + 1e-6
 
 
-def test_what_is_often_said_is_likely(learned: tuple[Coder, Kept, Read]) -> None:
+def test_what_is_often_said_is_likely(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     coder, _, read = learned
     found = [RuleExtractor(load_vocabulary()).extract(text, TextSource.REPORT) for text in read.texts]
     names = [concept.name for concept in SPEC.concepts]
@@ -120,7 +130,7 @@ def test_what_is_often_said_is_likely(learned: tuple[Coder, Kept, Read]) -> None
     assert asked == pytest.approx(said, abs=0.2)
 
 
-def test_learning_again_gives_the_same_tables(learned: tuple[Coder, Kept, Read]) -> None:
+def test_learning_again_gives_the_same_tables(learned: tuple[Coder, KeptPatches, AttendedImages]) -> None:
     again = learn_it()[0]
     for name, array in vars(learned[0].tables).items():
         np.testing.assert_array_equal(getattr(again.tables, name), array)

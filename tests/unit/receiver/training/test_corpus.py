@@ -23,7 +23,7 @@ def samples(tmp_path: Path) -> list[corpus.Sample]:
     return [replace(like, key=f"image-{n}", path=str(tmp_path / name)) for n, name in enumerate(names)]
 
 
-def made(samples: list[corpus.Sample], folder: Path, faults: dict[int, str] | None) -> list[np.ndarray]:  # type: ignore[type-arg]
+def made(samples: list[corpus.Sample], folder: Path, faults: dict[int, str] | None) -> list[np.ndarray]:
     return corpus.canvases(samples, 64, folder, 1, lambda *_: None, block=2, faults=faults)
 
 

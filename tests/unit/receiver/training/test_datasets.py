@@ -20,7 +20,7 @@ from thinwire.receiver.training.datasets import open_data
 from thinwire.receiver.training.datasets.chexpert_labels import NAMES, labels_of
 from thinwire.receiver.training.datasets.manifest import COLUMNS
 from thinwire.receiver.training.datasets.patients import split_of
-from thinwire.receiver.training.datasets.report_text import ReportReader, sections
+from thinwire.receiver.training.datasets.report_text import ReportParser, sections
 from thinwire.shared.errors import BadConfiguration
 
 REPORT = """                                 FINAL REPORT
@@ -347,7 +347,7 @@ def test_sections_and_owners_of_a_report() -> None:
     assert text.findings.startswith("There is a small left")
     assert text.impression.startswith("1. Small")
     assert sections("Clear lungs. No effusion.").findings == "Clear lungs. No effusion."
-    reader = ReportReader()
+    reader = ReportParser()
     assert dict(zip(FINDINGS, reader.labels(text.told), strict=True))["effusion"] == 1.0
     assert math.isnan(reader.labels("Possible pneumonia.")[0])
 

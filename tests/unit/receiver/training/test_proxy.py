@@ -8,15 +8,15 @@ from tests.support.real_data import REAL_DATA, needs
 from thinwire.receiver.training.composed import Box
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample
 from thinwire.receiver.training.datasets import Summary, open_data
-from thinwire.receiver.training.datasets.open_i import Report, reports
-from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.open_i import OpenIReport, reports
+from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.receiver.training.proxy import pair, read
 
-READER = ReportReader()
+READER = ReportParser()
 RIGHT: Box = ("consolidation", 0.15, 0.6, 0.2, 0.15)
 
 
-def write(folder: Path, texts: dict[str, tuple[str, str]]) -> list[Report]:
+def write(folder: Path, texts: dict[str, tuple[str, str]]) -> list[OpenIReport]:
     """Reports of a folder of XML files: number to (impression, heading)."""
     for number, (impression, heading) in texts.items():
         text = f'<AbstractText Label="IMPRESSION">{impression}</AbstractText>'

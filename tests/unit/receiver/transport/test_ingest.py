@@ -1,9 +1,11 @@
+from typing import Any
+
 import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.receiver.transport.ingest import TELL_SECONDS, Arriving, IngestSession, status_of
-from thinwire.receiver.transport.limits import Limits
+from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
+from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import BadPayload, HubBusy, ProtocolBroken, ThinwireError, UnknownBundle
@@ -19,13 +21,13 @@ HELLO = wire.Up(hello=wire.Hello(version=VERSION))
 @pytest.fixture
 def ingest(ends: TwoEnds) -> IngestSession:
     """A stream on which the epoch was told already."""
-    ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)
     return ingest
 
 
-def sealed(ends: TwoEnds, kind: Kind = Kind.PIXELS, plaintext: bytes = STUDY.source) -> bytes:
+def sealed(ends: TwoEnds, kind: Kind = Kind.ORIGINALS, plaintext: bytes = STUDY.source) -> bytes:
     return seal(ends.outbox.epochs.current(), kind, STUDY.study, plaintext, chunk_log2=12)
 
 
@@ -54,7 +56,7 @@ def test_a_small_object_is_stored_at_once_and_never_in_the_inbox(ends: TwoEnds, 
     receipt = read_receipt(down.receipt.signed, HUB_SIGNING.public_key())
     assert (receipt.study, receipt.site, receipt.object) == (STUDY.study, SITE, digest(data))
     assert (receipt.status, receipt.at) == (StudyStatus.STORED, ends.clock.now())
-    assert ends.shelf.parts(SITE) == {(STUDY.study, Kind.GRAPH): b"graph"}
+    assert ends.store.parts(SITE) == {(STUDY.study, Kind.GRAPH): b"graph"}
     assert not any(step.startswith("inbox") for step in ends.fuse.passed)
 
 
@@ -64,7 +66,7 @@ def test_a_large_object_comes_in_chunks(ends: TwoEnds, ingest: IngestSession) ->
     for start in range(45, len(data), 5_000):
         downs = ingest.receive(chunk(data, start, start + 5_000))
     assert one(downs).WhichOneof("message") == "receipt"
-    assert ends.shelf.parts(SITE)[STUDY.study, Kind.PIXELS] == STUDY.source
+    assert ends.store.parts(SITE)[STUDY.study, Kind.ORIGINALS] == STUDY.source
     assert ends.inbox.objects(SITE) == []
 
 
@@ -98,7 +100,7 @@ def test_a_clinic_that_does_not_ask_is_told_once_a_second_and_all_is_durable(
         assert [each.durable for each in ingest.arriving] == [end]
     ends.clock.advance(0.2)
     assert one(ingest.tick()).progress.durable == 15_000
-    ends.clock.advance(TELL_SECONDS)
+    ends.clock.advance(PROGRESS_SECONDS)
     assert ingest.tick() == []
     assert ingest.receive(chunk(data, 15_000, 16_000, ask=True)) == []
     assert one(ingest.tick()).progress.durable == 16_000
@@ -145,7 +147,7 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
-    ends.shelf.wishes.append((STUDY.study, Kind.PREVIEW))
+    ends.store.wishes.append((STUDY.study, Kind.PREVIEW))
     down = one(ingest.news())
     assert (down.tier_request.study, down.tier_request.kind) == (STUDY.study, Kind.PREVIEW)
     assert ingest.news() == []
@@ -179,7 +181,7 @@ def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession)
     ],
 )
 def test_an_offer_out_of_its_limits_ends_the_stream(
-    ends: TwoEnds, ingest: IngestSession, change: dict[str, object], why: str
+    ends: TwoEnds, ingest: IngestSession, change: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ProtocolBroken, match=why):
         ingest.receive(offer(sealed(ends), **({"head": sealed(ends)[:60]} | change)))
@@ -195,7 +197,7 @@ def test_a_chunk_that_does_not_continue_ends_the_stream(
     ingest.receive(offer(data))
     with pytest.raises(ProtocolBroken):
         ingest.receive(wire.Up(chunk=wire.Chunk(number=number, offset=start, data=bytes(end - start))))
-    assert ends.shelf.parts(SITE) == {}
+    assert ends.store.parts(SITE) == {}
 
 
 def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -211,8 +213,8 @@ def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, 
 
 
 def test_an_object_under_way_is_not_offered_twice_and_not_too_many_are(ends: TwoEnds) -> None:
-    ends.limits = Limits(under_way=2)
-    ends.shelf.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    ends.limits = SiteLimits(under_way=2)
+    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)
     first, second, third = (sealed(ends, plaintext=bytes([n]) * 5_000) for n in range(3))
@@ -269,14 +271,14 @@ def test_what_is_no_object_is_refused(ends: TwoEnds, ingest: IngestSession) -> N
 def test_what_the_store_refuses(
     ends: TwoEnds, ingest: IngestSession, error: ThinwireError, code: wire.RefusalCode, again: int
 ) -> None:
-    ends.shelf.refuse = error
+    ends.store.refuse = error
     data = sealed(ends)
     ingest.receive(offer(data))
     refusal = refused(ingest, chunk(data, 45, len(data)))
     assert (refusal.code, refusal.what, refusal.remedy) == (code, str(error), error.remedy)
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
-    assert ends.shelf.parts(SITE) == {}
+    assert ends.store.parts(SITE) == {}
 
 
 def test_every_error_has_a_status() -> None:
@@ -305,13 +307,13 @@ def test_an_object_that_began_in_chunks_and_then_comes_whole_leaves_no_partial(
 def test_a_late_urge_is_answered_once_it_is_durable(ends: TwoEnds, ingest: IngestSession) -> None:
     data = sealed(ends, Kind.GRAPH, b"graph")
     ingest.receive(offer(data, first=len(data)))
-    assert not ends.shelf.urgent(SITE, STUDY.study)
-    down = one(ingest.receive(wire.Up(urge=wire.Urge(study=STUDY.study))))
-    assert down.urged.study == STUDY.study
-    assert ends.shelf.urgent(SITE, STUDY.study)
-    assert one(ingest.receive(wire.Up(urge=wire.Urge(study=b"?" * 16)))).urged.study == b"?" * 16
+    assert not ends.store.urgent(SITE, STUDY.study)
+    down = one(ingest.receive(wire.Up(escalate=wire.Escalate(study=STUDY.study))))
+    assert down.escalated.study == STUDY.study
+    assert ends.store.urgent(SITE, STUDY.study)
+    assert one(ingest.receive(wire.Up(escalate=wire.Escalate(study=b"?" * 16)))).escalated.study == b"?" * 16
     with pytest.raises(ProtocolBroken):
-        ingest.receive(wire.Up(urge=wire.Urge(study=b"short")))
+        ingest.receive(wire.Up(escalate=wire.Escalate(study=b"short")))
 
 
 def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -319,7 +321,7 @@ def test_what_is_under_way_can_be_seen(ends: TwoEnds, ingest: IngestSession) -> 
     ingest.receive(offer(data))
     ingest.receive(chunk(data, 45, 5_000))
     ingest.tick()
-    assert ingest.arriving == [Arriving(STUDY.study, Kind.PIXELS, 5_000, len(data))]
+    assert ingest.arriving == [IncomingObject(STUDY.study, Kind.ORIGINALS, 5_000, len(data))]
     assert ingest.received == 5_000
     ingest.close()
     assert ingest.arriving == []

@@ -8,24 +8,24 @@ from rich.console import Console
 
 from tests.support.clock import START
 from thinwire.receiver.presentation import links_table
-from thinwire.receiver.transport.ingest import Arriving
-from thinwire.receiver.transport.link_status import FILE, Meter, SiteLink, find, leave
+from thinwire.receiver.transport.ingest import IncomingObject
+from thinwire.receiver.transport.link_status import FILE, RateMeter, SiteLink, find, write_status
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import SiteName, StudyId
+from thinwire.shared.identifiers import SiteName, StudyKey
 
-PIXELS = Arriving(StudyId(b"s" * 16), Kind.PIXELS, 30_000, 90_000)
-VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (PIXELS,))
+ORIGINALS = IncomingObject(StudyKey(b"s" * 16), Kind.ORIGINALS, 30_000, 90_000)
+VALLEY = SiteLink(SiteName("north-valley"), True, START - timedelta(hours=1), START, 8_000.0, (ORIGINALS,))
 RIDGE = SiteLink(SiteName("south-ridge"), False, START - timedelta(days=2), START - timedelta(days=2))
 
 
 def test_another_process_sees_the_links_while_the_hub_serves(tmp_path: Path) -> None:
     assert find(tmp_path, START) == (False, [])
-    leave(tmp_path, [VALLEY, RIDGE], START)
+    write_status(tmp_path, [VALLEY, RIDGE], START)
     assert find(tmp_path, START + timedelta(seconds=3)) == (True, [VALLEY, RIDGE])
     serves, links = find(tmp_path, START + timedelta(minutes=3))
     assert not serves
     assert links == [replace(VALLEY, connected=False, rate=0.0), RIDGE]
-    leave(tmp_path, [VALLEY], START, serves=False)
+    write_status(tmp_path, [VALLEY], START, serves=False)
     assert find(tmp_path, START)[0] is False
 
 
@@ -51,7 +51,7 @@ def test_every_clinic_has_its_row() -> None:
 
 
 def test_a_rate_follows_what_comes() -> None:
-    meter = Meter(at=0.0)
+    meter = RateMeter(at=0.0)
     assert meter.read(0.1, 500) == 0.0  # too soon to say
     assert meter.read(1.0, 8_000) == 8_000.0
     assert meter.read(2.0, 16_000) == 8_000.0

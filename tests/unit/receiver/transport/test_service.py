@@ -13,15 +13,15 @@ import pytest
 
 from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
-from thinwire.receiver.sites.enrolment import Joined
+from thinwire.receiver.sites.enrolment import JoinResult
 from thinwire.receiver.transport import service as server_module
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.connection import HubAddress, Uplink, dial, dial_line, error_of, join
+from thinwire.sender.transport.connection import HubAddress, Uplink, dial, dial_tcp, error_of, join
 from thinwire.sender.transport.link_status import LinkState
-from thinwire.sender.transport.tcp import Line
+from thinwire.sender.transport.tcp import TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
@@ -34,7 +34,7 @@ from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 
 TOKEN = read_token(make_token(AUTHORITY, SITE, SystemClock()))
 KEY, REQUEST = new_request(SITE)
-JOINED = Joined(SITE, issue_client(AUTHORITY, SITE, REQUEST, SystemClock()), b"s" * 1216, b"v" * 32)
+JOINED = JoinResult(SITE, issue_client(AUTHORITY, SITE, REQUEST, SystemClock()), b"s" * 1216, b"v" * 32)
 
 
 def accepted(ends: TwoEnds, *studies: Sample) -> None:
@@ -57,9 +57,9 @@ def test_studies_cross_and_the_hub_answers(ends: TwoEnds) -> None:
 
     async def act(server: HubServer, port: int) -> None:
         async with sending(ends, port) as uplink:
-            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+            await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
             assert server.sites == [SITE]
-            status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.crossings)
+            status = await until_status(uplink, lambda now: now.state is LinkState.CONNECTED and not now.transfers)
             assert (status.reason, (status.rate or 0) > 0, status.round_trip is not None) == ("", True, True)
             (link,) = server.links()
             assert (link.site, link.connected, link.arriving) == (SITE, True, ())
@@ -74,8 +74,8 @@ def test_what_is_accepted_while_the_link_is_up_crosses_without_a_new_one(ends: T
         async with sending(ends, port) as uplink:
             await until_status(uplink, lambda now: now.state is LinkState.CONNECTED)
             accepted(ends, *samples(1))
-            uplink.nudge()
-            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+            uplink.wake()
+            await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
 
     with_hub(ends, act)
     ends.assert_arrived(samples(1))
@@ -89,13 +89,13 @@ def test_the_hubs_later_words_come_down_the_same_stream(ends: TwoEnds) -> None:
         async with sending(ends, port):
             await until(lambda: not ends.outbox.due())
             at = SystemClock().now()
-            ends.shelf.say(
-                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.READ, at, detail({})), HUB_SIGNING)
+            ends.store.say(
+                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.REPORTED, at, detail({})), HUB_SIGNING)
             )
             server.notify(SITE)
             server.notify(SiteName("not-there"))
-            await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.READ)
-            ends.shelf.wishes.append((study.study, Kind.PREVIEW))
+            await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.REPORTED)
+            ends.store.wishes.append((study.study, Kind.PREVIEW))
             await until(lambda: ends.outbox.entry(study.study).part(Kind.PREVIEW).requested)  # no word to the server
 
     with_hub(ends, act)
@@ -112,10 +112,10 @@ def test_a_hub_that_starts_again_is_found_again(ends: TwoEnds) -> None:
             assert "the link is not there" in status.reason
             accepted(ends, study)
             server = HubServer(
-                ends.shelf, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
+                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
             )
             assert await server.start(f"127.0.0.1:{port}") == port
-            await until(lambda: not ends.outbox.due() and not ends.shelf.undelivered_receipts(SITE))
+            await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
             await server.stop(grace=0)
 
     asyncio.run(run())
@@ -218,7 +218,7 @@ def test_a_site_that_was_removed_is_told_so(ends: TwoEnds) -> None:
 
 
 def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) -> None:
-    ends.shelf.answers[TOKEN.id] = (b"", JOINED)
+    ends.store.answers[TOKEN.id] = (b"", JOINED)
 
     async def act(_: HubServer, port: int) -> None:
         target = f"127.0.0.1:{port}"
@@ -253,7 +253,7 @@ def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         for listen in (f"127.0.0.1:{port}", "nowhere.invalid:1"):
             server = HubServer(
-                ends.shelf, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
+                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
             )
             with pytest.raises(BadConfiguration, match="cannot listen"):
                 await server.start(listen)
@@ -319,8 +319,8 @@ def test_a_study_that_becomes_urgent_late_is_made_known(ends: TwoEnds) -> None:
         async with sending(ends, port):
             await until(lambda: not ends.outbox.due())
             ends.outbox.accept(study.study, study.source, TierPolicy().plan, urgent=True)
-            await until(lambda: not ends.outbox.unurged())
-        assert ends.shelf.urgent(SITE, study.study)
+            await until(lambda: not ends.outbox.pending_escalations())
+        assert ends.store.urgent(SITE, study.study)
 
     with_hub(ends, act)
 
@@ -331,9 +331,9 @@ def test_a_connection_costs_few_bytes_and_the_next_one_fewer(ends: TwoEnds) -> N
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         security = Security(address.authority_pem, address.identity)
-        for _ in range(2):
-            line = await Line.dial(address.target, 10.0)
-            async with line.relay(security) as via, dial_line(via) as channel:
+        for _attempt in range(2):
+            line = await TcpConnection.dial(address.target, 10.0)
+            async with line.relay(security) as via, dial_tcp(via) as channel:
                 call = HubStub(channel).Connect()
                 await call.write(wire.Up(hello=wire.Hello(version=1, software="thinwire-sender")))
                 assert (await call.read()).welcome.version == 1

@@ -12,9 +12,9 @@ from tests.support.reading_room import ORIGIN, PASSWORD, ReadingRoom, rows
 from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.transport.ingest import Arriving
-from thinwire.receiver.transport.link_status import SiteLink, leave
-from thinwire.receiver.web.frame import line
+from thinwire.receiver.transport.ingest import IncomingObject
+from thinwire.receiver.transport.link_status import SiteLink, write_status
+from thinwire.receiver.web.frame import linear_fit
 from thinwire.receiver.web.guard import MOST_POSTED
 from thinwire.receiver.web.rows import PAGE
 from thinwire.shared.crypto.envelope import Kind
@@ -66,7 +66,7 @@ def test_the_first_administrator_enters_by_a_link_once(room: ReadingRoom) -> Non
     fields = {"password": PASSWORD, "again": PASSWORD, "name": "root", "shown": "Ada Root"}
     assert "differ" in browser.post(f"/welcome/{link}", 400, **{**fields, "again": "another"})
     assert "too short" in browser.post(f"/welcome/{link}", 400, **{**fields, "password": "x", "again": "x"})
-    browser.post(f"/welcome/{link}", **fields)
+    browser.post(f"/welcome/{link}", 303, **fields)
     assert "Audit log" in browser.get("/")
     assert "holds no more" in room.browser().get(f"/welcome/{link}", 404)
     assert any("Login" in message and "root" in message for message in room.audited())
@@ -118,7 +118,7 @@ def test_forms_of_other_pages_are_refused(room: ReadingRoom, clinic: Clinic, par
     assert room.room.store.report(SITE, parts.study) is None
     anna.get("/")
     assert "too long" in anna.post(path, 413, **{**fields, "text": "x" * MOST_POSTED})
-    anna.post(path, **fields)
+    anna.post(path, 303, **fields)
 
 
 def test_roles_keep_to_their_own(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
@@ -152,9 +152,9 @@ def test_the_list_shows_what_a_reader_needs(room: ReadingRoom, clinic: Clinic, p
     reader = room.person("anna")
     page = reader.get("/")
     assert rows(page) == [f"{SITE}/{parts.study.hex()}"]
-    (reading,) = [each.reading for each in room.room.store.studies()]
-    assert reading is not None
-    for words in (reading.reason, "95 % interval", "waiting cap 4 h", "graph here, preview here", "report", "kept"):
+    (prediction,) = [each.prediction for each in room.room.store.studies()]
+    assert prediction is not None
+    for words in (prediction.reason, "95 % interval", "waiting cap 4 h", "graph here, preview here", "report", "kept"):
         assert words in page, words
     assert "PHANTOM-1" not in page
     room.clock.advance(4 * 3600)
@@ -166,12 +166,12 @@ def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic:
     room.put_study(clinic, parts, Kind.PREVIEW)
     reader, now = room.person("anna"), room.clock.now()
     assert "pixels: the clinic is not connected" in reader.get("/")
-    leave(room.hub.data, [SiteLink(SITE, True, now, now)], now)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now)], now)
     assert "pixels: at the clinic, not asked for" in reader.get("/")
-    moving = (Arriving(parts.study, Kind.PIXELS, 250_000, 1_000_000),)
-    leave(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
+    moving = (IncomingObject(parts.study, Kind.ORIGINALS, 250_000, 1_000_000),)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
     assert "pixels 25 %, about 2 min" in reader.get("/")
-    leave(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
+    write_status(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
     assert "the link carries nothing now" in reader.get("/")
 
 
@@ -201,16 +201,16 @@ def test_pages_filters_and_search(room: ReadingRoom, clinic: Clinic, bundle: Bun
 def test_a_study_is_opened_once_and_each_view_is_written_down(
     room: ReadingRoom, clinic: Clinic, parts: StudyParts
 ) -> None:
-    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.EVIDENCE)
+    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.CROPS)
     reader = room.person("anna")
     page = reader.get(study)
     reader.get(study)
     assert statuses(room.hub).count(StudyStatus.OPENED) == 1
     for words in ("PHANTOM-1", "5 of 64 patches", "the report that came", "not here", "Get the full study now"):
         assert words in page, words
-    views = [m for m in room.audited() if "Instances Accessed" in m]
-    assert len(views) == 2
-    assert parts.study.hex() in views[0]
+    study_images = [m for m in room.audited() if "Instances Accessed" in m]
+    assert len(study_images) == 2
+    assert parts.study.hex() in study_images[0]
     assert "PHANTOM" not in "".join(room.audited())
     reader.get(f"{study}/state")
     reader.get(f"{study}/view")
@@ -232,7 +232,7 @@ def test_no_view_without_its_line_in_the_log(room: ReadingRoom, clinic: Clinic, 
 
 
 def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
-    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.EVIDENCE)
+    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.CROPS)
     reader = room.person("anna")
     view = json.loads(reader.get(f"{study}/view"))
     assert view["native"] == [280, 300]
@@ -240,7 +240,7 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
     assert view["base"]["exact"] is False
     assert view["evidence"]["exact"] is True
     assert len(view["patches"]) == 5
-    plain = room.room.store.plaintext(SITE, parts.study, Kind.EVIDENCE)
+    plain = room.room.store.plaintext(SITE, parts.study, Kind.CROPS)
     assert plain is not None
     found = crops.decode(plain, 1 << 30)
     facts = view["evidence"]
@@ -258,18 +258,18 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
 
 def test_a_window_s_line_goes_through_the_tone() -> None:
     tone = np.clip(np.arange(-500, 1500) / 4, 0, 255).astype(np.uint8)
-    slope, intercept = line(tone)
+    slope, intercept = linear_fit(tone)
     assert abs(slope - 0.25) < 0.001
     assert abs(slope * 1000 + intercept - tone[1000]) < 1
-    falling = line(255 - tone)
+    falling = linear_fit(255 - tone)
     assert abs(falling[0] + 0.25) < 0.001
-    assert line(np.zeros(7, np.uint8))[0] > 0
+    assert linear_fit(np.zeros(7, np.uint8))[0] > 0
 
 
 def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
     pixels = chest(300, 280)
     parts = study_parts(clinic, bundle, files=(dicom(pixels),))
-    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.EVIDENCE, Kind.PIXELS)
+    study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
     reader = room.person("anna")
     view = json.loads(reader.get(f"{study}/view"))
     assert view["base"]["exact"] is True
@@ -287,7 +287,7 @@ def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic
     reader = room.person("anna")
     reader.post(f"{study}/ask", 400, tier="everything")
     reader.post(f"{study}/ask", tier="pixels")
-    assert room.room.store.wanted(SITE) == [(parts.study, Kind.PIXELS)]
+    assert room.room.store.wanted(SITE) == [(parts.study, Kind.ORIGINALS)]
     assert told == [SITE]
     assert "The full study is asked for" in reader.get(study)
     assert "Get the full study now" not in reader.get(study)
@@ -332,7 +332,7 @@ def test_a_report_is_signed_by_its_reader_and_read_at_the_clinic(
     page = anna.get(study)
     assert "Signed by <strong>Dr. Anna</strong>" in page
     assert "textarea" not in page
-    assert statuses(room.hub)[-1] is StudyStatus.READ
+    assert statuses(room.hub)[-1] is StudyStatus.REPORTED
     assert "is signed" in bert.post(f"{study}/report", 409, text="Late.", act="sign", version="2")
     assert rows(anna.get("/")) == []
     assert len(rows(anna.get("/?state=read"))) == 1

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.http_server import Answer, Asked, Scripted, answering
 from tests.support.machine_results import image_file
-from thinwire.receiver.forward.delivery import Event
+from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.fhir_peer import FhirPeer
-from thinwire.receiver.forward.peer import Outcome, Outgoing
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.targets import FhirTarget, StowTarget
 
@@ -20,13 +20,13 @@ TAKEN = Answer(200, b'{"00081199": {"vr": "SQ", "Value": [{}]}}', "application/d
 BUNDLE = json.dumps({"resourceType": "Bundle", "entry": [{}, {}]}).encode()
 
 
-def stow(server: Scripted, data: bytes = IMAGE, **settings: object) -> Outcome:
+def stow(server: Scripted, data: bytes = IMAGE, **settings: object) -> DeliveryOutcome:
     target = StowTarget.model_validate({"kind": "stow", "name": "pacs", "url": server.url + "/dicom-web", **settings})
     (outcome,) = StowPeer(target).send([Outgoing(7, data)])
     return outcome
 
 
-def fhir(server: Scripted) -> Outcome:
+def fhir(server: Scripted) -> DeliveryOutcome:
     target = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": server.url + "/fhir/"})
     (outcome,) = FhirPeer(target).send([Outgoing(7, BUNDLE)])
     return outcome
@@ -49,7 +49,7 @@ def altered(**attributes: object) -> bytes:
 @pytest.mark.parametrize("theirs", [IMAGE, altered(PatientID="CORRECTED", InstitutionName="Hospital")])
 def test_an_object_that_the_server_gives_back_is_confirmed_and_went_bit_for_bit(theirs: bytes) -> None:
     with answering(lambda asked: TAKEN if asked.method == "POST" else part(theirs)) as server:
-        assert stow(server) == Outcome(7, Event.SEEN)
+        assert stow(server) == DeliveryOutcome(7, DeliveryEvent.FOUND_AT_TARGET)
     post, get = server.asked
     assert post.path == "/dicom-web/studies"
     assert IMAGE in post.body
@@ -61,12 +61,12 @@ def test_an_object_that_the_server_gives_back_is_confirmed_and_went_bit_for_bit(
 def test_a_server_that_answers_200_and_stores_nothing_is_found_out() -> None:
     with answering(lambda asked: TAKEN if asked.method == "POST" else Answer(404)) as server:
         outcome = stow(server)
-    assert outcome.event is Event.FAILED
+    assert outcome.event is DeliveryEvent.FAILED
     assert outcome.reason == "the server answered that it took the object, and does not have it"
 
 
 def test_so_is_one_that_only_lists_and_does_not_list_it() -> None:
-    def lists(found: bytes) -> Outcome:
+    def lists(found: bytes) -> DeliveryOutcome:
         def script(asked: Asked) -> Answer:
             if asked.method == "POST":
                 return TAKEN
@@ -75,37 +75,37 @@ def test_so_is_one_that_only_lists_and_does_not_list_it() -> None:
         with answering(script) as server:
             return stow(server)
 
-    assert lists(b"[]").event is Event.FAILED
-    assert lists(b'[{"00080018": {}}]').event is Event.SEEN
-    assert lists(b"no json").event is Event.SENT
+    assert lists(b"[]").event is DeliveryEvent.FAILED
+    assert lists(b'[{"00080018": {}}]').event is DeliveryEvent.FOUND_AT_TARGET
+    assert lists(b"no json").event is DeliveryEvent.SENT
 
 
 def test_another_image_under_the_same_uid_is_told_and_not_overwritten() -> None:
     theirs = altered(PixelData=bytes(len(pydicom.dcmread(BytesIO(IMAGE)).PixelData)))
     with answering(lambda asked: TAKEN if asked.method == "POST" else part(theirs)) as server:
         outcome = stow(server)
-    assert outcome.event is Event.TURNED_DOWN
+    assert outcome.event is DeliveryEvent.TURNED_DOWN
     assert "another image under the same SOP Instance UID" in outcome.reason
 
 
 @pytest.mark.parametrize(
     ("answer", "event"),
     [
-        (Answer(500), Event.FAILED),
-        (Answer(503), Event.FAILED),
-        (Answer(401), Event.FAILED),
-        (Answer(429), Event.FAILED),
-        (Answer(400), Event.TURNED_DOWN),
-        (Answer(415), Event.TURNED_DOWN),
-        (Answer(409), Event.TURNED_DOWN),
+        (Answer(500), DeliveryEvent.FAILED),
+        (Answer(503), DeliveryEvent.FAILED),
+        (Answer(401), DeliveryEvent.FAILED),
+        (Answer(429), DeliveryEvent.FAILED),
+        (Answer(400), DeliveryEvent.TURNED_DOWN),
+        (Answer(415), DeliveryEvent.TURNED_DOWN),
+        (Answer(409), DeliveryEvent.TURNED_DOWN),
         (
             Answer(200, json.dumps({"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}).encode()),
-            Event.TURNED_DOWN,
+            DeliveryEvent.TURNED_DOWN,
         ),
-        (Answer(200, b'{"00081198": {"Value": [{}]}}'), Event.TURNED_DOWN),
+        (Answer(200, b'{"00081198": {"Value": [{}]}}'), DeliveryEvent.TURNED_DOWN),
     ],
 )
-def test_what_a_server_says_instead_of_success(answer: Answer, event: Event) -> None:
+def test_what_a_server_says_instead_of_success(answer: Answer, event: DeliveryEvent) -> None:
     with answering(lambda _: answer) as server:
         outcome = stow(server)
     assert outcome.event is event
@@ -116,18 +116,18 @@ def test_what_a_server_says_instead_of_success(answer: Answer, event: Event) -> 
 def test_a_server_that_is_not_there_and_a_file_that_is_no_dicom() -> None:
     with answering(lambda _: Answer()) as server:
         pass
-    assert stow(server).event is Event.FAILED
-    assert stow(server, b"no dicom").event is Event.TURNED_DOWN
+    assert stow(server).event is DeliveryEvent.FAILED
+    assert stow(server, b"no dicom").event is DeliveryEvent.TURNED_DOWN
 
 
 def test_the_secret_comes_from_its_file_and_a_missing_file_is_said(tmp_path: Path) -> None:
     secret = tmp_path / "auth"
     secret.write_text("Bearer abc\n")
     with answering(lambda asked: TAKEN if asked.method == "POST" else part(IMAGE)) as server:
-        assert stow(server, auth_file=secret).event is Event.SEEN
+        assert stow(server, auth_file=secret).event is DeliveryEvent.FOUND_AT_TARGET
         assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer abc"}
         missing = stow(server, auth_file=tmp_path / "none")
-    assert missing.event is Event.FAILED
+    assert missing.event is DeliveryEvent.FAILED
     assert "auth_file" in missing.reason
 
 
@@ -136,16 +136,19 @@ def test_the_secret_comes_from_its_file_and_a_missing_file_is_said(tmp_path: Pat
     [
         (
             Answer(200, b'{"entry": [{"response": {"status": "201 Created"}}, {"response": {"status": "200"}}]}'),
-            Event.SEEN,
+            DeliveryEvent.FOUND_AT_TARGET,
         ),
-        (Answer(200, b'{"entry": [{"response": {"status": "201"}}, {"response": {"status": "422"}}]}'), Event.FAILED),
-        (Answer(200, b'{"entry": [{"response": {"status": "201"}}]}'), Event.FAILED),
-        (Answer(200), Event.FAILED),
-        (Answer(502), Event.FAILED),
-        (Answer(422), Event.TURNED_DOWN),
+        (
+            Answer(200, b'{"entry": [{"response": {"status": "201"}}, {"response": {"status": "422"}}]}'),
+            DeliveryEvent.FAILED,
+        ),
+        (Answer(200, b'{"entry": [{"response": {"status": "201"}}]}'), DeliveryEvent.FAILED),
+        (Answer(200), DeliveryEvent.FAILED),
+        (Answer(502), DeliveryEvent.FAILED),
+        (Answer(422), DeliveryEvent.TURNED_DOWN),
     ],
 )
-def test_a_fhir_server_has_to_say_of_every_resource_that_it_kept_it(answer: Answer, event: Event) -> None:
+def test_a_fhir_server_has_to_say_of_every_resource_that_it_kept_it(answer: Answer, event: DeliveryEvent) -> None:
     with answering(lambda _: answer) as server:
         assert fhir(server).event is event
     (asked,) = server.asked

@@ -40,18 +40,18 @@ def test_beyond_this_machine_it_is_https_by_the_hub_s_authority(hub: Hub) -> Non
             httpx.get(url.replace("https", "http") + "/sign-in")
     finally:
         server.stop()
-    assert server.room.secure
+    assert server.context.secure
     assert [message.count("Application St") for message in hub.audit.messages()] == [1, 1]
 
 
 def test_on_loopback_it_is_plain_unless_a_proxy_stands_before_it(hub: Hub) -> None:
     plain = WebServer(hub, hub.pipeline(), "127.0.0.1:0")
     assert plain.url.startswith("http://127.0.0.1:")
-    assert not plain.room.secure
+    assert not plain.context.secure
     behind = with_settings(hub, web_proxy="https://reading.example.org")
     proxied = WebServer(behind, behind.pipeline(), "127.0.0.1:0")
     assert proxied.url == "https://reading.example.org"
-    assert proxied.room.secure
+    assert proxied.context.secure
     for server in (plain, proxied):
         server.close()
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, prune
 
@@ -30,7 +31,9 @@ def test_tau_keeps_all_above_and_at_least_the_best() -> None:
 
 
 @given(SHARES, npst.arrays(np.bool_, 64).filter(lambda valid: valid.any()), st.floats(0.5, 100))
-def test_padding_is_never_kept_and_nothing_better_is_left_out(share, valid, percent) -> None:  # type: ignore[no-untyped-def]
+def test_padding_is_never_kept_and_nothing_better_is_left_out(
+    share: NDArray[np.float32], valid: NDArray[np.bool_], percent: float
+) -> None:
     kept = prune(valid, share, KeepPercent(percent))
     assert valid[kept].all()
     assert (np.diff(kept) > 0).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from thinwire.sender.graph.report_graph import Extractor, RuleExtractor, extract
-from thinwire.sender.graph.vocabulary import Role, load_vocabulary
+from thinwire.sender.graph.vocabulary import ConceptRole, load_vocabulary
 from thinwire.shared.formats.graph import Assertion, Concepts, Relation
 from thinwire.shared.formats.payload import MAX_CONCEPTS, MAX_RELATIONS
 from thinwire.shared.identifiers import TextSource
@@ -17,9 +17,9 @@ def names(graph: Concepts) -> list[str]:
     return [VOCABULARY.concepts[c].name for c in graph.concept]
 
 
-def nodes(graph: Concepts, *roles: Role) -> set[str]:
+def nodes(graph: Concepts, *roles: ConceptRole) -> set[str]:
     """The graph's nodes of some roles (default: findings, devices and symptoms), each as "name+", "name-", "name?"."""
-    wanted = roles or (Role.FINDING, Role.DEVICE, Role.SYMPTOM)
+    wanted = roles or (ConceptRole.FINDING, ConceptRole.DEVICE, ConceptRole.SYMPTOM)
     return {
         VOCABULARY.concepts[concept].name + SIGNS[Assertion(assertion)]
         for concept, assertion in zip(graph.concept.tolist(), graph.assertion.tolist(), strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from thinwire.sender.graph.report_graph import extract
-from thinwire.sender.graph.vocabulary import Cue, Role, build_vocabulary, load_vocabulary, words_of
+from thinwire.sender.graph.vocabulary import ConceptRole, Cue, build_vocabulary, load_vocabulary, split_words
 from thinwire.shared.errors import BadBundle
 from thinwire.shared.formats.bundle import Concept
 
@@ -19,7 +19,7 @@ def tables() -> dict[str, Any]:
 
 def phrases(text: str) -> list[str]:
     """A text cut into phrases: concept names, cues in angle brackets, other words as they stand."""
-    words = words_of(text)
+    words = split_words(text)
     return [
         "+".join(VOCABULARY.concepts[c].name for c in phrase.concepts)
         or (f"<{phrase.cue}>" if phrase.cue else " ".join(words[phrase.start : phrase.end]))
@@ -30,7 +30,7 @@ def phrases(text: str) -> list[str]:
 def test_the_findings_that_are_trained_come_first() -> None:
     first = [concept.name for concept in VOCABULARY.concepts[:5]]
     assert first == ["consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule"]
-    assert all(VOCABULARY.roles[index] is Role.FINDING for index in range(5))
+    assert all(VOCABULARY.roles[index] is ConceptRole.FINDING for index in range(5))
 
 
 def test_the_order_is_append_only() -> None:
@@ -53,7 +53,7 @@ def test_names_are_unique_and_kinds_follow_roles() -> None:
 
 def test_every_concept_is_found_by_its_name() -> None:
     for index, concept in enumerate(VOCABULARY.concepts):
-        assert [phrase.concepts for phrase in VOCABULARY.match(words_of(concept.name))] == [(index,)]
+        assert [phrase.concepts for phrase in VOCABULARY.match(split_words(concept.name))] == [(index,)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_longest_term_wins_on_whole_words(text: str, expected: list[str]) ->
 
 def test_slots_fill_in_every_way() -> None:
     for text in ("is not seen", "were not clearly seen", "has been excluded", "no longer visible"):
-        assert [phrase.cue for phrase in VOCABULARY.match(words_of(text))] == [Cue.DENIED]
+        assert [phrase.cue for phrase in VOCABULARY.match(split_words(text))] == [Cue.DENIED]
 
 
 def test_a_phrase_with_two_meanings_is_refused() -> None:

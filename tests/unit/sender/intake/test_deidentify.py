@@ -3,6 +3,7 @@
 import hashlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,17 +33,19 @@ from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.deidentify import KEY_BYTES, Dates, Deidentifier, Options, Uids, load_key
 from thinwire.sender.intake.study import load_study
-from thinwire.sender.service import Accepted, Rejected, Words, take
+from thinwire.sender.service import Accepted, Rejected, StudyText, take
 from thinwire.shared.crypto.envelope import Kind, open_sealed
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
-from thinwire.shared.identifiers import TextSource, digest, study_id
+from thinwire.shared.identifiers import TextSource, digest, study_key
+from thinwire.shared.imaging.dicom import read_instance
+from thinwire.shared.imaging.projection import Projection
 from thinwire.shared.storage.durable import Disk
 
 SECRET = "SECRET"
 """Stands in every value that could name somebody."""
-NAMING = {
+NAMING: dict[str, Any] = {
     "PatientName": f"{SECRET}^JANE",
     "PatientID": f"{SECRET}-1",
     "PatientBirthDate": "19600412",
@@ -174,10 +177,28 @@ def test_an_age_over_89_is_stated_as_90(clean: Deidentifier, age: str, shown: st
     assert (header(clean, named(PatientAge=age)).PatientAge or "") == shown
 
 
-def test_a_view_that_stood_in_a_description_is_kept_as_a_code(clean: Deidentifier) -> None:
-    found = header(clean, named(ViewPosition=None))
-    assert found.ViewPosition == "PA"
+@pytest.mark.parametrize("words", ["PA", "AP supine", "de frente", "Lateral"])
+def test_a_view_and_a_part_that_stood_in_a_description_stay(clean: Deidentifier, words: str) -> None:
+    described = named(ViewPosition=None, BodyPartExamined=None, SeriesDescription=f"Chest {words}")
+    found = header(clean, described)
     assert "SeriesDescription" not in found
+    before, after = read_instance(described), read_instance(as_file(found))
+    assert before.view is not Projection.UNSTATED
+    assert (after.view, after.part) == (before.view, before.part)
+
+
+def test_the_file_that_was_read_is_the_one_that_leaves(clean: Deidentifier) -> None:
+    frontal, lateral = named(), named(ViewPosition="LL", SOPInstanceUID=f"{STUDY_UID}.1.7")
+    study = load_study([lateral, frontal])
+    released = clean.released(study)
+    assert released.files[released.read].data == clean.file(study.files[study.read].data)
+    assert released.sop_instance_uid == clean.uid(study.sop_instance_uid)
+
+
+def test_a_scanned_film_does_not_leave(clean: Deidentifier) -> None:
+    film = named(SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="OT", ConversionType="DF")
+    with pytest.raises(NotChestRadiograph, match="no frontal radiograph"):
+        clean.released(load_study([film, named(ViewPosition="LL", SOPInstanceUID=f"{STUDY_UID}.1.7")]))
 
 
 def test_a_date_that_is_none_is_emptied(clean: Deidentifier) -> None:
@@ -192,7 +213,7 @@ class TestOfAWholeClinic:
         found.pipeline.deidentifier = Deidentifier(b"k" * KEY_BYTES, options, found.data / "originals", found.disk)
         return found
 
-    def taken(self, clinic: Clinic, folder: Path, files: list[bytes], words: Words | None = None) -> object:
+    def taken(self, clinic: Clinic, folder: Path, files: list[bytes], words: StudyText | None = None) -> object:
         folder.mkdir()
         for number, data in enumerate(files):
             (folder / f"{number}.dcm").write_bytes(data)
@@ -202,23 +223,23 @@ class TestOfAWholeClinic:
     def test_what_is_sealed_for_the_link_names_nobody_and_the_original_stays(
         self, clinic: Clinic, tmp_path: Path
     ) -> None:
-        words = Words(f"{SECRET} has a left effusion.", TextSource.REPORT)
+        words = StudyText(f"{SECRET} has a left effusion.", TextSource.REPORT)
         outcome = self.taken(clinic, tmp_path / "in", [named()], words)
         assert isinstance(outcome, Accepted)
         study, outbox = outcome.study.id, clinic.outbox
         assert clinic.pipeline._study(study).text == words.text
-        assert outbox.plaintext(study, Kind.PIXELS) is None
-        for kind in (Kind.PREVIEW, Kind.PIXELS, Kind.GRAPH, Kind.EVIDENCE, Kind.MANIFEST):
+        assert outbox.plaintext(study, Kind.ORIGINALS) is None
+        for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
             clinic.pipeline.make(study, kind)
         sealed = outbox.folder / study.hex()
         for part in sorted(sealed.glob("*.sealed")):
             assert SECRET.encode() not in open_sealed(part.read_bytes(), outbox.epochs.key)[1]
-        (file,) = unpack(open_sealed((sealed / "pixels.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
+        (file,) = unpack(open_sealed((sealed / "originals.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
         manifest_bytes = open_sealed((sealed / "manifest.sealed").read_bytes(), outbox.epochs.key)[1]
         manifest = read_manifest(manifest_bytes, SITE_SIGNING.public_key())
         # Bit-exact is the file as it was released: the manifest names its digest, and the study's id follows from it.
         assert manifest.files == ((digest(file.data), len(file.data)),)
-        assert study == study_id([hashlib.sha256(file.data).digest()])  # type: ignore[list-item]
+        assert study == study_key([hashlib.sha256(file.data).digest()])  # type: ignore[list-item]
         assert SECRET not in str(manifest.identity)
         assert manifest.identity["PatientID"].startswith("TW")
         (original,) = unpack((clinic.data / "originals" / f"{study.hex()}.archive").read_bytes(), 1 << 26)
@@ -257,7 +278,7 @@ def test_the_key_is_made_once_and_a_damaged_one_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fill", [255, 0])
 def test_drawn_text_is_seen_and_a_chest_without_it_is_not_taken_for_text(fill: int) -> None:
-    image = chest(700, 620, bits=8)
+    image = chest(700, 620, bits=8).astype(np.uint8)
     assert not has_text(image)
     drawn = Image.fromarray(image)
     place = (300, 300) if fill == 255 else (20, 12)

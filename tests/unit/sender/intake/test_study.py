@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -9,7 +10,8 @@ from tests.support.dicoms import BASIC_TEXT_SR, DX_RAW, JPEG_2000, STUDY_UID, as
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
-from thinwire.shared.identifiers import TextSource, digest, study_id
+from thinwire.shared.identifiers import TextSource, digest, study_key
+from thinwire.shared.imaging.frontal import choose
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ class Files:
         return paths
 
 
-def image(uid: int, rows: int = 96, seed: int = 0, **attributes: object) -> bytes:
+def image(uid: int, rows: int = 96, seed: int = 0, **attributes: Any) -> bytes:
     return dicom(chest(rows, seed=seed), sop_uid=f"{STUDY_UID}.1.{uid}", **attributes)
 
 
@@ -39,7 +41,7 @@ def test_a_study_is_its_files_byte_for_byte(files: Files) -> None:
     study = load_study(files(*contents))
     assert sorted(each.data for each in study.files) == sorted(contents)
     assert [each.digest for each in study.files] == sorted(digest(data) for data in contents)
-    assert study.id == study_id(digest(data) for data in contents)
+    assert study.id == study_key(digest(data) for data in contents)
     assert {each.media for each in study.files} == {"dicom"}
 
 
@@ -62,9 +64,7 @@ def test_the_order_of_files_and_repeats_make_no_other_study(files: Files) -> Non
         ({"ViewPosition": "PA"}, {"ViewPosition": "PA", "BodyPartExamined": "HAND"}),
     ],
 )
-def test_the_frontal_image_is_chosen_by_its_header(
-    files: Files, chosen: dict[str, object], other: dict[str, object]
-) -> None:
+def test_the_frontal_image_is_chosen_by_its_header(files: Files, chosen: dict[str, Any], other: dict[str, Any]) -> None:
     a, b = image(1, rows=80, **chosen), image(2, rows=90, seed=1, **other)
     for contents in ((a, b), (b, a)):
         assert load_study(files(*contents)).frontal.pixels.shape[0] == 80
@@ -78,7 +78,7 @@ def test_a_frontal_image_that_does_not_decode_gives_way(files: Files) -> None:
     broken = image(1, syntax=JPEG_2000).replace(b"\xff\x93", b"\xff\x94")
     study = load_study(files(broken, image(2, rows=90, ViewPosition="AP")))
     assert study.frontal.pixels.shape[0] == 90
-    assert any("file 1 does not decode" in note for note in study.warnings)
+    assert any("does not decode" in note for note in study.warnings)
     with pytest.raises(UnreadableDicom, match="JPEG 2000"):
         load_study(files(broken))
 
@@ -124,9 +124,24 @@ def test_identity_is_what_the_frontal_header_says(files: Files) -> None:
     }
 
 
-def test_files_of_different_patients_are_told(files: Files) -> None:
-    study = load_study(files(image(1), image(2, PatientID="SYNTHETIC-2", ViewPosition="LL")))
-    assert any("different patients" in note for note in study.warnings)
+def test_files_of_different_patients_are_told_and_the_one_that_is_read_is_named(files: Files) -> None:
+    other = image(2, PatientID="SYNTHETIC-2", ViewPosition="LL", AdditionalPatientHistory="Smoker")
+    study = load_study(files(other, image(1)))
+    (told,) = [note for note in study.warnings if "different patients" in note]
+    assert "Patient ID" in told
+    assert "SYNTHETIC" not in told
+    assert len(told.encode()) <= 300
+    assert study.identity["PatientID"] == "SYNTHETIC-1"
+    assert study.text is None  # words about the other patient
+
+
+def test_the_file_that_was_read_is_named(files: Files) -> None:
+    contents = [image(1, ViewPosition="LL"), image(2), as_file(dataset(BASIC_TEXT_SR, Modality="SR"))]
+    for ordered in (contents, contents[::-1]):
+        study = load_study(files(*ordered))
+        assert study.files[study.read].data == contents[1]
+        assert study.sop_instance_uid == f"{STUDY_UID}.1.2"
+        assert choose([each.data for each in study.files]).index == study.read
 
 
 def test_given_text_comes_before_that_of_the_files(files: Files) -> None:

@@ -1,5 +1,6 @@
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -9,10 +10,10 @@ from thinwire.sender.intake.text import MAX_TEXT_BYTES, decode_text, read_text, 
 from thinwire.shared.errors import UnreadableText
 from thinwire.shared.identifiers import TextSource
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.header import Header
+from thinwire.shared.imaging.header import DicomHeader
 
 
-def header(**attributes: object) -> Header:
+def header(**attributes: Any) -> DicomHeader:
     return read_instance(dicom(**attributes)).header
 
 

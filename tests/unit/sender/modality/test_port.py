@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -32,7 +33,7 @@ from tests.support.dicoms import (
 from tests.support.xray_machine import Machine
 from thinwire.sender.config import DicomSettings
 from thinwire.sender.config import Machine as MachineSettings
-from thinwire.sender.modality.arrivals import Fate, Sent
+from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
 from thinwire.sender.modality.port import FULL, MISMATCH, REFUSED, SUCCESS
 from thinwire.shared.crypto.envelope import Kind
 
@@ -51,7 +52,7 @@ def machine(clinic: Clinic) -> Iterator[Machine]:
     clinic.port.close()
 
 
-def view(number: int, **attributes: object) -> bytes:
+def view(number: int, **attributes: Any) -> bytes:
     return dicom(chest(seed=number), SOPInstanceUID=f"{STUDY_UID}.1.{number}", **attributes)
 
 
@@ -161,7 +162,7 @@ def test_a_study_that_is_no_chest_goes_to_quarantine_with_its_reason(clinic: Cli
     clinic.settle()
     assert clinic.outbox.entries() == []
     assert "body part" in str(clinic.quarantine.reasons()[0]["what"])
-    assert clinic.arrivals.fate(INSTANCE) is Fate.REFUSED
+    assert clinic.arrivals.state_of(INSTANCE) is ObjectState.REFUSED
     assert clinic.arrivals.waiting() == 0
 
 
@@ -171,6 +172,22 @@ def test_a_report_that_comes_beside_the_image_guides_the_graph(clinic: Clinic, m
     clinic.settle()
     (files,) = clinic.files()
     assert len(files) == 2
+
+
+def test_a_scanned_page_comes_beside_the_image_and_is_refused_alone(clinic: Clinic, machine: Machine) -> None:
+    capture = "1.2.840.10008.5.1.4.1.1.7"
+    page = view(2, SOPClassUID=capture, Modality="OT", ConversionType="SD", ViewPosition=None)
+    alone = view(
+        3, SOPClassUID=capture, Modality="OT", ConversionType="SD", ViewPosition=None, StudyInstanceUID="1.2.9"
+    )
+    assert [s.Status for s in machine.send(page, view(1), alone)] == [SUCCESS] * 3
+    clinic.settle()
+    (files,) = clinic.files()
+    assert len(files) == 2
+    (entry,) = clinic.outbox.entries()
+    assert clinic.service.pipeline._study(entry.study).sop_instance_uid == f"{STUDY_UID}.1.1"
+    (reason,) = clinic.quarantine.reasons()
+    assert "scanned page or film" in str(reason["what"])
 
 
 def test_a_damaged_object_is_refused(clinic: Clinic, machine: Machine) -> None:
@@ -306,7 +323,7 @@ def test_names_on_disk_and_log_lines_tell_no_uid_and_no_patient(
     for secret in (STUDY_UID, "SYNTHETIC"):
         assert secret not in names
         assert secret not in caplog.text
-        assert secret not in repr(Sent(DX, INSTANCE, STUDY_UID))
+        assert secret not in repr(ReceivedObject(DX, INSTANCE, STUDY_UID))
 
 
 @pytest.mark.process

@@ -3,45 +3,45 @@ from datetime import UTC, datetime
 
 import pytest
 
-from thinwire.sender.outbox.entries import TRANSITIONS, Entry, EntryState, Event, Part, PartState
+from thinwire.sender.outbox.entries import TRANSITIONS, EntryState, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import EpochId, StudyId, digest
+from thinwire.shared.identifiers import EpochId, StudyKey, digest
 
-ENTRY = Entry(
-    study=StudyId(b"s" * 16),
+ENTRY = OutboxEntry(
+    study=StudyKey(b"s" * 16),
     accepted=datetime(2026, 3, 4, 12, tzinfo=UTC),
     urgent=True,
     epoch=EpochId(b"e" * 8),
-    mark=b"m" * 16,
+    text_mac=b"m" * 16,
     parts=(
         Part(Kind.GRAPH, PartState.STORED, digest(b"graph"), 700, 639),
-        Part(Kind.PIXELS, PartState.WAITING, digest(b"pixels"), 9000, 8900, requested=True),
+        Part(Kind.ORIGINALS, PartState.WAITING, digest(b"pixels"), 9000, 8900, requested=True),
         Part(Kind.MANIFEST, reason="not yet"),
     ),
     status=StudyStatus.TRIAGED,
-    choice={Kind.PIXELS: When.WHEN_IDLE},
-    urged=False,
+    overrides={Kind.ORIGINALS: When.WHEN_IDLE},
+    escalated=False,
     paused=True,
     warnings=("the file states no pixel spacing",),
 )
 
 
 def test_json_returns() -> None:
-    assert Entry.from_json(ENTRY.to_json()) == ENTRY
+    assert OutboxEntry.from_json(ENTRY.to_json()) == ENTRY
 
 
 @pytest.mark.parametrize("broken", [b"", b"[]", b"{}", b"\xff", ENTRY.to_json().replace(b"waiting", b"wating")])
 def test_other_bytes_are_refused(broken: bytes) -> None:
     with pytest.raises(ValueError):
-        Entry.from_json(broken)
+        OutboxEntry.from_json(broken)
 
 
 @pytest.mark.parametrize("state", PartState)
-@pytest.mark.parametrize("event", Event)
-def test_a_part_changes_as_the_table_says_and_in_no_other_way(state: PartState, event: Event) -> None:
-    part = Part(Kind.PIXELS, state)
+@pytest.mark.parametrize("event", PartEvent)
+def test_a_part_changes_as_the_table_says_and_in_no_other_way(state: PartState, event: PartEvent) -> None:
+    part = Part(Kind.ORIGINALS, state)
     if (state, event) in TRANSITIONS:
         assert part.after(event).state is TRANSITIONS[state, event]
     else:
@@ -55,7 +55,7 @@ def test_nothing_leaves_stored() -> None:
 
 def test_the_state_of_a_study_follows_from_its_parts() -> None:
     def state(*states: PartState) -> EntryState:
-        kinds = (Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST)
+        kinds = (Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST)
         return replace(ENTRY, parts=tuple(Part(k, s) for k, s in zip(kinds, states, strict=True))).state
 
     missing, waiting, stored = PartState.MISSING, PartState.WAITING, PartState.STORED
@@ -69,7 +69,7 @@ def test_the_state_of_a_study_follows_from_its_parts() -> None:
 
 def test_what_is_due() -> None:
     (due,) = ENTRY.due()
-    assert (due.object, due.size, due.kind, due.urgent) == (digest(b"pixels"), 9000, Kind.PIXELS, True)
+    assert (due.object, due.size, due.kind, due.urgent) == (digest(b"pixels"), 9000, Kind.ORIGINALS, True)
     calm = replace(ENTRY, urgent=False)
     assert calm.due()[0].first  # a reader asked for it
     assert not calm.due()[0].urgent
@@ -77,6 +77,6 @@ def test_what_is_due() -> None:
 
 
 def test_a_request_is_remembered() -> None:
-    part = Part(Kind.PREVIEW).after(Event.REQUESTED)
+    part = Part(Kind.PREVIEW).after(PartEvent.REQUESTED)
     assert part.requested
-    assert part.after(Event.ADDED).requested
+    assert part.after(PartEvent.ADDED).requested

@@ -9,7 +9,7 @@ from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import SiteName, StudyId, digest
+from thinwire.shared.identifiers import SiteName, StudyKey, digest
 
 (STUDY,) = samples(1, size=5_000)
 
@@ -79,13 +79,13 @@ def test_parts_are_due_when_they_are_made_and_the_source_goes_with_the_last(ends
     ends.accept(STUDY)
     ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
     assert [due.kind for due in ends.outbox.due()] == [Kind.GRAPH]
-    pixels = ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source)
+    pixels = ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
     assert (folder_of(ends) / "source.sealed").exists()
     ends.outbox.add(STUDY.study, Kind.MANIFEST, b"manifest")
     assert not (folder_of(ends) / "source.sealed").exists()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     assert pixels.plain_size == len(STUDY.source)
-    (due,) = (due for due in ends.outbox.due() if due.kind is Kind.PIXELS)
+    (due,) = (due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
     sealed = ends.outbox.read(due, 0, due.size)
     assert digest(sealed) == due.object == pixels.object
     assert ends.outbox.read(due, due.size - 5, 100) == sealed[-5:]
@@ -105,9 +105,9 @@ def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
     ends.make_parts()
     ends.outbox.receipt(stored(ends, Kind.GRAPH))
     assert not (folder_of(ends) / "graph.sealed").exists()
-    assert (folder_of(ends) / "pixels.sealed").exists()
+    assert (folder_of(ends) / "originals.sealed").exists()
     assert ends.outbox.entry(STUDY.study).state is EntryState.SENDING
-    for kind in (Kind.PIXELS, Kind.MANIFEST):
+    for kind in (Kind.ORIGINALS, Kind.MANIFEST):
         ends.outbox.receipt(stored(ends, kind))
     entry = ends.new_outbox().entry(STUDY.study)
     assert entry.state is EntryState.ARRIVED
@@ -117,12 +117,12 @@ def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
 
 def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None:
     ends.accept(STUDY)
-    ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source)
-    ends.outbox.receipt(stored(ends, Kind.PIXELS))
+    ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
+    ends.outbox.receipt(stored(ends, Kind.ORIGINALS))
     (folder_of(ends) / "source.sealed").unlink()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     ends.make_parts()
-    assert not (folder_of(ends) / "pixels.sealed").exists()
+    assert not (folder_of(ends) / "originals.sealed").exists()
 
 
 def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
@@ -146,7 +146,7 @@ def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
 
 
 def test_a_receipt_for_a_study_that_is_gone_is_only_read(ends: TwoEnds) -> None:
-    other = Receipt(StudyId(b"o" * 16), SITE, None, StudyStatus.READ, ends.clock.now())
+    other = Receipt(StudyKey(b"o" * 16), SITE, None, StudyStatus.REPORTED, ends.clock.now())
     assert ends.outbox.receipt(sign_receipt(other, HUB_SIGNING)) == other
     assert ends.outbox.entries() == []
 
@@ -165,9 +165,9 @@ def test_a_refused_part_is_kept_and_can_be_tried_again(ends: TwoEnds) -> None:
 
 def test_a_held_part_goes_when_a_reader_asks(ends: TwoEnds) -> None:
     ends.accept(STUDY)
-    ends.outbox.add(STUDY.study, Kind.PIXELS, STUDY.source, hold=True)
+    ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source, hold=True)
     assert ends.outbox.due() == []
-    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    ends.outbox.request(STUDY.study, Kind.ORIGINALS)
     (due,) = ends.outbox.due()
     assert due.first
     assert not due.urgent
@@ -301,7 +301,7 @@ def test_a_damaged_receipt_does_not_hide_the_others(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
     ends.outbox.receipt(stored(ends, Kind.GRAPH))
-    ends.outbox.receipt(stored(ends, Kind.PIXELS))
+    ends.outbox.receipt(stored(ends, Kind.ORIGINALS))
     next((folder_of(ends) / "receipts").iterdir()).write_bytes(b"")
     assert len(ends.outbox.receipts(STUDY.study)) == 1
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED

@@ -7,8 +7,8 @@ import pytest
 from thinwire.sender.outbox.tiers import (
     GO,
     ORDER,
-    Asked,
     Hours,
+    PendingPart,
     TierPolicy,
     Verdict,
     When,
@@ -21,20 +21,20 @@ from thinwire.shared.crypto.envelope import Kind
 
 def test_the_plan_goes_in_the_order_in_which_a_reader_needs_it() -> None:
     assert TierPolicy().plan == ORDER
-    assert TierPolicy().held(Kind.EVIDENCE)
+    assert TierPolicy().held(Kind.CROPS)
     assert not TierPolicy().held(Kind.PREVIEW)
     everything = TierPolicy(dict.fromkeys(ORDER, When.ALWAYS))
     assert everything.plan == ORDER
 
 
 def test_a_part_on_request_is_made_and_held() -> None:
-    policy = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.ON_REQUEST})
-    assert Kind.PIXELS in policy.plan
-    assert policy.held(Kind.PIXELS)
+    policy = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.ON_REQUEST})
+    assert Kind.ORIGINALS in policy.plan
+    assert policy.held(Kind.ORIGINALS)
     assert not policy.held(Kind.GRAPH)
 
 
-@pytest.mark.parametrize("kind", [Kind.GRAPH, Kind.PIXELS, Kind.MANIFEST])
+@pytest.mark.parametrize("kind", [Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST])
 def test_a_study_without_a_part_that_makes_it_whole_is_no_policy(kind: Kind) -> None:
     with pytest.raises(ValueError, match=kind.name.lower()):
         TierPolicy({**TierPolicy().when, kind: When.NEVER})
@@ -45,15 +45,15 @@ def test_the_source_never_crosses() -> None:
 
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
-PIXELS = Asked(Kind.PIXELS, 1_000_000)
+ORIGINALS = PendingPart(Kind.ORIGINALS, 1_000_000)
 
 
 def policy(when: When, **more: Any) -> TierPolicy:
-    return TierPolicy({**TierPolicy().when, Kind.PIXELS: when}, zone=timezone(timedelta(hours=2)), **more)
+    return TierPolicy({**TierPolicy().when, Kind.ORIGINALS: when}, zone=timezone(timedelta(hours=2)), **more)
 
 
 def verdict(
-    when: When, part: Asked = PIXELS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
+    when: When, part: PendingPart = ORIGINALS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
 ) -> Verdict:
     return decide(policy(when, **more), part, now, idle, used)
 
@@ -61,7 +61,7 @@ def verdict(
 def test_always_goes_and_on_request_waits_for_a_reader() -> None:
     assert verdict(When.ALWAYS) == GO
     assert verdict(When.ON_REQUEST) == Verdict(False, "until a reader asks for it")
-    assert not verdict(When.ALWAYS, replace(PIXELS, held=True)).goes
+    assert not verdict(When.ALWAYS, replace(ORIGINALS, held=True)).goes
 
 
 def test_when_idle_goes_when_nothing_else_does() -> None:
@@ -92,27 +92,27 @@ def test_a_budget_that_is_used_up_waits_for_the_clinics_next_month() -> None:
 def test_urgent_and_requested_parts_go_at_any_time_and_beyond_the_budget(when: When) -> None:
     if when is When.NEVER:
         return
-    assert verdict(when, replace(PIXELS, urgent=True), used=10**9, budget=1) == GO
+    assert verdict(when, replace(ORIGINALS, urgent=True), used=10**9, budget=1) == GO
 
 
 @pytest.mark.parametrize("kind", [None, Kind.GRAPH, Kind.MANIFEST])
 def test_meaning_always_goes(kind: Kind | None) -> None:
-    assert verdict(When.ON_REQUEST, Asked(kind, 700), used=10**9, budget=1) == GO
+    assert verdict(When.ON_REQUEST, PendingPart(kind, 700), used=10**9, budget=1) == GO
 
 
 def test_a_study_may_choose_for_itself() -> None:
-    own = replace(PIXELS, choice={Kind.PIXELS: When.WHEN_IDLE})
+    own = replace(ORIGINALS, overrides={Kind.ORIGINALS: When.WHEN_IDLE})
     assert not verdict(When.ALWAYS, own).goes
     assert verdict(When.ON_REQUEST, own, idle=True).goes
-    preview = {Kind.PREVIEW: When.ALWAYS, Kind.EVIDENCE: When.NEVER}
+    preview = {Kind.PREVIEW: When.ALWAYS, Kind.CROPS: When.NEVER}
     assert Kind.PREVIEW in TierPolicy().plan_of(preview)
-    assert Kind.EVIDENCE not in TierPolicy(dict.fromkeys(ORDER, When.ALWAYS)).plan_of(preview)
-    assert policy(When.ALWAYS).held(Kind.PIXELS, {Kind.PIXELS: When.ON_REQUEST})
+    assert Kind.CROPS not in TierPolicy(dict.fromkeys(ORDER, When.ALWAYS)).plan_of(preview)
+    assert policy(When.ALWAYS).held(Kind.ORIGINALS, {Kind.ORIGINALS: When.ON_REQUEST})
 
 
 @pytest.mark.parametrize(
-    "choice", [{Kind.GRAPH: When.ON_REQUEST}, {Kind.MANIFEST: When.WHEN_IDLE}, {Kind.PIXELS: When.NEVER}]
+    "overrides", [{Kind.GRAPH: When.ON_REQUEST}, {Kind.MANIFEST: When.WHEN_IDLE}, {Kind.ORIGINALS: When.NEVER}]
 )
-def test_no_choice_keeps_a_study_from_its_reader(choice: dict[Kind, When]) -> None:
+def test_no_choice_keeps_a_study_from_its_reader(overrides: dict[Kind, When]) -> None:
     with pytest.raises(ValueError):
-        checked(choice)
+        checked(overrides)

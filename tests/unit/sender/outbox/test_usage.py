@@ -13,7 +13,7 @@ def test_both_ways_count_month_by_month(tmp_path: Path) -> None:
     usage.add("2026-03", 10, 1)
     usage.add("2026-04", 7, 0)
     assert (usage.used("2026-03"), usage.used("2026-04"), usage.used("2026-05")) == (1_061, 7, 0)
-    usage.settle()
+    usage.write_exact()
     assert read_usage(tmp_path) == {"2026-03": [1_010, 51], "2026-04": [7, 0]}
     assert Usage(tmp_path, Disk(reserve=0)).used("2026-03") == 1_061
 
@@ -57,5 +57,5 @@ def test_thirteen_months_are_kept(tmp_path: Path) -> None:
     usage = Usage(tmp_path, Disk(reserve=0))
     for number in range(20):
         usage.add(f"20{10 + number}-01", 1, 0)
-    usage.settle()
+    usage.write_exact()
     assert sorted(read_usage(tmp_path))[0] == "2017-01"

@@ -10,12 +10,12 @@ from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.intake.quarantine import Quarantine
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.page.facts import Clinic
+from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer, build
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
@@ -34,7 +34,7 @@ class Page:
             self.ends.accept(sample)
         self.ends.make_parts()
         self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
-        self.clinic = Clinic(self.ends.outbox, self.quarantine, self.gate, lambda: 2)
+        self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
             OWN,
@@ -42,9 +42,9 @@ class Page:
             headers={"Origin": OWN},
         )
 
-    def gate(self) -> Gate:
+    def current_policy(self) -> CurrentPolicy:
         months = {"2026-03": (1_500_000, 20_000)}
-        return Gate.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
+        return CurrentPolicy.at(TierPolicy(budget=2_000_000), self.ends.clock.now(), months, self.ends.outbox.paused)
 
     def token(self) -> str:
         found = re.search(r'name="token" value="([0-9a-f]{48})"', self.client.get("/").text)
@@ -62,10 +62,10 @@ def page(tmp_path: Path) -> Page:
 
 
 def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
-    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.PIXELS)
-    crossing = Crossing(FIRST.study, Kind.PIXELS, due.object, 15_000, 10_000, due.size)
+    (due,) = (d for d in page.ends.outbox.due() if d.study == FIRST.study and d.kind is Kind.ORIGINALS)
+    crossing = TransferProgress(FIRST.study, Kind.ORIGINALS, due.object, 15_000, 10_000, due.size)
     status = LinkStatus(LinkState.CONNECTED, "", 8_000.0, 0.5, (crossing,))
-    link_status.leave(page.ends.outbox.folder, status, page.ends.clock.now())
+    link_status.write_status(page.ends.outbox.folder, status, page.ends.clock.now())
     page.ends.outbox.pause(SECOND.study)
     text = page.client.get("/").text
     assert "north-valley" in text
@@ -81,7 +81,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
     at = page.ends.clock.now()
     triaged = {"urgency": "urgent", "reason": "effusion", "findings": {"effusion": [0.81, 0.7, 0.9]}}
     report = {"report": {"state": "final", "text": HOSTILE, "reader": "Dr <Reader>", "at": "2026-03-04T12:30:00Z"}}
-    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.READ, report)):
+    for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         receipt = Receipt(FIRST.study, SITE, None, status, at, detail(facts))
         page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
     text = page.client.get("/studies").text
@@ -97,7 +97,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
 
 def test_a_result_in_an_unknown_form_is_left_out(page: Page) -> None:
     odd = {"urgency": "routine", "findings": {"effusion": 0.5, "nodule": ["a", "b", "c"]}, "report": "words"}
-    for status in (StudyStatus.TRIAGED, StudyStatus.READ):
+    for status in (StudyStatus.TRIAGED, StudyStatus.REPORTED):
         receipt = Receipt(FIRST.study, SITE, None, status, page.ends.clock.now(), detail(odd))
         page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
     assert "routine" in page.client.get("/").text
@@ -105,11 +105,9 @@ def test_a_result_in_an_unknown_form_is_left_out(page: Page) -> None:
 
 def test_the_buttons_do_what_they_say(page: Page) -> None:
     outbox = page.ends.outbox
-    assert page.press("pause") == 303
-    assert outbox.paused
+    assert (page.press("pause"), outbox.paused) == (303, True)
     assert "All sending is paused" in page.client.get("/").text
-    assert page.press("resume") == 303
-    assert not outbox.paused
+    assert (page.press("resume"), outbox.paused) == (303, False)
     assert page.press("pause", FIRST) == 303
     assert [entry.paused for entry in outbox.entries()].count(True) == 1
     assert page.press("urgent", SECOND) == 303
@@ -129,7 +127,7 @@ def test_the_buttons_do_what_they_say(page: Page) -> None:
     ],
 )
 def test_another_origin_cannot_press_them_even_with_the_token(page: Page, headers: dict[str, str]) -> None:
-    assert page.press("pause", **headers) == 403
+    assert page.press("pause", None, **headers) == 403
     assert not page.ends.outbox.paused
 
 

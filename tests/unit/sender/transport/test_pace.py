@@ -4,7 +4,7 @@ from tests.support.clock import FakeClock
 from tests.support.pipe import PACKET, Pipe
 from thinwire.receiver.transport.ingest import SYNC_SECONDS
 from thinwire.sender.transport.flow import Flow
-from thinwire.sender.transport.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace
+from thinwire.sender.transport.pace import FIRST_CHUNK, FIRST_WINDOW, Measured, Pace, RateSample
 from thinwire.shared.wire.chunks import CHUNK_SECONDS, LARGEST_CHUNK, SMALLEST_CHUNK
 
 RATES = (2_000, 8_000, 32_000, 125_000, 1_250_000, 12_500_000)
@@ -164,12 +164,20 @@ def test_the_first_seconds_fill_the_link_and_no_long_queue(link: str) -> None:
 
 
 @pytest.mark.parametrize(("rate", "times"), [(8_000, (4, 14)), (32_000, (4, 14)), (1_250_000, (60, 10_000))])
-def test_where_tcp_tells_the_rest_the_hub_is_asked_once_a_second(rate: float, times: tuple[int, int]) -> None:
+def test_where_tcp_tells_the_rest_the_hub_is_asked_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, rate: float, times: tuple[int, int]
+) -> None:
     there = Pipe(rate, 0.65, tcp=True)
     warm_up(there)
     asks: list[bool] = []
     sent = there.pace.sent
-    there.pace.sent = lambda size: (asks.append((mark := sent(size)).asks), mark)[1]  # type: ignore[method-assign]
+
+    def noted(size: int) -> RateSample:
+        mark = sent(size)
+        asks.append(mark.asks)
+        return mark
+
+    monkeypatch.setattr(there.pace, "sent", noted)
     there.run(10)
     assert times[0] <= sum(asks) <= times[1]
     assert all(there.pace.sent(1).asks for there in (Pipe(rate, 0.65), Pipe(rate, 0.65, tcp=True)))
@@ -232,9 +240,9 @@ def test_a_proxy_that_is_found_out_after_hours_of_graphs_alone_does_not_stop_the
 def test_a_refused_piece_leaves_the_window() -> None:
     pace = Pace(FakeClock())
     mark = pace.sent(700)
-    assert pace.room == FIRST_WINDOW - 700
+    assert pace.send_space == FIRST_WINDOW - 700
     pace.lost(mark)
-    assert pace.room == FIRST_WINDOW
+    assert pace.send_space == FIRST_WINDOW
     assert pace.rate is None
 
 

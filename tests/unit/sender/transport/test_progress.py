@@ -8,15 +8,15 @@ import pytest
 
 from tests.support.clock import START
 from tests.support.two_ends import Sample, TwoEnds, samples
-from thinwire.sender.outbox.policy import Gate
+from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.transport import link_status
-from thinwire.sender.transport.link_status import Crossing, LinkState, LinkStatus
+from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import as_json, by_tier
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest
 
-NIGHTLY = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW})
+NIGHTLY = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW})
 
 
 @pytest.fixture
@@ -28,79 +28,85 @@ def ends(tmp_path: Path) -> TwoEnds:
     return ends
 
 
-def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> Crossing:
+def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> TransferProgress:
     due = next(due for due in ends.outbox.due() if due.kind is kind)
-    return Crossing(due.study, kind, due.object, sent, durable, due.size)
+    return TransferProgress(due.study, kind, due.object, sent, durable, due.size)
 
 
 def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> None:
-    link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.PIXELS, 20_000, 15_000),))
-    graph, manifest, pixels = by_tier(ends.outbox.entries(), link, Gate(TierPolicy(), START, 0))
-    assert [each.kind for each in (graph, manifest, pixels)] == [Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS]
+    link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.ORIGINALS, 20_000, 15_000),))
+    graph, manifest, pixels = by_tier(ends.outbox.entries(), link, CurrentPolicy(TierPolicy(), START, 0))
+    assert [each.kind for each in (graph, manifest, pixels)] == [Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS]
     assert (pixels.stored, pixels.open, pixels.sent, pixels.durable) == (0, 2, 20_000, 15_000)
     assert pixels.size > 100_000
     everything = graph.size + manifest.size + pixels.size - 15_000
     assert pixels.seconds == pytest.approx(everything / 10_000 + 0.5)
     assert graph.seconds == pytest.approx(graph.size / 10_000 + 0.5)
     assert as_json(pixels)["durable"] == 15_000
-    stopped = by_tier(ends.outbox.entries(), replace(link, state=LinkState.WAITING), Gate(TierPolicy(), START, 0))
+    stopped = by_tier(
+        ends.outbox.entries(), replace(link, state=LinkState.WAITING), CurrentPolicy(TierPolicy(), START, 0)
+    )
     assert {each.seconds for each in stopped} == {None}
 
 
 def test_what_waits_says_why(ends: TwoEnds) -> None:
     entries = ends.outbox.entries()
-    gate = Gate(NIGHTLY, START, 0)
-    graph, _, pixels = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), gate)
+    current_policy = CurrentPolicy(NIGHTLY, START, 0)
+    graph, _, pixels = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), current_policy)
     assert (graph.waits, pixels.waits) == ({}, {"until 20:00": 2})
     assert pixels.seconds is None
-    assert set(gate.waits(entries)) == {(entry.study, Kind.PIXELS) for entry in entries}
-    assert not gate.goes_soon(entries[0], entries[0].part(Kind.PIXELS))
-    assert gate.goes_soon(entries[0], entries[0].part(Kind.GRAPH))
+    assert set(current_policy.waits(entries)) == {(entry.study, Kind.ORIGINALS) for entry in entries}
+    assert not current_policy.sends_soon(entries[0], entries[0].part(Kind.ORIGINALS))
+    assert current_policy.sends_soon(entries[0], entries[0].part(Kind.GRAPH))
 
 
 def test_what_goes_when_idle_goes_when_all_else_has_gone(ends: TwoEnds) -> None:
-    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.WHEN_IDLE})
-    gate = Gate(idle, START, 0)
-    going, waiting = gate.sort_out(ends.outbox.due(), {})
+    idle = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.WHEN_IDLE})
+    current_policy = CurrentPolicy(idle, START, 0)
+    going, waiting = current_policy.partition(ends.outbox.due(), {})
     assert {due.kind for due in going} == {Kind.GRAPH, Kind.MANIFEST}
     assert {reason for _, reason in waiting} == {"until nothing else is to be sent"}
-    going, waiting = gate.sort_out([due for due in ends.outbox.due() if due.kind is Kind.PIXELS], {})
+    going, waiting = current_policy.partition([due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS], {})
     assert (len(going), waiting) == (2, [])
 
 
 def test_what_the_hub_has_of_an_object_needs_no_budget(ends: TwoEnds) -> None:
-    (due, *_) = [due for due in ends.outbox.due() if due.kind is Kind.PIXELS]
-    gate = Gate(TierPolicy(budget=60_000), START, 30_000)
-    assert gate.sort_out([due], {})[0] == []
-    assert gate.sort_out([due], {due.object: 30_000})[0] == [due]
+    (due, *_) = [due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS]
+    current_policy = CurrentPolicy(TierPolicy(budget=60_000), START, 30_000)
+    assert current_policy.partition([due], {})[0] == []
+    assert current_policy.partition([due], {due.object: 30_000})[0] == [due]
 
 
 def test_a_study_of_its_own_choice(tmp_path: Path) -> None:
     ends = TwoEnds(tmp_path)
     sample = Sample(b"own choice" * 1000)
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.PIXELS: When.IN_WINDOW})
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, overrides={Kind.ORIGINALS: When.IN_WINDOW})
     ends.make_parts()
-    gate = Gate(TierPolicy(), START, 0)
-    assert {due.kind for due in gate.sort_out(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST}
-    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, choice={Kind.PIXELS: When.ALWAYS})
+    current_policy = CurrentPolicy(TierPolicy(), START, 0)
+    assert {due.kind for due in current_policy.partition(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST}
+    ends.outbox.accept(sample.study, sample.source, TierPolicy().plan, overrides={Kind.ORIGINALS: When.ALWAYS})
     ends.switch_on()
-    assert {due.kind for due in gate.sort_out(ends.outbox.due(), {})[0]} == {Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS}
+    assert {due.kind for due in current_policy.partition(ends.outbox.due(), {})[0]} == {
+        Kind.GRAPH,
+        Kind.MANIFEST,
+        Kind.ORIGINALS,
+    }
 
 
 def test_another_process_sees_the_link_while_it_is_fresh(ends: TwoEnds) -> None:
     status = LinkStatus(LinkState.CONNECTED, "why", 8_000.0, 0.7, (crossing(ends, Kind.GRAPH, 700, 0),))
     folder = ends.outbox.folder
     assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)
-    link_status.leave(folder, status, START)
+    link_status.write_status(folder, status, START)
     assert link_status.find(folder, START + timedelta(seconds=5)) == status
     late = link_status.find(folder, START + timedelta(minutes=5))
     assert late == LinkStatus(LinkState.STOPPED, rate=8_000.0, round_trip=0.7)
     assert late.measured is not None
     assert link_status.find(folder, START + timedelta(days=2)) == LinkStatus(LinkState.STOPPED)
     assert link_status.find(folder, START - timedelta(seconds=5)) == LinkStatus(LinkState.STOPPED)
-    none = replace(status.crossings[0], kind=None, object=Digest(b"o" * 32))
-    link_status.leave(folder, replace(status, rate=None, crossings=(none,)), START)
-    assert link_status.find(folder, START).crossings == (none,)
+    none = replace(status.transfers[0], kind=None, object=Digest(b"o" * 32))
+    link_status.write_status(folder, replace(status, rate=None, transfers=(none,)), START)
+    assert link_status.find(folder, START).transfers == (none,)
     for damaged in (b"", b"[]", b"{}", b'{"at": 7}'):
         (folder / link_status.FILE).write_bytes(damaged)
         assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)

@@ -10,7 +10,7 @@ from thinwire.sender.transport.schedule import (
     SHARE,
     SMALL,
     TRANSITIONS,
-    Floor,
+    FairShare,
     Transfer,
     TransferEvent,
     TransferState,
@@ -20,7 +20,7 @@ from thinwire.sender.transport.schedule import (
     rank,
 )
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.identifiers import Digest, EpochId, StudyId, digest
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
 from thinwire.shared.wire.chunks import HEAD
 
 WINDOW = 32_000
@@ -30,7 +30,7 @@ CHUNK = 2_000
 def due(name: str, kind: Kind | None = Kind.GRAPH, size: int = 700, urgent: bool = False, minute: int = 0) -> Due:
     object = Digest(digest(name.encode()))
     at = START + timedelta(minutes=minute)
-    return Due(object, size, urgent, at, EpochId(b"e" * 8), StudyId(name.encode().ljust(16)), kind)
+    return Due(object, size, urgent, at, EpochId(b"e" * 8), StudyKey(name.encode().ljust(16)), kind)
 
 
 def under_way(*transfers: Transfer) -> dict[bytes, Transfer]:
@@ -45,20 +45,20 @@ def test_urgent_first_then_by_kind_then_the_oldest() -> None:
     in_order = [
         due("record", None, urgent=True, minute=5),
         due("urgent graph", urgent=True, minute=9),
-        due("urgent pixels", Kind.PIXELS, urgent=True, minute=9),
+        due("urgent pixels", Kind.ORIGINALS, urgent=True, minute=9),
         due("old graph", minute=1),
         due("new graph", minute=2),
         due("manifest", Kind.MANIFEST),
         due("preview", Kind.PREVIEW),
-        due("evidence", Kind.EVIDENCE),
-        due("old pixels", Kind.PIXELS, minute=1),
-        due("new pixels", Kind.PIXELS, minute=2),
+        due("evidence", Kind.CROPS),
+        due("old pixels", Kind.ORIGINALS, minute=1),
+        due("new pixels", Kind.ORIGINALS, minute=2),
     ]
     assert sorted(in_order[::-1], key=rank) == in_order
 
 
 def test_a_small_object_goes_whole_with_its_offer_and_a_large_one_says_what_it_is() -> None:
-    graph, pixels = due("graph", size=3_000), due("pixels", Kind.PIXELS, 90_000)
+    graph, pixels = due("graph", size=3_000), due("pixels", Kind.ORIGINALS, 90_000)
     piece = choose([graph], {}, WINDOW, CHUNK)
     assert piece is not None
     assert (piece.transfer, piece.offset, piece.length) == (None, 0, 3_000)
@@ -68,7 +68,7 @@ def test_a_small_object_goes_whole_with_its_offer_and_a_large_one_says_what_it_i
 
 
 def test_an_urgent_graph_overtakes_between_two_chunks() -> None:
-    pixels = due("pixels", Kind.PIXELS, 90_000)
+    pixels = due("pixels", Kind.ORIGINALS, 90_000)
     bulk = sending(pixels, 10_000)
     piece = choose([pixels], under_way(bulk), WINDOW, CHUNK)
     assert piece is not None
@@ -80,7 +80,7 @@ def test_an_urgent_graph_overtakes_between_two_chunks() -> None:
 
 
 def test_an_offer_without_an_answer_does_not_hold_up_others() -> None:
-    first, second = due("first", Kind.PIXELS, 90_000), due("second", Kind.PIXELS, 90_000, minute=1)
+    first, second = due("first", Kind.ORIGINALS, 90_000), due("second", Kind.ORIGINALS, 90_000, minute=1)
     offered = Transfer(1, first, TransferState.OFFERED, HEAD)
     piece = choose([first, second], under_way(offered), WINDOW, CHUNK)
     assert piece is not None
@@ -88,7 +88,7 @@ def test_an_offer_without_an_answer_does_not_hold_up_others() -> None:
 
 
 def test_the_next_large_object_is_offered_while_the_rest_of_the_last_fits_the_window() -> None:
-    first, second = due("first", Kind.PIXELS, 90_000), due("second", Kind.PIXELS, 90_000, minute=1)
+    first, second = due("first", Kind.ORIGINALS, 90_000), due("second", Kind.ORIGINALS, 90_000, minute=1)
     far = choose([first, second], under_way(sending(first, 20_000)), WINDOW, CHUNK)
     near = choose([first, second], under_way(sending(first, 70_000)), WINDOW, CHUNK)
     assert far is not None
@@ -98,7 +98,7 @@ def test_the_next_large_object_is_offered_while_the_rest_of_the_last_fits_the_wi
 
 
 def test_the_last_chunk_is_what_is_left() -> None:
-    pixels = due("pixels", Kind.PIXELS, 90_000)
+    pixels = due("pixels", Kind.ORIGINALS, 90_000)
     piece = choose([pixels], under_way(sending(pixels, 89_500)), WINDOW, CHUNK)
     assert piece is not None
     assert piece.length == 500
@@ -123,7 +123,7 @@ def test_so_many_objects_are_under_way_and_a_few_more_urgent_ones() -> None:
 
 def test_what_fits() -> None:
     graph, urgent = due("graph"), due("urgent", urgent=True)
-    large = due("large", Kind.PIXELS, SMALL + 1, urgent=True)
+    large = due("large", Kind.ORIGINALS, SMALL + 1, urgent=True)
 
     def fit(what: Due, in_flight: int) -> bool:
         piece = choose([what], {}, WINDOW, SMALL * 2)
@@ -146,11 +146,11 @@ def test_a_transfer_changes_as_the_table_says_and_in_no_other_way() -> None:
                 transfer.on(event)
                 assert transfer.state is TRANSITIONS[state, event]
             else:
-                with pytest.raises(KeyError):
+                with pytest.raises(ValueError, match=f"a transfer that is {state} cannot be {event}"):
                     transfer.on(event)
 
 
-def carried(queue: list[Due], floor: Floor, most: int) -> dict[bytes, int]:
+def carried(queue: list[Due], floor: FairShare, most: int) -> dict[bytes, int]:
     """Send pieces, each answered at once, until so many bytes have gone; the bytes of each object that went."""
     sent: dict[bytes, int] = {}
     transfers: dict[bytes, Transfer] = {}
@@ -169,14 +169,14 @@ def carried(queue: list[Due], floor: Floor, most: int) -> dict[bytes, int]:
 
 
 def test_what_is_oldest_has_its_share_though_all_else_is_urgent() -> None:
-    old = due("old pixels", Kind.PIXELS, 40_000)
-    urgent = [due(f"urgent {n}", Kind.PIXELS, 60_000, urgent=True, minute=1 + n) for n in range(20)]
-    sent = carried([old, *urgent], Floor(), 600_000)
+    old = due("old pixels", Kind.ORIGINALS, 40_000)
+    urgent = [due(f"urgent {n}", Kind.ORIGINALS, 60_000, urgent=True, minute=1 + n) for n in range(20)]
+    sent = carried([old, *urgent], FairShare(), 600_000)
     assert sent[old.object] == pytest.approx(SHARE * 600_000, abs=2 * CHUNK)
 
 
 def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_it() -> None:
-    pixels, floor = due("pixels", Kind.PIXELS, 90_000), Floor()
+    pixels, floor = due("pixels", Kind.ORIGINALS, 90_000), FairShare()
     bulk = under_way(sending(pixels, 10_000))
     for _ in range(30):
         piece = floor.choose([pixels], [pixels], bulk, WINDOW, CHUNK)
@@ -189,9 +189,9 @@ def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_i
 
 
 def test_what_cannot_go_has_no_share() -> None:
-    old, new = due("old", Kind.PIXELS, 90_000), due("new", Kind.PIXELS, 90_000, urgent=True, minute=1)
+    old, new = due("old", Kind.ORIGINALS, 90_000), due("new", Kind.ORIGINALS, 90_000, urgent=True, minute=1)
     offered = under_way(Transfer(1, old, TransferState.OFFERED, HEAD), sending(new, 0))
-    floor = Floor(saved=1e6)
+    floor = FairShare(saved=1e6)
     piece = floor.choose([new, old], [old, new], offered, WINDOW, CHUNK)
     assert piece is not None
     assert piece.due is new

@@ -68,8 +68,8 @@ def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) 
     assert [each.number for each in (record, graph, manifest, pixels)] == [1, 2, 3, 4]
     assert digest(graph.head) == graph.object
     assert not graph.urgent
-    assert len(uplink.crossings) == 4
-    assert {crossing.kind for crossing in uplink.crossings} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.PIXELS}
+    assert len(uplink.transfers) == 4
+    assert {crossing.kind for crossing in uplink.transfers} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
 
 
 def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
@@ -125,10 +125,11 @@ def test_a_receipt_is_taken_once_it_is_durable(ends: TwoEnds, uplink: UplinkSess
     signed = sign_receipt(
         Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now()), HUB_SIGNING
     )
+    assert graph.object in [crossing.object for crossing in uplink.transfers]
     (answer,) = uplink.receive(wire.Down(receipt=wire.Receipt(signed=signed)))
     assert answer.receipt_taken.receipt == digest(signed)
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED
-    assert graph.number not in [crossing.object for crossing in uplink.crossings]
+    assert graph.object not in [crossing.object for crossing in uplink.transfers]
     uplink.receive(progress(graph.number, graph.size))  # was on its way: means nothing any more
 
 
@@ -219,17 +220,17 @@ def test_a_part_that_is_gone_is_not_offered(ends: TwoEnds, uplink: UplinkSession
 def test_a_reader_asks(ends: TwoEnds, uplink: UplinkSession) -> None:
     offers(uplink)
     uplink.receive(WELCOME)
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
-    assert ends.outbox.entry(STUDY.study).part(Kind.PIXELS).requested
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.PIXELS)))
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.ORIGINALS)))
+    assert ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).requested
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=b"?" * 16, kind=Kind.ORIGINALS)))
 
 
 def test_what_a_reader_asks_for_goes_first_and_is_not_called_urgent(ends: TwoEnds) -> None:
-    ends.outbox.request(STUDY.study, Kind.PIXELS)
+    ends.outbox.request(STUDY.study, Kind.ORIGINALS)
     uplink = ends.uplink()
     uplink.hello()
     sent = offers(uplink)
-    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert sent[1].object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
     assert [offer.urgent for offer in sent] == [False] * 4
 
 
@@ -280,24 +281,23 @@ def test_a_forged_receipt_ends_the_stream(ends: TwoEnds, uplink: UplinkSession) 
 
 
 def test_a_hub_that_is_silent_while_bytes_are_on_their_way(ends: TwoEnds, uplink: UplinkSession) -> None:
-    ends.clock.advance(1000)
-    assert not uplink.stalled  # nothing is on its way
+    def stalled(seconds: float = 0.0) -> bool:
+        ends.clock.advance(seconds)
+        return uplink.stalled
+
+    assert not stalled(1000)  # nothing is on its way
     record, *_ = offers(uplink)
-    assert not uplink.stalled
+    assert not stalled()
     uplink.receive(WELCOME)
-    ends.clock.advance(STALL_SECONDS - 1)
-    assert not uplink.stalled
-    ends.clock.advance(2)
-    assert uplink.stalled  # nothing is known of the link
+    assert not stalled(STALL_SECONDS - 1)
+    assert stalled(2)  # nothing is known of the link
     uplink.receive(progress(record.number, record.size))
-    ends.clock.advance(LONGEST_STALL - 1)
-    assert not uplink.stalled  # a link as slow as this one seems to be is given its time
-    ends.clock.advance(2)
-    assert uplink.stalled
+    assert not stalled(LONGEST_STALL - 1)  # a link as slow as this one seems to be is given its time
+    assert stalled(2)
 
 
 def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
-    idle = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    idle = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
     uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, idle)
     uplink.hello()
     ends.clock.advance(10_000)
@@ -305,14 +305,14 @@ def test_a_hub_may_be_silent_while_nothing_is_on_its_way(ends: TwoEnds) -> None:
 
 
 def test_what_waits_by_policy_is_not_offered_until_it_goes(ends: TwoEnds) -> None:
-    evening = TierPolicy({**TierPolicy().when, Kind.PIXELS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
+    evening = TierPolicy({**TierPolicy().when, Kind.ORIGINALS: When.IN_WINDOW}, Hours(time(18), time(19)), UTC)
     uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, evening)
     uplink.hello()
     assert len(offers(uplink)) == 3
     ends.clock.advance(6 * 3600)
     uplink.refresh()
     (pixels,) = offers(uplink)
-    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.PIXELS).object
+    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
 
 
 def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(ends: TwoEnds) -> None:
@@ -325,7 +325,7 @@ def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(
     used[0] = 90_000
     uplink.refresh()
     assert uplink.next() is None
-    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.PIXELS)))
+    uplink.receive(wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.ORIGINALS)))
     up = uplink.next()
     assert up is not None
     assert up.chunk.offset == 10_000
@@ -344,16 +344,16 @@ def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoE
     uplink.refresh()
     up = uplink.next()
     assert up is not None
-    assert up.urge.study == STUDY.study
+    assert up.escalate.study == STUDY.study
     assert uplink.next() is None
     again = ends.uplink()
     again.hello()
     again.receive(WELCOME)
     assert again.next() == up
-    again.receive(wire.Down(urged=wire.Urged(study=STUDY.study)))
-    again.receive(wire.Down(urged=wire.Urged(study=b"?" * 16)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=STUDY.study)))
+    again.receive(wire.Down(escalated=wire.Escalated(study=b"?" * 16)))
     ends.switch_on()
-    assert ends.outbox.unurged() == []
+    assert ends.outbox.pending_escalations() == []
 
 
 def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:

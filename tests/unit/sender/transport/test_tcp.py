@@ -13,9 +13,9 @@ import pytest
 from tests.support.real_link import AUTHORITY, SERVER, site_identity
 from thinwire.sender.transport.connection import silent
 from thinwire.sender.transport.network import network_changes, says_new
-from thinwire.sender.transport.tcp import Condition, Line, address
+from thinwire.sender.transport.tcp import Condition, TcpConnection
 from thinwire.sender.transport.tls import SETTINGS, Security
-from thinwire.shared.errors import BadConfiguration, LinkLost
+from thinwire.shared.errors import LinkLost
 
 SECURITY = Security(AUTHORITY.certificate_pem, site_identity())
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
@@ -60,8 +60,8 @@ async def open_relay(via: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 def test_what_grpc_says_crosses_and_is_counted_both_ways(tls: ssl.SSLContext) -> None:
     async def act(port: int) -> None:
-        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
-        async with line.relay(SECURITY) as via:
+        tcp = await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
+        async with tcp.relay(SECURITY) as via:
             path = Path(via.removeprefix("unix:"))
             assert path.parent.stat().st_mode & 0o077 == 0
             reader, writer = await open_relay(via)
@@ -74,8 +74,8 @@ def test_what_grpc_says_crosses_and_is_counted_both_ways(tls: ssl.SSLContext) ->
                 end.close()
                 await end.wait_closed()
         assert not path.parent.exists()
-        await line.close()
-        condition = line.condition
+        await tcp.close()
+        condition = tcp.condition
         assert len(data) <= condition.up < 1.2 * len(data)
         assert len(data) <= condition.down < 1.2 * len(data)
 
@@ -85,26 +85,26 @@ def test_what_grpc_says_crosses_and_is_counted_both_ways(tls: ssl.SSLContext) ->
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not tell of TCP")
 def test_tcp_tells_what_is_on_its_way(tls: ssl.SSLContext) -> None:
     async def act(port: int) -> None:
-        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
-        async with line.relay(SECURITY) as via:
+        tcp = await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
+        async with tcp.relay(SECURITY) as via:
             reader, writer = await open_relay(via)
-            before = line.flow
+            before = tcp.flow
             assert before is not None
             data = bytes(50_000)
-            line.expect(len(data))
-            flow = line.flow
+            tcp.expect(len(data))
+            flow = tcp.flow
             assert flow is not None
             assert flow.held >= len(data)  # gRPC has it, the socket has not
             writer.write(data)
             await reader.readexactly(len(data))
-            flow = line.flow
+            flow = tcp.flow
             assert flow is not None
             assert (flow.held, 0 < flow.least <= 1.0) == (0, True)
             assert len(data) < flow.delivered - before.delivered < 1.02 * len(data)
             writer.close()
             await writer.wait_closed()
-        await line.close()
-        assert line.flow is None
+        await tcp.close()
+        assert tcp.flow is None
 
     with_echo(act, tls)
 
@@ -112,34 +112,36 @@ def test_tcp_tells_what_is_on_its_way(tls: ssl.SSLContext) -> None:
 def test_bbr_is_for_links_that_hold_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
+    def control(_: socket.socket, wanted: str = "") -> str:
+        asked.append(wanted)
+        return wanted
+
     async def act(port: int) -> None:
-        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
-        own = line.control
-        monkeypatch.setattr(
-            "thinwire.sender.transport.tcp._control", lambda _, wanted="": asked.append(wanted) or wanted
-        )
-        line.suit(32_000, 0.65)
-        line.suit(1_250_000, 0.06)
-        line.suit(1_250_000, 0.06)
-        assert asked == ([line._default] if own != line._default else []) + (["bbr"] if line._default != "bbr" else [])
-        await line.close()
+        tcp = await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
+        own = tcp.control
+        monkeypatch.setattr("thinwire.sender.transport.tcp._control", control)
+        tcp.suit(32_000, 0.65)
+        tcp.suit(1_250_000, 0.06)
+        tcp.suit(1_250_000, 0.06)
+        assert asked == ([tcp._default] if own != tcp._default else []) + (["bbr"] if tcp._default != "bbr" else [])
+        await tcp.close()
 
     with_echo(act)
 
 
 def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(port: int) -> None:
-        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        tcp = await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
         # A folder that is not there, and one whose path is longer than a socket's name may be.
         for place in (tmp_path / "gone", tmp_path / "long" / ("x" * 120)):
             if place.parent.name == "long":
                 place.mkdir(parents=True)
             monkeypatch.setattr("tempfile.tempdir", str(place))
             with pytest.raises(LinkLost, match="temporary files"):
-                async with line.relay(SECURITY):
+                async with tcp.relay(SECURITY):
                     raise AssertionError
         assert not list((tmp_path / "long").rglob("thinwire-*"))
-        await line.close()
+        await tcp.close()
 
     with_echo(act)
 
@@ -150,14 +152,14 @@ def trouble(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
     async def run() -> str:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
-            line = await Line.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
-            async with line.relay(SECURITY) as via:
+            tcp = await TcpConnection.dial(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 5.0)
+            async with tcp.relay(SECURITY) as via:
                 reader, writer = await asyncio.open_unix_connection(via.removeprefix("unix:"))
                 assert await reader.read() == SETTINGS
                 writer.close()
                 await writer.wait_closed()
-            await line.close(abruptly=True)
-            return str(line.trouble)
+            await tcp.close(abruptly=True)
+            return str(tcp.trouble)
 
     return asyncio.run(run())
 
@@ -189,27 +191,19 @@ def test_nobody_there_and_nobody_who_answers() -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
         with pytest.raises(OSError):
-            await Line.dial(f"127.0.0.1:{port}", 5.0)
+            await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
         with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
             target = f"127.0.0.1:{deaf.getsockname()[1]}"
             # The system answers until its own queue is full.
-            dialled = await asyncio.gather(*(Line.dial(target, 0.3) for _ in range(10)), return_exceptions=True)
+            dialled = await asyncio.gather(
+                *(TcpConnection.dial(target, 0.3) for _ in range(10)), return_exceptions=True
+            )
             assert any(isinstance(each, LinkLost) and "does not answer" in str(each) for each in dialled)
             for each in dialled:
-                if isinstance(each, Line):
+                if isinstance(each, TcpConnection):
                     await each.close(abruptly=True)
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("target", ["", "hub", "hub:", ":7443", "hub:0", "hub:70000", "hub:x"])
-def test_a_target_that_is_none(target: str) -> None:
-    with pytest.raises(BadConfiguration):
-        address(target)
-
-
-def test_a_target_may_be_ipv6() -> None:
-    assert address("[2001:db8::1]:7443") == ("2001:db8::1", 7443)
 
 
 def test_a_connection_is_silent_when_packets_are_out_and_nothing_came_back_for_longer_than_a_loss_explains() -> None:
@@ -223,11 +217,11 @@ def test_a_connection_is_silent_when_packets_are_out_and_nothing_came_back_for_l
 
 def test_a_connection_can_be_asked_whether_the_other_end_is_there() -> None:
     async def act(port: int) -> None:
-        line = await Line.dial(f"127.0.0.1:{port}", 5.0)
+        tcp = await TcpConnection.dial(f"127.0.0.1:{port}", 5.0)
         for on in (True, True, False):
-            line.ask(on)
-            assert line.asking is on
-        await line.close()
+            tcp.ask(on)
+            assert tcp.asking is on
+        await tcp.close()
 
     with_echo(act)
 

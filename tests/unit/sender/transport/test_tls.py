@@ -164,13 +164,13 @@ def test_keys_that_cannot_be_used(key: bytes) -> None:
 
 @given(st.lists(st.integers(1, 200)), st.binary(max_size=300), st.binary(max_size=100))
 def test_the_first_acknowledgement_alone_is_left_out_wherever_the_bytes_are_cut(
-    cuts: list[int], settings: bytes, rest: bytes
+    cuts: list[int], settings: bytes, remaining: bytes
 ) -> None:
     own = len(settings).to_bytes(3) + bytes((4, 0, 0, 0, 0, 0)) + settings
     window = bytes((0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0))
-    said = PREFACE + own + window + ACK + ACK + rest
+    said = PREFACE + own + window + ACK + ACK + remaining
     through, out = WithoutFirstAck(), b""
     for cut in cuts:
         out, said = out + through(said[:cut]), said[cut:]
-    assert out + through(said) == PREFACE + own + window + ACK + rest
+    assert out + through(said) == PREFACE + own + window + ACK + remaining
     assert SETTINGS != ACK

@@ -22,8 +22,8 @@ from tests.support.format_samples import (
 from thinwire.shared.crypto.envelope import (
     HEADER_BYTES,
     TAG_BYTES,
+    EnvelopeHeader,
     EpochKey,
-    Header,
     Kind,
     new_epoch,
     open_epoch,
@@ -35,14 +35,14 @@ from thinwire.shared.crypto.envelope import (
 )
 from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.errors import BadConfiguration, Forged
-from thinwire.shared.identifiers import EpochId, StudyId, Tier
+from thinwire.shared.identifiers import EpochId, StudyKey, Tier
 
 STEP = (1 << 10) + TAG_BYTES
 LONG = hashlib.shake_256(b"a study").digest(3 * 1024 + 100)
 
 
 def sealed_long() -> bytes:
-    return seal(EPOCH, Kind.PIXELS, STUDY, LONG, chunk_log2=10)
+    return seal(EPOCH, Kind.ORIGINALS, STUDY, LONG, chunk_log2=10)
 
 
 def chunk(sealed: bytes, number: int) -> bytes:
@@ -55,7 +55,7 @@ def test_what_was_sealed_opens(length: int) -> None:
     sealed = seal(EPOCH, Kind.GRAPH, STUDY, plaintext, chunk_log2=10)
     header, back = open_sealed(sealed, key_of)
     assert back == plaintext
-    assert header == peek(sealed) == Header(Kind.GRAPH, 10, EPOCH.id, STUDY, header.salt)
+    assert header == peek(sealed) == EnvelopeHeader(Kind.GRAPH, 10, EPOCH.id, STUDY, header.salt)
     assert len(sealed) == HEADER_BYTES + length + TAG_BYTES * max(1, -(-length // 1024))
 
 
@@ -72,7 +72,7 @@ def test_another_plaintext_kind_study_or_epoch_has_another_salt() -> None:
         peek(seal(epoch, kind, study, text)).salt
         for epoch in (EPOCH, replace(EPOCH, key=b"k" * 32))
         for kind in (Kind.GRAPH, Kind.PREVIEW)
-        for study in (STUDY, StudyId(bytes(16)))
+        for study in (STUDY, StudyKey(bytes(16)))
         for text in (b"one", b"two")
     ]
     assert len(set(salts)) == 16
@@ -98,7 +98,7 @@ def test_every_truncation_is_noticed() -> None:
             open_sealed(sealed[:length], key_of)
 
 
-OTHER = seal(EPOCH, Kind.PIXELS, STUDY, LONG[::-1], chunk_log2=10)
+OTHER = seal(EPOCH, Kind.ORIGINALS, STUDY, LONG[::-1], chunk_log2=10)
 ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
     "two chunks change places": lambda s: s[:45] + chunk(s, 1) + chunk(s, 0) + s[45 + 2 * STEP :],
     "a chunk comes twice": lambda s: s[: 45 + STEP] + s[45:],
@@ -157,7 +157,7 @@ def test_a_partial_object_is_trusted_up_to_the_first_damage() -> None:
 
 def test_bytes_after_a_complete_object_are_not_trusted() -> None:
     for length in (0, 500, 1024, 2048):
-        sealed = seal(EPOCH, Kind.PIXELS, STUDY, LONG[:length], chunk_log2=10)
+        sealed = seal(EPOCH, Kind.ORIGINALS, STUDY, LONG[:length], chunk_log2=10)
         assert verified_length(io.BytesIO(sealed + bytes(3000)), key_of) == (len(sealed) if length >= 1024 else 0)
 
 

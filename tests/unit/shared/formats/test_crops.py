@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tests.support.tier_samples import HEIGHT, MEANING, RECTANGLES, WIDTH, sample_evidence, shown, stored
-from thinwire.shared.errors import BadEvidence
-from thinwire.shared.formats.crops import Codec, Evidence, Rectangle, decode, decode_prefix, encode
+from thinwire.shared.errors import BadCrops
+from thinwire.shared.formats.crops import CropCodec, Crops, Rectangle, decode, decode_prefix, encode
 
 LIMIT = 1 << 20
 HEAD = 75
-"""docs/evidence-format.md: the bytes before the tone."""
+"""docs/crops-format.md: the bytes before the tone."""
 RECORD = 15
 
 
@@ -27,7 +27,7 @@ def records(data: bytes) -> list[tuple[int, int, int]]:
     return found
 
 
-def assert_exact(found: Evidence, values: np.ndarray, grey: np.ndarray) -> None:
+def assert_exact(found: Crops, values: np.ndarray, grey: np.ndarray) -> None:
     samples, here = found.canvas()
     np.testing.assert_array_equal(samples.astype(np.int64)[here] + found.least, values[here])
     image = np.full(values.shape, 7, np.uint8)
@@ -78,7 +78,7 @@ def test_values_of_any_kind_come_back(kind: type[np.integer]) -> None:
 
 def test_the_smaller_packing_is_taken() -> None:
     drawn = np.tile(np.arange(64, dtype=np.uint16) % 2 * 3000, (64, 1))
-    for values, codec in ((stored(64, 64), Codec.JPEG_XL), (drawn, Codec.ZSTD)):
+    for values, codec in ((stored(64, 64), CropCodec.JPEG_XL), (drawn, CropCodec.ZSTD)):
         data = encode(values, shown(values), [Rectangle(0, 0, 64, 64, 1.0)], MEANING)
         assert [each for _, each, _ in records(data)] == [codec]
         assert_exact(decode(data, LIMIT), values, shown(values))
@@ -92,7 +92,7 @@ def test_no_rectangle_is_no_evidence() -> None:
 def test_more_than_the_hub_allows_is_refused_before_it_is_unpacked() -> None:
     area = sum(each.area for each in RECTANGLES)
     assert decode(sample_evidence(), 2 * area).whole
-    with pytest.raises(BadEvidence, match="limit"):
+    with pytest.raises(BadCrops, match="limit"):
         decode(sample_evidence(), 2 * area - 1)
 
 
@@ -130,7 +130,7 @@ def rewritten(data: bytes, at: int, form: str, *values: object) -> bytes:
 )
 def test_a_header_that_lies_is_refused(at: int, form: str, value: object) -> None:
     values = value if isinstance(value, tuple) else (value,)
-    with pytest.raises(BadEvidence):
+    with pytest.raises(BadCrops):
         decode(rewritten(sample_evidence(), at, form, *values), LIMIT)
 
 
@@ -154,12 +154,12 @@ def test_a_rectangle_that_lies_is_refused(field: int, form: str, value: object) 
     values = value if isinstance(value, tuple) else (value,)
     data = sample_evidence()
     first = records(data)[0][0]
-    with pytest.raises(BadEvidence):
+    with pytest.raises(BadCrops):
         decode(rewritten(data, first + field, form, *values), LIMIT)
 
 
 def test_one_that_is_cut_short_or_goes_on_is_no_whole_one() -> None:
     data = sample_evidence()
     for broken in (b"", data[:40], data[:-1], data + b"\0"):
-        with pytest.raises(BadEvidence):
+        with pytest.raises(BadCrops):
             decode(broken, LIMIT)

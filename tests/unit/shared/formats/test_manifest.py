@@ -28,7 +28,7 @@ from thinwire.shared.formats.manifest import (
 )
 from thinwire.shared.formats.positional import pack
 from thinwire.shared.formats.receipts import sign_receipt
-from thinwire.shared.identifiers import StudyId, Tier, digest
+from thinwire.shared.identifiers import StudyKey, Tier, digest
 
 KEY = SITE_SIGNING.public_key()
 NOBODY = [None] * 9
@@ -104,11 +104,11 @@ def test_a_signed_body_out_of_form_is_a_bad_manifest(number: int, value: object)
 
 
 FACTS = DISPLAY.to_bytes()
-READ: list[object] = [0, "1.2.3", FACTS, "L\\F", ["a warning"]]
+REPORTED: list[object] = [0, "1.2.3", FACTS, "L\\F", ["a warning"]]
 
 
 def test_the_plain_body_of_version_2_is_a_manifest() -> None:
-    found = read_manifest(signed(pack(2, *BODY[1:], READ)), KEY)
+    found = read_manifest(signed(pack(2, *BODY[1:], REPORTED)), KEY)
     assert found.read == FileRead(0, "1.2.3", DISPLAY, ("a warning",))
     assert found.read_digest == FILES[0][0]
 
@@ -134,13 +134,13 @@ def test_the_plain_body_of_version_2_is_a_manifest() -> None:
     ],
 )
 def test_a_file_read_out_of_form_is_a_bad_manifest(number: int, value: object) -> None:
-    read = list(READ)
+    read = list(REPORTED)
     read[number] = value
     with pytest.raises(BadManifest):
         read_manifest(signed(pack(2, *BODY[1:], read)), KEY)
 
 
-@pytest.mark.parametrize("body", [pack(1, *BODY[1:], READ), pack(2, *BODY[1:]), pack(3, *BODY[1:], READ)])
+@pytest.mark.parametrize("body", [pack(1, *BODY[1:], REPORTED), pack(2, *BODY[1:]), pack(3, *BODY[1:], REPORTED)])
 def test_each_version_has_its_fields(body: bytes) -> None:
     with pytest.raises(BadManifest):
         read_manifest(signed(body), KEY)
@@ -168,7 +168,7 @@ def test_a_long_form_is_refused() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"study": StudyId(bytes(16))},
+        {"study": StudyKey(bytes(16))},
         {"tiers": manifest().tiers[::-1]},
         {"tiers": (TierEntry(Tier.GRAPH, digest(b""), -1, 0),)},
         {"identity": {"PatientAddress": "x"}},

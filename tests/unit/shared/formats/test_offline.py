@@ -8,23 +8,23 @@ from thinwire.shared.formats.offline import (
     MOST_RECEIPTS,
     NO_STUDY,
     Reply,
-    Waybill,
+    TransferNote,
     read_reply,
-    read_waybill,
+    read_transfer_note,
     seal_reply,
-    seal_waybill,
+    seal_transfer_note,
 )
 from thinwire.shared.formats.positional import pack
 from thinwire.shared.identifiers import digest
 
-WAYBILL = Waybill(((digest(b"a graph"), True), (digest(b"pixels"), False)), (digest(b"a receipt"),))
-REPLY = Reply((b"signed", b"signed too"), ((STUDY, Kind.PIXELS),))
+TRANSFER_NOTE = TransferNote(((digest(b"a graph"), True), (digest(b"pixels"), False)), (digest(b"a receipt"),))
+REPLY = Reply((b"signed", b"signed too"), ((STUDY, Kind.ORIGINALS),))
 
 
 def test_a_waybill_comes_back() -> None:
-    header, plaintext = open_sealed(seal_waybill(EPOCH, WAYBILL), key_of)
-    assert (header.kind, header.study) == (Kind.WAYBILL, NO_STUDY)
-    assert read_waybill(plaintext) == WAYBILL
+    header, plaintext = open_sealed(seal_transfer_note(EPOCH, TRANSFER_NOTE), key_of)
+    assert (header.kind, header.study) == (Kind.TRANSFER_NOTE, NO_STUDY)
+    assert read_transfer_note(plaintext) == TRANSFER_NOTE
 
 
 def test_a_reply_comes_back() -> None:
@@ -34,13 +34,13 @@ def test_a_reply_comes_back() -> None:
 
 
 def test_the_same_word_is_the_same_object() -> None:
-    assert seal_waybill(EPOCH, WAYBILL) == seal_waybill(EPOCH, WAYBILL)
+    assert seal_transfer_note(EPOCH, TRANSFER_NOTE) == seal_transfer_note(EPOCH, TRANSFER_NOTE)
     assert seal_reply(EPOCH, REPLY) == seal_reply(EPOCH, REPLY)
 
 
 def test_a_longer_word_than_anybody_reads_is_not_written() -> None:
     with pytest.raises(ValueError, match="waybill"):
-        seal_waybill(EPOCH, Waybill(((digest(b""), False),) * (MOST_OBJECTS + 1)))
+        seal_transfer_note(EPOCH, TransferNote(((digest(b""), False),) * (MOST_OBJECTS + 1)))
     with pytest.raises(ValueError, match="reply"):
         seal_reply(EPOCH, Reply((b"",) * (MOST_RECEIPTS + 1)))
     with pytest.raises(ValueError, match="reply"):
@@ -61,7 +61,7 @@ def test_a_longer_word_than_anybody_reads_is_not_written() -> None:
 )
 def test_what_is_no_waybill_is_refused(plaintext: bytes) -> None:
     with pytest.raises(BadFormat):
-        read_waybill(plaintext)
+        read_transfer_note(plaintext)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ import pytest
 from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, JPEG, JPEG_2000, JPEG_LS, RLE, chest, dicom
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.shared.errors import BadArchive
-from thinwire.shared.formats.originals import HEADER, MAGIC, VERSION, Codec, Effort, Member, effort_for, pack, unpack
+from thinwire.shared.formats.originals import (
+    HEADER,
+    MAGIC,
+    VERSION,
+    Effort,
+    Member,
+    PieceCodec,
+    effort_for,
+    pack,
+    unpack,
+)
 from thinwire.shared.formats.pixel_layout import Layout, jpeg_xl_size
 from thinwire.shared.formats.positional import pack as positional
 
@@ -25,13 +35,13 @@ def entry(pieces: list[list[int]], data: bytes, name: str = "0000.dcm", size: in
     return [name, len(data) if size is None else size, hashlib.sha256(data).digest(), pieces]
 
 
-def codecs_of(packed: bytes) -> list[Codec]:
+def codecs_of(packed: bytes) -> list[PieceCodec]:
     """The codecs of an archive's one member."""
     import msgpack
 
     (_, _, length) = HEADER.unpack_from(packed)
     index = msgpack.unpackb(packed[HEADER.size : HEADER.size + length])
-    return [Codec(piece[0]) for piece in index[0][0][3]]
+    return [PieceCodec(piece[0]) for piece in index[0][0][3]]
 
 
 @pytest.mark.parametrize("effort", ["fast", "quick", "small"])
@@ -79,7 +89,7 @@ def test_uncompressed_pixels_go_through_jpeg_xl(syntax: str, bits: int, signed: 
         samples = (samples.astype(np.int32) - 2 ** (bits - 1)).astype(np.int8 if bits == 8 else np.int16)
     data = dicom(samples, syntax, BitsStored=bits)
     small = pack([Member("0000.dcm", data)], "small")
-    assert Codec.JPEG_XL in codecs_of(small)
+    assert PieceCodec.JPEG_XL in codecs_of(small)
     assert len(small) < len(pack([Member("0000.dcm", data)], "fast"))
     assert unpack(small, len(data))[0].data == data
 
@@ -90,7 +100,7 @@ def test_uncompressed_pixels_go_through_jpeg_xl(syntax: str, bits: int, signed: 
 def test_a_small_image_goes_as_two_where_that_is_quicker(rows: int, effort: Effort, images: int) -> None:
     data = dicom(chest(rows, 1000, 12), BitsStored=12)
     packed = pack([Member("0000.dcm", data)], effort)
-    assert codecs_of(packed).count(Codec.JPEG_XL) == images
+    assert codecs_of(packed).count(PieceCodec.JPEG_XL) == images
     assert unpack(packed, len(data))[0].data == data
 
 
@@ -98,7 +108,7 @@ def test_a_jpeg_goes_through_jpeg_xl_exactly() -> None:
     jpeg = bytes(imagecodecs.jpeg8_encode(chest(512, 512, 8), level=95))
     for data in (dicom(chest(512, 512, 8), JPEG), jpeg, jpeg + b"tail"):
         small = pack([Member("0000.dcm", data)], "small")
-        assert Codec.JPEG_XL_OF_JPEG in codecs_of(small)
+        assert PieceCodec.JPEG_XL_OF_JPEG in codecs_of(small)
         assert len(small) < len(data)
         assert unpack(small, len(data))[0].data == data
 
@@ -107,7 +117,7 @@ def test_a_jpeg_goes_through_jpeg_xl_exactly() -> None:
 def test_other_streams_stay_as_they_are(syntax: str) -> None:
     data = dicom(syntax=syntax)
     small = pack([Member("0000.dcm", data)], "small")
-    assert set(codecs_of(small)) <= {Codec.STORED, Codec.ZSTD}
+    assert set(codecs_of(small)) <= {PieceCodec.STORED, PieceCodec.ZSTD}
     assert unpack(small, len(data))[0].data == data
 
 
@@ -132,7 +142,7 @@ def test_the_limit_is_checked_before_anything_unpacks() -> None:
 
 
 DATA = b"some bytes of a file"
-STORED = [Codec.STORED, len(DATA), len(DATA), 0, 0, 0]
+STORED = [PieceCodec.STORED, len(DATA), len(DATA), 0, 0, 0]
 
 
 def test_the_form_that_the_document_gives_is_read() -> None:
@@ -157,10 +167,10 @@ def test_the_form_that_the_document_gives_is_read() -> None:
         archive([entry([[*STORED[:3], 1, 1, 0]], DATA)], DATA),
         archive([entry([STORED] * 5, DATA * 5)], DATA * 5),
         archive([["0000.dcm", 0, b"short", []]]),
-        archive([entry([[Codec.ZSTD, *STORED[1:]]], DATA)], DATA),
-        archive([entry([[Codec.JPEG_XL, 20, 20, 4, 5, 0]], DATA)], DATA),
-        archive([entry([[Codec.JPEG_XL, 20, 20, 5, 5, 0]], DATA)], DATA),
-        archive([entry([[Codec.JPEG_XL_OF_JPEG, *STORED[1:]]], DATA)], DATA),
+        archive([entry([[PieceCodec.ZSTD, *STORED[1:]]], DATA)], DATA),
+        archive([entry([[PieceCodec.JPEG_XL, 20, 20, 4, 5, 0]], DATA)], DATA),
+        archive([entry([[PieceCodec.JPEG_XL, 20, 20, 5, 5, 0]], DATA)], DATA),
+        archive([entry([[PieceCodec.JPEG_XL_OF_JPEG, *STORED[1:]]], DATA)], DATA),
         HEADER.pack(MAGIC, VERSION, 0xFFFFFFFF) + b"x" * 100,
         HEADER.pack(MAGIC, VERSION, 5) + b"\xdd\xff\xff\xff\xff",
     ],
@@ -174,13 +184,13 @@ def test_a_zstd_bomb_gives_no_more_than_it_names() -> None:
     bomb = bytes(imagecodecs.zstd_encode(bytes(200 << 20), level=3))
     assert len(bomb) < 20000
     with pytest.raises(BadArchive, match="does not unpack"):
-        unpack(archive([entry([[Codec.ZSTD, len(bomb), 100, 0, 0, 0]], bytes(100))], bomb), 100)
+        unpack(archive([entry([[PieceCodec.ZSTD, len(bomb), 100, 0, 0, 0]], bytes(100))], bomb), 100)
 
 
 def test_a_jpeg_xl_bomb_is_refused_before_it_decodes() -> None:
     bomb = bytes(imagecodecs.jpegxl_encode(np.zeros((6000, 6000), np.uint8), lossless=True, effort=1))
     with pytest.raises(BadArchive, match="does not unpack"):
-        unpack(archive([entry([[Codec.JPEG_XL, len(bomb), 100, 10, 10, 0]], bytes(100))], bomb), 100)
+        unpack(archive([entry([[PieceCodec.JPEG_XL, len(bomb), 100, 10, 10, 0]], bytes(100))], bomb), 100)
 
 
 def test_a_jpeg_of_too_many_pixels_is_refused_before_it_decodes() -> None:
@@ -191,7 +201,7 @@ def test_a_jpeg_of_too_many_pixels_is_refused_before_it_decodes() -> None:
     bomb = small[:at] + claim + small[at + 9 :]
     assert jpeg_xl_size(bomb) == (40001, 40001)
     with pytest.raises(BadArchive, match="more pixels"):
-        unpack(archive([entry([[Codec.JPEG_XL_OF_JPEG, len(bomb), 100, 0, 0, 0]], bytes(100))], bomb), 100)
+        unpack(archive([entry([[PieceCodec.JPEG_XL_OF_JPEG, len(bomb), 100, 0, 0, 0]], bytes(100))], bomb), 100)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 96, 97, 256, 257, 1000])

@@ -5,9 +5,9 @@ import pytest
 
 from tests.support.dicoms import ENCODERS, HTJ2K, JPEG, JPEG_2000, JPEG_LOSSLESS, JPEG_LS, RLE, chest
 from thinwire.shared.errors import UnreadableDicom
-from thinwire.shared.imaging.codestream import PLAIN_JPEG_FRAMES, Shape, decode, fragments, jpeg_stream
+from thinwire.shared.imaging.codestream import PLAIN_JPEG_FRAMES, FrameShape, decode, fragments, jpeg_stream
 
-SHAPE = Shape(96, 112, 1, 16, planar=False, luma=False, subsampled=False)
+SHAPE = FrameShape(96, 112, 1, 16, planar=False, luma=False, subsampled=False)
 
 
 def items(*fragments_of_frame: bytes) -> bytes:
@@ -67,7 +67,7 @@ def test_a_jpeg_2000_that_claims_too_much_is_refused_before_it_is_decoded(syntax
     if value == 1:
         struct.pack_into(">L", lying, at + 4, 1)
     with pytest.raises(UnreadableDicom):
-        decode(items(bytes(lying)), syntax, Shape(96, 112, 1, 16, False, False, False))
+        decode(items(bytes(lying)), syntax, FrameShape(96, 112, 1, 16, False, False, False))
 
 
 @pytest.mark.parametrize("part", [0, 1, 2, 13, 0xFFFFFFFF])

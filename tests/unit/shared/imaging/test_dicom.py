@@ -1,5 +1,7 @@
 """What an instance says beside its pixels, and real files."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.dicoms import EXPLICIT, dicom
@@ -7,7 +9,7 @@ from tests.support.radiographs import item, read
 from tests.support.real_data import REAL_DATA, needs
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.imaging.dicom import read_instance
-from thinwire.shared.imaging.projection import View
+from thinwire.shared.imaging.projection import Projection
 
 
 def test_an_unreadable_number_is_left_out_and_named() -> None:
@@ -29,7 +31,7 @@ def test_an_unreadable_number_is_left_out_and_named() -> None:
         ({"ViewPosition": None, "ViewCodeSequence": [item(CodeValue="R-10214", CodeMeaning="")]}, "PA"),
     ],
 )
-def test_view_position(attributes: dict[str, object], position: str) -> None:
+def test_view_position(attributes: dict[str, Any], position: str) -> None:
     assert read(dicom(**attributes)).view_position == position
 
 
@@ -48,7 +50,7 @@ def test_burned_in_annotation_is_carried() -> None:
         {"PhotometricInterpretation": "MONOCHROME1"},
     ],
 )
-def test_doubts_are_told(attributes: dict[str, object]) -> None:
+def test_doubts_are_told(attributes: dict[str, Any]) -> None:
     told = len(read(dicom(ImagerPixelSpacing=["0.1", "0.1"])).warnings)
     assert told == 0
     assert len(read(dicom(ImagerPixelSpacing=["0.1", "0.1"], **attributes)).warnings) == 1
@@ -61,7 +63,7 @@ def test_words_for_the_chest(words: str) -> None:
 
 def test_an_instance_says_what_its_file_says() -> None:
     instance = read_instance(dicom(ImageLaterality="L"))
-    assert (instance.modality, instance.view, instance.laterality) == ("DX", View.PA, "L")
+    assert (instance.modality, instance.view, instance.laterality) == ("DX", Projection.PA, "L")
     assert (instance.rows, instance.columns, instance.frames) == (96, 112, 1)
     assert instance.transfer_syntax == EXPLICIT
 

@@ -1,5 +1,7 @@
 """Spacing and the plane in which it holds; which side of the patient stands at which edge."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.dicoms import dicom
@@ -41,9 +43,7 @@ UNKNOWN, PATIENT, DETECTOR, SCANNED = SpacingKind
         ({IPS: ["0.15", "0.2"]}, (0.15, 0.2), DETECTOR, "not square"),
     ],
 )
-def test_spacing(
-    attributes: dict[str, object], spacing: tuple[float, float] | None, kind: SpacingKind, told: str
-) -> None:
+def test_spacing(attributes: dict[str, Any], spacing: tuple[float, float] | None, kind: SpacingKind, told: str) -> None:
     found = read(dicom(**attributes))
     assert found.spacing_mm == (None if spacing is None else pytest.approx(spacing))
     assert found.display.spacing_kind is kind

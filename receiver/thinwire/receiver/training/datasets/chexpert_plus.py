@@ -1,4 +1,4 @@
-"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/data-sets.md."""
+"""CheXpert Plus (arXiv 2405.19538), as the Stanford AIMI centre lays it out: docs/researcher.md."""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from thinwire.receiver.training.datasets import chexpert_labels
-from thinwire.receiver.training.datasets.image_size import size_of
-from thinwire.receiver.training.datasets.patients import Choice, Found, Patient, Split, shuffled
+from thinwire.receiver.training.datasets.image_size import found_image
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, Split, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
-from thinwire.shared.errors import BadConfiguration, BadInput
+from thinwire.shared.errors import BadConfiguration
 
 _TABLE = "df_chexpert_plus_*.csv"
 _COLUMNS = (
@@ -25,7 +25,7 @@ _FOLDERS = ("", "PNG", "PNG/PNG", "PNGs", "DICOM")
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
 
 
-def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[Patient]:
     """Each patient's frontal images; a usable one has a findings or impression section and labels.
 
     Images are looked for as PNG, JPEG or DICOM. Raises BadConfiguration for a missing table.
@@ -42,7 +42,9 @@ def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, images[path], labels, summary) for path in order]
 
 
-def _found(root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]], summary: Summary) -> Found | None:
+def _found(
+    root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]], summary: Summary
+) -> FoundStudy | None:
     name = row["path_to_image"]
     if name not in labels:
         summary.skip("without CheXbert labels")
@@ -52,16 +54,11 @@ def _found(root: Path, row: dict[str, str], labels: dict[str, tuple[float, ...]]
     if not text.told:
         summary.skip("a report without findings and impression")
         return None
-    image = next((path for path in _places(root, row) if path.is_file()), None)
-    if image is None:
-        summary.fault(name, "image missing")
+    found = found_image(_places(root, row), name, summary)
+    if found is None:
         return None
-    try:
-        size = size_of(image)
-    except (OSError, BadInput) as error:
-        summary.fault(name, f"image malformed ({type(error).__name__})")
-        return None
-    return Found(
+    image, size = found
+    return FoundStudy(
         key="chexpert-" + name.rsplit(".", 1)[0].replace("/", "-"),
         patient=f"chexpert:{row['deid_patient_id']}",
         image=image,
@@ -88,7 +85,7 @@ def _labels(root: Path, summary: Summary) -> dict[str, tuple[float, ...]]:
     path = next((folder / name for name in _LABELS if (folder / name).is_file()), None)
     if path is None:
         raise BadConfiguration(
-            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/data-sets.md."
+            f"{folder / _LABELS[0]} is not there", "Unpack chexbert_labels.zip; see docs/researcher.md."
         )
     found = {}
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thinwire.receiver.training.datasets.patients import Choice, Found, Patient, shuffled
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import sections
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.sender.intake.text import read_text
@@ -23,7 +23,7 @@ class _Image:
     sex: str
 
 
-def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[Patient]:
     """Each patient's frontal chest radiographs; a usable one has a report.
 
     A patient is known by a digest of the Patient ID; without one, each study stands for its own patient.
@@ -52,7 +52,7 @@ def patients(root: Path, choice: Choice, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, name, patient, images[name], summary) for name in order]
 
 
-def _found(root: Path, name: str, patient: str, image: _Image, summary: Summary) -> Found | None:
+def _found(root: Path, name: str, patient: str, image: _Image, summary: Summary) -> FoundStudy | None:
     try:
         text = sections(read_text((root / name).with_suffix(".txt")))
     except BadInput as error:
@@ -61,7 +61,7 @@ def _found(root: Path, name: str, patient: str, image: _Image, summary: Summary)
     if not text.told:
         summary.skip("a report without findings and impression")
         return None
-    return Found(
+    return FoundStudy(
         key=f"folder-{hashlib.sha256(f'{patient} {name}'.encode()).hexdigest()[:16]}",
         patient=f"folder:{patient}",
         image=root / name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from thinwire.receiver.training.composed import Box, Sentence, compose
 from thinwire.receiver.training.corpus import FINDINGS, Sample, TextKind
 from thinwire.receiver.training.datasets.patients import SPLITS, role_in, split_of
-from thinwire.receiver.training.datasets.report_text import ReportReader, ReportText, sections
+from thinwire.receiver.training.datasets.report_text import ReportParser, ReportText, sections
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows
 
@@ -44,7 +44,7 @@ def manifest(
     path: Path,
     summary: Summary,
     sources: Sequence[str] | None = SHIPPED,
-    reader: ReportReader | None = None,
+    reader: ReportParser | None = None,
     seed: int = 0,
 ) -> list[Sample]:
     """The frontal images with a label or a text of `sources` (None: of any), with every image of a patient.
@@ -53,7 +53,7 @@ def manifest(
     judges. A text of the row's own is taken as it is (report or note); without one it is composed from labels and
     boxes. Raises BadConfiguration that names the file and the missing column.
     """
-    reader = reader or ReportReader()
+    reader = reader or ReportParser()
     samples = []
     for row in rows(path, COLUMNS, summary):
         if sources is not None and row["source"] not in sources:
@@ -73,7 +73,7 @@ def manifest(
     return samples
 
 
-def _sample(root: Path, row: dict[str, str], reader: ReportReader, seed: int) -> Sample:
+def _sample(root: Path, row: dict[str, str], reader: ReportParser, seed: int) -> Sample:
     width, height = int(row["width"]), int(row["height"])
     labels = _labels(row)
     drawn = json.loads(row["boxes"] or "[]")
@@ -122,7 +122,7 @@ def _kind(row: dict[str, str]) -> TextKind | None:
 
 
 def _words(
-    row: dict[str, str], labels: tuple[float, ...], boxes: tuple[Box, ...], reader: ReportReader
+    row: dict[str, str], labels: tuple[float, ...], boxes: tuple[Box, ...], reader: ReportParser
 ) -> tuple[tuple[Sentence, ...], str, TextKind]:
     kind = _kind(row)
     if kind is not None:

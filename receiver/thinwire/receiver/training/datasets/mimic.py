@@ -1,4 +1,4 @@
-"""MIMIC-CXR (DICOM) and MIMIC-CXR-JPG, as PhysioNet lays them out: docs/data-sets.md."""
+"""MIMIC-CXR (DICOM) and MIMIC-CXR-JPG, as PhysioNet lays them out: docs/researcher.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from thinwire.receiver.training.datasets import chexpert_labels
-from thinwire.receiver.training.datasets.patients import Choice, Found, Patient, Split, shuffled
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, Split, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import sections
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
@@ -23,7 +23,9 @@ class _Image:
     size: tuple[int, int]
 
 
-def patients(root: Path, suffix: Literal[".dcm", ".jpg"], choice: Choice, summary: Summary) -> Iterator[Patient]:
+def patients(
+    root: Path, suffix: Literal[".dcm", ".jpg"], choice: StudySelection, summary: Summary
+) -> Iterator[Patient]:
     """Each patient's studies with a frontal image; a usable one has a report and CheXpert labels too.
 
     Of a study's frontal images the PA is taken before the AP. Raises BadConfiguration for a missing table.
@@ -44,7 +46,7 @@ def _found(
     labels: dict[str, tuple[float, ...]],
     split: dict[str, Split],
     summary: Summary,
-) -> Found | None:
+) -> FoundStudy | None:
     below = Path("files") / f"p{subject[:2]}" / f"p{subject}"
     image = min(images, key=lambda image: (_FRONTAL.index(image.view), image.dicom_id))
     path = root / below / f"s{study}" / f"{image.dicom_id}{suffix}"
@@ -64,7 +66,7 @@ def _found(
     if not parts.told:
         summary.skip("a report without findings and impression")
         return None
-    return Found(
+    return FoundStudy(
         key=f"mimic-{image.dicom_id}",
         patient=f"mimic:{subject}",
         image=path,

@@ -12,11 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from thinwire.receiver.training.corpus import FINDINGS
-from thinwire.receiver.training.datasets.image_size import size_of
-from thinwire.receiver.training.datasets.patients import Found, Patient
+from thinwire.receiver.training.datasets.image_size import found_image
+from thinwire.receiver.training.datasets.patients import FoundStudy, Patient
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
-from thinwire.shared.errors import BadConfiguration, BadInput
+from thinwire.shared.errors import BadConfiguration
 
 ARCHIVE = "NLMCXR_reports.tgz"
 _IMAGES = ("NLMCXR_png", "images", "")
@@ -36,7 +36,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class OpenIReport:
     """One report of the collection; each is of another patient as far as the collection says."""
 
     number: str
@@ -53,7 +53,7 @@ class Report:
         return tuple(float(name in found) for name in FINDINGS)
 
 
-def reports(path: Path, summary: Summary) -> Iterator[Report]:
+def reports(path: Path, summary: Summary) -> Iterator[OpenIReport]:
     """Reports of `NLMCXR_reports.tgz`, or of a folder of its XML files.
 
     Raises BadConfiguration that names the archive when it cannot be read.
@@ -71,7 +71,7 @@ def reports(path: Path, summary: Summary) -> Iterator[Report]:
             summary.skip("a report without findings and impression")
             continue
         headings = tuple((each.text or "").strip() for each in root.iterfind("./MeSH/major"))
-        yield Report(number, text, headings, tuple(each.get("id", "") for each in root.iter("parentImage")))
+        yield OpenIReport(number, text, headings, tuple(each.get("id", "") for each in root.iter("parentImage")))
 
 
 def patients(root: Path, summary: Summary) -> Iterator[Patient]:
@@ -81,21 +81,18 @@ def patients(root: Path, summary: Summary) -> Iterator[Patient]:
         yield [partial(_found, root, report, summary)]
 
 
-def _found(root: Path, report: Report, summary: Summary) -> Found | None:
+def _found(root: Path, report: OpenIReport, summary: Summary) -> FoundStudy | None:
     if not report.images:
         summary.skip("a report without an image")
         return None
     name = f"{report.images[0]}.png"
-    image = next((root / folder / name for folder in _IMAGES if (root / folder / name).is_file()), None)
-    if image is None:
-        summary.fault(name, "image missing")
+    found = found_image((root / folder / name for folder in _IMAGES), name, summary)
+    if found is None:
         return None
-    try:
-        size = size_of(image)
-    except (OSError, BadInput) as error:
-        summary.fault(name, f"image malformed ({type(error).__name__})")
-        return None
-    return Found(f"openi-{report.number}", f"openi:{report.number}", image, report.text, size, labels=report.labels)
+    image, size = found
+    return FoundStudy(
+        f"openi-{report.number}", f"openi:{report.number}", image, report.text, size, labels=report.labels
+    )
 
 
 def _documents(path: Path) -> Iterator[tuple[str, bytes]]:

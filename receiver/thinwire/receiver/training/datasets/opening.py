@@ -6,13 +6,13 @@ from pathlib import Path
 from thinwire.receiver.training.corpus import Sample, phantom
 from thinwire.receiver.training.datasets import chexpert_plus, folder, mimic, open_i
 from thinwire.receiver.training.datasets.manifest import manifest
-from thinwire.receiver.training.datasets.patients import Choice, Patient, samples_of
-from thinwire.receiver.training.datasets.report_text import ReportReader
+from thinwire.receiver.training.datasets.patients import Patient, StudySelection, samples_of
+from thinwire.receiver.training.datasets.report_text import ReportParser
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.proxy import pair, read
 from thinwire.shared.errors import BadConfiguration
 
-_STUDIES: dict[str, Callable[[Path, Choice, Summary], Iterable[Patient]]] = {
+_STUDIES: dict[str, Callable[[Path, StudySelection, Summary], Iterable[Patient]]] = {
     "mimic-cxr": lambda root, choice, summary: mimic.patients(root, ".dcm", choice, summary),
     "mimic-cxr-jpg": lambda root, choice, summary: mimic.patients(root, ".jpg", choice, summary),
     "chexpert-plus": chexpert_plus.patients,
@@ -54,8 +54,8 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
         return with_proxies(
             samples, Path(options["proxies"]), summary, seed
         ) if "proxies" in options else samples, summary
-    choice = Choice(seed, paper="subset" in options, official="split" in options)
-    return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportReader(), summary), summary
+    choice = StudySelection(seed, paper="subset" in options, official="split" in options)
+    return samples_of(kind, _STUDIES[kind](Path(place), choice, summary), choice, ReportParser(), summary), summary
 
 
 def without_folder(spec: str) -> str:
@@ -68,7 +68,7 @@ def without_folder(spec: str) -> str:
 
 def with_proxies(samples: list[Sample], archive: Path, summary: Summary, seed: int) -> list[Sample]:
     """The samples that find a report in the archive, with it (`proxy.pair`); the others are left out and counted."""
-    found = pair(samples, read(open_i.reports(archive, summary), ReportReader(), seed), seed)
+    found = pair(samples, read(open_i.reports(archive, summary), ReportParser(), seed), seed)
     summary.used = len(found)
     summary.skip("no report of Open-i says the same of it", len(samples) - len(found))
     return found

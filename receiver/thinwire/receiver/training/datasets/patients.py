@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from thinwire.receiver.training.corpus import Role, Sample, role_of
-from thinwire.receiver.training.datasets.report_text import ReportReader, ReportText
+from thinwire.receiver.training.datasets.report_text import ReportParser, ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration
 
 Split = Literal["train", "val", "test"]
-Patient = Sequence[Callable[[], "Found | None"]]
+Patient = Sequence[Callable[[], "FoundStudy | None"]]
 """Looks for each study of a patient, in the order in which they are wanted; None where its files are no use."""
 
 SPLITS: tuple[tuple[Split, float], ...] = (("train", 0.70), ("val", 0.85), ("test", 1.0))
@@ -24,7 +24,7 @@ PAPER_PREVALENCE = 0.15
 
 
 @dataclass(frozen=True)
-class Choice:
+class StudySelection:
     """How studies are chosen. The same seed chooses the same studies."""
 
     seed: int = 0
@@ -35,7 +35,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundStudy:
     """A study whose files are there, before its words are read."""
 
     key: str
@@ -76,7 +76,7 @@ def role_in(split: Split, patient: str) -> Role:
 
 
 def samples_of(
-    source: str, patients: Iterable[Patient], choice: Choice, reader: ReportReader, summary: Summary
+    source: str, patients: Iterable[Patient], choice: StudySelection, reader: ReportParser, summary: Summary
 ) -> list[Sample]:
     """One study a patient, then the paper's subset where it is asked for, as samples in the order of their keys.
 
@@ -92,13 +92,13 @@ def samples_of(
     if choice.paper:
         found = _paper_subset([_impression_alone(study) for study in found], choice.seed, reader, summary)
     if not found:
-        raise BadConfiguration(f"{source}: no study could be used\n{summary}", "See docs/data-sets.md for the layout.")
+        raise BadConfiguration(f"{source}: no study could be used\n{summary}", "See docs/researcher.md for the layout.")
     samples = [_sample(source, study, choice, reader) for study in sorted(found, key=lambda study: study.key)]
     summary.used += len(samples)
     return samples
 
 
-def _sample(source: str, study: Found, choice: Choice, reader: ReportReader) -> Sample:
+def _sample(source: str, study: FoundStudy, choice: StudySelection, reader: ReportParser) -> Sample:
     told = study.text.told
     labels = study.labels if study.labels is not None else reader.labels(told)
     split = study.split if choice.official and study.split else split_of(study.patient, choice.seed)
@@ -122,13 +122,13 @@ def _sample(source: str, study: Found, choice: Choice, reader: ReportReader) -> 
     )
 
 
-def _impression_alone(study: Found) -> Found:
+def _impression_alone(study: FoundStudy) -> FoundStudy:
     return replace(study, text=replace(study.text, findings=""))
 
 
-def _paper_subset(found: Sequence[Found], seed: int, reader: ReportReader, summary: Summary) -> list[Found]:
+def _paper_subset(found: Sequence[FoundStudy], seed: int, reader: ReportParser, summary: Summary) -> list[FoundStudy]:
     """At most 10,000 images, 15 % with consolidation or pneumonia; fewer of both where there are not enough of one."""
-    by_label: dict[float, list[Found]] = {0.0: [], 1.0: []}
+    by_label: dict[float, list[FoundStudy]] = {0.0: [], 1.0: []}
     for study in found:
         label = (study.labels or reader.labels(study.text.told))[0]
         if not study.text.impression:

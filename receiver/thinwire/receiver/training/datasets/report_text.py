@@ -69,7 +69,7 @@ def sections(text: str) -> ReportText:
     return ReportText(**parts)
 
 
-class ReportReader:
+class ReportParser:
     """Reads reports with the clinic's own extractor."""
 
     def __init__(self, extractor: Extractor | None = None) -> None:

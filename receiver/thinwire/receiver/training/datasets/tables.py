@@ -9,7 +9,7 @@ from pathlib import Path
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.shared.errors import BadConfiguration
 
-_REMEDY = "See docs/data-sets.md for the files and columns of each data set."
+_REMEDY = "See docs/researcher.md for the files and columns of each data set."
 
 
 def table(root: Path, pattern: str) -> Path:

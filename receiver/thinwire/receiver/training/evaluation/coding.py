@@ -7,10 +7,10 @@ import numpy as np
 
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.evaluation import language
-from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
-from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.graphs import Batches, data_of, graphs_of
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, write_from
 from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenced
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, write_from
+from thinwire.receiver.training.evaluation.selection import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.tables import Row, Source
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
 from thinwire.sender.graph.budget import fit, on_the_link
@@ -40,7 +40,7 @@ def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, wo
         whole = None
         for images, name, said, (graphs, sizes) in _arms(source, guide):
             progress("coding", len(rows), len(rows), f"{source.name}, text {guide.value}: {name}")
-            probability = images.probabilities(Batches.of(data_of(graphs)).logits(images.reader), guide)
+            probability = images.probabilities(Batches.of(data_of(graphs)).logits(images.predictor), guide)
             whole = probability if whole is None or name == BEFORE_BUDGETS else whole
             kept = [len(graph.patches.cell) for graph in graphs]
             size: Row = {"images": len(graphs), "cells_kept_mean": float(np.mean(kept))}
@@ -60,7 +60,7 @@ def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, wo
 def _arms(source: Source, guide: Guide) -> Iterator[tuple[Source, str, Row, Sent]]:
     """(the images, name, what is said of it, what the hub receives)"""
     coder = source.coder
-    made = source.made(guide, Choice(ATTENTION, by_attention, source.seen), source.percent)
+    made = source.made(guide, PatchSelection(ATTENTION, by_attention, source.seen), source.percent)
     yield source, AS_THEY_ARE, {}, (made, [])
     for level in range(coder.levels):
         sizes = [on_the_link(len(encode(graph, coder, level))) for graph in made]
@@ -85,7 +85,7 @@ def budgeted(source: Source, guide: Guide, most: int) -> Sent:
     return graphs, sizes
 
 
-def _best(one: Seen, guide: Guide, count: int) -> FusedGraph:
+def _best(one: ModelOutputs, guide: Guide, count: int) -> FusedGraph:
     return graphs_of(one, guide, by_attention, KeepCount(count))[0]
 
 

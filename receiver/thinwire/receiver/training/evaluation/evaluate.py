@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.receiver.inference.mpnn import load_reader
+from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import FINDINGS, Progress, Role, Sample, canvas_of
 from thinwire.receiver.training.datasets.manifest import NOT_FRONTAL
@@ -23,12 +23,19 @@ from thinwire.receiver.training.datasets.manifest import manifest as read_manife
 from thinwire.receiver.training.datasets.opening import open_data, with_proxies, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import plots
-from thinwire.receiver.training.evaluation.choices import ATTENTION, Choice
+from thinwire.receiver.training.evaluation.calibration_tables import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.coding import coding_table
-from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
-from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
-from thinwire.receiver.training.evaluation.reports import Floor, bleu_curve, cases, floor_of, referenced, report_table
-from thinwire.receiver.training.evaluation.seen import Guide, see_all
+from thinwire.receiver.training.evaluation.localisation import Prior, gaze_table, lung_fields, own_prior
+from thinwire.receiver.training.evaluation.model_outputs import Guide, compute_all
+from thinwire.receiver.training.evaluation.reports import (
+    ReportBaseline,
+    bleu_curve,
+    cases,
+    floor_of,
+    referenced,
+    report_table,
+)
+from thinwire.receiver.training.evaluation.selection import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
     ALL,
@@ -44,6 +51,7 @@ from thinwire.receiver.training.evaluation.tables import (
 )
 from thinwire.receiver.training.graph_stage import by_attention
 from thinwire.sender.graph.report_graph import Extractor
+from thinwire.shared.drawing import draw
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import INDEX, load_bundle
 from thinwire.shared.formats.graph import Grid
@@ -96,10 +104,10 @@ def evaluate(
             "nothing to evaluate on", "Give --phantoms N, or --manifest or --data with images in --split."
         )
     out.mkdir(parents=True, exist_ok=True)
-    reader = load_reader(bundle)
+    predictor = load_predictor(bundle)
     guides = tuple(Guide) if full else (TEXT_GIVEN, TEXT_WITHHELD)
     unread = Summary("images")
-    seen = see_all(bundle, samples, progress, workers, guides, summary=unread)
+    seen = compute_all(bundle, samples, progress, workers, guides, summary=unread)
     samples = seen.samples
     judged = {s.key for s in samples}
     for found, summary in opened:
@@ -112,7 +120,7 @@ def evaluate(
     names = sorted({s.source for s in samples})
     for number, name in enumerate(names):
         progress("tables", number, len(names), name)
-        source = Source(name, bundle, reader, seen.part([n for n, s in enumerate(samples) if s.source == name]))
+        source = Source(name, bundle, predictor, seen.part([n for n, s in enumerate(samples) if s.source == name]))
         floor = floor_of(source, listed, progress, workers) if full and referenced(source) else None
         prior = own_prior(name, listed, source.seen.samples)
         made = _tables(source, guides, seeds, full, floor, radgraph, prior, progress, workers)
@@ -182,7 +190,7 @@ def _tables(
     guides: Sequence[Guide],
     seeds: int,
     full: bool,
-    floor: Floor | None,
+    floor: ReportBaseline | None,
     radgraph: Extractor | None,
     prior: Prior,
     progress: Progress,
@@ -209,8 +217,8 @@ def _tables(
 
 
 def _logits(source: Source, guide: Guide) -> Any:
-    choice = Choice(ATTENTION, by_attention, source.seen)
-    return source.batches(guide, choice, source.percent).logits(source.reader)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
+    return source.batches(guide, choice, source.percent).logits(source.predictor)
 
 
 def _labels(source: Source) -> Any:
@@ -221,14 +229,13 @@ def _labels(source: Source) -> Any:
 
 def _doubt(source: Source, guide: Guide) -> list[Row]:
     rows = conformal_table(
-        source.reader, _logits(source, guide), source.texts(guide), source.seen.samples, _labels(source)
+        source.predictor, _logits(source, guide), source.texts(guide), source.seen.samples, _labels(source)
     )
     return [{**source.base, "guide": guide.value, "retention_percent": source.percent, **row} for row in rows]
 
 
 def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[str]) -> None:
     """Pictures of one source's tables, a few of its cases as the hub shows them, and texts to be read whole."""
-    from thinwire.shared.drawing import draw
 
     # A manifest names its sources as it likes; a file's name may not.
     name = re.sub(r"[^\w.-]+", "-", source.name)
@@ -246,7 +253,7 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
     plots.attention_picture(whole["attention_by_rank"], whole["attention_by_cell"], out / f"{name}-attention.png")
     if made["doubt"]:
         reliability_picture(
-            source.reader,
+            source.predictor,
             _logits(source, TEXT_WITHHELD),
             source.texts(TEXT_WITHHELD),
             source.seen.samples,
@@ -255,17 +262,17 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
             "text withheld",
             out / f"{name}-reliability.png",
         )
-    choice = Choice(ATTENTION, by_attention, source.seen)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
     graphs = source.graphs(TEXT_WITHHELD, choice, source.percent)
-    readings = source.reader.read(graphs)
-    if text := cases(source, readings):
+    predictions = source.predictor.read(graphs)
+    if text := cases(source, predictions):
         told.append(text)
     concepts = [c.name for c in source.bundle.spec.concepts]
     size = source.bundle.spec.working_size
     for number, sample in enumerate(source.seen.samples[:PICTURED]):
         top, left, height, width = Grid(sample.height, sample.width, size).placed
         image = canvas_of(sample, size)[top : top + height, left : left + width]
-        findings = {f: (p.value, p.low, p.high) for f, p in readings[number].findings.items()}
+        findings = {f: (p.value, p.low, p.high) for f, p in predictions[number].findings.items()}
         draw(graphs[number], concepts, image, findings).save(out / f"{name}-case-{number}.png")
 
 

@@ -113,7 +113,7 @@ def concepts(
 
 
 @dataclass
-class Remembered:
+class CachedExtractor:
     """An extractor that reads each text once: RadGraph's model takes seconds for each."""
 
     extractor: Extractor
@@ -125,12 +125,12 @@ class Remembered:
         return self.said[text]
 
 
-def radgraph(folder: Path, python: Sequence[str]) -> Remembered:
+def radgraph(folder: Path, python: Sequence[str]) -> CachedExtractor:
     """The RadGraph model (docs/report-graph.md). folder: of its weights; python: command of one with its package.
 
     Raises BadConfiguration where it cannot be run, before anything is measured.
     """
-    extractor = Remembered(RadGraphExtractor(load_vocabulary(), tuple(python), folder))
+    extractor = CachedExtractor(RadGraphExtractor(load_vocabulary(), tuple(python), folder))
     extractor.extract("No effusion.")
     return extractor
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.inference.mpnn import Reading
+from thinwire.receiver.inference.mpnn import Prediction
 from thinwire.receiver.training.corpus import Progress, Sample, phantom, role_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, see_all, write_pruned
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, compute_all, write_pruned
 from thinwire.receiver.training.evaluation.tables import RETENTIONS, WHOLE, Row, Source
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.sender.graph.report_graph import Extractor, RuleExtractor
@@ -26,10 +26,10 @@ FLOOR_IMAGES, FEWEST_FLOOR_IMAGES = 500, 20
 
 
 @dataclass(frozen=True)
-class Floor:
+class ReportBaseline:
     """Training images whose reports the floors repeat."""
 
-    seen: Seen
+    seen: ModelOutputs
     words: str
 
 
@@ -38,7 +38,7 @@ def referenced(source: Source) -> list[int]:
     return [n for n, s in enumerate(source.seen.samples) if s.text_kind in REFERENCES and s.report]
 
 
-def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, workers: int) -> Floor:
+def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, workers: int) -> ReportBaseline:
     """Images of the source that taught the report model, with their reports; training phantoms where it has none.
 
     listed: all that the data sets hold, whatever their role. Patients who are judged take no part.
@@ -56,13 +56,13 @@ def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, worke
         chosen = [phantom(seed) for seed, _ in zip(seeds, range(count), strict=False)]
         words = "synthetic training phantoms"
     # One that cannot be read is no fault of what is judged.
-    seen = see_all(
+    seen = compute_all(
         source.bundle, chosen, lambda _, *rest: progress("floors", *rest), workers, (), summary=Summary("floors")
     )
-    return Floor(seen, f"{len(seen.samples)} {words}")
+    return ReportBaseline(seen, f"{len(seen.samples)} {words}")
 
 
-def report_table(source: Source, floor: Floor | None, radgraph: Extractor | None) -> list[Row]:
+def report_table(source: Source, floor: ReportBaseline | None, radgraph: Extractor | None) -> list[Row]:
     """BLEU, ROUGE-L and concepts (Table 1 of NEURAL) of written reports and of the floors.
 
     radgraph: its model, for the column `radgraph_f1`, which is None without it.
@@ -118,7 +118,7 @@ def bleu_curve(source: Source, progress: Progress, workers: int) -> list[Row]:
     ]
 
 
-def cases(source: Source, readings: Sequence[Reading]) -> str:
+def cases(source: Source, predictions: Sequence[Prediction]) -> str:
     """A few real cases whole, as Markdown: the true text, what was written, what the hub made of it.
 
     Only of images with a report or a note of their own; empty where there is none.
@@ -129,9 +129,9 @@ def cases(source: Source, readings: Sequence[Reading]) -> str:
     for n in rows:
         sample = seen.samples[n]
         found = ", ".join(
-            f"{name} {p.value:.2f} ({p.low:.2f}-{p.high:.2f})" for name, p in readings[n].findings.items()
+            f"{name} {p.value:.2f} ({p.low:.2f}-{p.high:.2f})" for name, p in predictions[n].findings.items()
         )
-        unlike = " The image is unlike those that the bundle learned from." if readings[n].unfamiliar else ""
+        unlike = " The image is unlike those that the bundle learned from." if predictions[n].unfamiliar else ""
         kept = _places(seen, n, source)
         parts += [
             f"## {sample.key} ({source.name}, {sample.view_position or 'view unknown'})",
@@ -146,12 +146,12 @@ def cases(source: Source, readings: Sequence[Reading]) -> str:
     return "\n\n".join(parts)
 
 
-def _places(seen: Seen, row: int, source: Source) -> dict[Guide, str]:
+def _places(seen: ModelOutputs, row: int, source: Source) -> dict[Guide, str]:
     side = seen.grids[row].side
     return {guide: _listed(_kept(seen, guide, row, source), side) for guide in (Guide.GENERATED, Guide.GIVEN)}
 
 
-def _kept(seen: Seen, guide: Guide, row: int, source: Source) -> NDArray[np.int32]:
+def _kept(seen: ModelOutputs, guide: Guide, row: int, source: Source) -> NDArray[np.int32]:
     return prune(seen.valid[row], seen.share[guide][row], source.policy)
 
 

@@ -22,7 +22,7 @@ INTERVAL = (2.5, 97.5)
 """Percentiles of the resamples that make an interval."""
 WEIGHTS_AT_ONCE = 2_000_000
 """Weights held in memory at once (8 bytes each, and a handful of arrays of that size)."""
-WEIGHTS_KEPT = 4_000_000
+WEIGHTS_CACHED = 4_000_000
 """Sets of resamples up to this many weights (32 MB) are kept for the next figure of the same images; eight of them."""
 
 
@@ -34,7 +34,7 @@ def resamples(groups: Groups, images: int, seed: int = 0, count: int = RESAMPLES
         names, of = np.unique(np.asarray(groups), return_inverse=True)
         patients = len(names)
     # One table after another asks for the same images: drawing anew would take longer than what is done with it.
-    draw = _kept if images * count <= WEIGHTS_KEPT else _drawn
+    draw = _kept if images * count <= WEIGHTS_CACHED else _drawn
     block = max(1, WEIGHTS_AT_ONCE // max(images, 1))
     return iter(draw(patients, np.asarray(of, dtype=np.int64).tobytes(), seed, count, block))
 

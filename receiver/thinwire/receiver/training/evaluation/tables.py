@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.inference.mpnn import MpnnReader, text_index
+from thinwire.receiver.inference.mpnn import Predictor, text_index
 from thinwire.receiver.training.corpus import FINDINGS, Role
-from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
-from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, Choice, choices
-from thinwire.receiver.training.evaluation.seen import Guide, Seen, source_of
+from thinwire.receiver.training.evaluation.graphs import Batches, Fusion, data_of, graphs_of, sealed_bytes
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, source_of
+from thinwire.receiver.training.evaluation.selection import ATTENTION, RANDOM, PatchSelection, choices
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
     Ranked,
@@ -50,8 +50,8 @@ class Source:
 
     name: str
     bundle: Bundle
-    reader: MpnnReader
-    seen: Seen
+    predictor: Predictor
+    seen: ModelOutputs
 
     def __post_init__(self) -> None:
         self.coder = load_coder(self.bundle)
@@ -92,21 +92,23 @@ class Source:
 
     def probabilities(self, logits: Floats, guide: Guide) -> Floats:
         """[n, F] of member logits [members, n, F] of graphs under a guide."""
-        return self.reader.calibration.probabilities(logits, self.texts(guide))
+        return self.predictor.calibration.probabilities(logits, self.texts(guide))
 
     def first(self, count: int) -> "Source":
         """The same source of its first images alone."""
-        return Source(self.name, self.bundle, self.reader, self.seen.part(list(range(min(count, len(self.patients))))))
+        return Source(
+            self.name, self.bundle, self.predictor, self.seen.part(list(range(min(count, len(self.patients)))))
+        )
 
-    def made(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
+    def made(self, guide: Guide, choice: PatchSelection, percent: float) -> list[FusedGraph]:
         """As the clinic makes them."""
         return graphs_of(choice.seen, guide, choice.choose, KeepPercent(percent))
 
-    def graphs(self, guide: Guide, choice: Choice, percent: float) -> list[FusedGraph]:
+    def graphs(self, guide: Guide, choice: PatchSelection, percent: float) -> list[FusedGraph]:
         """As the hub receives them."""
         return [received(graph, self.coder) for graph in self.made(guide, choice, percent)]
 
-    def batches(self, guide: Guide, choice: Choice, percent: float, fusion: Fusion = "single") -> Batches:
+    def batches(self, guide: Guide, choice: PatchSelection, percent: float, fusion: Fusion = "single") -> Batches:
         return Batches.of(data_of(self.graphs(guide, choice, percent), fusion))
 
     def aucs(self, drawn: Sequence[Floats]) -> Iterator[tuple[str, str, Row]]:
@@ -152,13 +154,13 @@ class Source:
 def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[float]) -> list[Row]:
     """AUC against percent pruned and bytes of the sealed tier 0, by guide; `difference` is to the unpruned graph."""
     rows = []
-    choice = Choice(ATTENTION, by_attention, source.seen)
+    choice = PatchSelection(ATTENTION, by_attention, source.seen)
     for guide in guides:
         read: dict[float, tuple[dict[str, Row], Floats]] = {}
         for percent in sorted({*percents, source.percent, WHOLE}):
             made = source.made(guide, choice, percent)
             data = data_of([received(graph, source.coder) for graph in made])
-            read[percent] = _sizes(source, made), source.probabilities(Batches.of(data).logits(source.reader), guide)
+            read[percent] = _sizes(source, made), source.probabilities(Batches.of(data).logits(source.predictor), guide)
         for percent, (sizes, probability) in read.items():
             for subset, endpoint, figures in source.aucs([probability]):
                 said = {**source.base, "guide": guide.value, "choice": ATTENTION, "retention_percent": percent}
@@ -203,8 +205,8 @@ def choice_table(source: Source, guides: Sequence[Guide], seeds: int, full: bool
             if full or choice.name in (ATTENTION, RANDOM):
                 batches = source.batches(guide, choice, source.percent)
                 by_hidden = {
-                    name: source.probabilities(batches.logits(source.reader, **shown), guide)
-                    for name, shown in HIDDEN.items()
+                    name: source.probabilities(batches.logits(source.predictor, **full_name), guide)
+                    for name, full_name in HIDDEN.items()
                 }
                 read.setdefault(choice.name, []).append(by_hidden)
         for hidden in HIDDEN:
@@ -227,16 +229,16 @@ def ablation_table(source: Source, guides: Sequence[Guide]) -> list[Row]:
     rows = []
     fusions: dict[str, Fusion] = {"no fusion edge": "none", "all-to-all fusion edges": "all"}
     for guide in guides:
-        choice = Choice(ATTENTION, by_attention, source.seen)
+        choice = PatchSelection(ATTENTION, by_attention, source.seen)
         batches = source.batches(guide, choice, source.percent)
         read = {
-            "whole": batches.logits(source.reader),
-            "no context node": batches.logits(source.reader, context=False),
-            "no concepts (G2)": batches.logits(source.reader, concepts=False),
-            "no context node, no concepts": batches.logits(source.reader, context=False, concepts=False),
+            "whole": batches.logits(source.predictor),
+            "no context node": batches.logits(source.predictor, context=False),
+            "no concepts (G2)": batches.logits(source.predictor, concepts=False),
+            "no context node, no concepts": batches.logits(source.predictor, context=False, concepts=False),
         }
         for name, fusion in fusions.items():
-            read[name] = source.batches(guide, choice, source.percent, fusion).logits(source.reader)
+            read[name] = source.batches(guide, choice, source.percent, fusion).logits(source.predictor)
         whole = source.probabilities(read["whole"], guide)
         for name, logits in read.items():
             probability = source.probabilities(logits, guide)

@@ -1,8 +1,8 @@
 """The parts of a phantom's chest: their measures, and how they lie on the detector.
 
 All is in chest units: 1 is half the inner width of the rib cage (about 140 mm), x grows towards the patient's left
-(the image's right, as a radiograph is hung), y downwards, (0, 0) is mid-chest. A `Frame` maps chest units to the
-image and back, so that every size of image shows the same anatomy.
+(the image's right, as a radiograph is hung), y downwards, (0, 0) is mid-chest. A `DetectorFrame` maps chest units to
+the image and back, so that every size of image shows the same anatomy.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Frame:
+class DetectorFrame:
     """How the chest lies on the detector."""
 
     height: int
@@ -168,7 +168,7 @@ class Look:
 class Plan:
     seed: int
     view: ViewPosition
-    frame: Frame
+    frame: DetectorFrame
     right: Lung
     left: Lung
     heart: Heart

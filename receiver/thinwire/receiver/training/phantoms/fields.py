@@ -5,10 +5,19 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from thinwire.receiver.training.phantoms.chest import Lesion, Lung, Plan, Plane
-from thinwire.receiver.training.phantoms.grid import Grid, bump, heart_field, lung_mask, make_grid, mottle, plane, step
+from thinwire.receiver.training.phantoms.grid import (
+    CoarseGrid,
+    bump,
+    heart_field,
+    lung_mask,
+    make_grid,
+    mottle,
+    plane,
+    step,
+)
 
 
-def lesion_field(grid: Grid, plan: Plan, lesion: Lesion) -> Plane:
+def lesion_field(grid: CoarseGrid, plan: Plan, lesion: Lesion) -> Plane:
     """Where a finding lies, 0..1; it says where, `Lesion.density` how strongly."""
     if lesion.name == "cardiomegaly":
         return heart_field(grid, plan)
@@ -23,14 +32,14 @@ def lesion_field(grid: Grid, plan: Plan, lesion: Lesion) -> Plane:
     return _ellipsoid(grid, lesion, lesion.size, lesion.size * stretch, angle)
 
 
-def _ellipsoid(grid: Grid, lesion: Lesion, a: float, b: float, angle: float) -> Plane:
+def _ellipsoid(grid: CoarseGrid, lesion: Lesion, a: float, b: float, angle: float) -> Plane:
     dx, dy = grid.x - np.float32(lesion.x), grid.y - np.float32(lesion.y)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     along, across = (dx * cos + dy * sin) / np.float32(a), (dy * cos - dx * sin) / np.float32(b)
     return bump(along**2 + across**2)
 
 
-def _consolidation(grid: Grid, lung: Lung, lesion: Lesion) -> Plane:
+def _consolidation(grid: CoarseGrid, lung: Lung, lesion: Lesion) -> Plane:
     """A patch of several overlapping acini with a rough edge, now and then cut off by a fissure."""
     stretch, angle, fissure, rough = lesion.shape
     rng = np.random.default_rng(lesion.key)
@@ -54,7 +63,7 @@ def _consolidation(grid: Grid, lung: Lung, lesion: Lesion) -> Plane:
     return plane(patch * lung_mask(grid, lung))
 
 
-def _effusion(grid: Grid, lung: Lung, lesion: Lesion) -> Plane:
+def _effusion(grid: CoarseGrid, lung: Lung, lesion: Lesion) -> Plane:
     """Fluid in the costophrenic angle; its upper edge is a meniscus, highest along the chest wall."""
     (reach,) = lesion.shape
     ax = grid.x * np.float32(lung.sign)
@@ -88,7 +97,7 @@ def pleural_line(lung: Lung, lesion: Lesion) -> tuple[Plane, Plane]:
     return (border * sign).astype(np.float32), (edge * sign).astype(np.float32)
 
 
-def _pneumothorax(grid: Grid, plan: Plan, lung: Lung, lesion: Lesion) -> Plane:
+def _pneumothorax(grid: CoarseGrid, plan: Plan, lung: Lung, lesion: Lesion) -> Plane:
     border, edge = pleural_line(lung, lesion)
     outline = np.concatenate([border, edge[::-1]]).astype(np.float64)
     height, width = grid.x.shape

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from thinwire.receiver.training.phantoms.chest import NOISE, VESSELS, Frame, Lung, Plan, Plane, stream
+from thinwire.receiver.training.phantoms.chest import NOISE, VESSELS, DetectorFrame, Lung, Plan, Plane, stream
 from thinwire.receiver.training.phantoms.fields import pleural_line
 from thinwire.receiver.training.phantoms.soft import draw_soft
 
@@ -23,7 +23,7 @@ _BONE_PROFILE = ((1.0, 0.55), (0.92, 1.0), (0.78, 0.85), (0.6, 0.62), (0.35, 0.5
 class Raster:
     """An 8-bit canvas that takes shapes in chest units and gives attenuation [H, W]."""
 
-    def __init__(self, frame: Frame, height: int, width: int) -> None:
+    def __init__(self, frame: DetectorFrame, height: int, width: int) -> None:
         self._frame = frame
         self._size = (width, height)
         self._fold = 2 if max(height, width) < 1100 else 1

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from thinwire.receiver.training.phantoms.chest import Frame, Lung, Plan, Plane, Values
+from thinwire.receiver.training.phantoms.chest import DetectorFrame, Lung, Plan, Plane, Values
 
 _SOFTNESS = 0.010  # width of an organ's edge in chest units: motion and penumbra
 
 
 @dataclass(frozen=True)
-class Grid:
+class CoarseGrid:
     """Cell centres of a coarse grid in chest units, [h, w] each."""
 
     x: Plane
@@ -23,7 +23,7 @@ class Grid:
     v: Plane
 
 
-def make_grid(frame: Frame, longest: int) -> Grid:
+def make_grid(frame: DetectorFrame, longest: int) -> CoarseGrid:
     ratio = longest / max(frame.height, frame.width)
     height, width = max(1, round(frame.height * ratio)), max(1, round(frame.width * ratio))
     v, u = np.meshgrid(
@@ -32,7 +32,7 @@ def make_grid(frame: Frame, longest: int) -> Grid:
         indexing="ij",
     )
     x, y = frame.to_chest(plane(u), plane(v))
-    return Grid(x, y, plane(u), plane(v))
+    return CoarseGrid(x, y, plane(u), plane(v))
 
 
 def plane(values: Values) -> Plane:
@@ -60,21 +60,21 @@ def fourth(value: Values) -> Plane:
     return plane(np.square(np.square(value)))
 
 
-def mottle(grid: Grid, rng: np.random.Generator, cells: int) -> Plane:
+def mottle(grid: CoarseGrid, rng: np.random.Generator, cells: int) -> Plane:
     """Smooth noise of unit deviation with about `cells` cells across the image, the same at every grid size."""
     small = rng.standard_normal((cells, cells)).astype(np.float32)
     smooth = Image.fromarray(small).resize((grid.x.shape[1], grid.x.shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(smooth, dtype=np.float32) * np.float32(1.4)
 
 
-def lung_mask(grid: Grid, lung: Lung) -> Plane:
+def lung_mask(grid: CoarseGrid, lung: Lung) -> Plane:
     ax = grid.x * np.float32(lung.sign)
     return (step(lung.wall(grid.y) - ax) * step(ax - lung.medial(grid.y)) * step(lung.floor(ax) - grid.y)).astype(
         np.float32
     )
 
 
-def lung_depth(grid: Grid, lung: Lung) -> Plane:
+def lung_depth(grid: CoarseGrid, lung: Lung) -> Plane:
     """Thickness of the aerated lung, 0..1, without its outline."""
     ax = grid.x * np.float32(lung.sign)
     chord = bump(((ax - np.float32(0.50)) / np.float32(0.60 * lung.breadth)) ** 2)
@@ -82,7 +82,7 @@ def lung_depth(grid: Grid, lung: Lung) -> Plane:
     return plane((0.35 + 0.65 * chord) * (0.55 + 0.45 * np.sqrt(top)))
 
 
-def heart_field(grid: Grid, plan: Plan) -> Plane:
+def heart_field(grid: CoarseGrid, plan: Plan) -> Plane:
     """The heart's silhouette, 0..1, a little thicker in its middle; its outermost points are the plan's borders."""
     heart = plan.heart
     width = heart.left - heart.right

@@ -18,7 +18,7 @@ from thinwire.receiver.training.phantoms.film import film
 from thinwire.receiver.training.phantoms.plan import choose_findings, make_plan
 from thinwire.receiver.training.phantoms.report import indication_of, sentences_of
 
-__all__ = ["FINDINGS", "Finding", "Phantom", "Wanted", "describe", "render", "to_dicom"]
+__all__ = ["FINDINGS", "Phantom", "PhantomFinding", "Wanted", "describe", "render", "to_dicom"]
 
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 LEVELS = 4095
@@ -26,7 +26,7 @@ LEVELS = 4095
 
 
 @dataclass(frozen=True)
-class Finding:
+class PhantomFinding:
     name: str
     side: str
     """"right", "left" (the patient's) or "midline"."""
@@ -46,7 +46,7 @@ class Phantom:
     width: int
     """Native columns."""
     view_position: str
-    findings: tuple[Finding, ...]
+    findings: tuple[PhantomFinding, ...]
     sentences: tuple[tuple[str, str | None], ...]
     """The report, sentence by sentence, with the finding that each asserts, or None."""
     indication: str
@@ -62,7 +62,8 @@ def describe(seed: int, wanted: Sequence[Wanted] | None = None) -> Phantom:
     """Everything of a phantom but its pixels; with `wanted`, the same body with those findings instead."""
     plan = make_plan(seed, choose_findings(seed) if wanted is None else wanted)
     findings = tuple(
-        Finding(lesion.name, lesion.side, lesion.zone, lesion.severity, box(plan, lesion)) for lesion in plan.lesions
+        PhantomFinding(lesion.name, lesion.side, lesion.zone, lesion.severity, box(plan, lesion))
+        for lesion in plan.lesions
     )
     return Phantom(
         seed=seed,

@@ -16,7 +16,7 @@ from thinwire.receiver.training.phantoms.chest import (
     LESION,
     PREVALENCE,
     SIDES,
-    Frame,
+    DetectorFrame,
     Habit,
     Heart,
     Lesion,
@@ -92,7 +92,7 @@ def make_plan(seed: int, wanted: Sequence[Wanted], view: ViewPosition | None = N
     return Plan(seed, view, frame, right, left, heart, habit, look, tuple(lesions))
 
 
-def _frame(rng: np.random.Generator) -> Frame:
+def _frame(rng: np.random.Generator) -> DetectorFrame:
     shape = int(rng.choice(3, p=(0.45, 0.25, 0.30)))
     ratio = (1.21, 0.84, 1.0)[shape] * rng.uniform(0.96, 1.04)
     longest = int(rng.integers(1400, 2601))
@@ -100,7 +100,7 @@ def _frame(rng: np.random.Generator) -> Frame:
     # The whole of both lungs (about 2.1 by 2.4 units) fits, with a margin that varies.
     span = max(2.30, 2.62 / ratio) * rng.uniform(1.0, 1.36)
     spare = span * ratio - 2.5
-    return Frame(
+    return DetectorFrame(
         height=height,
         width=width,
         span=float(span),
@@ -110,7 +110,7 @@ def _frame(rng: np.random.Generator) -> Frame:
     )
 
 
-def _fit(frame: Frame, right: Lung, left: Lung) -> Frame:
+def _fit(frame: DetectorFrame, right: Lung, left: Lung) -> DetectorFrame:
     """The frame moved, and widened where it must be, so that it holds both lungs."""
     top = min(right.apex, left.apex)
     bottom = max(lung.dome + lung.fall for lung in (right, left))

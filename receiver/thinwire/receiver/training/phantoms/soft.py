@@ -11,7 +11,7 @@ import numpy as np
 from thinwire.receiver.training.phantoms.chest import SIGN, TEXTURE, Plan, Plane, stream
 from thinwire.receiver.training.phantoms.fields import lesion_field
 from thinwire.receiver.training.phantoms.grid import (
-    Grid,
+    CoarseGrid,
     bump,
     fourth,
     heart_field,
@@ -90,7 +90,7 @@ def draw_soft(plan: Plan) -> Soft:
     )
 
 
-def _body(grid: Grid, plan: Plan) -> Plane:
+def _body(grid: CoarseGrid, plan: Plan) -> Plane:
     fat = plan.habit.fat
     heights = np.array([-2.2, -1.65, -1.4, -1.22, -1.08, -0.92, -0.6, -0.3, 0.3, 1.0, 2.5])
     widths = np.array([0.40, 0.40, 0.46, 0.75, 1.20, 1.50, 1.42, 1.22, 1.10, 1.09, 1.15])
@@ -109,7 +109,7 @@ def _body(grid: Grid, plan: Plan) -> Plane:
     return plane(np.hypot(torso, np.float32(0.55) * arms))
 
 
-def _mediastinum(grid: Grid, plan: Plan) -> Plane:
+def _mediastinum(grid: CoarseGrid, plan: Plan) -> Plane:
     """Great vessels and their company between the lungs, with aortic knob and trachea."""
     turn = np.float32(0.4 * plan.habit.turn)
     centre = turn * np.exp(-((grid.y + 0.3) ** 2))
@@ -149,7 +149,7 @@ def _mediastinum(grid: Grid, plan: Plan) -> Plane:
     )
 
 
-def _spine(grid: Grid, plan: Plan) -> Plane:
+def _spine(grid: CoarseGrid, plan: Plan) -> Plane:
     bend = np.float32(plan.habit.spine_bend) * np.sin(2.1 * grid.y + 0.5)
     x = grid.x - bend.astype(np.float32)
     half = np.float32(0.115) + np.float32(0.018) * grid.y
@@ -166,7 +166,7 @@ def _spine(grid: Grid, plan: Plan) -> Plane:
     return plane(np.float32(0.085 * plan.look.bone) * bone)
 
 
-def _breasts(grid: Grid, plan: Plan, inside: Plane) -> Plane:
+def _breasts(grid: CoarseGrid, plan: Plan, inside: Plane) -> Plane:
     total = np.zeros_like(grid.x)
     for sign, size, nipple in zip((-1.0, 1.0), plan.habit.breast, plan.habit.nipple, strict=True):
         dx = (grid.x - np.float32(sign * 0.60)) / np.float32(0.40 + 0.16 * size)
@@ -183,7 +183,7 @@ def _breasts(grid: Grid, plan: Plan, inside: Plane) -> Plane:
     return plane(total * inside)
 
 
-def _gas(grid: Grid, plan: Plan) -> Plane:
+def _gas(grid: CoarseGrid, plan: Plan) -> Plane:
     """The stomach bubble under the left dome, and gas in the colon."""
     rng = stream(plan.seed, TEXTURE, 1)
     floor = float(plan.left.floor(0.4))
@@ -199,7 +199,7 @@ def _gas(grid: Grid, plan: Plan) -> Plane:
     return plane(np.float32(0.34 * plan.habit.stomach) * stomach + 0.10 * colon)
 
 
-def _marks(grid: Grid, plan: Plan, rng: np.random.Generator) -> Plane:
+def _marks(grid: CoarseGrid, plan: Plan, rng: np.random.Generator) -> Plane:
     """What a hasty eye takes for a finding: rib callus, a calcified granuloma."""
     total = np.zeros_like(grid.x)
     for strength, size, height in (

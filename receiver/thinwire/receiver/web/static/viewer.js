@@ -2,6 +2,8 @@
 // Everything is measured in native pixels; `scale` is canvas pixels per native pixel.
 
 const HEAT = ["#6246be", "#8a48a8", "#b24a92", "#d6487a", "#e6665e", "#f58646", "#fbaa4e", "#ffd45f"];
+// Where a distance holds (PS3.3 10.7.1.3).
+const WHERE = { patient: "", detector: " at the detector", film: " on the scanned film", unknown: " (not known whether at the patient or at the detector)" };
 const EXACT = "#00c2d1";
 
 class Layer {
@@ -90,9 +92,9 @@ export class Viewer {
   }
 
   tell() {
-    const { base, evidence } = this.facts;
-    const parts = [base?.words, evidence && `${evidence.words}, exact, in frames`].filter(Boolean);
-    this.say(parts.length ? `${base?.exact ? "Exact: " : "Approximate: "}${parts.join("; ")}` : "The image is not here yet. Patches stand where the machine looked.");
+    const { base, evidence, trouble } = this.facts;
+    const parts = [base?.words, evidence && `${evidence.words}, exact, in frames`, trouble].filter(Boolean);
+    this.say(base || evidence ? `${base?.exact ? "Exact: " : "Approximate: "}${parts.join("; ")}` : trouble || "The image is not here yet. Patches stand where the machine looked.");
     this.figure.dispatchEvent(new CustomEvent("shown", { bubbles: true, detail: { mixed: Boolean(evidence), approximate: Boolean(base && !base.exact) } }));
   }
 
@@ -170,7 +172,22 @@ export class Viewer {
     // Where an exact part ends is always shown, whatever else is switched off.
     for (const piece of evidence?.pieces ?? []) this.frame(piece.x, piece.y, piece.w, piece.h, EXACT, 1.5 * line);
     this.ruler(line);
+    this.marks(w, h, line);
     this.read();
+  }
+
+  // Which side of the patient each edge shows, where the header states it.
+  marks(w, h, line) {
+    const { pen, facts } = this;
+    if (!facts.sides) return;
+    const { left, right, top, bottom } = facts.sides, gap = 16 * line;
+    pen.save();
+    pen.font = `bold ${20 * line}px system-ui, sans-serif`; pen.textAlign = "center"; pen.textBaseline = "middle";
+    pen.fillStyle = "#ffffff"; pen.strokeStyle = "rgb(0 0 0 / 80%)"; pen.lineWidth = 4 * line;
+    for (const [word, x, y] of [[left, gap, h / 2], [right, w - gap, h / 2], [top, w / 2, gap], [bottom, w / 2, h - gap]]) {
+      pen.strokeText(word, x, y); pen.fillText(word, x, y);
+    }
+    pen.restore();
   }
 
   put(piece, x, y, w, h, exact) {
@@ -229,10 +246,10 @@ export class Viewer {
   }
 
   length() {
-    const [[ax, ay], [bx, by]] = this.measured, [dx, dy] = [bx - ax, by - ay], { spacing, at_detector } = this.facts;
+    const [[ax, ay], [bx, by]] = this.measured, [dx, dy] = [bx - ax, by - ay], { spacing, spacing_kind } = this.facts;
     if (!spacing) return `${Math.hypot(dx, dy).toFixed(0)} px (spacing not known)`;
     const mm = Math.hypot(dx * spacing[1], dy * spacing[0]);
-    return `${mm.toFixed(1)} mm${at_detector ? " at the detector" : ""}`;
+    return `${mm.toFixed(1)} mm${WHERE[spacing_kind]}`;
   }
 
   read() {

@@ -54,34 +54,34 @@ class JoinReply(_message.Message):
     def __init__(self, certificate: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., site: _Optional[str] = ...) -> None: ...
 
 class Up(_message.Message):
-    __slots__ = ("hello", "offer", "chunk", "receipt_taken", "urge")
+    __slots__ = ("hello", "offer", "chunk", "receipt_taken", "escalate")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_TAKEN_FIELD_NUMBER: _ClassVar[int]
-    URGE_FIELD_NUMBER: _ClassVar[int]
+    ESCALATE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     offer: Offer
     chunk: Chunk
     receipt_taken: ReceiptTaken
-    urge: Urge
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., urge: _Optional[_Union[Urge, _Mapping]] = ...) -> None: ...
+    escalate: Escalate
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., escalate: _Optional[_Union[Escalate, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "urged")
+    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "escalated")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     TIER_REQUEST_FIELD_NUMBER: _ClassVar[int]
-    URGED_FIELD_NUMBER: _ClassVar[int]
+    ESCALATED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     progress: Progress
     receipt: Receipt
     refusal: Refusal
     tier_request: TierRequest
-    urged: Urged
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., urged: _Optional[_Union[Urged, _Mapping]] = ...) -> None: ...
+    escalated: Escalated
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., escalated: _Optional[_Union[Escalated, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "software")
@@ -123,7 +123,7 @@ class ReceiptTaken(_message.Message):
     receipt: bytes
     def __init__(self, receipt: _Optional[bytes] = ...) -> None: ...
 
-class Urge(_message.Message):
+class Escalate(_message.Message):
     __slots__ = ("study",)
     STUDY_FIELD_NUMBER: _ClassVar[int]
     study: bytes
@@ -171,7 +171,7 @@ class TierRequest(_message.Message):
     kind: int
     def __init__(self, study: _Optional[bytes] = ..., kind: _Optional[int] = ...) -> None: ...
 
-class Urged(_message.Message):
+class Escalated(_message.Message):
     __slots__ = ("study",)
     STUDY_FIELD_NUMBER: _ClassVar[int]
     study: bytes

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from tests.support.tiny_seen import tiny_seen
-from thinwire.receiver.inference.mpnn import load_reader
+from tests.support.tiny_model_outputs import tiny_model_outputs
+from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.reports import floor_of, report_table
 from thinwire.receiver.training.evaluation.tables import Source
@@ -11,8 +11,8 @@ from thinwire.shared.formats.bundle import Bundle
 
 
 def test_proxies_are_measured_against_the_reports_of_training_proxies(bundle: Bundle) -> None:
-    seen = tiny_seen(3, source="nih14", text_kind="proxy", sentences=(("No effusion.", None),))
-    source = Source("nih14", bundle, load_reader(bundle), seen)
+    seen = tiny_model_outputs(3, source="nih14", text_kind="proxy", sentences=(("No effusion.", None),))
+    source = Source("nih14", bundle, load_predictor(bundle), seen)
     pairs = [
         replace(corpus.phantom(n), source="nih14", text_kind="proxy", role="report", height=90, width=80)
         for n in range(4)

@@ -1,0 +1,23 @@
+"""Options that several commands have, and how they write to the terminal."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, if two sent the same files.")]
+Study = Annotated[str, typer.Argument(help="The study key, or its first hex digits as on the worklist.")]
+
+
+def stdout(width: int = 100) -> Console:
+    """width: where standard output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+
+
+def write_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,153 @@
+"""One clinic: its data folder, opened, and its parts put together."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from thinwire.sender import presentation
+from thinwire.sender.config import SenderConfig, read_config
+from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
+from thinwire.sender.intake.deidentify import Deidentifier, load_key
+from thinwire.sender.intake.quarantine import Quarantine
+from thinwire.sender.modality.arrivals import Arrivals
+from thinwire.sender.modality.port import Port
+from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.usage import read_usage
+from thinwire.sender.page.facts import ClinicState
+from thinwire.sender.page.server import PageServer
+from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.service import Service, finished
+from thinwire.sender.transport.connection import Uplink
+from thinwire.sender.transport.link_status import LinkStatus
+from thinwire.shared.clock import Clock, SystemClock
+from thinwire.shared.errors import DiskFull, Retryable
+from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JoinedClinic:
+    """A clinic that has joined a hub. data: its folder."""
+
+    data: Path
+    enrolment: Enrolment = field(repr=False)
+    config: SenderConfig
+    clock: Clock = field(repr=False)
+    disk: Disk = field(repr=False)
+    outbox: Outbox = field(repr=False)
+    pipeline: Pipeline = field(repr=False)
+    quarantine: Quarantine = field(repr=False)
+
+    def current_policy(self) -> CurrentPolicy:
+        """The policy as of now."""
+        return CurrentPolicy.at(
+            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused
+        )
+
+    def run(self, watch: Path | None) -> None:
+        """Make and send what was accepted, until SIGINT or SIGTERM; with the DICOM port and the page where they are
+        configured. watch: a folder whose new files are taken over. Raises Retryable where another process sends."""
+        uplink = self._uplink()
+        log.info("execution provider %s", self.pipeline.maker.encoder.provider)
+        with self.outbox.own_link():
+            port = self._port()
+            with self._page(port):
+                service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
+                asyncio.run(_until_stopped(service, watch))
+
+    def send(self, studies: Sequence[StudyKey], show: presentation.LiveProgress) -> None:
+        """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
+
+        def arrived() -> bool:
+            show.refresh()
+            return all(finished(self.outbox.entry(study), self.current_policy()) for study in studies)
+
+        try:
+            with self.outbox.own_link():
+                service = Service(self.pipeline, self._uplink(show.link), self.quarantine, self.clock)
+                asyncio.run(service.run(asyncio.Event(), until=arrived))
+        except Retryable:
+            while not arrived():
+                time.sleep(0.2)
+
+    def make_parts(self) -> None:
+        """The duties of `run` before an export, where it does not run: parts are made, old studies forgotten.
+
+        Raises DiskFull.
+        """
+        try:
+            with self.outbox.own_link():
+                self.outbox.recover()
+                self.outbox.purge(self.clock.now() - timedelta(days=self.config.keep_days))
+                self.pipeline.make_all()
+        except DiskFull:
+            raise
+        except Retryable:
+            log.debug("another process makes the parts")
+
+    def _uplink(self, on_change: Callable[[LinkStatus], None] = lambda _: None) -> Uplink:
+        address = self.enrolment.address(self.config.hub)
+        return Uplink(self.outbox, address, self.clock, self.disk, self.config.tier_policy(), on_change)
+
+    def _port(self) -> Port | None:
+        """The DICOM port where it is configured."""
+        if self.config.dicom.port is None:
+            return None
+        signing = self.enrolment.signing.private_bytes_raw()
+        arrivals = Arrivals(self.data / "arrivals", signing, self.disk, self.clock, self.outbox.is_whole)
+        return Port(self.config.dicom, arrivals, self.quarantine, self.disk, self.clock)
+
+    @contextlib.contextmanager
+    def _page(self, port: Port | None) -> Iterator[None]:
+        """The local page, where it is configured, for as long as the block lasts."""
+        if self.config.page.port is None:
+            yield
+            return
+        coming = (lambda: 0) if port is None else port.arrivals.waiting
+        # Served from a thread of its own, so with an outbox of its own.
+        outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
+        server = PageServer(ClinicState(outbox, self.quarantine, self.current_policy, coming), self.config.page)
+        server.open()
+        try:
+            yield
+        finally:
+            server.close()
+
+
+def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
+    """The clinic in `data`. graph_bytes: in place of the configured one. Raises NotEnrolled, BadConfiguration."""
+    enrolment, config = load_enrolment(data), read_config(data)
+    if graph_bytes is not None:
+        config = config.model_copy(update={"graph_bytes": graph_bytes})
+    disk, clock = Disk(), SystemClock()
+    outbox = open_outbox(data, enrolment, disk, clock)
+    options, clean = config.deidentify.options, None
+    if options is not None:
+        clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
+    pipeline = Pipeline(outbox, config, deidentifier=clean)
+    return JoinedClinic(
+        data, enrolment, config, clock, disk, outbox, pipeline, Quarantine(data / "quarantine", disk, clock)
+    )
+
+
+def outbox_of(data: Path) -> Outbox:
+    """The outbox alone, for what needs no settings. Raises NotEnrolled, BadConfiguration."""
+    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
+
+
+async def _until_stopped(service: Service, watch: Path | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await service.run(stop, watch)

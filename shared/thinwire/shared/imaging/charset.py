@@ -1,0 +1,79 @@
+"""The character set of a data set's text (PS3.3 C.12.1.1.2): as stated, unless the text itself says otherwise.
+
+Devices leave Specific Character Set (0008,0005) out, write a name that the standard does not define, or state one
+set and write another.
+"""
+
+import codecs
+import re
+from collections.abc import Sequence
+
+from pydicom.charset import python_encoding
+
+DEFAULT = "iso8859"
+"""pydicom's name for text without a stated character set."""
+_UTF_8 = "UTF8"
+_LATIN = ("iso8859", "latin_1")
+_ALIASES = {
+    **{re.sub(r"\W|_", "", term): encoding for term, encoding in python_encoding.items() if term},
+    **dict.fromkeys(("UTF8", "UTF", "UNICODE", "ISO10646", "ISO106461"), _UTF_8),
+    **dict.fromkeys(("ISO88591", "LATIN1", "ASCII", "USASCII", "ANSI", "ISO646", "ISO6461991"), "latin_1"),
+    **dict.fromkeys(("WINDOWS1252", "CP1252"), "cp1252"),
+    "SJIS": "shift_jis",
+    "KSC5601": "euc_kr",
+}
+"""Names without blanks and signs, so that a misspelt term is found; others are looked up among Python's codecs."""
+_CONTROLS = re.compile("[\x80-\x9f]")
+
+
+def encodings_of(terms: Sequence[str], values: Sequence[bytes]) -> tuple[list[str], str]:
+    """Python's encodings for the text, as pydicom takes them, and what a reader is told; empty where all agrees.
+
+    terms: values of Specific Character Set. values: the data set's text as it lies in the file.
+    """
+    found = [_encoding(term) for term in terms] or [DEFAULT]
+    stated = [each or DEFAULT for each in found]
+    text = [value for value in values if not value.isascii() or b"\x1b" in value]
+    if not text:
+        return stated, ""
+    if any(b"\x1b" in value for value in text) or (len(stated) > 1 and stated[0] not in _LATIN):
+        return stated, ""  # code extensions (PS3.5 6.1.2.5), which pydicom follows
+    named = "a" if any(terms) else "no"
+    unknown = None in found or any(term not in python_encoding for term in terms)
+    utf_8 = all(_fits(value, _UTF_8) for value in text)
+    fits = all(_fits(value, stated[0]) for value in text)
+    if utf_8 and (stated[0] in _LATIN or not fits):
+        return [_UTF_8], f"the file states {named} character set, but its text is UTF-8; it was read so"
+    if unknown and fits:
+        return (
+            stated,
+            "Specific Character Set is none that the standard defines; its text was read by its likely meaning",
+        )
+    if not any(terms):
+        return ["cp1252"], "the file states no character set, but its text is not ASCII; it was read as Windows-1252"
+    if fits:
+        return stated, ""
+    return [_fallback(text)], "the text is not in the character set that the file states; its letters may be wrong"
+
+
+def _fallback(text: Sequence[bytes]) -> str:
+    return "cp1252" if all(_fits(value, "cp1252") for value in text) else "latin_1"
+
+
+def _encoding(term: str) -> str | None:
+    """Python's encoding for a term, defined or misspelt; None where it is not known."""
+    name = re.sub(r"\W|_", "", term.upper())
+    if name in _ALIASES or not name:
+        return _ALIASES.get(name, DEFAULT)
+    try:
+        return codecs.lookup(term.strip()).name
+    except LookupError:
+        return None
+
+
+def _fits(value: bytes, encoding: str) -> bool:
+    """Whether bytes are text in an encoding, without control characters of the upper half."""
+    try:
+        return not _CONTROLS.search(value.decode(encoding))
+    except (UnicodeDecodeError, LookupError):
+        return False

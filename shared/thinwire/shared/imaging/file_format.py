@@ -1,0 +1,174 @@
+"""The layers of a DICOM file (PS3.10): preamble, file meta information, data set, and how the data set is encoded.
+
+A file's meta information is often missing or says what another program once wrote. How a data set is encoded is seen
+from its own first bytes and its pixel data, so that is what is believed.
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from thinwire.shared.errors import UnreadableDicom
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
+PREFIX_AT, PREFIX = 128, b"DICM"  # PS3.10 7.1
+SYNTAX, MEDIA_CLASS, MEDIA_INSTANCE = 0x0010, 0x0002, 0x0003
+"""Elements of group 0002: transfer syntax, SOP class and SOP instance."""
+_LENGTH = 0x0000
+
+_VR = re.compile(rb"A[ESTW-]|AE|AS|AT|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HLQSTV]|TM|U[CILNRSTV]")
+_LONG_VR = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_RAW, _WRAPPED = -zlib.MAX_WBITS, zlib.MAX_WBITS | 32
+"""Deflated data alone, and in the wrapper of zlib or gzip."""
+_MOST_GROUP = 0x00FF
+"""A data set begins with a low group, 0008 as a rule."""
+
+
+class Encoding(NamedTuple):
+    """How the elements of a data set are written (PS3.5 7.1)."""
+
+    implicit: bool
+    little: bool
+
+    @property
+    def syntax(self) -> str:
+        return IMPLICIT_LITTLE if self.implicit else EXPLICIT_LITTLE if self.little else EXPLICIT_BIG
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One file, taken apart."""
+
+    preamble: bytes
+    """128 bytes, or none."""
+    meta: dict[int, str]
+    """Values of group 0002 by element, those that are text; empty where there is no meta information."""
+    body: bytes
+    """The data set as it lies in the file."""
+    plain: bytes
+    """The data set, inflated if it was deflated."""
+    encoding: Encoding
+    deflated: bool
+    regular: bool
+    """Whether preamble, prefix and group 0002 have the form that every program reads."""
+
+    @property
+    def stated(self) -> str:
+        """The transfer syntax by the meta information; empty where it names none."""
+        return self.meta.get(SYNTAX, "")
+
+    @property
+    def syntax(self) -> str:
+        """The transfer syntax by the data set, before its pixels are looked at."""
+        return DEFLATED if self.deflated else self.encoding.syntax
+
+
+def layers(data: bytes, most_bytes: int) -> Layers:
+    """Take a file apart. most_bytes: of the data set once inflated.
+
+    Raises UnreadableDicom: not DICOM, deflated data that does not end or is over the limit; struct.error, zlib.error.
+    """
+    prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
+    start = _start(data)
+    meta, end, regular = _meta(data, start)
+    body = data[end:]
+    preamble = data[:PREFIX_AT] if prefixed else b""
+    found = Layers(preamble, meta, body, body, Encoding(True, True), False, regular and prefixed)
+    encoding = encoding_of(body)
+    if encoding is not None and found.stated != DEFLATED:
+        return replace(found, encoding=encoding)
+    if not meta:
+        raise UnreadableDicom(_CUT if prefixed else "not a DICOM file")
+    try:
+        plain = _inflated(body, most_bytes, _RAW)
+    except (zlib.error, UnreadableDicom):
+        if encoding is not None:
+            return replace(found, encoding=encoding)  # called deflated, and is not
+        try:  # in a wrapper that the standard does not allow: taken as if it had never been deflated
+            plain = _inflated(body, most_bytes, _WRAPPED)
+        except zlib.error:
+            plain = b""
+        if encoding_of(plain) is not None:
+            found = replace(found, body=plain)
+        elif found.stated == DEFLATED:
+            raise
+    encoding = encoding_of(plain)
+    if encoding is None:
+        raise UnreadableDicom(_CUT)
+    return replace(found, plain=plain, encoding=encoding, deflated=found.body is body)
+
+
+def _start(data: bytes) -> int:
+    """Where the meta information begins, or a data set that has none."""
+    if data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX:
+        return PREFIX_AT + len(PREFIX)
+    if data.startswith(PREFIX):
+        return len(PREFIX)
+    return 0 if data[:PREFIX_AT].strip(b"\0") else PREFIX_AT
+
+
+_CUT = "the file is cut short or names no kind of DICOM object"
+
+
+def encoding_of(data: bytes) -> Encoding | None:
+    """How a data set that begins here is encoded, by its first element; None where none seems to begin."""
+    if len(data) < 8:
+        return None
+    little, big = (int.from_bytes(data[:2], order) for order in ("little", "big"))
+    if min(little, big) > _MOST_GROUP:
+        return None
+    first_little = little <= big
+    if _VR.fullmatch(data[4:6]):
+        return Encoding(implicit=False, little=first_little)
+    length = int.from_bytes(data[4:8], "little")
+    if first_little and (8 + length <= len(data) or length == 0xFFFFFFFF) and (little or length):
+        return Encoding(implicit=True, little=True)
+    return None
+
+
+def _meta(data: bytes, at: int) -> tuple[dict[int, str], int, bool]:
+    """The text values of group 0002 from here on, where the group ends, and whether it has its regular form.
+
+    The group is explicit little endian; without a group length, with a wrong one, implicit, or in big endian it is
+    read as well. A group length that agrees with an element's end is believed.
+    """
+    found: dict[int, str] = {}
+    end = None
+    order = ">" if data[at : at + 2] == b"\0\2" else "<"
+    regular = order == "<"
+    while at != end and at + 8 <= len(data):
+        group, element, vr, length = struct.unpack_from(f"{order}HH2sH", data, at)
+        if group != 2:
+            break
+        value = at + 8
+        if not _VR.fullmatch(vr):
+            (length,) = struct.unpack_from(f"{order}L", data, at + 4)
+            regular = False
+        elif vr in _LONG_VR:
+            (length,) = struct.unpack_from(f"{order}L", data, at + 8)
+            value = at + 12
+        if value + length > len(data):
+            raise UnreadableDicom("the file is cut short: it ends within its meta information")
+        if element == _LENGTH and length == 4:
+            end = value + 4 + int(struct.unpack_from(f"{order}L", data, value)[0])
+        else:
+            found[element] = data[value : value + length].decode("latin-1").strip(" \0")
+        at = value + length
+    return found, at, regular and at == end
+
+
+def _inflated(body: bytes, most_bytes: int, form: int) -> bytes:
+    """A deflated data set (PS3.5 A.5), in bounded memory. Raises UnreadableDicom, zlib.error."""
+    inflating = zlib.decompressobj(form)
+    plain = inflating.decompress(body, most_bytes)
+    if inflating.unconsumed_tail:
+        raise UnreadableDicom(f"the file inflates to more than the limit of {most_bytes} bytes")
+    if not inflating.eof:
+        raise UnreadableDicom("the file is cut short: its deflated data does not end")
+    return plain
