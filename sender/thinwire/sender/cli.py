@@ -19,7 +19,7 @@ from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
-from thinwire.sender.outbox.tiers import When, checked
+from thinwire.sender.outbox.tiers import When, checked, read_kind
 from thinwire.sender.pipeline import GraphMaker
 from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, take
 from thinwire.sender.transport import link_status, progress
@@ -86,7 +86,7 @@ def send(
     urgent: Annotated[bool, typer.Option("--urgent", help="Ask for priority at both ends.")] = False,
     tiers: Annotated[
         str | None,
-        typer.Option("--tiers", help="When its parts go, if not as configured: preview=always,pixels=on-request"),
+        typer.Option("--tiers", help="When its parts go, if not as configured: preview=always,originals=on-request"),
     ] = None,
     graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
@@ -220,8 +220,9 @@ def resume(data: Data, study: Which = None) -> None:
     out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
 
 
-@app.command(epilog="Example: thinwire-sender urgent 4f21 --data clinic")
-def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
+@app.command(name="urgent", hidden=True)  # its former name, which stands in scripts
+@app.command(epilog="Example: thinwire-sender escalate 4f21 --data clinic")
+def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
     """Ask for priority at both ends for a study that is here already. It cannot be taken back."""
     outbox = outbox_of(data)
     entry = outbox.make_urgent(outbox.find(study).study)
@@ -256,7 +257,10 @@ def export(
     study: Annotated[
         list[str] | None, typer.Option("--study", help="Only this study: its id or the first digits. Repeatable.")
     ] = None,
-    held: Annotated[bool, typer.Option("--held", help="Also parts that otherwise wait until a reader asks.")] = False,
+    include_held: Annotated[
+        bool, typer.Option("--include-held", help="Also parts that otherwise wait until a reader asks.")
+    ] = False,
+    held: Annotated[bool, typer.Option("--held", hidden=True, help="--include-held by its former name.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write what waits for the hub to a USB stick: the very objects that the link would send, sealed.
@@ -269,7 +273,7 @@ def export(
     with outbox.own_stick():
         clinic.make_parts()
         chosen = [outbox.find(each) for each in study] if study else outbox.entries()
-        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
+        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(include_held or held)])
     unmade = sum(len(entry.missing) for entry in chosen)
     if as_json:
         out.print_json(json.dumps(views.exported_json(done, unmade)))
@@ -344,15 +348,15 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
 
 
 def _choice(text: str | None) -> dict[Kind, When]:
-    """As preview=always,pixels=on-request."""
+    """As preview=always,originals=on-request; the former names evidence and pixels stand in scripts."""
     overrides = {}
     try:
         for each in (text or "").split(",") if text else ():
             name, _, when = each.partition("=")
-            overrides[Kind[name.strip().upper()]] = read_when(when)
+            overrides[read_kind(name.strip().lower())] = read_when(when)
         checked(overrides)
     except KeyError as error:
-        raise typer.BadParameter(f"no tier {error}; preview, evidence or pixels") from error
+        raise typer.BadParameter(f"no tier {error}; preview, crops or originals") from error
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return overrides

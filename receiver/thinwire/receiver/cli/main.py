@@ -109,7 +109,7 @@ def serve(
 ) -> None:
     """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
-    With --web also the reading room, a page for radiologists: prints `prediction room at URL`, and where nobody has an
+    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
     account yet a one-time link for the first administrator (docs/hub-administrator.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
