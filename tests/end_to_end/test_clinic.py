@@ -75,7 +75,7 @@ async def day(ends: TwoEnds, folder: Path) -> str:
             assert ends.store.parts(SITE) == {}
             await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
             await until(lambda: len(ends.store.parts(SITE)) == 4)
-            await until(lambda: not list(outbox.glob("*/pixels.sealed")))
+            await until(lambda: not list(outbox.glob("*/originals.sealed")))
             assert "at the hub" in await asyncio.to_thread(page, page_port)
     return log.read_text(encoding="utf-8")
 

@@ -57,7 +57,7 @@ def list_(data: Data) -> None:
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
-    """Close an account and end its sessions. Its reports stay, and its name is not used again."""
+    """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
         hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)

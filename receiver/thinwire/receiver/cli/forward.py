@@ -8,6 +8,7 @@ from rich.table import Table
 
 from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
 from thinwire.receiver.forward.delivery import DeliveryState
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
@@ -25,8 +26,6 @@ def status(data: Data, json_: Json = False) -> None:
     waiting: to be sent, or to be sent again · asked: sent, storage commitment is requested · confirmed: the peer
     committed, or was found to have it · unconfirmed: the peer accepted it and cannot confirm · refused: until `retry`.
     """
-    from thinwire.receiver.forward.forwarding import queue_of
-
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()

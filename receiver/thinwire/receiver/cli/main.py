@@ -119,9 +119,7 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
     ] = None,
-    web: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the reading room's page; beyond this machine by HTTPS.")
-    ] = None,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT of the reading room; HTTPS beyond this machine.")] = None,
 ) -> None:
     """Receive studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 

@@ -176,7 +176,7 @@ def evaluate_command(
 
 def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Table:
     """AUC with its interval by endpoint at the bundle's own retention, by guide and beside random choice."""
-    from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM
+    from thinwire.receiver.training.evaluation.selection import ATTENTION, RANDOM
 
     said = "synthetic" if figures["synthetic"] else "real images"
     size = figures.get("sealed_bytes_median")

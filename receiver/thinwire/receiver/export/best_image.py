@@ -15,7 +15,7 @@ from PIL import Image
 from thinwire.receiver.store.content import study_files
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.transport.arriving import PartialReader
+from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview

@@ -12,8 +12,8 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
+from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
-from thinwire.receiver.transport.object_store import IngestStore, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,

@@ -157,8 +157,7 @@ def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind
 
 def _of_original(found: Original) -> ImageLayer:
     radiograph = found.radiograph
-    samples = radiograph.stored.astype(np.int32) - radiograph.least
-    return _frame(samples, radiograph.tone, found.source, exact=found.named)
+    return _frame(radiograph.samples, radiograph.tone, found.source, exact=found.named)
 
 
 def _native(found: Preview | Crops | None) -> tuple[int, int] | None:

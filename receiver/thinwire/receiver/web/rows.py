@@ -10,8 +10,8 @@ from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
-from thinwire.receiver.transport.estimate import NextTier, next_tier
 from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.receiver.transport.next_tier import NextTier, next_tier
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40

@@ -137,8 +137,8 @@ class Arrivals:
     def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
-        under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an association that is
-        open has sent something.
+        under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an
+        association that is open has sent something.
         """
         busy = {self._name(uid) for uid in under_way}
         for folder in self._studies():
@@ -153,8 +153,8 @@ class Arrivals:
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
     def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are remembered
-        and removed. Cut off before the end, the study is judged again, with the same end."""
+        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are
+        remembered and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
             entry = {
                 "version": VERSION,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinwire.sender.outbox.entries import OutboxEntry, PartEvent, PartState
+from thinwire.sender.outbox.tiers import FORMER_NAMES
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.storage.durable import Disk
@@ -35,7 +36,12 @@ class StudyFolder:
         return self.path / "receipts"
 
     def part(self, kind: Kind) -> Path:
-        return self.path / f"{kind.name.lower()}.sealed"
+        """The file of a part; where the part was made by a version that named it otherwise, the file of that name."""
+        path = self.path / f"{kind.name.lower()}.sealed"
+        if kind in FORMER_NAMES and not path.exists():
+            former = self.path / f"{FORMER_NAMES[kind]}.sealed"
+            return former if former.exists() else path
+        return path
 
     def read(self) -> OutboxEntry:
         """Raises UnknownStudy, ValueError where the state is damaged."""
@@ -68,7 +74,9 @@ class StudyFolder:
             if part.state not in (PartState.WAITING, PartState.HELD):
                 continue
             if not self._holds(part.kind, part.size, part.object):
-                log.warning("study %s: its %s is damaged here, to be made anew", self.path.name, part.kind.name.lower())
+                log.warning(
+                    "study %s: its %s file is damaged here, to be made anew", self.path.name, part.kind.name.lower()
+                )
                 entry = self.write(entry.with_part(part.after(PartEvent.DAMAGED)), "part.state")
         self.clear(entry)
         return entry

@@ -105,7 +105,7 @@ def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
     ends.make_parts()
     ends.outbox.receipt(stored(ends, Kind.GRAPH))
     assert not (folder_of(ends) / "graph.sealed").exists()
-    assert (folder_of(ends) / "pixels.sealed").exists()
+    assert (folder_of(ends) / "originals.sealed").exists()
     assert ends.outbox.entry(STUDY.study).state is EntryState.SENDING
     for kind in (Kind.ORIGINALS, Kind.MANIFEST):
         ends.outbox.receipt(stored(ends, kind))
@@ -122,7 +122,7 @@ def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None
     (folder_of(ends) / "source.sealed").unlink()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     ends.make_parts()
-    assert not (folder_of(ends) / "pixels.sealed").exists()
+    assert not (folder_of(ends) / "originals.sealed").exists()
 
 
 def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
