@@ -116,7 +116,7 @@ class Thinwire(Peer):
             found["accepted"] = now
         if "tier0_made" not in found and (folder / "graph.sealed").exists():
             found["tier0_made"] = now
-        if "pixels_made" not in found and (folder / "pixels.sealed").exists():
+        if "pixels_made" not in found and (folder / "originals.sealed").exists():
             found["pixels_made"] = now
         if "accepted" in found and "stored" not in found:
             kinds = self._kinds(study)

@@ -1,4 +1,4 @@
-"""`thinwire-receiver forward`: what goes on to the hospital's systems, and how far it is."""
+"""`thinwire-receiver forward`: the state of forwarding to PACS and FHIR servers."""
 
 from typing import Annotated
 
@@ -15,16 +15,16 @@ from thinwire.shared.errors import BadInput
 from thinwire.shared.identifiers import site_name
 
 forward_app = typer.Typer(
-    help="Forwarding to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
+    help="Forwarding to PACS and FHIR servers (config.toml, [forward]).", no_args_is_help=True, add_completion=False
 )
 
 
 @forward_app.command(epilog="Example: `thinwire-receiver forward status --data hub`")
 def status(data: Data, json_: Json = False) -> None:
-    """List the queued, refused and unconfirmed deliveries, and the counts by target.
+    """Show every delivery that is waiting, refused or unconfirmed, and the counts of all, by target.
 
-    waiting: to be sent or retried · asked: sent, without a commitment yet · confirmed: the peer committed, or was seen
-    to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
+    waiting: to be sent, or to be sent again · asked: sent, storage commitment is requested · confirmed: the peer
+    committed, or was found to have it · unconfirmed: the peer accepted it and cannot confirm · refused: until `retry`.
     """
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
@@ -75,16 +75,16 @@ def status(data: Data, json_: Json = False) -> None:
 def retry(
     data: Data,
     target: Annotated[str | None, typer.Option(help="Only deliveries to this target.")] = None,
-    study: Annotated[str | None, typer.Option(help="Only this study: its key, or its first hex digits.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study: its key, or its first digits.")] = None,
     site: Site = None,
 ) -> None:
-    """Send waiting, refused and unconfirmed deliveries again, at once. Confirmed ones stay confirmed."""
+    """Send now every delivery that is waiting, refused or unconfirmed. Confirmed deliveries are not sent again."""
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")
         found = None
         if study is not None:
-            kept = hub.store.find(study, None if site is None else site_name(site))
-            found = (kept.site, kept.study)
+            stored = hub.store.find(study, None if site is None else site_name(site))
+            found = (stored.site, stored.study)
         count = queue_of(hub).retry(target, found)
     typer.echo(f"{count} objects will be sent again", err=True)

@@ -138,7 +138,7 @@ class Arrivals:
         """The files of each study of which nothing has come for so long, put where what comes late does not join them.
 
         under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an
-        open association has sent something.
+        association that is open has sent something.
         """
         busy = {self._name(uid) for uid in under_way}
         for folder in self._studies():

@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from thinwire.sender.outbox.tiers import PendingPart, When
+from thinwire.sender.outbox.tiers import PendingPart, When, read_kind
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey
 from thinwire.shared.transitions import Transitions
 
-VERSION = 3
+VERSION = 4
+_READ_VERSIONS = (3, VERSION)
+"""Version 3 differs in the names of two kinds, which `read_kind` knows."""
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
@@ -195,6 +197,12 @@ class OutboxEntry:
             return EntryState.SENDING
         return EntryState.REFUSED if PartState.REFUSED in states else EntryState.ARRIVED
 
+    @property
+    def is_at_hub(self) -> bool:
+        """Whether the hub has every part that was planned: the originals, which hold the study's files and text, and
+        each other part but those that could not be made or that wait for a reader's request."""
+        return self.state is EntryState.ARRIVED and self.part(Kind.ORIGINALS).state is PartState.STORED
+
     def due(self, held: bool = False) -> "list[Due]":
         """The parts that wait for the link. held: those too that wait for a reader to ask."""
         states = (PartState.WAITING, PartState.HELD) if held else (PartState.WAITING,)
@@ -240,7 +248,7 @@ class OutboxEntry:
         """Read what `to_json` made. Raises ValueError for anything else."""
         try:
             facts = json.loads(data)
-            if facts["version"] != VERSION:
+            if facts["version"] not in _READ_VERSIONS:
                 raise ValueError(f"version {facts['version']}")
             return cls(
                 study=StudyKey(bytes.fromhex(facts["study"])),
@@ -254,7 +262,7 @@ class OutboxEntry:
                 escalated=bool(facts["urged"]),
                 paused=bool(facts["paused"]),
                 warnings=tuple(str(each) for each in facts["warnings"]),
-                overrides={Kind[kind.upper()]: When(when) for kind, when in facts["tiers"].items()},
+                overrides={read_kind(kind): When(when) for kind, when in facts["tiers"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not an entry of the outbox") from error
@@ -274,7 +282,7 @@ def _part_to_json(part: Part) -> dict[str, Any]:
 
 def _part_from_json(facts: dict[str, Any]) -> Part:
     return Part(
-        kind=Kind[facts["kind"].upper()],
+        kind=read_kind(facts["kind"]),
         state=PartState(facts["state"]),
         object=Digest(bytes.fromhex(facts["object"])) if facts["object"] else None,
         size=int(facts["size"]),

@@ -27,6 +27,8 @@ ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
 """In which order a reader needs them: the manifest is small and says whose the study is and when it is complete."""
 WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """What is always made: it is the study."""
+FORMER_NAMES = MappingProxyType({Kind.CROPS: "evidence", Kind.ORIGINALS: "pixels"})
+"""What two kinds were called until version 3 of the outbox: in its files, in settings and in scripts."""
 MEANING = (Kind.GRAPH, Kind.MANIFEST)
 """What always goes, budget or not: without it the hub does not know that there is a study."""
 
@@ -65,7 +67,7 @@ NIGHT = Hours(time(20), time(6))
 
 @dataclass(frozen=True)
 class TierPolicy:
-    """A clinic's choice. The graph, the pixels and the manifest are always made: they are the study."""
+    """A clinic's choice. The graph, the originals and the manifest are always made: they are the study."""
 
     when: Mapping[Kind, When] = field(default_factory=_today)
     window: Hours = NIGHT
@@ -98,13 +100,19 @@ class TierPolicy:
         return now.astimezone(self.zone)
 
 
+def read_kind(name: str) -> Kind:
+    """The kind of a name, or of a former name, in lower case. Raises KeyError."""
+    former = {each: kind for kind, each in FORMER_NAMES.items()}
+    return former[name] if name in former else Kind[name.upper()]
+
+
 def checked(when: Mapping[Kind, When]) -> Mapping[Kind, When]:
     """A choice as it is. Raises ValueError for one that would keep a study from its reader."""
     for kind in MEANING:
         if when.get(kind, When.ALWAYS) is not When.ALWAYS:
             raise ValueError(f"the {kind.name.lower()} of a study always goes: without it the hub knows of no study")
     if when.get(Kind.ORIGINALS) is When.NEVER:
-        raise ValueError("a study without its pixels is not kept whole; choose 'on request'")
+        raise ValueError("a study without its originals is not kept whole; choose 'on request'")
     return when
 
 

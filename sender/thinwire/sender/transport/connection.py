@@ -94,7 +94,7 @@ def dial(address: HubAddress) -> grpc.aio.Channel:
 
 
 def dial_tcp(via: str) -> grpc.aio.Channel:
-    """A channel through a `TcpConnection`, which speaks TLS. via: the target that its `relay` gives. Close it."""
+    """A channel through a `TcpConnection`, which speaks TLS for it. via: the target of its `relay`. Close it."""
     return grpc.aio.insecure_channel(via, options=_OPTIONS)
 
 

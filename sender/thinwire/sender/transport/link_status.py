@@ -83,7 +83,7 @@ def find(folder: Path, now: datetime) -> LinkStatus:
         rate, round_trip = (None if facts[name] is None else float(facts[name]) for name in ("rate", "round_trip"))
         if age >= _FRESH:
             return LinkStatus(LinkState.STOPPED, rate=rate, round_trip=round_trip)
-        transfers = tuple(_crossing(each) for each in facts["transfers"])
+        transfers = tuple(_crossing(each) for each in facts.get("transfers", ()))  # not of every earlier version
         return LinkStatus(LinkState(facts["state"]), str(facts["reason"]), rate, round_trip, transfers)
     except (ValueError, KeyError, TypeError, AttributeError):
         return LinkStatus(LinkState.STOPPED)

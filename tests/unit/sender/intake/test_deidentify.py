@@ -234,7 +234,7 @@ class TestOfAWholeClinic:
         sealed = outbox.folder / study.hex()
         for part in sorted(sealed.glob("*.sealed")):
             assert SECRET.encode() not in open_sealed(part.read_bytes(), outbox.epochs.key)[1]
-        (file,) = unpack(open_sealed((sealed / "pixels.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
+        (file,) = unpack(open_sealed((sealed / "originals.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
         manifest_bytes = open_sealed((sealed / "manifest.sealed").read_bytes(), outbox.epochs.key)[1]
         manifest = read_manifest(manifest_bytes, SITE_SIGNING.public_key())
         # Bit-exact is the file as it was released: the manifest names its digest, and the study's id follows from it.
