@@ -20,8 +20,8 @@
         │   ├── BadManifest
         │   ├── BadBundle          a bundle that is damaged or incomplete
         │   ├── BadPreview
-        │   ├── BadEvidence
-        │   └── BadArchive         a pixels tier that does not unpack to what it names
+        │   ├── BadCrops
+        │   └── BadArchive         originals that do not unpack to what they name
         ├── Forged                 a signature, a tag, a digest or an identity that does not hold
         ├── UnknownBundle          a payload names a bundle that this end does not have
         ├── UnknownStudy

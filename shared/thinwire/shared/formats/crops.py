@@ -1,4 +1,4 @@
-"""The evidence tier: the kept patches and what lies around them, losslessly, at native resolution and bit depth.
+"""The crops tier: the kept patches and what lies around them, losslessly, at native resolution and bit depth.
 
 Format and reasons: docs/crops-format.md. Rectangles follow each other, the most attended first; each is of use when
 it has arrived. Samples are the file's own stored values, before any window, so that a reader can choose his own.
@@ -92,7 +92,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Crops:
-    """What of a study's evidence is here."""
+    """What of a study's crops is here."""
 
     native_height: int
     native_width: int
@@ -127,14 +127,14 @@ class Crops:
 
 
 def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meaning: Meaning) -> bytes:
-    """The evidence of an image. The same arguments give the same bytes with the same codec libraries.
+    """The crops of an image. The same arguments give the same bytes with the same codec libraries.
 
     stored: integers [H, W] of at most 16 bits, as the file holds them. shown: uint8 [H, W], the grey of each pixel,
     which follows from its stored value. rectangles: disjoint, inside the image, at least one (ValueError). What would
     pass MAX_EVIDENCE or MAX_RECTANGLES is left out, the least attended first.
     """
     if not rectangles:
-        raise ValueError("evidence of no place in the image")
+        raise ValueError("crops of no place in the image")
     ordered = sorted(rectangles, key=_order)[:MAX_RECTANGLES]
     parts = [stored[each.place] for each in ordered]
     least = min(int(part.min()) for part in parts)
@@ -169,18 +169,18 @@ def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meanin
 
 
 def decode(data: bytes, max_bytes: int) -> Crops:
-    """Whole evidence. max_bytes: most that its samples may take. Raises BadEvidence: any departure from the format."""
+    """Whole crops. max_bytes: most that its samples may take. Raises BadCrops: any departure from the format."""
     found = _read(data, max_bytes)
     if found is None or not found[0].whole:
-        raise BadCrops("evidence is cut short")
+        raise BadCrops("the crops are cut short")
     crops, end = found
     if end != len(data):
-        raise BadCrops("evidence goes on beyond its last rectangle")
+        raise BadCrops("the crops go on beyond their last rectangle")
     return crops
 
 
 def decode_prefix(data: bytes, max_bytes: int) -> Crops | None:
-    """The rectangles that are whole in the first bytes of evidence; None where none is yet. Raises BadEvidence."""
+    """The rectangles that are whole in the first bytes of crops; None where none is yet. Raises BadCrops."""
     found = _read(data, max_bytes)
     return None if found is None or not found[0].rectangles else found[0]
 
@@ -230,17 +230,17 @@ class _Record(NamedTuple):
 def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
     """The rectangles that are whole, and where the last of them ends; None where the header is not whole."""
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise BadCrops("this is no evidence")
+        raise BadCrops("these are no crops")
     if len(data) < _HEAD.size:
         return None
     magic, version, height, width, bits, signed, photometric, *numbers = _HEAD.unpack_from(data)
     *scales, window, least, span, tone_size, total = numbers
     if (magic, version) != (MAGIC, VERSION) or not 1 <= total <= MAX_RECTANGLES:
-        raise BadCrops("not evidence of this version, or of nothing")
+        raise BadCrops("not crops of this version, or none")
     if not 0 < height * width <= MAX_PIXELS:
-        raise BadCrops("the image of the evidence is of no size, or over the limit")
+        raise BadCrops("the image of the crops is of no size, or over the limit")
     if not 1 <= bits <= 16 or signed > 1 or photometric > max(Photometric) or not 1 <= span <= MAX_VALUES:
-        raise BadCrops("what the values of the evidence mean does not hold")
+        raise BadCrops("what the values of the crops mean does not hold")
     meaning = Meaning(
         bits,
         bool(signed),
@@ -250,7 +250,7 @@ def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
         Window.from_bytes(window, BadCrops),
     )
     if meaning.spacing_mm is not None and min(meaning.spacing_mm) <= 0:
-        raise BadCrops("the pixels of the evidence have no size")
+        raise BadCrops("the pixels of the crops have no size")
     start = _HEAD.size + tone_size
     if len(data) < start:
         return None
@@ -264,7 +264,7 @@ def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
 def _pair(values: Sequence[float]) -> tuple[float, float] | None:
     """Two numbers; None for two zeros."""
     if not all(map(math.isfinite, values)):
-        raise BadCrops("a scale of the evidence is no number")
+        raise BadCrops("a scale of the crops is no number")
     return (values[0], values[1]) if any(values) else None
 
 
@@ -282,7 +282,7 @@ def _records(data: bytes, at: int, total: int, shape: tuple[int, int], max_bytes
         taken[rectangle.place] = True
         area += rectangle.area
         if 2 * area > max_bytes:
-            raise BadCrops(f"evidence unpacks to more than the limit of {max_bytes} bytes")
+            raise BadCrops(f"the crops unpack to more than the limit of {max_bytes} bytes")
         found.append(record)
         at = end
     return found, at
@@ -313,16 +313,16 @@ def _samples(record: _Record, span: int) -> Samples:
         except CODEC_ERRORS as error:
             raise BadCrops("a rectangle does not unpack to its size") from error
     if int(samples.max()) >= span:
-        raise BadCrops("a rectangle holds values beyond those of the evidence")
+        raise BadCrops("a rectangle holds values beyond those of the crops")
     return samples
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
-    """`size` plain bytes, whatever a frame claims. Raises BadEvidence."""
+    """`size` plain bytes, whatever a frame claims. Raises BadCrops."""
     try:
         plain = bytes(imagecodecs.zstd_decode(packed, out=size))
     except CODEC_ERRORS as error:
-        raise BadCrops("a part of the evidence does not unpack") from error
+        raise BadCrops("a part of the crops does not unpack") from error
     if len(plain) != size:
-        raise BadCrops("a part of the evidence does not unpack to its size")
+        raise BadCrops("a part of the crops does not unpack to its size")
     return plain

@@ -1,4 +1,4 @@
-"""The pixels tier's archive: a study's own files, restored byte for byte, in few bytes.
+"""The archive of the originals: a study's own files, restored byte for byte, in few bytes.
 
 Format: docs/originals-format.md. An archive holds no meaning of DICOM: where the pixels of a file seem to lie decides
 how it is packed, and a wrong guess costs size alone, since every member carries its digest and is restored once while
