@@ -50,7 +50,7 @@ lowest: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev --resolution lowest-direct \
 		-c requirements/torch.txt --no-emit-package torch -o build/lowest.lock
 	$(PYTHON) requirements/set_up.py $(LOWEST) build/lowest.lock
-	$(LOWEST)/bin/pytest -n 2 -q -W ignore::DeprecationWarning -W ignore::FutureWarning tests/unit
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile -q -W ignore::DeprecationWarning -W ignore::FutureWarning tests/unit
 
 $(UV):
 	$(PYTHON) -m venv build/uv
@@ -96,8 +96,9 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
+# By file, so that the tests of one share its fixtures.
 pytest: $(STAMP)
-	$(BIN)/pytest -n 2 -q -rs
+	$(BIN)/pytest -n 2 --dist loadfile -q -rs
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.judged import phantoms_digest
 from benchmarks.machine import machine
-from thinwire.receiver.training import corpus, graph_stage, words
+from benchmarks.provenance import phantoms_digest
+from thinwire.receiver.training import corpus, graph_stage
 from thinwire.receiver.training.datasets.opening import open_data
 from thinwire.receiver.training.imitation import teacher_maps
 from thinwire.receiver.training.presets import NANO, at_size
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import PLAIN, ReportModel, Weights
 from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule
+from thinwire.receiver.training.tokenizer import learn_tokenizer
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.identifiers import TextSource
 
@@ -117,7 +118,7 @@ def _arm(name: str, material: Material, painted: Material, asked: argparse.Names
         teacher = teacher_maps(material.samples, material.canvases, asked.work / "teacher", _say("teacher"))
         material = replace(material, teacher=teacher)
     train = corpus.by_role(material.samples, "report")
-    tokenizer = words.learn_tokenizer((material.samples[i].report for i in train), NANO.vocabulary)
+    tokenizer = learn_tokenizer((material.samples[i].report for i in train), NANO.vocabulary)
     schedule = Schedule(epochs=asked.epochs, patience=asked.epochs, weights=weights, moves=moves, narrow=narrow)
     if name == HALF:
         schedule = replace(schedule, small_epochs=round(asked.epochs * 2 / 3))

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import binomtest
 
 from benchmarks.baselines.scores import save
-from benchmarks.judged import phantoms_digest
+from benchmarks.provenance import phantoms_digest
 from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.study import load_study

@@ -24,10 +24,10 @@ from benchmarks.baselines.endpoints import CONSOLIDATION, patients, rsna_opacity
 from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, vector_of
+from benchmarks.baselines.model_runs import ModelRuns, Say, opened
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import ModelRuns, Say, opened
 from benchmarks.baselines.thumbnails import inside
-from benchmarks.judged import bundle_facts
+from benchmarks.provenance import bundle_facts
 from thinwire.receiver.inference.mpnn import load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0

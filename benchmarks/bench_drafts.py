@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
+from benchmarks.baselines.model_runs import opened
 from benchmarks.baselines.scores import Row, save
-from benchmarks.baselines.sight import opened
-from benchmarks.judged import bundle_facts, phantoms_digest
+from benchmarks.provenance import bundle_facts, phantoms_digest
 from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.training.corpus import canvas_of
 from thinwire.receiver.training.evaluation.language import scores

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
+from benchmarks.provenance import bundle_facts
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 BIN = Path(sys.executable).parent

@@ -18,8 +18,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.judged import phantoms_digest
 from benchmarks.machine import machine
+from benchmarks.provenance import phantoms_digest
 from thinwire.receiver.training.phantoms.phantom import FINDINGS, describe, render
 
 FIRST = 1_000_000_000

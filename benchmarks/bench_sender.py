@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.judged import bundle_facts
 from benchmarks.machine import machine
+from benchmarks.provenance import bundle_facts
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 FIRST = 1_000_000_000
@@ -81,11 +81,12 @@ def large_bundle(folder: Path) -> int:
     import torch
 
     from thinwire.receiver.inference.mpnn import SOURCES, Calibration, GraphNetwork, NetworkShape
-    from thinwire.receiver.training import card, corpus, words
+    from thinwire.receiver.training import card, corpus
     from thinwire.receiver.training.export import export
     from thinwire.receiver.training.graph_stage import save_predictor
     from thinwire.receiver.training.presets import Preset
     from thinwire.receiver.training.report_model import ReportModel
+    from thinwire.receiver.training.tokenizer import learn_tokenizer
     from thinwire.sender.graph.vocabulary import load_vocabulary
     from thinwire.shared.formats.bundle import CODER, MPNN, TOKENIZER, BundleSpec, write_index
     from thinwire.shared.formats.coder import save_tables, untaught
@@ -94,7 +95,7 @@ def large_bundle(folder: Path) -> int:
     preset = Preset(
         "large", 1024, embed_dim=48, depths=(2, 2, 4, 2), heads=(3, 6, 12, 24), vocabulary=768, max_tokens=112
     )
-    tokenizer = words.learn_tokenizer((corpus.phantom(seed).report for seed in range(300)), preset.vocabulary)
+    tokenizer = learn_tokenizer((corpus.phantom(seed).report for seed in range(300)), preset.vocabulary)
     model = ReportModel(preset, tokenizer.get_vocab_size(), len(corpus.FINDINGS))
     export(model, folder)
     tokenizer.save(str(folder / TOKENIZER))

@@ -33,11 +33,11 @@ from benchmarks.baselines.endpoints import Endpoint, paediatric_pneumonia, patie
 from benchmarks.baselines.fine_tuning import FineTuning, fine_tuned, read, small
 from benchmarks.baselines.graphs import graphs_of, made_of, sealed_bytes
 from benchmarks.baselines.heads import FOLDS, cross_fitted, folds_of, pooled, trained_scores, vector_of
+from benchmarks.baselines.model_runs import ModelRuns, opened
 from benchmarks.baselines.scores import Row, rows_of, save, told
-from benchmarks.baselines.sight import ModelRuns, opened
 from benchmarks.baselines.thumbnail_plot import plot
 from benchmarks.baselines.thumbnails import BUDGETS, CODECS, Pixels, ThumbnailSet, inside, restore, thumbnail_sets
-from benchmarks.judged import bundle_facts
+from benchmarks.provenance import bundle_facts
 from thinwire.receiver.inference.mpnn import Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample, canvases
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0

@@ -26,8 +26,8 @@ from thinwire.sender.outbox.entries import OutboxEntry
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
+from thinwire.sender.presentation import bytes_text, status_table
 from thinwire.sender.service import finished
-from thinwire.sender.views import bytes_text, status_table
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.storage.durable import Disk

@@ -7,7 +7,7 @@ python -m benchmarks.evidence --take benchmarks/results/thumbnails.json thumbnai
 import argparse
 from pathlib import Path
 
-from benchmarks.evidence.take import take
+from benchmarks.evidence.excerpt import take
 
 
 def main() -> None:

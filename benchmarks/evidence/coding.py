@@ -1,7 +1,7 @@
 """What writing a graph costs: AUC, and concepts of the hub's reports, against bytes on the link."""
 
 from benchmarks.evidence.markdown import commands, figure, gap, of_split, paragraphs, table
-from benchmarks.evidence.reading import one_n
+from benchmarks.evidence.prediction import one_n
 from benchmarks.evidence.results import ALL, PHANTOMS, REAL, WITHHELD, Results, Row, endpoints, of, one, scored, values
 
 

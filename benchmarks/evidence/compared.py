@@ -15,7 +15,7 @@ from benchmarks.evidence.markdown import (
     table,
     with_gap,
 )
-from benchmarks.evidence.reading import SUBSETS, one_n
+from benchmarks.evidence.prediction import SUBSETS, one_n
 from benchmarks.evidence.results import (
     ALL,
     BOXES,

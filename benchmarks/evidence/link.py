@@ -3,7 +3,7 @@
 from benchmarks.evidence.markdown import commands, paragraphs
 from benchmarks.evidence.results import Results
 from benchmarks.link import tables
-from benchmarks.link.day import table
+from benchmarks.link.clinic_day import table
 
 Line = tuple[str, str, str, str, str]
 """Figure, thinwire, beside it, on, file."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.evidence import aims, coding, compared, drafts, looking, reading, trusted
+from benchmarks.evidence import aims, calibration, coding, compared, drafts, localisation, prediction
 from benchmarks.evidence.markdown import paragraphs, table
 from benchmarks.evidence.results import NotMeasured, Results, shipped_bundle
 
@@ -29,16 +29,16 @@ def bundle(_: Results) -> str:
 
 PARTS: dict[str, tuple[Callable[[Results], str], ...]] = {
     "bundle": (bundle,),
-    "pruning": (reading.shipped, compared.alike, reading.learned, reading.retention),
-    "curves": (reading.curves,),
-    "reports": (reading.reports, drafts.drafts, reading.proxies, reading.cases),
-    "choices": (looking.choices,),
-    "gaze": (looking.gaze,),
-    "kept": (reading.kept,),
+    "pruning": (prediction.shipped, compared.alike, prediction.learned, prediction.retention),
+    "curves": (prediction.curves,),
+    "reports": (prediction.reports, drafts.drafts, prediction.proxies, prediction.cases),
+    "choices": (localisation.choices,),
+    "gaze": (localisation.gaze,),
+    "kept": (prediction.kept,),
     "readers": (compared.readers, compared.hidden),
     "thumbnails": (compared.thumbnails, compared.cross_fitted, compared.leak),
     "coding": (coding.coding,),
-    "doubt": (trusted.doubt,),
+    "doubt": (calibration.doubt,),
     "training": (compared.training,),
     "aims": (aims.aims,),
 }

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from random import Random
 
-from benchmarks.link.board import SharedCounters
 from benchmarks.link.model import Direction
 from benchmarks.link.namespaces import TUN
 from benchmarks.link.profiles import PROFILES, Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from benchmarks.link import namespaces
-from benchmarks.link.board import SharedCounters
 from benchmarks.link.namespaces import Host
 from benchmarks.link.profiles import Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKETS, RELAY = "packets", "TCP relay: no packet loss, no queue, no TCP of the link's own"

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from benchmarks.link.board import SharedCounters
 from benchmarks.link.model import Counts, Direction, Way
 from benchmarks.link.profiles import MTU, PROFILES, Profile
+from benchmarks.link.shared_counters import SharedCounters
 
 LOCAL = "127.0.0.1"
 LOOK_SECONDS = 0.02

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.link.carry import TICK, TransferRun
 from benchmarks.link.faults import Barrage, Faults, NoFaults, PowerCuts, kill, outage
 from benchmarks.link.lab import Lab, open_lab
 from benchmarks.link.peers import PEERS
@@ -17,6 +16,7 @@ from benchmarks.link.peers.peer import Peer
 from benchmarks.link.peers.thinwire import Thinwire
 from benchmarks.link.profiles import PROFILES, Profile
 from benchmarks.link.studies import SEED, STUDIES, study_file
+from benchmarks.link.transfer import TICK, TransferRun
 
 MID_TRANSFER = 0.12
 """Share of the study's own bytes after which a fault comes: in the middle for whoever compresses, early for others."""

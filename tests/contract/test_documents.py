@@ -3,13 +3,18 @@
 import ast
 import importlib.util
 import re
+import textwrap
+import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from docs import commands
+from thinwire.receiver.config import Settings
+from thinwire.sender.config import SenderConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,6 +26,7 @@ MOST_LINES = 90
 
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^(?: {4}|\t).*$", re.MULTILINE)
+BLOCK = re.compile(r"(?:^    .*\n|^\n(?=    ))+", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
@@ -73,6 +79,19 @@ def test_a_wrong_command_is_noticed() -> None:
     assert _fault("thinwire-receiver account adds a.lund") == "no command adds"
     assert _fault("thinwire-sender send study.dcm --urgently") == "no option --urgently"
     assert _fault("thinwire-sender send study.dcm --urgent") == ""
+
+
+@pytest.mark.parametrize(
+    ("page", "settings"),
+    [("technician", SenderConfig), ("deidentification", SenderConfig), ("hub-administrator", Settings)],
+)
+def test_every_setting_that_is_shown_is_valid(page: str, settings: type[BaseModel]) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(block).strip() for block in BLOCK.findall(text)]
+    shown = [tomllib.loads(block) for block in blocks if block.startswith("[")]
+    assert shown
+    for each in shown:
+        settings(**each)
 
 
 def test_every_make_target_and_module_to_run_exists() -> None:

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from benchmarks import figures
+from benchmarks.evidence.excerpt import CASES, LARGEST
 from benchmarks.evidence.page import page
 from benchmarks.evidence.results import EVALUATIONS, PROXY, ROOT, Results, shipped_bundle
-from benchmarks.evidence.take import CASES, LARGEST
-from benchmarks.judged import phantoms_digest
+from benchmarks.provenance import phantoms_digest
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 
 ALL_PICTURES = 2_000_000

@@ -27,7 +27,8 @@ from tests.support.peers import free_port, needs_dcmtk, needs_orthanc, orthanc, 
 from tests.support.programs import PATIENCE, until
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.forwarder import Forwarder
-from thinwire.receiver.forward.forwarding import forwarders, forwarding, queue_of
+from thinwire.receiver.forward.forwarding import forwarders, forwarding
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.formats.bundle import Bundle

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.link import namespaces
-from benchmarks.link.carry import TransferRun
 from benchmarks.link.faults import NoFaults
 from benchmarks.link.lab import PACKETS, RELAY, Lab, open_lab
 from benchmarks.link.peers.https import PORT, Https
 from benchmarks.link.profiles import PROFILES
 from benchmarks.link.studies import STUDIES, study_file
+from benchmarks.link.transfer import TransferRun
 
 pytestmark = pytest.mark.process
 

@@ -37,11 +37,11 @@ def test_what_is_here_is_shown_and_everybody_can_use_it(tmp_path: Path) -> None:
     note.write_text(describe(SEED).report, encoding="utf-8")
     with reading_room(data) as hub, chromium() as browser:
         enrol(data, hub.target, clinic)
-        tiers = ("--tiers", "preview=always,evidence=always,pixels=on-request")
+        tiers = ("--tiers", "preview=always,crops=always,originals=on-request")
         text = ("--text", note, "--text-source", "report")
         call("thinwire-sender", "send", study_file(tmp_path, 900), "--data", clinic, *text, *tiers, "--wait")
         first = browser.new_page()
-        enter(first, hub.link, name="root", shown="Ada Root")
+        enter(first, hub.link, name="root", full_name="Ada Root")
         secret = call("thinwire-receiver", "account", "add", "anna", "--shown", "Dr. Anna Lund", "--data", data)
         own = browser.new_context(viewport={"width": 1280, "height": 800})
         page = own.new_page()
@@ -49,18 +49,18 @@ def test_what_is_here_is_shown_and_everybody_can_use_it(tmp_path: Path) -> None:
         enter_as_reader(page, hub.url, secret)
 
         page.keyboard.press("j")
-        expect(page.locator("#live tr.selected")).to_have_count(1)
+        expect(page.locator("#worklist-rows tr.selected")).to_have_count(1)
         page.keyboard.press("Enter")
         source = page.locator(".source").first
         expect(source).to_contain_text("Approximate: the preview")
-        expect(source).to_contain_text("exact, in frames")
+        expect(source).to_contain_text("exact pixels, in frames")
         address = page.url
 
-        # Evidence is on the screen as it is in the file, pixel for pixel.
+        # The crops are on the screen as they are in the file, pixel for pixel.
         page.keyboard.press("a")
         page.keyboard.press("x")
         view = json.loads(page.request.get(f"{address}/view").text())
-        facts, body = view["evidence"], page.request.get(f"{address}/samples/evidence").body()
+        facts, body = view["crops"], page.request.get(f"{address}/samples/crops").body()
         _, _, w, h = facts["rectangles"][0]
         kind = np.uint8 if facts["bits"] == 8 else np.dtype("<u2")
         samples = np.frombuffer(body[facts["levels"] :], kind)[: w * h].reshape(h, w)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.programs import SEED, call, command, enrol, sending, study_file
+from tests.support.programs import SEED, at_hub, call, command, enrol, sending, study_file, until
 from thinwire.receiver.training.phantoms.phantom import describe
 from thinwire.shared.formats.bundle import default_bundle_folder
 
@@ -34,7 +34,7 @@ class Hub:
     target: str
 
     def worklist(self) -> list[dict[str, object]]:
-        rows: list[dict[str, object]] = json.loads(call("thinwire-receiver", "worklist", "--data", self.data, "--json"))
+        rows: list[dict[str, object]] = json.loads(at_hub("worklist", "--data", self.data, "--json"))
         return rows
 
 
@@ -59,7 +59,7 @@ def serving(
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
     data = tmp_path / "hub"
-    call("thinwire-receiver", "init", "--data", data)
+    at_hub("init", "--data", data)
     return data
 
 
@@ -76,7 +76,7 @@ def study(tmp_path: Path) -> Path:
 
 def restored(tmp_path: Path, hub: Hub, study_key: object) -> list[bytes]:
     folder = tmp_path / "export"
-    call("thinwire-receiver", "export", str(study_key), "--data", hub.data, "--to", folder)
+    at_hub("export", str(study_key), "--data", hub.data, "--to", folder)
     return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.parent != folder and path.is_file()]
 
 
@@ -119,16 +119,12 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         assert tiers["evidence"] is None
         call("thinwire-receiver", "ask", str(row["study"]), "evidence", "--data", running.data)
         with sending(clinic):
-            for _ in range(50):  # each look takes as long as a process needs to start
-                if "evidence" in {name for name, size in seen(running)["tiers"].items() if size}:
-                    break
+            until(lambda: bool(seen(running)["tiers"]["evidence"]))
         assert seen(running)["tiers"]["evidence"] > 0
         picture = tmp_path / "seen.png"
-        show = ("thinwire-receiver", "show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
-        for _ in range(50):
-            shown = json.loads(call(*show))
-            if shown["draft"]:
-                break
+        show = ("show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
+        until(lambda: bool(json.loads(at_hub(*show))["draft"]))
+        shown = json.loads(call("thinwire-receiver", *show))
         assert shown["draft"]["text_source"] == "generated"
         assert len(shown["draft"]["cells"]) == shown["patches"]["kept"]
         assert all(len(each["share"]) == shown["patches"]["kept"] for each in shown["draft"]["sentences"])

@@ -16,8 +16,8 @@ from tests.support.scripted_peer import ScriptedPeer
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.forward.pieces import DeliveryContent
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.storage.durable import Disk

@@ -306,7 +306,7 @@ def test_a_request_comes_by_stick_and_its_part_goes_back(pair: StickPair) -> Non
     with open_hub(pair.hub, pair.clock) as hub:
         pair.export()
         pair.at_hub()
-        hub.store.ask(pair.clinic.site, study, Kind.PREVIEW, pair.clock.now())
+        hub.store.request(pair.clinic.site, study, Kind.PREVIEW, pair.clock.now())
     pair.at_hub()
     assert pair.bring_home().requests == 1
     assert outbox.entry(study).part(Kind.PREVIEW).requested
@@ -364,7 +364,7 @@ def test_a_stick_that_goes_away_is_said_in_words(pair: StickPair, code: int, mon
 def test_a_folder_without_a_stick_is_refused(pair: StickPair) -> None:
     pair.accept(CASES)
     pair.stick = pair.folder / "media" / "not mounted"
-    with pytest.raises(BadInput, match="no such folder"):
+    with pytest.raises(BadInput, match="does not exist"):
         pair.export()
     with pytest.raises(BadInput, match="nothing"):
         pair.at_hub()

@@ -2,12 +2,13 @@
 
 import contextlib
 import time
+from io import BytesIO
 
-import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.support.damage import damaged
 from tests.support.dicoms import (
@@ -23,8 +24,9 @@ from tests.support.dicoms import (
 )
 from thinwire.sender.intake.text import decode_text, text_of_study
 from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom, UnreadableText
-from thinwire.shared.imaging.dicom import radiograph, read_instance
-from thinwire.shared.imaging.raster import raster_radiograph
+from thinwire.shared.formats.display import Display
+from thinwire.shared.imaging.dicom import LONGEST_WARNING, MOST_WARNINGS, radiograph, read_instance
+from thinwire.shared.imaging.radiograph import open_radiograph
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 MANY = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -58,6 +60,10 @@ def intake(data: bytes) -> None:
         assert found.pixels.dtype == np.float32
         assert found.pixels.shape == (instance.rows, instance.columns)
         assert 0.0 <= found.pixels.min() <= found.pixels.max() <= 1.0
+        assert np.array_equal(found.tone[found.samples], found.shown)
+        assert Display.from_bytes(found.display.to_bytes(), found.display.orientation) == found.display
+        assert len(found.warnings) <= MOST_WARNINGS
+        assert all(len(each.encode()) <= LONGEST_WARNING for each in found.warnings)
     assert time.process_time() - started < SLOWEST
 
 
@@ -84,13 +90,16 @@ def test_any_bytes_are_refused(data: bytes) -> None:
     intake(b"\x08\x00\x16\x00" + data)
 
 
-@pytest.mark.parametrize("media", ["png", "jpeg"])
+@pytest.mark.parametrize("media", ["PNG", "JPEG"])
 @given(data=st.data())
 @MANY
 def test_a_damaged_picture_is_read_or_refused(media: str, data: st.DataObject) -> None:
-    encode = imagecodecs.png_encode if media == "png" else imagecodecs.jpeg8_encode
+    exif, out = Image.Exif(), BytesIO()
+    exif[0x0112] = 6  # Orientation
+    Image.fromarray(chest(66, 70, 8)).save(out, media, exif=exif)
     with contextlib.suppress(UnreadableDicom, NotChestRadiograph):
-        raster_radiograph(data.draw(damaged(bytes(encode(chest(66, 70, 8))))))
+        found = open_radiograph(data.draw(damaged(out.getvalue(), until=data.draw(st.sampled_from([200, None])))))
+        assert np.array_equal(found.tone[found.samples], found.shown)
 
 
 @given(st.binary(max_size=400))

@@ -67,7 +67,7 @@ def enter(page: Any, url: str, **named: str) -> None:
     for field, value in {"password": PASSWORD, "again": PASSWORD, **named}.items():
         page.fill(f"input[name={field}]", value)
     page.click("button.main")
-    page.wait_for_selector("#live")
+    page.wait_for_selector("#worklist-rows")
     page.wait_for_load_state("load")  # its scripts listen now
 
 

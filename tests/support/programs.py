@@ -1,6 +1,7 @@
 """thinwire's programs as real processes, and a synthetic study for them to carry."""
 
 import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinwire.receiver.cli import main as receiver
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 
 BIN = Path(sys.executable).parent
@@ -32,6 +34,17 @@ def call(*words: str | Path, code: int = 0, stdin: str | None = None) -> str:
     return done.stdout
 
 
+def at_hub(*words: str | Path) -> str:
+    """A command of the hub that succeeds, in this process; its standard output.
+
+    For what prepares a test or looks on: a process of its own takes a second of processor time to start.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        receiver.app([*map(str, words)], standalone_mode=False)
+    return said.getvalue()
+
+
 def until(true: Callable[[], bool]) -> None:
     """Wait for what another process or thread brings about."""
     deadline, tick = time.monotonic() + PATIENCE, threading.Event()
@@ -42,7 +55,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def enrol(hub: Path, target: str, clinic: Path) -> None:
     """Make `clinic` the site "valley" of the hub in the folder `hub`. target: where the clinic dials it."""
-    token = call("thinwire-receiver", "enrol", "valley", "--data", hub).strip()
+    token = at_hub("enrol", "valley", "--data", hub).strip()
     call("thinwire-sender", "join", "-", "--data", clinic, "--hub", target, stdin=token)
 
 

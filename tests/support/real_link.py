@@ -66,7 +66,7 @@ async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[
 async def sending(ends: TwoEnds, port: int, identity: Identity | None = None) -> AsyncIterator[Uplink]:
     """The clinic of `ends` behind its real uplink, without pauses between attempts."""
     address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, identity or site_identity())
-    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.9)
+    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.99)
     stop = asyncio.Event()
     running = asyncio.ensure_future(uplink.run(stop))
     try:

@@ -20,7 +20,7 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import Database, create_database, open_database
-from thinwire.receiver.transport.arriving import PartialReader
+from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId

@@ -19,7 +19,7 @@ from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
-from thinwire.receiver.transport.object_store import key_lookup
+from thinwire.receiver.transport.ingest_store import key_lookup
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
     RECORD_MAGIC,

@@ -1,7 +1,7 @@
 """The hub's way of a study, as the design says it: ingest -> inbox -> store -> mpnn -> triage -> worklist.
 
-`HubPipeline` is the shelf on which the link puts opened parts. Each is examined before it is stored, stored before it is
-acknowledged, and a graph is read beside the server: in batches, urgent ones first, each one once, also after a restart.
+`HubPipeline` takes the opened parts from the link. Each is examined before it is stored and stored before it is
+acknowledged. Graphs are predicted beside the server: in batches, urgent ones first, each once, also after a restart.
 """
 
 import logging

@@ -129,7 +129,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
 
 async def _show(hub: Hub, server: HubServer) -> None:
     """Leave the links' state for `status`, about once a second."""
-    server.links(before=link_status.find(hub.data, hub.clock.now())[1])
+    server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
     while True:
         link_status.write_status(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(EVERY)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.live import Live as RichLive
 
-from thinwire.sender import views
+from thinwire.sender import presentation
 from thinwire.sender.clinic import JoinedClinic, open_clinic, outbox_of
 from thinwire.sender.config import SenderConfig, read_when
 from thinwire.sender.enrolment import join as join_hub
@@ -40,7 +40,7 @@ EXIT_CODES = (
     "75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
 )
 app = typer.Typer(
-    help="thinwire at the clinic: sends the meaning of a chest X-ray first, and the whole of it after.",
+    help="thinwire at the clinic: sends the graph of a chest X-ray first, and the complete study after it.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
@@ -54,18 +54,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 GraphBytes = Annotated[
     int | None,
     typer.Option(
-        "--graph-bytes", min=1, help="Bytes that a graph may take on the link, if not as configured: 400 to 4000."
+        "--graph-bytes", min=1, help="Most bytes of a graph on the link, 400 to 4000; as configured by default."
     ),
 ]
 
 
 @app.command(epilog="Example: thinwire-sender join thinwire-join-1.eNo... --data clinic --hub hub.example.org:7443")
 def join(
-    token: Annotated[str, typer.Argument(help="The join token that the hub printed; - reads it from the input.")],
+    token: Annotated[str, typer.Argument(help="The join token that the hub printed; - reads it from standard input.")],
     data: Data,
     hub: Annotated[str, typer.Option("--hub", help="HOST:PORT of the hub.")],
 ) -> None:
-    """Enrol this clinic with a hub, once. Killed or cut off in between, run it again with the same token."""
+    """Enrol this clinic with a hub, once. After an interruption run it again with the same token."""
     text = sys.stdin.read() if token == "-" else token
     site = join_hub(data, text, hub, Disk(), SystemClock())
     out.print(f"Joined as [bold]{site}[/bold]. Next: thinwire-sender send FILE --data {data} --wait")
@@ -78,25 +78,26 @@ def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders or a DICOMDIR.", metavar="PATH...")],
     data: Data,
     text: Annotated[
-        str | None, typer.Option("--text", help="File with the text beside the study; - reads the input.")
+        str | None, typer.Option("--text", help="File with the text of the study; - reads standard input.")
     ] = None,
     text_source: Annotated[
-        TextSource, typer.Option("--text-source", help="What the text is: report or indication.")
+        TextSource, typer.Option("--text-source", help="Kind of the text: report or indication.")
     ] = TextSource.INDICATION,
-    urgent: Annotated[bool, typer.Option("--urgent", help="Ask for priority at both ends.")] = False,
+    urgent: Annotated[bool, typer.Option("--urgent", help="Give the study priority at both ends.")] = False,
     tiers: Annotated[
         str | None,
-        typer.Option("--tiers", help="When its parts go, if not as configured: preview=always,originals=on-request"),
+        typer.Option("--tiers", help="Policy of each tier, if not as configured: preview=always,originals=on-request"),
     ] = None,
     graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take studies over. A study that is accepted is on disk here until the hub has said that it is on disk there.
+    """Accept studies for sending. An accepted study stays on this disk until the hub has confirmed that it is stored.
 
-    Without --wait the running `thinwire-sender run` sends them. Refused files are kept in quarantine; they never stop
-    the others. What waits for an hour, for the next month's budget or for a reader is not waited for. Given again with
-    --urgent or --tiers, a study that is here already changes its priority or when its parts go.
+    The running `thinwire-sender run` sends it; with --wait this command sends it and waits for the hub's prediction.
+    Tiers that the policy sends later (window, budget, request) are not waited for. Refused files are kept in
+    quarantine with their reason, and the other studies go on. Sending an accepted study again with --urgent or --tiers
+    changes its priority or its policy.
     """
     if text_source is TextSource.GENERATED:
         raise typer.BadParameter("generated text is made on board; give report or indication")
@@ -110,16 +111,16 @@ def send(
     for outcome in take(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
         outcomes.append(outcome)
         if not as_json:
-            views.print_outcome(outcome, out, err)
+            presentation.print_outcome(outcome, out, err)
     studies = [outcome.study.key for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
-        with views.live(err, as_json, outbox, studies, clinic.current_policy) as show:
+        with presentation.live(err, as_json, outbox, studies, clinic.current_policy) as show:
             clinic.send(studies, show)
     if as_json:
-        out.print_json(json.dumps(views.outcomes_json(outcomes, outbox)))
+        out.print_json(json.dumps(presentation.outcomes_json(outcomes, outbox)))
     elif wait and studies:
         entries = [outbox.entry(study) for study in studies]
-        out.print(views.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
+        out.print(presentation.status_table(entries, outbox, waits=clinic.current_policy().waits(entries)))
     not_taken = [study for study in studies if wait and outbox.entry(study).state is EntryState.REFUSED]
     if not_taken:
         raise Final(
@@ -135,10 +136,10 @@ def send(
 @app.command(epilog="Example: thinwire-sender run --data clinic --watch /srv/xray-export")
 def run(
     data: Data,
-    watch: Annotated[Path | None, typer.Option("--watch", help="Take over what appears in this folder.")] = None,
+    watch: Annotated[Path | None, typer.Option("--watch", help="Accept studies that appear in this folder.")] = None,
     graph_bytes: GraphBytes = None,
 ) -> None:
-    """Make and send what was accepted, until stopped (Ctrl-C, SIGTERM). One such process per data folder."""
+    """Prepare and send accepted studies until stopped (Ctrl-C, SIGTERM). One such process a data folder."""
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
     clinic = open_clinic(data, graph_bytes)
@@ -150,9 +151,9 @@ def run(
 def status(
     data: Data,
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat once a second until interrupted.")] = False,
 ) -> None:
-    """What is here: each study with its parts, what is on its way, what waits and why, what the hub said of it."""
+    """List the studies at the clinic: their tiers, transfers, reasons for waiting, and the hub's receipts."""
     clinic = open_clinic(data)
     if as_json:
         while True:
@@ -165,7 +166,7 @@ def status(
         refused = clinic.quarantine.reasons()
         if refused:
             out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
-        out.print(f"Execution provider: {views.provider(clinic.config)}", style="dim")
+        out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
@@ -176,12 +177,14 @@ def status(
 def _status(clinic: JoinedClinic) -> Group:
     current_policy, outbox = clinic.current_policy(), clinic.outbox
     entries, link = outbox.entries(), link_status.read_status(outbox.folder, current_policy.now)
-    studies = views.status_table(entries, outbox, link, current_policy.waits(entries))
-    budget = "" if current_policy.policy.budget is None else f" of {views.bytes_text(current_policy.policy.budget)}"
-    used = f"This month on the link: {views.bytes_text(current_policy.used)}{budget}"
+    studies = presentation.status_table(entries, outbox, link, current_policy.waits(entries))
+    budget = (
+        "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
+    )
+    used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
-    return Group(studies, "", views.tiers_table(by_tier(entries, link, current_policy), link), used)
+    return Group(studies, "", presentation.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
 def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
@@ -191,22 +194,22 @@ def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
     return {
         "site": str(outbox.epochs.site),
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
-        "execution_provider": views.provider(clinic.config),
-        "link": views.link_json(link),
+        "execution_provider": presentation.provider(clinic.config),
+        "link": presentation.link_json(link),
         "paused": current_policy.paused,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
-        "studies": [views.entry_json(entry, outbox, waits) for entry in entries],
+        "studies": [presentation.entry_json(entry, outbox, waits) for entry in entries],
         "quarantine": clinic.quarantine.reasons(),
     }
 
 
-Which = Annotated[str | None, typer.Argument(help="The study: its id or the first digits. All sending where left out.")]
+Which = Annotated[str | None, typer.Argument(help="The study key or its first digits; all sending by default.")]
 
 
 @app.command(epilog="Example: thinwire-sender pause --data clinic, or thinwire-sender pause 4f21 --data clinic")
 def pause(data: Data, study: Which = None) -> None:
-    """Hold a study back, or all sending, until `resume`. Accepting goes on; nothing is lost."""
+    """Pause a study, or all sending, until `resume`. Studies are still accepted."""
     outbox = outbox_of(data)
     outbox.pause(outbox.find(study).study if study else None)
     out.print("Paused. Go on with: thinwire-sender resume", highlight=False)
@@ -214,7 +217,7 @@ def pause(data: Data, study: Which = None) -> None:
 
 @app.command(epilog="Example: thinwire-sender resume --data clinic")
 def resume(data: Data, study: Which = None) -> None:
-    """Let a study go on, or all that is not paused by itself."""
+    """Resume a study, or all sending; studies paused individually stay paused."""
     outbox = outbox_of(data)
     outbox.resume(outbox.find(study).study if study else None)
     out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
@@ -222,18 +225,18 @@ def resume(data: Data, study: Which = None) -> None:
 
 @app.command(name="urgent", hidden=True)  # its former name, which stands in scripts
 @app.command(epilog="Example: thinwire-sender escalate 4f21 --data clinic")
-def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
-    """Ask for priority at both ends for a study that is here already. It cannot be taken back."""
+def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
+    """Make an accepted study urgent at both ends. This cannot be undone."""
     outbox = outbox_of(data)
     entry = outbox.make_urgent(outbox.find(study).study)
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
 
 
 @app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")
-def retry(data: Data, study: Annotated[str, typer.Argument(help="The study: its id or the first digits.")]) -> None:
-    """Try again what the hub refused of a study and what could not be made here, once the reason is removed.
+def retry(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
+    """Retry tiers that the hub refused or that could not be made, after the cause is removed.
 
-    `status` shows both with their reasons. The running `thinwire-sender run` makes and sends them.
+    `status` shows them with their reasons. The running `thinwire-sender run` makes and sends them.
     """
     outbox = outbox_of(data)
     entry = outbox.find(study)
@@ -253,20 +256,21 @@ def _named(kinds: Sequence[Kind]) -> str:
 @app.command(epilog="Example: thinwire-sender export --to /media/stick/thinwire --data clinic")
 def export(
     data: Data,
-    to: Annotated[Path, typer.Option("--to", help="Folder on the stick.", file_okay=False)],
+    to: Annotated[Path, typer.Option("--to", help="Folder on the drive.", file_okay=False)],
     study: Annotated[
-        list[str] | None, typer.Option("--study", help="Only this study: its id or the first digits. Repeatable.")
+        list[str] | None, typer.Option("--study", help="Only this study: its key or the first digits. Repeatable.")
     ] = None,
     include_held: Annotated[
-        bool, typer.Option("--include-held", help="Also parts that otherwise wait until a reader asks.")
+        bool, typer.Option("--include-held", help="Also tiers that wait for a reader's request.")
     ] = False,
     held: Annotated[bool, typer.Option("--held", hidden=True, help="--include-held by its former name.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write what waits for the hub to a USB stick: the very objects that the link would send, sealed.
+    """Write waiting tiers to a USB drive: the same sealed objects that the link would send.
 
-    At the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, by the link or by
-    `thinwire-sender import`; what went both ways counts once. A repeat writes only what is new. `run` may go on.
+    Next, at the hub: `thinwire-receiver import`. Nothing is removed here before the hub's receipt is back, over the
+    link or by `thinwire-sender import`. Objects that cross both ways count once. The command is idempotent; `run` may
+    go on meanwhile.
     """
     clinic = open_clinic(data)
     outbox = clinic.outbox
@@ -276,31 +280,31 @@ def export(
         done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(include_held or held)])
     unmade = sum(len(entry.missing) for entry in chosen)
     if as_json:
-        out.print_json(json.dumps(views.exported_json(done, unmade)))
+        out.print_json(json.dumps(presentation.exported_json(done, unmade)))
     else:
-        views.show_exported(done, unmade, to, out)
+        presentation.show_exported(done, unmade, to, out)
     if done.full is not None:
         raise done.full
 
 
 @app.command(name="import", epilog="Example: thinwire-sender import /media/stick/thinwire --data clinic")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Folder on the stick.", file_okay=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder on the drive.", file_okay=False)],
     data: Data,
     as_json: Json = False,
 ) -> None:
-    """Take the hub's receipts and requests from a USB stick that was there, and tidy the stick.
+    """Read the hub's receipts and requests from a USB drive that was at the hub, and tidy the drive.
 
-    Each is verified and made durable; then the bytes of what the hub has are removed here, as after a receipt over the
-    link. Replies to other clinics are left on the stick. `run` may go on.
+    Each receipt is verified and made durable; then the stored objects are removed here, as after a receipt over the
+    link. Replies to other clinics stay on the drive. `run` may go on meanwhile.
     """
     outbox = open_clinic(data).outbox
     with outbox.own_stick():
         done = import_from(Stick(folder), outbox)
     if as_json:
-        out.print_json(json.dumps(views.imported_json(done)))
+        out.print_json(json.dumps(presentation.imported_json(done)))
     else:
-        views.show_imported(done, out)
+        presentation.show_imported(done, out)
     if done.refused:
         raise typer.Exit(exit_code(done.refused[0]))
 
@@ -308,16 +312,18 @@ def import_(
 @app.command(epilog="Example: thinwire-sender inspect study.dcm --png seen.png")
 def inspect(
     path: Annotated[Path, typer.Argument(help="A DICOM file, PNG or JPEG.")],
-    text: Annotated[str | None, typer.Option("--text", help="File with the text beside it; - reads the input.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="File with the text of the study; - reads standard input.")
+    ] = None,
     text_source: Annotated[TextSource, typer.Option("--text-source")] = TextSource.REPORT,
-    keep: Annotated[float | None, typer.Option("--keep", help="Keep this share of the cells, in percent.")] = None,
+    keep: Annotated[float | None, typer.Option("--keep", help="Percent of the cells to keep.")] = None,
     tau: Annotated[float | None, typer.Option("--tau", help="Keep cells above this share of the attention.")] = None,
     graph_bytes: GraphBytes = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Another model bundle.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Write the picture of what was kept.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write a picture of the kept patches.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show, without any network, what would be kept of a study and why, its bytes by tier and milliseconds by stage."""
+    """Show the kept patches of a study without any network: scores, bytes by tier, milliseconds by stage."""
     config = SenderConfig(graph_bytes=graph_bytes, bundle=bundle or default_bundle_folder())
     began = time.perf_counter()
     given = read_text(text) if text is not None else None
@@ -327,13 +333,13 @@ def inspect(
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
     made = maker.make_graph(study)
-    facts = views.inspection(study, made, maker, {"read": read_ms, "load models": load_ms})
+    facts = presentation.inspection(study, made, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
-        views.picture(study, made, maker).save(png)
+        presentation.picture(study, made, maker).save(png)
     if as_json:
         out.print_json(json.dumps(facts))
     else:
-        views.show_inspection(facts, out)
+        presentation.show_inspection(facts, out)
         if png is not None:
             out.print(f"Picture: {png}")
 

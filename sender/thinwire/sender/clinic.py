@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from thinwire.sender import views
+from thinwire.sender import presentation
 from thinwire.sender.config import SenderConfig, read_config
 from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
 from thinwire.sender.intake.deidentify import Deidentifier, load_key
@@ -65,7 +65,7 @@ class JoinedClinic:
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
                 asyncio.run(_until_stopped(service, watch))
 
-    def send(self, studies: Sequence[StudyKey], show: views.LiveProgress) -> None:
+    def send(self, studies: Sequence[StudyKey], show: presentation.LiveProgress) -> None:
         """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
 
         def arrived() -> bool:

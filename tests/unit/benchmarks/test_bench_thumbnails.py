@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.baselines.endpoints import Endpoint, phantoms
 from benchmarks.baselines.fine_tuning import FineTuning
-from benchmarks.baselines.sight import ModelRuns, opened
+from benchmarks.baselines.model_runs import ModelRuns, opened
 from benchmarks.baselines.thumbnails import ThumbnailSet, shrink
 from benchmarks.bench_thumbnails import HEAD, WHOLE, Album, endpoint_rows, lite0_scores, settings_of
 from tests.support.tiny_bundle import tiny_bundle

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from benchmarks import figures
-from benchmarks.evidence import reading
+from benchmarks.evidence import prediction
 from benchmarks.evidence.aims import AIMS, MET, NOT_MET, SPANS, aims, outcome
 from benchmarks.evidence.coding import coding
 from benchmarks.evidence.compared import FIRST, UNPRUNED, alike, same_bytes, same_bytes_words
+from benchmarks.evidence.excerpt import LARGEST, small, take, without_texts
 from benchmarks.evidence.markdown import favour, figure, gap
-from benchmarks.evidence.reading import learned
+from benchmarks.evidence.prediction import learned
 from benchmarks.evidence.results import MEAN, PAIRED, PHANTOMS, REAL, RSNA, UNSEEN, NotMeasured, Results, Row, headlined
-from benchmarks.evidence.take import LARGEST, small, take, without_texts
 
 CASE = """# Cases shown whole
 
@@ -169,7 +169,7 @@ def test_pruned_beside_unpruned_is_of_readers_that_learned_from_each(tmp_path: P
 
 def test_what_the_reader_learned_from_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"provenance": {"graphs_by_retention": {"100": 40, "2.3": 1000}}}
-    monkeypatch.setattr(reading, "shipped_bundle", lambda: told)
+    monkeypatch.setattr(prediction, "shipped_bundle", lambda: told)
     assert "2.3 %: 1,000; 100 %: 40" in learned(Results())
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from benchmarks.link import tables
 from benchmarks.link.__main__ import cases, main, parse
-from benchmarks.link.board import SharedCounters
 from benchmarks.link.faults import Act, AfterBytes, Barrage, PowerCuts, kill, outage
 from benchmarks.link.model import Counts
 from benchmarks.link.peers import PEERS
 from benchmarks.link.peers.recompress import recompressed
 from benchmarks.link.rows import Rows
 from benchmarks.link.scenarios import SCENARIOS, Case
+from benchmarks.link.shared_counters import SharedCounters
 from benchmarks.link.studies import STUDIES, make_study, pixels, study_file
 
 

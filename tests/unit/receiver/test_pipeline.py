@@ -79,8 +79,8 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     assert shown["tiers"] == {
         "graph": len(parts.graph.sealed),
         "preview": None,
-        "evidence": None,
-        "pixels": len(parts.pixels.sealed),
+        "crops": None,
+        "originals": len(parts.pixels.sealed),
     }
     assert shown["complete"] is True
     assert set(shown["findings"]) == set(FINDINGS)
@@ -315,8 +315,8 @@ STEPS = (
     "store.blob.done",
     "store.keep.before_commit",
     "store.keep.committed",
-    "store.reading.before_commit",
-    "store.reading.committed",
+    "store.prediction.before_commit",
+    "store.prediction.committed",
 )
 
 
@@ -357,10 +357,10 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
 def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, parts.graph)
-    hub.store.ask(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
+    hub.store.request(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
     assert pipeline.wanted(clinic.site) == []
     for _ in range(2):
-        hub.store.ask(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
+        hub.store.request(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
     assert pipeline.wanted(clinic.site) == [(parts.study, Kind.ORIGINALS)]
     put(hub, pipeline, clinic, parts.pixels)
     assert pipeline.wanted(clinic.site) == []

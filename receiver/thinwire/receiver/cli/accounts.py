@@ -1,4 +1,4 @@
-"""The commands about the reading room: its accounts and its audit log."""
+"""The commands for the reading room: its accounts and its audit log."""
 
 from typing import Annotated
 
@@ -12,36 +12,43 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
 
-account_app = typer.Typer(help="Who may enter the reading room.", no_args_is_help=True)
-audit_app = typer.Typer(help="What was done in the reading room.", no_args_is_help=True)
+account_app = typer.Typer(help="Accounts of the reading room.", no_args_is_help=True)
+audit_app = typer.Typer(help="Audit log of the reading room.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The name to sign in with, such as a.lund.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Account name, such as a.lund.", show_default=False)]
 
 
-@account_app.command(epilog='Example: `thinwire-receiver account add a.lund --shown "Dr. Anna Lund" --data hub`')
+@account_app.command(
+    epilog='Example: `thinwire-receiver account add a.lund --name-on-reports "Dr. Anna Lund" --data hub`'
+)
 def add(
     name: Name,
-    full_name: Annotated[
-        str, typer.Option("--shown", help="The person's name as it shall stand under reports.", show_default=False)
-    ],
     data: Data,
+    full_name: Annotated[
+        str | None, typer.Option("--name-on-reports", help="The person's name as printed on reports. Required.")
+    ] = None,
+    shown: Annotated[str | None, typer.Option(hidden=True, help="Older name of --name-on-reports.")] = None,
     role: Annotated[Role, typer.Option("--role", help="reader or administrator.")] = Role.READER,
 ) -> None:
-    """Make an account; prints its one-time link, by which its holder sets the password. It holds for 24 hours."""
+    """Create an account, and print its one-time link, with which its holder sets the password. It is valid for 24
+    hours."""
+    full_name = full_name or shown
+    if full_name is None:
+        raise typer.BadParameter("the name is missing", param_hint="--name-on-reports")
     with open_hub(data, SystemClock()) as hub:
         _link(hub, name, hub.accounts.add(name, full_name, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
-    """A new one-time link for an account whose password is lost. The old password holds until the link is used."""
+    """Print a new one-time link for an account. The old password is valid until the link is used."""
     with open_hub(data, SystemClock()) as hub:
         _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
 def list_(data: Data) -> None:
-    """Every account: its name, role, the person's name, and whether it is open."""
+    """List the accounts: name, role, the person's name, and whether the account is open."""
     with open_hub(data, SystemClock()) as hub:
         for each in hub.accounts.all():
             state = "closed" if each.closed else "link not used yet" if each.waits else "open"
@@ -50,7 +57,7 @@ def list_(data: Data) -> None:
 
 @account_app.command(epilog="Example: `thinwire-receiver account remove a.lund --data hub`")
 def remove(name: Name, data: Data) -> None:
-    """Close an account and end its sessions. Its reports stay, and its name is not used again."""
+    """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
         hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
@@ -60,24 +67,26 @@ def remove(name: Name, data: Data) -> None:
 def verify(
     data: Data,
     head: Annotated[
-        str | None, typer.Option("--head", help="A head noted before: the log must still hold it.", show_default=False)
+        str | None, typer.Option("--head", help="An earlier head: the log must still contain it.", show_default=False)
     ] = None,
 ) -> None:
-    """Follow the whole chain of the audit log; prints its head, `NUMBER:DIGEST`. Note it outside the hub.
+    """Verify the audit log's chain of digests, and print its head (`NUMBER:DIGEST`).
 
-    A log whose end was cut off is still a chain: only a head that was noted elsewhere shows that messages are missing.
+    Keep the head outside the hub: without it a truncated log cannot be detected.
     """
     try:
         noted = None if head is None else read_head(head)
     except ValueError as error:
-        raise BadInput("this is no head of an audit log", "Give NUMBER:DIGEST as `audit verify` printed it.") from error
+        raise BadInput(
+            "this is not a head of an audit log", "Give NUMBER:DIGEST as `audit verify` printed it."
+        ) from error
     with open_hub(data, SystemClock()) as hub:
         typer.echo(str(hub.audit.verify(noted)))
 
 
 @audit_app.command(epilog="Example: `thinwire-receiver audit export --data hub > audit.xml`")
 def export(data: Data) -> None:
-    """Every message, one a line, oldest first, as XML of DICOM PS3.15 A.5. That it was read is written down too."""
+    """Write every message, one a line, oldest first, as XML (DICOM PS3.15 A.5). The export itself is recorded too."""
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(Message(Act.AUDIT_READ, hub.clock.now(), "command line"))
         for message in hub.audit.messages():
@@ -85,12 +94,11 @@ def export(data: Data) -> None:
 
 
 def _audit_message(hub: Hub, act: Act, name: str) -> Also:
-
     message = Message(act, hub.clock.now(), "command line", account=name)
     return lambda connection: append(connection, message)
 
 
 def _link(hub: Hub, name: str, secret: str) -> None:
     origin = hub.settings.web_proxy or "https://ADDRESS-OF-THE-PAGE"
-    typer.echo(f"{name} enters once by this link, within 24 hours:", err=True)
+    typer.echo(f"{name} signs in once with this link. It is valid for 24 hours.", err=True)
     typer.echo(f"{origin}/welcome/{secret}")

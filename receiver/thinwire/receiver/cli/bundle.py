@@ -25,11 +25,11 @@ bundle_app = typer.Typer(help="Bundles: the model files that clinics and hub sha
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle show`")
 def show(
     folder: Annotated[
-        Path | None, typer.Argument(help="The bundle; the one that comes with thinwire if not given.")
+        Path | None, typer.Argument(help="The bundle; the one that comes with thinwire by default.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """The model card of a bundle, then the figures of its index. Every file is checked against its digest first."""
+    """Print the model card and the figures of a bundle, after a check of every file against its digest."""
     bundle = load_bundle(folder or default_bundle_folder())
     card = (bundle.folder / CARD).read_text(encoding="utf-8")
     if json_:
@@ -50,9 +50,9 @@ def add(
     data: Data,
     default: Annotated[bool, typer.Option("--default", help="Make it the hub's default too.")] = False,
 ) -> None:
-    """Let the hub read the studies that were made with a bundle. A running `serve` reads them from then on.
+    """Add a bundle, so that the hub predicts studies made with it. A running `serve` uses it at once.
 
-    The bundle is loaded and checked first; then it is there whole, or not at all. A repeat does nothing.
+    The bundle is loaded and checked first, and added completely or not at all. The command is idempotent.
     """
     from thinwire.receiver.inference.mpnn import load_predictor
 
@@ -68,7 +68,7 @@ def add(
 
 @bundle_app.command(name="list", epilog="Example: `thinwire-receiver bundle list --data hub`")
 def list_(data: Data, json_: Json = False) -> None:
-    """The bundles that the hub can read."""
+    """List the bundles of the hub."""
     with open_hub(data, SystemClock()) as hub:
         bundles, default = hub.bundles, hub.bundles.default()
         rows = [{"id": id.hex(), "name": _name(bundles, id), "default": id == default} for id in bundles.ids()]
@@ -83,7 +83,7 @@ def list_(data: Data, json_: Json = False) -> None:
 def default(
     bundle: Annotated[str, typer.Argument(help="The bundle's id, or its first hex digits.")], data: Data
 ) -> None:
-    """Make a bundle that the hub has its default. A running `serve` loads it when it is started again."""
+    """Choose the hub's default bundle. A running `serve` uses it after its next start."""
     with open_hub(data, SystemClock()) as hub:
         id = hub.bundles.find(bundle)
         hub.bundles.bundle(id)
@@ -93,8 +93,8 @@ def default(
 
 @bundle_app.command(epilog="Example: `thinwire-receiver bundle card my-bundle --evaluation figures/evaluation.json`")
 def card(
-    folder: Annotated[Path, typer.Argument(help="The bundle whose card is written anew.")],
-    evaluation: Annotated[list[Path], typer.Option(help="What evaluate wrote for this very bundle; several times.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle whose card is rewritten.")],
+    evaluation: Annotated[list[Path], typer.Option(help="A result of evaluate for this bundle; repeatable.")],
 ) -> None:
     """Write the headline figures of evaluations into a bundle's card and index. The bundle's id does not change."""
     write_measured(folder, evaluation)

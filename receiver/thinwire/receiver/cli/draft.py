@@ -1,4 +1,4 @@
-"""`draft`: one study's draft now, before the eyes of whoever asks."""
+"""`draft`: one study's draft, shown while it is written."""
 
 import json
 from typing import Annotated
@@ -28,16 +28,16 @@ def draft_command(
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Let the machine draft a study's report from its kept patches, word by word; also where `serve` makes no drafts.
+    """Draft a report from the kept patches, token by token. This works also when `serve` makes no drafts.
 
-    It is kept, and shown by `show`, unless the hub has a draft of the study already. Decision support for research:
-    what is written may be wrong, and nobody has read it.
+    The draft is stored, and shown by `show`, unless the study has a draft already. It is machine-written and
+    unchecked: decision support for research, which may be wrong.
     """
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, SiteName(site) if site else None)
         payload = hub.store.plaintext(found.site, found.study, Kind.GRAPH)
         if payload is None:
-            raise UnknownStudy("no graph of this study is here yet", "Wait for it: thinwire-receiver status.")
+            raise UnknownStudy("no graph of this study is received yet", "See its transfer: thinwire-receiver status.")
         graph = decode(payload, found.study, hub.bundles.coder)
         drafter = hub.bundles.drafter(graph.bundle, beams or hub.settings.draft.beams)
         console = stdout()
@@ -47,11 +47,11 @@ def draft_command(
                 if console.is_terminal and not json_:
                     view.update(Text(drafter.words(texts[0]), "yellow"))
         (draft,) = drafter.attended([graph], texts)
-        kept = draft_json(draft, graph)
+        made = draft_json(draft, graph)
         waiting = PendingGraph(found.site, found.study, digest(payload), found.urgent_asked)
-        hub.store.add_draft(waiting, kept, hub.clock.now())
+        hub.store.add_draft(waiting, made, hub.clock.now())
     if json_:
-        write_json(json.loads(kept))
+        write_json(json.loads(made))
         return
-    for line in draft_lines(json.loads(kept), found.prediction is not None and found.prediction.unfamiliar):
+    for line in draft_lines(json.loads(made), found.prediction is not None and found.prediction.unfamiliar):
         console.print(line)

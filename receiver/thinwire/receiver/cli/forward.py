@@ -1,4 +1,4 @@
-"""`thinwire-receiver forward`: what goes on to the hospital's systems, and how far it is."""
+"""`thinwire-receiver forward`: the state of forwarding to PACS and FHIR servers."""
 
 from typing import Annotated
 
@@ -8,25 +8,24 @@ from rich.table import Table
 
 from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
 from thinwire.receiver.forward.delivery import DeliveryState
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import open_hub
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.errors import BadInput
 from thinwire.shared.identifiers import site_name
 
 forward_app = typer.Typer(
-    help="What goes on to the hospital's systems (config.toml, [forward]).", no_args_is_help=True, add_completion=False
+    help="Forwarding to PACS and FHIR servers (config.toml, [forward]).", no_args_is_help=True, add_completion=False
 )
 
 
 @forward_app.command(epilog="Example: `thinwire-receiver forward status --data hub`")
 def status(data: Data, json_: Json = False) -> None:
-    """Every object that is on its way, was refused, or is not confirmed; and counts of all, by target.
+    """Show every delivery that is waiting, refused or unconfirmed, and the counts of all, by target.
 
-    waiting: to be sent, again where it failed · asked: sent, the peer has not committed yet · confirmed: the peer
-    committed, or was seen to have it · unconfirmed: the peer took it and cannot confirm · refused: until `retry`.
+    waiting: to be sent, or to be sent again · asked: sent, storage commitment is requested · confirmed: the peer
+    committed, or was found to have it · unconfirmed: the peer accepted it and cannot confirm · refused: until `retry`.
     """
-    from thinwire.receiver.forward.forwarding import queue_of
-
     with open_hub(data, SystemClock()) as hub:
         queue = queue_of(hub)
         tallies = queue.tallies()
@@ -75,19 +74,17 @@ def status(data: Data, json_: Json = False) -> None:
 @forward_app.command(epilog="Example: `thinwire-receiver forward retry --target pacs --data hub`")
 def retry(
     data: Data,
-    target: Annotated[str | None, typer.Option(help="Only what goes to this target.")] = None,
-    study: Annotated[str | None, typer.Option(help="Only this study: its id, or its first hex digits.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only deliveries to this target.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study: its key, or its first digits.")] = None,
     site: Site = None,
 ) -> None:
-    """Send again, at once, what waits, was refused or is not confirmed. What is confirmed stays as it is."""
-    from thinwire.receiver.forward.forwarding import queue_of
-
+    """Send now every delivery that is waiting, refused or unconfirmed. Confirmed deliveries are not sent again."""
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")
         found = None
         if study is not None:
-            kept = hub.store.find(study, None if site is None else site_name(site))
-            found = (kept.site, kept.study)
+            stored = hub.store.find(study, None if site is None else site_name(site))
+            found = (stored.site, stored.study)
         count = queue_of(hub).retry(target, found)
     typer.echo(f"{count} objects will be sent again", err=True)

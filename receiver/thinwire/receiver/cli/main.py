@@ -28,7 +28,7 @@ from thinwire.receiver.presentation import links_table, study_page, worklist_tab
 from thinwire.receiver.store.worklist import WorklistEntry, as_json
 from thinwire.receiver.store.worklist import worklist as order
 from thinwire.receiver.transport.link_status import as_json as link_json
-from thinwire.receiver.transport.link_status import find
+from thinwire.receiver.transport.link_status import read_status
 from thinwire.shared.addresses import address_text
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
@@ -49,7 +49,7 @@ the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`
 
 app = typer.Typer(
     name="thinwire-receiver",
-    help="The reading hub: takes studies from clinics over thin links, reads their graphs, keeps the worklist.",
+    help="The hub: stores studies from clinics, predicts findings from their graphs, keeps the worklist.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -57,7 +57,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_ASKED = (Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
+_REQUESTABLE = {
+    "preview": Kind.PREVIEW,
+    "crops": Kind.CROPS,
+    "originals": Kind.ORIGINALS,
+    # Older names, for scripts that have them.
+    "evidence": Kind.CROPS,
+    "pixels": Kind.ORIGINALS,
+}
 
 
 @app.command(epilog="Example: `thinwire-receiver init --data hub`")
@@ -65,13 +72,14 @@ def init(
     data: Data,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Folder of the bundle to read with; the one that comes with thinwire if not given."),
+        typer.Option(help="Bundle folder for inference. Default: the bundle that comes with thinwire."),
     ] = None,
 ) -> None:
-    """Make a new hub: keys, certificate authority, database, store, default bundle. Never replaces a hub."""
+    """Create a new hub: keys, certificate authority, database, blob store, default bundle. An existing hub is never
+    replaced."""
     id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
     _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
-    _note("Back up keys/ apart from the rest, encrypted: who has it and the store can read every study.")
+    _note("Back up keys/ separately and encrypted: keys/ together with the store decrypts every study.")
 
 
 @app.command(epilog="Example: `thinwire-receiver enrol north-valley --data hub > token.txt`")
@@ -79,15 +87,14 @@ def enrol(
     site: Annotated[str, typer.Argument(help="The clinic's name: 1 to 32 of a-z, 0-9 and '-'.")],
     data: Data,
     json_: Json = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Serve this clinic no more; its studies stay.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", hidden=True, help="Older name of `revoke`.")] = False,
 ) -> None:
-    """Print a one-time join token for a clinic. It is a secret until used; bring it there by a trusted way."""
+    """Print a one-time join token for a clinic. Keep it secret until it is used, and send it over a trusted channel."""
+    if remove:
+        revoke(site, data)
+        return
     name = _site(site)
     with open_hub(data, SystemClock()) as hub:
-        if remove:
-            hub.enrolment.dismiss(name)
-            _note(f"{name} is served no more.")
-            return
         token, expires = hub.enrolment.enrol(name)
     if json_:
         write_json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
@@ -97,24 +104,31 @@ def enrol(
     typer.echo(token)
 
 
+@app.command(epilog="Example: `thinwire-receiver revoke north-valley --data hub`")
+def revoke(site: Annotated[str, typer.Argument(help="The clinic's name.")], data: Data) -> None:
+    """Revoke a clinic's access. Its studies stay at the hub."""
+    name = _site(site)
+    with open_hub(data, SystemClock()) as hub:
+        hub.enrolment.dismiss(name)
+    _note(f"The access of {name} is revoked.")
+
+
 @app.command(epilog="Example: `thinwire-receiver serve --data hub --listen 0.0.0.0:7443`")
 def serve(
     data: Data,
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.  [default: 127.0.0.1:7443]")
     ] = None,
-    web: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the reading room's page; beyond this machine by HTTPS.")
-    ] = None,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT of the reading room; HTTPS beyond this machine.")] = None,
 ) -> None:
-    """Take studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
+    """Receive studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
-    With --web also the reading room, a page for radiologists: prints `reading room at URL`, and where nobody has an
-    account yet a one-time link for the first administrator (docs/hub-administrator.md).
+    With --web the reading room is served too. It prints `reading room at URL`. While no account exists it also prints a
+    one-time link for the first administrator (docs/hub-administrator.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
-    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and this command line, the later ones first. A hub
-    that was stopped in any way goes on where it was.
+    ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and the command line, in rising priority. A hub
+    that was stopped or killed continues where it was.
     """
     from thinwire.receiver.serve import serve as serve_hub
 
@@ -127,35 +141,36 @@ def serve(
 def status(
     data: Data,
     json_: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, once a second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh once a second until interrupted.")] = False,
 ) -> None:
-    """Every clinic's link: whether it is connected, what is under way and how much of it is durable here."""
+    """Show each clinic's link: its state, the transfers in progress, and the bytes that are durable at the hub."""
     clock = SystemClock()
     with open_hub(data, clock) as hub:
         sites = hub.enrolment.site_names()
     if json_:
         while True:
-            serves, links = find(data, clock.now())
+            serves, links = read_status(data, clock.now())
             write_json({"serving": serves, "sites": sites, "links": [link_json(link) for link in links]})
             if not watch:
                 return
             time.sleep(EVERY)
     if not watch:
-        stdout().print(links_table(*find(data, clock.now()), sites, clock.now()))
+        stdout().print(links_table(*read_status(data, clock.now()), sites, clock.now()))
         return
     with Live(console=stdout(), auto_refresh=False) as view:
         while True:
-            view.update(links_table(*find(data, clock.now()), sites, clock.now()), refresh=True)
+            view.update(links_table(*read_status(data, clock.now()), sites, clock.now()), refresh=True)
             time.sleep(EVERY)
 
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
 def worklist(data: Data, json_: Json = False) -> None:
-    """Every study at its place: most urgent first, oldest first among equals, what was read last.
+    """List the studies in reading order: most urgent first, then oldest first. Reported studies are last.
 
-    What has waited for longer than `waiting_cap` (config.toml) stands before all that is not immediate.
+    A study that has waited for longer than `waiting_cap` (config.toml) is listed before all that are not immediate.
 
-    A probability stands with its 95 % interval. Text in yellow was generated on board: nobody wrote it.
+    Each probability has its 95 % interval. Text in yellow was generated by the decoder at the clinic: no person wrote
+    it.
     """
     with open_hub(data, SystemClock()) as hub:
         now = hub.clock.now()
@@ -174,18 +189,18 @@ def show(
     site: Site = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the picture of the study.", dir_okay=False)] = None,
 ) -> None:
-    """One study: what was kept of it, what the hub reads in it and why it stands where it stands.
+    """Show one study: its kept patches, its tiers, its predicted findings, and the reason for its urgency.
 
-    A draft of the report, where the hub makes drafts, was written by the machine and read by nobody.
+    A draft, if the hub makes drafts, is machine-written and unchecked.
 
-    The picture's radiograph is drawn from the best that is here: the pixels, else the preview with the evidence over
-    it, whole or still arriving. What is not here is striped.
+    The picture uses the best image available: the originals, or else the preview with the crops over it, complete or
+    still arriving. Areas without image data are striped.
     """
     with open_hub(data, SystemClock()) as hub:
         row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
         arriving = hub.study_images().arriving_labels(row.study)
-        kept = hub.store.draft(row.study.site, row.study.study)
-        draft = None if kept is None else json.loads(kept)
+        stored = hub.store.draft(row.study.site, row.study.study)
+        draft = None if stored is None else json.loads(stored)
         drawn = None if png is None else picture(row.study, hub.study_images(), hub.bundles)
         manifest = hub.study_images().manifest(row.study.site, row.study.study)
         if png is not None and drawn is not None:
@@ -199,7 +214,7 @@ def show(
         write_json(
             {
                 **as_json(row),
-                "arriving": {tier.name.lower(): words for tier, words in arriving.items()},
+                "arriving": {tier.name.lower(): label for tier, label in arriving.items()},
                 "draft": draft,
                 "picture": source,
                 "warnings": warnings,
@@ -209,27 +224,30 @@ def show(
     else:
         stdout().print(study_page(row, now, arriving, draft, warnings))
     if png is not None:
-        _note(f"{png}: drawn from {source}." if source else "No graph is here yet: there is no picture.")
+        _note(f"{png}: drawn from {source}." if source else "No graph is received yet: there is no picture.")
 
 
-@app.command(epilog="Example: `thinwire-receiver ask 3fa9 evidence --data hub`")
-def ask(
+@app.command(epilog="Example: `thinwire-receiver request 3fa9 crops --data hub`")
+@app.command(name="ask", hidden=True)
+def request(
     study: Study,
-    tier: Annotated[str, typer.Argument(help="preview, evidence or pixels.")],
+    tier: Annotated[str, typer.Argument(help="preview, crops or originals.")],
     data: Data,
     site: Site = None,
 ) -> None:
-    """Ask the clinic for a part of a study that it keeps until it is wanted. What is here is not asked for again."""
-    kind = next((each for each in _ASKED if each.name.lower() == tier), None)
+    """Request a tier of a study from the clinic: preview, crops or originals. A tier that is already stored is not
+    requested again."""
+    kind = _REQUESTABLE.get(tier)
     if kind is None:
-        raise typer.BadParameter(f"{tier} is none of preview, evidence, pixels")
+        raise typer.BadParameter(f"{tier} is not one of preview, crops, originals")
+    name, is_or_are = kind.name.lower(), "is" if kind is Kind.PREVIEW else "are"
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, _site(site) if site else None)
         if Tier(kind) in found.sealed_sizes:
-            _note(f"The {tier} is here already.")
+            _note(f"The {name} {is_or_are} already stored.")
             return
-        hub.store.ask(found.site, found.study, kind, hub.clock.now())
-    _note(f"The clinic is asked for the {tier}.")
+        hub.store.request(found.site, found.study, kind, hub.clock.now())
+    _note(f"The {name} {is_or_are} requested from the clinic.")
 
 
 @app.command(
@@ -240,18 +258,18 @@ def export(
     data: Data,
     to: Annotated[Path, typer.Option("--to", help="Folder to write to.", file_okay=False, show_default=False)],
     study: Annotated[
-        str | None, typer.Argument(help="The study's id, or its first hex digits. Without: to a stick, for clinics.")
+        str | None, typer.Argument(help="Study key or its first digits. Without it: to a stick, for clinics.")
     ] = None,
     site: Site = None,
     json_: Json = False,
 ) -> None:
-    """Of one study: its graph (.thinwire, PyG, GraphML), picture, draft, preview, evidence, DICOM files, as they are
-    here.
+    """With a study: write its graph (.thinwire, PyG, GraphML), picture, draft, preview, crops, DICOM files, structured
+    report and secondary capture, as far as they are available.
 
-    Where the pixels are not here yet, the clinic is asked for them. Formats: docs/store-format.md.
+    Originals that are not stored yet are requested from the clinic. Formats: docs/store-format.md.
 
-    Without a study: what waits for every clinic, or for --site, to a USB stick: receipts and requests, sealed. At the
-    clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
+    Without a study: write the receipts and requests for every clinic, or for --site, to a USB stick, sealed. At the
+    clinic run `thinwire-sender import`. Layout: docs/offline-transfer.md.
     """
     from thinwire.receiver.export.study_files import export_study
 
@@ -269,8 +287,8 @@ def export(
         found = hub.store.find(study, named)
         paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
-            hub.store.ask(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
-            _note("The pixels are not here yet; the clinic is asked for them.")
+            hub.store.request(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
+            _note("The originals are not stored yet; they are requested from the clinic.")
     if json_:
         write_json([str(path) for path in paths])
     for path in () if json_ else paths:
@@ -283,10 +301,11 @@ def import_(
     data: Data,
     json_: Json = False,
 ) -> None:
-    """Take what clinics put on a USB stick, read the graphs, and write the receipts onto the stick.
+    """Store the objects that clinics wrote to a USB stick, triage the studies, and write the receipts onto the stick.
 
-    Every object stands the same checks as over the link; a refused one never stops the next, and what came by the link
-    already counts once. `serve` may go on. At the clinic: `thinwire-sender import`. Layout: docs/offline-transfer.md.
+    Each object passes the same checks as over the link. A refused object does not stop the others, and an object that
+    arrived over the link is stored once. `serve` may stay active. At the clinic run `thinwire-sender import`. Layout:
+    docs/offline-transfer.md.
     """
     with open_hub(data, SystemClock()) as hub, offline_lock(data):
         done = import_from(Stick(folder), hub, hub.pipeline())
@@ -315,7 +334,7 @@ app.add_typer(audit_app, name="audit")
 
 
 def main() -> None:
-    """Entry point: an error that thinwire knows is one line and what to do about it, never a traceback."""
+    """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
     try:
         app()
     except (ThinwireError, KeyboardInterrupt) as error:
@@ -332,8 +351,8 @@ def _listening(hub: Hub, host: str, port: int, web: str | None) -> None:
         print(f"reading room at {web}", flush=True)  # noqa: T201
         link = hub.accounts.first()
         if link is not None:
-            said = f"nobody has an account yet; the first administrator enters once by {web}/welcome/{link}"
-            print(said, flush=True)  # noqa: T201
+            first = f"no account exists yet; the first administrator signs in once with this link: {web}/welcome/{link}"
+            print(first, flush=True)  # noqa: T201
 
 
 def _site(text: str) -> SiteName:

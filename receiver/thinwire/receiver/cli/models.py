@@ -49,7 +49,10 @@ def train_command(
     working_size: Annotated[int | None, typer.Option(help="Pixels of the square canvas, a multiple of 32.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data for the report model.")] = None,
     small_epochs: Annotated[int, typer.Option(min=0, help="The first of them at half the working size (nano).")] = 0,
-    painting: Annotated[int, typer.Option(min=0, help="Epochs of masked-image pretraining before them.")] = 0,
+    pretrain_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of masked-image pretraining before training.")
+    ] = 0,
+    painting: Annotated[int, typer.Option(min=0, hidden=True, help="Older name of --pretrain-epochs.")] = 0,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Batches whose gradients are added before a step.")
@@ -98,7 +101,7 @@ def train_command(
         strict=strict,
         preset=chosen,
         schedule=schedule,
-        painting=painting,
+        painting=pretrain_epochs or painting,
         learning=Learning(chosen.mpnn_epochs, chosen.mpnn_batch, chosen.mpnn_learning_rate),
         keep_percent=keep,
         seed=seed,
@@ -173,7 +176,7 @@ def evaluate_command(
 
 def _table(source: str, figures: dict[str, Any], result: dict[str, Any]) -> Table:
     """AUC with its interval by endpoint at the bundle's own retention, by guide and beside random choice."""
-    from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM
+    from thinwire.receiver.training.evaluation.selection import ATTENTION, RANDOM
 
     said = "synthetic" if figures["synthetic"] else "real images"
     size = figures.get("sealed_bytes_median")

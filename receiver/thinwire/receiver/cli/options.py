@@ -11,7 +11,7 @@ from rich.console import Console
 Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
-Study = Annotated[str, typer.Argument(help="The study's id, or its first hex digits as on the worklist.")]
+Study = Annotated[str, typer.Argument(help="Study key or its first digits, as on the worklist.")]
 
 
 def stdout(width: int = 100) -> Console:

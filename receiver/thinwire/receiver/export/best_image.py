@@ -1,4 +1,4 @@
-"""A study's X-ray as far as it is here: from its original file, else from the preview with the crops laid over it.
+"""A study's best image at the hub: from its original file, else from the preview with the crops laid over it.
 
 The original is the file that the manifest names, and becomes an image by `thinwire.shared.imaging` alone: the same code
 that the clinic read it by.
@@ -15,7 +15,7 @@ from PIL import Image
 from thinwire.receiver.store.content import study_files
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.transport.arriving import PartialReader
+from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
 from thinwire.shared.formats import crops, preview
@@ -45,7 +45,7 @@ class BestImage:
     """What a reader can see of a study now."""
 
     image: Grey | None = field(repr=False)
-    """uint8 [h, w], bone bright, with the aspect of the native image; None where nothing of it is here."""
+    """uint8 [h, w], bone bright, with the aspect of the native image; None without image data."""
     source: str
     """From what it is drawn, in words."""
     original: "Original | None" = None
@@ -54,7 +54,7 @@ class BestImage:
 
 @dataclass(frozen=True)
 class Original:
-    """The file that was read, as the one eye shows it."""
+    """The file that was read, rendered by `thinwire.shared.imaging`."""
 
     member: Member = field(repr=False)
     radiograph: Radiograph = field(repr=False)
@@ -71,14 +71,14 @@ class Original:
 
 @dataclass(frozen=True)
 class StudyImages:
-    """Opens what is here of a study's image. max_bytes: most that an archive or evidence may restore to."""
+    """Opens what is here of a study's image. max_bytes: most that the originals or the crops may expand to."""
 
     store: Store
     arriving: PartialReader
     max_bytes: int
 
     def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
-        """The preview, or what of it has arrived. Raises BadFormat where the disk damaged it."""
+        """The preview, or its layers that have arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
             return preview.decode(whole)
@@ -89,29 +89,29 @@ class StudyImages:
             return None
 
     def crops(self, site: SiteName, study: StudyKey) -> Crops | None:
-        """The evidence, or what of it has arrived. Raises BadFormat where the disk damaged it."""
+        """The crops, or those that have arrived. Raises BadFormat where the disk damaged it."""
         whole = self.store.plaintext(site, study, Kind.CROPS)
         if whole is not None:
             return crops.decode(whole, self.max_bytes)
         try:
             return crops.decode_prefix(self.arriving.prefix(site, study, Kind.CROPS), self.max_bytes)
         except BadFormat as error:
-            log.warning("site %s: evidence that is arriving cannot be read: %s", site, error)
+            log.warning("site %s: crops that are arriving cannot be read: %s", site, error)
             return None
 
     def arriving_labels(self, study: StoredStudy) -> dict[Tier, str]:
-        """What is of use already of tiers that are not here whole, in words."""
-        said: dict[Tier, str] = {}
+        """A label for each tier that is usable already and not received whole."""
+        labels: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:
             coarse = self.preview(study.site, study.study)
-            said |= {} if coarse is None else {Tier.PREVIEW: preview_label(coarse)}
+            labels |= {} if coarse is None else {Tier.PREVIEW: preview_label(coarse)}
         if Tier.CROPS not in study.sealed_sizes:
             fine = self.crops(study.site, study.study)
-            said |= {} if fine is None else {Tier.CROPS: crops_label(fine)}
-        return said
+            labels |= {} if fine is None else {Tier.CROPS: crops_label(fine)}
+        return labels
 
     def files(self, site: SiteName, study: StudyKey) -> list[Member]:
-        """The study's own files; none where the pixels are not here. Raises BadFormat where the disk damaged them."""
+        """The study's own files; none without the originals. Raises BadFormat where the disk damaged them."""
         archive = self.store.plaintext(site, study, Kind.ORIGINALS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
@@ -142,7 +142,7 @@ class StudyImages:
             raise UnreadableDicom("its size is not that of the image which the graph is of")
         return found
 
-    def sight(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
+    def image(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
         """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
         try:
             original = self.original(site, study, grid, files)
@@ -169,7 +169,7 @@ def preview_label(found: Preview) -> str:
 
 
 def crops_label(found: Crops) -> str:
-    return f"{len(found.rectangles)} of {found.total} rectangles of evidence"
+    return f"{len(found.rectangles)} of {found.total} crops"
 
 
 def _of_preview(found: Preview | None) -> BestImage:
@@ -177,7 +177,7 @@ def _of_preview(found: Preview | None) -> BestImage:
 
 
 def _with_crops(coarse: Preview | None, fine: Crops) -> BestImage:
-    """The evidence at native size over the preview, or over stripes."""
+    """The crops at native size over the preview, or over stripes."""
     if coarse is None:
         image = stripes(fine.native_height, fine.native_width)
         source = f"{crops_label(fine)} alone"

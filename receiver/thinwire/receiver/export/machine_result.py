@@ -60,12 +60,12 @@ class MachineResult:
     graph: FusedGraph
     header: Dataset = field(repr=False)
     """The frontal image's own attributes, without its pixels; what type 2 asks for is there."""
-    sight: BestImage = field(repr=False)
+    best: BestImage = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Of the clinic's reading of the file."""
-        return () if self.sight.original is None else self.sight.original.warnings
+        return () if self.best.original is None else self.best.original.warnings
 
     def uid(self, of: str) -> str:
         """A UID that follows from what is said: the same result has it again, another never.
@@ -105,16 +105,16 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: StoredStudy, graph: FusedGraph, sight: BestImage) -> MachineResult | None:
+def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage) -> MachineResult | None:
     """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
 
-    graph: the study's. sight: of its image; its original is the file to which everything refers.
+    graph: the study's. best: of its image; its original is the file to which everything refers.
     """
     silence_libraries()
-    header = None if sight.original is None else header_of(sight.original.member.data)
+    header = None if best.original is None else header_of(best.original.member.data)
     if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
         return None
-    return MachineResult(study, study.prediction, graph, _with_type_2(header), sight)
+    return MachineResult(study, study.prediction, graph, _with_type_2(header), best)
 
 
 def header_of(data: bytes) -> Dataset | None:

@@ -21,18 +21,18 @@ def picture(study: StoredStudy, study_images: StudyImages, bundles: Bundles) -> 
     if payload is None:
         return None
     graph = decode(payload, study.study, bundles.coder)
-    sight = study_images.sight(study.site, study.study, graph.grid, study_images.files(study.site, study.study))
-    return drawn(study, graph, concept_names(graph, bundles), sight), sight.source
+    best = study_images.image(study.site, study.study, graph.grid, study_images.files(study.site, study.study))
+    return drawn(study, graph, concept_names(graph, bundles), best), best.source
 
 
 def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
     return [concept.name for concept in bundles.coder(graph.bundle).spec.concepts]
 
 
-def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], sight: BestImage) -> bytes:
+def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], best: BestImage) -> bytes:
     """The picture as a PNG. names: of the bundle's concepts, by index."""
     read = {} if study.prediction is None else study.prediction.findings
     findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
     png = BytesIO()
-    draw(graph, names, sight.image, findings, f"drawn from {sight.source}").save(png, "PNG")
+    draw(graph, names, best.image, findings, f"drawn from {best.source}").save(png, "PNG")
     return png.getvalue()

@@ -20,8 +20,8 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     Raises UnreadableDicom for an image whose header cannot stand in a new object.
     """
     findings = {name: (found.probability, found.low, found.high) for name, found in result.prediction.findings.items()}
-    words = f"drawn from {result.sight.source}. {NOT_FOR_DIAGNOSIS}"
-    image = np.asarray(draw(result.graph, concept_names, result.sight.image, findings, words))
+    words = f"drawn from {result.best.source}. {NOT_FOR_DIAGNOSIS}"
+    image = np.asarray(draw(result.graph, concept_names, result.best.image, findings, words))
     header = result.header
     try:
         capture = SCImage(
@@ -58,7 +58,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     capture.Laterality = ""  # type 2C, and no part of a pair
     # The radiograph in the picture lies as its file has it (PS3.3 C.7.6.1.1.1); empty where the file does not say.
-    stated = result.sight.original
+    stated = result.best.original
     orientation = "" if stated is None else stated.radiograph.display.orientation
     capture["PatientOrientation"].value = orientation.split("\\") if orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]

@@ -22,13 +22,13 @@ from thinwire.shared.storage.durable import Disk
 log = logging.getLogger(__name__)
 
 SHORT = 16
-"""Hex digits of a study's id in file names."""
+"""Hex digits of a study key in file names."""
 
 
 def export_study(
     study: StoredStudy, study_images: StudyImages, bundles: Bundles, folder: Path, disk: Disk
 ) -> list[Path]:
-    """Write what is here of a study to `folder`; returns what was written, in order.
+    """Write the files of a study to `folder`; returns their paths, in order.
 
     Raises BadFormat for a part that the disk damaged, DiskFull.
     """
@@ -49,24 +49,24 @@ def export_study(
     if preview is not None:
         write(folder / f"{stem}.preview.png", preview_png(preview))
     if crops is not None:
-        write(folder / f"{stem}.evidence.png", crops_png(crops))
-        write(folder / f"{stem}.evidence.json", crops_json(crops))
+        write(folder / f"{stem}.crops.png", crops_png(crops))
+        write(folder / f"{stem}.crops.json", crops_json(crops))
     payload = study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is not None:
         graph = decode(payload, study.study, bundles.coder)
         names = concept_names(graph, bundles)
-        sight = study_images.sight(study.site, study.study, graph.grid, members)
+        best = study_images.image(study.site, study.study, graph.grid, members)
         write(folder / f"{stem}.thinwire", wrap(study.study, payload))
         write(folder / f"{stem}.pyg.safetensors", hetero_bytes(graph))
         write(folder / f"{stem}.graphml", graphml(graph, names))
-        write(folder / f"{stem}.png", drawn(study, graph, names, sight))
+        write(folder / f"{stem}.png", drawn(study, graph, names, best))
         try:
-            result = machine_result(study, graph, sight)
+            result = machine_result(study, graph, best)
             if result is not None:
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
         except UnreadableDicom as error:
-            log.warning("no DICOM of the reading: %s", error)
+            log.warning("no DICOM of the prediction: %s", error)
     draft = study_images.store.draft(study.site, study.study)
     if draft is not None:
         write(folder / f"{stem}.draft.json", draft)

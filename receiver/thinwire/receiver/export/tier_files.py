@@ -1,4 +1,4 @@
-"""Preview and evidence as files for people and other programs. Names and formats: docs/store-format.md."""
+"""Preview and crops as files for people and other programs. Names and formats: docs/store-format.md."""
 
 import json
 from typing import Any

@@ -12,17 +12,13 @@ from thinwire.receiver.forward.fhir_peer import FhirPeer
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.peer import Peer
 from thinwire.receiver.forward.pieces import DeliveryContent
-from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, ForwardSettings, StowTarget, Target
 from thinwire.shared.addresses import host_and_port
 
 log = logging.getLogger(__name__)
-
-
-def queue_of(hub: Hub) -> Queue:
-    return Queue(hub.database, hub.clock, hub.disk.step)
 
 
 def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder]:

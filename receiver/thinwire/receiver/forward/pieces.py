@@ -85,8 +85,8 @@ class DeliveryContent:
         if payload is None:
             raise UnreadableDicom("the study's graph is not here")
         graph = decode(payload, study.study, self.bundles.coder)
-        sight = self.study_images.sight(study.site, study.study, graph.grid, files)
-        found = machine_result(study, graph, sight)
+        best = self.study_images.image(study.site, study.study, graph.grid, files)
+        found = machine_result(study, graph, best)
         if found is None:
             raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
         return found

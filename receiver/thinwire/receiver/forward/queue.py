@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
+from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
@@ -24,7 +25,6 @@ PAGE = 200
 SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
 """(item, version) of what a study has for a target, in the order in which it is to be sent."""
-_OPEN = (DeliveryState.WAITING, DeliveryState.ASKED)
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,10 @@ class Queue:
             "asked": delivery.transaction,
         }
         connection.execute(update(deliveries).where(deliveries.c.number == delivery.number).values(values))
+
+
+def queue_of(hub: Hub) -> Queue:
+    return Queue(hub.database, hub.clock, hub.disk.step)
 
 
 def _all() -> Select[Any]:

@@ -134,7 +134,7 @@ class Counts:
         )
 
     def _links(self) -> Iterator[Metric]:
-        _, links = link_status.find(self.data, self.clock.now())
+        _, links = link_status.read_status(self.data, self.clock.now())
         yield _gauge(
             "thinwire_site_connected", "1 while the clinic's stream is open.", ["site"],
             [([link.site], int(link.connected)) for link in links],

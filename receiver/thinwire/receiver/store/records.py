@@ -1,4 +1,4 @@
-"""What the store takes and gives back: a part of a study, a graph that waits, a reading, a study."""
+"""What the store takes and gives back: a part of a study, a graph that waits, a prediction, a study."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Ti
 
 
 class StoredFinding(NamedTuple):
-    """One finding as it was read: probability and interval 0 to 1, and what they leave possible."""
+    """One finding as it was predicted: probability and interval 0 to 1, and what they leave possible."""
 
     probability: float
     low: float
@@ -35,7 +35,7 @@ class OpenedPart:
 
 @dataclass(frozen=True)
 class PendingGraph:
-    """A graph that has not been read."""
+    """A graph without a prediction."""
 
     site: SiteName
     study: StudyKey
@@ -45,7 +45,7 @@ class PendingGraph:
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """What the hub read in a study's graph."""
+    """The hub's prediction from a study's graph."""
 
     findings: Mapping[str, StoredFinding]
     urgency: Urgency
@@ -79,8 +79,8 @@ class StoredStudy:
     """By a reader."""
     report: ReportState | None = None
     """Of the newest version of its report."""
-    asked: frozenset[Tier] = frozenset()
-    """Tiers that a reader asked for and that are not here yet."""
+    requested: frozenset[Tier] = frozenset()
+    """Tiers that a reader requested and that are not received yet."""
     listed: Mapping[Tier, int] = field(default_factory=dict)
     """Bytes of each tier that the clinic has, by its manifest."""
     patient: bytes | None = field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""What the hub keeps of studies: objects, what follows from them, readings, receipts. Format: docs/store-format.md."""
+"""The hub's store of studies: objects, the facts they state, predictions, receipts. Format: docs/store-format.md."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
 
 _COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
-"""Tiers that show parts of what the pixels hold: once these are here, nothing is missing without them."""
+"""Tiers that the originals replace: with the originals stored, a study is complete without these."""
 PAGE = 500
 """Studies that are read from the database at a time."""
 
@@ -102,31 +102,31 @@ class Store:
         self._step("store.keep.committed")
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
-        """As `Shelf.stored_receipt`."""
+        """As `IngestStore.stored_receipt`."""
         signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
         with self._database.read() as connection:
             return connection.scalar(signed.where(_object(site, object)))
 
     def undelivered_receipts(self, site: SiteName) -> list[bytes]:
-        """As `Shelf.undelivered_receipts`."""
+        """As `IngestStore.undelivered_receipts`."""
         waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None)
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
 
     def delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
-        """As `Shelf.delivered`."""
+        """As `IngestStore.delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
         with self._database.write() as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
 
     def wanted(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
-        """As `Shelf.wanted`."""
+        """As `IngestStore.wanted`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
             return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
-    def ask(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
-        """A reader wants a part that is not here; nothing happens where it is, or was asked for."""
+    def request(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
+        """A reader requests a tier; nothing happens where it is stored, or was requested before."""
         here = _of(objects, site, study) & (objects.c.kind == int(kind))
         row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
         with self._database.write() as connection:
@@ -134,8 +134,8 @@ class Store:
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.escalate`: one transaction marks the study and lets its graph be read again."""
-        self._step("store.urge.before_commit")
+        """As `IngestStore.escalate`: one transaction marks the study and lets its graph be read again."""
+        self._step("store.escalate.before_commit")
         with self._database.write() as connection:
             return _make_urgent(connection, site, study)
 
@@ -154,8 +154,8 @@ class Store:
         return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction, receipt: bytes) -> bool:
-        """A reading and its signed `triaged` receipt, both or neither. False where the graph was read before, or has
-        become urgent since it was taken up: then it still waits."""
+        """A prediction and its signed `triaged` receipt, both or neither. False where the graph has a prediction, or
+        has become urgent since it was taken up: then it still waits."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
@@ -167,7 +167,7 @@ class Store:
             "findings": json.dumps({name: list(values) for name, values in prediction.findings.items()}),
             "at": micros(prediction.at),
         }
-        self._step("store.reading.before_commit")
+        self._step("store.prediction.before_commit")
         mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
         with self._database.write() as connection:
             if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
@@ -176,7 +176,7 @@ class Store:
             if done.rowcount != 1:
                 return False
             _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
-        self._step("store.reading.committed")
+        self._step("store.prediction.committed")
         return True
 
     def undrafted(self, most: int) -> list[PendingGraph]:
@@ -232,22 +232,22 @@ class Store:
             last = rows[-1].received_at, rows[-1].site, rows[-1].study
 
     def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
-        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
         starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
         with self._database.read() as connection:
             query = select(studies).where(starts if site is None else starts & (studies.c.site == site))
             rows = connection.execute(query).all()
             if not rows:
-                raise UnknownStudy("no study here has an id that starts so")
+                raise UnknownStudy("no study has a key that starts with these digits")
             if len(rows) > 1:
                 raise UnknownStudy(
-                    f"{len(rows)} studies have an id that starts so",
-                    "Give more of its digits, or --site where two clinics sent the same files.",
+                    f"{len(rows)} studies have a key that starts with these digits",
+                    "Give more digits of the key, or --site where two clinics sent the same files.",
                 )
             return _stored_studies(connection, rows)[0]
 
     def study(self, site: SiteName, study: StudyKey) -> StoredStudy:
-        """One study by its whole id. Raises UnknownStudy."""
+        """One study by its whole key. Raises UnknownStudy."""
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
             if not rows:
@@ -255,7 +255,7 @@ class Store:
             return _stored_studies(connection, rows)[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
-        """SHA-256 of each of the study's own files, in the order of its archive; none where no pixels are here."""
+        """SHA-256 of each of the study's own files, in the order of its archive; none without the originals."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
@@ -398,7 +398,7 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
                 prediction=None if graph is None else read.get((*key, graph[0])),
                 opened=key in opened,
                 report=written.get(key),
-                asked=frozenset(wanted.get(key, ())),
+                requested=frozenset(wanted.get(key, ())),
                 listed={Tier(tier): size for tier, _, size in sorted(lists.get(key, []))},
                 patient=row.patient,
             )

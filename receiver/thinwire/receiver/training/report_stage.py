@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from thinwire.receiver.training import words
 from thinwire.receiver.training.corpus import FINDINGS, Progress, Sample
 from thinwire.receiver.training.presets import Preset
 from thinwire.receiver.training.report_model import ReportModel, Targets, Weights, losses
+from thinwire.receiver.training.tokenizer import stack_rows, target_tokens
 from thinwire.shared.formats.graph import CELL, Grid
 from thinwire.shared.storage.durable import replaced
 
@@ -95,10 +95,10 @@ class Material:
         with_indication: Sequence[bool] | NDArray[np.bool_],
     ) -> Targets:
         rows = [
-            words.targets(tokenizer, self.samples[i], max_tokens, asked)
+            target_tokens(tokenizer, self.samples[i], max_tokens, asked)
             for i, asked in zip(indices, with_indication, strict=True)
         ]
-        tokens, about = words.stack(rows)
+        tokens, about = stack_rows(rows)
         return Targets(
             torch.from_numpy(tokens),
             torch.from_numpy(about),

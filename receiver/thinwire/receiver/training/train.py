@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from torch_geometric.data import Data
 
 from thinwire.receiver.inference.mpnn import SOURCES, GraphNetwork, NetworkShape, to_data
-from thinwire.receiver.training import card, coder_stage, corpus, graph_stage, words
+from thinwire.receiver.training import card, coder_stage, corpus, graph_stage
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.datasets.opening import open_data, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
@@ -33,6 +33,7 @@ from thinwire.receiver.training.presets import NANO, Preset
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import ReportModel
 from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, described, save
+from thinwire.receiver.training.tokenizer import learn_tokenizer, local_tokenizer
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
@@ -290,11 +291,11 @@ def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Mater
 
 def _tokenizer(options: TrainOptions, material: Material, work: Path) -> Tokenizer:
     if options.preset.t5_checkpoint is not None:
-        return words.local_tokenizer(options.preset.t5_checkpoint)
+        return local_tokenizer(options.preset.t5_checkpoint)
     path = work / TOKENIZER
     if not path.exists():
         samples = [s for s in material.samples if s.role == "report"]
-        learned = words.learn_tokenizer(
+        learned = learn_tokenizer(
             (text for s in samples for text in (s.report, s.indication)), options.preset.vocabulary
         )
         learned.save(str(path))

@@ -12,8 +12,8 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
+from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
-from thinwire.receiver.transport.object_store import IngestStore, key_lookup
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import (
     MAX_RECORD,
@@ -195,7 +195,7 @@ class IngestSession:
     def _escalate(self, study: StudyKey) -> list[wire.Down]:
         if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
-        self._disk.step("ingest.urge")
+        self._disk.step("ingest.escalate")
         # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
         self._store.escalate(self.site, study)
         return [wire.Down(escalated=wire.Escalated(study=study))]

@@ -59,7 +59,7 @@ def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: b
     status_file.write_status(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
 
 
-def find(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
+def read_status(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
     try:
         facts, at = status_file.read_status(data / FILE, VERSION)

@@ -19,9 +19,9 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
+from thinwire.receiver.transport.ingest_store import IngestStore
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
-from thinwire.receiver.transport.object_store import IngestStore
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError

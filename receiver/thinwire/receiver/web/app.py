@@ -71,7 +71,7 @@ def _sign_in(request: Request, _error: Exception) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate":
         return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
     return _error_page(
-        request, HTTPStatus.UNAUTHORIZED, "Nobody is signed in.", "Your session has ended: sign in again."
+        request, HTTPStatus.UNAUTHORIZED, "You are not signed in.", "Your session has ended: sign in again."
     )
 
 
@@ -95,8 +95,8 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _wrong(request: Request, _error: Exception) -> Response:
     # What was sent is not repeated: it may be a password.
-    return _error_page(request, HTTPStatus.BAD_REQUEST, "A form without one of its fields.", "Load the page again.")
+    return _error_page(request, HTTPStatus.BAD_REQUEST, "A field of the form is missing.", "Load the page again.")
 
 
 def _error_page(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
-    return page(request, "said.html", status, what=what, remedy=remedy)
+    return page(request, "error.html", status, what=what, remedy=remedy)

@@ -38,19 +38,19 @@ def audit_page(
         context.audit.record(context.message(Act.AUDIT_READ, here.account.name, here.address))
     entries = context.audit.newest(before, PAGE)
     more = entries[-1].number if entries and entries[-1].number > 1 else None
-    return page(request, "audit.html", here=here, audit_row=[audit_row(each) for each in entries], more=more)
+    return page(request, "audit.html", here=here, rows=[audit_row(each) for each in entries], more=more)
 
 
 def audit_row(entry: AuditEntry) -> AuditRow:
     root = ElementTree.fromstring(entry.message)  # our own words, out of our own database
     event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
     codes = [] if event is None else [each.get("originalText", "") for each in event if each.get("originalText")]
-    said = "" if event is None else event.findtext("EventOutcomeDescription", "")
+    detail = "" if event is None else event.findtext("EventOutcomeDescription", "")
     objects = [each.get("ParticipantObjectID", "") for each in root.findall("ParticipantObjectIdentification")]
     return AuditRow(
         entry.number,
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
-        ": ".join([*(codes[-1:] or [""]), *([said] if said else [])]),
+        ": ".join([*(codes[-1:] or [""]), *([detail] if detail else [])]),
         "" if who is None else who.get("UserID", ""),
         "" if who is None else who.get("NetworkAccessPointID", ""),
         ", ".join(objects),

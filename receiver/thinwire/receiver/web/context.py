@@ -90,7 +90,7 @@ class WebContext:
         return self.hub.settings.cap
 
     def links(self) -> dict[SiteName, SiteLink]:
-        return {link.site: link for link in link_status.find(self.hub.data, self.clock.now())[1]}
+        return {link.site: link for link in link_status.read_status(self.hub.data, self.clock.now())[1]}
 
     def manifest(self, study: StoredStudy) -> Manifest | None:
         """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""

@@ -1,4 +1,4 @@
-"""What a viewer in a browser draws: samples at their own depth, and how each became the grey of the preview.
+"""The data that a viewer in a browser draws: samples at their own depth, and how each became the grey of the preview.
 
 A frame's samples are mapped to grey by its tone at first, and by a line (slope, intercept) once the reader sets a
 window: the line continues the tone beyond black and white, so that one window fits what is exact and what is not.
@@ -36,18 +36,18 @@ class ImageLayer:
     height: int
     exact: bool
     """The file's own samples at native size; else an approximation."""
-    words: str
+    label: str
     samples: bytes = field(repr=False)
-    """Row by row, 8 bits where `tone` has at most 256 entries, else 16, little-endian; of evidence the rectangles in
+    """Row by row, 8 bits where `tone` has at most 256 entries, else 16, little-endian; of crops the rectangles in
     their order, one after the other."""
     tone: bytes = field(repr=False)
     """The grey of each sample's value."""
     slope: float
     intercept: float
     rectangles: tuple[tuple[int, int, int, int], ...] = ()
-    """(x, y, width, height) in native pixels, of evidence."""
+    """(x, y, width, height) in native pixels, of crops."""
     total: int = 0
-    """Rectangles that the evidence has when it is whole."""
+    """Rectangles of the complete crops."""
 
     @property
     def bits(self) -> int:
@@ -58,7 +58,7 @@ class ImageLayer:
             "width": self.width,
             "height": self.height,
             "exact": self.exact,
-            "words": self.words,
+            "label": self.label,
             "bits": self.bits,
             "levels": len(self.tone),
             "slope": self.slope,
@@ -70,7 +70,7 @@ class ImageLayer:
 
 @dataclass(frozen=True)
 class ViewerImage:
-    """Everything that is here of a study's frontal image."""
+    """Everything that the hub has of a study's frontal image."""
 
     native: tuple[int, int] | None
     """(width, height); None where nothing says."""
@@ -85,10 +85,10 @@ class ViewerImage:
     sides: Sides | None
     """Which side of the patient each edge of the image shows; None where nothing says."""
     trouble: str = ""
-    """Why the original is here and not shown; empty where it is, or is not here."""
+    """Why a received original is not shown; empty where it is shown, or not received."""
 
     def frame(self, name: str) -> ImageLayer | None:
-        return {"base": self.base, "evidence": self.crops}.get(name)
+        return {"base": self.base, "crops": self.crops}.get(name)
 
 
 class Frames:
@@ -111,10 +111,10 @@ class Frames:
         manifest = self.study_images.manifest(study.site, study.study)
         key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
-            kept = self._cache.get(key)
-            if kept is not None:
+            cached = self._cache.get(key)
+            if cached is not None:
                 self._cache.move_to_end(key)
-                return kept
+                return cached
         made = self._made(study, manifest)
         # What still arrives is another view a moment later.
         if Tier.ORIGINALS in study.sealed_sizes or {Tier.PREVIEW, Tier.CROPS} <= study.sealed_sizes.keys():
@@ -135,7 +135,7 @@ class Frames:
             try:
                 original = self.study_images.original(study.site, study.study, grid, files)
             except BadInput as error:
-                original, trouble = None, f"the original is here and cannot be shown: {error}"
+                original, trouble = None, f"the original is received and cannot be shown: {error}"
             if original is not None:
                 display = display or original.radiograph.display
                 return ViewerImage(size, _of_original(original), None, *_geometry(display))
@@ -157,8 +157,7 @@ def _geometry(display: Display) -> tuple[tuple[float, float] | None, SpacingKind
 
 def _of_original(found: Original) -> ImageLayer:
     radiograph = found.radiograph
-    samples = radiograph.stored.astype(np.int32) - radiograph.least
-    return _frame(samples, radiograph.tone, found.source, exact=found.named)
+    return _frame(radiograph.samples, radiograph.tone, found.source, exact=found.named)
 
 
 def _native(found: Preview | Crops | None) -> tuple[int, int] | None:
@@ -188,10 +187,10 @@ def _of_crops(found: Crops) -> ImageLayer:
     )
 
 
-def _frame(values: NDArray[Any], tone: NDArray[np.uint8], words: str, exact: bool) -> ImageLayer:
+def _frame(values: NDArray[Any], tone: NDArray[np.uint8], label: str, exact: bool) -> ImageLayer:
     samples = np.ascontiguousarray(values).astype("<u2" if len(tone) > 256 else "u1").tobytes()
     height, width = values.shape
-    return ImageLayer(width, height, exact, words, samples, tone.tobytes(), *linear_fit(tone))
+    return ImageLayer(width, height, exact, label, samples, tone.tobytes(), *linear_fit(tone))
 
 
 def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The worklist page, its live part, search, and the stream of news."""
+"""The worklist page, its rows alone, search, and the stream of events."""
 
 import asyncio
 from collections.abc import AsyncIterable
@@ -18,8 +18,8 @@ from thinwire.shared.identifiers import Urgency
 
 router = APIRouter()
 
-LOOK_SECONDS = 1.0
-"""How often an open page's stream looks for news."""
+POLL_SECONDS = 1.0
+"""Seconds between two looks at the database for an open page's stream."""
 _LONGEST_SEARCH = 200
 
 QueryText = Annotated[str, Query(max_length=64)]
@@ -47,7 +47,7 @@ def list_page(
 ) -> Response:
     chosen, shown, sites = _chosen(context, state, urgency, site, page_)
     context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
-    facts: dict[str, Any] = {"filter": chosen, "board": shown, "sites": sites, "states": STATES, "words": None}
+    facts: dict[str, Any] = {"filter": chosen, "page": shown, "sites": sites, "states": STATES, "query": None}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
 
@@ -61,25 +61,25 @@ def rows(
     site: QueryText = "",
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
-    """The list's live part anew."""
+    """The rows alone, for a page that is open."""
     chosen, shown, _ = _chosen(context, state, urgency, site, page_)
     context.record_access(here.account, here.address, Act.LISTED, None, anew=False)
-    return page(request, "rows.html", here=here, filter=chosen, worklist_page=shown, words=None)
+    return page(request, "rows.html", here=here, filter=chosen, query=None, **{"page": shown})
 
 
 @router.post("/search")
-def found(request: Request, context: CurrentContext, here: Posted, words: Annotated[str, Form()] = "") -> Response:
-    """A patient's number may be among the words, so they come in a form and stand in no address."""
-    now, words = context.clock.now(), words.strip()[:_LONGEST_SEARCH]
-    shown = search(worklist(context.store.studies(), now, context.cap), words, context.links(), now, context.cap)
+def found(request: Request, context: CurrentContext, here: Posted, query: Annotated[str, Form()] = "") -> Response:
+    """The query may hold a patient's number: it comes in a form, so that no address holds it."""
+    now, query = context.clock.now(), query.strip()[:_LONGEST_SEARCH]
+    shown = search(worklist(context.store.studies(), now, context.cap), query, context.links(), now, context.cap)
     context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
-    facts: dict[str, Any] = {"filter": Filter(), "board": shown, "sites": [], "states": STATES, "words": words}
+    facts: dict[str, Any] = {"filter": Filter(), "page": shown, "sites": [], "states": STATES, "query": query}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
 
 @router.get("/events", response_class=EventSourceResponse)
 async def events(request: Request, context: CurrentContext, _here: BackgroundRequest) -> AsyncIterable[ServerSentEvent]:
-    """`list` when what a list shows has changed, `progress` while something is on its way."""
+    """`list` when the worklist has changed, `progress` during a transfer."""
     before: tuple[object, ...] | None = None
     while True:
         try:
@@ -87,16 +87,16 @@ async def events(request: Request, context: CurrentContext, _here: BackgroundReq
         except SignInNeeded:
             yield ServerSentEvent(event="ended", data="")
             return
-        stamp, moving = await asyncio.to_thread(_look, context)
+        stamp, transferring = await asyncio.to_thread(_poll, context)
         if before is not None and stamp != before:
             yield ServerSentEvent(event="list", data="")
-        elif moving:
+        elif transferring:
             yield ServerSentEvent(event="progress", data="")
         before = stamp
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def _look(context: WebContext) -> tuple[tuple[object, ...], bool]:
+def _poll(context: WebContext) -> tuple[tuple[object, ...], bool]:
     links = context.links()
     connected = tuple(site for site, link in sorted(links.items()) if link.connected)
     return (context.store.stamp(), connected), any(link.arriving for link in links.values())

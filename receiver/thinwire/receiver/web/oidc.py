@@ -91,7 +91,7 @@ async def callback(request: Request, context: CurrentContext) -> Response:
         return await _failed(request, context, address, "Your account here was closed.")
     inside = await asyncio.to_thread(enter, context, account.name, address)
     # A browser would not send the new cookie on a redirect that began at the provider; from a page of ours it does.
-    answer = page(request, "inside.html")
+    answer = page(request, "redirect.html")
     answer.headers["set-cookie"] = inside.headers["set-cookie"]
     return answer
 

@@ -1,4 +1,4 @@
-"""The worklist as a page shows it: rows with words and numbers, filters, search, a page at a time."""
+"""The worklist as a page shows it: rows with texts and numbers, filters, search, pagination."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
-from thinwire.receiver.transport.estimate import NextTier, next_tier
 from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.receiver.transport.next_tier import NextTier, next_tier
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40
@@ -23,6 +23,9 @@ BAR = 96
 
 STATES = ("waiting", "new", "opened", "preliminary", "read", "all")
 """Which studies are shown: those without a signed report, not opened yet, opened, with a preliminary, signed, all."""
+
+
+_MEANING = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,9 @@ class Bar:
         )
 
     @property
-    def words(self) -> str:
-        f = self.found
-        said = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}[
-            f.outcome
-        ]
+    def label(self) -> str:
         value, low, high = self.numbers
-        return f"{value}, 95 % interval {low} to {high}, {said}"
+        return f"{value}, 95 % interval {low} to {high}, {_MEANING[self.found.outcome]}"
 
 
 def probability_text(probability: float) -> str:
@@ -72,13 +71,13 @@ def probability_text(probability: float) -> str:
 class WorklistRow:
     """One row of the list."""
 
-    row: WorklistEntry
+    entry: WorklistEntry
     now: datetime
     link: SiteLink | None
 
     @property
     def study(self) -> StoredStudy:
-        return self.row.study
+        return self.entry.study
 
     @property
     def key(self) -> str:
@@ -94,13 +93,13 @@ class WorklistRow:
 
     @property
     def urgency(self) -> str:
-        return str(self.row.urgency or "not triaged")
+        return str(self.entry.urgency or "not triaged")
 
     @property
     def reason(self) -> str:
         if self.study.prediction is not None:
             return self.study.prediction.reason
-        return "sent as urgent by the clinic; its graph is not read yet" if self.study.urgent_asked else "not read yet"
+        return "sent as urgent by the clinic; no prediction yet" if self.study.urgent_asked else "no prediction yet"
 
     @property
     def bars(self) -> list[Bar]:
@@ -115,21 +114,18 @@ class WorklistRow:
 
     @property
     def tiers(self) -> list[tuple[Tier, str]]:
-        """(tier, here, coming, missing or not needed)"""
+        """Each tier with its state: received, transferring, requested, not needed or not received."""
+        return [(tier, self._tier_state(tier)) for tier in Tier]
+
+    def _tier_state(self, tier: Tier) -> str:
         next_ = self.next_tier
-        return [
-            (
-                tier,
-                "here"
-                if tier in self.study.sealed_sizes
-                else "not needed"
-                if Tier.ORIGINALS in self.study.sealed_sizes
-                else "coming"
-                if next_ is not None and next_.tier is tier and next_.share is not None
-                else "missing",
-            )
-            for tier in Tier
-        ]
+        if tier in self.study.sealed_sizes:
+            return "received"
+        if Tier.ORIGINALS in self.study.sealed_sizes:
+            return "not needed"
+        if next_ is not None and next_.tier is tier and next_.share is not None:
+            return "transferring"
+        return "requested" if tier in self.study.requested else "not received"
 
     @property
     def next_tier(self) -> NextTier | None:
@@ -141,8 +137,8 @@ class WorklistRow:
 
     @property
     def state(self) -> str:
-        """How far readers are with it."""
-        if self.row.done:
+        """The state of its report: new, opened, draft, preliminary or signed."""
+        if self.entry.done:
             return "signed"
         return str(self.study.report) if self.study.report else "opened" if self.study.opened else "new"
 
@@ -154,9 +150,9 @@ def bars(study: StoredStudy) -> list[Bar]:
 
 
 def next_tier_label(next_: NextTier | None, study: StoredStudy) -> str:
-    """What comes next and when, in a few words."""
+    """The tier that arrives next, and when, in a few words."""
     if next_ is None:
-        return "everything is here" if study.complete else "all that was listed is here"
+        return "complete" if study.complete else "all listed tiers received"
     name = next_.tier.name.lower()
     if next_.seconds is not None:
         return f"{name} {100 * (next_.share or 0):.0f} %, about {duration(next_.seconds)}"
@@ -177,9 +173,9 @@ class Filter:
     site: str = ""
     page: int = 1
 
-    def keeps(self, row: WorklistEntry) -> bool:
-        study = row.study
-        if self.urgency and str(row.urgency or "") != self.urgency:
+    def keeps(self, entry: WorklistEntry) -> bool:
+        study = entry.study
+        if self.urgency and str(entry.urgency or "") != self.urgency:
             return False
         if self.site and study.site != self.site:
             return False
@@ -187,26 +183,26 @@ class Filter:
             case "all":
                 return True
             case "read":
-                return row.done
+                return entry.done
             case "new":
-                return not row.done and not study.opened and study.report is None
+                return not entry.done and not study.opened and study.report is None
             case "opened":
-                return not row.done and study.opened
+                return not entry.done and study.opened
             case "preliminary":
-                return not row.done and study.report is not None and study.report.value == "preliminary"
+                return not entry.done and study.report is not None and study.report.value == "preliminary"
             case _:
-                return not row.done
+                return not entry.done
 
     def query(self, **change: str | int) -> str:
         """The address of the list with a change; of another choice the first page."""
-        facts = {"state": self.state, "urgency": self.urgency, "site": self.site, "page": 1, **change}
+        values = {"state": self.state, "urgency": self.urgency, "site": self.site, "page": 1, **change}
         plain = {"state": "waiting", "urgency": "", "site": "", "page": 1}
-        said = "&".join(f"{name}={value}" for name, value in facts.items() if value != plain[name])
-        return f"/?{said}" if said else "/"
+        query = "&".join(f"{name}={value}" for name, value in values.items() if value != plain[name])
+        return f"/?{query}" if query else "/"
 
 
 def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[SiteName]) -> Filter:
-    """What of a query is a filter; anything else of it counts as not given."""
+    """The filter that the parameters of an address give; an unknown value counts as not given."""
     return Filter(
         state if state in STATES else "waiting",
         urgency if urgency in [str(each) for each in Urgency] else "",
@@ -219,7 +215,7 @@ def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[Si
 class WorklistPage:
     """The list as one page of it is shown."""
 
-    lines: tuple[WorklistRow, ...] = field(repr=False)
+    rows: tuple[WorklistRow, ...] = field(repr=False)
     found: int
     """Rows that the filter leaves, on all pages."""
     pages: int
@@ -228,49 +224,49 @@ class WorklistPage:
     """Studies without a signed report, whatever the filter."""
     overdue: int
     longest: str | None
-    """The longest that one of them waits."""
+    """The longest waiting time of these."""
     counts: Mapping[str, int]
     """Of those, by urgency."""
     cap: str
 
 
 def worklist_page(
-    rows: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+    entries: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
 ) -> WorklistPage:
-    """rows: all, in the order of the worklist."""
-    kept = [row for row in rows if chosen.keeps(row)]
-    pages = max(1, -(-len(kept) // PAGE))
+    """entries: all, in the order of the worklist."""
+    left = [entry for entry in entries if chosen.keeps(entry)]
+    pages = max(1, -(-len(left) // PAGE))
     page = min(chosen.page, pages)
-    return _board(rows, kept[(page - 1) * PAGE : page * PAGE], len(kept), pages, page, links, now, cap)
+    return _page(entries, left[(page - 1) * PAGE : page * PAGE], len(left), pages, page, links, now, cap)
 
 
 def search(
-    rows: Sequence[WorklistEntry], words: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+    entries: Sequence[WorklistEntry], query: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
 ) -> WorklistPage:
-    """Rows in which every word is found: of the site, the study's id, the urgency with its reason, a finding that is
-    suspected or uncertain, the view, the state; or the patient's number alone."""
-    wanted = words.lower().split()
-    found = [row for row in rows if wanted and all(word in _search_text(row) for word in wanted)]
-    number = words.strip()
+    """Studies in which every word of the query is found: in the site, the study key, the urgency with its reason, a
+    finding that is suspected or uncertain, the view or the state; or whose patient's number is the query."""
+    wanted = query.lower().split()
+    found = [entry for entry in entries if wanted and all(word in _search_text(entry) for word in wanted)]
+    number = query.strip()
     if number:
-        also = [row for row in rows if row.study.patient == patient_of_number(row.study.site, number)]
-        found += [row for row in also if row not in found]
-    return _board(rows, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
+        also = [entry for entry in entries if entry.study.patient == patient_of_number(entry.study.site, number)]
+        found += [entry for entry in also if entry not in found]
+    return _page(entries, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
 
 
-def _search_text(row: WorklistEntry) -> str:
-    study = row.study
-    said = [study.site, study.study.hex(), str(row.urgency or "not triaged"), study.text_source or ""]
-    said += [study.modality or "", study.view_position or "", str(study.report or "")]
+def _search_text(entry: WorklistEntry) -> str:
+    study = entry.study
+    texts = [study.site, study.study.hex(), str(entry.urgency or "not triaged"), study.text_source or ""]
+    texts += [study.modality or "", study.view_position or "", str(study.report or "")]
     if study.prediction is not None:
-        said.append(study.prediction.reason)
-        said += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
-    return " ".join(said).lower()
+        texts.append(study.prediction.reason)
+        texts += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
+    return " ".join(texts).lower()
 
 
-def _board(
-    rows: Iterable[WorklistEntry],
-    probability_text: Sequence[WorklistEntry],
+def _page(
+    entries: Iterable[WorklistEntry],
+    shown: Sequence[WorklistEntry],
     found: int,
     pages: int,
     page: int,
@@ -278,16 +274,16 @@ def _board(
     now: datetime,
     cap: timedelta,
 ) -> WorklistPage:
-    waiting = [row for row in rows if not row.done]
-    oldest = min((row.study.received for row in waiting), default=None)
-    counts = {str(each): sum(row.urgency is each for row in waiting) for each in ORDER}
+    waiting = [entry for entry in entries if not entry.done]
+    oldest = min((entry.study.received for entry in waiting), default=None)
+    counts = {str(each): sum(entry.urgency is each for entry in waiting) for each in ORDER}
     return WorklistPage(
-        tuple(WorklistRow(row, now, links.get(row.study.site)) for row in probability_text),
+        tuple(WorklistRow(entry, now, links.get(entry.study.site)) for entry in shown),
         found,
         pages,
         page,
         len(waiting),
-        sum(row.overdue for row in waiting),
+        sum(entry.overdue for entry in waiting),
         None if oldest is None else age((now - oldest).total_seconds()),
         counts,
         duration(cap.total_seconds()),

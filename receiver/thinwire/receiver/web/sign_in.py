@@ -17,7 +17,7 @@ from thinwire.shared.errors import BadInput
 
 router = APIRouter()
 
-_WRONG = "Name and password do not belong together, or the account was closed."
+_WRONG = "Name or password is wrong, or the account is closed."
 
 
 @router.get("/sign-in")
@@ -79,19 +79,19 @@ def welcome(
     name: Annotated[str, Form()] = "",
     full_name: Annotated[str, Form()] = "",
 ) -> Response:
-    """Set the password of a one-time link's account, and go in."""
+    """Set the password of a one-time link's account, and sign in."""
     address = address_of(request)
     key = f"address {address}"
     if context.attempts.wait(key):
         return _welcome(
             request, context, secret, f"Too many tries. Try again in {duration(context.attempts.wait(key))}."
         )
-    holds, whose = context.accounts.invited(secret)
-    if not holds:
+    valid, account_name = context.accounts.invited(secret)
+    if not valid:
         context.attempts.failed(key)
     elif password != again:
         return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
-    who = whose or name.strip().lower()
+    who = account_name or name.strip().lower()
     message = context.message(Act.PASSWORD_SET, who, address, account=who)
     try:
         name = context.accounts.accept(secret, password, who, full_name, lambda connection: append(connection, message))
@@ -103,7 +103,9 @@ def welcome(
 def _welcome(
     request: Request, context: WebContext, secret: str, error: str | None, name: str = "", full_name: str = ""
 ) -> Response:
-    holds, whose = context.accounts.invited(secret)
-    status = HTTPStatus.OK if holds and not error else HTTPStatus.BAD_REQUEST if holds else HTTPStatus.NOT_FOUND
-    facts: dict[str, Any] = {"holds": holds, "whose": whose, "error": error, "name": name, "shown": full_name}
-    return page(request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, **facts)
+    valid, account_name = context.accounts.invited(secret)
+    status = HTTPStatus.OK if valid and not error else HTTPStatus.BAD_REQUEST if valid else HTTPStatus.NOT_FOUND
+    facts: dict[str, Any] = {"valid": valid, "account_name": account_name, "error": error, "name": name}
+    return page(
+        request, "welcome.html", status, secret=secret, shortest=SHORTEST_PASSWORD, full_name=full_name, **facts
+    )

@@ -1,4 +1,4 @@
-"""The study page: what is here of a study, what was read in it, its report."""
+"""The study page: the tiers of a study, its prediction, its report."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_na
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
-_ASKED = {"preview": Kind.PREVIEW, "evidence": Kind.CROPS, "pixels": Kind.ORIGINALS}
+_REQUESTABLE = {"preview": Kind.PREVIEW, "crops": Kind.CROPS, "originals": Kind.ORIGINALS}
 _ACT_OF = {
     ReportEvent.SAVED: Act.REPORT_SAVED,
     ReportEvent.RELEASED: Act.REPORT_RELEASED,
@@ -59,15 +59,15 @@ def study_page(request: Request, context: CurrentContext, here: SignedIn, site: 
 
 @router.get("/state")
 def state(request: Request, context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
-    """The live part of the page anew."""
+    """The parts of the page that change, for a page that is open."""
     found = _find(context, site, study)
     context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
-    return page(request, "live.html", here=here, draft=_draft(context, found), **_state(context, found))
+    return page(request, "study_parts.html", here=here, draft=_draft(context, found), **_state(context, found))
 
 
 @router.get("/view")
 def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
-    """What a viewer draws, as JSON; the samples come by `samples`."""
+    """The facts that a viewer draws by, as JSON; `samples` gives the samples."""
     found = _find(context, site, study)
     context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
     shown, graph = context.frames.view(found), context.frames.graph(found)
@@ -78,7 +78,7 @@ def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str
         "sides": shown.sides and asdict(shown.sides),
         "trouble": shown.trouble,
         "base": shown.base and shown.base.as_json(),
-        "evidence": shown.crops and shown.crops.as_json(),
+        "crops": shown.crops and shown.crops.as_json(),
         "patches": [] if graph is None else _patches(graph),
     }
     return JSONResponse(facts)
@@ -91,18 +91,20 @@ def samples(context: CurrentContext, here: BackgroundRequest, site: str, study: 
     context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
     frame = context.frames.view(found).frame(name)
     if frame is None:
-        raise UnknownStudy("this part of the study is not here")
+        raise UnknownStudy("this part of the study is not received")
     return Response(frame.tone + frame.samples, media_type="application/octet-stream")
 
 
-@router.post("/ask")
-def ask(context: CurrentContext, here: Reader, site: str, study: str, tier: Annotated[str, Form()]) -> Response:
-    """Ask the clinic for a part: it goes before everything else there that is not urgent."""
+@router.post("/request")
+def request_tier(
+    context: CurrentContext, here: Reader, site: str, study: str, tier: Annotated[str, Form()]
+) -> Response:
+    """Request a tier from the clinic. It is sent before everything else there that is not urgent."""
     found = _find(context, site, study)
-    if tier not in _ASKED:
-        raise BadInput("there is no such part of a study", "Ask for preview, evidence or pixels.")
+    if tier not in _REQUESTABLE:
+        raise BadInput("a study has no such tier", "Request preview, crops or originals.")
     context.audit.record(context.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
-    context.store.ask(found.site, found.study, _ASKED[tier], context.clock.now())
+    context.store.request(found.site, found.study, _REQUESTABLE[tier], context.clock.now())
     context.pipeline.on_receipt(found.site)
     return _back(found)
 
@@ -139,8 +141,8 @@ def report(
         context.pipeline.report(written, event, lambda connection: append(connection, message))
     except (ReportMoved, ReportSigned, BadInput) as error:
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
-        said = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
-        return _page(request, context, here, found, status, error=said, text=text)
+        problem = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
+        return _page(request, context, here, found, status, error=problem, text=text)
     return _back(found)
 
 
@@ -153,7 +155,7 @@ def _state(context: WebContext, study: StoredStudy) -> dict[str, Any]:
     overdue = study.report is not ReportState.FINAL and now - study.received >= context.cap
     manifest = context.manifest(study)
     return {
-        "line": WorklistRow(WorklistEntry(study, overdue), now, context.links().get(study.site)),
+        "row": WorklistRow(WorklistEntry(study, overdue), now, context.links().get(study.site)),
         "study": study,
         "listed": manifest is not None,
         "identity": _identity(manifest),
@@ -185,15 +187,15 @@ def _page(
     graph = context.frames.graph(study)
     manifest = context.manifest(study)
     draft = _draft(context, study)
-    kept = context.store.report(study.site, study.study)
+    stored = context.store.report(study.site, study.study)
     facts = {
         **_state(context, study),
         "graph": graph,
         "drawing": None if graph is None else drawing(graph, concept_names(graph, context.hub.bundles)),
         "draft": draft,
-        "report": kept,
-        "text": text if text is not None else kept.text if kept else draft.text if draft else "",
-        "from_draft": kept.from_draft if kept else draft is not None,
+        "report": stored,
+        "text": text if text is not None else stored.text if stored else draft.text if draft else "",
+        "from_draft": stored.from_draft if stored else draft is not None,
         "error": error,
         "most": MAX_TEXT,
         "prior": _prior(context, study, manifest),
@@ -211,18 +213,18 @@ def _patches(graph: FusedGraph) -> list[dict[str, Any]]:
 
 
 def _identity(manifest: Manifest | None) -> dict[str, str]:
-    """Whose study it is, in a person's order and form."""
-    said = {} if manifest is None else dict(manifest.identity)
-    name = " ".join(part for part in said.get("PatientName", "").replace("=", "^").split("^") if part)
+    """The patient's identity, in the order and form in which people read it."""
+    stated = {} if manifest is None else dict(manifest.identity)
+    name = " ".join(part for part in stated.get("PatientName", "").replace("=", "^").split("^") if part)
     shown = {
         "Patient": name,
-        "Number": said.get("PatientID", ""),
-        "Born": _date(said.get("PatientBirthDate", "")),
-        "Sex": said.get("PatientSex", ""),
-        "Taken": _date(said.get("StudyDate", "")),
-        "Accession": said.get("AccessionNumber", ""),
+        "Number": stated.get("PatientID", ""),
+        "Born": _date(stated.get("PatientBirthDate", "")),
+        "Sex": stated.get("PatientSex", ""),
+        "Taken": _date(stated.get("StudyDate", "")),
+        "Accession": stated.get("AccessionNumber", ""),
     }
-    return {word: value for word, value in shown.items() if value.strip()}
+    return {label: value for label, value in shown.items() if value.strip()}
 
 
 def _date(text: str) -> str:

@@ -11,10 +11,10 @@ from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
+from thinwire.sender.presentation import bytes_text, seconds_text
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkStatus, TransferProgress
 from thinwire.sender.transport.progress import study_seconds
-from thinwire.sender.views import bytes_text, seconds_text
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey

@@ -142,6 +142,11 @@ def _arranged(flat: Samples, shape: FrameShape, planar: bool) -> Samples:
     return flat.reshape(shape.rows, shape.columns, shape.samples)
 
 
+def _uncompressed(frame: bytes, shape: FrameShape) -> Decoded:
+    """Encapsulated Uncompressed Explicit VR Little Endian (PS3.5 A.4.11)."""
+    return Decoded(_native(frame, shape, "<", swapped=False), shape.bits_allocated)
+
+
 def _rle(frame: bytes, shape: FrameShape) -> Decoded:
     """PS3.5 Annex G: planes of bytes, the most significant first."""
     out = bytearray(shape.bytes)
@@ -274,7 +279,7 @@ def stream_syntax(pixel_data: bytes, stated: str) -> str:
     """The transfer syntax of encapsulated pixel data by its codestream: `stated` where that allows the stream, else one
     that does; `stated` for a stream of a kind that is not known here."""
     try:
-        first = fragments(pixel_data)[0]
+        first = next((each for each in fragments(pixel_data) if each), b"")
     except UnreadableDicom:
         return stated
     allowed = _allowed(first)
@@ -321,6 +326,7 @@ _JPEG_FAMILY = {
 _NATIVE = {IMPLICIT_LITTLE: "<", EXPLICIT_LITTLE: "<", DEFLATED: "<", EXPLICIT_BIG: ">"}
 _CODECS: dict[str, Callable[[bytes, FrameShape], Decoded]] = {
     RLE: _rle,
+    "1.2.840.10008.1.2.1.98": _uncompressed,
     **dict.fromkeys(_numbered(50, 51, 57, 70), _jpeg),
     **dict.fromkeys(_numbered(80, 81), _jpeg_ls),
     **dict.fromkeys(_JPEG_2000 + _HTJ2K, _jpeg_2000),

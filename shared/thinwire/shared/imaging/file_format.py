@@ -24,6 +24,8 @@ _LENGTH = 0x0000
 
 _VR = re.compile(rb"A[ESTW-]|AE|AS|AT|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HLQSTV]|TM|U[CILNRSTV]")
 _LONG_VR = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_RAW, _WRAPPED = -zlib.MAX_WBITS, zlib.MAX_WBITS | 32
+"""Deflated data alone, and in the wrapper of zlib or gzip."""
 _MOST_GROUP = 0x00FF
 """A data set begins with a low group, 0008 as a rule."""
 
@@ -53,6 +55,8 @@ class Layers:
     """The data set, inflated if it was deflated."""
     encoding: Encoding
     deflated: bool
+    regular: bool
+    """Whether preamble, prefix and group 0002 have the form that every program reads."""
 
     @property
     def stated(self) -> str:
@@ -71,25 +75,42 @@ def layers(data: bytes, most_bytes: int) -> Layers:
     Raises UnreadableDicom: not DICOM, deflated data that does not end or is over the limit; struct.error, zlib.error.
     """
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
-    start = PREFIX_AT + len(PREFIX) if prefixed else len(PREFIX) if data.startswith(PREFIX) else 0
-    meta, end = _meta(data, start)
+    start = _start(data)
+    meta, end, regular = _meta(data, start)
     body = data[end:]
-    found = Layers(data[:PREFIX_AT] if prefixed else b"", meta, body, body, Encoding(True, True), False)
+    preamble = data[:PREFIX_AT] if prefixed else b""
+    found = Layers(preamble, meta, body, body, Encoding(True, True), False, regular and prefixed)
     encoding = encoding_of(body)
     if encoding is not None and found.stated != DEFLATED:
         return replace(found, encoding=encoding)
+    if not meta:
+        raise UnreadableDicom(_CUT if prefixed else "not a DICOM file")
     try:
-        plain = _inflated(body, most_bytes)
+        plain = _inflated(body, most_bytes, _RAW)
     except (zlib.error, UnreadableDicom):
-        if encoding is None:
-            if found.stated == DEFLATED:
-                raise
-            raise UnreadableDicom("not a DICOM file" if not prefixed else _CUT) from None
-        return replace(found, encoding=encoding)  # called deflated, and is not
+        if encoding is not None:
+            return replace(found, encoding=encoding)  # called deflated, and is not
+        try:  # in a wrapper that the standard does not allow: taken as if it had never been deflated
+            plain = _inflated(body, most_bytes, _WRAPPED)
+        except zlib.error:
+            plain = b""
+        if encoding_of(plain) is not None:
+            found = replace(found, body=plain)
+        elif found.stated == DEFLATED:
+            raise
     encoding = encoding_of(plain)
     if encoding is None:
-        raise UnreadableDicom("not a DICOM file" if not prefixed else _CUT)
-    return replace(found, plain=plain, encoding=encoding, deflated=True)
+        raise UnreadableDicom(_CUT)
+    return replace(found, plain=plain, encoding=encoding, deflated=found.body is body)
+
+
+def _start(data: bytes) -> int:
+    """Where the meta information begins, or a data set that has none."""
+    if data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX:
+        return PREFIX_AT + len(PREFIX)
+    if data.startswith(PREFIX):
+        return len(PREFIX)
+    return 0 if data[:PREFIX_AT].strip(b"\0") else PREFIX_AT
 
 
 _CUT = "the file is cut short or names no kind of DICOM object"
@@ -111,8 +132,8 @@ def encoding_of(data: bytes) -> Encoding | None:
     return None
 
 
-def _meta(data: bytes, at: int) -> tuple[dict[int, str], int]:
-    """The text values of group 0002 from here on, and where the group ends.
+def _meta(data: bytes, at: int) -> tuple[dict[int, str], int, bool]:
+    """The text values of group 0002 from here on, where the group ends, and whether it has its regular form.
 
     The group is explicit little endian; without a group length, with a wrong one, implicit, or in big endian it is
     read as well. A group length that agrees with an element's end is believed.
@@ -120,6 +141,7 @@ def _meta(data: bytes, at: int) -> tuple[dict[int, str], int]:
     found: dict[int, str] = {}
     end = None
     order = ">" if data[at : at + 2] == b"\0\2" else "<"
+    regular = order == "<"
     while at != end and at + 8 <= len(data):
         group, element, vr, length = struct.unpack_from(f"{order}HH2sH", data, at)
         if group != 2:
@@ -127,6 +149,7 @@ def _meta(data: bytes, at: int) -> tuple[dict[int, str], int]:
         value = at + 8
         if not _VR.fullmatch(vr):
             (length,) = struct.unpack_from(f"{order}L", data, at + 4)
+            regular = False
         elif vr in _LONG_VR:
             (length,) = struct.unpack_from(f"{order}L", data, at + 8)
             value = at + 12
@@ -137,12 +160,12 @@ def _meta(data: bytes, at: int) -> tuple[dict[int, str], int]:
         else:
             found[element] = data[value : value + length].decode("latin-1").strip(" \0")
         at = value + length
-    return found, at
+    return found, at, regular and at == end
 
 
-def _inflated(body: bytes, most_bytes: int) -> bytes:
+def _inflated(body: bytes, most_bytes: int, form: int) -> bytes:
     """A deflated data set (PS3.5 A.5), in bounded memory. Raises UnreadableDicom, zlib.error."""
-    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflating = zlib.decompressobj(form)
     plain = inflating.decompress(body, most_bytes)
     if inflating.unconsumed_tail:
         raise UnreadableDicom(f"the file inflates to more than the limit of {most_bytes} bytes")

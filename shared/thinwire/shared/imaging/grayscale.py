@@ -77,7 +77,7 @@ def as_stored(grey: Grey) -> RenderedImage:
 
 
 def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tuple[FloatArray, FloatArray]:
-    """`RenderedImage.pixels` and `RenderedImage.levels`. table: the brightness of each of `grey.values`, in any unit."""
+    """Pixels and levels of a `RenderedImage`. table: the brightness of each of `grey.values`, in any unit."""
     some = _indices(grey, sampled(grey.stored), padding)
     low, high = float(table[some].min()), float(table[some].max())
     if not _SMALL < high - low < _LARGE or max(abs(low), abs(high)) > _LARGE:

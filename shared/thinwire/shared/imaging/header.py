@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.filewriter import write_file_meta_info
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
@@ -47,6 +48,8 @@ _OVERLAY_ROWS, _OVERLAY_DATA = 0x6000_0010, 0x6000_3000
 _CHARACTER_SET = Tag(0x0008, 0x0005)
 _TEXT_VRS = frozenset(("SH", "LO", "ST", "LT", "PN", "UT", "UC"))
 _UNDEFINED = 0xFFFFFFFF
+_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+"""Sequence Delimitation Item (PS3.5 A.4)."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _GLANCE = 64 << 10
 """Bytes of a value above which a glance leaves it in the file."""
@@ -238,9 +241,11 @@ def parse(data: bytes, limits: FileLimits) -> DicomHeader:
 def part10(data: bytes, limits: FileLimits) -> bytes:
     """The same object as a file that every DICOM program takes (PS3.10 7.1), to be sent under the UIDs it names.
 
-    The data set stays as it is, byte for byte, pixels included. Where the file lacks preamble or meta information, or
-    that names another transfer syntax, SOP class or SOP instance than the data set has, meta information is made from
-    the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID are the data set's own.
+    The data set stays as it is, byte for byte, pixels included. (Of compressed pixels in an implicit VR data set, which
+    no transfer syntax has, only the pixels stay.) Where the file lacks preamble or meta information, or has it in an
+    irregular form, or it names another transfer syntax, SOP class or SOP instance than the data set has, meta
+    information is made from the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID
+    are the data set's own.
     A file that needs none of that is returned unchanged. So a C-STORE or STOW of the result announces what it sends.
 
     Raises UnreadableDicom: as `parse` does; also for a data set without SOP Class UID or SOP Instance UID, which no
@@ -251,7 +256,8 @@ def part10(data: bytes, limits: FileLimits) -> bytes:
     if not sop_class or not sop_instance:
         raise UnreadableDicom("it has no SOP Class UID or no SOP Instance UID, so no PACS can store it")
     agreed = {MEDIA_CLASS: sop_class, MEDIA_INSTANCE: sop_instance, SYNTAX: header.transfer_syntax}
-    if found.preamble and agreed.items() <= found.meta.items():
+    explicit = not (found.encoding.implicit and header.encapsulated)
+    if explicit and found.regular and agreed.items() <= found.meta.items():
         return data
     with parsing("its meta information cannot be written"):
         meta = FileMetaDataset()
@@ -259,6 +265,11 @@ def part10(data: bytes, limits: FileLimits) -> bytes:
         meta.TransferSyntaxUID = UID(header.transfer_syntax)
         out = BytesIO()
         write_file_meta_info(out, meta)
+        if not explicit:  # which no transfer syntax has
+            body = DicomBytesIO()
+            body.is_little_endian, body.is_implicit_VR = True, False
+            write_dataset(body, header._dataset)
+            found = replace(found, body=body.getvalue())
     return b"".join((found.preamble or bytes(PREFIX_AT), PREFIX, out.getvalue(), found.body))
 
 
@@ -269,6 +280,9 @@ def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
     with parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
         found = layers(data, limits.file_bytes)
         dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
+        if not dataset and found.encoding.little:  # pydicom has nothing where compressed pixels have no end mark
+            found = replace(found, plain=found.plain + _END, body=found.body + _END, regular=False)
+            dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
         # A parser finds an element in almost any bytes; these tell an object of DICOM.
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "DirectoryRecordSequence")):
             raise UnreadableDicom(

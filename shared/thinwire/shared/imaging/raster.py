@@ -1,6 +1,7 @@
 """PNG and JPEG pictures as one-image studies: for tests and demonstrations, since no header says what they show."""
 
 import struct
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from typing import Literal
@@ -24,8 +25,20 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _IHDR = struct.Struct(">8sL4sLL")
 _EXIF_ORIENTATION = 0x0112
-EXIF_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, EOFError)
-"""What Pillow raises on EXIF data that break their format."""
+_EXIF_ERRORS = (
+    Image.DecompressionBombError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow raises on pictures and EXIF data that break their format."""
 _TURNS: dict[int, Callable[[Samples], Samples]] = {
     1: lambda stored: stored,
     2: np.fliplr,
@@ -110,10 +123,12 @@ def _grey(samples: Samples, notes: list[str]) -> Samples:
 
 def _turned(samples: Samples, data: bytes, notes: list[str]) -> Samples:
     """The picture as its EXIF Orientation (JEITA CP-3451, tag 0112) says that it is held."""
-    try:
-        stated = Image.open(BytesIO(data)).getexif().get(_EXIF_ORIENTATION, 1)
-    except EXIF_ERRORS:
-        stated = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words may quote the data
+        try:
+            stated = Image.open(BytesIO(data)).getexif().get(_EXIF_ORIENTATION, 1)
+        except _EXIF_ERRORS:
+            stated = None
     if stated not in _TURNS:
         notes.append("its EXIF Orientation cannot be read; the picture is shown as stored")
         return samples

@@ -58,8 +58,8 @@ def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:
     partial.close()
 
 
-def sight(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> BestImage:
-    return hub.study_images().sight(clinic.site, parts.study, GRID, files)
+def best_image(hub: Hub, clinic: Clinic, parts: StudyParts, files: tuple[Member, ...] = ()) -> BestImage:
+    return hub.study_images().image(clinic.site, parts.study, GRID, files)
 
 
 def image_of(found: BestImage) -> np.ndarray:
@@ -80,24 +80,24 @@ def inside() -> np.ndarray:
 
 
 def test_nothing_is_shown_of_an_image_of_which_nothing_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
-    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
+    assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
-    found = sight(hub, clinic, parts, (png(GREY),))
+    found = best_image(hub, clinic, parts, (png(GREY),))
     assert found.source == "the original file that this hub chose; the clinic named none"
     np.testing.assert_array_equal(image_of(found), open_radiograph(png(GREY).data).shown)
     # A file that does not decode here costs the pixels and not the preview.
-    assert sight(hub, clinic, parts, (Member("0000.png", b"broken"),)).source.startswith("the preview (")
+    assert best_image(hub, clinic, parts, (Member("0000.png", b"broken"),)).source.startswith("the preview (")
 
 
 def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
-    alone = image_of(sight(hub, clinic, parts))
+    alone = image_of(best_image(hub, clinic, parts))
     put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
-    found = sight(hub, clinic, parts)
-    assert found.source.endswith("with 3 of 3 rectangles of evidence over it")
+    found = best_image(hub, clinic, parts)
+    assert found.source.endswith("with 3 of 3 crops over it")
     here = inside()
     np.testing.assert_array_equal(image_of(found)[here], GREY[here])
     below = np.asarray(Image.fromarray(alone).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
@@ -106,8 +106,8 @@ def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Cl
 
 def test_evidence_alone_stands_on_stripes(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
-    found = sight(hub, clinic, parts)
-    assert found.source == "3 of 3 rectangles of evidence alone"
+    found = best_image(hub, clinic, parts)
+    assert found.source == "3 of 3 crops alone"
     here = inside()
     np.testing.assert_array_equal(image_of(found)[here], GREY[here])
     np.testing.assert_array_equal(image_of(found)[~here], stripes(HEIGHT, WIDTH)[~here])
@@ -119,16 +119,16 @@ def test_a_preview_or_evidence_of_another_image_is_not_shown(hub: Hub, clinic: C
     values = stored_values()[:, :200]
     other = crops.encode(values, shown(values), RECTANGLES[:1], MEANING)
     put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, other))
-    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
+    assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     coarse = clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000))
     assert coarse.header.chunk_log2 == 10
     arrive(hub, clinic, coarse, 45 + 1039)
-    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
+    assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
     arrive(hub, clinic, coarse, len(coarse.sealed) - 1)
-    found = sight(hub, clinic, parts)
+    found = best_image(hub, clinic, parts)
     assert found.source.startswith("the coarse preview (")
     assert max(image_of(found).shape) == 128
     assert hub.study_images().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
@@ -136,7 +136,7 @@ def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clin
     data = bytearray(path.read_bytes())
     data[300] ^= 1  # what is not as it was sealed is not shown
     path.write_bytes(data)
-    assert sight(hub, clinic, parts) == BestImage(None, "nothing yet")
+    assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
 def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
@@ -145,8 +145,8 @@ def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, cli
     fine = clinic.seal(Kind.CROPS, parts.study, data)
     assert fine.header.chunk_log2 == 14
     arrive(hub, clinic, fine, len(fine.sealed) - 1)
-    found = sight(hub, clinic, parts)
-    assert found.source == "2 of 4 rectangles of evidence alone"
+    found = best_image(hub, clinic, parts)
+    assert found.source == "2 of 4 crops alone"
     first = RECTANGLES[1].place
     np.testing.assert_array_equal(image_of(found)[first], shown(noise)[first])
 
@@ -169,12 +169,12 @@ def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyPar
 
     study, picture = parts.study.hex()[:8], tmp_path / "seen.png"
     assert "drawn from nothing yet" in said("show", study, "--png", str(picture))
-    assert "asked for the evidence" in said("ask", study, "evidence")
+    assert "The crops are requested" in said("request", study, "crops")
     assert hub.store.wanted(clinic.site) == [(parts.study, Kind.CROPS)]
     fine = clinic.seal(Kind.CROPS, parts.study, sample_evidence())
     arrive(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000)), 4000)
     put(hub, clinic, fine)
-    assert "is here already" in said("ask", study, "evidence")
+    assert "already stored" in said("ask", study, "evidence")
     assert hub.store.wanted(clinic.site) == []
     blank = picture.read_bytes()
     page = said("show", study, "--png", str(picture))
@@ -183,8 +183,8 @@ def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyPar
     assert picture.read_bytes() != blank
     facts = json.loads(CliRunner().invoke(app, ["show", study, "--json", "--data", str(hub.data)]).stdout)
     assert facts["arriving"] == {"preview": "the coarse preview (119 x 128)"}
-    assert facts["tiers"]["evidence"] == len(fine.sealed)
-    assert CliRunner().invoke(app, ["ask", study, "graph", "--data", str(hub.data)]).exit_code == 2
+    assert facts["tiers"]["crops"] == len(fine.sealed)
+    assert CliRunner().invoke(app, ["request", study, "graph", "--data", str(hub.data)]).exit_code == 2
 
 
 def test_export_writes_both_as_files_that_any_program_reads(
@@ -197,8 +197,8 @@ def test_export_writes_both_as_files_that_any_program_reads(
     stem = tmp_path / "out" / parts.study.hex()[:16]
     seen = Image.open(BytesIO(stem.with_suffix(".preview.png").read_bytes()))
     assert (seen.mode, seen.size) == ("L", (WIDTH, HEIGHT))
-    written = imagecodecs.png_decode(stem.with_suffix(".evidence.png").read_bytes())
-    facts = json.loads(stem.with_suffix(".evidence.json").read_bytes())
+    written = imagecodecs.png_decode(stem.with_suffix(".crops.png").read_bytes())
+    facts = json.loads(stem.with_suffix(".crops.json").read_bytes())
     assert written.shape == (HEIGHT, WIDTH, 2)
     here = inside()
     assert ((written[:, :, 1] == 65535) == here).all()

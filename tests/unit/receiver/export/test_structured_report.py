@@ -111,7 +111,7 @@ def test_the_capture_shows_the_picture_and_says_what_it_is() -> None:
 
 def test_a_capture_of_another_picture_is_another_object() -> None:
     found = result()
-    nothing = replace(found, sight=BestImage(None, "nothing yet"))
+    nothing = replace(found, best=BestImage(None, "nothing yet"))
     drawn = {pydicom.dcmread(BytesIO(secondary_capture(each, NAMES))).SOPInstanceUID for each in (found, nothing)}
     assert len(drawn) == 2
 

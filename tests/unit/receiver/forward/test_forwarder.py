@@ -12,9 +12,8 @@ from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.forwarding import queue_of
 from thinwire.receiver.forward.pieces import DeliveryContent
-from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind

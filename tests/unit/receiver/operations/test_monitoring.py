@@ -11,7 +11,7 @@ from tests.support.forwarded_hub import keep_study
 from tests.support.hub_folder import join
 from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
-from thinwire.receiver.forward.forwarding import queue_of
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.operations.monitoring import health, watched
 from thinwire.shared.errors import BadConfiguration

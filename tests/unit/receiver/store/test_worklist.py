@@ -69,7 +69,7 @@ def test_json_says_null_where_nothing_is_known_yet() -> None:
     shown = as_json(WorklistEntry(study(1, None)))
     assert shown["urgency"] is None
     assert shown["findings"] == {}
-    assert shown["tiers"]["evidence"] is None
+    assert shown["tiers"]["crops"] is None
     assert as_json(WorklistEntry(study(1, Urgency.ROUTINE, source="generated")))["text_given"] is False
 
 

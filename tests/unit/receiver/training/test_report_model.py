@@ -9,12 +9,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import SwinConfig, SwinModel, T5Config, T5ForConditionalGeneration
 
-from thinwire.receiver.training import corpus, words
+from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.presets import Preset, paper
 from thinwire.receiver.training.pretrain import pretrain
 from thinwire.receiver.training.report_model import PAD, ReportModel, Targets, Weights, grounding, losses, written
 from thinwire.receiver.training.report_stage import Material, ReportStage, Schedule, move, narrowed
+from thinwire.receiver.training.tokenizer import learn_tokenizer, local_tokenizer, target_tokens
 from thinwire.shared.errors import BadConfiguration
 
 TINY = Preset(
@@ -121,7 +122,7 @@ def kill_in_the_second_epoch(_stage: str, done: float, _total: float, _words: st
 
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     data = material()
-    tokenizer = words.learn_tokenizer((s.report for s in data.samples), VOCABULARY)
+    tokenizer = learn_tokenizer((s.report for s in data.samples), VOCABULARY)
     schedule = Schedule(epochs=3, batch=4, patience=9)
     train, validation = np.arange(8), np.arange(8, 12)
 
@@ -153,7 +154,7 @@ def checkpoints(folder: Path) -> tuple[Path, Path]:
         vocab_size=VOCABULARY, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=3, decoder_start_token_id=0
     )
     T5ForConditionalGeneration(t5).save_pretrained(folder / "t5")
-    words.learn_tokenizer(["no pneumothorax or effusion"], VOCABULARY).save(str(folder / "t5" / "tokenizer.json"))
+    learn_tokenizer(["no pneumothorax or effusion"], VOCABULARY).save(str(folder / "t5" / "tokenizer.json"))
     return folder / "swin", folder / "t5"
 
 
@@ -172,7 +173,7 @@ def test_the_papers_preset_is_built_from_local_checkpoints(tmp_path: Path) -> No
         theirs = whole(encoder_outputs=(out.features,), attention_mask=valid.long(), decoder_input_ids=tokens).logits
     assert out.attention.shape == (3, 9, 4)
     assert torch.allclose(ours, theirs, atol=1e-4)
-    assert isinstance(words.local_tokenizer(t5), Tokenizer)
+    assert isinstance(local_tokenizer(t5), Tokenizer)
 
 
 def test_a_folder_without_a_checkpoint_says_what_to_give(tmp_path: Path) -> None:
@@ -183,8 +184,8 @@ def test_a_folder_without_a_checkpoint_says_what_to_give(tmp_path: Path) -> None
 
 def test_each_token_knows_the_finding_of_its_sentence() -> None:
     sample = next(s for s in map(corpus.phantom, range(50)) if any(finding for _, finding in s.sentences))
-    tokenizer = words.learn_tokenizer([sample.report, sample.indication], 400)
-    ids, about = words.targets(tokenizer, sample, 128, indication=True)
+    tokenizer = learn_tokenizer([sample.report, sample.indication], 400)
+    ids, about = target_tokens(tokenizer, sample, 128, indication=True)
     assert len(ids) == len(about)
     asserted = {corpus.FINDINGS.index(f) for _, f in sample.sentences if f}
     assert set(about.tolist()) - {-1} == asserted
@@ -254,7 +255,7 @@ def test_imitation_pulls_a_cell_towards_what_the_teacher_says() -> None:
 def test_training_may_begin_at_a_smaller_size(tmp_path: Path) -> None:
     data = material(size=128)
     preset = replace(TINY, working_size=128, small_size=64, patch_size=8, depths=(1, 1, 2), heads=(1, 2, 2))
-    tokenizer = words.learn_tokenizer((s.report for s in data.samples), VOCABULARY)
+    tokenizer = learn_tokenizer((s.report for s in data.samples), VOCABULARY)
     stage = ReportStage(preset, Schedule(epochs=3, small_epochs=2, batch=4), data, tokenizer, tmp_path)
     stage.run(np.arange(8), np.arange(8, 12), lambda *_: None)
     assert len(stage.history) == 3

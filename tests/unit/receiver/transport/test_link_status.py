@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.support.clock import START
 from thinwire.receiver.presentation import links_table
 from thinwire.receiver.transport.ingest import IncomingObject
-from thinwire.receiver.transport.link_status import FILE, RateMeter, SiteLink, find, write_status
+from thinwire.receiver.transport.link_status import FILE, RateMeter, SiteLink, read_status, write_status
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import SiteName, StudyKey
 
@@ -19,14 +19,14 @@ RIDGE = SiteLink(SiteName("south-ridge"), False, START - timedelta(days=2), STAR
 
 
 def test_another_process_sees_the_links_while_the_hub_serves(tmp_path: Path) -> None:
-    assert find(tmp_path, START) == (False, [])
+    assert read_status(tmp_path, START) == (False, [])
     write_status(tmp_path, [VALLEY, RIDGE], START)
-    assert find(tmp_path, START + timedelta(seconds=3)) == (True, [VALLEY, RIDGE])
-    serves, links = find(tmp_path, START + timedelta(minutes=3))
+    assert read_status(tmp_path, START + timedelta(seconds=3)) == (True, [VALLEY, RIDGE])
+    serves, links = read_status(tmp_path, START + timedelta(minutes=3))
     assert not serves
     assert links == [replace(VALLEY, connected=False, rate=0.0), RIDGE]
     write_status(tmp_path, [VALLEY], START, serves=False)
-    assert find(tmp_path, START)[0] is False
+    assert read_status(tmp_path, START)[0] is False
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_another_process_sees_the_links_while_the_hub_serves(tmp_path: Path) -> 
 )
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / FILE).write_bytes(damaged)
-    assert find(tmp_path, START) == (False, [])
+    assert read_status(tmp_path, START) == (False, [])
 
 
 def test_every_clinic_has_its_row() -> None:

@@ -63,12 +63,12 @@ def test_the_first_administrator_enters_by_a_link_once(room: ReadingRoom) -> Non
     link = room.room.accounts.first()
     browser = room.browser()
     assert "The first administrator" in browser.get(f"/welcome/{link}")
-    fields = {"password": PASSWORD, "again": PASSWORD, "name": "root", "shown": "Ada Root"}
+    fields = {"password": PASSWORD, "again": PASSWORD, "name": "root", "full_name": "Ada Root"}
     assert "differ" in browser.post(f"/welcome/{link}", 400, **{**fields, "again": "another"})
     assert "too short" in browser.post(f"/welcome/{link}", 400, **{**fields, "password": "x", "again": "x"})
     browser.post(f"/welcome/{link}", 303, **fields)
     assert "Audit log" in browser.get("/")
-    assert "holds no more" in room.browser().get(f"/welcome/{link}", 404)
+    assert "no longer valid" in room.browser().get(f"/welcome/{link}", 404)
     assert any("Login" in message and "root" in message for message in room.audited())
 
 
@@ -128,7 +128,7 @@ def test_roles_keep_to_their_own(room: ReadingRoom, clinic: Clinic, parts: Study
     assert "textarea" not in page
     assert StudyStatus.OPENED not in statuses(room.hub)  # no reader has seen it
     assert "role reader" in admin.post(f"{study}/report", 403, text="x", act="sign", version="0")
-    admin.post(f"{study}/ask", 403, tier="pixels")
+    admin.post(f"{study}/request", 403, tier="originals")
     assert "role administrator" in reader.get("/audit", 403)
     assert room.room.store.wanted(SITE) == []
     log = admin.get("/audit")
@@ -154,23 +154,30 @@ def test_the_list_shows_what_a_reader_needs(room: ReadingRoom, clinic: Clinic, p
     assert rows(page) == [f"{SITE}/{parts.study.hex()}"]
     (prediction,) = [each.prediction for each in room.room.store.studies()]
     assert prediction is not None
-    for words in (prediction.reason, "95 % interval", "waiting cap 4 h", "graph here, preview here", "report", "kept"):
+    for words in (
+        prediction.reason,
+        "95 % interval",
+        "waiting cap 4 h",
+        "graph received, preview received",
+        "report",
+        "kept",
+    ):
         assert words in page, words
     assert "PHANTOM-1" not in page
     room.clock.advance(4 * 3600)
-    assert "over the cap" in room.person("bert").get("/")
+    assert ">overdue<" in room.person("bert").get("/")
     assert parts.study.hex() in room.person("carl").get("/rows?urgency=nonsense&site=<script>")
 
 
 def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     room.put_study(clinic, parts, Kind.PREVIEW)
     reader, now = room.person("anna"), room.clock.now()
-    assert "pixels: the clinic is not connected" in reader.get("/")
+    assert "originals: the clinic is not connected" in reader.get("/")
     write_status(room.hub.data, [SiteLink(SITE, True, now, now)], now)
-    assert "pixels: at the clinic, not asked for" in reader.get("/")
+    assert "originals: at the clinic, not requested" in reader.get("/")
     moving = (IncomingObject(parts.study, Kind.ORIGINALS, 250_000, 1_000_000),)
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
-    assert "pixels 25 %, about 2 min" in reader.get("/")
+    assert "originals 25 %, about 2 min" in reader.get("/")
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
     assert "the link carries nothing now" in reader.get("/")
 
@@ -189,9 +196,9 @@ def test_pages_filters_and_search(room: ReadingRoom, clinic: Clinic, bundle: Bun
     ]
     assert sum(min(PAGE, n) for n in by_urgency) >= PAGE
     short = parts.study.hex()[:10]
-    assert rows(reader.post("/search", 200, words=short)) == [f"{SITE}/{parts.study.hex()}"]
-    assert rows(reader.post("/search", 200, words="PHANTOM-1")) == [f"{SITE}/{parts.study.hex()}"]
-    assert "No study fits" in reader.post("/search", 200, words="<b>nothing</b>")
+    assert rows(reader.post("/search", 200, query=short)) == [f"{SITE}/{parts.study.hex()}"]
+    assert rows(reader.post("/search", 200, query="PHANTOM-1")) == [f"{SITE}/{parts.study.hex()}"]
+    assert "No study matches" in reader.post("/search", 200, query="<b>nothing</b>")
     assert "PHANTOM" not in "".join(room.audited())
 
 
@@ -206,7 +213,7 @@ def test_a_study_is_opened_once_and_each_view_is_written_down(
     page = reader.get(study)
     reader.get(study)
     assert statuses(room.hub).count(StudyStatus.OPENED) == 1
-    for words in ("PHANTOM-1", "5 of 64 patches", "the report that came", "not here", "Get the full study now"):
+    for words in ("PHANTOM-1", "5 of 64 patches", "the report that came", "not received", "Request originals now"):
         assert words in page, words
     study_images = [m for m in room.audited() if "Instances Accessed" in m]
     assert len(study_images) == 2
@@ -238,13 +245,13 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
     assert view["native"] == [280, 300]
     assert view["spacing"] == [0.14, 0.14]
     assert view["base"]["exact"] is False
-    assert view["evidence"]["exact"] is True
+    assert view["crops"]["exact"] is True
     assert len(view["patches"]) == 5
     plain = room.room.store.plaintext(SITE, parts.study, Kind.CROPS)
     assert plain is not None
     found = crops.decode(plain, 1 << 30)
-    facts = view["evidence"]
-    body = reader.client.get(f"{study}/samples/evidence").content
+    facts = view["crops"]
+    body = reader.client.get(f"{study}/samples/crops").content
     tone, samples = np.frombuffer(body[: facts["levels"]], np.uint8), np.frombuffer(body[facts["levels"] :], "<u2")
     at = 0
     for (x, y, w, h), rectangle, want in zip(facts["rectangles"], found.rectangles, found.samples, strict=True):
@@ -253,7 +260,7 @@ def test_what_is_exact_comes_exactly(room: ReadingRoom, clinic: Clinic, parts: S
         at += w * h
     assert at == len(samples)
     np.testing.assert_array_equal(tone, found.tone)
-    reader.get(f"{study}/samples/pixels", 404)
+    reader.get(f"{study}/samples/originals", 404)
 
 
 def test_a_window_s_line_goes_through_the_tone() -> None:
@@ -273,11 +280,11 @@ def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Cl
     reader = room.person("anna")
     view = json.loads(reader.get(f"{study}/view"))
     assert view["base"]["exact"] is True
-    assert view["evidence"] is None
+    assert view["crops"] is None
     body = reader.client.get(f"{study}/samples/base").content
     values = np.frombuffer(body[view["base"]["levels"] :], "<u2").reshape(300, 280)
     np.testing.assert_array_equal(values, pixels - pixels.min())
-    assert "Not all of the study is here" not in reader.get(study)
+    assert "The study is not complete" not in reader.get(study)
 
 
 def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
@@ -285,12 +292,12 @@ def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic
     told: list[str] = []
     room.room.pipeline.on_receipt = told.append
     reader = room.person("anna")
-    reader.post(f"{study}/ask", 400, tier="everything")
-    reader.post(f"{study}/ask", tier="pixels")
+    reader.post(f"{study}/request", 400, tier="everything")
+    reader.post(f"{study}/request", tier="originals")
     assert room.room.store.wanted(SITE) == [(parts.study, Kind.ORIGINALS)]
     assert told == [SITE]
-    assert "The full study is asked for" in reader.get(study)
-    assert "Get the full study now" not in reader.get(study)
+    assert "The originals are requested" in reader.get(study)
+    assert "Request originals now" not in reader.get(study)
     assert any("Part of a study asked for" in m for m in room.audited())
 
 
@@ -346,28 +353,28 @@ def test_a_machine_s_draft_says_that_it_is_one(hub: Hub, clinic: Clinic, parts: 
     study = room.put_study(clinic, parts)
     reader = room.person("anna")
     page = reader.get(study)
-    assert "Drafted by a machine" in page
+    assert "Machine-written draft, unchecked" in page
     assert 'data-shares="0.200,0.200,0.200,0.200,0.200"' in page
     assert "No <b>" not in page
-    assert page.index("Drafted by a machine") < page.index("<textarea")
+    assert page.index("Machine-written draft, unchecked") < page.index("<textarea")
     reader.post(f"{study}/report", text="No effusion.", act="sign", version="0", from_draft="true")
     page = reader.get(study)
-    assert "begun from a machine" in page
-    assert page.index("begun from a machine") < page.index("Drafted by a machine")
+    assert "based on a machine-written draft" in page
+    assert page.index("based on a machine-written draft") < page.index("Machine-written draft, unchecked")
 
 
 def test_a_draft_that_is_written_late_comes_to_the_open_page(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     room = ReadingRoom(hub, hub.store.draft)
     study = room.put_study(clinic, parts)
     reader = room.person("anna")
-    assert "Drafted by a machine" not in reader.get(study)
-    assert "Drafted by a machine" not in reader.get(f"{study}/state")
+    assert "Machine-written draft, unchecked" not in reader.get(study)
+    assert "Machine-written draft, unchecked" not in reader.get(f"{study}/state")
     before = hub.store.stamp()
     (waiting,) = hub.store.undrafted(8)
     draft = {"sentences": [{"text": "No effusion.", "share": [0.2] * 5}], "bundle": "00" * 16}
     hub.store.add_draft(waiting, json.dumps(draft).encode(), hub.clock.now())
     assert hub.store.stamp() != before
-    assert "Drafted by a machine" in reader.get(f"{study}/state")
+    assert "Machine-written draft, unchecked" in reader.get(f"{study}/state")
 
 
 def test_whose_study_it_is_comes_to_the_open_page(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
@@ -407,6 +414,6 @@ def test_without_a_graph_there_is_a_page_all_the_same(room: ReadingRoom, clinic:
     room.put(clinic, parts.manifest)
     reader = room.person("anna")
     page = reader.get(f"/studies/{SITE}/{parts.study.hex()}")
-    assert "The graph is not here yet" in page
+    assert "The graph is not received yet" in page
     view = json.loads(reader.get(f"/studies/{SITE}/{parts.study.hex()}/view"))
-    assert (view["base"], view["evidence"], view["patches"]) == (None, None, [])
+    assert (view["base"], view["crops"], view["patches"]) == (None, None, [])

@@ -81,7 +81,7 @@ def test_a_file_that_no_manifest_names_is_not_said_to_be_exact(made: Made, clini
     base = view_of(room, clinic, parts).base
     assert base is not None
     assert not base.exact
-    assert "the clinic named none" in base.words
+    assert "the clinic named none" in base.label
 
 
 def test_spacing_and_sides_are_the_file_s(made: Made, clinic: Clinic) -> None:
@@ -131,6 +131,6 @@ def test_an_original_that_cannot_be_shown_costs_itself_alone(hub: Hub, clinic: C
     room.put(clinic, parts.graph, parts.manifest, parts.pixels)
     view = view_of(room, clinic, parts)
     assert view.base is None
-    assert view.trouble.startswith("the original is here and cannot be shown")
+    assert view.trouble.startswith("the original is received and cannot be shown")
     address = f"/studies/{clinic.site}/{parts.study.hex()}"
     assert "cannot be shown" in room.person("anna").get(f"{address}/view")

@@ -1,5 +1,8 @@
 """A file's form: what its meta information says, what its data set is, and the file that a PACS is sent."""
 
+import gzip
+import struct
+import zlib
 from io import BytesIO
 from itertools import product
 
@@ -10,6 +13,7 @@ import pytest
 from tests.support.dicoms import (
     BIG,
     DEFLATED,
+    ENCODERS,
     EXPLICIT,
     HTJ2K,
     IMPLICIT,
@@ -34,10 +38,11 @@ from thinwire.shared.imaging.header import part10
 NATIVE = (IMPLICIT, EXPLICIT, BIG, DEFLATED)
 SYNTAXES = (*NATIVE, RLE, JPEG, JPEG_LOSSLESS, JPEG_LS, JPEG_2000, HTJ2K, JPEG_XL)
 EIGHT = chest(66, 70, 8)
+ENCAPSULATED = "1.2.840.10008.1.2.1.98"
 
 
 def called(data: bytes, syntax: str) -> bytes:
-    """A file whose meta information names another transfer syntax than its data set has."""
+    """A data set, or that of a file, below meta information that names this transfer syntax."""
     meta = pydicom.dcmread(BytesIO(as_file(dataset(), EXPLICIT))).file_meta
     header = as_file(dataset(), EXPLICIT)[: 144 + meta.FileMetaInformationGroupLength]
     stated = EXPLICIT.encode() + b"\0"
@@ -45,7 +50,12 @@ def called(data: bytes, syntax: str) -> bytes:
     at = header.index(b"\x02\x00\x10\x00UI") + 6
     header = header[:at] + len(value).to_bytes(2, "little") + value + header[at + 2 + len(stated) + len(stated) % 2 :]
     length = len(header) - 144
-    return header[:140] + length.to_bytes(4, "little") + header[144:] + after_meta(data)
+    return (
+        header[:140]
+        + length.to_bytes(4, "little")
+        + header[144:]
+        + (after_meta(data) if data[128:132] == b"DICM" else data)
+    )
 
 
 @pytest.mark.parametrize(("true", "stated"), list(product(SYNTAXES, SYNTAXES)))
@@ -153,3 +163,85 @@ def test_meta_information_in_odd_forms_is_read(syntax: str) -> None:
 @pytest.mark.parametrize("tail", [b"\0", b"\0" * 513, b"\n", b"end of file, written by a device", b"\xff" * 64])
 def test_bytes_after_the_pixels_are_no_loss(syntax: str, tail: bytes) -> None:
     assert np.array_equal(read(dicom(EIGHT, syntax) + tail).stored, EIGHT)
+
+
+def big_endian(group: bytes) -> bytes:
+    """Group 0002 in big endian."""
+    out, at = b"", 0
+    while at < len(group):
+        number, element, vr, length = struct.unpack_from("<HH2sH", group, at)
+        long = vr == b"OB"
+        value = at + (12 if long else 8)
+        length = int.from_bytes(group[at + 8 : at + 12], "little") if long else length
+        out += struct.pack(">HH2s", number, element, vr) + struct.pack(
+            *((">HL", 0, length) if long else (">H", length))
+        )
+        out += group[value : value + length]
+        at = value + length
+    return out
+
+
+def encapsulated(*items: bytes, ended: bool = True) -> bytes:
+    """Pixel Data (7FE0,0010) of undefined length, explicit VR."""
+    parts = [struct.pack("<HHL", 0xFFFE, 0xE000, len(each)) + each for each in items]
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if ended else b""
+    return b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + b"".join(parts) + end
+
+
+def odd_forms() -> dict[str, bytes]:
+    """Files of EIGHT as devices and archives have been seen to write them."""
+    plain, body = dicom(EIGHT), after_meta(dicom(EIGHT))
+    start, group, _ = meta_of(plain)
+    frame = bytes(ENCODERS[JPEG_LS](EIGHT))
+    frame += b"\0" * (len(frame) % 2)
+    header = after_meta(dicom(EIGHT, JPEG_LS)).partition(b"\xe0\x7f\x10\x00OB")[0]
+    bare_implicit = after_meta(dicom(EIGHT, IMPLICIT))
+    implicit_header = bare_implicit[: bare_implicit.rindex(b"\xe0\x7f\x10\x00")]
+    size = struct.pack("<L", EIGHT.size)
+    samples = EIGHT.tobytes()
+    pixels = body.rindex(b"\xe0\x7f\x10\x00OB")
+    return {
+        "meta information in big endian": start + big_endian(group) + body,
+        "a preamble without prefix": bytes(128) + body,
+        "a preamble that is a TIFF header": b"II*\0" + bytes(124) + plain[128:],
+        "a group length in the data set": b"\x08\x00\x00\x00UL\x04\x00\x0f\x27\x00\x00" + body,
+        "a command group before the data set": struct.pack("<HHLLHHLH", 0, 0, 4, 10, 0, 0x0100, 2, 1) + bare_implicit,
+        "a transfer syntax padded by a blank": plain.replace(EXPLICIT.encode() + b"\0", EXPLICIT.encode() + b" "),
+        "pixel data too long": body[: pixels + 8] + struct.pack("<L", EIGHT.size + 10) + samples + bytes(10),
+        "pixel data as OW": body.replace(b"\xe0\x7f\x10\x00OB", b"\xe0\x7f\x10\x00OW"),
+        "pixel data as UN": body.replace(b"\xe0\x7f\x10\x00OB", b"\xe0\x7f\x10\x00UN"),
+        "uncompressed pixels in an item": called(header + encapsulated(b"", samples), ENCAPSULATED),
+        "an offset table": header + encapsulated(bytes(4), frame),
+        "no offset table": header + encapsulated(frame),
+        "an empty fragment": header + encapsulated(b"", b"", frame),
+        "no end mark": header + encapsulated(b"", frame, ended=False),
+        "items in pixel data of defined length": called(
+            header + b"\xe0\x7f\x10\x00OB\0\0" + struct.pack("<L", len(frame) + 16) + encapsulated(b"", frame)[12:-8],
+            JPEG_LS,
+        ),
+        "compressed pixels in an implicit data set": called(
+            implicit_header + b"\xe0\x7f\x10\x00" + encapsulated(b"", frame)[8:], JPEG_LS
+        ),
+        "zlib's wrapper": called(zlib.compress(body), DEFLATED),
+        "gzip's wrapper": called(gzip.compress(body), DEFLATED),
+        "bytes after deflated data": dicom(EIGHT, DEFLATED) + bytes(9),
+        "rows as a long": body.replace(b"\x28\0\x10\0US\2\0\x42\0", b"\x28\0\x10\0UL\4\0\x42\0\0\0"),
+        "odd length": body[: pixels + 8] + size + samples,
+    }
+
+
+@pytest.mark.parametrize("form", sorted(odd_forms()))
+def test_odd_forms_are_read_and_sent(form: str) -> None:
+    data = odd_forms()[form]
+    found = read(data)
+    assert np.array_equal(found.stored, EIGHT)
+    sent = part10(data, DEFAULT_LIMITS)
+    assert np.array_equal(read(sent).stored, EIGHT)
+    assert not any("meta information" in each for each in read(sent).warnings)
+    if form not in ("uncompressed pixels in an item", "no offset table", "pixel data too long"):  # pydicom cannot
+        assert np.array_equal(pydicom.dcmread(BytesIO(sent)).pixel_array, EIGHT)
+
+
+def test_a_compressed_file_that_has_nothing_to_do_with_dicom_is_not_inflated() -> None:
+    with pytest.raises(UnreadableDicom, match="not a DICOM file"):
+        read_instance(gzip.compress(bytes(1 << 20)))

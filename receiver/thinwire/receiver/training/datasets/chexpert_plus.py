@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from thinwire.receiver.training.datasets import chexpert_labels
-from thinwire.receiver.training.datasets.image_size import size_of
+from thinwire.receiver.training.datasets.image_size import found_image
 from thinwire.receiver.training.datasets.patients import FoundStudy, Patient, Split, StudySelection, shuffled
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.datasets.tables import rows, table
-from thinwire.shared.errors import BadConfiguration, BadInput
+from thinwire.shared.errors import BadConfiguration
 
 _TABLE = "df_chexpert_plus_*.csv"
 _COLUMNS = (
@@ -54,15 +54,10 @@ def _found(
     if not text.told:
         summary.skip("a report without findings and impression")
         return None
-    image = next((path for path in _places(root, row) if path.is_file()), None)
-    if image is None:
-        summary.fault(name, "image missing")
+    found = found_image(_places(root, row), name, summary)
+    if found is None:
         return None
-    try:
-        size = size_of(image)
-    except (OSError, BadInput) as error:
-        summary.fault(name, f"image malformed ({type(error).__name__})")
-        return None
+    image, size = found
     return FoundStudy(
         key="chexpert-" + name.rsplit(".", 1)[0].replace("/", "-"),
         patient=f"chexpert:{row['deid_patient_id']}",

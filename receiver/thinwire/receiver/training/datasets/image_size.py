@@ -1,10 +1,13 @@
 """The size of an image file by its header alone."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
+from thinwire.receiver.training.datasets.summary import Summary
+from thinwire.shared.errors import BadInput
 from thinwire.shared.imaging.dicom import read_instance, require_chest
 
 
@@ -18,3 +21,16 @@ def size_of(path: Path) -> tuple[int, int]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a radiograph can be that large
         with Image.open(path) as image:
             return image.height, image.width
+
+
+def found_image(places: Iterable[Path], name: str, summary: Summary) -> tuple[Path, tuple[int, int]] | None:
+    """The first of some places that has an image, with its (height, width); None where the summary says why not."""
+    image = next((path for path in places if path.is_file()), None)
+    if image is None:
+        summary.fault(name, "image missing")
+        return None
+    try:
+        return image, size_of(image)
+    except (OSError, BadInput) as error:
+        summary.fault(name, f"image malformed ({type(error).__name__})")
+        return None

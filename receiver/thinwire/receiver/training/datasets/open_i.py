@@ -12,11 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from thinwire.receiver.training.corpus import FINDINGS
-from thinwire.receiver.training.datasets.image_size import size_of
+from thinwire.receiver.training.datasets.image_size import found_image
 from thinwire.receiver.training.datasets.patients import FoundStudy, Patient
 from thinwire.receiver.training.datasets.report_text import ReportText
 from thinwire.receiver.training.datasets.summary import Summary
-from thinwire.shared.errors import BadConfiguration, BadInput
+from thinwire.shared.errors import BadConfiguration
 
 ARCHIVE = "NLMCXR_reports.tgz"
 _IMAGES = ("NLMCXR_png", "images", "")
@@ -86,15 +86,10 @@ def _found(root: Path, report: OpenIReport, summary: Summary) -> FoundStudy | No
         summary.skip("a report without an image")
         return None
     name = f"{report.images[0]}.png"
-    image = next((root / folder / name for folder in _IMAGES if (root / folder / name).is_file()), None)
-    if image is None:
-        summary.fault(name, "image missing")
+    found = found_image((root / folder / name for folder in _IMAGES), name, summary)
+    if found is None:
         return None
-    try:
-        size = size_of(image)
-    except (OSError, BadInput) as error:
-        summary.fault(name, f"image malformed ({type(error).__name__})")
-        return None
+    image, size = found
     return FoundStudy(
         f"openi-{report.number}", f"openi:{report.number}", image, report.text, size, labels=report.labels
     )

@@ -7,10 +7,10 @@ import numpy as np
 
 from thinwire.receiver.training.corpus import Progress
 from thinwire.receiver.training.evaluation import language
-from thinwire.receiver.training.evaluation.arms import Batches, data_of, graphs_of
-from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection
+from thinwire.receiver.training.evaluation.graphs import Batches, data_of, graphs_of
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, write_from
 from thinwire.receiver.training.evaluation.reports import CURVE_IMAGES, referenced
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, write_from
+from thinwire.receiver.training.evaluation.selection import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.tables import Row, Source
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
 from thinwire.sender.graph.budget import fit, on_the_link

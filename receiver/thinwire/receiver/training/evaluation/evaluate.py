@@ -23,10 +23,10 @@ from thinwire.receiver.training.datasets.manifest import manifest as read_manife
 from thinwire.receiver.training.datasets.opening import open_data, with_proxies, without_folder
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import plots
-from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection
+from thinwire.receiver.training.evaluation.calibration_tables import conformal_table, reliability_picture
 from thinwire.receiver.training.evaluation.coding import coding_table
-from thinwire.receiver.training.evaluation.doubt import conformal_table, reliability_picture
-from thinwire.receiver.training.evaluation.gaze import Prior, gaze_table, lung_fields, own_prior
+from thinwire.receiver.training.evaluation.localisation import Prior, gaze_table, lung_fields, own_prior
+from thinwire.receiver.training.evaluation.model_outputs import Guide, compute_all
 from thinwire.receiver.training.evaluation.reports import (
     ReportBaseline,
     bleu_curve,
@@ -35,7 +35,7 @@ from thinwire.receiver.training.evaluation.reports import (
     referenced,
     report_table,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, compute_all
+from thinwire.receiver.training.evaluation.selection import ATTENTION, PatchSelection
 from thinwire.receiver.training.evaluation.statistics import RESAMPLES
 from thinwire.receiver.training.evaluation.tables import (
     ALL,

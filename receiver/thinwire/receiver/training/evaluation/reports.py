@@ -10,7 +10,7 @@ from thinwire.receiver.inference.mpnn import Prediction
 from thinwire.receiver.training.corpus import Progress, Sample, phantom, role_of
 from thinwire.receiver.training.datasets.summary import Summary
 from thinwire.receiver.training.evaluation import language
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, compute_all, write_pruned
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, compute_all, write_pruned
 from thinwire.receiver.training.evaluation.tables import RETENTIONS, WHOLE, Row, Source
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.sender.graph.report_graph import Extractor, RuleExtractor

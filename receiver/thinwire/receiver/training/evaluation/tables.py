@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from thinwire.receiver.inference.mpnn import Predictor, text_index
 from thinwire.receiver.training.corpus import FINDINGS, Role
-from thinwire.receiver.training.evaluation.arms import Batches, Fusion, data_of, graphs_of, sealed_bytes
-from thinwire.receiver.training.evaluation.choices import ATTENTION, RANDOM, PatchSelection, choices
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
+from thinwire.receiver.training.evaluation.graphs import Batches, Fusion, data_of, graphs_of, sealed_bytes
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, source_of
+from thinwire.receiver.training.evaluation.selection import ATTENTION, RANDOM, PatchSelection, choices
 from thinwire.receiver.training.evaluation.statistics import (
     Floats,
     Ranked,

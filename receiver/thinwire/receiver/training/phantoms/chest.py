@@ -1,8 +1,8 @@
 """The parts of a phantom's chest: their measures, and how they lie on the detector.
 
 All is in chest units: 1 is half the inner width of the rib cage (about 140 mm), x grows towards the patient's left
-(the image's right, as a radiograph is hung), y downwards, (0, 0) is mid-chest. A `DetectorFrame` maps chest units to the
-image and back, so that every size of image shows the same anatomy.
+(the image's right, as a radiograph is hung), y downwards, (0, 0) is mid-chest. A `DetectorFrame` maps chest units to
+the image and back, so that every size of image shows the same anatomy.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from thinwire.receiver.training.phantoms.film import film
 from thinwire.receiver.training.phantoms.plan import choose_findings, make_plan
 from thinwire.receiver.training.phantoms.report import indication_of, sentences_of
 
-__all__ = ["FINDINGS", "PhantomFinding", "Phantom", "Wanted", "describe", "render", "to_dicom"]
+__all__ = ["FINDINGS", "Phantom", "PhantomFinding", "Wanted", "describe", "render", "to_dicom"]
 
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 LEVELS = 4095

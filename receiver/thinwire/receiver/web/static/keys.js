@@ -1,4 +1,4 @@
-// Keys that both pages share: help, and no key while somebody writes.
+// Keys that both pages share: help, and no key while a person writes.
 export function onKeys(table) {
   document.addEventListener("keydown", (event) => {
     const writes = event.target.closest("input:not([type=range]), textarea, select");
@@ -12,8 +12,8 @@ export function onKeys(table) {
 
 function help() { document.getElementById("help")?.showModal(); }
 
-// Listen to the hub's news; what = {list, progress}. The page asks anew at most every two seconds.
-export function onNews(refresh) {
+// Listen to the hub's events (list, progress) and refresh the page, at most every two seconds.
+export function onChange(refresh) {
   let waits = false, last = 0;
   const soon = () => {
     if (waits) return;
@@ -23,15 +23,15 @@ export function onNews(refresh) {
       if (!document.hidden) await refresh();
     }, Math.max(0, last + 2000 - Date.now()));
   };
-  const news = new EventSource("/events");
-  news.addEventListener("list", soon);
-  news.addEventListener("progress", soon);
-  news.addEventListener("ended", () => { news.close(); location.assign("/sign-in"); });
+  const events = new EventSource("/events");
+  events.addEventListener("list", soon);
+  events.addEventListener("progress", soon);
+  events.addEventListener("ended", () => { events.close(); location.assign("/sign-in"); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
-  setInterval(soon, 30000); // ages grow also where nothing comes
+  setInterval(soon, 30000); // ages grow also when nothing arrives
 }
 
-// Parts of the page anew, made by the hub, in the place of those with the same ids.
+// Fetch parts of the page from the hub, and replace those with the same ids.
 export async function replaceParts(address, ...ids) {
   const answer = await fetch(address, { headers: { Accept: "text/html" } });
   if (answer.status === 401) { location.assign("/sign-in"); return false; }
@@ -39,7 +39,7 @@ export async function replaceParts(address, ...ids) {
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ids) {
     const fresh = parsed.getElementById(id), old = document.getElementById(id);
-    // What somebody is about to press stays under the finger.
+    // A part that has the focus stays: a person is about to use it.
     if (fresh && old && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(fresh));
   }
   return true;

@@ -1,5 +1,5 @@
 // The worklist: a selected row, keys, live rows.
-import { onKeys, onNews, replaceParts } from "./keys.js";
+import { onKeys, onChange, replaceParts } from "./keys.js";
 
 const rows = () => [...document.querySelectorAll("tr[data-key]")];
 let chosen = sessionStorage.getItem("chosen");
@@ -39,9 +39,9 @@ document.getElementById("main").addEventListener("click", (event) => {
 
 mark(selected());
 if (location.pathname === "/") {
-  onNews(async () => {
+  onChange(async () => {
     const before = new Set(rows().map((each) => each.dataset.key));
-    if (!await replaceParts(`/rows${location.search}`, "live")) return;
+    if (!await replaceParts(`/rows${location.search}`, "worklist-rows")) return;
     for (const row of rows()) row.classList.toggle("fresh", !before.has(row.dataset.key));
     mark(selected());
   });

@@ -1,5 +1,5 @@
 // The study page: its viewers, tools, keys, the draft's sentences, the report.
-import { onKeys, onNews, replaceParts } from "./keys.js";
+import { onKeys, onChange, replaceParts } from "./keys.js";
 import { Viewer } from "./viewer.js";
 
 const figures = [...document.querySelectorAll(".viewer")];
@@ -9,7 +9,7 @@ const button = (name) => document.querySelector(`[data-do="${name}"]`);
 const press = (element, on) => element?.setAttribute("aria-pressed", String(on));
 const every = (act) => { for (const viewer of viewers) act(viewer); };
 
-function take(tool) {
+function selectTool(tool) {
   every((viewer) => { viewer.tool = tool; });
   for (const each of document.querySelectorAll("[data-tool]")) press(each, each.dataset.tool === tool);
 }
@@ -25,7 +25,7 @@ const acts = {
   invert() { every((viewer) => viewer.invert()); press(button("invert"), own.inverted); },
   reset() { every((viewer) => viewer.reset()); press(button("invert"), false); },
   native() { every((viewer) => viewer.oneToOne()); },
-  veil() { every((viewer) => { viewer.veil = !viewer.veil; viewer.draw(); }); press(button("veil"), own.veil); },
+  dim() { every((viewer) => { viewer.dim = !viewer.dim; viewer.draw(); }); press(button("dim"), own.dim); },
   prior() {
     if (!prior) return;
     const shown = prior.figure.hidden;
@@ -34,7 +34,7 @@ const acts = {
     if (shown) prior.load();
   },
 };
-for (const each of document.querySelectorAll("[data-tool]")) each.addEventListener("click", () => take(each.dataset.tool));
+for (const each of document.querySelectorAll("[data-tool]")) each.addEventListener("click", () => selectTool(each.dataset.tool));
 for (const [name, act] of Object.entries(acts)) button(name)?.addEventListener("click", act);
 slider.addEventListener("input", () => attention(Number(slider.value)));
 figures[0].addEventListener("shown", ({ detail }) => {
@@ -43,18 +43,18 @@ figures[0].addEventListener("shown", ({ detail }) => {
   legend.querySelector(".exact").hidden = !detail.mixed;
 });
 
-function light(sentence) {
+function highlight(sentence) {
   const shares = sentence?.dataset.shares ? sentence.dataset.shares.split(",").map(Number) : null;
-  own.lit = shares?.length ? shares : null;
+  own.shares = shares?.length ? shares : null;
   own.draw();
   const most = Math.max(...(shares ?? [1]));
   for (const dot of document.querySelectorAll("[data-patch]")) {
-    dot.classList.toggle("lit", Boolean(own.lit) && own.lit[Number(dot.dataset.patch)] >= most / 2);
+    dot.classList.toggle("highlighted", Boolean(own.shares) && own.shares[Number(dot.dataset.patch)] >= most / 2);
   }
 }
 const report = document.getElementById("report");
-for (const name of ["pointerover", "focusin"]) report.addEventListener(name, ({ target }) => light(target.closest(".sentence")));
-for (const name of ["pointerleave", "focusout"]) report.addEventListener(name, () => light(null));
+for (const name of ["pointerover", "focusin"]) report.addEventListener(name, ({ target }) => highlight(target.closest(".sentence")));
+for (const name of ["pointerleave", "focusout"]) report.addEventListener(name, () => highlight(null));
 
 const text = document.getElementById("text"), form = document.getElementById("writing"), sign = document.getElementById("sign");
 let changed = false;
@@ -74,26 +74,26 @@ const go = (name) => document.querySelector(`[data-nav="${name}"]`)?.click();
 onKeys({
   j: () => go("next"), k: () => go("previous"), u: () => go("list"),
   g: () => document.querySelector('[data-key-name="full"]')?.click(),
-  w: () => take("window"), m: () => take("pan"), d: () => take("measure"),
+  w: () => selectTool("window"), m: () => selectTool("pan"), d: () => selectTool("measure"),
   "+": () => every((viewer) => viewer.zoom(1.25)), "=": () => every((viewer) => viewer.zoom(1.25)),
   "-": () => every((viewer) => viewer.zoom(0.8)), 0: () => every((viewer) => viewer.fit()),
-  x: acts.native, i: acts.invert, o: acts.veil, c: acts.prior, r: acts.reset,
+  x: acts.native, i: acts.invert, o: acts.dim, c: acts.prior, r: acts.reset,
   a: () => { const now = Number(slider.value); if (now) before = now; attention(now ? 0 : before); },
   e: () => text?.focus(),
 });
 
 own.load();
-// A draft that is written after the page was made: it begins the report where nobody began it.
+// A draft that is written after the page was made becomes the report's text, if no person has begun one.
 function begin() {
   if (!form || changed || text.value || form.elements.version.value !== "0" || document.activeElement === text) return;
   text.value = [...document.querySelectorAll(".sentence")].map((each) => each.textContent).join(" ");
   form.elements.from_draft.value = String(Boolean(text.value));
-  form.querySelector("[data-machine]").hidden = !text.value;
+  form.querySelector("[data-unedited]").hidden = !text.value;
 }
 
-onNews(async () => {
+onChange(async () => {
   const drafted = document.querySelector(".draft");
-  await replaceParts(`${own.figure.dataset.view}/state`, "whose", "state", "rest", ...(drafted ? [] : ["draft"]));
+  await replaceParts(`${own.figure.dataset.view}/state`, "patient", "state", "details", ...(drafted ? [] : ["draft"]));
   if (!drafted) begin();
   await own.load();
   if (prior && !prior.figure.hidden) await prior.load();

@@ -1,8 +1,8 @@
-// One radiograph in a canvas: layers of samples through a window into grey, and what the machine looked at over them.
+// One radiograph in a canvas: layers of samples through a window into grey, and the kept patches with their attention over them.
 // Everything is measured in native pixels; `scale` is canvas pixels per native pixel.
 
 const HEAT = ["#6246be", "#8a48a8", "#b24a92", "#d6487a", "#e6665e", "#f58646", "#fbaa4e", "#ffd45f"];
-// Where a distance holds (PS3.3 10.7.1.3).
+// The plane in which a distance is measured (PS3.3 10.7.1.3).
 const WHERE = { patient: "", detector: " at the detector", film: " on the scanned film", unknown: " (not known whether at the patient or at the detector)" };
 const EXACT = "#00c2d1";
 
@@ -54,8 +54,8 @@ export class Viewer {
     this.facts = null;
     this.tool = "window";
     this.opacity = 0.3;
-    this.veil = false;
-    this.lit = null;
+    this.dim = false;
+    this.shares = null;
     this.measured = null;
     this.pointers = new Map();
     this.reset();
@@ -70,14 +70,14 @@ export class Viewer {
     this.loading = true;
     try {
       const answer = await fetch(`${this.figure.dataset.view}/view`);
-      if (!answer.ok) { this.say("the image cannot be shown: load the page again"); return; }
+      if (!answer.ok) { this.showMessage("The image cannot be shown. Load the page again."); return; }
       const facts = await answer.json(), key = JSON.stringify(facts);
       if (key === this.key) return;
       const layers = {};
-      for (const name of ["base", "evidence"]) {
+      for (const name of ["base", "crops"]) {
         if (!facts[name]) continue;
         const got = await fetch(`${this.figure.dataset.view}/samples/${name}`);
-        if (!got.ok) return; // it changed in this moment; the next news loads it
+        if (!got.ok) return; // it has just changed; the next event loads it
         const bytes = await got.arrayBuffer(), frame = facts[name];
         const area = frame.rectangles.length ? frame.rectangles.reduce((sum, r) => sum + r[2] * r[3], 0) : frame.width * frame.height;
         if (bytes.byteLength !== frame.levels + area * frame.bits / 8) return;
@@ -87,18 +87,18 @@ export class Viewer {
       Object.assign(this, { facts, layers, key });
       this.repaint();
       if (first) this.fit(); else this.draw();
-      this.tell();
+      this.showSource();
     } finally { this.loading = false; }
   }
 
-  tell() {
-    const { base, evidence, trouble } = this.facts;
-    const parts = [base?.words, evidence && `${evidence.words}, exact, in frames`, trouble].filter(Boolean);
-    this.say(base || evidence ? `${base?.exact ? "Exact: " : "Approximate: "}${parts.join("; ")}` : trouble || "The image is not here yet. Patches stand where the machine looked.");
-    this.figure.dispatchEvent(new CustomEvent("shown", { bubbles: true, detail: { mixed: Boolean(evidence), approximate: Boolean(base && !base.exact) } }));
+  showSource() {
+    const { base, crops, trouble } = this.facts;
+    const parts = [base?.label, crops && `${crops.label}: exact pixels, in frames`, trouble].filter(Boolean);
+    this.showMessage(base || crops ? `${base?.exact ? "Exact: " : "Approximate: "}${parts.join("; ")}` : trouble || "The image has not arrived. The marks show the kept patches.");
+    this.figure.dispatchEvent(new CustomEvent("shown", { bubbles: true, detail: { mixed: Boolean(crops), approximate: Boolean(base && !base.exact) } }));
   }
 
-  say(words) { this.figure.querySelector(".source").textContent = words; }
+  showMessage(text) { this.figure.querySelector(".source").textContent = text; }
 
   reset() {
     this.windowed = false; this.inverted = false; this.level = 127.5; this.width = 255; this.measured = null;
@@ -164,13 +164,13 @@ export class Viewer {
     if (!this.native) return;
     const [w, h] = this.native;
     pen.setTransform(this.scale, 0, 0, this.scale, this.x, this.y);
-    const { base, evidence } = this.layers;
+    const { base, crops } = this.layers;
     if (base) this.put(base.pieces[0], 0, 0, w, h, base.facts.exact); else this.stripes(w, h);
-    for (const piece of evidence?.pieces ?? []) this.put(piece, piece.x, piece.y, piece.w, piece.h, true);
-    this.looked(w, h);
+    for (const piece of crops?.pieces ?? []) this.put(piece, piece.x, piece.y, piece.w, piece.h, true);
+    this.attention(w, h);
     const line = (devicePixelRatio || 1) / this.scale;
-    // Where an exact part ends is always shown, whatever else is switched off.
-    for (const piece of evidence?.pieces ?? []) this.frame(piece.x, piece.y, piece.w, piece.h, EXACT, 1.5 * line);
+    // The edge of an exact part is always drawn, whatever is switched off.
+    for (const piece of crops?.pieces ?? []) this.frame(piece.x, piece.y, piece.w, piece.h, EXACT, 1.5 * line);
     this.ruler(line);
     this.marks(w, h, line);
     this.read();
@@ -208,21 +208,21 @@ export class Viewer {
     this.pen.stroke(); this.pen.restore();
   }
 
-  looked(w, h) {
+  attention(w, h) {
     const { pen, facts } = this;
-    if (this.veil) {
+    if (this.dim) {
       pen.fillStyle = "rgb(0 0 0 / 62%)";
       pen.beginPath(); pen.rect(0, 0, w, h);
       for (const { box: [x, y, pw, ph] } of facts.patches) pen.rect(x, y, pw, ph);
       pen.fill("evenodd");
     }
-    const most = this.lit ? Math.max(...this.lit, 1e-6) : 1;
+    const most = this.shares ? Math.max(...this.shares, 1e-6) : 1;
     facts.patches.forEach(({ box: [x, y, pw, ph], heat }, node) => {
-      const share = this.lit ? this.lit[node] / most : 1;
-      const alpha = this.lit ? 0.75 * share : this.opacity;
+      const share = this.shares ? this.shares[node] / most : 1;
+      const alpha = this.shares ? 0.75 * share : this.opacity;
       if (alpha <= 0.01) return;
       pen.globalAlpha = alpha;
-      pen.fillStyle = HEAT[this.lit ? Math.min(7, Math.floor(8 * share)) : heat];
+      pen.fillStyle = HEAT[this.shares ? Math.min(7, Math.floor(8 * share)) : heat];
       pen.fillRect(x, y, pw, ph);
       pen.globalAlpha = 1;
     });

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.support.tiny_seen import tiny_seen
+from tests.support.tiny_model_outputs import tiny_model_outputs
 from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.reports import floor_of, report_table
@@ -11,7 +11,7 @@ from thinwire.shared.formats.bundle import Bundle
 
 
 def test_proxies_are_measured_against_the_reports_of_training_proxies(bundle: Bundle) -> None:
-    seen = tiny_seen(3, source="nih14", text_kind="proxy", sentences=(("No effusion.", None),))
+    seen = tiny_model_outputs(3, source="nih14", text_kind="proxy", sentences=(("No effusion.", None),))
     source = Source("nih14", bundle, load_predictor(bundle), seen)
     pairs = [
         replace(corpus.phantom(n), source="nih14", text_kind="proxy", role="report", height=90, width=80)

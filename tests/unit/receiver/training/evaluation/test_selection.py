@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from tests.support.tiny_seen import tiny_seen
-from thinwire.receiver.training.evaluation.choices import (
+from tests.support.tiny_model_outputs import tiny_model_outputs
+from thinwire.receiver.training.evaluation.model_outputs import Guide
+from thinwire.receiver.training.evaluation.selection import (
     ATTENTION,
     RANDOM,
     by_score,
@@ -13,12 +14,11 @@ from thinwire.receiver.training.evaluation.choices import (
     merge_all,
     merged,
 )
-from thinwire.receiver.training.evaluation.seen import Guide
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, prune
 
 
 def test_every_choice_keeps_as_many_cells_and_no_padding() -> None:
-    seen = tiny_seen()
+    seen = tiny_model_outputs()
     for policy in (KeepPercent(2.3), KeepPercent(25), KeepAbove(0.05), KeepPercent(100)):
         made = list(choices(seen, Guide.GENERATED, policy, seeds=2))
         assert [c.name for c in made].count(RANDOM) == 2
@@ -35,7 +35,7 @@ def test_every_choice_keeps_as_many_cells_and_no_padding() -> None:
 
 
 def test_random_draws_anew_with_each_seed_and_never_with_the_same() -> None:
-    seen = tiny_seen()
+    seen = tiny_model_outputs()
     drawn = [c for c in choices(seen, Guide.GIVEN, KeepPercent(10), seeds=2) if c.name == RANDOM]
     kept = [
         [c.choose(n, v, seen.share[Guide.GIVEN][n], KeepPercent(10)) for n, v in enumerate(seen.valid)] for c in drawn
@@ -46,7 +46,7 @@ def test_random_draws_anew_with_each_seed_and_never_with_the_same() -> None:
 
 
 def test_the_centre_is_the_middle_of_the_image() -> None:
-    seen = tiny_seen(height=1000, width=1000)
+    seen = tiny_model_outputs(height=1000, width=1000)
     kept = by_score(centre(seen))(0, seen.valid[0], seen.share[Guide.GIVEN][0], KeepPercent(100 * 4 / 64))
     assert kept.tolist() == [27, 28, 35, 36]
 
@@ -72,7 +72,7 @@ def test_merging_joins_like_with_like_down_to_the_count() -> None:
 
 
 def test_merged_cells_stand_for_the_mean_of_their_cluster() -> None:
-    seen = tiny_seen(2)
+    seen = tiny_model_outputs(2)
     features, size = merge_all(seen, [1, 5])
     assert size.sum(axis=1).tolist() == seen.valid.sum(axis=1).tolist()
     assert (size > 0).sum(axis=1).tolist() == [1, 5]

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.inference.mpnn import Calibration, Predictor, load_predictor, text_index
 from thinwire.receiver.training.corpus import Sample
-from thinwire.receiver.training.evaluation.doubt import conformal_table, parts, reliability_picture
+from thinwire.receiver.training.evaluation.calibration_tables import conformal_table, parts, reliability_picture
 from thinwire.receiver.training.graph_stage import calibrate
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import TextSource

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from thinwire.receiver.inference.mpnn import CONCEPT, FUSED, PATCH, Predictor, to_data
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, source_of
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, source_of
 from thinwire.receiver.training.graph_stage import NO_BUNDLE, NOBODY, Choose
 from thinwire.sender.graph.pruning import Policy
 from thinwire.shared.crypto.envelope import sealed_size

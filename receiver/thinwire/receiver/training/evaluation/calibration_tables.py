@@ -35,9 +35,9 @@ def conformal_table(
 ) -> list[dict[str, Any]]:
     """One flat row for each source, part of it and finding, where a label is known; sources are never pooled.
 
-    logits [members, n, F] of `predictor` under texts [n] (`mpnn.text_index`), labels [n, F] (1, 0, nan unknown). Columns:
-    source, synthetic, part ("all", "view PA", "sex F"), finding ("any" for all together), images, patients, promised,
-    and with `_low` and `_high` (95 %, bootstrap by patient): coverage (share of known labels in their set),
+    logits [members, n, F] of `predictor` under texts [n] (`mpnn.text_index`), labels [n, F] (1, 0, nan unknown).
+    Columns: source, synthetic, part ("all", "view PA", "sex F"), finding ("any" for all together), images, patients,
+    promised, and with `_low` and `_high` (95 %, bootstrap by patient): coverage (share of known labels in their set),
     coverage_present, coverage_absent, uncertain (share of images whose set holds both; for "any" those with at least
     one such finding), ece_before and ece_after (calibration error of the members' mean probability, and of the
     calibrated one; not for "any").

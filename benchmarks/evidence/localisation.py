@@ -13,7 +13,7 @@ from benchmarks.evidence.markdown import (
     whose,
     with_gap,
 )
-from benchmarks.evidence.reading import SUBSETS, one_n
+from benchmarks.evidence.prediction import SUBSETS, one_n
 from benchmarks.evidence.results import (
     ALL,
     BOXES,

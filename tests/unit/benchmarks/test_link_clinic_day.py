@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.link.day import (
+from benchmarks.link.clinic_day import (
     GRAPH_BYTES,
     GRAPH_SECONDS,
     HOUR,

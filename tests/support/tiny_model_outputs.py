@@ -6,7 +6,7 @@ import numpy as np
 
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import Sample
-from thinwire.receiver.training.evaluation.seen import GUIDES, Guide, ModelOutputs, source_of
+from thinwire.receiver.training.evaluation.model_outputs import GUIDES, Guide, ModelOutputs, source_of
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.shared.formats.graph import CELL, Grid
@@ -14,7 +14,7 @@ from thinwire.shared.formats.graph import CELL, Grid
 SIDE, FEATURES = 8, 8
 
 
-def tiny_seen(count: int = 6, seed: int = 0, **changes: object) -> ModelOutputs:
+def tiny_model_outputs(count: int = 6, seed: int = 0, **changes: object) -> ModelOutputs:
     """Held-out phantoms with random features and attention. changes: fields of every sample."""
     rng = np.random.default_rng(seed)
     samples: list[Sample] = [

@@ -7,7 +7,7 @@ import pytest
 
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.evaluation.comparators import Rollout, TextLikeness, edge_energy, rolled
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs, compute_all, shuffled, write_pruned
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs, compute_all, shuffled, write_pruned
 from thinwire.sender.graph.patches import cut
 from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.formats.bundle import Bundle

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.tiny_seen import tiny_seen
+from tests.support.tiny_model_outputs import tiny_model_outputs
 from thinwire.receiver.inference.mpnn import load_predictor
 from thinwire.receiver.training import corpus
 from thinwire.receiver.training.corpus import Sample
-from thinwire.receiver.training.evaluation import gaze
-from thinwire.receiver.training.evaluation.gaze import (
+from thinwire.receiver.training.evaluation import localisation
+from thinwire.receiver.training.evaluation.localisation import (
     BOX_PRIOR,
     LUNG_PRIOR,
     OWN_BOXES,
@@ -23,7 +23,7 @@ from thinwire.receiver.training.evaluation.gaze import (
     phantom_prior,
     spread,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs
 from thinwire.receiver.training.evaluation.tables import ALL, UNSEEN, Source, choice_table
 from thinwire.sender.graph.pruning import KeepPercent, prune
 from thinwire.shared.formats.bundle import Bundle
@@ -35,7 +35,7 @@ ROLES: Sequence[corpus.Role] = ("report", "graph", "validation", "calibration", 
 @pytest.fixture(autouse=True)
 def _few_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prior of few is a prior."""
-    monkeypatch.setattr(gaze, "PHANTOMS_OF_PRIOR", 20)
+    monkeypatch.setattr(localisation, "PHANTOMS_OF_PRIOR", 20)
 
 
 def real(seen: ModelOutputs) -> ModelOutputs:
@@ -48,13 +48,13 @@ def real(seen: ModelOutputs) -> ModelOutputs:
 
 
 def test_a_box_that_taught_never_judges() -> None:
-    seen = real(tiny_seen())
+    seen = real(tiny_model_outputs())
     rows = {drawn.words: drawn.row.tolist() for drawn in box_rows(seen)}
     assert rows == {OWN_BOXES: [2, 3, 4, 5], RSNA_BOXES: [0, 1, 2, 3, 4, 5]}
 
 
 def test_rows_of_all_and_of_unseen_images_and_circular_ones(bundle: Bundle) -> None:
-    source = Source("nih14", bundle, load_predictor(bundle), real(tiny_seen()))
+    source = Source("nih14", bundle, load_predictor(bundle), real(tiny_model_outputs()))
     rows = gaze_table(source, (Guide.GENERATED, Guide.GIVEN), phantom_prior(), seeds=1)
     shown = [r for r in rows if r["finding"] == "all" and r["measure"] == "box_touched"]
     assert {(r["boxes_by"], r["subset"]): r["boxes"] for r in shown} == {
@@ -69,7 +69,7 @@ def test_rows_of_all_and_of_unseen_images_and_circular_ones(bundle: Bundle) -> N
 
 
 def test_auc_rows_come_of_all_and_of_unseen_images(bundle: Bundle) -> None:
-    seen = real(tiny_seen())
+    seen = real(tiny_model_outputs())
     samples = [replace(s, labels=(float(n % 2),) * 5) for n, s in enumerate(seen.samples)]
     source = Source("nih14", bundle, load_predictor(bundle), replace(seen, samples=samples))
     rows = choice_table(source, (Guide.GENERATED,), seeds=2, full=False)
@@ -91,7 +91,7 @@ def test_the_box_prior_is_of_images_that_are_not_judged() -> None:
 
 
 def test_the_lung_field_prior_is_spread_over_the_lungs() -> None:
-    seen = tiny_seen(2)
+    seen = tiny_model_outputs(2)
     lungs, _ = lung_fields(seen)
     share = seen.share[Guide.GENERATED]
     for percent in (2, 10, 25, 100):

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.tiny_seen import tiny_seen
+from tests.support.tiny_model_outputs import tiny_model_outputs
 from thinwire.receiver.inference.mpnn import FUSED, load_predictor
-from thinwire.receiver.training.evaluation.arms import (
+from thinwire.receiver.training.evaluation.graphs import (
     Batches,
     betweenness,
     data_of,
     graphs_of,
     sealed_bytes,
 )
-from thinwire.receiver.training.evaluation.seen import Guide, source_of
+from thinwire.receiver.training.evaluation.model_outputs import Guide, source_of
 from thinwire.receiver.training.graph_stage import NOBODY, by_attention
 from thinwire.sender.graph.encoder import Encoded
 from thinwire.sender.graph.fusion import Origin, fuse
@@ -30,7 +30,7 @@ from thinwire.shared.identifiers import BundleId, EpochId, TextSource, site_name
 
 
 def test_the_graphs_have_the_bytes_that_the_clinic_would_send(bundle: Bundle) -> None:
-    seen, coder = tiny_seen(), load_coder(bundle)
+    seen, coder = tiny_model_outputs(), load_coder(bundle)
     for percent in (2.3, 30, 100):
         for row, graph in enumerate(graphs_of(seen, Guide.GIVEN, by_attention, KeepPercent(percent))):
             share, sample = seen.share[Guide.GIVEN][row], seen.samples[row]
@@ -56,14 +56,14 @@ def test_betweenness_of_next_to_nothing_is_nothing(nodes: int) -> None:
 
 
 def test_the_guide_names_the_source_of_the_text() -> None:
-    report, note = tiny_seen(1).samples[0], tiny_seen(1, text_kind="note").samples[0]
+    report, note = tiny_model_outputs(1).samples[0], tiny_model_outputs(1, text_kind="note").samples[0]
     assert source_of(Guide.GIVEN, report) is source_of(Guide.SHUFFLED, report) is TextSource.REPORT
     assert source_of(Guide.GIVEN, note) is TextSource.INDICATION
     assert source_of(Guide.NONE, note) is source_of(Guide.GENERATED, note) is TextSource.GENERATED
 
 
 def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
-    graphs = graphs_of(tiny_seen(), Guide.GIVEN, by_attention, KeepPercent(10))
+    graphs = graphs_of(tiny_model_outputs(), Guide.GIVEN, by_attention, KeepPercent(10))
     kinds = data_of(graphs), data_of(graphs, "none"), data_of(graphs, "all")
     for graph, *data in zip(graphs, *kinds, strict=True):
         fused = [int((d.edge_type == FUSED).sum()) for d in data]
@@ -76,11 +76,11 @@ def test_fusion_edges_are_one_none_or_all(bundle: Bundle) -> None:
 
 def test_batches_read_as_the_hub_reads_and_hiding_changes_only_what_is_hidden(bundle: Bundle) -> None:
     reader = load_predictor(bundle)
-    graphs = graphs_of(tiny_seen(5), Guide.GIVEN, by_attention, KeepPercent(10))
+    graphs = graphs_of(tiny_model_outputs(5), Guide.GIVEN, by_attention, KeepPercent(10))
     batches = Batches.of(data_of(graphs), size=2)
     np.testing.assert_allclose(batches.logits(reader), reader.logits(graphs), atol=1e-5)
     assert not np.allclose(batches.logits(reader, context=False), reader.logits(graphs), atol=1e-3)
-    bare = graphs_of(tiny_seen(5), Guide.NONE, by_attention, KeepPercent(10))
+    bare = graphs_of(tiny_model_outputs(5), Guide.NONE, by_attention, KeepPercent(10))
     nothing = Batches.of(data_of(bare))
     np.testing.assert_allclose(nothing.logits(reader), nothing.logits(reader, concepts=False), atol=1e-6)
 
@@ -90,6 +90,6 @@ def test_the_sealed_size_is_exact(bundle: Bundle) -> None:
     for plain in (0, 1, 500, 65535, 65536, 65537, 200_000):
         assert sealed_size(plain) == len(seal(epoch, Kind.GRAPH, NOBODY, bytes(plain)))
     coder = load_coder(bundle)
-    graphs = graphs_of(tiny_seen(2), Guide.GIVEN, by_attention, KeepPercent(10))
+    graphs = graphs_of(tiny_model_outputs(2), Guide.GIVEN, by_attention, KeepPercent(10))
     sealed = [len(seal(epoch, Kind.GRAPH, NOBODY, encode(g, coder))) for g in graphs]
     assert sealed_bytes(graphs, coder).tolist() == sealed

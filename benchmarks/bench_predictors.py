@@ -1,6 +1,7 @@
 """Is the graph needed? Other readers, and ours without a part of the graph, retrained on the same graphs.
 
-    python -m benchmarks.bench_readers --bundle DIR --cache DIR [--images 2600] [--epochs 15] [--seeds 2] [--out FILE]
+    python -m benchmarks.bench_predictors --bundle DIR --cache DIR [--images 2600] [--epochs 15] [--seeds 2]
+                                          [--out FILE]
 
 Graphs of synthetic phantoms, made by the bundle with the text withheld (it writes one itself) and pruned as it says.
 Training and validation phantoms are of the roles `graph` and `validation`, the test phantoms held out. Every arm has
@@ -24,10 +25,10 @@ from torch_geometric.data import Data
 from benchmarks.baselines import edits
 from benchmarks.baselines.endpoints import patients, phantoms
 from benchmarks.baselines.graphs import graphs_of
+from benchmarks.baselines.model_runs import ModelRuns, opened
 from benchmarks.baselines.networks import AttentionPooling, Heterogeneous, NoMessages, Published, Relational, parameters
 from benchmarks.baselines.scores import MEAN, Row, rows_of, save, told
-from benchmarks.baselines.sight import ModelRuns, opened
-from benchmarks.judged import bundle_facts
+from benchmarks.provenance import bundle_facts
 from thinwire.receiver.inference.mpnn import GraphNetwork, NetworkShape, load_predictor, text_index, to_data
 from thinwire.receiver.training.corpus import FINDINGS, Role, Sample, canvases
 from thinwire.receiver.training.graph_stage import Learning, mean_auc, member_logits, train_member
@@ -190,7 +191,7 @@ def main() -> None:
         "to_ours": f"AUC of the arm less that of {OURS!r}, same images and resamples; {MEAN!r} is the mean of the AUCs",
     }
     command = (
-        f"python -m benchmarks.bench_readers --bundle DIR --cache DIR --images {options.images} "
+        f"python -m benchmarks.bench_predictors --bundle DIR --cache DIR --images {options.images} "
         f"--epochs {options.epochs} --seeds {options.seeds}"
     )
     save(options.out, command, what, rows)

@@ -1,6 +1,6 @@
 """A clinic's day in simulated time: 120 studies, a morning peak, two long outages, one slow link.
 
-    python -m benchmarks.link.day [--profiles gprs,vsat] [--seed 1] [--out FILE]
+    python -m benchmarks.link.clinic_day [--profiles gprs,vsat] [--seed 1] [--out FILE]
 
 The sender's own scheduler and pace (`thinwire.sender.link`) decide what goes when, under a clock that is moved by hand;
 the line is the emulator's model. Beside it: the same studies, first come first served, each sent whole and without loss
@@ -374,7 +374,7 @@ def main() -> int:
     options = parser.parse_args()
     rows = [row for name in options.profiles.split(",") for row in measured(PROFILES[name], options.seed)]
     told = {
-        "command": f"python -m benchmarks.link.day --profiles {options.profiles} --seed {options.seed}",
+        "command": f"python -m benchmarks.link.clinic_day --profiles {options.profiles} --seed {options.seed}",
         "machine": machine(),
         "simulated": True,
         "outages": [list(each) for each in OUTAGES],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinwire.receiver.sites.enrolment import SiteRegistry
-from thinwire.receiver.transport.object_store import key_lookup
+from thinwire.receiver.transport.ingest_store import key_lookup
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_prefix, peek
 from thinwire.shared.errors import Forged
 from thinwire.shared.identifiers import SiteName, StudyKey

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thinwire.receiver.training.corpus import FINDINGS, Sample, phantom
-from thinwire.receiver.training.evaluation.choices import ATTENTION, PatchSelection, by_score, choices
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs
+from thinwire.receiver.training.evaluation.selection import ATTENTION, PatchSelection, by_score, choices
 from thinwire.receiver.training.evaluation.statistics import mean_with_interval, paired_mean
 from thinwire.receiver.training.evaluation.tables import LEARNED_FROM, Row, Source
 from thinwire.receiver.training.graph_stage import Choose

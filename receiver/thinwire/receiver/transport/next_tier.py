@@ -21,12 +21,12 @@ class NextTier:
 
 
 def next_tier(study: StoredStudy, link: SiteLink | None) -> NextTier | None:
-    """None where nothing more is to come. link: of the study's site, as `traffic.find` gives it."""
+    """None where nothing more is to come. link: of the study's site, as `link_status.read_status` gives it."""
     if study.complete:
         return None
-    awaited = {tier for tier in study.listed or Tier if tier not in study.sealed_sizes} | study.asked
+    awaited = {tier for tier in study.listed or Tier if tier not in study.sealed_sizes} | study.requested
     if Tier.ORIGINALS in study.sealed_sizes:
-        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the pixels hold what they show
+        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the originals hold what these show
     if not awaited:
         return None
     under_way = {
@@ -44,7 +44,9 @@ def next_tier(study: StoredStudy, link: SiteLink | None) -> NextTier | None:
         # What is of an earlier kind overtakes it.
         ahead = sum(a.size - a.durable for a in link.arriving if a.kind < each.kind and a is not each)
         return NextTier(tier, share, (each.size - each.durable + ahead) / link.rate, "")
-    tier = min(study.asked or awaited)
+    tier = min(study.requested or awaited)
     if link is None or not link.connected:
         return NextTier(tier, None, None, "the clinic is not connected")
-    return NextTier(tier, None, None, "asked for, not begun" if tier in study.asked else "at the clinic, not asked for")
+    return NextTier(
+        tier, None, None, "requested, not begun" if tier in study.requested else "at the clinic, not requested"
+    )

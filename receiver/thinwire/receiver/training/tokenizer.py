@@ -38,7 +38,7 @@ def local_tokenizer(checkpoint: Path) -> Tokenizer:
     return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
 
-def targets(
+def target_tokens(
     tokenizer: Tokenizer, sample: Sample, max_tokens: int, indication: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(tokens [T], finding of each token [T]) of a report: start, text, end.
@@ -62,7 +62,7 @@ def targets(
     return np.array(ids, dtype=np.int64), np.array(about, dtype=np.int64)
 
 
-def stack(
+def stack_rows(
     rows: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows padded to one length: tokens [B, T] and findings of tokens [B, T]."""

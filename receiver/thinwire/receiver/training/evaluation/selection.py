@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.receiver.training.evaluation.seen import Guide, ModelOutputs
+from thinwire.receiver.training.evaluation.model_outputs import Guide, ModelOutputs
 from thinwire.receiver.training.graph_stage import Choose, at_random, by_attention
 from thinwire.sender.graph.pruning import KeepPercent, Policy, prune
 from thinwire.shared.formats.graph import BoolArray, FloatArray, IntArray
