@@ -79,8 +79,6 @@ def retry(
     site: Site = None,
 ) -> None:
     """Send now every delivery that is waiting, refused or unconfirmed. Confirmed deliveries are not sent again."""
-    from thinwire.receiver.forward.forwarding import queue_of
-
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")
