@@ -50,7 +50,7 @@ lowest: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev --resolution lowest-direct \
 		-c requirements/torch.txt --no-emit-package torch -o build/lowest.lock
 	$(PYTHON) requirements/set_up.py $(LOWEST) build/lowest.lock
-	$(ONE_THREAD) $(LOWEST)/bin/pytest -n 2 --dist loadfile -q -W ignore::DeprecationWarning -W ignore::FutureWarning tests/unit
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile -q -W ignore::DeprecationWarning -W ignore::FutureWarning tests/unit
 
 $(UV):
 	$(PYTHON) -m venv build/uv
@@ -96,10 +96,9 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-# A worker a core: torch's threads of two workers would wait for each other. Tests of a file share its fixtures.
-ONE_THREAD = OMP_NUM_THREADS=1
+# By file, so that the tests of one share its fixtures.
 pytest: $(STAMP)
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile -q -rs
+	$(BIN)/pytest -n 2 --dist loadfile -q -rs
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

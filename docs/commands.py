@@ -39,6 +39,8 @@ def reference() -> str:
 def commands(group: TyperGroup, path: str) -> Iterator[tuple[str, TyperCommand]]:
     """The commands below a group with the words that call them, in the order in which `--help` lists them."""
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{path} {name}")
         elif isinstance(command, TyperCommand):
@@ -51,7 +53,7 @@ def _parameters(command: TyperCommand) -> str:
         value = parameter.metavar or (parameter.name or "").strip("_").replace("_", "-").upper()
         if isinstance(parameter, TyperArgument):
             name = value
-        elif isinstance(parameter, TyperOption):
+        elif isinstance(parameter, TyperOption) and not parameter.hidden:
             name = ", ".join(parameter.opts) + ("" if parameter.is_flag else f" {value}")
         else:
             continue

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+# Before torch is loaded, here and in the processes that tests start. With two threads each, two workers on two cores
+# wait for each other: a training that takes 2 s took 26 s.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick_disk() -> Iterator[None]:

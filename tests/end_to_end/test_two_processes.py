@@ -98,9 +98,9 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         sent = json.loads(call("thinwire-sender", "send", study, "--data", clinic, *words))
         assert sent[0]["accepted"]
         assert sent[0]["hub"] == "triaged"
-        held = {"evidence": "held"}
+        held = {"crops": "held"}
         assert {name: part["state"] for name, part in sent[0]["parts"].items()} == {
-            name: held.get(name, "stored") for name in ("graph", "preview", "evidence", "pixels", "manifest")
+            name: held.get(name, "stored") for name in ("graph", "preview", "crops", "originals", "manifest")
         }
         assert set(sent[0]["result"]["findings"]) >= {"consolidation", "effusion", "pneumothorax"}
         again = json.loads(call("thinwire-sender", "send", study, "--data", clinic, *words))
@@ -190,7 +190,7 @@ def test_a_study_goes_by_stick_beside_a_hub_that_serves(tmp_path: Path, hub: Pat
         clinic = joined(tmp_path, running)
         call("thinwire-sender", "send", study, "--data", clinic, "--urgent")
         exported = json.loads(call("thinwire-sender", "export", "--to", stick, "--data", clinic, "--json"))
-        assert {row["kind"] for row in exported["written"]} >= {"graph", "manifest", "pixels"}
+        assert {row["kind"] for row in exported["written"]} >= {"graph", "manifest", "originals"}
         assert b"PHANTOM" not in b"".join(path.read_bytes() for path in stick.rglob("*.sealed"))
         taken = json.loads(call("thinwire-receiver", "import", stick, "--data", hub, "--json"))
         assert {row["outcome"] for row in taken["objects"]} == {"stored"}

@@ -96,7 +96,7 @@ def clinic_behind(link: int, hub: ReadingRoom, data: Path) -> Iterator[Clinic]:
     with (data / "config.toml").open("a", encoding="utf-8") as settings:
         settings.write(
             '[tiers]\nevidence = "always"\npixels = "on request"\n[page]\nport = 0\n'
-            '[dicom]\nport = 0\nbind = "127.0.0.1"\nsettle_seconds = 1\n[dicom.machines.XRAY1]\n'
+            '[dicom]\nport = 0\nbind = "127.0.0.1"\nquiet_seconds = 1\n[dicom.machines.XRAY1]\n'
         )
     with sending(data) as log:
 
@@ -170,7 +170,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         expect(missing).to_contain_text(re.compile(r"pixels [3-9]\d %, about \d+ s"), timeout=120_000)
         keep(page, "story-3-pixels-arriving")
         technician.goto(clinic.page)
-        expect(technician.locator(".parts li.crossing")).to_contain_text("pixels")
+        expect(technician.locator(".parts li.crossing")).to_contain_text("originals")
         expect(technician.locator(".facts")).to_contain_text(re.compile(r"connected, [\d.,]{2,5} K?B/s"))
         keep(technician, "story-4-clinic-sends")
         expect(source).to_contain_text("Exact: the original file", timeout=180_000)
@@ -207,7 +207,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         keep(technician, "story-9-clinic-has-the-report", whole=True)
         study = clinic.study()
         assert study["hub"] == "read"
-        assert here - asked > study["parts"]["pixels"]["bytes"] * 8 / GPRS.up.rate > 10  # they came over the link
+        assert here - asked > study["parts"]["originals"]["bytes"] * 8 / GPRS.up.rate > 10  # they came over the link
 
         # The PACS commits to the three objects, and has them.
         forwarded = ("thinwire-receiver", "forward", "status", "--data", hub.data, "--json")

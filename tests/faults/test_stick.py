@@ -364,7 +364,7 @@ def test_a_stick_that_goes_away_is_said_in_words(pair: StickPair, code: int, mon
 def test_a_folder_without_a_stick_is_refused(pair: StickPair) -> None:
     pair.accept(CASES)
     pair.stick = pair.folder / "media" / "not mounted"
-    with pytest.raises(BadInput, match="no such folder"):
+    with pytest.raises(BadInput, match="does not exist"):
         pair.export()
     with pytest.raises(BadInput, match="nothing"):
         pair.at_hub()

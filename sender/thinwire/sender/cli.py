@@ -19,7 +19,7 @@ from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
-from thinwire.sender.outbox.tiers import When, checked
+from thinwire.sender.outbox.tiers import When, checked, read_kind
 from thinwire.sender.pipeline import GraphMaker
 from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, take
 from thinwire.sender.transport import link_status, progress
@@ -86,7 +86,7 @@ def send(
     urgent: Annotated[bool, typer.Option("--urgent", help="Give the study priority at both ends.")] = False,
     tiers: Annotated[
         str | None,
-        typer.Option("--tiers", help="Policy of each tier, if not as configured: preview=always,pixels=on-request"),
+        typer.Option("--tiers", help="Policy of each tier, if not as configured: preview=always,originals=on-request"),
     ] = None,
     graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
@@ -223,8 +223,9 @@ def resume(data: Data, study: Which = None) -> None:
     out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
 
 
-@app.command(epilog="Example: thinwire-sender urgent 4f21 --data clinic")
-def urgent(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
+@app.command(name="urgent", hidden=True)  # its former name, which stands in scripts
+@app.command(epilog="Example: thinwire-sender escalate 4f21 --data clinic")
+def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
     """Make an accepted study urgent at both ends. This cannot be undone."""
     outbox = outbox_of(data)
     entry = outbox.make_urgent(outbox.find(study).study)
@@ -259,7 +260,10 @@ def export(
     study: Annotated[
         list[str] | None, typer.Option("--study", help="Only this study: its key or the first digits. Repeatable.")
     ] = None,
-    held: Annotated[bool, typer.Option("--held", help="Also tiers that wait for a reader's request.")] = False,
+    include_held: Annotated[
+        bool, typer.Option("--include-held", help="Also tiers that wait for a reader's request.")
+    ] = False,
+    held: Annotated[bool, typer.Option("--held", hidden=True, help="--include-held by its former name.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write waiting tiers to a USB drive: the same sealed objects that the link would send.
@@ -273,7 +277,7 @@ def export(
     with outbox.own_stick():
         clinic.make_parts()
         chosen = [outbox.find(each) for each in study] if study else outbox.entries()
-        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
+        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(include_held or held)])
     unmade = sum(len(entry.missing) for entry in chosen)
     if as_json:
         out.print_json(json.dumps(presentation.exported_json(done, unmade)))
@@ -350,15 +354,15 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
 
 
 def _choice(text: str | None) -> dict[Kind, When]:
-    """As preview=always,pixels=on-request."""
+    """As preview=always,originals=on-request; the former names evidence and pixels stand in scripts."""
     overrides = {}
     try:
         for each in (text or "").split(",") if text else ():
             name, _, when = each.partition("=")
-            overrides[Kind[name.strip().upper()]] = read_when(when)
+            overrides[read_kind(name.strip().lower())] = read_when(when)
         checked(overrides)
     except KeyError as error:
-        raise typer.BadParameter(f"no tier {error}; preview, evidence or pixels") from error
+        raise typer.BadParameter(f"no tier {error}; preview, crops or originals") from error
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return overrides

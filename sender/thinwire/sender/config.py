@@ -1,6 +1,8 @@
 """The clinic's settings: DATA/config.toml, overridden by THINWIRE_SENDER_* in the environment; one frozen value."""
 
 import json
+import logging
+from collections.abc import Mapping
 from datetime import time
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +18,13 @@ from pydantic_settings import (
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.deidentify import Dates, Options, Uids
-from thinwire.sender.outbox.tiers import NIGHT, Hours, TierPolicy, When
+from thinwire.sender.outbox.tiers import FORMER_NAMES, NIGHT, Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.logs import LogFormat
+
+log = logging.getLogger(__name__)
 
 FILE = "config.toml"
 _TEMPLATE = """\
@@ -37,8 +41,8 @@ hub = {hub}
 
 # [tiers]
 # preview = "always"
-# evidence = "always"
-# pixels = "in window"
+# crops = "always"
+# originals = "in window"
 # window = "20:00-06:00"
 # monthly_bytes = 2000000000
 # time_zone = "Africa/Blantyre"
@@ -47,7 +51,7 @@ hub = {hub}
 # [dicom]
 # port = 11112
 # aet = "THINWIRE"
-# settle_seconds = 10
+# quiet_seconds = 10
 
 # [dicom.machines.XRAY1]
 # address = "192.168.1.20"
@@ -67,6 +71,22 @@ hub = {hub}
 """
 
 
+def _renamed(section: str, given: object, names: Mapping[str, str]) -> object:
+    """A section with its settings under today's names. names: former name to today's. Raises ValueError for both."""
+    if not isinstance(given, dict):
+        return given
+    found = dict(given)
+    for former in names.keys() & found.keys():
+        today = names[former]
+        if today in found:
+            raise ValueError(
+                f"{today} was called {former} and both are set; remove {former} from {FILE} and from the environment"
+            )
+        log.warning("setting %s.%s is read, but is now called %s.%s: rename it", section, former, section, today)
+        found[today] = found.pop(former)
+    return found
+
+
 class TierSettings(BaseModel):
     """Section [tiers]: when the parts of a study go. Graph and manifest always go, urgent and requested parts too."""
 
@@ -83,6 +103,11 @@ class TierSettings(BaseModel):
     """Data budget of a calendar month, both ways; no limit where not set."""
     time_zone: str = ""
     """As "Africa/Blantyre"; the system's own where not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, given: object) -> object:
+        return _renamed("tiers", given, {former: kind.name.lower() for kind, former in FORMER_NAMES.items()})
 
     @field_validator("preview", "crops", "originals", mode="before")
     @classmethod
@@ -163,6 +188,11 @@ class DicomSettings(BaseModel):
     most_bytes: int = Field(default=256 << 20, ge=1 << 20)
     """Of one object: more is refused, and set aside."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, given: object) -> object:
+        return _renamed("dicom", given, {"settle_seconds": "quiet_seconds"})
+
     @model_validator(mode="after")
     def _somebody(self) -> "DicomSettings":
         if self.port is not None and not self.machines:
@@ -239,7 +269,7 @@ class SenderConfig(BaseSettings):
     preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
     """Most bytes of a preview on the link."""
     send_identity: bool = True
-    """Whether the sealed manifest names the patient and the study; the pixels tier carries the files as they are."""
+    """Whether the sealed manifest names the patient and the study; the originals are the files as they are."""
 
     tiers: TierSettings = TierSettings()
     """When the parts of a study go."""

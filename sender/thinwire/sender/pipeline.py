@@ -33,7 +33,7 @@ from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.tiers import TierPolicy, When
+from thinwire.sender.outbox.tiers import WHOLE, TierPolicy, When
 from thinwire.sender.transport.link_status import find
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
@@ -239,6 +239,13 @@ class Pipeline:
         """
         try:
             plaintext = self.plaintext_of(study, kind)
+        except UnknownStudy:
+            if kind in WHOLE or self.outbox.entry(study).part(Kind.ORIGINALS).state is not PartState.STORED:
+                raise
+            # A reader asked for it late, or it was damaged while it was held: the hub can make it of the originals.
+            log.warning("the %s of study %s cannot be made any more", kind.name.lower(), study.hex())
+            self.outbox.give_up(study, kind, "the files of this study are at the hub and no longer at the clinic")
+            return
         except (BadInput, BadArchive) as error:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
             self.outbox.give_up(study, kind, f"{error}. {error.remedy}")

@@ -3,31 +3,31 @@
     ThinwireError
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
-    │   ├── HubBusy                the hub asks to come back later
-    │   ├── StickLost              a stick or folder that carries objects cannot be read or written
-    │   ├── ReportMoved            somebody else saved the report meanwhile
-    │   └── DiskFull               no room to write; nothing was acknowledged
+    │   ├── HubBusy                the hub asks for a later attempt
+    │   ├── StickLost              the folder of an offline transfer cannot be read or written
+    │   ├── ReportMoved            another reader saved the report in the meantime
+    │   └── DiskFull               no space to write; nothing was acknowledged
     └── Final                      repeating the same act cannot help
-        ├── BadInput               what a person gave cannot be used
-        │   ├── UnreadableDicom    not DICOM, or its pixels do not decode
-        │   ├── NotChestRadiograph by its own header
-        │   ├── UnreadableText     the text beside the study cannot be read
-        │   ├── AlreadyAccepted    the same files came before with another text
-        │   ├── UidReused          another object with the same SOP Instance UID came before
+        ├── BadInput               a file, text or argument cannot be used
+        │   ├── UnreadableDicom    not DICOM, or its pixel data cannot be decoded
+        │   ├── NotChestRadiograph the header describes another examination
+        │   ├── UnreadableText     the text of the study cannot be read
+        │   ├── AlreadyAccepted    the same files were accepted before with another text
+        │   ├── UidReused          another object with this SOP Instance UID was received before
         │   └── BadConfiguration   a setting or a data folder cannot be used
-        ├── BadFormat              bytes that break their own format
-        │   ├── BadPayload         a graph that lies about its counts, sizes or values
+        ├── BadFormat              bytes that violate their format
+        │   ├── BadPayload         a graph whose counts, sizes or values are not valid
         │   ├── BadManifest
         │   ├── BadBundle          a bundle that is damaged or incomplete
         │   ├── BadPreview
-        │   ├── BadEvidence
-        │   └── BadArchive         a pixels tier that does not unpack to what it names
-        ├── Forged                 a signature, a tag, a digest or an identity that does not hold
+        │   ├── BadCrops
+        │   └── BadArchive         originals that do not unpack to their index
+        ├── Forged                 a signature, tag, digest or identity that is not valid
         ├── UnknownBundle          a payload names a bundle that this end does not have
         ├── UnknownStudy
-        ├── ReportSigned           a signed report is not changed
+        ├── ReportSigned           a signed report cannot be changed
         ├── NotEnrolled            no certificate, a foreign one, or a used or expired join token
-        └── ProtocolBroken         the other end departs from docs/wire-protocol.md
+        └── ProtocolBroken         the other end violates docs/wire-protocol.md
 
 Each error carries `remedy`: one sentence that says what a person can do. It never carries a patient identifier
 or a path below a patient's name. gRPC statuses are chosen in `receiver/transport/ingest.py`, exit codes by
@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class ThinwireError(Exception):
-    """An error with a remedy. `str(error)` is what happened, `error.remedy` what to do about it."""
+    """An error with a remedy. `str(error)` names the event, `error.remedy` the act that helps."""
 
     remedy: str = "Run the command again with --help, or see docs/commands.md."
     code: ClassVar[int] = 1
@@ -55,16 +55,16 @@ class Retryable(ThinwireError):
 
 class LinkLost(Retryable):
     code = 69  # EX_UNAVAILABLE
-    remedy = "Nothing is lost: the sender keeps the study and goes on when the link is back."
+    remedy = "Nothing is lost: the sender keeps the study and continues when the link is back."
 
 
 class HubBusy(Retryable):
-    remedy = "Nothing is lost: the sender tries again by itself."
+    remedy = "Nothing is lost: the sender tries again automatically."
 
 
 class DiskFull(Retryable):
     code = 74  # EX_IOERR
-    remedy = "Free space on the disk that holds the data folder, then repeat; nothing was half-accepted."
+    remedy = "Free space on the disk of the data folder, then repeat. No study was accepted in part."
 
 
 class Final(ThinwireError):
@@ -73,11 +73,11 @@ class Final(ThinwireError):
 
 class StickLost(Retryable):
     code = 74  # EX_IOERR
-    remedy = "Put the stick in again, writable, and repeat the command: what was done already is not done twice."
+    remedy = "Insert the stick, writable, and repeat the command. Repeating it is safe."
 
 
 class ReportMoved(Retryable):
-    remedy = "Your text is kept on the page: compare it with the newer version, then save again."
+    remedy = "Your text is still on the page. Compare it with the newer version, then save again."
 
 
 class BadInput(Final):
@@ -85,23 +85,23 @@ class BadInput(Final):
 
 
 class UnreadableDicom(BadInput):
-    remedy = "Export the study from the modality or PACS again; the file is kept in quarantine as it came."
+    remedy = "Export the study from the modality or PACS again. The file is stored unchanged in quarantine."
 
 
 class NotChestRadiograph(BadInput):
-    remedy = "thinwire reads frontal chest radiographs (CR, DX); send this study by the usual way."
+    remedy = "thinwire accepts frontal chest radiographs (CR, DX). Send this study directly to the PACS."
 
 
 class UnreadableText(BadInput):
-    remedy = "Give the text as UTF-8, or leave it out: it is then generated on board."
+    remedy = "Give the text as UTF-8, or leave it out: the decoder then generates one."
 
 
 class AlreadyAccepted(BadInput):
-    remedy = "The study is safe as first accepted; to add words to it, tell the reader at the hub."
+    remedy = "The study is stored as first accepted. To add text, contact the reader."
 
 
 class UidReused(BadInput):
-    remedy = "The first object is safe; this one is kept in quarantine. Give the image a new UID at the machine."
+    remedy = "The first object is stored; this one is in quarantine. Give the image a new UID at the modality."
 
 
 class BadConfiguration(BadInput):
@@ -109,7 +109,7 @@ class BadConfiguration(BadInput):
 
 
 class BadFormat(Final):
-    remedy = "The bytes were damaged or made by something else; they were not stored."
+    remedy = "The data is damaged or was written by another program. It was not stored. Send the study again."
 
 
 class BadPayload(BadFormat):
@@ -138,7 +138,7 @@ class BadArchive(BadFormat):
 
 class Forged(Final):
     code = 77  # EX_NOPERM
-    remedy = "Refused: what arrived was not sealed by an enrolled sender for this hub, or was altered."
+    remedy = "Refused: the object was not sealed by an enrolled clinic for this hub, or was altered."
 
 
 class UnknownBundle(Final):
@@ -147,11 +147,11 @@ class UnknownBundle(Final):
 
 class UnknownStudy(Final):
     code = 66  # EX_NOINPUT
-    remedy = "See `worklist` (hub) or `status` (clinic) for the studies there are."
+    remedy = "See `worklist` (hub) or `status` (clinic) for the list of studies."
 
 
 class ReportSigned(Final):
-    remedy = "A signed report stays as it is; tell the clinic of a correction by your usual way."
+    remedy = "A signed report cannot be changed. Contact the clinic about a correction."
 
 
 class NotEnrolled(Final):
@@ -161,7 +161,7 @@ class NotEnrolled(Final):
 
 class ProtocolBroken(Final):
     code = 76  # EX_PROTOCOL
-    remedy = "Bring both ends to the same version."
+    remedy = "Install the same version of thinwire at both ends."
 
 
 def exit_code(error: BaseException) -> int:

@@ -26,8 +26,8 @@ def test_a_clinic_chooses_when_parts_go(tmp_path: Path) -> None:
         """
         [tiers]
         preview = "always"
-        evidence = "on-request"
-        pixels = "in window"
+        crops = "on-request"
+        originals = "in window"
         window = "19:30-05:00"
         monthly_bytes = 2_000_000_000
         time_zone = "Africa/Blantyre"
@@ -54,15 +54,15 @@ def test_every_setting_of_a_new_clinic_s_file_can_be_uncommented(tmp_path: Path)
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THINWIRE_SENDER_TIERS__PIXELS", "when idle")
-    assert configured(tmp_path, '[tiers]\npixels = "always"\n').when[Kind.ORIGINALS] is When.WHEN_IDLE
+    monkeypatch.setenv("THINWIRE_SENDER_TIERS__ORIGINALS", "when idle")
+    assert configured(tmp_path, '[tiers]\noriginals = "always"\n').when[Kind.ORIGINALS] is When.WHEN_IDLE
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('pixels = "sometimes"', "when idle"),
-        ('pixels = "never"', "not kept whole"),
+        ('originals = "sometimes"', "when idle"),
+        ('originals = "never"', "not kept whole"),
         ('graph = "on request"', "graph"),
         ('window = "night"', "20:00-06:00"),
         ("monthly_bytes = -1", "monthly_bytes"),
@@ -73,6 +73,45 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
 def test_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(BadConfiguration, match=said):
         configured(tmp_path, f"[tiers]\n{line}\n")
+
+
+FORMER = {
+    "evidence": ('[tiers]\nevidence = "always"\n', "tiers.crops"),
+    "pixels": ('[tiers]\npixels = "in window"\n', "tiers.originals"),
+    "settle_seconds": ("[dicom]\nsettle_seconds = 3\n", "dicom.quiet_seconds"),
+}
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_a_setting_under_its_former_name_still_holds(
+    tmp_path: Path, former: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, today = FORMER[former]
+    section, name = today.split(".")
+    (tmp_path / "config.toml").write_text(text.replace(former, name), encoding="utf-8")
+    expected = read_config(tmp_path)
+    assert caplog.messages == []
+    assert expected != SenderConfig()
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    assert read_config(tmp_path).model_dump() == expected.model_dump()
+    assert caplog.messages == [f"setting {section}.{former} is read, but is now called {today}: rename it"]
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_a_setting_under_both_of_its_names_is_refused(tmp_path: Path, former: str) -> None:
+    text, today = FORMER[former]
+    (tmp_path / "config.toml").write_text(text + f"{today.split('.')[1]} = {text.split('= ')[1]}", encoding="utf-8")
+    with pytest.raises(BadConfiguration, match=f"both are set; remove {former}"):
+        read_config(tmp_path)
+
+
+def test_the_environment_may_use_a_former_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINWIRE_SENDER_TIERS__PIXELS", "when idle")
+    monkeypatch.setenv("THINWIRE_SENDER_DICOM__SETTLE_SECONDS", "3")
+    assert configured(tmp_path, '[tiers]\npixels = "always"\n').when[Kind.ORIGINALS] is When.WHEN_IDLE
+    assert read_config(tmp_path).dicom.quiet_seconds == 3
+    with pytest.raises(BadConfiguration, match="both are set"):
+        configured(tmp_path, '[tiers]\noriginals = "always"\n')
 
 
 def test_people_write_choices_in_their_way() -> None:

@@ -1,22 +1,25 @@
-"""What a person at the clinic decides of studies that are here: pause, resume, urgent, retry."""
+"""What a person at the clinic decides of studies that are here: pause, resume, escalate, retry, export."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.dicoms import chest, dicom
 from tests.support.power import Fuse, PowerCut
 from tests.support.real_link import as_joined
-from tests.support.two_ends import SITE, TwoEnds, samples
+from tests.support.two_ends import PLAN, SITE, TwoEnds, samples
 from thinwire.sender.cli import app
 from thinwire.sender.outbox.entries import EntryState
 from thinwire.sender.outbox.policy import CurrentPolicy
-from thinwire.sender.outbox.tiers import TierPolicy
+from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.identifiers import StudyKey
 
-FIRST, SECOND = samples(2)
+FIRST, SECOND, THIRD = samples(3)
 
 
 @pytest.fixture
@@ -81,10 +84,49 @@ def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:
             act(StudyKey(b"?" * 16))
 
 
-def retry(ends: TwoEnds, study: str) -> Result:
-    """The command, on the clinic's real folder."""
+def command(ends: TwoEnds, *arguments: str) -> Result:
+    """A command, on the clinic's real folder."""
     as_joined(ends.folder / "clinic")
-    return CliRunner().invoke(app, ["retry", study, "--data", str(ends.folder / "clinic")], catch_exceptions=False)
+    return CliRunner().invoke(app, [*arguments, "--data", str(ends.folder / "clinic")], catch_exceptions=False)
+
+
+def retry(ends: TwoEnds, study: str) -> Result:
+    return command(ends, "retry", study)
+
+
+@pytest.mark.parametrize("name", ["escalate", "urgent"])
+def test_a_study_is_escalated_by_the_command_and_by_its_former_name(ends: TwoEnds, name: str) -> None:
+    assert "is urgent" in command(ends, name, FIRST.study.hex()[:6]).stdout
+    assert [entry.study for entry in ends.outbox.entries() if entry.urgent] == [FIRST.study]
+
+
+@pytest.mark.parametrize("option", ["--include-held", "--held"])
+def test_held_parts_are_exported_where_a_person_includes_them(ends: TwoEnds, option: str) -> None:
+    ends.accept(THIRD)
+    for kind in PLAN:
+        ends.outbox.add(THIRD.study, kind, THIRD.source, hold=kind is Kind.ORIGINALS)
+
+    def exported(*options: str) -> set[str]:
+        told = command(ends, "export", "--to", str(ends.folder / "stick"), "--json", *options)
+        return {row["kind"] for row in json.loads(told.stdout)["written"] if row["study"] == THIRD.study.hex()}
+
+    assert exported() >= {"graph", "manifest"}
+    assert exported(option) == {"originals"}
+
+
+@pytest.mark.parametrize("words", ["crops=always,originals=on-request", "evidence=always, pixels=on-request"])
+def test_a_study_s_own_tiers_are_named_as_today_or_as_before(tmp_path: Path, words: str) -> None:
+    ends = TwoEnds(tmp_path)
+    (tmp_path / "study.dcm").write_bytes(dicom(chest(96, 112)))
+    command(ends, "send", str(tmp_path / "study.dcm"), "--tiers", words)
+    (entry,) = ends.outbox.entries()
+    assert entry.overrides == {Kind.CROPS: When.ALWAYS, Kind.ORIGINALS: When.ON_REQUEST}
+
+
+def test_former_names_are_not_in_the_help(ends: TwoEnds) -> None:
+    told = CliRunner().invoke(app, ["--help"]).output + CliRunner().invoke(app, ["export", "--help"]).output
+    assert "escalate" in told
+    assert not [word for word in re.findall(r"[\w-]+", told) if word in ("urgent", "--held")]
 
 
 def test_a_refused_part_is_sent_again_when_a_person_says_so(ends: TwoEnds) -> None:

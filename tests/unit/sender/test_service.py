@@ -27,6 +27,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.formats.payload import decode
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyKey, TextSource, Tier
 from thinwire.shared.storage.durable import Disk
 
@@ -149,7 +150,7 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
         runs.append(study.id)
         return make_graph(study)
 
-    monkeypatch.setattr(pipeline.maker, "see", counted)
+    monkeypatch.setattr(pipeline.maker, "make_graph", counted)
     pipeline.make(study, Kind.CROPS)
     first = opened(pipeline, study, Kind.CROPS)
     assert runs == []
@@ -189,6 +190,24 @@ def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, q
     pipeline.make_all()
     assert not pipeline.outbox.unfinished()
     assert len(pipeline.outbox.due()) == 8
+
+
+def test_a_held_part_that_is_damaged_when_the_files_are_at_the_hub_alone_is_given_up_with_its_reason(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
+) -> None:
+    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    assert isinstance(outcome, Accepted)
+    study, outbox = outcome.study.id, pipeline.outbox
+    pipeline.make_all()
+    for due in outbox.due():
+        receipt = Receipt(study, SITE, due.object, StudyStatus.STORED, outbox.epochs.clock.now())
+        outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+    (held,) = (outbox.folder / study.hex()).glob("*.sealed")
+    held.write_bytes(b"rotten")
+    assert [entry.missing for entry in outbox.recover()] == [(Kind.CROPS,)]
+    pipeline.make_all()
+    part = outbox.entry(study).part(Kind.CROPS)
+    assert (part.state, "at the hub" in part.reason) == (PartState.ABSENT, True)
 
 
 def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_again(

@@ -197,6 +197,12 @@ class OutboxEntry:
             return EntryState.SENDING
         return EntryState.REFUSED if PartState.REFUSED in states else EntryState.ARRIVED
 
+    @property
+    def is_at_hub(self) -> bool:
+        """Whether the hub has every part that was planned: the originals, which hold the study's files and text, and
+        each other part but those that could not be made or that wait for a reader's request."""
+        return self.state is EntryState.ARRIVED and self.part(Kind.ORIGINALS).state is PartState.STORED
+
     def due(self, held: bool = False) -> "list[Due]":
         """The parts that wait for the link. held: those too that wait for a reader to ask."""
         states = (PartState.WAITING, PartState.HELD) if held else (PartState.WAITING,)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartEvent, PartState
+from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.study_folder import StudyFolder
 from thinwire.sender.outbox.tiers import When
@@ -65,20 +65,19 @@ class Outbox:
         study: StudyKey,
         source: bytes,
         plan: Sequence[Kind],
-        words: bytes = b"",
+        text: bytes = b"",
         urgent: bool = False,
         overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
     ) -> OutboxEntry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
-        source: the archive of its files and words (`pixels.pack`). plan: the parts that will be made. words: the text
-        beside the files, by which a repeat is told from a contradiction. choice: when its parts go, where that is not
-        as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the study
-        urgent or change the choice of when its parts go. Raises AlreadyAccepted for the same files with other words,
-        DiskFull.
+        source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text: what came
+        beside the files, by which a repeat is told from a contradiction. overrides: when its parts go, where that is
+        not as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the study
+        urgent or change when its parts go. Raises AlreadyAccepted for the same files with another text, DiskFull.
         """
-        text_mac = self._text_mac(words)
+        text_mac = self._text_mac(text)
         if self._at(study).path.is_dir():
             return self._again(study, source, text_mac, urgent, overrides)
         # The parts are made while the source is still here.
@@ -159,7 +158,7 @@ class Outbox:
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
 
     def source(self, study: StudyKey) -> bytes:
-        """The archive that `accept` took, or the pixels, which hold the same files and words.
+        """The archive that `accept` took, or the originals, which hold the same files and words.
 
         Raises UnknownStudy where neither opens: then the study has to be given again.
         """
@@ -254,14 +253,20 @@ class Outbox:
         return sorted(receipts, key=lambda each: (each.at, each.object or b""))
 
     def purge(self, before: datetime) -> int:
-        """Forget studies that arrived whole and were accepted before; returns how many. Old epochs go with them."""
-        gone = [entry for entry in self.entries() if entry.state is EntryState.ARRIVED and entry.accepted < before]
-        for entry in gone:
-            away = self.folder / (_NEW + "gone-" + entry.study.hex())
-            self._disk.move(self._at(entry.study).path, away, "purge")
-            shutil.rmtree(away)
-        self.epochs.purge({entry.epoch for entry in self.entries() if entry.state is not EntryState.ARRIVED})
-        return len(gone)
+        """Forget studies that are past use here and were accepted before; returns how many. Old epochs go with them."""
+        gone = 0
+        for entry in self.entries():
+            at = self._at(entry.study)
+            if entry.accepted >= before or not entry.is_at_hub:
+                continue
+            with contextlib.suppress(UnknownStudy), at.locked() as now:
+                if at.is_past_use(now):
+                    away = self.folder / (_NEW + "gone-" + entry.study.hex())
+                    self._disk.move(at.path, away, "purge")
+                    shutil.rmtree(away)
+                    gone += 1
+        self.epochs.purge({entry.epoch for entry in self.entries() if not entry.is_at_hub})
+        return gone
 
     # What the link does.
 
@@ -417,7 +422,7 @@ class Outbox:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.text_mac, text_mac):
-                raise AlreadyAccepted(f"study {study.hex()} was accepted before with other words beside it")
+                raise AlreadyAccepted(f"study {study.hex()} was accepted before with another text beside it")
             changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
             if urgent and not entry.urgent:
                 # Parts that the hub has told it nothing of this.
@@ -442,9 +447,9 @@ class Outbox:
             if after != entry:
                 at.clear(at.write(after, "part.state"))
 
-    def _text_mac(self, words: bytes) -> bytes:
+    def _text_mac(self, text: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
-        return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), words, "sha256")[:16]
+        return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text, "sha256")[:16]
 
     def _folders(self) -> Iterator[StudyFolder]:
         for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)

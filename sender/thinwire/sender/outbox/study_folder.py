@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinwire.sender.outbox.entries import OutboxEntry, PartEvent, PartState
+from thinwire.sender.outbox.entries import OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.tiers import FORMER_NAMES
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
@@ -73,7 +73,7 @@ class StudyFolder:
         for part in entry.parts:
             if part.state not in (PartState.WAITING, PartState.HELD):
                 continue
-            if not self._holds(part.kind, part.size, part.object):
+            if not self._holds(part):
                 log.warning(
                     "study %s: its %s file is damaged here, to be made anew", self.path.name, part.kind.name.lower()
                 )
@@ -84,22 +84,38 @@ class StudyFolder:
     def clear(self, entry: OutboxEntry) -> None:
         """Remove bytes that nothing needs any more. While a part is missing they may be what it is made of.
 
-        The source goes once the pixels, which hold the same files and words, are here or at the hub.
+        The source goes once the originals, which hold the same files and text, are here and whole; then the originals
+        are the clinic's last copy, and go as `is_past_use` says.
         """
         if entry.missing:
             return
-        past = [self.part(part.kind) for part in entry.parts if part.state is PartState.STORED]
-        if entry.part(Kind.ORIGINALS).object:
-            past.append(self.source)
-        for each in past:
-            if each.exists():
-                self.disk.remove(each, "clear." + each.stem)
+        originals, last = entry.part(Kind.ORIGINALS), (self.source, self.part(Kind.ORIGINALS))
+        for part in entry.parts:
+            if part.state is PartState.STORED and part.kind is not Kind.ORIGINALS:
+                self._remove(self.part(part.kind))
+        if any(each.exists() for each in last) and self.is_past_use(entry):
+            for each in last:
+                self._remove(each)
+        elif self.source.exists() and self._holds(originals):
+            self._remove(self.source)
 
-    def _holds(self, kind: Kind, size: int, identity: bytes | None) -> bool:
+    def is_past_use(self, entry: OutboxEntry) -> bool:
+        """Whether the clinic may delete its last copy of the study: the one place where that is decided.
+
+        The hub has every part that was planned, and a part that waits here for a request is whole: nothing is to be
+        made of the copy any more. Call it with the folder locked.
+        """
+        return entry.is_at_hub and all(self._holds(part) for part in entry.parts if part.state is PartState.HELD)
+
+    def _remove(self, path: Path) -> None:
+        if path.exists():
+            self.disk.remove(path, "clear." + path.stem)
+
+    def _holds(self, part: Part) -> bool:
+        """Whether the bytes here are those of the part."""
         try:
-            with self.part(kind).open("rb") as file:
-                return (
-                    os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").digest() == identity
-                )
+            with self.part(part.kind).open("rb") as file:
+                size, found = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256")
+                return size == part.size and found.digest() == part.object
         except FileNotFoundError:
             return False

@@ -1,6 +1,6 @@
 """A bundle: one folder of model files with their digests, shapes, provenance and measured figures.
 
-The hub trains it and issues it; a payload names it by its id. docs/model-bundle.md holds the format.
+The hub trains and issues it; a payload names it by its bundle id. Format: docs/model-bundle.md.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What both ends need to know of a bundle before they load a model."""
+    """The facts of a bundle that both ends need before they load a model."""
 
     name: str
     preset: str
@@ -44,11 +44,11 @@ class BundleSpec:
     feature_size: int
     """d: values per patch feature and of the context vector."""
     max_tokens: int
-    """Longest text, in tokens, that the decoder attends from."""
+    """Longest text of the decoder, in tokens."""
     keep_percent: float
     """Share of the image's cells that the default pruning policy keeps, in percent."""
     findings: tuple[str, ...]
-    """What the hub's classifier answers, in the order of its outputs."""
+    """The findings of the hub's predictor, in the order of its outputs."""
     concepts: tuple[Concept, ...]
     """The closed vocabulary; a payload's concept ids index it."""
 
@@ -68,9 +68,9 @@ def default_bundle_folder() -> Path:
 
 
 def bundle_id(index: Mapping[str, Any]) -> BundleId:
-    """Identity of a bundle from its index: of all that computes and of where it comes from.
+    """Bundle id, computed from the index: from the model files and their provenance.
 
-    Measured figures and the card that tells them stand outside, since they are measured on the bundle that is named.
+    The figures and the model card are excluded, since they are measured on the named bundle.
     """
     files = {name: digest for name, digest in index["files"].items() if name != CARD}
     named = {**{key: value for key, value in index.items() if key != "figures"}, "files": files}
@@ -81,8 +81,8 @@ def bundle_id(index: Mapping[str, Any]) -> BundleId:
 def load_bundle(folder: Path) -> Bundle:
     """Read a bundle and check every file against its digest.
 
-    Raises BadBundle for a missing, altered or unlisted-but-required file or a malformed index, BadConfiguration for
-    a folder that is not there.
+    Raises BadBundle for a missing, altered or unlisted required file or a malformed index, BadConfiguration for a
+    missing folder.
     """
     if not (folder / INDEX).is_file():
         raise BadConfiguration(

@@ -1,6 +1,5 @@
-"""What a bundle learned about the size of things: a transform that makes features few symbols, and how likely each
-symbol of a payload is. Both ends hold the same `coder.npz`; docs/model-bundle.md has its arrays, docs/payload-format.md
-what they do.
+"""A bundle's entropy model: the transform from features to a few symbols, and the frequency of each symbol of a
+payload. Both ends have the same `coder.npz`. Arrays: docs/model-bundle.md; their use: docs/payload-format.md.
 """
 
 from collections.abc import Sequence
@@ -32,23 +31,23 @@ class Tables:
     """The arrays of `coder.npz`. N cells, d values of a feature, m of a symbol vector, L levels, K = 2 R + 1."""
 
     level: FloatArray
-    """float32 [L], ascending: a step of each level, the finest first."""
+    """float32 [L], ascending: the quantisation step of each level, the finest first."""
     chosen: IntArray
-    """int32 []: the level that is used unless a size is asked for."""
+    """int32 []: the default level, used without a size limit."""
     mean: FloatArray
-    """float32 [N, d]: the usual feature of a cell."""
+    """float32 [N, d]: the mean feature of a cell."""
     context_mean: FloatArray
     """float32 [d]"""
     predict: FloatArray
-    """float32 [d, d]: from the context vector less its mean to what it says of each patch."""
+    """float32 [d, d]: from the context vector minus its mean to the expected feature of each patch."""
     forward: FloatArray
     """float32 [2, d, m]: of patches, of the context vector."""
     back: FloatArray
     """float32 [2, m, d]"""
     symbol: Chances
-    """uint16 [2, L, m, K], positive: how often each of -R to R was met."""
+    """uint16 [2, L, m, K], positive: the count of each symbol -R to R in training."""
     cell: Chances
-    """uint16 [N], positive: how often a cell was kept."""
+    """uint16 [N], positive: how often a cell was kept in training."""
     score: Chances
     """uint16 [SCORES], positive."""
     concept: Chances
@@ -84,11 +83,11 @@ class Coder:
             if array.shape != shape:
                 raise BadBundle(f"{name} in {CODER} is of shape {array.shape}, not {shape}")
             if array.dtype == np.uint16 and not (array > 0).all():
-                raise BadBundle(f"{name} in {CODER} calls something impossible")
+                raise BadBundle(f"{name} in {CODER} gives probability zero to a symbol")
             if array.dtype == np.float32 and not np.isfinite(array).all():
                 raise BadBundle(f"{name} in {CODER} is not finite")
         if not (levels and (tables.level > 0).all() and 0 <= tables.chosen < levels and tables.symbol.shape[-1] % 2):
-            raise BadBundle(f"the levels in {CODER} are none")
+            raise BadBundle(f"{CODER} has no levels")
         self._reach = tables.symbol.shape[-1] // 2
 
     @property
@@ -97,7 +96,7 @@ class Coder:
 
     @property
     def chosen(self) -> int:
-        """The level that is used unless a size is asked for."""
+        """The default level, used without a size limit."""
         return int(self.tables.chosen)
 
     def symbols(self, context: FloatArray, patch: FloatArray, cell: IntArray, level: int) -> tuple[IntArray, IntArray]:
@@ -110,7 +109,7 @@ class Coder:
         return whole, _steps(rest @ t.forward[0], step, self._reach)
 
     def features(self, whole: IntArray, each: IntArray, cell: IntArray, level: int) -> tuple[FloatArray, FloatArray]:
-        """The context vector float32 [d] and patch features [k, d] that symbols stand for."""
+        """The context vector float32 [d] and patch features float32 [k, d] that the symbols encode."""
         step = float(self.tables.level[level])
         context = self._context(whole, step)
         patch = self._usual(context, cell) + (each * np.float32(step)) @ self.tables.back[0]
@@ -119,7 +118,7 @@ class Coder:
     def received(
         self, context: FloatArray, patch: FloatArray, cell: IntArray, level: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """Features as the hub will have them."""
+        """The features after quantisation, as the hub decodes them; shapes as given."""
         level = self.chosen if level is None else level
         return self.features(*self.symbols(context, patch, cell, level), cell, level)
 
@@ -136,20 +135,20 @@ class Coder:
         return np.asarray(self.tables.context_mean + (whole * np.float32(step)) @ self.tables.back[1], np.float32)
 
     def _usual(self, context: FloatArray, cell: IntArray) -> FloatArray:
-        """What is expected of patches before they are looked at, float32 [k, d]."""
+        """The expected features of patches, float32 [k, d], from cell and context vector."""
         return np.asarray(self.tables.mean[cell] + (context - self.tables.context_mean) @ self.tables.predict)
 
 
 def score_symbols(score: FloatArray) -> IntArray:
-    """int32 [k], 0 to SCORES - 1, of shares of the attention. Raises BadPayload for what is no share."""
+    """int32 [k], 0 to SCORES - 1, of shares of the attention. Raises BadPayload for values outside 0 to 1."""
     if not (np.isfinite(score).all() and (score >= 0).all() and (score <= 1 + 1e-3).all()):
-        raise BadPayload("a score is not a share")
+        raise BadPayload("a score is not between 0 and 1")
     steps = np.rint(_OCTAVE * np.log2(np.maximum(score.astype(np.float64), 1e-9))) + SCORES - 1
     return np.asarray(np.clip(steps, 0, SCORES - 1), np.int32)
 
 
 def scores(symbols: IntArray) -> FloatArray:
-    """float32 [k], 0 to 1: within 4.5 % of what was sent."""
+    """float32 [k], 0 to 1: within 4.5 % of the encoded scores."""
     share = np.exp2((symbols.astype(np.float64) - (SCORES - 1)) / _OCTAVE)
     return np.where(symbols == 0, 0.0, share).astype(np.float32)
 
@@ -162,7 +161,7 @@ def load_coder(bundle: Bundle) -> Coder:
 def load_tables(path: Path) -> Tables:
     """Raises BadBundle."""
     try:
-        # Opened here, because numpy forgets to close what it cannot read.
+        # Opened here, because numpy does not close a file that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {each.name: file[each.name] for each in fields(Tables)}
     except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
@@ -175,9 +174,9 @@ def save_tables(path: Path, tables: Tables) -> None:
 
 
 def untaught(spec: BundleSpec, levels: Sequence[float], reach: int) -> Tables:
-    """Tables that learned nothing: features as they are in steps of some sizes, small symbols likelier than large ones.
+    """Untrained tables: features without a transform in steps of some sizes, small symbols likelier than large ones.
 
-    For bundles that only measure time and bytes.
+    For bundles that measure time and bytes only.
     """
     d, cells, concepts = spec.feature_size, (spec.working_size // CELL) ** 2, len(spec.concepts)
     step = np.array(levels, np.float32)

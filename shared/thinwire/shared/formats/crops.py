@@ -1,7 +1,8 @@
-"""The evidence tier: the kept patches and what lies around them, losslessly, at native resolution and bit depth.
+"""The crops tier: the kept patches and their surroundings, losslessly, at native resolution and bit depth.
 
-Format and reasons: docs/crops-format.md. Rectangles follow each other, the most attended first; each is of use when
-it has arrived. Samples are the file's own stored values, before any window, so that a reader can choose his own.
+Format and reasons: docs/crops-format.md. Rectangles are in order of attention, highest first; each can be
+shown as soon as it has arrived. Samples are stored values (PS3.3 C.7.6.3), before any VOI transform, so that a reader
+can choose the window.
 """
 
 import math
@@ -29,7 +30,8 @@ VERSION = 1
 MAX_RECTANGLES = 4096
 MAX_VALUES = 1 << 16
 MAX_CROPS = 60 << 20
-"""Bytes; what is attended least is left out beyond them, and the hub's limit for the sealed object is above them."""
+"""Bytes; beyond them the rectangles with the least attention are left out. The hub's limit for the sealed object is
+higher."""
 
 _HEAD = struct.Struct(f">4sBHHBBBdddd{WINDOW_BYTES}slLLH")
 _RECORD = struct.Struct(">HHHHHBL")
@@ -56,7 +58,7 @@ class CropCodec(IntEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the stored values of an image mean (PS3.3 C.7.6.3, C.11)."""
+    """The interpretation of stored values (PS3.3 C.7.6.3, C.11)."""
 
     bits_stored: int
     """1 to 16."""
@@ -65,9 +67,9 @@ class Meaning:
     spacing_mm: tuple[float, float] | None
     """Between rows, between columns; None where the file does not say."""
     rescale: tuple[float, float] | None
-    """Slope and intercept to the modality's values; None where a Modality LUT stands in their place."""
+    """Slope and intercept to the modality's values; None for a Modality LUT."""
     window: Window
-    """By which the greys beside the values were made."""
+    """The VOI transform of the grey levels in `Crops.tone`."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Rectangle:
     width: int
     height: int
     share: float
-    """Of the image's attention that the kept patches within hold, 0 to 1."""
+    """Share of the image's attention on the kept patches in the rectangle, 0 to 1."""
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -92,7 +94,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Crops:
-    """What of a study's evidence is here."""
+    """The rectangles of a crops object that have arrived."""
 
     native_height: int
     native_width: int
@@ -100,19 +102,19 @@ class Crops:
     least: int
     """The stored value of sample 0."""
     tone: Grey = field(repr=False)
-    """uint8 [n]: the grey, bone bright, of each stored value from `least` up, as the preview shows it."""
+    """uint8 [n]: the grey level, bone bright, of each stored value from `least` up, as in the preview."""
     rectangles: tuple[Rectangle, ...]
     samples: tuple[Samples, ...] = field(repr=False)
     """uint8 or uint16 [h, w] of each rectangle: stored values less `least`."""
     total: int
-    """Rectangles that the whole object holds."""
+    """Rectangles of the whole object."""
 
     @property
     def whole(self) -> bool:
         return len(self.rectangles) == self.total
 
     def canvas(self) -> tuple[NDArray[np.uint16], BoolArray]:
-        """uint16 [H, W], stored values less `least`, 0 where nothing is here; bool [H, W], True where something is."""
+        """uint16 [H, W], stored values minus `least`, 0 outside the rectangles; bool [H, W], True inside them."""
         values = np.zeros((self.native_height, self.native_width), np.uint16)
         here = np.zeros(values.shape, np.bool_)
         for rectangle, samples in zip(self.rectangles, self.samples, strict=True):
@@ -121,20 +123,20 @@ class Crops:
         return values, here
 
     def lay_over(self, image: Grey) -> None:
-        """Write the greys of what is here into a native-size image, uint8 [H, W]."""
+        """Write the grey levels of the rectangles into a native-size image, uint8 [H, W]."""
         for rectangle, samples in zip(self.rectangles, self.samples, strict=True):
             image[rectangle.place] = self.tone[samples]
 
 
 def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meaning: Meaning) -> bytes:
-    """The evidence of an image. The same arguments give the same bytes with the same codec libraries.
+    """The crops of an image. The same arguments give the same bytes with the same codec libraries.
 
-    stored: integers [H, W] of at most 16 bits, as the file holds them. shown: uint8 [H, W], the grey of each pixel,
-    which follows from its stored value. rectangles: disjoint, inside the image, at least one (ValueError). What would
-    pass MAX_EVIDENCE or MAX_RECTANGLES is left out, the least attended first.
+    stored: integers [H, W] of at most 16 bits, the stored values. shown: uint8 [H, W], the grey level of each pixel,
+    a function of its stored value. rectangles: disjoint, inside the image, at least one (ValueError). Rectangles beyond
+    MAX_CROPS or MAX_RECTANGLES are left out, those with the least attention first.
     """
     if not rectangles:
-        raise ValueError("evidence of no place in the image")
+        raise ValueError("crops without rectangles")
     ordered = sorted(rectangles, key=_order)[:MAX_RECTANGLES]
     parts = [stored[each.place] for each in ordered]
     least = min(int(part.min()) for part in parts)
@@ -169,18 +171,18 @@ def encode(stored: Samples, shown: Grey, rectangles: Sequence[Rectangle], meanin
 
 
 def decode(data: bytes, max_bytes: int) -> Crops:
-    """Whole evidence. max_bytes: most that its samples may take. Raises BadEvidence: any departure from the format."""
+    """A whole crops object. max_bytes: limit of its samples. Raises BadCrops: any departure from the format."""
     found = _read(data, max_bytes)
     if found is None or not found[0].whole:
-        raise BadCrops("evidence is cut short")
+        raise BadCrops("the crops end too early")
     crops, end = found
     if end != len(data):
-        raise BadCrops("evidence goes on beyond its last rectangle")
+        raise BadCrops("the crops continue after the last rectangle")
     return crops
 
 
 def decode_prefix(data: bytes, max_bytes: int) -> Crops | None:
-    """The rectangles that are whole in the first bytes of evidence; None where none is yet. Raises BadEvidence."""
+    """The rectangles that are complete in the first bytes of a crops object; None before the first. Raises BadCrops."""
     found = _read(data, max_bytes)
     return None if found is None or not found[0].rectangles else found[0]
 
@@ -194,7 +196,7 @@ def _kind(span: int) -> np.dtype[Any]:
 
 
 def _tone(parts: Sequence[Samples], shown: Sequence[Grey], least: int, span: int) -> bytes:
-    """The grey of each value, packed; values that no pixel has get that of the next lower one."""
+    """The grey level of each stored value, packed; a value without a pixel gets the level of the next lower one."""
     table = np.zeros(span, np.uint8)
     known = np.zeros(span, np.intp)
     for part, grey in zip(parts, shown, strict=True):
@@ -228,19 +230,19 @@ class _Record(NamedTuple):
 
 
 def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
-    """The rectangles that are whole, and where the last of them ends; None where the header is not whole."""
+    """The complete rectangles, and the end of the last of them; None where the header is incomplete."""
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise BadCrops("this is no evidence")
+        raise BadCrops("not a crops file")
     if len(data) < _HEAD.size:
         return None
     magic, version, height, width, bits, signed, photometric, *numbers = _HEAD.unpack_from(data)
     *scales, window, least, span, tone_size, total = numbers
     if (magic, version) != (MAGIC, VERSION) or not 1 <= total <= MAX_RECTANGLES:
-        raise BadCrops("not evidence of this version, or of nothing")
+        raise BadCrops("crops of another version, or without rectangles")
     if not 0 < height * width <= MAX_PIXELS:
-        raise BadCrops("the image of the evidence is of no size, or over the limit")
+        raise BadCrops("the image of the crops has no pixels, or more than the limit")
     if not 1 <= bits <= 16 or signed > 1 or photometric > max(Photometric) or not 1 <= span <= MAX_VALUES:
-        raise BadCrops("what the values of the evidence mean does not hold")
+        raise BadCrops("the display facts of the crops are not valid")
     meaning = Meaning(
         bits,
         bool(signed),
@@ -250,7 +252,7 @@ def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
         Window.from_bytes(window, BadCrops),
     )
     if meaning.spacing_mm is not None and min(meaning.spacing_mm) <= 0:
-        raise BadCrops("the pixels of the evidence have no size")
+        raise BadCrops("the spacing of the crops is not positive")
     start = _HEAD.size + tone_size
     if len(data) < start:
         return None
@@ -264,25 +266,25 @@ def _read(data: bytes, max_bytes: int) -> tuple[Crops, int] | None:
 def _pair(values: Sequence[float]) -> tuple[float, float] | None:
     """Two numbers; None for two zeros."""
     if not all(map(math.isfinite, values)):
-        raise BadCrops("a scale of the evidence is no number")
+        raise BadCrops("a scale of the crops is not a number")
     return (values[0], values[1]) if any(values) else None
 
 
 def _records(data: bytes, at: int, total: int, shape: tuple[int, int], max_bytes: int) -> tuple[list[_Record], int]:
-    """The records that are whole, checked before any is unpacked, and where the last of them ends."""
+    """The complete records, checked before any is unpacked, and the end of the last of them."""
     found: list[_Record] = []
     taken = np.zeros(shape, np.bool_)
     area = 0
     for record, end in _walk(data, at, total):
         rectangle = record.rectangle
         if not rectangle.area or rectangle.y + rectangle.height > shape[0] or rectangle.x + rectangle.width > shape[1]:
-            raise BadCrops("a rectangle is empty or beyond the image")
+            raise BadCrops("a rectangle is empty or outside the image")
         if taken[rectangle.place].any() or (found and _order(found[-1].rectangle) >= _order(rectangle)):
-            raise BadCrops("rectangles overlap, or are not in their order")
+            raise BadCrops("rectangles overlap or are out of order")
         taken[rectangle.place] = True
         area += rectangle.area
         if 2 * area > max_bytes:
-            raise BadCrops(f"evidence unpacks to more than the limit of {max_bytes} bytes")
+            raise BadCrops(f"the crops unpack to more than the limit of {max_bytes} bytes")
         found.append(record)
         at = end
     return found, at
@@ -294,7 +296,7 @@ def _walk(data: bytes, at: int, total: int) -> Iterator[tuple[_Record, int]]:
             return
         x, y, width, height, share, codec, size = _RECORD.unpack_from(data, at)
         if codec > max(CropCodec) or not size:
-            raise BadCrops("a rectangle is packed in no way that there is")
+            raise BadCrops("a rectangle has an unknown codec")
         start, at = at + _RECORD.size, at + _RECORD.size + size
         if at > len(data):
             return
@@ -307,22 +309,22 @@ def _samples(record: _Record, span: int) -> Samples:
         plain = _unpacked(record.packed, record.rectangle.area * kind.itemsize)
         samples: Samples = np.frombuffer(plain, kind).reshape(shape)
     else:
-        samples = np.empty(shape, kind)  # libjxl compares before it decodes
+        samples = np.empty(shape, kind)  # libjxl checks the size first
         try:
             imagecodecs.jpegxl_decode(record.packed, index=0, numthreads=1, out=samples)
         except CODEC_ERRORS as error:
             raise BadCrops("a rectangle does not unpack to its size") from error
     if int(samples.max()) >= span:
-        raise BadCrops("a rectangle holds values beyond those of the evidence")
+        raise BadCrops("a rectangle has values beyond the tone table")
     return samples
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
-    """`size` plain bytes, whatever a frame claims. Raises BadEvidence."""
+    """`size` plain bytes, whatever size a frame states. Raises BadCrops."""
     try:
         plain = bytes(imagecodecs.zstd_decode(packed, out=size))
     except CODEC_ERRORS as error:
-        raise BadCrops("a part of the evidence does not unpack") from error
+        raise BadCrops("a part of the crops does not unpack") from error
     if len(plain) != size:
-        raise BadCrops("a part of the evidence does not unpack to its size")
+        raise BadCrops("a part of the crops does not unpack to its size")
     return plain

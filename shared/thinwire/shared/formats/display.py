@@ -1,4 +1,4 @@
-"""How the one eye showed the file that was read: the facts that the manifest carries to the reader.
+"""Display facts: how the frontal image was displayed; the manifest carries them to the reader.
 
 Format: docs/envelope-format.md, field 8 of the manifest.
 """
@@ -18,21 +18,21 @@ _LARGEST_SPACING = 100.0
 
 
 class SpacingKind(IntEnum):
-    """Where a distance between pixels holds (PS3.3 10.7.1.3)."""
+    """The plane in which the spacing is measured (PS3.3 10.7.1.3)."""
 
     UNKNOWN = 0
-    """The file states no spacing, or none that is possible."""
+    """The file states no spacing, or an impossible one."""
     PATIENT = 1
     """At the patient: the file states that it was calibrated or corrected for magnification."""
     DETECTOR = 2
     """At the detector's front plane: distances in the patient are shorter."""
     FILM = 3
-    """On a film that was scanned (Nominal Scanned Pixel Spacing)."""
+    """On a scanned film (Nominal Scanned Pixel Spacing)."""
 
 
 @dataclass(frozen=True)
 class Display:
-    """What was believed of a header when its image was shown. What was not believed is among the warnings."""
+    """The header values that were applied for display. An implausible value was ignored, with a warning."""
 
     photometric: Photometric
     bits_stored: int
@@ -41,16 +41,16 @@ class Display:
     inverted: bool
     """Whether the least value is the brightest."""
     rescale: tuple[float, float] | None
-    """Slope and intercept of the modality transform; None where a Modality LUT stands in their place."""
+    """Slope and intercept of the modality transform; None for a Modality LUT."""
     window: Window
     """The VOI transform."""
     padding: tuple[int, int] | None
-    """Least and greatest stored value that are padding."""
+    """Least and greatest stored value of the pixel padding (PS3.3 C.7.5.1.1.2)."""
     spacing_mm: tuple[float, float] | None
-    """Between rows, between columns."""
+    """Millimetres between rows, between columns."""
     spacing_kind: SpacingKind
     orientation: str = ""
-    r"""Patient Orientation (0020,0020) of the pixels as they are shown, such as "L\F"; empty where it is not stated."""
+    r"""Patient Orientation (0020,0020) of the pixels as displayed, such as "L\F"; empty if it is not stated."""
 
     def to_bytes(self) -> bytes:
         """DISPLAY_BYTES bytes; the orientation is not among them."""
@@ -70,15 +70,15 @@ class Display:
 
     @classmethod
     def from_bytes(cls, data: bytes, orientation: str) -> "Display":
-        """Raises BadManifest for anything amiss, also for a second form of the same facts."""
+        """Read `to_bytes`. Raises BadManifest for invalid values and for a non-canonical form."""
         if len(data) != DISPLAY_BYTES:
             raise BadManifest("the display facts of a manifest have another length")
         photometric, bits, signed, inverted, scaled, slope, intercept, padded, low, high, *rest = _FACTS.unpack(data)
         kind, row, column, window = rest
         if photometric > max(Photometric) or kind > max(SpacingKind) or not 1 <= bits <= 16:
-            raise BadManifest("the display facts of a manifest are none that there are")
+            raise BadManifest("the display facts of a manifest have an unknown code")
         if not all(math.isfinite(each) for each in (slope, intercept, row, column)):
-            raise BadManifest("the display facts of a manifest hold no finite number")
+            raise BadManifest("the display facts of a manifest hold a number that is not finite")
         spacing = (row, column) if kind else None
         if spacing is not None and not all(0 < each < _LARGEST_SPACING for each in spacing):
             raise BadManifest("the spacing in a manifest is not possible")
@@ -95,5 +95,5 @@ class Display:
             orientation,
         )
         if found.to_bytes() != data:
-            raise BadManifest("the display facts of a manifest are not in their one form")
+            raise BadManifest("the display facts of a manifest are not in canonical form")
         return found

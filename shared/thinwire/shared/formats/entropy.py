@@ -1,7 +1,7 @@
-"""Symbols as bits near their entropy: range coding (constriction) with integer weights that both ends hold.
+"""Range coding of symbols (Martin 1979; the constriction library) with integer weights that both ends have.
 
-Every probability is a ratio of integers below 2^24, exact in float32, so that the coder of any machine reads what that
-of any other wrote. Nothing here knows what a symbol means. Format: docs/payload-format.md.
+Every probability is a ratio of integers below 2^24, exact in float32, so that every machine decodes the
+same symbols. This module does not interpret symbols. Format: docs/payload-format.md.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from thinwire.shared.errors import BadPayload
 from thinwire.shared.formats.graph import IntArray
 
 WHOLE = 1 << 16
-"""Weights of a table add up to about this; a chance is a share of it."""
+"""Sum of a table's weights, about; a probability is a share of it."""
 LONGEST_NUMBER = 24
-"""Bits of a number at most."""
+"""Most bits of a number."""
 
 _WORD = 4
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
@@ -26,7 +26,7 @@ Weights = NDArray[np.number[Any]]
 
 
 class SymbolEncoder:
-    """Takes symbols, one array after another."""
+    """Encodes arrays of symbols, one after another."""
 
     def __init__(self) -> None:
         self._range = constriction.stream.queue.RangeEncoder()
@@ -41,24 +41,24 @@ class SymbolEncoder:
         self.put(values, _of_chances(chances))
 
     def uniform(self, values: Sequence[int], bound: int) -> None:
-        """Numbers below `bound`, at most 2^24, each as likely as any other."""
+        """Numbers below `bound` (at most 2^24), all equally likely."""
         if bound > 1:
             self._range.encode(np.array(values, np.int32), constriction.stream.model.Uniform(bound))
 
     def number(self, value: int) -> None:
-        """A number of which small values are likelier: how many bits it has, then all of them but the first."""
+        """A number, shorter where it is small: its count of bits, then all bits but the first."""
         size = value.bit_length()
         self.uniform([size], LONGEST_NUMBER + 1)
         if size > 1:
             self.uniform([value - (1 << (size - 1))], 1 << (size - 1))
 
     def done(self) -> bytes:
-        """All that was put: big-endian words, the zeros at the end left out."""
+        """The encoded bytes: big-endian words without the zeros at the end."""
         return cast(bytes, self._range.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
 class SymbolDecoder:
-    """Gives back what a Writer took, asked in the same order. Raises BadPayload for bytes that no Writer gives."""
+    """Decodes the arrays of a `SymbolEncoder`, in the same order. Raises BadPayload for any other bytes."""
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % _WORD), ">u4")
@@ -89,8 +89,8 @@ class SymbolDecoder:
     def _decode(self, *how: Any) -> IntArray:
         try:
             return np.asarray(self._range.decode(*how), dtype=np.int32)
-        except AssertionError as error:  # constriction's word for bytes that its coder never writes
-            raise BadPayload("the payload is not what a coder writes") from error
+        except AssertionError as error:  # constriction's error for bytes that its coder never writes
+            raise BadPayload("the payload is not the output of a coder") from error
 
 
 def _table(weights: Weights) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ def _table(weights: Weights) -> NDArray[np.float32]:
 
 
 def _of_chances(chances: Weights) -> NDArray[np.float32]:
-    # Asked once for each cell of an image: np.stack would take most of a payload's time.
+    # Called once for each cell of an image: np.stack would take most of a payload's time.
     table = np.empty((len(chances), 2), np.float32)
     table[:, 1] = chances
     table[:, 0] = WHOLE - table[:, 1]

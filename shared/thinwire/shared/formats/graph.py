@@ -1,7 +1,7 @@
-"""The FusedGraph: what one study means, as numpy arrays. Both ends build, read and draw the same object.
+"""The FusedGraph: one study's fused graph as numpy arrays (NEURAL, arXiv 2508.09715). Both ends use the same class.
 
-Typed node groups (patches, context, concepts, measurements), so that another modality is a new group and not a new
-format. Nothing derivable is stored: grid edges, pixel boxes and counts are computed from what is here.
+Node groups are typed (patches, context, concepts, measurements), so that another modality adds a group and keeps the
+format. Derived values are not stored: grid edges, pixel boxes and counts are computed.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 CELL = 32
-"""Edge of a grid cell in pixels of the working image: the stride of a four-stage Swin (4 * 2 * 2 * 2)."""
+"""Side of a grid cell in pixels of the working image: the stride of a four-stage Swin (4 * 2 * 2 * 2)."""
 
 MAX_SIDE = 65535  # PS3.3 C.7.6.3.1: Rows and Columns are US
 MAX_WORKING_SIZE = 8192
@@ -25,7 +25,7 @@ BoolArray = NDArray[np.bool_]
 
 
 class Assertion(IntEnum):
-    """How the text speaks of a concept (RadGraph: definitely present, definitely absent, uncertain)."""
+    """The text's assertion of a concept (RadGraph: definitely present, definitely absent, uncertain)."""
 
     PRESENT = 0
     ABSENT = 1
@@ -56,7 +56,7 @@ class Grid:
         if not (1 <= self.native_height <= MAX_SIDE and 1 <= self.native_width <= MAX_SIDE):
             raise ValueError(f"image of {self.native_height} x {self.native_width} pixels")
         if self.working_size % CELL or not CELL <= self.working_size <= MAX_WORKING_SIZE:
-            raise ValueError(f"working size {self.working_size} is no multiple of {CELL}")
+            raise ValueError(f"working size {self.working_size} is not a multiple of {CELL}")
 
     @property
     def side(self) -> int:
@@ -77,13 +77,13 @@ class Grid:
 
     @cached_property
     def valid(self) -> BoolArray:
-        """bool [cells]: True where at least half of the cell is image; other cells are padding, never kept."""
+        """bool [cells]: True for a cell that is at least half image; other cells are padding and are never kept."""
         top, left, height, width = self.placed
         edge = np.arange(self.side) * CELL
         rows = np.clip(np.minimum(edge + CELL, top + height) - np.maximum(edge, top), 0, CELL)
         columns = np.clip(np.minimum(edge + CELL, left + width) - np.maximum(edge, left), 0, CELL)
         covered = np.outer(rows, columns).ravel()
-        # An image thinner than half a cell still has its best cells.
+        # Of an image narrower than half a cell, the cells with the most image are valid.
         return np.asarray(covered * 2 >= min(CELL * CELL, 2 * int(covered.max())), dtype=np.bool_)
 
     def native_box(self, cell: int) -> tuple[int, int, int, int]:
@@ -114,9 +114,9 @@ class Patches:
     cell: IntArray
     """int32 [k], strictly ascending, row-major index into the grid."""
     score: FloatArray
-    """float32 [k], share of the image's cumulative cross-attention that falls on the patch, 0 to 1."""
+    """float32 [k], the patch's share of the image's cross-attention, 0 to 1."""
     feature: FloatArray
-    """float32 [k, d], the encoder's projected output."""
+    """float32 [k, d], the projected output of the encoder."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Concepts:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Named numbers; empty for a chest radiograph today, the place where other modalities put theirs."""
+    """Named numbers of other modalities; empty for a chest radiograph."""
 
     name: IntArray
     """int32 [q], index into the bundle's measurement names."""
@@ -143,23 +143,23 @@ class Measurements:
 
 @dataclass(frozen=True)
 class FusedGraph:
-    """G1 and G2 joined by one edge, with the context node and where everything came from."""
+    """G1 and G2 joined by the fusion edge, with the context node and their provenance."""
 
     study: StudyKey
     bundle: BundleId
     grid: Grid
     patches: Patches
     context: FloatArray
-    """float32 [d]: one vector for the whole image, joined to every patch (a derivable star, not sent)."""
+    """float32 [d]: one vector for the whole image. Its edges to every patch are implied, not sent."""
     concepts: Concepts
     measurements: Measurements
     fusion: tuple[int, int] | None
-    """(patch node, concept node), or None where either graph has no node."""
+    """The fusion edge (patch node, concept node); None if either graph has no node."""
     text_source: TextSource
     modality: str
     """DICOM Modality (0008,0060): "CR" or "DX"."""
     view_position: str
-    """DICOM View Position (0018,5101): "PA", "AP" or "" when the file does not say."""
+    """DICOM View Position (0018,5101): "PA", "AP", or "" if the file does not state it."""
 
     @property
     def text_given(self) -> bool:
@@ -167,16 +167,16 @@ class FusedGraph:
 
     @property
     def attention_kept(self) -> float:
-        """Share of the image's attention that the kept patches hold, 0 to 1."""
+        """Attention kept: the sum of the kept patches' scores, 0 to 1."""
         return float(min(1.0, self.patches.score.sum()))
 
     @property
     def total_patches(self) -> int:
-        """Cells that could have been kept: those that are not padding."""
+        """Number of cells that are not padding."""
         return int(self.grid.valid.sum())
 
     def patch_edges(self) -> IntArray:
-        """int32 [2, e]: pairs of patch nodes that are 4-neighbours in the grid, each pair once, source < target."""
+        """int32 [2, e]: pairs of patch nodes that are 4-neighbours in the grid, each once, source < target."""
         return grid_edges(self.patches.cell, self.grid.side)
 
 

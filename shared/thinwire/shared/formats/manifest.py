@@ -1,6 +1,6 @@
-"""The signed list of a study's parts: completeness is known from it, never from a quiet timer.
+"""The manifest: the signed list of a study's files and tiers, by which the hub knows that a study is complete.
 
-Format: docs/envelope-format.md. A manifest holds the patient's identity and crosses sealed (Kind.MANIFEST).
+Format: docs/envelope-format.md. A manifest holds the patient's identity and is sent sealed (Kind.MANIFEST).
 """
 
 import itertools
@@ -28,7 +28,7 @@ from thinwire.shared.identifiers import (
 )
 
 VERSION = 2
-"""With the file that was read. A manifest without it is one of version 1, as clinics before it send."""
+"""Version 2 names the file of the frontal image; version 1, from older clinics, does not."""
 MAX_MANIFEST = 1 << 20
 MAX_FILES = 4096
 MAX_SIZE = (1 << 53) - 1
@@ -43,7 +43,7 @@ IDENTITY_KEYWORDS = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-"""The DICOM keywords (PS3.6) of a study's identity, in the order in which the format holds them."""
+"""The DICOM keywords (PS3.6) of a study's identity, in the order of the format."""
 
 MAX_WARNINGS = 32
 LONGEST_WARNING = 300
@@ -52,7 +52,7 @@ LONGEST_WARNING = 300
 _FIELDS = {1: 8, 2: 9}
 _LONGEST_VALUE = 1024
 _LONGEST_UID = 128
-"""Bytes; DICOM allows 64 (PS3.5 9.1), and the field has longer ones."""
+"""Bytes; DICOM allows 64 (PS3.5 9.1), and files with longer ones exist."""
 _LONGEST_ORIENTATION = 32
 _CONTEXT = b"thinwire manifest v1"
 
@@ -70,19 +70,19 @@ class TierEntry:
 
 @dataclass(frozen=True)
 class FileRead:
-    """Which file the clinic read, and how it was shown."""
+    """The file of the frontal image, and its display facts."""
 
     place: int
-    """Among the manifest's files, from 0."""
+    """Index into the manifest's files, from 0."""
     sop_instance_uid: str
-    """Empty for a picture without a header, and where the clinic sends no identity."""
+    """Empty for an image file without a header, and if the clinic sends no identity."""
     display: Display
     warnings: tuple[str, ...] = ()
-    """What intake doubted, in words for the reader; they name nobody."""
+    """The warnings of intake, as text for the reader, without identity."""
 
     @classmethod
     def fitting(cls, place: int, sop_instance_uid: str, display: Display, warnings: Sequence[str]) -> "FileRead":
-        """With texts cut to what a manifest can hold, and each warning once."""
+        """With texts cut to the manifest's limits, and each warning once."""
         told = dict.fromkeys(_cut(each, LONGEST_WARNING) for each in warnings if each)
         shown = replace(display, orientation=_cut(display.orientation, _LONGEST_ORIENTATION))
         return cls(place, _cut(sop_instance_uid, _LONGEST_UID), shown, tuple(told)[:MAX_WARNINGS])
@@ -98,7 +98,7 @@ class Manifest:
     tiers: tuple[TierEntry, ...]
     """Ascending by tier, none twice."""
     files: tuple[tuple[Digest, int], ...]
-    """(SHA-256, bytes) of the study's own files in the order of the archive; the study's id follows from them."""
+    """(SHA-256, bytes) of the study's files in the order of the archive; the study key is computed from them."""
     identity: Mapping[str, str] = field(repr=False)
     """By DICOM keyword, those of IDENTITY_KEYWORDS that the study has. Kept out of repr, and so out of logs."""
     read: FileRead | None = None
@@ -111,7 +111,7 @@ class Manifest:
 
 
 def fitting_identity(identity: Mapping[str, str]) -> dict[str, str]:
-    """What of a study's identity a manifest can hold: its keywords, values cut to their longest, valid UTF-8."""
+    """The part of a study's identity that a manifest can hold: its keywords, values cut to the limit, valid UTF-8."""
     return {word: _cut(identity[word], _LONGEST_VALUE) for word in IDENTITY_KEYWORDS if word in identity}
 
 
@@ -121,14 +121,14 @@ def _cut(text: str, most: int) -> str:
 
 
 def sign_manifest(manifest: Manifest, key: Ed25519PrivateKey) -> bytes:
-    """The manifest with the site's signature, to be sealed. Raises BadManifest for what no reader would take."""
+    """The manifest with the site's signature, to be sealed. Raises BadManifest if `read_manifest` would refuse it."""
     body = _body(manifest)
     _read(body)
     return sign(key, _CONTEXT, body) + body
 
 
 def read_manifest(data: bytes, verify_key: Ed25519PublicKey) -> Manifest:
-    """The manifest in `data`. verify_key: the site's. Raises Forged for the signature, BadManifest for the rest."""
+    """The manifest in `data`. verify_key: the site's. Raises Forged: the signature. Raises BadManifest: the content."""
     if len(data) > MAX_MANIFEST:
         raise BadManifest(f"a manifest of {len(data)} bytes, over the limit of {MAX_MANIFEST}")
     signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
@@ -137,7 +137,7 @@ def read_manifest(data: bytes, verify_key: Ed25519PublicKey) -> Manifest:
 
 
 def stored_manifest(data: bytes) -> Manifest:
-    """A manifest whose signature held when it was kept. Raises BadManifest."""
+    """A stored manifest, whose signature was verified before. Raises BadManifest."""
     return _read(data[SIGNATURE_BYTES:])
 
 
@@ -147,7 +147,7 @@ def _read(body: bytes) -> Manifest:
     count = len(fields)
     version = fields.integer("version", 1, VERSION)
     if count != _FIELDS[version]:
-        raise BadManifest(f"a manifest of version {version} has not {_FIELDS[version]} fields")
+        raise BadManifest(f"a manifest of version {version} does not have {_FIELDS[version]} fields")
     study = StudyKey(fields.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES))
     site = fields.text("site", 32)
     created = moment(fields.integer("created", 0, LAST_MOMENT))
@@ -160,13 +160,13 @@ def _read(body: bytes) -> Manifest:
     try:
         manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity, read)
     except ValueError as error:
-        raise BadManifest("a manifest is of no site") from error
+        raise BadManifest("a manifest has no valid site name") from error
     if any(a.tier >= b.tier for a, b in itertools.pairwise(tiers)):
-        raise BadManifest("the tiers of a manifest do not ascend")
+        raise BadManifest("the tiers of a manifest are not in ascending order")
     if study_key(each for each, _ in files) != study:
         raise BadManifest("a manifest's files are not those of its study")
     if _body(manifest) != body:
-        raise BadManifest("a manifest is not in its one form")
+        raise BadManifest("a manifest is not in canonical form")
     return manifest
 
 
@@ -193,11 +193,11 @@ def _file_read(entry: Fields, files: int) -> FileRead:
 def _body(manifest: Manifest) -> bytes:
     unknown = sorted(set(manifest.identity) - set(IDENTITY_KEYWORDS))
     if unknown:
-        raise BadManifest(f"a manifest has no place for {', '.join(unknown)}")
+        raise BadManifest(f"a manifest has no field for {', '.join(unknown)}")
     try:
         return _packed(manifest)
     except UnicodeEncodeError as error:
-        raise BadManifest("a manifest's identity is no valid text") from error
+        raise BadManifest("a manifest's identity is not valid text") from error
 
 
 def _packed(manifest: Manifest) -> bytes:

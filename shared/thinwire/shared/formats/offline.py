@@ -1,7 +1,7 @@
-"""What both ends say of what a stick carries, sealed under an epoch key of the clinic: nobody else makes or reads it.
+"""The transfer note and the reply of an offline transfer, sealed under an epoch key of the clinic.
 
-A waybill goes up with the objects: which of them are urgent, and which receipts came home. A reply comes down: signed
-receipts, and requests for parts. Format: docs/offline-transfer.md.
+The clinic adds a transfer note to its objects: the urgent ones, and the receipts that it has read. The hub answers with
+a reply: signed receipts, and requests for tiers. Format: docs/offline-transfer.md.
 """
 
 from dataclasses import dataclass
@@ -14,42 +14,42 @@ from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, S
 
 VERSION = 1
 MAX_NOTE = 4 << 20
-"""Plain bytes of a waybill or a reply."""
+"""Plain bytes of a transfer note or a reply."""
 LARGEST_NOTE = MAX_NOTE + (64 << 10)
 """The same, sealed."""
 MOST_OBJECTS = 1 << 15
 MOST_RECEIPTS = 1 << 12
-"""In one reply; a hub that has more to say writes several."""
+"""Receipts in one reply; a hub with more of them writes several replies."""
 MOST_TAKEN = 1 << 16
 MOST_REQUESTS = 1 << 12
 NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
-"""A waybill and a reply are of no single study; their envelope's header says so by zeros."""
+"""Zeros: the study key in the envelope header of a transfer note or a reply, which belong to no single study."""
 
 
 @dataclass(frozen=True)
 class TransferNote:
-    """The clinic's word on what it put on a stick."""
+    """The clinic's list of the objects that it wrote to a stick."""
 
     urgent: tuple[tuple[Digest, bool], ...] = ()
-    """Each object of the clinic that is on the stick and whether it asks for priority, ascending by object."""
+    """Each object of the clinic on the stick and whether its study is urgent, ascending by object."""
     taken: tuple[Digest, ...] = ()
-    """SHA-256 of each signed receipt that came by stick and is durable at the clinic, ascending."""
+    """SHA-256 of each signed receipt that arrived by stick and is durable at the clinic, ascending."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The hub's word to one clinic."""
+    """The hub's receipts and requests for one clinic."""
 
     receipts: tuple[bytes, ...] = ()
-    """Signed, as they go over the link; oldest first."""
+    """Signed, as on the link; oldest first."""
     requests: tuple[tuple[StudyKey, Kind], ...] = ()
-    """Parts that a reader wants."""
+    """Tiers that a reader requested."""
 
 
 def seal_transfer_note(epoch: EpochKey, transfer_note: TransferNote) -> bytes:
-    """The same waybill in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
+    """Deterministic for one epoch. Raises ValueError for a transfer note over the limits."""
     if len(transfer_note.urgent) > MOST_OBJECTS or len(transfer_note.taken) > MOST_TAKEN:
-        raise ValueError("a waybill of more objects or receipts than one may list")
+        raise ValueError("a transfer note with more objects or receipts than the limit")
     listed = [[each, int(urgent)] for each, urgent in transfer_note.urgent]
     return seal(epoch, Kind.TRANSFER_NOTE, NO_STUDY, pack(VERSION, listed, list(transfer_note.taken)))
 
@@ -69,16 +69,16 @@ def read_transfer_note(plaintext: bytes) -> TransferNote:
 
 
 def seal_reply(epoch: EpochKey, reply: Reply) -> bytes:
-    """The same reply in the same epoch gives the same bytes. Raises ValueError for one over the limits."""
+    """Deterministic for one epoch. Raises ValueError for a reply over the limits."""
     plaintext = pack(VERSION, list(reply.receipts), [[study, int(kind)] for study, kind in reply.requests])
     counts = len(reply.receipts) <= MOST_RECEIPTS and len(reply.requests) <= MOST_REQUESTS
     if not counts or len(plaintext) > MAX_NOTE:
-        raise ValueError("a reply of more receipts or requests than one may hold")
+        raise ValueError("a reply with more receipts or requests than the limit")
     return seal(epoch, Kind.REPLY, NO_STUDY, plaintext)
 
 
 def read_reply(plaintext: bytes) -> Reply:
-    """The receipts in it are not verified yet. Raises BadFormat."""
+    """The reply in `plaintext`; its receipts are not verified yet. Raises BadFormat."""
     fields = Fields.of(plaintext, 3, MAX_NOTE, BadFormat, "reply", max(MOST_RECEIPTS, MOST_REQUESTS))
     fields.integer("version", VERSION, VERSION)
     receipts = fields.fields("receipts", 0, MOST_RECEIPTS)
@@ -93,5 +93,5 @@ def read_reply(plaintext: bytes) -> Reply:
 def _tier(entry: Fields) -> Kind:
     kind = entry.integer("kind", min(Kind), max(Kind))
     if kind not in (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS, Kind.MANIFEST):
-        raise BadFormat("a reply asks for a kind of object that never crosses")
+        raise BadFormat("a reply requests an unknown tier")
     return Kind(kind)

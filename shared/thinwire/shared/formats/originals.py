@@ -1,8 +1,7 @@
-"""The pixels tier's archive: a study's own files, restored byte for byte, in few bytes.
+"""The originals tier: an archive of a study's files, lossless byte for byte.
 
-Format: docs/originals-format.md. An archive holds no meaning of DICOM: where the pixels of a file seem to lie decides
-how it is packed, and a wrong guess costs size alone, since every member carries its digest and is restored once while
-it is packed.
+Format: docs/originals-format.md. Packing does not parse DICOM: it guesses the position of the pixel data. A wrong
+guess costs size only, since each member has its digest and is restored once while it is packed.
 """
 
 import hashlib
@@ -36,20 +35,20 @@ MAX_INDEX = 1 << 20
 HEADER = struct.Struct(">4sBL")
 
 SMALL_IMAGE = 2 << 20
-"""Bytes of samples up to which more effort is worth its seconds."""
+"""Bytes of samples up to which a higher effort makes the archive smaller."""
 _GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
-"""What "small" saves, in shares of a file's plain bytes, and what it takes longer than "quick"."""
+"""The saving of "small" over "quick" as a share of the plain bytes, and its extra time in seconds a byte."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
 _THREADS = 2
-"""Of libjxl; the bytes are the same with any number."""
+"""Threads of libjxl; the bytes do not depend on it."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
 CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error)
 
 
 class PieceCodec(IntEnum):
-    """How one piece of a member is packed."""
+    """The codec of one piece of a member."""
 
     STORED = 0
     ZSTD = 1
@@ -71,7 +70,7 @@ class Member:
 
 
 class Piece(NamedTuple):
-    """A run of a member's bytes and how it was packed."""
+    """A run of a member's bytes and its codec."""
 
     codec: PieceCodec
     packed: bytes
@@ -97,13 +96,13 @@ def pack(members: Sequence[Member], effort: Effort) -> bytes:
 
 
 def effort_for(size: int, rate: float | None) -> Effort:
-    """With which effort the study is at the hub soonest. size: plain bytes; rate: of the link, bytes a second."""
+    """The effort with the shortest time until the study is at the hub. size: plain bytes; rate: bytes a second."""
     slow = rate is None or _GAIN * size / rate > _SECONDS + _SECONDS_A_BYTE * size
     return "small" if slow else "quick"
 
 
 def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
-    """libjxl's efforts that are tried, of which the smallest stream is kept. size: bytes of the image's samples.
+    """The efforts of libjxl to try; the smallest stream is used. size: bytes of the image's samples.
 
     Effort 7 makes a small X-ray smaller than 5 does, by up to a thirtieth; a large one it makes no smaller in three
     times the seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
@@ -114,9 +113,10 @@ def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
 
 
 def unpack(archive: bytes, max_bytes: int) -> list[Member]:
-    """The members as they went in.
+    """The members of an archive.
 
-    max_bytes: limit of all members together, checked before any is unpacked. Raises BadArchive: anything amiss.
+    max_bytes: limit of all members together, checked before any is unpacked. Raises BadArchive: any departure from the
+    format.
     """
     index, at = _index(archive)
     if sum(size for _, size, _, _ in index) > max_bytes:
@@ -161,14 +161,14 @@ def _index(archive: bytes) -> tuple[list[tuple[str, int, bytes, list[tuple[Piece
         sha = entry.data("digest", DIGEST_BYTES, DIGEST_BYTES)
         pieces = [_piece(each) for each in entry.arrays("pieces", 0, MAX_PIECES, 6)]
         if not _NAME.fullmatch(name) or sum(piece.plain_size for piece, _ in pieces) != size:
-            raise BadArchive("a member's name or size does not hold")
+            raise BadArchive("a member's name or size is not valid")
         held += sum(packed for _, packed in pieces)
         found.append((name, size, sha, pieces))
         entries.append([name, size, sha, [[p.codec, n, p.plain_size, p.rows, p.columns, p.layout] for p, n in pieces]])
     if len({name for name, *_ in found}) != len(found) or held != len(archive):
         raise BadArchive("the archive's parts do not add up")
     if positional(entries) != archive[HEADER.size : start]:
-        raise BadArchive("the archive's index is not in its one form")
+        raise BadArchive("the archive's index is not in canonical form")
     return found, start
 
 
@@ -186,14 +186,14 @@ def _piece(entry: Fields) -> tuple[Piece, int]:
     image = ImagePlace(0, piece.rows, piece.columns, piece.layout)
     if codec is not PieceCodec.JPEG_XL:
         if image != ImagePlace(0, 0, 0, Layout.BYTES):
-            raise BadArchive("a piece that is no image has an image's size")
+            raise BadArchive("a piece that is not an image has an image's size")
     elif image.size != piece.plain_size or not 0 < piece.rows * piece.columns <= MAX_PIXELS:
-        raise BadArchive("an image's size does not hold")
+        raise BadArchive("an image's size is not valid")
     return piece, packed
 
 
 def _pieces(data: bytes, effort: Effort) -> list[Piece]:
-    """The pieces of one member, the smallest of the ways there are."""
+    """The pieces of one member, by the codec with the fewest bytes."""
     if not data:
         return []
     for middle in (_as_image(data, effort), _as_jpeg(data)) if effort != "fast" else ():
@@ -203,14 +203,14 @@ def _pieces(data: bytes, effort: Effort) -> list[Piece]:
         parts = (data[:start], data[start + sum(piece.plain_size for piece in pieces) :])
         head, tail = ([_compressed(part, _ZSTD_SMALL_PART)] if part else [] for part in parts)
         split = [*head, *pieces, *tail]
-        # Pixels that zstd packs better are few (a drawn test image), and its fast level shows which.
+        # Few images are smaller with zstd (drawn test images); its fast level shows which.
         if _size(split) < _size([_compressed(data, _ZSTD_LEVEL["fast"])]) and _holds(split, data):
             return split
     return [_compressed(data, _ZSTD_LEVEL[effort])]
 
 
 def _holds(pieces: Sequence[Piece], data: bytes) -> bool:
-    """Whether the pieces restore the member, tried once while its bytes are at hand."""
+    """Whether the pieces restore the member, tested once while its bytes are in memory."""
     try:
         return b"".join(_restored(each) for each in pieces) == data
     except BadArchive:
@@ -231,7 +231,7 @@ def _compressed(data: bytes, level: int) -> Piece:
 
 
 def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
-    """A file's grey samples as JPEG XL, and where they begin; None where there seem to be none."""
+    """A file's grey samples as JPEG XL, and their offset; None if none are found."""
     image = find_image(data)
     if image is None:
         return None
@@ -256,7 +256,7 @@ def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
 
 
 def _jpeg_xl(samples: NDArray[np.integer], efforts: Sequence[int], threads: int) -> bytes:
-    """The smallest of what these efforts give."""
+    """The smallest stream of these efforts."""
     tried = (
         bytes(imagecodecs.jpegxl_encode(samples, lossless=True, effort=each, numthreads=threads)) for each in efforts
     )
@@ -264,7 +264,7 @@ def _jpeg_xl(samples: NDArray[np.integer], efforts: Sequence[int], threads: int)
 
 
 def _as_jpeg(data: bytes) -> tuple[int, list[Piece]] | None:
-    """A file's one JPEG stream as JPEG XL, and where it begins; None where there seems to be none."""
+    """A file's one JPEG stream as JPEG XL, and its offset; None if none is found."""
     place = find_jpeg(data)
     if place is None:
         return None
@@ -284,11 +284,11 @@ def _restored(piece: Piece) -> bytes:
             case PieceCodec.STORED:
                 plain = piece.packed
             case PieceCodec.ZSTD:
-                # Into a buffer of the size that the index gives, whatever the frame claims.
+                # Into a buffer of the size in the index, whatever size the frame states.
                 plain = bytes(imagecodecs.zstd_decode(piece.packed, out=piece.plain_size))
             case PieceCodec.JPEG_XL:
                 kind = np.uint8 if piece.layout is Layout.BYTES else np.uint16
-                samples = np.empty((piece.rows, piece.columns), kind)  # libjxl compares before it decodes
+                samples = np.empty((piece.rows, piece.columns), kind)  # libjxl checks the size first
                 imagecodecs.jpegxl_decode(piece.packed, index=0, out=samples, numthreads=_THREADS)
                 if piece.layout.signed:
                     samples ^= _SIGN_BIT
@@ -296,7 +296,7 @@ def _restored(piece: Piece) -> bytes:
             case PieceCodec.JPEG_XL_OF_JPEG:
                 rows, columns = jpeg_xl_size(piece.packed)
                 if rows * columns > MAX_PIXELS:
-                    raise BadArchive("a JPEG of more pixels than the limit")
+                    raise BadArchive("a JPEG has more pixels than the limit")
                 plain = bytes(
                     imagecodecs.jpegxl_decode_jpeg(piece.packed, numthreads=1, out=bytearray(piece.plain_size))
                 )

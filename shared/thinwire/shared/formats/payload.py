@@ -1,7 +1,7 @@
-"""A FusedGraph as bytes, a fraction of a packet. Format, limits and the reasons: docs/payload-format.md.
+"""The payload: a FusedGraph as a few hundred bytes. Format, limits and reasons: docs/payload-format.md.
 
-Nothing derivable is sent. What is sent is a sequence of symbols, each as short as the bundle's coder finds it likely.
-One sequence has one payload: a reader writes what it has read again and refuses bytes that come out otherwise.
+Derived values are not sent. A payload is a sequence of range-coded symbols with the frequencies of the bundle's coder.
+One sequence has one payload: decoding encodes the result again and refuses other bytes.
 """
 
 import re
@@ -34,7 +34,7 @@ HEADER = 1 + BUNDLE_ID_BYTES
 
 MODALITIES = ("DX", "CR")
 VIEWS = ("PA", "AP", "")
-"""Code strings that cost a bit or two; any other is spelt."""
+"""Code strings with a short code of one or two bits; any other is spelt."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ "
 _LONGEST_CODE = 16
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")  # DICOM CS, PS3.5 6.2
@@ -42,7 +42,7 @@ _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")  # DICOM CS, PS3.5 6.2
 
 @dataclass(frozen=True)
 class _Symbols:
-    """A graph as what is written: no float is left in it."""
+    """A graph as symbols: integers only."""
 
     level: int
     source: int
@@ -63,15 +63,15 @@ class _Symbols:
 
 
 def encode(graph: FusedGraph, coder: Coder, level: int | None = None) -> bytes:
-    """The payload of a graph. Deterministic; the study's id is not in it (the envelope carries it).
+    """The payload of a graph. Deterministic; the study key is in the envelope, not in the payload.
 
-    coder: of the bundle that the graph names. level: how finely features are written, 0 the finest; the coder's own
-    where it is None. Raises BadPayload for a graph that no reader would take.
+    coder: of the bundle that the graph names. level: the quantisation level of the features, 0 is the finest; None is
+    the coder's default. Raises BadPayload for a graph that `decode` would refuse.
     """
     _check(graph)
     k, n, d = len(graph.patches.cell), len(graph.concepts.concept), coder.spec.feature_size
     if graph.context.shape != (d,) or graph.patches.feature.shape != (k, d):
-        raise BadPayload("the features are not of the bundle's length")
+        raise BadPayload("the features do not have the bundle's length")
     if graph.grid.working_size != coder.spec.working_size:
         raise BadPayload("the grid is not the bundle's")
     level = coder.chosen if level is None else level
@@ -104,7 +104,7 @@ def encode(graph: FusedGraph, coder: Coder, level: int | None = None) -> bytes:
 
 
 def received(graph: FusedGraph, coder: Coder, level: int | None = None) -> FusedGraph:
-    """What decode(encode(graph)) gives, without the bytes."""
+    """The result of decode(encode(graph)), without the bytes."""
     context, patch = coder.received(graph.context, graph.patches.feature, graph.patches.cell, level)
     patches = Patches(graph.patches.cell, scores(score_symbols(graph.patches.score)), patch)
     return replace(graph, context=context, patches=patches)
@@ -113,11 +113,11 @@ def received(graph: FusedGraph, coder: Coder, level: int | None = None) -> Fused
 def decode(data: bytes, study: StudyKey, coder_of: Callable[[BundleId], Coder]) -> FusedGraph:
     """The graph in a payload, checked against its bundle.
 
-    study: from the envelope. coder_of: that of a bundle; raises UnknownBundle. Raises BadPayload for anything that
-    departs from the format; limits are checked before anything is allocated from what the bytes say.
+    study: from the envelope. coder_of: the coder of a bundle; raises UnknownBundle. Raises BadPayload for any
+    departure from the format. Limits are checked before memory is allocated.
     """
     if not HEADER <= len(data) <= MAX_PAYLOAD:
-        raise BadPayload(f"{len(data)} bytes are no payload")
+        raise BadPayload(f"{len(data)} bytes are not a payload")
     if data[0] != VERSION:
         raise BadPayload(f"a payload of version {data[0]}, expected {VERSION}")
     bundle = BundleId(data[1:HEADER])
@@ -125,7 +125,7 @@ def decode(data: bytes, study: StudyKey, coder_of: Callable[[BundleId], Coder]) 
     symbols = _read(SymbolDecoder(data[HEADER:]), coder)
     grid = Grid(symbols.height, symbols.width, coder.spec.working_size)
     if _write(symbols, bundle, grid, coder) != data:
-        raise BadPayload("the payload is not in its one form")
+        raise BadPayload("the payload is not in canonical form")
     context, patch = coder.features(symbols.context, symbols.patch, symbols.cell, symbols.level)
     named = np.flatnonzero(symbols.named).astype(np.int32)
     n, k = len(named), len(symbols.cell)
@@ -189,7 +189,7 @@ def _read(data: SymbolDecoder, coder: Coder) -> _Symbols:
     named = data.flags(tables.concept[source].ravel())
     concept = np.flatnonzero(named) // len(Assertion)
     if len(concept) > MAX_CONCEPTS:
-        raise BadPayload("more concepts than a payload holds")
+        raise BadPayload("more concepts than the limit")
     related = data.flags(tables.relation[concept[:, None], concept[None]].ravel())
     fusion = int(data.uniform(1, max(1, count * len(concept)))[0])
     return _Symbols(
@@ -210,10 +210,10 @@ def _read(data: SymbolDecoder, coder: Coder) -> _Symbols:
 
 
 def _walk(grid: Grid, coder: Coder, count: int, keep: Callable[[int, int], bool]) -> IntArray:
-    """int32 [count], ascending: the kept cells, each of the image's cells asked in its turn.
+    """int32 [count], ascending: the kept cells; one flag for each of the image's cells in order.
 
-    keep(cell, chance of WHOLE): what is written or read. The chance is what remains to be kept, shared out over the
-    cells that remain as often as each was kept in training; where there is no choice nothing is asked.
+    keep(cell, probability of WHOLE): writes or reads a flag. The probability is the count still to be kept, divided
+    over the remaining cells by their frequency in training; a certain cell has no flag.
     """
     cells = np.flatnonzero(grid.valid).tolist()
     often = coder.tables.cell.tolist()
@@ -244,7 +244,7 @@ def _read_code(data: SymbolDecoder, usual: tuple[str, ...]) -> str:
     length = int(data.uniform(1, _LONGEST_CODE + 1)[0])
     text = "".join(_LETTERS[letter] for letter in data.uniform(length, len(_LETTERS)))
     if text in usual:
-        raise BadPayload("a usual code is spelt")
+        raise BadPayload("a code string with a short code is spelt")
     return text
 
 
@@ -253,36 +253,36 @@ def _rows(weights: Weights, count: int) -> Weights:
 
 
 def _check(graph: FusedGraph) -> None:
-    """What must hold at both ends and does not follow from how a payload is written."""
+    """The invariants of a graph that the encoding does not ensure. Raises BadPayload."""
     k, n = len(graph.patches.cell), len(graph.concepts.concept)
     cell, concepts = graph.patches.cell, graph.concepts
     if k and not (cell.min() >= 0 and cell.max() < graph.grid.cells and graph.grid.valid[cell].all()):
-        raise BadPayload("a kept cell is padding or beyond the grid")
+        raise BadPayload("a kept cell is padding or outside the grid")
     if (np.diff(cell) <= 0).any():
-        raise BadPayload("the kept cells do not ascend")
+        raise BadPayload("the kept cells are not in ascending order")
     if graph.patches.score.shape != (k,) or concepts.assertion.shape != (n,) or concepts.relations.shape[1:] != (3,):
-        raise BadPayload("a list of nodes or edges has not its shape")
-    # Each is known within 4.5 %.
+        raise BadPayload("a list of nodes or edges has a wrong shape")
+    # Each score is exact to 4.5 %.
     if k and not (np.isfinite(graph.patches.score).all() and graph.patches.score.sum(dtype=np.float64) <= 1.05):
-        raise BadPayload("the patches hold more than all of the attention")
+        raise BadPayload("the scores of the patches add up to more than 1")
     if n > MAX_CONCEPTS or len(concepts.relations) > MAX_RELATIONS:
-        raise BadPayload("more concepts or relations than a payload holds")
+        raise BadPayload("more concepts or relations than the limit")
     _within(concepts.assertion, len(Assertion), "an assertion")
     _within(concepts.relations[:, :2], n, "a relation's end")
     _within(concepts.relations[:, 2], len(Relation), "a relation")
     if (np.diff(concepts.concept.astype(np.int64) * len(Assertion) + concepts.assertion) <= 0).any():
-        raise BadPayload("the concepts do not ascend")
+        raise BadPayload("the concepts are not in ascending order")
     edge = concepts.relations.astype(np.int64) @ np.array([n * len(Relation), len(Relation), 1])
     if (np.diff(edge) <= 0).any():
-        raise BadPayload("the relations do not ascend")
+        raise BadPayload("the relations are not in ascending order")
     if (graph.fusion is None) != (k == 0 or n == 0):
-        raise BadPayload("the fusion edge is there if, and only if, both graphs have nodes")
+        raise BadPayload("a fusion edge must exist if, and only if, both graphs have nodes")
     if graph.fusion is not None and not (0 <= graph.fusion[0] < k and 0 <= graph.fusion[1] < n):
-        raise BadPayload("the fusion edge joins a node that is not there")
+        raise BadPayload("the fusion edge joins an unknown node")
     if len(graph.measurements.name):
-        raise BadPayload("the bundle knows no measurements")
+        raise BadPayload("the bundle has no measurements")
     if not (_CODE_STRING.fullmatch(graph.modality) and _CODE_STRING.fullmatch(graph.view_position)):
-        raise BadPayload("the modality or the view position is no DICOM code string")
+        raise BadPayload("the modality or the view position is not a DICOM code string")
 
 
 def _within(values: IntArray, bound: int, what: str) -> None:

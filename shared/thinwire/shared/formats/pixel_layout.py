@@ -1,6 +1,6 @@
-"""Where the pixels of a file seem to lie, by the look of its bytes alone.
+"""A guess at the position of a file's pixel data, from its bytes alone.
 
-A guess that is wrong costs an archive size and nothing else, so no parser of DICOM is needed here, nor its care.
+A wrong guess makes an archive larger, and has no other effect; so this module does not parse DICOM.
 """
 
 import re
@@ -10,9 +10,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 MAX_PIXELS = 64_000_000
-"""Of one image, packing and unpacking: a decoder's memory follows from it."""
+"""Pixels of one image, packing and unpacking; it bounds the memory of a decoder."""
 
-# Where the pixels lie (PS3.5 7.1): tag, then for an explicit VR two letters and two zero bytes, then 32 bits of length.
+# The header of Pixel Data (PS3.5 7.1): tag, for an explicit VR two letters and two zero bytes, then 32 bits of length.
 _PIXEL_DATA = {
     "<": re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
     ">": re.compile(rb"\x7f\xe0\x00\x10(?:O[BW]\x00\x00)(.{4})", re.DOTALL),
@@ -25,7 +25,7 @@ _SMALLEST_IMAGE = 1024
 
 
 class Layout(IntEnum):
-    """How the samples of a JPEG_XL piece lie in the file."""
+    """The encoding of the samples of a JPEG_XL piece in the file."""
 
     BYTES = 0
     LITTLE = 1
@@ -35,7 +35,7 @@ class Layout(IntEnum):
 
     @property
     def dtype(self) -> str:
-        """numpy's name of a sample as it lies there, signed ones as the unsigned number with the same bits."""
+        """The numpy dtype of a sample in the file; signed samples as the unsigned number with the same bits."""
         return ("u1", "<u2", ">u2", "<u2", ">u2")[self]
 
     @property
@@ -44,7 +44,7 @@ class Layout(IntEnum):
 
 
 class ImagePlace(NamedTuple):
-    """Where a file's uncompressed pixels seem to lie."""
+    """The guessed position of a file's uncompressed pixels."""
 
     start: int
     rows: int
@@ -93,7 +93,7 @@ def find_jpeg(data: bytes) -> tuple[int, int] | None:
 
 
 def _items(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """(start, length) of each item of encapsulated pixel data (PS3.5 A.4), as far as they hold."""
+    """(start, length) of each item of encapsulated pixel data (PS3.5 A.4), as far as they are valid."""
     while data.startswith(_ITEM, at) and at + 8 <= len(data):
         (length,) = struct.unpack_from("<L", data, at + 4)
         if at + 8 + length > len(data):
@@ -115,7 +115,7 @@ class _Bits:
 
 
 def jpeg_xl_size(data: bytes) -> tuple[int, int]:
-    """Rows and columns that a JPEG XL stream claims (ISO/IEC 18181-1, SizeHeader), bare or in boxes.
+    """Rows and columns that a JPEG XL stream states (ISO/IEC 18181-1, SizeHeader), bare or in boxes.
 
     Raises ValueError, struct.error.
     """
@@ -137,7 +137,7 @@ def jpeg_xl_size(data: bytes) -> tuple[int, int]:
 
 
 def _codestream_start(data: bytes) -> int:
-    """Where the first codestream box's content begins (ISO/IEC 18181-2), 0 for a bare codestream."""
+    """Offset of the first codestream box's content (ISO/IEC 18181-2), 0 for a bare codestream."""
     at = 0
     if data.startswith(_CODESTREAM):
         return at

@@ -1,7 +1,7 @@
-"""Positional msgpack, written in one way only and read with suspicion.
+"""Positional msgpack arrays in one canonical form, checked strictly on reading.
 
-Formats: docs/payload-format.md and docs/envelope-format.md. Every reader gives the limits, and takes only what lies
-within them; what it has read must pack to the same bytes again, which the formats check.
+Formats: docs/payload-format.md and docs/envelope-format.md. The caller gives the limits of each field, and
+values outside them are refused. The formats check that the values pack to the same bytes again.
 """
 
 from collections.abc import Iterator
@@ -33,14 +33,14 @@ def pack(*fields: object) -> bytes:
 
 
 class Fields:
-    """The fields of one array, taken in order, each checked for type and limits.
+    """The fields of one array, read in order, each checked for type and limits.
 
-    broken: the class of error that a departure raises; its text names the field, never its value.
+    broken: the class of error for a departure; its text names the field, never its value.
     """
 
     def __init__(self, items: object, least: int, most: int, broken: type[ThinwireError], what: str) -> None:
         if not isinstance(items, list) or not least <= len(items) <= most:
-            raise broken(f"{what} has not {least} to {most} fields")
+            raise broken(f"{what} does not have {least} to {most} fields")
         self._items: list[object] = items
         self._broken = broken
         self._what = what
@@ -63,7 +63,7 @@ class Fields:
         if len(data) > longest:
             raise broken(f"{what} has {len(data)} bytes, over the limit of {longest}")
         try:
-            # msgpack's own errors are ValueErrors; so is text that is no UTF-8.
+            # msgpack's errors are ValueErrors, also for text that is not UTF-8.
             items = msgpack.unpackb(
                 data,
                 max_str_len=len(data),
@@ -73,18 +73,18 @@ class Fields:
                 max_ext_len=0,
             )
         except ValueError as error:
-            raise broken(f"{what} is no msgpack within its limits") from error
+            raise broken(f"{what} is not msgpack within its limits") from error
         return cls(items, count, most, broken, what)
 
     def __len__(self) -> int:
-        """Fields not yet taken."""
+        """Fields not yet read."""
         return len(self._items) - self._next
 
     def integer(self, name: str, low: int, high: int) -> int:
         """An integer of low to high, both included."""
         value = self._take()
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._broken(f"{self._what}: {name} is no integer of {low} to {high}")
+            raise self._broken(f"{self._what}: {name} is not an integer from {low} to {high}")
         return value
 
     def data(self, name: str, low: int, high: int) -> bytes:
@@ -98,7 +98,7 @@ class Fields:
         """Text of at most `longest` bytes of UTF-8."""
         value = self._take()
         if not isinstance(value, str) or len(value.encode()) > longest:
-            raise self._broken(f"{self._what}: {name} is no text of at most {longest} bytes")
+            raise self._broken(f"{self._what}: {name} is not text of at most {longest} bytes")
         return value
 
     def fields(self, name: str, least: int, most: int) -> "Fields":
@@ -112,7 +112,7 @@ class Fields:
             yield outer.fields("entry", count, count)
 
     def absent(self) -> bool:
-        """Whether the next field is nil; it is then taken."""
+        """Whether the next field is nil; a nil field is then read."""
         if self._items[self._next] is None:
             self._next += 1
             return True

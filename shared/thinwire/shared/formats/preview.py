@@ -1,7 +1,7 @@
-"""The preview tier: the whole image as a person would be shown it, in a few kilobytes, of use before it is whole.
+"""The preview tier: the whole image as displayed, in a few kilobytes, progressive.
 
-Format and reasons: docs/preview-format.md. Layers of growing fineness follow each other, each a small JPEG XL image of
-its own, so that a preview that is still arriving is a coarse whole image and not a fine top half.
+Format and reasons: docs/preview-format.md. Each layer is a JPEG XL image of the whole, finer than the one
+before, so that the beginning of a preview is a coarse image of the whole.
 """
 
 import struct
@@ -31,16 +31,16 @@ _LAYER = struct.Struct(">HHL")
 COARSE_SIDE = 128
 """Pixels along the longer side of the first layer."""
 COARSE_SHARE = 8
-"""The first layer has at most this part of the preview's bytes."""
+"""Largest share of the preview's bytes for the first layer."""
 _FINE_SIDES = (512, 896, 1600)
-"""Longer sides that are tried for the last layer, as long as each is better than the one before."""
+"""Longer sides in pixels that are tried for the last layer, while each is better than the one before."""
 _EFFORT = 5
 """Efforts 6 and 7 take twice as long and gain nothing at these sizes; 4 loses one decibel."""
 _MOST_TRIES = 4
 _NEAR_ENOUGH = 0.95
-"""A layer that fills so much of its room is not tried again."""
+"""A layer that fills this share of its bytes is not encoded again."""
 _DISTANCES = 0.1, 25.0
-"""libjxl's own range, but for what is next to lossless."""
+"""The range of libjxl, without the nearly lossless end."""
 _FIRST_DISTANCE = 3.0
 """Fits a layer of 512 pixels into 11 KB as a rule; it grows with the side to the power of 1.3."""
 _JUDGED_SIDE = 1024
@@ -49,16 +49,16 @@ _JUDGED_SIDE = 1024
 
 @dataclass(frozen=True)
 class Preview:
-    """What of a preview is here, shown by its finest whole layer."""
+    """A preview as far as it has arrived, by its finest complete layer."""
 
     native_height: int
     native_width: int
     window: Window
-    """What made the greys."""
+    """The VOI transform of the grey levels."""
     image: Grey = field(repr=False)
     """uint8 [h, w], bone bright, with the aspect of the native image."""
     layer: int
-    """Layers that are here whole."""
+    """Number of complete layers."""
     layers: int
 
 
@@ -73,15 +73,14 @@ class _Encoded(NamedTuple):
     shape: tuple[int, int]
     packed: bytes
     distance: float
-    """JPEG XL's measure of loss; 1 is about what an eye notices."""
+    """The Butteraugli distance of JPEG XL; about 1 is visible."""
 
 
 def encode(image: Grey, window: Window, max_bytes: int) -> bytes:
     """The preview of an image in at most `max_bytes`. The same arguments give the same bytes with one libjxl.
 
-    image: uint8 [H, W] at native size, bone bright, windowed by `window`. The last layer takes what room the first
-    leaves; its size is the one that comes closest to the image (SSIM). Raises ValueError where not even the coarsest
-    view has room.
+    image: uint8 [H, W] at native size, bone bright, windowed by `window`. The last layer uses the bytes that the
+    first leaves; its size is the one with the highest SSIM. Raises ValueError if not even the coarsest layer fits.
     """
     height, width = image.shape
     layer_bytes = max_bytes - _HEAD.size - 2 * _LAYER.size
@@ -89,7 +88,7 @@ def encode(image: Grey, window: Window, max_bytes: int) -> bytes:
     fine = _best(image, max(1, layer_bytes - (len(coarse.packed) if coarse else 0)))
     if fine is None and coarse is None:
         raise ValueError(f"no preview of an image fits into {max_bytes} bytes")
-    # A second layer that is no larger than the first would show nothing new.
+    # A second layer that is not larger than the first would add no detail.
     layers = [each for each in (coarse, fine) if each is not None]
     if len(layers) == 2 and layers[0].shape == layers[1].shape:
         layers = layers[1:]
@@ -99,7 +98,7 @@ def encode(image: Grey, window: Window, max_bytes: int) -> bytes:
 
 
 def decode(data: bytes) -> Preview:
-    """A whole preview. Raises BadPreview: anything that departs from the format, in any layer."""
+    """A whole preview. Raises BadPreview: any departure from the format, in any layer."""
     found = _head(data)
     if found is None:
         raise BadPreview("a preview is shorter than its header")
@@ -114,7 +113,7 @@ def decode(data: bytes) -> Preview:
 
 
 def decode_prefix(data: bytes) -> Preview | None:
-    """The finest view in the first bytes of a preview; None before the first layer is there. Raises BadPreview."""
+    """The finest complete layer in the first bytes of a preview; None before the first. Raises BadPreview."""
     found = _head(data)
     if found is None:
         return None
@@ -124,7 +123,7 @@ def decode_prefix(data: bytes) -> Preview | None:
         end = at + layer.length
         if end > len(data):
             break
-        # The last one alone is shown; those before it were whole when it came.
+        # Only the last one is decoded; those before it are complete.
         if number == len(layers) or end + layers[number].length > len(data):
             best = Preview(*head, _decoded(layer, data[at:end]), number, len(layers))
         at = end
@@ -132,14 +131,14 @@ def decode_prefix(data: bytes) -> Preview | None:
 
 
 def _head(data: bytes) -> tuple[tuple[int, int, Window], list[_Layer], int] | None:
-    """Native height, width and window; the layers; where they begin. None where the header is not whole."""
+    """Native height, width and window; the layers; their start. None for an incomplete header."""
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise BadPreview("this is no preview")
+        raise BadPreview("not a preview")
     if len(data) < _HEAD.size:
         return None
     _, version, height, width, window, count = _HEAD.unpack_from(data)
     if version != VERSION or not height or not width or not 1 <= count <= MAX_LAYERS:
-        raise BadPreview("not a preview of this version, or one of nothing")
+        raise BadPreview("a preview of another version, or without pixels or layers")
     shown = Window.from_bytes(window, BadPreview)
     start = _HEAD.size + count * _LAYER.size
     if len(data) < start:
@@ -148,15 +147,15 @@ def _head(data: bytes) -> tuple[tuple[int, int, Window], list[_Layer], int] | No
     before = _Layer(0, 0, 0)
     for layer in layers:
         if not 0 < layer.rows <= min(height, MAX_LAYER_SIDE) or not 0 < layer.columns <= min(width, MAX_LAYER_SIDE):
-            raise BadPreview("a layer is larger than its image, or than any")
+            raise BadPreview("a layer is larger than its image or the limit")
         if not layer.length or layer.rows * layer.columns <= before.rows * before.columns:
-            raise BadPreview("a layer is empty, or no finer than the one before it")
+            raise BadPreview("a layer is empty, or not finer than the one before it")
         before = layer
     return (height, width, shown), layers, start
 
 
 def _decoded(layer: _Layer, packed: bytes) -> Grey:
-    image = np.empty((layer.rows, layer.columns), np.uint8)  # libjxl compares before it decodes
+    image = np.empty((layer.rows, layer.columns), np.uint8)  # libjxl checks the size first
     try:
         imagecodecs.jpegxl_decode(packed, index=0, numthreads=1, out=image)
     except CODEC_ERRORS as error:
@@ -165,7 +164,7 @@ def _decoded(layer: _Layer, packed: bytes) -> Grey:
 
 
 def _best(image: Grey, layer_bytes: int) -> _Encoded | None:
-    """The layer of at most `layer_bytes` bytes that is most like the image."""
+    """The layer of at most `layer_bytes` bytes with the highest SSIM."""
     judge, likest, distance = _Judge(image), -1.0, _FIRST_DISTANCE
     best: _Encoded | None = None
     for side in sorted({min(side, max(image.shape)) for side in _FINE_SIDES}):
@@ -180,7 +179,7 @@ def _best(image: Grey, layer_bytes: int) -> _Encoded | None:
 
 
 def _scaled(image: Grey, side: int) -> Grey:
-    """The image with `side` pixels along its longer side, each the mean of its area; as it is where it is smaller."""
+    """The image with `side` pixels along its longer side, each the mean of its area; a smaller image is unchanged."""
     height, width = image.shape
     scale = side / max(height, width)
     if scale >= 1:
@@ -190,7 +189,7 @@ def _scaled(image: Grey, side: int) -> Grey:
 
 
 def _fitted(image: Grey, layer_bytes: int, distance: float = _FIRST_DISTANCE) -> _Encoded | None:
-    """JPEG XL at the least distance that was found to fit into `layer_bytes` bytes; None where none does.
+    """JPEG XL at the least distance found that fits into `layer_bytes` bytes; None if none fits.
 
     distance: tried first.
     """

@@ -1,4 +1,4 @@
-"""The hub's signed word on a study's way, which comes back to the clinic. Format: docs/envelope-format.md."""
+"""Receipts: the hub's signed statements about a study, sent to the clinic. Format: docs/envelope-format.md."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _CONTEXT = b"thinwire receipt v1"
 
 
 class StudyStatus(StrEnum):
-    """How far a study has come at the hub, in this order."""
+    """The state of a study at the hub, in this order."""
 
     STORED = "stored"
     TRIAGED = "triaged"
@@ -39,7 +39,7 @@ class Receipt:
     study: StudyKey
     site: SiteName
     object: Digest | None
-    """The sealed object that is durable at the hub; None where the word is on the study as a whole."""
+    """The sealed object that is durable at the hub; None for a receipt about the whole study."""
     status: StudyStatus
     at: datetime
     """UTC."""
@@ -48,23 +48,23 @@ class Receipt:
 
 
 def detail(facts: Mapping[str, Any]) -> bytes:
-    """A receipt's detail from facts that JSON can hold. Raises ValueError for NaN."""
+    """A receipt's detail: canonical JSON of the facts. Raises ValueError for NaN."""
     return json.dumps(facts, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:
-    """The receipt with the hub's signature. Raises ValueError for a detail that no reader would take."""
+    """The receipt with the hub's signature. Raises ValueError for a detail that `read_receipt` would refuse."""
     body = _body(receipt)
     if not _is_detail(receipt.detail):
-        raise ValueError("the detail of a receipt is not JSON in its one form, of at most 16 KiB")
+        raise ValueError("the detail of a receipt is not canonical JSON of at most 16 KiB")
     return sign(key, _CONTEXT, body) + body
 
 
 def read_receipt(data: bytes, key: Ed25519PublicKey) -> Receipt:
-    """The receipt in `data`. key: the hub's. Nothing is parsed before the signature holds. Raises Forged."""
+    """The receipt in `data`. key: the hub's. The signature is verified before parsing. Raises Forged."""
     signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
     if len(data) > MAX_RECEIPT:
-        raise Forged("a receipt is longer than any receipt")
+        raise Forged("a receipt is longer than the limit")
     verify(key, _CONTEXT, signature, body)
     fields = Fields.of(body, _FIELDS, MAX_RECEIPT, Forged, "receipt")
     fields.integer("version", VERSION, VERSION)
@@ -77,9 +77,9 @@ def read_receipt(data: bytes, key: Ed25519PublicKey) -> Receipt:
     try:
         receipt = Receipt(study, site_name(site), stored, status, at, facts)
     except ValueError as error:
-        raise Forged("a receipt is for no site") from error
+        raise Forged("a receipt has no valid site name") from error
     if not _is_detail(facts) or _body(receipt) != body:
-        raise Forged("a receipt is not in its one form")
+        raise Forged("a receipt is not in canonical form")
     return receipt
 
 

@@ -1,9 +1,9 @@
-"""A folder that carries sealed objects between a clinic and its hub, such as a USB stick.
+"""The folder of an offline transfer between a clinic and its hub, such as a USB stick.
 
 Layout: docs/offline-transfer.md.
 
-Nothing on it is trusted: a name says nothing, and a stick may be pulled out at any moment. What is written appears
-whole under its name or not at all.
+Its content is not trusted: file names are ignored, and the stick may be removed at any moment. A file appears whole
+under its name or not at all.
 """
 
 import contextlib
@@ -31,52 +31,52 @@ class Stick:
         self._small = Disk(step, reserve=0)
 
     def prepare(self) -> None:
-        """Make the folders to write to. Raises BadInput where the place of the folder is missing, StickLost."""
+        """Create the folders to write to. Raises BadInput for a missing parent folder, StickLost."""
         with self._reached():
             if not self.root.parent.is_dir() or (self.root.exists() and not self.root.is_dir()):
-                raise BadInput("there is no such folder", "Is the stick in and mounted? Name a folder on it.")
+                raise BadInput("the folder does not exist", "Mount the stick and name a folder on it.")
             for name in (OBJECTS, RECEIPTS):
                 self._disk.make_folder(self.root / name)
 
     def check(self) -> None:
-        """Raises BadInput where there is nothing that was carried."""
+        """Raises BadInput for a folder without an offline transfer."""
         with self._reached():
             if not (self.root / OBJECTS).is_dir() and not (self.root / RECEIPTS).is_dir():
                 raise BadInput(
-                    "nothing that thinwire carries is in this folder",
-                    "Is the stick in and mounted? Name the folder that `export --to` was given.",
+                    "the folder holds no offline transfer",
+                    "Mount the stick and name the folder that `export --to` wrote.",
                 )
 
     def objects(self) -> list[Path]:
-        """Files that go up, whatever they are called; half-written ones aside."""
+        """Files for the hub, whatever their names; without half-written ones."""
         return self._files(OBJECTS)
 
     def replies(self) -> list[Path]:
-        """Files that come down."""
+        """Files for the clinics."""
         return self._files(RECEIPTS)
 
     def put_object(self, identity: Digest, data: bytes) -> bool:
-        """Write an object, durable when this returns; False where it was there already, whole.
+        """Write an object, durable when this returns; False for an object that was on the stick already, whole.
 
-        identity: SHA-256 of data. Raises DiskFull, StickLost; then nothing of it can be taken for whole.
+        identity: SHA-256 of data. Raises DiskFull, StickLost; no file then looks whole.
         """
         return self._put(self.root / OBJECTS, identity, data, self._disk, "carry.object")
 
     def put_note(self, data: bytes, down: bool = False) -> Path:
-        """The same for a waybill, an epoch record or, down, a reply: they use the room that objects leave. Gives the
-        file."""
+        """Write a transfer note, an epoch record or (down) a reply, into the space that objects leave free. Returns
+        its path. Raises DiskFull, StickLost."""
         folder, identity = self.root / (RECEIPTS if down else OBJECTS), digest(data)
         self._put(folder, identity, data, self._small, "carry.note")
         return folder / f"{identity.hex()}{SUFFIX}"
 
     def read(self, path: Path, most: int, offset: int = 0) -> bytes:
-        """A file's bytes from an offset, at most so many. Never mapped, since the stick may go. Raises StickLost."""
+        """At most `most` bytes from an offset; not memory-mapped: the stick may be removed. Raises StickLost."""
         with self._reached(), path.open("rb") as file:
             file.seek(offset)
             return file.read(most)
 
     def identity(self, path: Path) -> tuple[Digest, int]:
-        """SHA-256 of a file's bytes and how many there are. Raises StickLost."""
+        """SHA-256 of a file's bytes and their number. Raises StickLost."""
         whole, size = hashlib.sha256(), 0
         with self._reached(), path.open("rb") as file:
             while block := file.read(_BLOCK):
@@ -85,7 +85,7 @@ class Stick:
         return Digest(whole.digest()), size
 
     def remove(self, path: Path) -> None:
-        """A missing file is no error. Raises StickLost."""
+        """A missing file is not an error. Raises StickLost."""
         with self._reached():
             self._small.remove(path, "carry.remove")
 
@@ -100,7 +100,7 @@ class Stick:
     def _put(self, folder: Path, identity: Digest, data: bytes, disk: Disk, name: str) -> bool:
         path = folder / f"{identity.hex()}{SUFFIX}"
         with self._reached():
-            # A stick that was pulled out may show the name and not the bytes: they are looked at, not the name.
+            # A stick that was removed may show the name without the bytes, so the bytes are compared.
             if path.exists() and path.stat().st_size == len(data) and self.identity(path)[0] == identity:
                 return False
             for half in folder.glob(f".{path.name}.*.tmp"):
@@ -110,7 +110,7 @@ class Stick:
             except DiskFull as error:
                 raise DiskFull(
                     "the stick is full",
-                    "Free space on it or take a larger one, then repeat: what is on it already is not written again.",
+                    "Free space on it or use a larger one, then repeat. Files that are on it are not written again.",
                 ) from error
         return True
 

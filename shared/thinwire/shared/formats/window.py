@@ -1,4 +1,4 @@
-"""How stored pixel values became the grey that a person is shown; part of two formats (docs/preview-format.md)."""
+"""The VOI transform from stored values to displayed grey levels; part of two formats (docs/preview-format.md)."""
 
 import math
 import struct
@@ -9,10 +9,10 @@ from thinwire.shared.errors import BadFormat
 
 
 class Function(IntEnum):
-    """What was applied after the modality transform, and before the stretch between percentiles of the image."""
+    """The VOI transform between the modality transform and the stretch between percentiles of the image."""
 
     PERCENTILES = 0
-    """Nothing: the file has no window, or none that could be believed."""
+    """No VOI transform: the file has no window, or none that is plausible."""
     LUT = 1
     """The file's first VOI LUT (PS3.3 C.11.2.1.1)."""
     LINEAR = 2
@@ -39,11 +39,11 @@ class Window:
 
     @classmethod
     def from_bytes(cls, data: bytes, broken: type[BadFormat]) -> "Window":
-        """Read WINDOW_BYTES of a format whose errors are `broken`, which is raised for anything amiss."""
+        """Read WINDOW_BYTES bytes. broken: the error class of the format; it is raised for any invalid value."""
         number, center, width = _WINDOW.unpack(data)
         if number > max(Function) or not (math.isfinite(center) and math.isfinite(width)):
-            raise broken("its window is none that there is")
+            raise broken("its VOI function code is unknown")
         function = Function(number)
         if width <= 0 if function not in _WITHOUT_NUMBERS else data[1:] != bytes(WINDOW_BYTES - 1):
-            raise broken("its window has numbers that do not fit its function")
+            raise broken("its window center or width does not fit its VOI function")
         return cls(function, center, width)

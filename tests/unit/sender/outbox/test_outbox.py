@@ -122,7 +122,46 @@ def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None
     (folder_of(ends) / "source.sealed").unlink()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     ends.make_parts()
+    assert (folder_of(ends) / "originals.sealed").exists()
+    for kind in (Kind.GRAPH, Kind.MANIFEST):
+        ends.outbox.receipt(stored(ends, kind))
     assert not (folder_of(ends) / "originals.sealed").exists()
+
+
+def test_the_last_copy_stays_until_the_hub_has_every_part(ends: TwoEnds) -> None:
+    """The graph is damaged unseen when the hub's receipt for the originals comes: it is made anew of them."""
+    ends.accept(STUDY)
+    ends.make_parts()
+    (folder_of(ends) / "graph.sealed").write_bytes(b"rotten")
+    for kind in (Kind.ORIGINALS, Kind.MANIFEST):
+        ends.outbox.receipt(stored(ends, kind))
+    ends.switch_on()
+    (entry,) = ends.outbox.recover()
+    assert entry.missing == (Kind.GRAPH,)
+    ends.make_parts()
+    ends.carry()
+    assert ends.store.parts(SITE)[STUDY.study, Kind.GRAPH] == STUDY.parts[Kind.GRAPH]
+    assert not list(folder_of(ends).glob("*.sealed"))
+
+
+def test_the_source_stays_where_the_originals_made_of_it_are_damaged(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
+    (folder_of(ends) / "originals.sealed").write_bytes(b"rotten")
+    ends.make_parts()
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_the_last_copy_goes_when_what_is_held_for_a_request_is_whole(ends: TwoEnds, harm: bool) -> None:
+    ends.outbox.accept(STUDY.study, STUDY.source, (*PLAN, Kind.CROPS))
+    ends.outbox.add(STUDY.study, Kind.CROPS, b"crops", hold=True)
+    ends.make_parts()
+    if harm:
+        (folder_of(ends) / "crops.sealed").write_bytes(b"rotten")
+    for kind in PLAN:
+        ends.outbox.receipt(stored(ends, kind))
+    assert (folder_of(ends) / "originals.sealed").exists() is harm
 
 
 def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
@@ -287,6 +326,20 @@ def test_old_studies_are_forgotten_once_they_arrived(ends: TwoEnds) -> None:
     assert ends.outbox.purge(before) == 1
     assert {entry.study for entry in ends.outbox.entries()} == {late.study, waiting.study}
     assert ends.outbox.source(waiting.study) == waiting.source
+
+
+def test_a_study_whose_originals_the_hub_has_not_is_never_forgotten(ends: TwoEnds) -> None:
+    ends.accept(STUDY)
+    ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source, hold=True)
+    ends.make_parts()
+    ends.carry()
+    assert ends.outbox.entry(STUDY.study).state is EntryState.ARRIVED
+    ends.clock.advance(timedelta(days=100).total_seconds())
+    assert ends.outbox.purge(ends.clock.now()) == 0
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+    ends.outbox.request(STUDY.study, Kind.ORIGINALS)
+    ends.carry()
+    assert ends.outbox.purge(ends.clock.now()) == 1
 
 
 def test_an_unknown_study(ends: TwoEnds) -> None:

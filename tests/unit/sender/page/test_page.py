@@ -169,7 +169,7 @@ def test_metrics_count_and_name_nobody(page: Page) -> None:
     page.quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
     text = page.client.get("/metrics").text
     assert 'thinwire_studies{state="sending"} 2.0' in text
-    assert 'thinwire_parts{state="waiting",tier="pixels"} 2.0' in text
+    assert 'thinwire_parts{state="waiting",tier="originals"} 2.0' in text
     assert "thinwire_month_link_bytes 1.52e+06" in text
     assert "thinwire_quarantine_files 1.0" in text
     assert "thinwire_arriving_studies 2.0" in text

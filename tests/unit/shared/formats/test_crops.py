@@ -85,7 +85,7 @@ def test_the_smaller_packing_is_taken() -> None:
 
 
 def test_no_rectangle_is_no_evidence() -> None:
-    with pytest.raises(ValueError, match="no place"):
+    with pytest.raises(ValueError, match="without rectangles"):
         encode(stored(), shown(stored()), [], MEANING)
 
 

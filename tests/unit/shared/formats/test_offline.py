@@ -38,8 +38,8 @@ def test_the_same_word_is_the_same_object() -> None:
     assert seal_reply(EPOCH, REPLY) == seal_reply(EPOCH, REPLY)
 
 
-def test_a_longer_word_than_anybody_reads_is_not_written() -> None:
-    with pytest.raises(ValueError, match="waybill"):
+def test_a_note_over_the_limits_is_not_written() -> None:
+    with pytest.raises(ValueError, match="transfer note"):
         seal_transfer_note(EPOCH, TransferNote(((digest(b""), False),) * (MOST_OBJECTS + 1)))
     with pytest.raises(ValueError, match="reply"):
         seal_reply(EPOCH, Reply((b"",) * (MOST_RECEIPTS + 1)))
