@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from thinwire.shared.formats.graph import CELL, Assertion, FusedGraph, Relation
 from thinwire.shared.graph_layout import Box, Frame, Pill, Point, fitted, layout, relative_scores
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.imaging.geometry import Sides
 
 Colour = tuple[int, int, int]
 
@@ -84,10 +85,12 @@ class _Canvas:
         scaled = Image.fromarray(image).convert("L").resize((right - left, bottom - top), Image.Resampling.LANCZOS)
         self.image.paste(scaled.point(lambda v: v * light).convert("RGB"), (left, top))
 
-    def text(self, at: Point, label: str, size: int, colour: Colour, anchor: str = "lm") -> float:
-        """Write one line; returns its width."""
-        font = _font(size)
-        self.pen.text((at[0] * FINE, at[1] * FINE), label, colour, font, anchor)
+    def text(
+        self, at: Point, label: str, size: int, colour: Colour, anchor: str = "lm", outline: Colour | None = None
+    ) -> float:
+        """Write one line, with an outline of 2 pixels where `outline` has a colour; returns its width."""
+        font, x, y = _font(size), at[0] * FINE, at[1] * FINE
+        self.pen.text((x, y), label, colour, font, anchor, stroke_width=2 * FINE if outline else 0, stroke_fill=outline)
         return font.getlength(label) / FINE
 
 
@@ -115,19 +118,21 @@ def draw(
     image: NDArray[np.uint8] | None,
     findings: Mapping[str, tuple[float, float, float]] | None = None,
     source: str = "",
+    sides: Sides | None = None,
 ) -> Image.Image:
     """The picture, RGB, WIDTH x HEIGHT pixels.
 
     concept_names: of the graph's bundle, by concept index. image: uint8 [H, W] of any size with the aspect of the
-    native image, bone bright, or None where the pixels are not here (a blank field is drawn). findings: name to
-    (probability, low, high). source: words on where the image comes from, written below it.
+    native image, bone bright, or None without image data (a blank field is drawn). findings: name to (probability,
+    low, high). source: a text on where the image comes from, written below it. sides: the side of the patient at each
+    edge of the image (PS3.3 C.7.6.1.1.1), drawn as letters; None where it is not known.
     """
     whole = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), GROUND)
     canvas = _Canvas(whole, ImageDraw.Draw(whole))
     for panel in (IMAGE_AT, GRAPH_AT, FINDINGS_AT):
         canvas.box(panel, PANEL, None, radius=10)
     _heading(canvas, graph)
-    _radiograph(canvas, graph, image)
+    _radiograph(canvas, graph, image, sides)
     _graph(canvas, graph, concept_names, image)
     _findings(canvas, findings or {})
     canvas.text((IMAGE_AT[2], (IMAGE_AT[3] + HEIGHT) / 2), source, 14, DIM, "rm")
@@ -158,7 +163,7 @@ def _whole(box: Box) -> tuple[int, int, int, int]:
     return round(box[0] * FINE), round(box[1] * FINE), round(box[2] * FINE), round(box[3] * FINE)
 
 
-def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | None) -> None:
+def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | None, sides: Sides | None) -> None:
     grid = graph.grid
     place = fitted(_inset(IMAGE_AT, 12), grid.native_width, grid.native_height)
     scale = (place[2] - place[0]) / grid.native_width
@@ -172,7 +177,7 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
         canvas.box(place, GROUND, LINE)
         for cell in np.flatnonzero(grid.valid):
             canvas.box(box_of(int(cell)), None, (24, 31, 41), 0.5)
-        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the image is not here yet", 15, DIM, "mm")
+        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the image has not arrived", 15, DIM, "mm")
     else:
         canvas.picture(image, place, 0.72)
         lit = canvas.image.crop(_whole(place)).point(lambda v: min(255, v / 0.72))
@@ -186,6 +191,22 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
             tinted = Image.blend(patch, Image.new("RGB", patch.size, colour), 0.22)
             canvas.image.paste(tinted, (left, top))
         canvas.box(box, None if image is not None else _mix(GROUND, colour, 0.55), colour, thin)
+    if sides is not None:
+        _sides(canvas, place, sides)
+
+
+def _sides(canvas: _Canvas, place: Box, sides: Sides) -> None:
+    """A letter at the middle of each edge, over everything else, as the reading room's viewer draws them."""
+    left, top, right, bottom = place
+    x, y, gap = (left + right) / 2, (top + bottom) / 2, 18
+    marks = (
+        (sides.left, (left + gap, y)),
+        (sides.right, (right - gap, y)),
+        (sides.top, (x, top + gap)),
+        (sides.bottom, (x, bottom - gap)),
+    )
+    for letter, at in marks:
+        canvas.text(at, letter, 22, (255, 255, 255), "mm", outline=(0, 0, 0))
 
 
 def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str], image: NDArray[np.uint8] | None) -> None:
@@ -233,7 +254,7 @@ def _clipped(label: str, size: int, width: float) -> str:
 def _findings(canvas: _Canvas, findings: Mapping[str, tuple[float, float, float]]) -> None:
     left, top, right, bottom = FINDINGS_AT
     if not findings:
-        canvas.text(((left + right) / 2, (top + bottom) / 2), "not read yet", 16, DIM, "mm")
+        canvas.text(((left + right) / 2, (top + bottom) / 2), "no prediction yet", 16, DIM, "mm")
         return
     step = (bottom - top - 24) / len(findings)
     start, end = left + 190, right - 190
