@@ -42,7 +42,9 @@ def test_what_is_here_is_shown_and_everybody_can_use_it(tmp_path: Path) -> None:
         call("thinwire-sender", "send", study_file(tmp_path, 900), "--data", clinic, *text, *tiers, "--wait")
         first = browser.new_page()
         enter(first, hub.link, name="root", full_name="Ada Root")
-        secret = call("thinwire-receiver", "account", "add", "anna", "--shown", "Dr. Anna Lund", "--data", data)
+        secret = call(
+            "thinwire-receiver", "account", "add", "anna", "--name-on-reports", "Dr. Anna Lund", "--data", data
+        )
         own = browser.new_context(viewport={"width": 1280, "height": 800})
         page = own.new_page()
         errors = complaints(page)

@@ -134,10 +134,12 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         administrator, technician = (browser.new_context(viewport=WIDE).new_page() for _ in range(2))
         page = browser.new_context(viewport=WIDE).new_page()
         errors = [complaints(each) for each in (page, administrator, technician)]
-        enter(administrator, hub.link, name="root", shown="Ada Root")
-        secret = call("thinwire-receiver", "account", "add", "anna", "--shown", "Dr. Anna Lund", "--data", hub.data)
+        enter(administrator, hub.link, name="root", full_name="Ada Root")
+        secret = call(
+            "thinwire-receiver", "account", "add", "anna", "--name-on-reports", "Dr. Anna Lund", "--data", hub.data
+        )
         enter_as_reader(page, hub.url, secret)
-        expect(page.locator("#live")).to_contain_text("No study waits here")
+        expect(page.locator("#worklist-rows")).to_contain_text("No studies to read")
 
         # The X-ray machine sends; it hears of success when the study is durable at the clinic.
         file = study_file(tmp_path, 600)
@@ -145,7 +147,7 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         timeline = Timeline()
 
         # The worklist, which the reader has open, shows it by itself.
-        row = page.locator("#live tr[data-key]")
+        row = page.locator("#worklist-rows tr[data-key]")
         expect(row.locator(".urgency")).not_to_have_text("not triaged")
         timeline.mark("triaged on the reader's worklist")
         keep(page, "story-1-worklist")
@@ -156,18 +158,18 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         expect(source).to_contain_text("Approximate: the preview")
         timeline.mark("preview on the reader's screen")
         expect(page.locator("h1")).to_have_text("PHANTOM SYNTHETIC")
-        expect(source).to_contain_text("exact, in frames")
-        expect(page.locator(".looked")).to_contain_text(re.compile(r"[\d.]+ % of the image"))
-        expect(page.locator(".looked .generated")).to_contain_text("Nobody wrote it")
+        expect(source).to_contain_text("exact pixels, in frames")
+        expect(page.locator(".panel.attention")).to_contain_text(re.compile(r"[\d.]+ % of the image"))
+        expect(page.locator(".panel.attention .generated")).to_contain_text("No person wrote it")
         missing = page.locator(".panel.missing")
-        expect(missing).to_contain_text("Not all of the study is here")
-        expect(page.locator(".draft .generated")).to_contain_text("Drafted by a machine")
+        expect(missing).to_contain_text("The study is not complete")
+        expect(page.locator(".draft .generated")).to_contain_text("Machine-written draft, unchecked")
         keep(page, "story-2-study", whole=True)
 
         page.keyboard.press("g")
-        expect(missing).to_contain_text("The full study is asked for")
+        expect(missing).to_contain_text("The originals are requested")
         asked = timeline.mark("the full study asked for")
-        expect(missing).to_contain_text(re.compile(r"pixels [3-9]\d %, about \d+ s"), timeout=120_000)
+        expect(missing).to_contain_text(re.compile(r"originals [3-9]\d %, about \d+ s"), timeout=120_000)
         keep(page, "story-3-pixels-arriving")
         technician.goto(clinic.page)
         expect(technician.locator(".parts li.crossing")).to_contain_text("originals")
@@ -194,8 +196,8 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         page.click("#sign button.main")
         expect(page.locator(".report .state")).to_have_text("final")
         timeline.mark("signed")
-        expect(page.locator(".report .kept")).to_have_text(signed)
-        expect(page.locator(".signature")).to_contain_text("begun from a machine's draft")
+        expect(page.locator(".report .report-text")).to_have_text(signed)
+        expect(page.locator(".signature")).to_contain_text("based on a machine-written draft")
         expect(source).to_contain_text("Exact: the original file")
         keep(page, "story-8-signed", whole=True)
 

@@ -366,9 +366,9 @@ def test_a_folder_without_a_stick_is_refused(pair: StickPair) -> None:
     pair.stick = pair.folder / "media" / "not mounted"
     with pytest.raises(BadInput, match="does not exist"):
         pair.export()
-    with pytest.raises(BadInput, match="nothing"):
+    with pytest.raises(BadInput, match="no offline transfer"):
         pair.at_hub()
-    with pytest.raises(BadInput, match="nothing"):
+    with pytest.raises(BadInput, match="no offline transfer"):
         pair.bring_home()
     assert not pair.stick.parent.exists()
 

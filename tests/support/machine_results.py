@@ -60,17 +60,18 @@ def graph() -> FusedGraph:
     return fused(BUNDLE, STUDY)
 
 
-def sight_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
-    """What a reader sees of a file that the manifest names."""
-    original = Original(Member("0000.dcm", data), open_radiograph(data), True, warnings)
-    return BestImage(original.radiograph.shown, original.source, original)
+def best_image_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
+    """Of a file that the manifest names."""
+    radiograph = open_radiograph(data)
+    original = Original(Member("0000.dcm", data), radiograph, True, warnings)
+    return BestImage(radiograph.shown, original.source, original, radiograph.display.orientation)
 
 
 def result(
     data: bytes | None = None, prediction: StoredPrediction = PREDICTION, warnings: tuple[str, ...] = ()
 ) -> MachineResult:
     """Of this file."""
-    found = machine_result(kept(prediction), graph(), sight_of(data or image_file(), warnings))
+    found = machine_result(kept(prediction), graph(), best_image_of(data or image_file(), warnings))
     assert found is not None
     return found
 

@@ -34,7 +34,7 @@ from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import WHOLE, TierPolicy, When
-from thinwire.sender.transport.link_status import find
+from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
@@ -95,7 +95,7 @@ class GraphMaker:
             kept = prune(patches.valid, guidance.share, self.policy)
             # G2 is of the text that a person wrote; of generated text only if there is no other.
             g2 = self.extractor.extract(study.text or guidance.text, source)
-            origin = Origin(study.id, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
+            origin = Origin(study.key, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
 
             def fused(kept: IntArray) -> FusedGraph:
                 return fuse(image_graph(encoded, guidance.share, kept), g2, encoded.context, patches.grid, origin)
@@ -191,19 +191,19 @@ class Pipeline:
     def accept(
         self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
     ) -> OutboxEntry:
-        """Accept a study; it is durable when this returns. given: its text was given beside the files. choice: the
+        """Accept a study; it is durable when this returns. given: its text was given beside the files. overrides: the
         tier policy of the study, where it differs from the configured one.
 
         Raises AlreadyAccepted, DiskFull.
         """
         members = file_members(study)
-        words = b""
+        text_bytes = b""
         if study.text is not None and (given or study.text_stays):
             name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
-            words = f"{name}\n{study.text}".encode()
+            text_bytes = f"{name}\n{study.text}".encode()
         plan = self.tiers.plan_of(overrides)
-        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, overrides, study.warnings)
+        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_bytes, urgent, overrides, study.warnings)
 
     def next_job(
         self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
@@ -265,13 +265,13 @@ class Pipeline:
         """The study as it was accepted."""
         members = self._members(study)
         source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
-        words = next((m for m in members if m.name in source), None)
+        text = next((m for m in members if m.name in source), None)
         loaded = load_study(
             [m.data for m in members if m.name not in source],
-            words.data.decode() if words else None,
-            source[words.name] if words else TextSource.INDICATION,
+            text.data.decode() if text else None,
+            source[text.name] if text else TextSource.INDICATION,
         )
-        return replace(loaded, id=study)
+        return replace(loaded, key=study)
 
     def _graph(self, study: StudyKey) -> bytes:
         return self._graph_result(self._study(study)).payload
@@ -300,7 +300,7 @@ class Pipeline:
 
     def _originals(self, study: StudyKey) -> bytes:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
-        rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
+        rate = read_status(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
         return pack(members, self.outbox.fix_effort(study, wanted))
 

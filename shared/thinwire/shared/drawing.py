@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from thinwire.shared.formats.graph import CELL, Assertion, FusedGraph, Relation
 from thinwire.shared.graph_layout import Box, Frame, Pill, Point, fitted, layout, relative_scores
 from thinwire.shared.identifiers import TextSource
+from thinwire.shared.imaging.geometry import Sides
 
 Colour = tuple[int, int, int]
 
@@ -84,11 +85,13 @@ class _Canvas:
         scaled = Image.fromarray(image).convert("L").resize((right - left, bottom - top), Image.Resampling.LANCZOS)
         self.image.paste(scaled.point(lambda v: v * light).convert("RGB"), (left, top))
 
-    def text(self, at: Point, words: str, size: int, colour: Colour, anchor: str = "lm") -> float:
-        """Write one line; returns its width."""
-        font = _font(size)
-        self.pen.text((at[0] * FINE, at[1] * FINE), words, colour, font, anchor)
-        return font.getlength(words) / FINE
+    def text(
+        self, at: Point, label: str, size: int, colour: Colour, anchor: str = "lm", outline: Colour | None = None
+    ) -> float:
+        """Write one line, with an outline of 2 pixels where `outline` has a colour; returns its width."""
+        font, x, y = _font(size), at[0] * FINE, at[1] * FINE
+        self.pen.text((x, y), label, colour, font, anchor, stroke_width=2 * FINE if outline else 0, stroke_fill=outline)
+        return font.getlength(label) / FINE
 
 
 @cache
@@ -115,19 +118,21 @@ def draw(
     image: NDArray[np.uint8] | None,
     findings: Mapping[str, tuple[float, float, float]] | None = None,
     source: str = "",
+    sides: Sides | None = None,
 ) -> Image.Image:
     """The picture, RGB, WIDTH x HEIGHT pixels.
 
     concept_names: of the graph's bundle, by concept index. image: uint8 [H, W] of any size with the aspect of the
-    native image, bone bright, or None where the pixels are not here (a blank field is drawn). findings: name to
-    (probability, low, high). source: words on where the image comes from, written below it.
+    native image, bone bright, or None without image data (a blank field is drawn). findings: name to (probability,
+    low, high). source: a text on where the image comes from, written below it. sides: the side of the patient at each
+    edge of the image (PS3.3 C.7.6.1.1.1), drawn as letters; None where it is not known.
     """
     whole = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), GROUND)
     canvas = _Canvas(whole, ImageDraw.Draw(whole))
     for panel in (IMAGE_AT, GRAPH_AT, FINDINGS_AT):
         canvas.box(panel, PANEL, None, radius=10)
     _heading(canvas, graph)
-    _radiograph(canvas, graph, image)
+    _radiograph(canvas, graph, image, sides)
     _graph(canvas, graph, concept_names, image)
     _findings(canvas, findings or {})
     canvas.text((IMAGE_AT[2], (IMAGE_AT[3] + HEIGHT) / 2), source, 14, DIM, "rm")
@@ -141,8 +146,8 @@ def _heading(canvas: _Canvas, graph: FusedGraph) -> None:
     share = f"{100 * kept / max(1, total):.1f} % of the image holds {100 * graph.attention_kept:.0f} % of the attention"
     canvas.text((32, 64), share, 16, DIM)
     generated = graph.text_source is TextSource.GENERATED
-    words = "guided by a generated text" if generated else f"guided by the {graph.text_source}"
-    canvas.text((WIDTH - 32, 34), words, 20, ASSERTION[Assertion.UNCERTAIN][1] if generated else TEXT, "rm")
+    label = "guided by a generated text" if generated else f"guided by the {graph.text_source}"
+    canvas.text((WIDTH - 32, 34), label, 20, ASSERTION[Assertion.UNCERTAIN][1] if generated else TEXT, "rm")
     view = f"{graph.modality} {graph.view_position}".strip()
     size = f"{graph.grid.native_width} x {graph.grid.native_height}"
     below = f"study {graph.study.hex()[:8]}   {view}   {size}   bundle {graph.bundle.hex()[:8]}"
@@ -158,7 +163,7 @@ def _whole(box: Box) -> tuple[int, int, int, int]:
     return round(box[0] * FINE), round(box[1] * FINE), round(box[2] * FINE), round(box[3] * FINE)
 
 
-def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | None) -> None:
+def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | None, sides: Sides | None) -> None:
     grid = graph.grid
     place = fitted(_inset(IMAGE_AT, 12), grid.native_width, grid.native_height)
     scale = (place[2] - place[0]) / grid.native_width
@@ -172,7 +177,7 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
         canvas.box(place, GROUND, LINE)
         for cell in np.flatnonzero(grid.valid):
             canvas.box(box_of(int(cell)), None, (24, 31, 41), 0.5)
-        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the image is not here yet", 15, DIM, "mm")
+        canvas.text(((place[0] + place[2]) / 2, place[3] - 20), "the image has not arrived", 15, DIM, "mm")
     else:
         canvas.picture(image, place, 0.72)
         lit = canvas.image.crop(_whole(place)).point(lambda v: min(255, v / 0.72))
@@ -186,6 +191,22 @@ def _radiograph(canvas: _Canvas, graph: FusedGraph, image: NDArray[np.uint8] | N
             tinted = Image.blend(patch, Image.new("RGB", patch.size, colour), 0.22)
             canvas.image.paste(tinted, (left, top))
         canvas.box(box, None if image is not None else _mix(GROUND, colour, 0.55), colour, thin)
+    if sides is not None:
+        _sides(canvas, place, sides)
+
+
+def _sides(canvas: _Canvas, place: Box, sides: Sides) -> None:
+    """A letter at the middle of each edge, over everything else, as the reading room's viewer draws them."""
+    left, top, right, bottom = place
+    x, y, gap = (left + right) / 2, (top + bottom) / 2, 18
+    marks = (
+        (sides.left, (left + gap, y)),
+        (sides.right, (right - gap, y)),
+        (sides.top, (x, top + gap)),
+        (sides.bottom, (x, bottom - gap)),
+    )
+    for letter, at in marks:
+        canvas.text(at, letter, 22, (255, 255, 255), "mm", outline=(0, 0, 0))
 
 
 def _graph(canvas: _Canvas, graph: FusedGraph, concept_names: Sequence[str], image: NDArray[np.uint8] | None) -> None:
@@ -220,20 +241,20 @@ def _pill(canvas: _Canvas, pill: Pill) -> None:
     edge, width = (FUSION, 2.5) if pill.fused else (colour, 1.5)
     canvas.box(pill.at, _mix(PANEL, colour, 0.3) if filled else PANEL, edge, width, height / 2)
     size = int(max(8, min(15, height * 0.625)))
-    words = _clipped(pill.words, size, pill.at[2] - pill.at[0] - height)
-    canvas.text(pill.middle, words, size, TEXT if filled else colour, "mm")
+    label = _clipped(pill.words, size, pill.at[2] - pill.at[0] - height)
+    canvas.text(pill.middle, label, size, TEXT if filled else colour, "mm")
 
 
-def _clipped(words: str, size: int, room: float) -> str:
-    while _font(size).getlength(words) / FINE > room and len(words) > 4:
-        words = words[:-4].rstrip() + "..."
-    return words
+def _clipped(label: str, size: int, width: float) -> str:
+    while _font(size).getlength(label) / FINE > width and len(label) > 4:
+        label = label[:-4].rstrip() + "..."
+    return label
 
 
 def _findings(canvas: _Canvas, findings: Mapping[str, tuple[float, float, float]]) -> None:
     left, top, right, bottom = FINDINGS_AT
     if not findings:
-        canvas.text(((left + right) / 2, (top + bottom) / 2), "not read yet", 16, DIM, "mm")
+        canvas.text(((left + right) / 2, (top + bottom) / 2), "no prediction yet", 16, DIM, "mm")
         return
     step = (bottom - top - 24) / len(findings)
     start, end = left + 190, right - 190

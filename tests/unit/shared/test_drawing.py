@@ -6,6 +6,7 @@ import pytest
 from thinwire.shared import drawing
 from thinwire.shared.formats.graph import Assertion, Concepts, FusedGraph, Grid, Patches, empty_measurements
 from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
+from thinwire.shared.imaging.geometry import Sides
 
 NAMES = ("lung", "heart", "consolidation with a name that no pill can hold in full", "effusion", "pneumothorax")
 FINDINGS = {"effusion": (0.41, 0.2, 0.6), "consolidation": (0.83, 0.71, 0.91)}
@@ -58,6 +59,29 @@ def test_a_kept_patch_is_lit_where_it_lies_and_nothing_else_is() -> None:
     beside = drawn[round(y0 + (y + height / 2) * scale), round(x0 + (x + width * 1.5) * scale)]
     assert inside.max() > 100
     assert tuple(beside) == (72, 72, 72)
+
+
+def test_each_edge_of_the_image_has_the_letter_of_its_side() -> None:
+    square = graph(cells=(), concepts=(), relations=(), width=300)
+    image = np.full((300, 300), 100, np.uint8)
+
+    def edges(sides: Sides | None) -> dict[str, np.ndarray]:
+        """Of the drawn image, a square of 28 pixels around each place where a letter stands."""
+        drawn = np.asarray(drawing.draw(square, NAMES, image, sides=sides))
+        left, top, right, bottom = drawing.IMAGE_AT
+        x, y, gap = (left + right) // 2, (top + bottom) // 2, 12 + 18
+        at = {"left": (left + gap, y), "right": (right - gap, y), "top": (x, top + gap), "bottom": (x, bottom - gap)}
+        return {name: drawn[y - 14 : y + 14, x - 14 : x + 14] for name, (x, y) in at.items()}
+
+    hung, mirrored, unknown = edges(Sides("R", "L", "H", "F")), edges(Sides("L", "R", "H", "F")), edges(None)
+    for name, edge in unknown.items():
+        assert edge.max() < 100
+        assert hung[name].max() == 255
+    np.testing.assert_array_equal(hung["left"], mirrored["right"])
+    np.testing.assert_array_equal(hung["right"], mirrored["left"])
+    assert not np.array_equal(hung["left"], hung["right"])
+    np.testing.assert_array_equal(hung["top"], mirrored["top"])
+    np.testing.assert_array_equal(hung["bottom"], mirrored["bottom"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ that the clinic read it by.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ class BestImage:
     """From what it is drawn, in words."""
     original: "Original | None" = None
     """Where it is drawn from the file that was read."""
+    orientation: str = ""
+    r"""Patient Orientation (PS3.3 C.7.6.1.1.1) of the image, such as "L\F"; empty where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +152,20 @@ class StudyImages:
             log.warning("site %s: the original of study %s cannot be shown: %s", site, study.hex(), error)
             original = None
         if original is not None:
-            return BestImage(original.radiograph.shown, original.source, original)
+            display = original.radiograph.display
+            return BestImage(original.radiograph.shown, original.source, original, display.orientation)
         coarse, fine = self.preview(site, study), self.crops(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:
             coarse = None  # of another image than the one that the graph is of
         if fine is not None and (fine.native_height, fine.native_width) != native:
             fine = None
-        if fine is None or grid.native_height * grid.native_width > MAX_PIXELS:
-            return _of_preview(coarse)
-        return _with_crops(coarse, fine)
+        laid_over = fine is not None and grid.native_height * grid.native_width <= MAX_PIXELS
+        best = _with_crops(coarse, fine) if fine is not None and laid_over else _of_preview(coarse)
+        manifest = self.manifest(site, study)
+        if manifest is None or manifest.read is None:
+            return best
+        return replace(best, orientation=manifest.read.display.orientation)
 
 
 def preview_label(found: Preview) -> str:

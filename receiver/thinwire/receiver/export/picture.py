@@ -1,4 +1,4 @@
-"""The picture of one study: its X-ray as far as it is here, and the graph that came of it."""
+"""The picture of one study: the best image of it at the hub, and its graph."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,10 +10,11 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.drawing import draw
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
+from thinwire.shared.imaging.geometry import sides
 
 
 def picture(study: StoredStudy, study_images: StudyImages, bundles: Bundles) -> tuple[bytes, str] | None:
-    """The picture as a PNG, and from what its radiograph is drawn; None where no graph is here yet.
+    """The picture as a PNG, and from what its radiograph is drawn; None without a graph.
 
     Raises BadFormat for a part that the disk damaged.
     """
@@ -34,5 +35,6 @@ def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], best: Bes
     read = {} if study.prediction is None else study.prediction.findings
     findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
     png = BytesIO()
-    draw(graph, names, best.image, findings, f"drawn from {best.source}").save(png, "PNG")
+    drawing = draw(graph, names, best.image, findings, f"drawn from {best.source}", sides(best.orientation))
+    drawing.save(png, "PNG")
     return png.getvalue()

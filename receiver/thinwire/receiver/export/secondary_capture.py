@@ -1,4 +1,4 @@
-"""The picture of a reading as a DICOM Secondary Capture, since many viewers show only that."""
+"""The picture of a prediction as a DICOM Secondary Capture, since many viewers show only that."""
 
 import highdicom as hd
 import numpy as np
@@ -9,6 +9,7 @@ from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, MachineRe
 from thinwire.receiver.export.structured_report import DESCRIPTION, as_file, software
 from thinwire.shared.drawing import draw
 from thinwire.shared.identifiers import digest
+from thinwire.shared.imaging.geometry import sides
 
 SERIES_NUMBER = 9902
 
@@ -20,8 +21,9 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     Raises UnreadableDicom for an image whose header cannot stand in a new object.
     """
     findings = {name: (found.probability, found.low, found.high) for name, found in result.prediction.findings.items()}
-    words = f"drawn from {result.best.source}. {NOT_FOR_DIAGNOSIS}"
-    image = np.asarray(draw(result.graph, concept_names, result.best.image, findings, words))
+    best = result.best
+    source = f"drawn from {best.source}. {NOT_FOR_DIAGNOSIS}"
+    image = np.asarray(draw(result.graph, concept_names, best.image, findings, source, sides(best.orientation)))
     header = result.header
     try:
         capture = SCImage(
@@ -33,7 +35,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             # A series has one modality, so that the picture is beside the report and not in its series.
             series_instance_uid=result.uid("capture series"),
             series_number=SERIES_NUMBER,
-            # The picture is drawn from the best that is here: another one is another object.
+            # The picture is drawn from the best image of that moment: another picture is another object.
             sop_instance_uid=result.uid(f"capture {digest(image.tobytes()).hex()}"),
             instance_number=1,
             series_description=DESCRIPTION,
@@ -57,12 +59,10 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
         raise unusable(error) from error
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     capture.Laterality = ""  # type 2C, and no part of a pair
-    # The radiograph in the picture lies as its file has it (PS3.3 C.7.6.1.1.1); empty where the file does not say.
-    stated = result.best.original
-    orientation = "" if stated is None else stated.radiograph.display.orientation
-    capture["PatientOrientation"].value = orientation.split("\\") if orientation else None
+    # The radiograph in the picture is oriented as in its file (PS3.3 C.7.6.1.1.1); empty where it is not known.
+    capture["PatientOrientation"].value = best.orientation.split("\\") if best.orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]
-    # The words of the picture name nobody; what is burned into the radiograph is in it as well (PS3.3 C.7.6.1.1.3).
+    # The texts of the picture name no person; text that is burned into the radiograph is in it too (PS3.3 C.7.6.1.1.3).
     if header.get("BurnedInAnnotation") in ("YES", "NO"):
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     capture.DerivationDescription = f"Machine reading drawn over the image. {NOT_FOR_DIAGNOSIS}"

@@ -23,10 +23,10 @@ class AuditRow:
 
     number: int
     at: str
-    what: str
-    who: str
-    whence: str
-    on: str
+    event: str
+    user: str
+    address: str
+    object: str
     failed: bool
 
 

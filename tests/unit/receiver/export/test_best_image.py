@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
+from tests.support.dicoms import chest, dicom
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, read_of, stored, study_parts
 from tests.support.tier_samples import (
     HEIGHT,
     MEANING,
@@ -159,6 +160,15 @@ def test_another_study_and_site_have_nothing_of_it(hub: Hub, clinic: Clinic, par
     assert arriving.prefix(clinic.site, parts.study, Kind.CROPS) == b""
     assert arriving.prefix(clinic.site, study_parts(clinic, bundle, 1).study, Kind.PREVIEW) == b""
     assert arriving.prefix(join(hub, "south-ridge").site, parts.study, Kind.PREVIEW) == b""
+
+
+def test_a_preview_lies_as_the_manifest_says(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    file = dicom(chest(HEIGHT, WIDTH), PatientOrientation=["R", "F"])
+    parts = study_parts(clinic, bundle, files=(file,), read=read_of(file))
+    put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
+    assert best_image(hub, clinic, parts).orientation == ""
+    put(hub, clinic, parts.manifest)
+    assert best_image(hub, clinic, parts).orientation == "R\\F"
 
 
 def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyParts) -> None:

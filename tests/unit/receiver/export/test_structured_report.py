@@ -15,12 +15,12 @@ from highdicom import sr
 from pydicom.dataelem import DataElement
 
 from tests.support.dicoms import chest
-from tests.support.machine_results import NAMES, PREDICTION, graph, image_file, kept, later, result, sight_of
+from tests.support.machine_results import NAMES, PREDICTION, best_image_of, graph, image_file, kept, later, result
 from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
-from thinwire.shared.drawing import HEIGHT, WIDTH
+from thinwire.shared.drawing import HEIGHT, IMAGE_AT, WIDTH
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.identifiers import Urgency
 
@@ -136,7 +136,7 @@ def test_a_file_without_preamble_is_referred_to() -> None:
 
 def test_a_picture_without_header_has_no_dicom_result() -> None:
     png = bytes(imagecodecs.png_encode(chest(300, 280)))
-    assert machine_result(kept(), graph(), sight_of(png)) is None
+    assert machine_result(kept(), graph(), best_image_of(png)) is None
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,18 @@ def test_a_capture_lies_as_its_image_says(stated: str, expected: object) -> None
     attributes: Any = {"PatientOrientation": stated.split("\\")} if stated else {}
     made = pydicom.dcmread(BytesIO(secondary_capture(result(image_file(**attributes)), NAMES)))
     assert (list(made.PatientOrientation) if made.PatientOrientation else "") == expected
+
+
+def test_the_picture_of_a_capture_marks_the_sides_that_the_image_states() -> None:
+    """Of two equal images, one says nothing of its orientation: the capture's pixels differ by the letters alone."""
+    data = image_file(PatientOrientation=["L", "F"]), image_file()
+    stated, silent = (
+        pydicom.dcmread(BytesIO(secondary_capture(result(each), NAMES))).pixel_array.astype(int) for each in data
+    )
+    letters = np.argwhere((stated != silent).any(axis=-1))
+    left, top, right, bottom = IMAGE_AT
+    assert len(letters) > 100
+    assert ((letters >= (top, left)) & (letters < (bottom, right))).all()
 
 
 def test_the_warnings_of_intake_stand_in_the_report() -> None:

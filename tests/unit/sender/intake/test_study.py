@@ -41,13 +41,13 @@ def test_a_study_is_its_files_byte_for_byte(files: Files) -> None:
     study = load_study(files(*contents))
     assert sorted(each.data for each in study.files) == sorted(contents)
     assert [each.digest for each in study.files] == sorted(digest(data) for data in contents)
-    assert study.id == study_key(digest(data) for data in contents)
+    assert study.key == study_key(digest(data) for data in contents)
     assert {each.media for each in study.files} == {"dicom"}
 
 
 def test_the_order_of_files_and_repeats_make_no_other_study(files: Files) -> None:
     a, b = image(1), image(2, ViewPosition="LL")
-    assert load_study(files(a, b)).id == load_study(files(b, a, b)).id
+    assert load_study(files(a, b)).key == load_study(files(b, a, b)).key
 
 
 @pytest.mark.parametrize(

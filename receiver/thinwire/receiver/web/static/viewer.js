@@ -181,10 +181,13 @@ export class Viewer {
     const { pen, facts } = this;
     if (!facts.sides) return;
     const { left, right, top, bottom } = facts.sides, gap = 16 * line;
+    // The caption covers the lower end of the canvas: the letter stands above it.
+    const caption = this.figure.querySelector("figcaption").offsetHeight * (devicePixelRatio || 1);
+    const low = Math.max(h / 2, Math.min(h - gap, (this.canvas.height - caption - this.y) / this.scale));
     pen.save();
     pen.font = `bold ${20 * line}px system-ui, sans-serif`; pen.textAlign = "center"; pen.textBaseline = "middle";
     pen.fillStyle = "#ffffff"; pen.strokeStyle = "rgb(0 0 0 / 80%)"; pen.lineWidth = 4 * line;
-    for (const [word, x, y] of [[left, gap, h / 2], [right, w - gap, h / 2], [top, w / 2, gap], [bottom, w / 2, h - gap]]) {
+    for (const [word, x, y] of [[left, gap, h / 2], [right, w - gap, h / 2], [top, w / 2, gap], [bottom, w / 2, low]]) {
       pen.strokeText(word, x, y); pen.fillText(word, x, y);
     }
     pen.restore();

@@ -1,0 +1,169 @@
+"""A hub's folder that an earlier version left behind: this version loses and hides nothing of it."""
+
+import json
+import re
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pydicom
+import pytest
+from typer.testing import CliRunner
+
+from tests.support.clock import START, FakeClock
+from tests.support.tiny_bundle import tiny_bundle
+from thinwire.receiver.access.audit import read_head
+from thinwire.receiver.cli.main import app
+from thinwire.receiver.forward.queue import queue_of
+from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.store.tables import create_database
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.receipts import StudyStatus, read_receipt
+from thinwire.shared.identifiers import SiteName, StudyKey
+
+SAMPLE = Path(__file__).parent / "samples" / "hub-6"
+VALLEY, RIDGE = SiteName("north-valley"), SiteName("ridge")
+COMPLETE = StudyKey(bytes.fromhex("682e5c57ee760b3d044ab40e17e59e6e"))
+"""All tiers, a prediction, a draft and a signed report."""
+REQUESTED = StudyKey(bytes.fromhex("e5ef2aa5802e74499aea285fbc54243a"))
+"""Graph and preview; crops and originals are requested; its report is preliminary."""
+URGENT = StudyKey(bytes.fromhex("69a3fdeb1d2358394139c23ff7e50786"))
+"""A graph alone, without a prediction."""
+LISTED = StudyKey(bytes.fromhex("627cd86b4478dcd87c83b65b02e1c4d6"))
+"""A manifest alone, of a site whose access is revoked."""
+HEAD = "13:81daab7938587061e5530853f90eb3ff8e0c37acdf8f2ae387ee5e5c50ae55a7"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("hub") / "hub"
+    shutil.copytree(SAMPLE, data)
+    (data / "keys").chmod(0o700)
+    for key in (data / "keys").iterdir():
+        key.chmod(0o600)
+    with sqlite3.connect(data / "thinwire.db") as database:
+        database.executescript((data / "thinwire.sql").read_text(encoding="utf-8"))
+    (data / "thinwire.sql").unlink()
+    bundle = tiny_bundle(data / "bundles" / "tiny")
+    bundle.folder.rename(data / "bundles" / bundle.id.hex())
+    (data / "bundles" / "default").write_text(f"{bundle.id.hex()}\n", encoding="ascii")
+    return data
+
+
+@pytest.fixture
+def data(sample: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(sample, tmp_path / "hub")
+
+
+@pytest.fixture
+def hub(data: Path) -> Iterator[Hub]:
+    with open_hub(data, FakeClock(START + timedelta(hours=1))) as hub:
+        yield hub
+
+
+def run(data: Path, *words: str) -> str:
+    done = CliRunner().invoke(app, [*words, "--data", str(data)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def tables(path: Path) -> set[str]:
+    """The statements that make the tables, indices and triggers of a database, without layout."""
+    with sqlite3.connect(path) as database:
+        made = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {re.sub(r"\s+", " ", sql).strip() for (sql,) in made}
+
+
+def test_a_new_database_has_the_same_tables(data: Path, tmp_path: Path) -> None:
+    create_database(tmp_path / "new.db")
+    assert tables(tmp_path / "new.db") == tables(data / "thinwire.db")
+
+
+def test_no_row_is_lost(hub: Hub, data: Path) -> None:
+    inserted = re.findall(r"^INSERT INTO \"(\w+)\"", (SAMPLE / "thinwire.sql").read_text(encoding="utf-8"), re.M)
+    run(data, "worklist")
+    hub.store.sweep()
+    with hub.database.read() as connection:
+        left = {name: connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar_one() for name in set(inserted)}
+    assert left == Counter(inserted)
+
+
+def test_the_worklist_has_every_study_with_its_tiers(data: Path) -> None:
+    rows = {row["study"]: row for row in json.loads(run(data, "worklist", "--json"))}
+    here = {study: [name for name, size in row["tiers"].items() if size is not None] for study, row in rows.items()}
+    assert here == {
+        COMPLETE.hex(): ["graph", "preview", "crops", "originals"],
+        REQUESTED.hex(): ["graph", "preview"],
+        URGENT.hex(): ["graph"],
+        LISTED.hex(): [],
+    }
+    assert [rows[study.hex()]["report"] for study in (COMPLETE, REQUESTED, URGENT)] == ["final", "preliminary", None]
+    assert [rows[study.hex()]["urgency"] is None for study in (COMPLETE, REQUESTED, URGENT)] == [False, False, True]
+    assert rows[URGENT.hex()]["urgent_asked"] is True
+    assert rows[COMPLETE.hex()]["complete"] is True
+    assert rows[LISTED.hex()]["site"] == RIDGE
+
+
+def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -> None:
+    study = hub.store.study(VALLEY, COMPLETE)
+    assert study.prediction is not None
+    assert set(study.prediction.findings) == {"consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule"}
+    assert study.opened
+    draft = hub.store.draft(VALLEY, COMPLETE)
+    assert draft is not None
+    assert json.loads(draft)["sentences"][0]["text"] == "No pneumothorax."
+    report = hub.store.report(VALLEY, COMPLETE)
+    assert report is not None
+    assert (report.version, report.text, report.reader) == (2, "No pneumothorax. Small effusion.", "anna")
+    assert (report.reader_name, report.from_draft) == ("Dr. Anna", True)
+    assert sorted(hub.store.wanted(VALLEY)) == [(REQUESTED, Kind.CROPS), (REQUESTED, Kind.ORIGINALS)]
+    key = hub.keys.signing.public_key()
+    statuses = Counter(read_receipt(each, key).status for each in hub.store.undelivered_receipts(VALLEY))
+    assert statuses == {
+        StudyStatus.STORED: 5,
+        StudyStatus.TRIAGED: 2,
+        StudyStatus.OPENED: 1,
+        StudyStatus.REPORTED: 1,
+    }
+    assert [waiting.study for waiting in hub.store.untriaged()] == [URGENT]
+    assert hub.pipeline().predict_waiting() == 1
+
+
+def test_the_complete_study_is_shown_and_exported(data: Path, tmp_path: Path) -> None:
+    shown = json.loads(run(data, "show", COMPLETE.hex(), "--json", "--png", str(tmp_path / "picture.png")))
+    assert shown["picture"].startswith("the original file")
+    assert shown["draft"]["sentences"]
+    out = tmp_path / "out"
+    run(data, "export", COMPLETE.hex(), "--to", str(out))
+    stem = COMPLETE.hex()[:16]
+    ends = ("thinwire", "graphml", "pyg.safetensors", "png", "preview.png", "crops.png", "crops.json", "draft.json")
+    for end in (*ends, "sr.dcm", "capture.dcm"):
+        assert (out / f"{stem}.{end}").stat().st_size, end
+    assert pydicom.dcmread(next((out / stem).glob("*.dcm"))).pixel_array.shape == (300, 280)
+
+
+def test_accounts_audit_log_and_deliveries_are_whole(hub: Hub, data: Path) -> None:
+    listed = [line.split("\t") for line in run(data, "account", "list").splitlines()]
+    assert [(name, full_name, state) for name, _, full_name, state in listed] == [
+        ("anna", "Dr. Anna", "open"),
+        ("bert", "Dr. Bert", "link not used yet"),
+        ("carl", "Dr. Carl", "closed"),
+        ("olga", "Dr. Olga", "open"),
+        ("root", "Ada Root", "open"),
+    ]
+    assert hub.accounts.check("anna", "correct horse battery") is not None
+    assert run(data, "audit", "verify", "--head", HEAD).strip() == HEAD
+    assert hub.audit.verify(read_head(HEAD)).number == 13
+    states = {each.item: str(each.state) for each in queue_of(hub).all() if str(each.state) != "overtaken"}
+    assert states == {
+        "file 0": "asked",
+        "sr": "unconfirmed",
+        "capture": "refused",
+        "fhir": "confirmed",
+        "report": "waiting",
+    }
+    assert len(queue_of(hub).all()) == 6
+    assert hub.enrolment.served() == [VALLEY]  # the third site has not used its token
