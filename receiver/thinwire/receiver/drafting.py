@@ -1,7 +1,7 @@
-"""Drafts for studies that were read: by a thread of its own, in batches, and only while no graph waits to be read.
+"""Drafting of reports for triaged studies: in one thread, in batches, and only while no graph waits for inference.
 
-Before every token it looks whether a graph came, and then waits until that is triaged. Drafts are durable as they are
-done; what was under way at a stop is written anew.
+Before every token it checks for new graphs, and waits until they are triaged. A finished draft is durable; a draft in
+progress at a stop is written again.
 """
 
 import logging
@@ -23,20 +23,20 @@ from thinwire.shared.identifiers import SiteName, StudyKey
 log = logging.getLogger(__name__)
 
 LOOK = 1.0
-"""Seconds between two looks at whether to stop, while graphs are being read."""
+"""Seconds between two checks for a stop during inference."""
 AGAIN = 60.0
 """Seconds until it is looked anew for what another process read (an import from a stick)."""
 LEAST_URGENT = 19
-"""Niceness of the thread (Linux): reading has the processor first."""
+"""Niceness of the thread (Linux): inference has priority."""
 
 
 class Drafting:
-    """`run` is for one thread; the rest is safe from any."""
+    """`run` is for one thread; the other methods are safe from any thread."""
 
     def __init__(
         self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, idle: threading.Event
     ) -> None:
-        """at_rest: set while no graph waits to be read."""
+        """at_rest: set while no graph waits for inference."""
         self._store = store
         self._bundles = bundles
         self._settings = settings
@@ -46,32 +46,32 @@ class Drafting:
         self._news = threading.Event()
         self._stopping = threading.Event()
         self.under_way: Mapping[tuple[SiteName, StudyKey], str] = MappingProxyType({})
-        """The words so far of the drafts that are being written."""
+        """The unfinished texts of the drafts in progress."""
 
     def wake(self) -> None:
-        """Studies may have been read."""
+        """New studies may have predictions."""
         self._news.set()
 
     def stop(self) -> None:
-        """Let `run` end after the token that is being written."""
+        """Let `run` end after the present token."""
         self._stopping.set()
         self._news.set()
 
     def run(self) -> None:
-        """Draft what was read and what comes, until `stop`."""
+        """Draft for triaged and new studies until `stop`."""
         while not self._stopping.is_set():
             try:
                 while self._may_go_on() and self.draft_waiting():
                     pass
             except Retryable as error:
-                log.warning("drafts wait: %s", error)
+                log.warning("drafting paused: %s", error)
                 self._stopping.wait(AGAIN)
                 continue
             self._news.wait(AGAIN)
             self._news.clear()
 
     def draft_waiting(self) -> int:
-        """Draft one batch of the studies that have none; returns how many it looked at. Raises DiskFull, HubBusy."""
+        """Draft for one batch of studies without a draft; returns its size. Raises DiskFull, HubBusy."""
         found = self._store.undrafted(self._settings.batch + len(self._skipped))
         waiting = [each for each in found if each not in self._skipped][: self._settings.batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
@@ -109,13 +109,13 @@ class Drafting:
         log.info("drafts written: %d", len(alike))
 
     def _may_go_on(self) -> bool:
-        """Waits while graphs are being read; False when it is time to stop."""
+        """Waits during inference; False after a stop."""
         while not self._stopping.is_set():
             if self._idle.wait(LOOK):
                 return not self._stopping.is_set()
         return False
 
     def _skip(self, waiting: PendingGraph, error: Exception) -> None:
-        """It has no draft until the next start; the study is triaged all the same."""
+        """The study has no draft until the next start; its triage is independent of it."""
         self._skipped.add(waiting)
         log.error("site %s: a study could not be drafted: %s", waiting.site, error)

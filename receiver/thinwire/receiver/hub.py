@@ -1,4 +1,4 @@
-"""One hub: its data folder, opened. Layout: docs/store-format.md."""
+"""One hub: its open data folder and the components on it. Layout: docs/store-format.md."""
 
 import contextlib
 import fcntl
@@ -44,7 +44,7 @@ class Hub:
     audit: Audit = field(repr=False)
 
     def study_images(self) -> StudyImages:
-        """What people see of a study's image."""
+        """The best available image of each study."""
         arriving = PartialReader(self.data / "inbox", self.enrolment)
         return StudyImages(self.store, arriving, self.settings.largest_study)
 
@@ -63,16 +63,18 @@ class Hub:
         )
 
     def drafting(self, pipeline: HubPipeline) -> Drafting:
-        """What drafts reports while `pipeline` rests."""
+        """Drafting of reports while `pipeline` is idle."""
         drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.idle)
         pipeline.on_idle = drafting.wake
         return drafting
 
 
 def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
-    """A new hub in `data`, with this bundle as its default. Raises BadConfiguration where a hub is already."""
+    """Create a hub in `data` with this default bundle. Raises BadConfiguration if the folder already holds a hub."""
     if (data / FILE).exists():
-        raise BadConfiguration("there is a hub in this folder already", "Choose another --data; no hub is replaced.")
+        raise BadConfiguration(
+            "the folder already holds a hub", "Choose another --data folder; a hub is never replaced."
+        )
     disk.make_folder(data)
     if any(each.name != "bundles" for each in data.iterdir()):
         raise BadConfiguration("the folder is not empty", "Choose an empty --data folder for the new hub.")
@@ -80,14 +82,14 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
     make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
     create_database(data / DATABASE)
-    # Last: without it there is no hub yet.
+    # Last: a folder without it is not a hub.
     disk.write(data / FILE, TEMPLATE.encode(), "config")
     return id
 
 
 @contextlib.contextmanager
 def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub]:
-    """The hub in `data`. Raises BadConfiguration where there is none or it cannot be used."""
+    """The hub in `data`. Raises BadConfiguration if it does not exist or cannot be used."""
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     keys = load_keyring(data / "keys")
@@ -112,12 +114,12 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
 
 @contextlib.contextmanager
 def serving_lock(data: Path) -> Iterator[None]:
-    """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration where another does."""
+    """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration if another process serves."""
     try:
         with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
     except BlockingIOError:
-        raise BadConfiguration("this hub is being served already", "Stop the other `serve` first.") from None
+        raise BadConfiguration("another process already serves this hub", "Stop the other `serve` first.") from None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The hub's way of a study, as the design says it: ingest -> inbox -> store -> mpnn -> triage -> worklist.
+"""The hub's pipeline: ingest -> inbox -> store -> mpnn -> triage -> worklist.
 
 `HubPipeline` takes the opened parts from the link. Each is examined before it is stored and stored before it is
 acknowledged. Graphs are predicted beside the server: in batches, urgent ones first, each once, also after a restart.
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 32
-"""Graphs that the network reads at once."""
+"""Graphs in one inference batch."""
 PAUSE = 5.0
-"""Seconds until reading is tried again after the disk was full or the database busy."""
+"""Seconds until the next attempt of inference after a full disk or a busy database."""
 
 OnReceipt = Callable[[SiteName], None]
-"""Called from the reading thread when a site has a new receipt; the server then sends it down the open stream."""
+"""Called from the inference thread for each site with a new receipt; the server then sends it in the open session."""
 
 
 def _nobody(_site: SiteName) -> None:
@@ -50,11 +50,11 @@ def _nobody(_site: SiteName) -> None:
 
 
 def _nothing() -> None:
-    """Nothing waits for rest."""
+    """No listener for the idle state."""
 
 
 class HubPipeline:
-    """Implements `Shelf`. `predict_waiting` may run in a thread of its own; everything else is safe from any thread."""
+    """Implements `Shelf`. `predict_waiting` is for one thread; the other methods are safe from any thread."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class HubPipeline:
         self.store = store
         self.on_receipt = on_receipt
         self.idle = threading.Event()
-        """Set while `run` has no graph to read: what may wait goes on only then."""
+        """Set while no graph waits for inference; drafting runs only then."""
         self.on_idle: Callable[[], None] = _nothing
-        """Called from the reading thread when all that waited is read."""
+        """Called from the inference thread when no graph waits."""
         self._enrolment = enrolment
         self._bundles = bundles
         self._examiner = examiner
@@ -86,7 +86,7 @@ class HubPipeline:
         self._turn = threading.Lock()
         self._stopping = threading.Event()
 
-    # What arrives.
+    # Ingest.
 
     def put(
         self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
@@ -135,30 +135,30 @@ class HubPipeline:
     def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return self.store.wanted(site)
 
-    # What is read.
+    # Inference.
 
     def run(self) -> None:
-        """Read what waits and what comes, until `stop`. For a thread of its own."""
+        """Predict waiting and new graphs until `stop`. For one thread."""
         while not self._stopping.is_set():
             try:
                 while not self._stopping.is_set() and self.predict_waiting():
                     pass
             except Retryable as error:
-                log.warning("reading waits: %s", error)
+                log.warning("inference paused: %s", error)
                 self._stopping.wait(PAUSE)
                 continue
             self._announce_idle()
             self._news.wait()
-            # Cleared before the next look, never before the wait: news or a stop in between would be slept over.
+            # Cleared before the next query, not before the wait, so that a new graph or a stop is not missed.
             self._news.clear()
 
     def stop(self) -> None:
-        """Let `run` end after the batch that it reads."""
+        """Let `run` end after the present batch."""
         self._stopping.set()
         self._news.set()
 
     def _wake(self) -> None:
-        """A graph may wait. Under the lock, so that rest is never announced over news that came meanwhile."""
+        """A graph may wait. Under the lock, so that the idle state is never announced after a new graph."""
         with self._turn:
             self.idle.clear()
             self._news.set()
@@ -171,7 +171,7 @@ class HubPipeline:
         self.on_idle()
 
     def predict_waiting(self) -> int:
-        """Read one batch of the graphs that wait; returns how many it was. Raises DiskFull, HubBusy."""
+        """Predict one batch of waiting graphs; returns its size. Raises DiskFull, HubBusy."""
         waiting = [each for each in self.store.untriaged() if each not in self._unreadable][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
@@ -180,7 +180,7 @@ class HubPipeline:
         return len(waiting)
 
     def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
-        """The graph, or none where the disk or a lost bundle keeps it from being read; others go on."""
+        """The graph in a list; empty for a damaged payload or an unknown bundle, so that the others continue."""
         try:
             return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.coder)]
         except (BadFormat, UnknownBundle) as error:
@@ -190,7 +190,7 @@ class HubPipeline:
     def _predict(
         self, graphs: list[tuple[PendingGraph, FusedGraph]]
     ) -> list[tuple[PendingGraph, FusedGraph, "Prediction"]]:
-        """All graphs of one bundle at once; where that fails, each by itself, so that one cannot stop the others."""
+        """All graphs of one bundle at once; after a failure one by one, so that one graph cannot stop the others."""
         try:
             predictions = self._bundles.predictor(_bundle(graphs[0])).read([graph for _, graph in graphs])
         except (ThinwireError, RuntimeError, ValueError) as error:
@@ -222,23 +222,23 @@ class HubPipeline:
             self.on_receipt(waiting.site)
 
     def _skip(self, waiting: PendingGraph, error: Exception) -> None:
-        """It stays on the worklist as not triaged and is tried again after the next start."""
+        """The study stays on the worklist as not triaged; its graph is tried again after the next start."""
         self._unreadable.add(waiting)
-        log.error("site %s: a graph could not be read: %s", waiting.site, error)
+        log.error("site %s: inference failed for a graph: %s", waiting.site, error)
 
-    # What readers do.
+    # Readers.
 
     def opened(self, site: SiteName, study: StudyKey) -> None:
-        """A reader looks at a study; the clinic hears of the first time. Raises DiskFull, HubBusy."""
+        """A reader opens a study; the clinic gets a receipt for the first time. Raises DiskFull, HubBusy."""
         receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
         if self.store.opened(site, study, sign_receipt(receipt, self._signing)):
             self.on_receipt(site)
 
     def report(self, written: Report, event: ReportEvent, also: Callable[[Connection], object]) -> Report:
-        """Keep the next version of a report; a signed one goes to the clinic with the receipt `read`.
+        """Store the next version of a report; a signed one is sent to the clinic in the receipt `read`.
 
-        written: its state and time are set here; its version is one more than that which the reader saw. also: what
-        goes into the same transaction. Raises BadInput, ReportSigned, ReportMoved, DiskFull, HubBusy.
+        written: its state and time are set here; its version is one more than that which the reader saw. also: called
+        in the same transaction. Raises BadInput, ReportSigned, ReportMoved, DiskFull, HubBusy.
         """
         before = self.store.report(written.site, written.study)
         state = next_state(None if before is None else before.state, event)

@@ -51,7 +51,7 @@ def test_serve_says_where_it_listens_keeps_a_second_out_and_ends_on_a_signal(
     with pytest.raises(SystemExit) as second:
         main()
     assert second.value.code == BadConfiguration.code
-    assert "being served already" in capsys.readouterr().err
+    assert "already serves this hub" in capsys.readouterr().err
     served.send_signal(signal.SIGTERM)
     rest, words = served.communicate(timeout=300)
     assert served.returncode == 0

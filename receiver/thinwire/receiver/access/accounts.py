@@ -1,7 +1,6 @@
-"""Who may sit in the reading room: local accounts, their roles, one-time links, sessions. Table: docs/store-format.md.
+"""Sign-in to the reading room: local accounts, their roles, one-time links, sessions. Table: docs/store-format.md.
 
-Nobody but its holder ever knows a password: an account is made without one, and by its one-time link the holder sets
-it.
+Only its holder knows a password: an account is created without one, and its holder sets it with a one-time link.
 """
 
 import hashlib
@@ -26,27 +25,27 @@ from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.positional import micros, moment
 
 INVITATION = timedelta(hours=24)
-"""How long a one-time link holds."""
+"""Validity of a one-time link."""
 IDLE = timedelta(hours=1)
-"""A session ends so long after its last request."""
+"""Idle time after which a session ends."""
 LONGEST = timedelta(hours=12)
-"""And at the latest so long after its start."""
+"""Longest duration of a session."""
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256
 _TOUCH_INTERVAL = timedelta(minutes=1)
-"""A session's last request is written down so often at most."""
+"""Least time between two updates of a session's last request."""
 _TOKEN_BYTES = 32
 _AT_ONCE = 2
 """Passwords that are hashed at the same time; each takes 64 MiB."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Also = Callable[[Connection], object]
-"""What goes into the same transaction, such as a line in the audit log."""
+"""Called in the same transaction, for example to add an audit message."""
 
 
 class Role(StrEnum):
     READER = "reader"
-    """Sees studies, asks for parts, writes and signs reports."""
+    """Reads studies, requests tiers, writes and signs reports."""
     ADMINISTRATOR = "administrator"
     """Sees studies and the audit log; signs nothing."""
 
@@ -55,7 +54,7 @@ class Role(StrEnum):
 class Account:
     name: str
     full_name: str
-    """The person's name, as it stands under a report."""
+    """The person's name as printed on reports."""
     role: Role
     made: datetime
     closed: bool
@@ -67,7 +66,7 @@ class Account:
 class Session:
     account: Account
     form_key: str = field(repr=False)
-    """Goes into every form: what comes from another page cannot know it."""
+    """The token in every form against cross-site requests."""
 
 
 class Accounts:
@@ -103,7 +102,7 @@ class Accounts:
             return self._invite(connection, name)
 
     def remove(self, name: str, also: Also) -> None:
-        """Close an account and end its sessions; its name stays taken, for it stands under reports. Raises BadInput."""
+        """Close an account and end its sessions; its name is not reused, since reports have it. Raises BadInput."""
         with self._database.write() as connection:
             open_ = (accounts.c.name == name) & accounts.c.closed_at.is_(None)
             done = connection.execute(update(accounts).where(open_).values(closed_at=micros(self._clock.now())))
@@ -122,7 +121,7 @@ class Accounts:
             return self._invite(connection, None)
 
     def invited(self, secret: str) -> tuple[bool, str | None]:
-        """(does the link hold, whose it is: None for the first administrator's)"""
+        """(whether the link is valid, its account: None for the first administrator's link)"""
         with self._database.read() as connection:
             row = self._invitation(connection, secret)
             return row is not None, None if row is None else row.account
@@ -135,13 +134,13 @@ class Accounts:
         if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
             raise BadInput(
                 "the password is too short or too long",
-                f"Choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a few words do well.",
+                f"Choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a phrase of a few words is best.",
             )
         hashed = self._hash(password)
         with self._database.write() as connection:
             row = self._invitation(connection, secret)
             if row is None:
-                raise BadInput("the link was used or is too old", "Ask for a new one: thinwire-receiver account link.")
+                raise BadInput("the link was used or is expired", "Ask for a new one: thinwire-receiver account link.")
             if row.account is None:
                 _insert(connection, self._new(name, full_name, Role.ADMINISTRATOR))
             whose = row.account or name
@@ -152,7 +151,7 @@ class Accounts:
             return str(whose)
 
     def link(self, name: str, also: Also) -> str:
-        """The secret of a new one-time link, for who lost the password; older ones are void. Raises BadInput."""
+        """The secret of a new one-time link, for a lost password; older links become invalid. Raises BadInput."""
         with self._database.write() as connection:
             if self._open(connection, name) is None:
                 raise BadInput("there is no open account of this name", "See `thinwire-receiver account list`.")
@@ -161,7 +160,7 @@ class Accounts:
             return self._invite(connection, name)
 
     def check(self, name: str, password: str) -> Account | None:
-        """The account whose password this is; takes as long for a name that nobody has."""
+        """The account with this password, or None; equally slow for unknown names."""
         with self._database.read() as connection:
             row = self._open(connection, name)
         hashed = None if row is None else row.password
@@ -207,7 +206,7 @@ class Accounts:
         return secret
 
     def session(self, secret: str, touch: bool = True) -> Session | None:
-        """The session of a secret, while it lasts. touch: False for what a page asks by itself, which is no use."""
+        """The session of a secret, or None. touch: False for automatic requests of a page, which do not extend it."""
         this, now = sessions.c.hash == _hash(secret), self._clock.now()
         query = select(sessions.c.started_at, sessions.c.seen_at, accounts).join(accounts).where(this)
         with self._database.read() as connection:
@@ -251,17 +250,17 @@ class Accounts:
         full_name = " ".join(full_name.split())
         if not _NAME.fullmatch(name):
             raise BadInput(
-                "an account's name has other signs than it may have",
-                "Name it by 1 to 64 of a-z, 0-9, '.', '_' and '-', such as a.lund.",
+                "the account name has characters that are not allowed",
+                "Use 1 to 64 of a-z, 0-9, '.', '_' and '-', for example a.lund.",
             )
         if not 1 <= len(full_name) <= 128 or not full_name.isprintable():
-            raise BadInput("a person's name is missing or too long", "Give it as it shall stand under reports.")
+            raise BadInput("a person's name is missing or too long", "Give the name as it is to be printed on reports.")
         return {"name": name, "full_name": full_name, "role": str(role), "made_at": micros(self._clock.now())}
 
 
 def _insert(connection: Connection, row: dict[str, Any]) -> None:
     if connection.scalar(select(exists().where(accounts.c.name == row["name"]))):
-        raise BadInput("there is an account of this name already", "Choose another name; names are not used again.")
+        raise BadInput("an account with this name exists", "Choose another name; names are not reused.")
     connection.execute(insert(accounts).values(row))
 
 

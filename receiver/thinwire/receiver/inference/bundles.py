@@ -1,4 +1,4 @@
-"""The bundles that this hub can read: DATA/bundles/<bundle id>, one of them its default."""
+"""The bundles of this hub: DATA/bundles/<bundle id>, one of them its default."""
 
 import fcntl
 import shutil
@@ -20,7 +20,7 @@ DEFAULT, ADDING = "default", "add.lock"
 
 
 class Bundles:
-    """Bundles, their coders and readers are loaded when first needed and then kept. Safe from any thread."""
+    """Bundles, their coders and predictors are loaded at the first use and then cached. Safe from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class Bundles:
         self._lock = threading.Lock()
 
     def bundle(self, id: BundleId) -> Bundle:
-        """Raises UnknownBundle for one that is not here, BadBundle for one that is damaged."""
+        """Raises UnknownBundle, and BadBundle for a damaged bundle."""
         with self._lock:
             if id not in self._bundles:
                 folder = self._folder / id.hex()
@@ -41,7 +41,7 @@ class Bundles:
             return self._bundles[id]
 
     def ids(self) -> list[BundleId]:
-        """Every bundle that is here, damaged ones too."""
+        """Every stored bundle, with damaged ones."""
         names = (
             path.name for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 2 * BUNDLE_ID_BYTES
         )
@@ -52,13 +52,13 @@ class Bundles:
         found = [id for id in self.ids() if id.hex().startswith(prefix.lower())]
         if len(found) != 1:
             raise UnknownBundle(
-                f"{len(found) or 'no'} bundles of this hub have an id that starts so",
+                f"{len(found) or 'no'} bundles of this hub have an id that starts with these digits",
                 "See `thinwire-receiver bundle list`.",
             )
         return found[0]
 
     def coder(self, id: BundleId) -> Coder:
-        """What reads the payloads of a bundle. Raises UnknownBundle, BadBundle."""
+        """The coder for the payloads of a bundle. Raises UnknownBundle, BadBundle."""
         bundle = self.bundle(id)
         with self._lock:
             if id not in self._coders:
@@ -84,7 +84,7 @@ class Bundles:
             return self._drafters[id, beams]
 
     def default(self) -> BundleId:
-        """Raises BadConfiguration where the folder names none."""
+        """Raises BadConfiguration if the folder names none."""
         try:
             return BundleId(bytes.fromhex((self._folder / DEFAULT).read_text("ascii").strip()))
         except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ class Bundles:
 
 def add_bundle(folder: Path, source: Path, disk: Disk) -> BundleId:
     """Copy a bundle into DATA/bundles, every file checked against its digest before and after; durable when this
-    returns, and whole or not there at all. A repeat does nothing. Raises BadBundle, BadConfiguration, DiskFull."""
+    returns, and complete or absent. A repeat has no effect. Raises BadBundle, BadConfiguration, DiskFull."""
     bundle = load_bundle(source)
     disk.make_folder(folder)
     target = folder / bundle.id.hex()

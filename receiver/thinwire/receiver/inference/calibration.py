@@ -1,4 +1,4 @@
-"""What a finding's probability leaves possible: split-conformal prediction sets, class by class.
+"""Split-conformal prediction sets of the findings, class by class.
 
 Vovk, Lindsay, Nouretdinov & Gammerman (2003), "Mondrian confidence machine"; Sadinle, Lei & Wasserman (2019, JASA
 114:223). For images like those of the calibration split, the set of a finding holds the truth with probability
@@ -16,7 +16,7 @@ ALPHA = 0.1
 
 
 class PredictionSet(StrEnum):
-    """A finding's prediction set in a word."""
+    """A finding's prediction set."""
 
     YES = "yes"
     NO = "no"
@@ -27,21 +27,20 @@ class PredictionSet(StrEnum):
 def quantiles(
     probabilities: NDArray[np.float64], labels: NDArray[np.floating[Any]], alpha: float = ALPHA
 ) -> NDArray[np.float64]:
-    """float64 [F, 2]: how far from its own outcome (0 absent, 1 present) a probability may lie and leave it possible.
+    """float64 [F, 2]: the largest distance of a probability from an outcome (0 absent, 1 present) in its set.
 
     probabilities [n, F] and labels [n, F] (1, 0, nan unknown) of the calibration split. The distance of a probability
     p from absent is p, from present 1 - p; the quantile is the ceil((m + 1)(1 - alpha))-th smallest of the m images of
     that outcome, and infinite where they are too few to exclude it.
 
-    Where a finding's outcomes part better than alpha asks for, some probabilities would leave neither possible. Both
-    quantiles then grow until they meet: sets only gain, so the coverage holds, and nobody is asked to settle what the
-    reader knows well.
+    If the outcomes of a finding are separated better than alpha requires, some probabilities would have an empty set.
+    Both quantiles then grow until they meet: sets only grow, so the coverage holds.
     """
     out = np.full((probabilities.shape[1], 2), np.inf)
     for f in range(len(out)):
         for outcome in (0, 1):
             apart = np.sort(_distances(probabilities[labels[:, f] == outcome, f])[:, outcome])
-            # The allowance undoes the rounding of 1 - alpha where the rank is whole.
+            # The tolerance compensates the rounding of 1 - alpha for an integer rank.
             rank = int(np.ceil((len(apart) + 1) * (1 - alpha) - 1e-9))
             if rank <= len(apart):
                 out[f, outcome] = apart[rank - 1]
@@ -49,14 +48,14 @@ def quantiles(
 
 
 def possible(probabilities: NDArray[np.float64], quantile: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """bool [n, F, 2]: is absent, is present in the set of each probability [n, F]; at least one is."""
+    """bool [n, F, 2]: is absent, is present in the set of each probability [n, F]; at least one is True."""
     inside = _distances(probabilities) <= quantile
     # Where quantiles meet, rounding may leave a probability outside both.
     return np.asarray(inside | ~inside.any(axis=-1, keepdims=True))
 
 
 def outcome_of(absent: bool, present: bool) -> PredictionSet:
-    """The word for a set that holds at least one of both."""
+    """The prediction set from its two members, at least one of them True."""
     if absent and present:
         return PredictionSet.EITHER
     return PredictionSet.YES if present else PredictionSet.NO

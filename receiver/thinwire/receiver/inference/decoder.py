@@ -1,7 +1,7 @@
 """The bundle's T5 decoder (NEURAL, section 2.1) at the hub: the clinic's own decoder.onnx, over several texts at once.
 
-The file takes one text. Nothing in it mixes its first axis, so that it takes any number once the places that name a
-first axis of 1 are named otherwise. Texts together are compared with texts alone before the wider form is believed.
+The exported model has a batch of one text. No operation mixes its first axis, so the model takes any batch after the
+constants with a first axis of 1 are changed. Batches are compared with single texts before the changed model is used.
 """
 
 import logging
@@ -24,16 +24,16 @@ START = 0
 """T5 starts its decoder with the padding token."""
 END = 1
 MAX_EXPANDED_BYTES = 64 << 20
-"""Bytes of logits that one run may make; where they would be more, some texts run after others."""
+"""Limit of the logits of one run, in bytes; larger batches are split."""
 TOLERANCE = 1e-3
-"""Largest difference of a text among others to the same text alone."""
+"""Largest difference of a text in a batch to the same text alone."""
 UNRUNNABLE = (Fail, InvalidArgument, InvalidGraph, RuntimeException)
 _TRIED = (3, 5)
-"""Texts, and tokens of each, on which the wider form is tried."""
+"""Texts, and tokens of each, for the test of the changed model."""
 
 
 class Decoder:
-    """Loads the model once. It runs in the thread that calls: drafts take one core at most from what is more urgent."""
+    """Loads the model once. It runs in the calling thread, so that drafts use one core at most."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.cells = (bundle.spec.working_size // CELL) ** 2
@@ -48,9 +48,9 @@ class Decoder:
     def run(self, features: FloatArray, valid: BoolArray, tokens: TokenArray) -> tuple[FloatArray, FloatArray]:
         """features float32 [B, cells, d], valid bool [B, cells], tokens int64 [B, T] that begin with START.
 
-        Returns logits [B, T, V] and attention [B, T, cells]: last layer, mean over heads; a row sums to 1 less what
-        went to the null keys. What stands behind a text's end changes nothing before it. Raises BadBundle where the
-        decoder cannot be run.
+        Returns logits [B, T, V] and attention [B, T, cells]: last layer, mean over heads; a row sums to 1 minus
+        the attention on the null keys. Tokens after a text's end do not change earlier ones. Raises BadBundle if the
+        decoder cannot run.
         """
         step = max(1, MAX_EXPANDED_BYTES // (tokens.shape[1] * self._token_bytes)) if self._wide else 1
         try:
@@ -64,7 +64,7 @@ class Decoder:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def _tried(self, model: ModelProto, size: int) -> InferenceSession | None:
-        """The model over any number of texts, or None where that is not what it says of each alone."""
+        """The model for any batch, or None if its results differ from those of single texts."""
         random = np.random.default_rng(0)
         features = random.normal(size=(_TRIED[0], self.cells, size)).astype(np.float32)
         valid = random.random((_TRIED[0], self.cells)) < 0.5
@@ -79,7 +79,7 @@ class Decoder:
             return None
         for one, other in zip(alone, together, strict=True):
             if one.shape != other.shape or not np.abs(one - other).max() <= TOLERANCE:
-                log.info("the decoder takes one text at a time: together they come out otherwise")
+                log.info("the decoder takes one text at a time: the results of a batch differ")
                 return None
         return session
 

@@ -1,7 +1,7 @@
-"""The hub drafts a report from a pruned graph: the bundle's T5 attends to the kept patches alone (NEURAL, "pruned").
+"""Drafts a report from a pruned graph: the bundle's T5 attends to the kept patches only (NEURAL, "pruned").
 
-The decoder reads the patches as they crossed the link, at their cells; every other cell is closed to it, as in
-training's reports from few cells. Texts of one batch are of equal length at every step, so that only cells are masked.
+The decoder gets the patches as decoded from the payload, at their cells; all other cells are masked, as in training
+with few cells. Texts of one batch are of equal length at every step, so that only cells are masked.
 """
 
 import json
@@ -21,7 +21,7 @@ from thinwire.shared.formats.graph import BoolArray, FloatArray, FusedGraph
 from thinwire.shared.identifiers import BundleId, TextSource
 
 UNFINISHED = " …"
-"""Stands behind a sentence that the longest text of the bundle cut off."""
+"""Mark after a sentence that was cut off at the bundle's text limit."""
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 
 
@@ -31,15 +31,15 @@ class DraftSentence:
     share: tuple[float, ...]
     """Each kept patch's share of the attention that the sentence paid to patches, in the graph's order; sums to 1."""
     on_image: float
-    """Share of the sentence's attention that went to patches at all, 0 to 1; the rest went to the null keys."""
+    """Share of the sentence's attention on patches, 0 to 1; the rest is on the null keys."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Written by the machine, read by nobody."""
+    """A machine-written, unchecked report text."""
 
     sentences: tuple[DraftSentence, ...]
-    """None of a graph without patches: nothing could be written from it."""
+    """Empty for a graph without patches."""
     bundle: BundleId
 
     @property
@@ -49,24 +49,24 @@ class Draft:
 
 @dataclass(frozen=True)
 class Text:
-    """A text as far as it is written."""
+    """A text, complete or in progress."""
 
     tokens: tuple[int, ...] = ()
-    """Without start and end."""
+    """Without start and end tokens."""
     log_probability: float = 0.0
-    """Of the tokens so far, the end included once there is one; natural."""
+    """Log-probability of the tokens, with the end token; natural logarithm."""
     done: bool = False
     whole: bool = False
-    """It came to its end; False while it is written, and where the bundle's longest text cut it off."""
+    """Whether the end token is written; False in progress and for a text cut at the bundle's limit."""
     greedy: bool = True
-    """Each of its tokens was the likeliest one."""
+    """Whether each token was the most likely one."""
 
 
 class Drafter:
     """Loads decoder and tokenizer once. Deterministic: the same graphs, bundle and beams give the same drafts."""
 
     def __init__(self, bundle: Bundle, beams: int = 1) -> None:
-        """beams: texts that are followed at once for each graph; 1 is greedy."""
+        """beams: width of the beam search; 1 is greedy."""
         self.beams = beams
         self._bundle = bundle.id
         self._size = bundle.spec.feature_size
@@ -84,10 +84,10 @@ class Drafter:
         return written.strip()
 
     def stream(self, graphs: Sequence[FusedGraph]) -> Iterator[tuple[Text, ...]]:
-        """The best text so far of every graph: none yet, then after each token; the last one is the whole.
+        """The best text so far of every graph: first empty, then after each token; the last one is complete.
 
-        Beam search by log-probability, not scaled by length. As that only falls, a graph's search ends when its best
-        text is at its end. The greedy text is never dropped, so that a wider search ends with no less likely one.
+        Beam search by log-probability without length normalisation. It only decreases, so a graph's search ends when
+        its best text is complete. The greedy text is never dropped: a wider beam gives no less likely text.
         """
         features, valid = self._cells(graphs)
         beams = [[Text(done=not row.any())] for row in valid]
@@ -108,7 +108,7 @@ class Drafter:
             yield tuple(beam[0] for beam in beams)
 
     def attended(self, graphs: Sequence[FusedGraph], texts: Sequence[Text]) -> list[Draft]:
-        """The texts by sentence, with the patches that each attended to."""
+        """The drafts by sentence, with the attention of each sentence over the patches."""
         if not graphs:
             return []
         features, valid = self._cells(graphs)
@@ -133,7 +133,7 @@ class Drafter:
         return features, valid
 
     def _continued(self, text: Text, likelihood: NDArray[np.float64]) -> list[Text]:
-        """What may follow, the likeliest first. likelihood: log of it, [V]."""
+        """The possible continuations, the most likely first. likelihood: log-probability, [V]."""
         if len(text.tokens) == self._longest:
             token = int(likelihood.argmax())
             ends = token in (START, END)
@@ -183,7 +183,7 @@ def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:
 
 
 def draft_json(draft: Draft, graph: FusedGraph) -> bytes:
-    """A draft as the hub keeps it, UTF-8. Format: docs/report-decoder.md."""
+    """The stored form of a draft, JSON in UTF-8. Format: docs/report-decoder.md."""
     told: dict[str, Any] = {
         "text_source": str(TextSource.GENERATED),
         "bundle": draft.bundle.hex(),

@@ -1,7 +1,7 @@
-"""The hub reads a fused graph: a message passing network on typed nodes and edges (NEURAL, section 2.5).
+"""Inference from a fused graph: a message passing network on typed nodes and edges (NEURAL, section 2.5).
 
-Several members, trained from different seeds, read each graph; calibration draws (member, Platt scaling on a bootstrap
-sample of the calibration split) give each finding a probability with an interval that holds both doubts.
+An ensemble of members from different seeds predicts each graph; calibration draws (member, Platt scaling on a bootstrap
+sample of the calibration split) give each finding a probability with an interval for both uncertainties.
 """
 
 import json
@@ -38,7 +38,7 @@ INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Probability:
-    """A calibrated probability with its 95 % interval (0 to 1, low <= value <= high) and what it leaves possible."""
+    """A calibrated probability with its 95 % interval (0 to 1, low <= value <= high) and prediction set."""
 
     value: float
     low: float
@@ -50,7 +50,7 @@ class Probability:
 class Prediction:
     findings: dict[str, Probability]
     unfamiliar: bool
-    """True when the image is unlike what the bundle was trained on: its probabilities mean little."""
+    """True if the image is unlike the training images (out of distribution): its probabilities are unreliable."""
 
 
 def to_data(graph: FusedGraph) -> Data:
@@ -151,7 +151,7 @@ class GraphNetwork(nn.Module):
         concept = self.concept_input(batch.concept) + self.assertion_input(batch.assertion)
         if keep_concepts is not None:
             concept = concept * keep_concepts[of][:, None]
-        # The source of the text tells how far its concepts are to be believed.
+        # The reliability of the concepts depends on the source of the text.
         h = (
             is_patch * self.patch_input(batch.x)
             + is_context * context
@@ -178,7 +178,7 @@ class GraphNetwork(nn.Module):
 
 
 class Predictor:
-    """The bundle's members and calibration, ready to read batches of graphs."""
+    """The bundle's ensemble and calibration; predicts batches of graphs."""
 
     def __init__(self, spec: BundleSpec, members: Sequence[GraphNetwork], calibration: "Calibration") -> None:
         self.spec = spec
@@ -187,7 +187,7 @@ class Predictor:
         self.calibration = calibration
 
     def read(self, graphs: Sequence[FusedGraph]) -> list[Prediction]:
-        """A reading for each graph, in order."""
+        """A prediction for each graph, in order."""
         if not graphs:
             return []
         texts, context = text_index([g.text_source for g in graphs]), np.stack([g.context for g in graphs])
@@ -207,14 +207,14 @@ def text_index(sources: Sequence[TextSource]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling with its doubt, what a probability leaves possible, and what familiar context vectors look like.
+    """Platt scaling with its uncertainty, prediction sets, and the distribution of the training context vectors.
 
-    Each source of text (S of them, as in `SOURCES`) has its own: a graph that carries a report is read almost without
-    error, and its certainty must not be lent to one that does not.
+    Each source of text (S of them, as in `SOURCES`) has its own calibration: a graph of a report is predicted almost
+    without error, and its certainty must not apply to other graphs.
     """
 
     member: NDArray[np.int64]
-    """[draws]: the member that a draw reads."""
+    """[draws]: the member of each draw."""
     slope: NDArray[np.float64]
     """[S, draws, F]"""
     offset: NDArray[np.float64]
@@ -226,7 +226,7 @@ class Calibration:
     whitening: NDArray[np.float64]
     """[d, d]: (context - centre) @ whitening has unit covariance on the training images."""
     farthest: float
-    """Distance beyond which an image is called unfamiliar."""
+    """Distance above which an image is unfamiliar."""
 
     def draws(self, logits: NDArray[np.float64], texts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities [draws, n, F] of member logits [members, n, F] under texts [n] (`text_index`)."""
@@ -274,7 +274,7 @@ CALIBRATION_FIELDS = ("member", "slope", "offset", "quantile", "centre", "whiten
 
 
 def load_predictor(bundle: Bundle) -> Predictor:
-    """The reader of a bundle. Raises BadBundle when its weights do not fit its index."""
+    """The predictor of a bundle. Raises BadBundle if its weights do not fit its index."""
     try:
         with safe_open(bundle.folder / MPNN, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -291,10 +291,10 @@ def load_predictor(bundle: Bundle) -> Predictor:
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         raise BadBundle(f"{MPNN} does not fit the bundle ({type(error).__name__})") from error
     if shape.feature_size != bundle.spec.feature_size or shape.findings != len(bundle.spec.findings):
-        raise BadBundle(f"{MPNN} is of another shape than bundle.json says")
+        raise BadBundle(f"{MPNN} has another shape than bundle.json")
     calibration = Calibration(**values)
     draws, findings = len(calibration.member), shape.findings
     wanted = [(len(SOURCES), draws, findings)] * 2 + [(len(SOURCES), findings, 2)]
     if [part.shape for part in (calibration.slope, calibration.offset, calibration.quantile)] != wanted:
-        raise BadBundle(f"the calibration in {MPNN} is not one for each source of text")
+        raise BadBundle(f"{MPNN} does not have a calibration for each source of text")
     return Predictor(bundle.spec, members, calibration)

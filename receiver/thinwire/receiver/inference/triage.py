@@ -1,7 +1,7 @@
-"""From what each finding's probability leaves possible to a place on the worklist.
+"""Triage: from the prediction sets of the findings to an urgency.
 
 A finding whose set is `yes` is suspected, one whose set is `either` is uncertain (`calibration.py`). A study is
-`uncertain` where its image is unfamiliar, or where no suspected finding asks for haste and an uncertain one would.
+`uncertain` if its image is unfamiliar, or if an uncertain finding would make it more urgent than the suspected ones.
 """
 
 from dataclasses import dataclass
@@ -20,33 +20,33 @@ URGENCY_OF = {
     "nodule": Urgency.URGENT,
     "cardiomegaly": Urgency.ROUTINE,
 }
-"""What a called finding asks for; a finding that is not named here asks for `urgent`."""
+"""Urgency of a suspected finding; `urgent` for any other finding."""
 
 ORDER = (Urgency.IMMEDIATE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.ROUTINE)
-"""Most urgent first. Uncertain stands before routine: a person settles it, and soon."""
+"""Most urgent first. Uncertain is before routine: a person must decide it."""
 
 
 @dataclass(frozen=True)
 class Triage:
     urgency: Urgency
     reason: str
-    """One line for the worklist, in the field's words."""
+    """One line for the worklist."""
 
 
 def triage(prediction: "Prediction", asked_urgent: bool) -> Triage:
-    """Urgency of a study from its reading; a study that the clinic sent as urgent is never below urgent."""
+    """Urgency of a study from its prediction; a study that the clinic sent as urgent is at least urgent."""
     suspected = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.YES]
     doubtful = [name for name, p in prediction.findings.items() if p.outcome is PredictionSet.EITHER]
     firm = _highest(suspected)
     named = [name for name in suspected if _urgency(name) is firm]
-    # Only doubt about something more urgent than what is sure could change the urgency.
+    # Only an uncertain finding above the suspected ones can change the urgency.
     undecided = [name for name in doubtful if ORDER.index(_urgency(name)) < ORDER.index(firm)]
     said = [f"{', '.join(named)} suspected"] if named else []
     said += [f"{', '.join(undecided)} neither suspected nor excluded"] if undecided else []
     if prediction.unfamiliar:
-        outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: probabilities mean little")
+        outcome = Triage(Urgency.UNCERTAIN, "image unlike the training images: do not rely on the probabilities")
     else:
-        # Doubt lifts a study that would wait, and never lowers one that would not.
+        # An uncertain finding can raise the urgency, never lower it.
         urgency = min(firm, Urgency.UNCERTAIN if undecided else firm, key=ORDER.index)
         outcome = Triage(urgency, "; ".join(said) or "none of the findings suspected")
     if asked_urgent and ORDER.index(outcome.urgency) > ORDER.index(Urgency.URGENT):

@@ -1,4 +1,4 @@
-"""Who may send to this hub: sites, join tokens, and the epochs that sites announced."""
+"""The enrolled sites: join tokens, certificates, epochs."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ from thinwire.shared.identifiers import Digest, EpochId, SiteName
 
 @dataclass(frozen=True)
 class JoinResult:
-    """What a clinic gets for its join token."""
+    """The answer to a join token."""
 
     site: SiteName
     certificate_pem: bytes
@@ -42,23 +42,23 @@ class SiteRegistry:
         self._opened: dict[tuple[SiteName, EpochId], EpochKey] = {}
 
     def enrol(self, site: SiteName, random_bytes: Callable[[int], bytes] = os.urandom) -> tuple[str, datetime]:
-        """A fresh join token for a site, known or new, and when it expires. Only its hash stays here."""
+        """A new join token for a known or new site, and its expiry. The hub stores only its hash."""
         text = make_token(self._keys.authority, site, self._clock, random_bytes)
         token = read_token(text)
         with self._database.write() as connection:
-            # A dismissed site stays so until the new token is used: its old certificate is not served before.
+            # A revoked site stays revoked until the new token is used: its old certificate is not accepted before.
             known = insert_new(sites).values(name=site, enrolled_at=micros(self._clock.now()))
             connection.execute(known.on_conflict_do_nothing())
             connection.execute(insert(tokens).values(hash=_hash(token.id), site=site, expires_at=micros(token.expires)))
         return text, token.expires
 
     def dismiss(self, site: SiteName) -> None:
-        """Serve a site no more; what it sent stays, its open tokens are void. Raises NotEnrolled."""
+        """Revoke a site; its studies stay, its unused tokens become invalid. Raises NotEnrolled."""
         now = micros(self._clock.now())
         with self._database.write() as connection:
             done = connection.execute(update(sites).where(sites.c.name == site).values(dismissed_at=now))
             if done.rowcount != 1:
-                raise NotEnrolled("the hub knows no such site", "See the site's name in the worklist.")
+                raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
@@ -78,7 +78,7 @@ class SiteRegistry:
                     .where(sites.c.name == site)
                     .values(signing_key=signing_key, joined_at=now, dismissed_at=None)
                 )
-            # The newest alone counts: an answer that was lost is never used, nor is that of an earlier enrolment.
+            # Only the newest certificate is valid: not that of a lost answer, nor that of an earlier enrolment.
             given = {"certificate": fingerprint(certificate)}
             connection.execute(update(sites).where(sites.c.name == site).values(given))
         return JoinResult(
@@ -86,7 +86,7 @@ class SiteRegistry:
         )
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        """As `Shelf.check_site`. certificate: None where nobody dialled; what came by stick the site's epochs prove."""
+        """As `Shelf.check_site`. certificate: None for an offline transfer, which the site's epochs authenticate."""
         self._site_key(site)
         if certificate is None:
             return
@@ -96,7 +96,7 @@ class SiteRegistry:
             raise NotEnrolled("the site joined anew and has another certificate")
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
-        """As `Shelf.epoch_key`. Opened from its record on demand and then kept in memory."""
+        """As `Shelf.epoch_key`. Opened from its record at the first use and then cached."""
         known = self._opened.get((site, epoch))
         if known is None:
             row = self._epoch(site, epoch)
@@ -107,10 +107,10 @@ class SiteRegistry:
         return known
 
     def verify_key(self, site: SiteName, epoch: EpochId) -> Ed25519PublicKey:
-        """The site's key at the time of an epoch: it signed the epoch and signs what belongs to it."""
+        """The site's signing key at the time of an epoch."""
         row = self._epoch(site, epoch)
         if row is None:
-            raise NotEnrolled("the epoch is not one of this site")
+            raise NotEnrolled("the epoch does not belong to this site")
         return _verify_key(row[1])
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
@@ -128,15 +128,15 @@ class SiteRegistry:
             connection.execute(insert_new(epochs).values(row).on_conflict_do_nothing())
 
     def sites_of(self, epoch: EpochId) -> list[SiteName]:
-        """The sites that announced an epoch of this id, by name; as a rule one, since ids are random."""
+        """The sites that announced an epoch of this id, by name; usually one, since ids are random."""
         with self._database.read() as connection:
             named = select(epochs.c.site).where(epochs.c.epoch == epoch).order_by(epochs.c.site)
             return [SiteName(name) for name in connection.scalars(named)]
 
     def newest_epoch(self, site: SiteName) -> EpochKey | None:
-        """The epoch that a site announced last under its present signing key; None where there is none.
+        """The last epoch of a site under its present signing key; None if it has none.
 
-        Raises NotEnrolled for a site that the hub does not serve.
+        Raises NotEnrolled for an unknown or revoked site.
         """
         mine = (epochs.c.site == site) & (epochs.c.signing_key == self._site_key(site))
         last = select(epochs.c.epoch).where(mine).order_by(epochs.c.admitted_at.desc(), epochs.c.epoch).limit(1)
@@ -177,4 +177,4 @@ def _verify_key(raw: bytes) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(raw)
     except ValueError as error:
-        raise NotEnrolled("a site's signing key is no Ed25519 key") from error
+        raise NotEnrolled("a site's signing key is not an Ed25519 key") from error

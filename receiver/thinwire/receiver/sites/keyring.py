@@ -1,4 +1,4 @@
-"""The hub's own keys on disk: DATA/keys, made once by `init`. Format: docs/store-format.md."""
+"""The hub's keys on disk: DATA/keys, made once by `init`. Format: docs/store-format.md."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -81,7 +81,7 @@ def checked_text(text: str, event: ReportEvent) -> str:
             f"a report of {len(kept)} characters", f"A report has at most {MAX_TEXT} characters: shorten it."
         )
     if not kept and event is not ReportEvent.SAVED:
-        raise BadInput("a report without a word", "Write the report before you release or sign it.")
+        raise BadInput("the report is empty", "Write the report before you release or sign it.")
     return kept
 
 
@@ -98,5 +98,5 @@ def report_detail(report: Report) -> bytes:
     }
     written = detail(facts)
     if len(written) > MAX_DETAIL:
-        raise BadInput("the report is too long for the receipt that takes it to the clinic", "Shorten the report.")
+        raise BadInput("the report is too long for a receipt", "Shorten the report.")
     return written

@@ -1,7 +1,7 @@
-"""The inbox: what arrived of objects that are not whole yet, durably.
+"""The inbox: durable incomplete objects.
 
-One file per object under `inbox/<site>/`. How much of it is durable is known while the hub runs; after a restart a
-file is trusted only as far as the caller's own check holds (`envelope.verified_length`).
+One file per object under `inbox/<site>/`. The durable length is known while the hub runs; after a restart
+it is the length that the caller verifies (`envelope.verified_length`).
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from thinwire.shared.storage.durable import Disk
 MOST_PARTIALS = 64
 """Partial objects of one site on disk."""
 STALE = timedelta(days=7)
-"""A partial that has not moved for so long makes room for others."""
+"""Seconds without progress after which a partial object may be removed for others."""
 
 Trust = Callable[[BinaryIO], int]
-"""How many bytes from a file's start can be trusted."""
+"""Returns the verified bytes from a file's start."""
 
 
 @dataclass
 class Partial:
-    """One object that is arriving. Used by one stream at a time."""
+    """One object in transfer. Used by one session at a time."""
 
     path: Path
     size: int
     disk: Disk
     known: dict[Path, int] = field(repr=False)
-    """The inbox's memory of what is durable."""
+    """The inbox's record of durable lengths."""
     handle: int = field(repr=False)
     length: int
-    """Bytes that are written."""
+    """Bytes written."""
 
     @property
     def durable(self) -> int:
@@ -54,7 +54,7 @@ class Partial:
         return self.length == self.size
 
     def append(self, data: bytes) -> None:
-        """Write at the end; not durable yet. Raises DiskFull, and then nothing was added."""
+        """Write at the end; not yet durable. Raises DiskFull, without effect."""
         self.disk.step("inbox.append.before_write")
         with self.disk.full_is_an_error():
             rest = memoryview(data)
@@ -68,7 +68,7 @@ class Partial:
         self.disk.step("inbox.append.done")
 
     def sync(self) -> None:
-        """Make durable what is written. Raises DiskFull."""
+        """Make the written bytes durable. Raises DiskFull."""
         if self.unsynced:
             self.disk.step("inbox.sync.before_fsync")
             with self.disk.full_is_an_error():
@@ -79,11 +79,11 @@ class Partial:
     @contextlib.contextmanager
     def content(self) -> Iterator[bytes]:
         """The whole object, mapped and not read into memory; to be used like bytes within the block."""
-        # Not closed by hand: a traceback may still hold a view of it, and the last reference closes it.
+        # Not closed explicitly: a traceback may still hold a view of it, and the last reference closes it.
         yield cast(bytes, mmap.mmap(self.handle, self.size, prot=mmap.PROT_READ))
 
     def close(self) -> None:
-        """Stop writing; what is written is made durable and goes on later. A second time does nothing."""
+        """Stop writing and make the written bytes durable; the transfer continues later. A repeat has no effect."""
         if self.handle >= 0:
             handle = self.handle
             try:
@@ -93,7 +93,7 @@ class Partial:
                 os.close(handle)
 
     def discard(self) -> None:
-        """Forget the object's bytes: they are in the store, or worth nothing."""
+        """Remove the object's bytes: they are in the store, or useless."""
         if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
@@ -102,7 +102,7 @@ class Partial:
 
 
 class Inbox:
-    """folder: DATA/inbox. One per hub process; every stream of it uses the same one."""
+    """folder: DATA/inbox. One for each hub process; all sessions share it."""
 
     def __init__(self, folder: Path, disk: Disk, clock: Clock, most_partials: int = MOST_PARTIALS) -> None:
         self.folder = folder
@@ -112,9 +112,9 @@ class Inbox:
         self._known: dict[Path, int] = {}
 
     def open(self, site: SiteName, object: Digest, size: int, trust: Trust) -> Partial:
-        """Go on with an object, or begin it. trust: for a file that an earlier process left.
+        """Continue an object, or begin it. trust: for a file of an earlier process.
 
-        Raises DiskFull where the rest of it does not fit, HubBusy where the site has too many partial objects.
+        Raises DiskFull if the rest of it does not fit, HubBusy if the site has too many partial objects.
         """
         folder = self.folder / site
         path = folder / object.hex()
@@ -124,7 +124,7 @@ class Inbox:
             self._evict_oldest(folder)
         here = 0 if new else path.stat().st_size
         if self._disk.free(folder) < size - min(here, size):
-            raise DiskFull(f"no room for an object of {size} bytes")
+            raise DiskFull(f"no space for an object of {size} bytes")
         with self._disk.full_is_an_error(), contextlib.ExitStack() as on_error:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             on_error.callback(os.close, handle)
@@ -134,7 +134,7 @@ class Inbox:
             elif path not in self._known:
                 with os.fdopen(os.dup(handle), "rb") as file:
                     trusted = min(trust(file), size)
-                # What a killed process wrote may be in memory only.
+                # Bytes of a killed process may be in memory only.
                 os.fdatasync(handle)
                 self._known[path] = trusted
             length = self._known.setdefault(path, 0)
@@ -143,7 +143,7 @@ class Inbox:
         return Partial(path, size, self._disk, self._known, handle, length)
 
     def objects(self, site: SiteName) -> list[Digest]:
-        """The objects of a site that are partly here."""
+        """The partial objects of a site."""
         return [Digest(bytes.fromhex(each.name)) for each in sorted((self.folder / site).glob("?" * 2 * DIGEST_BYTES))]
 
     def durable(self, path: Path) -> int:
@@ -151,7 +151,7 @@ class Inbox:
         return self._known.get(path, 0)
 
     def forget(self, site: SiteName, object: Digest) -> None:
-        """Remove what an object left here, if anything."""
+        """Remove the file of an object, if it exists."""
         path = self.folder / site / object.hex()
         self._known.pop(path, None)
         if path.exists():
@@ -163,6 +163,6 @@ class Inbox:
             return
         moved, oldest = files[0]
         if moved > (self._clock.now() - STALE).timestamp():
-            raise HubBusy(f"{len(files)} objects of this site are under way already")
+            raise HubBusy(f"{len(files)} objects of this site are already in transfer")
         self._known.pop(oldest, None)
         self._disk.remove(oldest, "inbox.discard")

@@ -1,7 +1,7 @@
-"""The hub's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md.
+"""The hub's end of a session as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md.
 
-What an object must stand before it is stored: a size within the limit of its kind, an epoch that this very site
-announced, its digest, every tag of its envelope, and the store's own look at its content.
+Checks of an object before it is stored: a size within the limit of its kind, an epoch of the same site, its digest,
+every tag of its envelope, and the store's check of its content.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
-"""How far an object is, is told so often where the clinic did not ask: a word a chunk costs a slow link 2 %."""
+"""Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
 
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
@@ -72,7 +72,7 @@ def status_of(error: ThinwireError) -> grpc.StatusCode:
 
 @dataclass
 class IncomingTransfer:
-    """An object that is under way on this stream."""
+    """An object in transfer in this session."""
 
     offer: wire.Offer
     header: EnvelopeHeader
@@ -80,16 +80,16 @@ class IncomingTransfer:
     waiting_since: float = 0.0
     """Seconds, monotonic: when the oldest byte that is not durable was written."""
     asked: bool = True
-    """Whether the clinic waits to hear how much is durable."""
+    """Whether the clinic waits for a progress message."""
     acknowledged: int = 0
-    """Bytes that the clinic knows to be durable."""
+    """Durable bytes by the last progress message."""
     acknowledged_at: float = 0.0
     """Seconds, monotonic."""
 
 
 @dataclass(frozen=True)
 class IncomingObject:
-    """An object that is under way, for people."""
+    """An object in transfer, for display."""
 
     study: StudyKey
     kind: Kind
@@ -99,9 +99,9 @@ class IncomingObject:
 
 
 class IngestSession:
-    """One stream of one site. Methods are called one at a time.
+    """One session of one site. Methods are called one at a time.
 
-    site: from the client's certificate. signing: the hub's key for receipts. `receive` and `tick` give messages for
+    site: from the client's certificate. signing: the hub's key for receipts. `receive` and `tick` return messages for
     the clinic; an error that they raise (ProtocolBroken) ends the stream. `close` in any case.
     """
 
@@ -124,7 +124,7 @@ class IngestSession:
         self._disk = disk
         self._limits = limits or SiteLimits()
         self.received = 0
-        """Bytes of objects that came."""
+        """Received bytes of objects."""
         self._greeted = False
         self._last_number = 0
         self._arrivals: dict[int, IncomingTransfer] = {}
@@ -132,10 +132,10 @@ class IngestSession:
         self._asked: set[tuple[StudyKey, Kind]] = set()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
-        """Take a clinic's message. What the answers say is durable is durable. Raises ProtocolBroken."""
+        """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
         what = up.WhichOneof("message")
         if self._greeted is (what == "hello"):
-            raise ProtocolBroken(f"the clinic sent {what} out of turn")
+            raise ProtocolBroken(f"the clinic sent {what} in the wrong order")
         match what:
             case "hello":
                 if up.hello.version != VERSION:
@@ -160,18 +160,18 @@ class IngestSession:
 
     @property
     def arriving(self) -> list[IncomingObject]:
-        """What is under way, oldest offer first. May be asked from another thread."""
+        """The transfers in progress, oldest offer first. May be called from another thread."""
         return [
             IncomingObject(each.header.study, each.header.kind, each.partial.durable, each.offer.size)
             for each in list(self._arrivals.values())
         ]
 
     def tick(self) -> list[wire.Down]:
-        """Nothing more has come for now: make durable what is not, and say so where it is time to."""
+        """No message is waiting: make received bytes durable, and return progress messages if they are due."""
         return [down for arrival in list(self._arrivals.values()) for down in self._sync(arrival)]
 
     def news(self) -> list[wire.Down]:
-        """Receipts and requests that this stream has not carried yet."""
+        """Receipts and requests that were not yet sent in this session."""
         if not self._greeted:
             return []
         news = [
@@ -186,7 +186,7 @@ class IngestSession:
         return news
 
     def close(self) -> None:
-        """The stream has ended: make durable what arrived."""
+        """The session has ended: make received bytes durable."""
         for arrival in self._arrivals.values():
             with contextlib.suppress(DiskFull):
                 arrival.partial.close()
@@ -196,7 +196,7 @@ class IngestSession:
         if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.escalate")
-        # Of a study that is not here the clinic has nothing to wait for: its parts will say that it is urgent.
+        # For an unknown study no answer is needed: its parts will state that it is urgent.
         self._store.escalate(self.site, study)
         return [wire.Down(escalated=wire.Escalated(study=study))]
 
@@ -209,7 +209,7 @@ class IngestSession:
         if len(self._arrivals) >= self._limits.under_way or any(
             each.offer.object == offer.object for each in self._arrivals.values()
         ):
-            raise ProtocolBroken("an object that is under way, or too many of them")
+            raise ProtocolBroken("an object was offered twice, or too many objects at once")
         self._last_number = offer.number
         self.received += len(offer.head)
         try:
@@ -232,7 +232,7 @@ class IngestSession:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
-            # On a slower day it may have begun to come in chunks.
+            # An earlier transfer may have begun in chunks.
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
         partial = self._inbox.open(
@@ -246,7 +246,7 @@ class IngestSession:
 
     def _epoch_record(self, offer: wire.Offer) -> list[wire.Down]:
         if len(offer.head) != offer.size or offer.size > MAX_RECORD:
-            raise BadFormat("an epoch record that is longer than any")
+            raise BadFormat("an epoch record over the limit")
         if digest(offer.head) != offer.object:
             return [_refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "an epoch record is not what was offered")]
         if self._store.epoch_key(self.site, peek_epoch(offer.head)) is None:
@@ -261,7 +261,7 @@ class IngestSession:
         self.received += len(chunk.data)
         arrival = self._arrivals.get(chunk.number)
         if arrival is None:
-            return []  # it ended while this was on its way
+            return []  # the transfer ended while this chunk was in flight
         end, length = chunk.offset + len(chunk.data), arrival.partial.length
         if not 1 <= len(chunk.data) <= LARGEST_CHUNK or end > arrival.offer.size:
             raise ProtocolBroken("a chunk that is empty, too long, or goes past its object's end")
@@ -310,20 +310,20 @@ class IngestSession:
     def _finish(self, offer: wire.Offer, header: EnvelopeHeader, sealed: bytes) -> wire.Down:
         object = digest(sealed)
         if object != offer.object:
-            return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the bytes that arrived are not what was offered")
+            return _refuse(offer.number, wire.REFUSAL_CODE_DAMAGED, "the received bytes are not those of the offer")
         opened, plaintext = open_sealed(sealed, self._key_of)
         if opened != header:
-            raise Forged("an offer's head is not the head of its object")
+            raise Forged("the first bytes of an offer are not those of its object")
         self._disk.step("ingest.put.before")
         receipt = Receipt(opened.study, self.site, object, StudyStatus.STORED, self._clock.now())
         signed = sign_receipt(receipt, self._signing)
         self._store.put(self.site, object, opened, plaintext, offer.urgent, signed)
         self._disk.step("ingest.put.done")
-        # Where the object was put before, its first receipt stays.
+        # For a repeated object the first receipt stays.
         return self._receipt(self._store.stored_receipt(self.site, object) or signed)
 
     def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
-        """End a transfer. What may come again keeps what it has; anything else leaves nothing."""
+        """End a transfer. After a temporary refusal its bytes are kept; after a final one they are removed."""
         del self._arrivals[arrival.offer.number]
         if isinstance(error, Retryable):
             with contextlib.suppress(DiskFull):

@@ -1,4 +1,4 @@
-"""What the link needs of the hub's store, and nothing more."""
+"""The interface of the hub's store to the link."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,70 +11,72 @@ from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey
 
 
 class EpochKeys(Protocol):
-    """Where the keys of the sites' epochs are."""
+    """The keys of the sites' epochs."""
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
-        """The key of an epoch that this very site announced; None for every other epoch."""
+        """The key of an epoch that this site announced; None for any other epoch."""
         ...
 
 
 def key_lookup(keys: EpochKeys, site: SiteName) -> KeyOf:
-    """As the envelope asks for keys: it raises Forged for an epoch that is not one of the site."""
+    """A key function for the envelope: it raises Forged for an epoch of another site."""
 
     def key_of(epoch: EpochId) -> EpochKey:
         key = keys.epoch_key(site, epoch)
         if key is None:
-            raise Forged("the epoch is not one of this site")
+            raise Forged("the epoch does not belong to this site")
         return key
 
     return key_of
 
 
 class IngestStore(EpochKeys, Protocol):
-    """What ingest needs of the hub's store. Every method may be called from any thread, at any time, again.
+    """The methods of the hub's store for ingest. Each may be called from any thread, and repeated.
 
-    Raises DiskFull where there is no room, HubBusy where the same call may succeed later; then nothing has changed.
+    They raise DiskFull, and HubBusy if the same call may succeed later; both without effect.
     """
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
 
-        The first key that comes with a token uses it up, durably; the same key may come again until the token
-        expires (the answer may have been lost), and gets an answer again. Raises NotEnrolled.
+        The first key for a token uses it up, durably. Until the token expires the same key is accepted again, since
+        the answer may have been lost. Raises NotEnrolled.
         """
         ...
 
     def check_site(self, site: SiteName, certificate: Digest) -> None:
-        """Raises NotEnrolled for a site that the hub does not know or no longer serves, or where it gave the site
-        another certificate since. certificate: SHA-256 of its DER."""
+        """Raises NotEnrolled for an unknown or revoked site, and for a certificate that was replaced.
+
+        certificate: SHA-256 of its DER.
+        """
         ...
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
-        """Keep an epoch record (`envelope.open_epoch`), durably when this returns. The first record of an epoch id
-        wins; a repeat does nothing. Raises Forged."""
+        """Store an epoch record (`envelope.open_epoch`), durable when this returns. The first record of an epoch id
+        stays; a repeat has no effect. Raises Forged."""
         ...
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
-        """The signed `stored` receipt of an object that `put` kept for this site, or None."""
+        """The signed `stored` receipt of an object that `put` stored for this site, or None."""
         ...
 
     def put(
         self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
-        """Keep one part of a study and its signed `stored` receipt, both durable when this returns, or neither.
+        """Store one part of a study and its signed `stored` receipt, both durable when this returns, or neither.
 
-        object: SHA-256 of the sealed bytes; a repeat of the same object does nothing, and the first receipt stays.
+        object: SHA-256 of the sealed bytes; a repeat of the same object has no effect, and the first receipt stays.
         header, plaintext: opened and verified, from an epoch of `site`. Another object with the same study, kind
-        and plaintext (sealed anew after damage at the clinic) is kept once, and gets its receipt.
-        urgent: the clinic asked for priority. The receipt is then undelivered.
-        Raises BadPayload, BadManifest, BadArchive, UnknownBundle, Forged for content that does not hold; the store
-        puts into quarantine what is worth it.
+        and plaintext (sealed again after damage at the clinic) is stored once, and gets its own receipt.
+        urgent: whether the clinic sent the study as urgent. The receipt is then undelivered.
+        Raises BadPayload, BadManifest, BadArchive, UnknownBundle, Forged for invalid content; the store moves
+        useful content to quarantine.
         """
         ...
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
-        """The clinic asks for priority for a study of which something was stored before; durable when this returns.
-        It is triaged anew. A repeat does nothing. False for a study of which nothing is here."""
+        """Make a stored study urgent by the clinic's decision; durable when this returns. It is triaged again. A
+        repeat has no effect. False for an unknown study."""
         ...
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
@@ -82,9 +84,9 @@ class IngestStore(EpochKeys, Protocol):
         ...
 
     def delivered(self, site: SiteName, receipt: Digest) -> None:
-        """The site has this receipt (SHA-256 of its signed bytes) durably. Unknown ones are ignored."""
+        """Record that this receipt (SHA-256 of its signed bytes) is durable at the site. Unknown ones are ignored."""
         ...
 
     def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
-        """Parts of studies that a reader asked for and that have not been put yet; a stream asks once for each."""
+        """Requested tiers that are not yet stored; a session sends each request once."""
         ...

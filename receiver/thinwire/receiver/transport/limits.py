@@ -21,11 +21,11 @@ def _sizes() -> Mapping[Kind, int]:
 
 @dataclass(frozen=True)
 class SiteLimits:
-    """What a site may ask of the hub."""
+    """Limits of one site at the hub."""
 
     sizes: Mapping[Kind, int] = field(default_factory=_sizes)
-    """Bytes of a sealed object; a kind that is not here is never taken."""
+    """Bytes of a sealed object by kind; other kinds are refused."""
     under_way: int = 64
-    """Objects offered and not ended, on one stream."""
+    """Open transfers in one session."""
     again_after: float = 30.0
-    """Seconds after which a clinic may come again with what could not be taken now."""
+    """Seconds until the clinic may repeat a temporarily refused object."""

@@ -1,4 +1,4 @@
-"""When the next part of a study will be here, from the rate at which the clinic's link carries now."""
+"""The next tier of a study and its remaining time, from the present rate of the clinic's link."""
 
 from dataclasses import dataclass
 
@@ -9,24 +9,24 @@ from thinwire.shared.identifiers import Tier
 
 @dataclass(frozen=True)
 class NextTier:
-    """The next part of a study that is not here whole."""
+    """The next tier of a study that is not complete."""
 
     tier: Tier
     share: float | None
-    """Of its bytes that are here, 0 to 1; None where none is."""
+    """Share of its received bytes, 0 to 1; None before the first."""
     seconds: float | None
-    """About how long still; None where nothing can be said."""
+    """Remaining seconds, about; None if unknown."""
     why: str
-    """Why nothing can be said, or empty."""
+    """The reason for an unknown time, or empty."""
 
 
 def next_tier(study: StoredStudy, link: SiteLink | None) -> NextTier | None:
-    """None where nothing more is to come. link: of the study's site, as `link_status.read_status` gives it."""
+    """None for a complete study. link: of the study's site, from `link_status.read_status`."""
     if study.complete:
         return None
     awaited = {tier for tier in study.listed or Tier if tier not in study.sealed_sizes} | study.requested
     if Tier.ORIGINALS in study.sealed_sizes:
-        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the originals hold what these show
+        awaited -= {Tier.PREVIEW, Tier.CROPS}  # the originals replace these
     if not awaited:
         return None
     under_way = {
@@ -40,8 +40,8 @@ def next_tier(study: StoredStudy, link: SiteLink | None) -> NextTier | None:
             continue
         share = each.durable / max(1, each.size)
         if not link.rate:
-            return NextTier(tier, share, None, "the link carries nothing now")
-        # What is of an earlier kind overtakes it.
+            return NextTier(tier, share, None, "no data on the link now")
+        # Objects of an earlier kind are sent first.
         ahead = sum(a.size - a.durable for a in link.arriving if a.kind < each.kind and a is not each)
         return NextTier(tier, share, (each.size - each.durable + ahead) / link.rate, "")
     tier = min(study.requested or awaited)

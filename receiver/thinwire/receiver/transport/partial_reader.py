@@ -1,4 +1,4 @@
-"""What can be read of parts that are still arriving: every whole chunk of them is verified by itself."""
+"""The readable beginning of parts in transfer: every complete chunk is verified separately."""
 
 import logging
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PartialReader:
-    """folder: DATA/inbox. Only reads, and so may be used beside `serve`."""
+    """folder: DATA/inbox. Read-only, so it may be used while `serve` runs."""
 
     folder: Path
     enrolment: SiteRegistry
 
     def prefix(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes:
-        """The first bytes of a part's plaintext, as far as they are here and hold; empty where none are.
+        """The received and verified first bytes of a part's plaintext; empty before the first chunk.
 
-        Where the part is on its way twice, sealed anew at the clinic, the one of which more is here.
+        If the part is in transfer twice, sealed again at the clinic, the longer one.
         """
         found = b""
         for path in sorted((self.folder / site).glob("?" * 64)):
@@ -33,7 +33,7 @@ class PartialReader:
                     if (header.study, header.kind) == (study, kind):
                         found = max(found, open_prefix(file, key_lookup(self.enrolment, site))[1], key=len)
             except FileNotFoundError:
-                continue  # it came whole in this moment
+                continue  # it was completed just now
             except Forged as error:
-                log.info("site %s: what is arriving cannot be read: %s", site, error)
+                log.info("site %s: a part in transfer cannot be read: %s", site, error)
         return found

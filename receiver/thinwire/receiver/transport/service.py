@@ -1,4 +1,4 @@
-"""The hub's gRPC server: who may call, one stream per site. Protocol: docs/wire-protocol.md."""
+"""The hub's gRPC server: authentication of callers, one session for each site. Protocol: docs/wire-protocol.md."""
 
 import asyncio
 import logging
@@ -37,28 +37,28 @@ T = TypeVar("T")
 
 _SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
 NEWS_SECONDS = 1.0
-"""How often the store is asked for receipts that other processes put there."""
+"""Seconds between two queries of the store for receipts of other processes."""
 QUIET_SECONDS = 0.005
-"""A stream that is silent for so long is taken as having nothing more for now."""
+"""Seconds of silence after which a session counts as idle."""
 FAREWELL_SECONDS = 10.0
-"""A clinic that was told why its stream ends has so long to end it itself."""
+"""Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
 
-# gRPC cannot be told to speak TLS 1.3 alone, but its suites of TLS 1.2 can be chosen, and one that needs an RSA
-# certificate fits none of ours. It is read once in a process, before the first credentials.
+# gRPC has no option for TLS 1.3 only. Its TLS 1.2 suites can be set: one that needs an RSA certificate cannot be used
+# with our certificates. The variable is read once in a process, before the first credentials.
 _SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.so_reuseport", 0),
-    # A clinic that is silent is asked rarely: it asks more often itself, and nothing waits here for the answer.
+    # A silent clinic is pinged rarely: it pings more often, and the hub does not wait for the answer.
     ("grpc.keepalive_time_ms", 600_000),
     ("grpc.keepalive_timeout_ms", 120_000),
-    # A handshake crosses a link of 16 kbit/s on which a bulk transfer may stand before it.
+    # A handshake may wait behind a bulk transfer on a link of 16 kbit/s.
     ("grpc.server_handshake_timeout_ms", 300_000),
-    # The clinic's pace decides how much is on its way: gRPC neither holds it back nor measures with its own pings.
+    # The clinic limits the bytes in flight: gRPC neither limits them nor measures with its own pings.
     ("grpc.http2.lookahead_bytes", 8 << 20),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -68,8 +68,8 @@ _OPTIONS = (
 
 class HubServer(HubServicer):
     """inbox, shelf: shared by all streams. signing: for receipts. identity: the server's certificate and key.
-    authority_pem: the hub's own authority, whose certificates alone may call, health and reflection among it.
-    reflects: whether callers are told which services there are."""
+    authority_pem: the hub's own authority, whose certificates alone may call, health and reflection included.
+    reflects: whether the reflection service is offered."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class HubServer(HubServicer):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, listen: str) -> int:
-        """Listen on HOST:PORT; returns the port, which is new where 0 was asked. Raises BadConfiguration."""
+        """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
         self._server = grpc.aio.server(options=_OPTIONS)
         add_HubServicer_to_server(self, self._server)
@@ -118,7 +118,7 @@ class HubServer(HubServicer):
         return port
 
     async def stop(self, grace: float = 1.0) -> None:
-        """End every stream; what arrived is durable when this returns. grace: seconds for calls to end."""
+        """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
         streams = list(self._streams.values())
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
@@ -127,18 +127,18 @@ class HubServer(HubServicer):
             await stream.ended.wait()
 
     def notify(self, site: SiteName) -> None:
-        """The store has receipts or requests for a site. May be called from any thread."""
+        """New receipts or requests for a site are stored. May be called from any thread."""
         stream = self._streams.get(site)
         if stream is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(stream.news.set)
 
     @property
     def sites(self) -> list[SiteName]:
-        """The sites that are connected."""
+        """The connected sites."""
         return sorted(self._streams)
 
     def links(self, before: Iterable[SiteLink] = ()) -> list[SiteLink]:
-        """Every link that is or was, by site. before: those that an earlier process left."""
+        """Every present or past link, by site. before: those of an earlier process."""
         for link in before:
             self._past.setdefault(link.site, replace(link, connected=False, rate=0.0, arriving=()))
         now = {site: stream.link for site, stream in self._streams.items()}
@@ -152,11 +152,11 @@ class HubServer(HubServicer):
         try:
             peer, _ = _peer(context)
             if not isinstance(peer, JoinTokenId):
-                raise NotEnrolled("only the holder of a join token may join")
+                raise NotEnrolled("enrolment needs a join token")
             if request.version != VERSION:
                 raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
             if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
-                raise ProtocolBroken("a request to join that is out of its limits")
+                raise ProtocolBroken("the join request is too large")
             joined = await asyncio.to_thread(self._store.join, peer, request.certificate_request, request.signing_key)
         except ThinwireError as error:
             log.warning("a clinic could not join: %s", error)
@@ -170,14 +170,14 @@ class HubServer(HubServicer):
         )
 
     async def Connect(self, requests: Any, context: Any) -> None:
-        del requests  # read through the context, one message at a time
+        del requests  # messages are read from the context, one at a time
         try:
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
-                raise NotEnrolled("a join token may join and nothing else")
+                raise NotEnrolled("a join token allows only enrolment")
             await asyncio.to_thread(self._store.check_site, peer.name, certificate)
             while before := self._streams.get(peer.name):
-                # The clinic dialled again before its old connection was seen to be dead.
+                # The clinic dialled again before its old connection was found dead.
                 await before.supersede()
             session = IngestSession(
                 peer.name, self._inbox, self._store, self._signing, self._clock, self._disk, self._limits
@@ -187,14 +187,14 @@ class HubServer(HubServicer):
             await stream.run()
         except ThinwireError as error:
             log.warning("a stream ends: %s", error)
-            # A clinic that is just writing when the status comes never sees it, so the reason goes first.
+            # A clinic that is writing when the status arrives does not read it, so the reason is sent first.
             await context.write(stream_refusal(error))
             await asyncio.sleep(FAREWELL_SECONDS)
             await context.abort(status_of(error), str(error))
 
 
 class SiteStream:
-    """One clinic's stream: messages in and out, the session's own thread, its end."""
+    """One clinic's gRPC stream: its messages, the session's thread, its end."""
 
     def __init__(self, session: IngestSession, context: Any, clock: Clock, on_end: Callable[[], object]) -> None:
         self.session = session
@@ -208,17 +208,17 @@ class SiteStream:
         self._superseded = False
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        # One thread, so that `close` waits for whatever the session is doing.
+        # One thread, so that `close` waits for the session's present call.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"site-{session.site}")
 
     @property
     def link(self) -> SiteLink:
-        """As it is now."""
+        """The present status."""
         rate = self._meter.read(self._clock.monotonic(), self.session.received)
         return SiteLink(self.session.site, True, self._since, self._seen, rate, tuple(self.session.arriving))
 
     async def run(self) -> None:
-        """Until the clinic ends it, the link is lost, or a newer stream of the site takes over."""
+        """Runs until the clinic ends it, the link is lost, or a newer stream of the site replaces it."""
         reading = asyncio.ensure_future(self._context.read())
         news = asyncio.ensure_future(self.news.wait())
         patience = NEWS_SECONDS
@@ -251,7 +251,7 @@ class SiteStream:
             closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._end))
 
     async def supersede(self) -> None:
-        """End this stream for a newer one; returns when what arrived here is durable."""
+        """End this stream for a newer one; returns when its received bytes are durable."""
         self._superseded = True
         if self._task is not None:
             self._task.cancel()
@@ -270,6 +270,6 @@ class SiteStream:
 
 
 def _peer(context: Any) -> tuple[Site | JoinTokenId, Digest]:
-    """Who calls, and with which certificate, by what TLS verified. Raises NotEnrolled."""
+    """The caller and its certificate's digest, verified by TLS. Raises NotEnrolled."""
     certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
     return peer_identity(certificate), fingerprint(certificate)

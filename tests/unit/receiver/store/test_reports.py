@@ -70,7 +70,7 @@ def test_text_is_kept_as_words_and_lines() -> None:
     assert checked_text("  a \r\nb\x00\x1b[31m\r\n\tc\u202e \n\n", ReportEvent.SAVED) == "a\nb[31m\n\tc"
     assert checked_text("<script>alert(1)</script>", ReportEvent.SIGNED) == "<script>alert(1)</script>"
     assert checked_text(" \n", ReportEvent.SAVED) == ""
-    with pytest.raises(BadInput, match="without a word"):
+    with pytest.raises(BadInput, match="the report is empty"):
         checked_text(" \n", ReportEvent.SIGNED)
     with pytest.raises(BadInput, match="8001 characters"):
         checked_text("a" * (MAX_TEXT + 1), ReportEvent.SAVED)

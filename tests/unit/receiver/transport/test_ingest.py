@@ -233,7 +233,7 @@ def test_a_message_out_of_turn_ends_the_stream(ends: TwoEnds, ingest: IngestSess
 
 
 def test_hello_comes_first_and_with_this_version(ends: TwoEnds) -> None:
-    with pytest.raises(ProtocolBroken, match="out of turn"):
+    with pytest.raises(ProtocolBroken, match="in the wrong order"):
         ends.ingest().receive(offer(b"x" * 50))
     with pytest.raises(ProtocolBroken, match="version 2"):
         ends.ingest().receive(wire.Up(hello=wire.Hello(version=2)))

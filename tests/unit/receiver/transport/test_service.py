@@ -208,7 +208,7 @@ def test_a_certificate_of_another_authority_does_not_connect(ends: TwoEnds) -> N
 
 
 def test_a_join_token_may_join_and_nothing_else(ends: TwoEnds) -> None:
-    assert "the hub refuses: a join token may join" in status_with(ends, TOKEN.bootstrap)
+    assert "the hub refuses: a join token allows only enrolment" in status_with(ends, TOKEN.bootstrap)
 
 
 def test_a_site_that_was_removed_is_told_so(ends: TwoEnds) -> None:
@@ -233,7 +233,7 @@ def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) 
         with pytest.raises(ProtocolBroken):
             await join(target, TOKEN, REQUEST * 20, b"k" * 32)
         async with dial(HubAddress(target, AUTHORITY.certificate_pem, site_identity())) as channel:
-            with pytest.raises(Exception, match="only the holder of a join token"):
+            with pytest.raises(Exception, match="enrolment needs a join token"):
                 await HubStub(channel).Join(wire.JoinRequest(version=1))
 
     with_hub(ends, act)
@@ -265,7 +265,7 @@ def test_a_stream_that_ends_says_why(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
         for up, said in (
-            (wire.Up(chunk=wire.Chunk(number=1)), "out of turn"),
+            (wire.Up(chunk=wire.Chunk(number=1)), "in the wrong order"),
             (wire.Up(hello=wire.Hello(version=9)), "version 9"),
         ):
             async with dial(address) as channel:
@@ -289,7 +289,7 @@ def test_a_clinic_that_stays_is_ended_by_a_status(ends: TwoEnds, monkeypatch: py
             assert (await call.read()).refusal.number == 0
             error = error_of(await call.code(), await call.details())
             assert isinstance(error, ProtocolBroken)
-            assert "out of turn" in str(error)
+            assert "in the wrong order" in str(error)
 
     with_hub(ends, act)
 

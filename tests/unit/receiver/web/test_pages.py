@@ -179,7 +179,7 @@ def test_an_estimate_follows_the_link_s_measured_rate(room: ReadingRoom, clinic:
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 5000.0, moving)], now)
     assert "originals 25 %, about 2 min" in reader.get("/")
     write_status(room.hub.data, [SiteLink(SITE, True, now, now, 0.0, moving)], now)
-    assert "the link carries nothing now" in reader.get("/")
+    assert "no data on the link now" in reader.get("/")
 
 
 def test_pages_filters_and_search(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
@@ -334,7 +334,7 @@ def test_a_report_is_signed_by_its_reader_and_read_at_the_clinic(
     said = bert.post(f"{study}/report", 409, text="Mine.", act="save", version="0")
     for words in ("saved by somebody else", "Mine.", "No pneumothorax.", 'name="version" value="1"'):
         assert words in said, words
-    assert "without a word" in anna.post(f"{study}/report", 400, text=" ", act="sign", version="1")
+    assert "the report is empty" in anna.post(f"{study}/report", 400, text=" ", act="sign", version="1")
     anna.post(f"{study}/report", text="No pneumothorax.", act="sign", version="1")
     page = anna.get(study)
     assert "Signed by <strong>Dr. Anna</strong>" in page
