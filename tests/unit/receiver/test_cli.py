@@ -309,7 +309,7 @@ def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> N
     told = json.loads(said(run("status", "--data", data, "--json")))
     assert told == {"serving": False, "sites": ["north-valley"], "links": []}
     shown = said(run("status", "--data", data))
-    assert "does not serve" in shown
+    assert "is not running" in shown
     assert "never connected" in shown
     valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
     write_status(Path(data), [valley], SystemClock().now())

@@ -40,7 +40,7 @@ NEWS_SECONDS = 1.0
 """How often the store is asked for receipts that other processes put there."""
 QUIET_SECONDS = 0.005
 """A stream that is silent for so long is taken as having nothing more for now."""
-FAREWELL_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
 """A clinic that was told why its stream ends has so long to end it itself."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
@@ -189,7 +189,7 @@ class HubServer(HubServicer):
             log.warning("a stream ends: %s", error)
             # A clinic that is just writing when the status comes never sees it, so the reason goes first.
             await context.write(stream_refusal(error))
-            await asyncio.sleep(FAREWELL_SECONDS)
+            await asyncio.sleep(DRAIN_SECONDS)
             await context.abort(status_of(error), str(error))
 
 
