@@ -60,7 +60,7 @@ def measure(bundle: Path, studies: int) -> dict[str, object]:
             spent["total"] = sum(spent.values())
             for name, ms in spent.items():
                 stages[mode].setdefault(name, []).append(ms)
-            sealed[mode].append(len(seal(epoch, Kind.GRAPH, study.id, seen.payload)))
+            sealed[mode].append(len(seal(epoch, Kind.GRAPH, study.key, seen.payload)))
     for mode in stages:
         out[f"text_{mode}"] = {
             "milliseconds_median": {name: round(float(np.median(ms)), 1) for name, ms in stages[mode].items()},

@@ -105,14 +105,14 @@ def send(
         raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
     clinic = open_clinic(data, graph_bytes)
     outbox = clinic.outbox
-    words = StudyText(read_text(text), text_source) if text is not None else None
+    study_text = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | Rejected] = []
     send_options = SendOptions(urgent, _choice(tiers))
-    for outcome in take(clinic.pipeline, clinic.quarantine, paths, words, send_options):
+    for outcome in take(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
         outcomes.append(outcome)
         if not as_json:
             presentation.print_outcome(outcome, out, err)
-    studies = [outcome.study.id for outcome in outcomes if isinstance(outcome, Accepted)]
+    studies = [outcome.study.key for outcome in outcomes if isinstance(outcome, Accepted)]
     if wait and studies:
         with presentation.live(err, as_json, outbox, studies, clinic.current_policy) as show:
             clinic.send(studies, show)
@@ -176,7 +176,7 @@ def status(
 
 def _status(clinic: JoinedClinic) -> Group:
     current_policy, outbox = clinic.current_policy(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    entries, link = outbox.entries(), link_status.read_status(outbox.folder, current_policy.now)
     studies = presentation.status_table(entries, outbox, link, current_policy.waits(entries))
     budget = (
         "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
@@ -189,7 +189,7 @@ def _status(clinic: JoinedClinic) -> Group:
 
 def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
     current_policy, outbox = clinic.current_policy(), clinic.outbox
-    entries, link = outbox.entries(), link_status.find(outbox.folder, current_policy.now)
+    entries, link = outbox.entries(), link_status.read_status(outbox.folder, current_policy.now)
     waits = current_policy.waits(entries)
     return {
         "site": str(outbox.epochs.site),
@@ -326,16 +326,16 @@ def inspect(
     """Show the kept patches of a study without any network: scores, bytes by tier, milliseconds by stage."""
     config = SenderConfig(graph_bytes=graph_bytes, bundle=bundle or default_bundle_folder())
     began = time.perf_counter()
-    words = read_text(text) if text is not None else None
-    study = load_study([path], words, text_source)
+    given = read_text(text) if text is not None else None
+    study = load_study([path], given, text_source)
     read_ms = (time.perf_counter() - began) * 1000
     began = time.perf_counter()
     maker = GraphMaker(load_bundle(config.bundle), config, _policy(keep, tau))
     load_ms = (time.perf_counter() - began) * 1000
-    seen = maker.make_graph(study)
-    facts = presentation.inspection(study, seen, maker, {"read": read_ms, "load models": load_ms})
+    made = maker.make_graph(study)
+    facts = presentation.inspection(study, made, maker, {"read": read_ms, "load models": load_ms})
     if png is not None:
-        presentation.picture(study, seen, maker).save(png)
+        presentation.picture(study, made, maker).save(png)
     if as_json:
         out.print_json(json.dumps(facts))
     else:

@@ -5,7 +5,7 @@ text  -> report graph (G2)
 G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
 Beside it the other parts: the image as a person is shown it (preview), the kept patches and their surroundings
-(evidence), the files themselves (pixels), and the signed list of them all (manifest).
+(crops), the files themselves (originals), and the signed list of them all (manifest).
 """
 
 import logging
@@ -34,7 +34,7 @@ from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import WHOLE, TierPolicy, When
-from thinwire.sender.transport.link_status import find
+from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 LARGEST_SOURCE = 2 << 30
 """Bytes that a study's own archive may unpack to."""
 WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
-"""What is made side by side: a study's graph need not wait for another's preview, nor the pixels for either."""
+"""What is made side by side: a study's graph need not wait for another's preview, nor the originals for either."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
-"""Names of words that guide the graph and do not leave the clinic."""
+"""Names of texts that guide the graph and do not leave the clinic."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class GraphMaker:
             kept = prune(patches.valid, guidance.share, self.policy)
             # What a person wrote is in the graph; what was written on board is in it only if nobody wrote anything.
             g2 = self.extractor.extract(study.text or guidance.text, source)
-            origin = Origin(study.id, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
+            origin = Origin(study.key, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
 
             def fused(kept: IntArray) -> FusedGraph:
                 return fuse(image_graph(encoded, guidance.share, kept), g2, encoded.context, patches.grid, origin)
@@ -115,7 +115,7 @@ class GraphMaker:
         return GraphResult(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
-        """A report is read, an indication is written on from, and without words the decoder writes alone."""
+        """A report is read, an indication is written on from, and without a text the decoder writes alone."""
         if study.text is None:
             return self.attention.write(encoded), TextSource.GENERATED
         if study.text_source is TextSource.REPORT:
@@ -191,19 +191,19 @@ class Pipeline:
     def accept(
         self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
     ) -> OutboxEntry:
-        """Take a study over; it is durable when this returns. given: its words came beside the files. choice: when
+        """Take a study over; it is durable when this returns. given: its text came beside the files. overrides: when
         its parts go, where that is not as configured.
 
         Raises AlreadyAccepted, DiskFull.
         """
         members = file_members(study)
-        words = b""
+        text_bytes = b""
         if study.text is not None and (given or study.text_stays):
             name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
             members.append(Member(name, study.text.encode()))
-            words = f"{name}\n{study.text}".encode()
+            text_bytes = f"{name}\n{study.text}".encode()
         plan = self.tiers.plan_of(overrides)
-        return self.outbox.accept(study.id, pack(members, "fast"), plan, words, urgent, overrides, study.warnings)
+        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_bytes, urgent, overrides, study.warnings)
 
     def next_job(
         self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
@@ -265,13 +265,13 @@ class Pipeline:
         """The study as it was accepted."""
         members = self._members(study)
         source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
-        words = next((m for m in members if m.name in source), None)
+        text = next((m for m in members if m.name in source), None)
         loaded = load_study(
             [m.data for m in members if m.name not in source],
-            words.data.decode() if words else None,
-            source[words.name] if words else TextSource.INDICATION,
+            text.data.decode() if text else None,
+            source[text.name] if text else TextSource.INDICATION,
         )
-        return replace(loaded, id=study)
+        return replace(loaded, key=study)
 
     def _graph(self, study: StudyKey) -> bytes:
         return self._graph_result(self._study(study)).payload
@@ -300,7 +300,7 @@ class Pipeline:
 
     def _originals(self, study: StudyKey) -> bytes:
         members = [each for each in self._members(study) if each.name not in _STAYING.values()]
-        rate = find(self.outbox.folder, self.outbox.epochs.clock.now()).rate
+        rate = read_status(self.outbox.folder, self.outbox.epochs.clock.now()).rate
         wanted = effort_for(sum(len(member.data) for member in members), rate)
         return pack(members, self.outbox.fix_effort(study, wanted))
 

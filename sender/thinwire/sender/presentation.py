@@ -67,13 +67,13 @@ def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> N
     match outcome:
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
-            words = study.text_source if study.text is not None else "no text: generated on board"
-            out.print(f"accepted  {study.id.hex()[:12]}  {len(study.files)} file(s), {words}{again}", highlight=False)
+            text = study.text_source if study.text is not None else "no text: generated on board"
+            out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)
             for warning in study.warnings:
                 out.print(f"          note: {warning}", style="yellow", highlight=False, markup=False)
-        case Rejected(error, kept):
+        case Rejected(error, quarantined):
             err.print(f"[bold red]refused[/bold red]   {escape(str(error))}", highlight=False)
-            err.print(f"          {escape(error.remedy)} ({kept} file(s) in quarantine)", highlight=False)
+            err.print(f"          {escape(error.remedy)} ({quarantined} file(s) in quarantine)", highlight=False)
 
 
 def exported_json(done: ExportResult, unmade: int) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
     for outcome in outcomes:
         match outcome:
             case Accepted(study, _):
-                entry = outbox.entry(study.id)
+                entry = outbox.entry(study.key)
                 size = sum(len(file.data) for file in study.files)
                 rows.append(
                     {
@@ -155,9 +155,9 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
                         **entry_json(entry, outbox),
                     }
                 )
-            case Rejected(error, kept):
+            case Rejected(error, quarantined):
                 what = {"error": type(error).__name__, "what": str(error), "remedy": error.remedy}
-                rows.append({"accepted": False, **what, "quarantined_files": kept})
+                rows.append({"accepted": False, **what, "quarantined_files": quarantined})
     return rows
 
 
@@ -320,7 +320,7 @@ class LiveProgress:
             return
         current_policy = self._current_policy()
         entries = [self._outbox.entry(study) for study in self._studies]
-        link = self._link or link_status_file.find(self._outbox.folder, current_policy.now)
+        link = self._link or link_status_file.read_status(self._outbox.folder, current_policy.now)
         table = status_table(entries, self._outbox, link, current_policy.waits(entries))
         self._view.update(Group(table, "", tiers_table(by_tier(entries, link, current_policy), link)))
 
@@ -341,22 +341,22 @@ def live(
         yield LiveProgress(view, outbox, studies, current_policy)
 
 
-def inspection(study: Study, seen: GraphResult, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
+def inspection(study: Study, made: GraphResult, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
     """What `inspect` tells, as plain values. Sizes are of the sealed tiers; milliseconds are wall time."""
-    graph = seen.graph
+    graph = made.graph
     names = [concept.name for concept in maker.bundle.spec.concepts]
     # A key of its own: the sizes of what would be sent, sealed for nobody.
     epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
     parts = {
-        Kind.GRAPH: seen.payload,
+        Kind.GRAPH: made.payload,
         Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
         Kind.CROPS: crops_of(study.frontal, graph),
         Kind.ORIGINALS: pack(file_members(study), "small"),
     }
-    sealed = {kind.name.lower(): len(seal(epoch, kind, study.id, part)) for kind, part in parts.items()}
+    sealed = {kind.name.lower(): len(seal(epoch, kind, study.key, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)
     return {
-        "study": study.id.hex(),
+        "study": study.key.hex(),
         "bundle": {"name": maker.bundle.spec.name, "id": maker.bundle.id.hex()},
         "execution_provider": maker.encoder.provider,
         "image": {
@@ -369,11 +369,11 @@ def inspection(study: Study, seen: GraphResult, maker: GraphMaker, before: Mappi
         "working_size": graph.grid.working_size,
         "text_source": graph.text_source,
         "text_given": graph.text_given,
-        "generated_text": None if seen.guidance.text == study.text else seen.guidance.text,
+        "generated_text": None if made.guidance.text == study.text else made.guidance.text,
         "policy": str(maker.policy),
         "patches": {"kept": len(graph.patches.cell), "total": graph.total_patches},
         "attention_kept": round(graph.attention_kept, 4),
-        "attention_on_null_keys": round(seen.guidance.null_share, 4),
+        "attention_on_null_keys": round(made.guidance.null_share, 4),
         "kept": [
             {
                 "cell": int(graph.patches.cell[n]),
@@ -387,7 +387,7 @@ def inspection(study: Study, seen: GraphResult, maker: GraphMaker, before: Mappi
             for c, a in zip(graph.concepts.concept.tolist(), graph.concepts.assertion.tolist(), strict=True)
         ],
         "bytes": {"source": sum(len(file.data) for file in study.files), **sealed},
-        "milliseconds": {name: round(ms, 2) for name, ms in {**before, **seen.milliseconds}.items()},
+        "milliseconds": {name: round(ms, 2) for name, ms in {**before, **made.milliseconds}.items()},
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "warnings": list(study.warnings),
     }
@@ -427,7 +427,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
         out.print(f"note: {warning}", style="yellow", highlight=False, markup=False)
 
 
-def picture(study: Study, seen: GraphResult, maker: GraphMaker) -> "Image":
+def picture(study: Study, made: GraphResult, maker: GraphMaker) -> "Image":
     """The radiograph with its kept patches, and the graph beside it."""
     names = [concept.name for concept in maker.bundle.spec.concepts]
-    return draw(seen.graph, names, study.frontal.shown)
+    return draw(made.graph, names, study.frontal.shown)

@@ -27,7 +27,7 @@ from thinwire.shared.identifiers import StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS, GLANCE_SECONDS = 0.1, 0.02
+POLL_SECONDS, FOLDER_POLL_SECONDS = 0.1, 0.02
 """How often the outbox is looked at for studies that other processes accepted, and its folder for a new name."""
 WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
@@ -73,7 +73,7 @@ def take(
     pipeline: Pipeline,
     quarantine: Quarantine,
     paths: Iterable[Path],
-    words: StudyText | None = None,
+    study_text: StudyText | None = None,
     send_options: SendOptions = SendOptions(),
 ) -> Iterator[Accepted | Rejected]:
     """Take over every study among `paths`, one after another; a refused one never stops the next.
@@ -84,17 +84,23 @@ def take(
         if isinstance(found, Refused):
             yield _reject(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, words, send_options)
+            yield _take_one(pipeline, quarantine, found, study_text, send_options)
 
 
 def _take_one(
-    pipeline: Pipeline, quarantine: Quarantine, files: StudyFiles, words: StudyText | None, send_options: SendOptions
+    pipeline: Pipeline,
+    quarantine: Quarantine,
+    files: StudyFiles,
+    study_text: StudyText | None,
+    send_options: SendOptions,
 ) -> Accepted | Rejected:
     try:
-        source = words.source if words else TextSource.INDICATION
-        study = pipeline.released(load_study(files.paths, words.text if words else None, source))
+        source = study_text.source if study_text else TextSource.INDICATION
+        study = pipeline.released(load_study(files.paths, study_text.text if study_text else None, source))
         return Accepted(
-            study, pipeline.accept(study, words is not None, send_options.urgent, send_options.overrides), files.paths
+            study,
+            pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides),
+            files.paths,
         )
     except BadInput as error:
         return _reject(quarantine, files.paths, error)
@@ -154,7 +160,7 @@ class Service:
             tasks.append(asyncio.ensure_future(self._receive(stop, self.port)))
         try:
             while not stop.is_set() and not until():
-                done, _ = await asyncio.wait(tasks, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:
@@ -172,7 +178,7 @@ class Service:
         before so long."""
         folder = self.pipeline.outbox.folder
         while not stop.is_set():
-            now, seen = self.clock.monotonic(), folder.stat().st_mtime_ns
+            now, changed = self.clock.monotonic(), folder.stat().st_mtime_ns
             job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, kinds)
             if job is not None:
                 try:
@@ -187,12 +193,12 @@ class Service:
                     log.error("%s; %s", error, error.remedy)
                     stuck[job[0]] = now + STUCK_SECONDS
                 continue
-            made, until = self._made, now + LOOK_SECONDS
+            made, until = self._made, now + POLL_SECONDS
             while not stop.is_set() and self.clock.monotonic() < until:
                 # A study's graph is sooner on its way than the next look at the whole outbox.
-                if self._made != made or folder.stat().st_mtime_ns != seen:
+                if self._made != made or folder.stat().st_mtime_ns != changed:
                     break
-                await _pause(stop, GLANCE_SECONDS)
+                await _pause(stop, FOLDER_POLL_SECONDS)
 
     async def _forget(self, stop: asyncio.Event) -> None:
         """Studies that arrived long ago are forgotten here."""
@@ -239,8 +245,8 @@ class Service:
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
                 _log_outcome(outcome)
-                verdicts |= dict.fromkeys(outcome.paths, outcome.study.id if isinstance(outcome, Accepted) else None)
-            port.arrivals.judged(verdicts, port.sop_class_of)
+                verdicts |= dict.fromkeys(outcome.paths, outcome.study.key if isinstance(outcome, Accepted) else None)
+            port.arrivals.record_verdicts(verdicts, port.sop_class_of)
 
     def _take_all(self, paths: Sequence[Path]) -> None:
         for outcome in take(self.pipeline, self.quarantine, paths):
@@ -250,9 +256,9 @@ class Service:
 def _log_outcome(outcome: Accepted | Rejected) -> None:
     match outcome:
         case Accepted():
-            log.info("study %s accepted", outcome.study.id.hex())
+            log.info("study %s accepted", outcome.study.key.hex())
             for warning in outcome.study.warnings:
-                log.info("study %s: %s", outcome.study.id.hex(), warning)
+                log.info("study %s: %s", outcome.study.key.hex(), warning)
         case Rejected():
             log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
 

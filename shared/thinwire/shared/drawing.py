@@ -86,12 +86,12 @@ class _Canvas:
         self.image.paste(scaled.point(lambda v: v * light).convert("RGB"), (left, top))
 
     def text(
-        self, at: Point, text: str, size: int, colour: Colour, anchor: str = "lm", outline: Colour | None = None
+        self, at: Point, label: str, size: int, colour: Colour, anchor: str = "lm", outline: Colour | None = None
     ) -> float:
         """Write one line, with an outline of 2 pixels where `outline` has a colour; returns its width."""
         font, x, y = _font(size), at[0] * FINE, at[1] * FINE
-        self.pen.text((x, y), text, colour, font, anchor, stroke_width=2 * FINE if outline else 0, stroke_fill=outline)
-        return font.getlength(text) / FINE
+        self.pen.text((x, y), label, colour, font, anchor, stroke_width=2 * FINE if outline else 0, stroke_fill=outline)
+        return font.getlength(label) / FINE
 
 
 @cache
@@ -146,8 +146,8 @@ def _heading(canvas: _Canvas, graph: FusedGraph) -> None:
     share = f"{100 * kept / max(1, total):.1f} % of the image holds {100 * graph.attention_kept:.0f} % of the attention"
     canvas.text((32, 64), share, 16, DIM)
     generated = graph.text_source is TextSource.GENERATED
-    words = "guided by a generated text" if generated else f"guided by the {graph.text_source}"
-    canvas.text((WIDTH - 32, 34), words, 20, ASSERTION[Assertion.UNCERTAIN][1] if generated else TEXT, "rm")
+    label = "guided by a generated text" if generated else f"guided by the {graph.text_source}"
+    canvas.text((WIDTH - 32, 34), label, 20, ASSERTION[Assertion.UNCERTAIN][1] if generated else TEXT, "rm")
     view = f"{graph.modality} {graph.view_position}".strip()
     size = f"{graph.grid.native_width} x {graph.grid.native_height}"
     below = f"study {graph.study.hex()[:8]}   {view}   {size}   bundle {graph.bundle.hex()[:8]}"
@@ -241,8 +241,8 @@ def _pill(canvas: _Canvas, pill: Pill) -> None:
     edge, width = (FUSION, 2.5) if pill.fused else (colour, 1.5)
     canvas.box(pill.at, _mix(PANEL, colour, 0.3) if filled else PANEL, edge, width, height / 2)
     size = int(max(8, min(15, height * 0.625)))
-    words = _clipped(pill.words, size, pill.at[2] - pill.at[0] - height)
-    canvas.text(pill.middle, words, size, TEXT if filled else colour, "mm")
+    label = _clipped(pill.words, size, pill.at[2] - pill.at[0] - height)
+    canvas.text(pill.middle, label, size, TEXT if filled else colour, "mm")
 
 
 def _clipped(label: str, size: int, width: float) -> str:

@@ -34,7 +34,7 @@ def test_the_same_study_and_bundle_give_the_same_bytes(maker: GraphMaker, study:
 
 def test_the_hub_reads_what_the_clinic_saw(maker: GraphMaker, study: Study) -> None:
     seen = maker.make_graph(study)
-    graph = decode(seen.payload, study.id, lambda _: maker.coder)
+    graph = decode(seen.payload, study.key, lambda _: maker.coder)
     assert graph.patches.cell.tolist() == seen.graph.patches.cell.tolist()
     assert graph.text_source is TextSource.GENERATED
     assert not graph.text_given

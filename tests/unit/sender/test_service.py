@@ -62,7 +62,7 @@ def test_every_part_is_made_and_the_pixels_hold_the_very_files(
         iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), SendOptions(True)))
     )
     assert isinstance(outcome, Accepted)
-    study = outcome.study.id
+    study = outcome.study.key
     made = []
     while job := pipeline.next_job():
         made.append(job[1])
@@ -119,7 +119,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
-    study, frontal = outcome.study.id, outcome.study.frontal
+    study, frontal = outcome.study.key, outcome.study.frontal
     while job := pipeline.next_job():
         pipeline.make(*job)
     seen = preview.decode(opened(pipeline, study, Kind.PREVIEW))
@@ -141,13 +141,13 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
-    study = outcome.study.id
+    study = outcome.study.key
     pipeline.make(study, Kind.GRAPH)
     runs: list[StudyKey] = []
     make_graph = pipeline.maker.make_graph
 
     def counted(study: Study) -> GraphResult:
-        runs.append(study.id)
+        runs.append(study.key)
         return make_graph(study)
 
     monkeypatch.setattr(pipeline.maker, "make_graph", counted)
@@ -167,7 +167,7 @@ def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
-    study = outcome.study.id
+    study = outcome.study.key
     graphs, views, rest = WORKERS
     assert pipeline.next_job(kinds=graphs) == (study, Kind.GRAPH)
     assert pipeline.next_job(kinds=views) is None
@@ -197,7 +197,7 @@ def test_a_held_part_that_is_damaged_when_the_files_are_at_the_hub_alone_is_give
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
-    study, outbox = outcome.study.id, pipeline.outbox
+    study, outbox = outcome.study.key, pipeline.outbox
     pipeline.make_all()
     for due in outbox.due():
         receipt = Receipt(study, SITE, due.object, StudyStatus.STORED, outbox.epochs.clock.now())
@@ -216,7 +216,7 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     path = write_study(tmp_path / "in", 1_000_000_003)
     [outcome] = take(pipeline, quarantine, [path])
     assert isinstance(outcome, Accepted)
-    study = outcome.study.id
+    study = outcome.study.key
     (pipeline.outbox.folder / study.hex() / "source.sealed").write_bytes(b"damaged")
     job = pipeline.next_job()
     assert job is not None

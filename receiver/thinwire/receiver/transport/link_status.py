@@ -62,7 +62,7 @@ def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: b
 def read_status(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
     try:
-        facts, at = status_file.find(data / FILE, VERSION)
+        facts, at = status_file.read_status(data / FILE, VERSION)
         serves = bool(facts["serves"]) and timedelta(0) <= now - at < _FRESH
         links = [_read(link, serves) for link in facts["links"]]
     except (ValueError, KeyError, TypeError, AttributeError):

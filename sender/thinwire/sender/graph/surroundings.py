@@ -1,4 +1,4 @@
-"""The kept cells and what lies around them, as few rectangles of native pixels: what the evidence tier shows."""
+"""The kept cells and what lies around them, as few rectangles of native pixels: what the crops show."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -138,11 +138,11 @@ def load_key(folder: Path, disk: Disk, random_bytes: Callable[[int], bytes]) -> 
 
 @dataclass(frozen=True)
 class Deidentifier:
-    """key: the clinic's secret. originals: DATA/originals, where studies stay as they came."""
+    """key: the clinic's secret. identified: DATA/originals, where studies stay as they came, identity included."""
 
     key: bytes = field(repr=False)
     options: Options
-    originals: Path
+    identified: Path
     disk: Disk
 
     def released(self, study: Study) -> Study:
@@ -165,8 +165,8 @@ class Deidentifier:
         )
         new = study_key(file.digest for file in files)
         members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
-        self.disk.make_folder(self.originals)
-        self.disk.write(self.originals / f"{new.hex()}.archive", pack(members, "fast"), "original")
+        self.disk.make_folder(self.identified)
+        self.disk.write(self.identified / f"{new.hex()}.archive", pack(members, "fast"), "original")
         header = read_instance(read).header
         identity = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
         stayed = len(study.files) - len(cleaned)
@@ -177,7 +177,7 @@ class Deidentifier:
             notes.append("text seems to be burned into the image, which de-identification leaves there: look at it")
         return replace(
             study,
-            id=new,
+            key=new,
             files=files,
             read=[file.data for file in files].index(read),
             sop_instance_uid=header.text("SOPInstanceUID"),

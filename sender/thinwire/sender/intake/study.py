@@ -34,7 +34,7 @@ class SourceFile:
 class Study:
     """One imaging study and the words that came with it."""
 
-    id: StudyKey
+    key: StudyKey
     files: tuple[SourceFile, ...]
     """Ascending by digest, none twice: the same files in any order or place are one study."""
     frontal: Radiograph
@@ -83,7 +83,7 @@ def load_study(
         )
     )
     return Study(
-        id=study_key(file.digest for file in files),
+        key=study_key(file.digest for file in files),
         files=files,
         frontal=chosen.radiograph,
         read=[each.digest for each in files].index(read[chosen.index].digest),

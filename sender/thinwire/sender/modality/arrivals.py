@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 INCOMING, LEDGER = "incoming", "ledger"
 _SUFFIX = ".dcm"
-_JUDGING, _JUDGED = ".judging", ".judged"
+_TAKING_OVER, _DONE = ".judging", ".judged"
 """Of a study's folder: while it is taken over or refused, and when its files are only to be removed."""
 _NAME_BYTES = 16
 _META_LENGTH_AT, _META_AT = 140, 144
@@ -92,7 +92,7 @@ class Arrivals:
         for name in (INCOMING, LEDGER):
             disk.make_folder(folder / name)
         self.sweep_incoming()
-        for done in folder.glob("*" + _JUDGED):
+        for done in folder.glob("*" + _DONE):
             shutil.rmtree(done)
         for half in (folder / LEDGER, folder):
             sweep(half)
@@ -142,17 +142,17 @@ class Arrivals:
         """
         busy = {self._name(uid) for uid in under_way}
         for folder in self._studies():
-            if folder.suffix != _JUDGING:
+            if folder.suffix != _TAKING_OVER:
                 quiet = self._clock.monotonic() - self._moved.get(folder.name, self._opened)
-                if folder.name in busy or quiet < seconds or folder.with_suffix(_JUDGING).exists():
+                if folder.name in busy or quiet < seconds or folder.with_suffix(_TAKING_OVER).exists():
                     continue
                 with self._lock:
-                    self._disk.move(folder, folder.with_suffix(_JUDGING), "arrival.judge")
+                    self._disk.move(folder, folder.with_suffix(_TAKING_OVER), "arrival.judge")
                     self._moved.pop(folder.name, None)
-                folder = folder.with_suffix(_JUDGING)
+                folder = folder.with_suffix(_TAKING_OVER)
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
-    def judged(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
+    def record_verdicts(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
         """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are
         remembered and removed. Cut off before the end, the study is judged again, with the same end."""
         for path, study in sorted(verdicts.items()):
@@ -165,8 +165,8 @@ class Arrivals:
             }
             self._disk.write(self._ledger(path.stem), json.dumps(entry).encode(), "arrival.ledger")
         for folder in sorted({path.parent for path in verdicts}):
-            self._disk.move(folder, folder.with_suffix(_JUDGED), "arrival.judged")
-            shutil.rmtree(folder.with_suffix(_JUDGED))
+            self._disk.move(folder, folder.with_suffix(_DONE), "arrival.judged")
+            shutil.rmtree(folder.with_suffix(_DONE))
 
     def state_of(self, sop_instance: str) -> ObjectState:
         name = self._name(sop_instance)
@@ -209,7 +209,7 @@ class Arrivals:
         return sorted(
             each
             for each in self.folder.iterdir()
-            if len(each.stem) == 2 * _NAME_BYTES and each.suffix in ("", _JUDGING) and any(each.glob("*" + _SUFFIX))
+            if len(each.stem) == 2 * _NAME_BYTES and each.suffix in ("", _TAKING_OVER) and any(each.glob("*" + _SUFFIX))
         )
 
     def _pending(self, name: str) -> Path | None:

@@ -65,19 +65,19 @@ class Outbox:
         study: StudyKey,
         source: bytes,
         plan: Sequence[Kind],
-        text: bytes = b"",
+        text_bytes: bytes = b"",
         urgent: bool = False,
         overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
     ) -> OutboxEntry:
         """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
 
-        source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text: what came
-        beside the files, by which a repeat is told from a contradiction. overrides: when its parts go, where that is
-        not as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the study
-        urgent or change when its parts go. Raises AlreadyAccepted for the same files with another text, DiskFull.
+        source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text_bytes:
+        what came beside the files, by which a repeat is told from a contradiction. overrides: when its parts go, where
+        that is not as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the
+        study urgent or change when its parts go. Raises AlreadyAccepted for the same files with another text, DiskFull.
         """
-        text_mac = self._text_mac(text)
+        text_mac = self._text_mac(text_bytes)
         if self._at(study).path.is_dir():
             return self._again(study, source, text_mac, urgent, overrides)
         # The parts are made while the source is still here.
@@ -447,9 +447,9 @@ class Outbox:
             if after != entry:
                 at.clear(at.write(after, "part.state"))
 
-    def _text_mac(self, text: bytes) -> bytes:
+    def _text_mac(self, text_bytes: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
-        return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text, "sha256")[:16]
+        return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text_bytes, "sha256")[:16]
 
     def _folders(self) -> Iterator[StudyFolder]:
         for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)

@@ -108,7 +108,7 @@ class ClinicState:
         """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
         studies wait for it."""
         current_policy, free = self.current_policy(), self.free()
-        link = link_status.find(self.outbox.folder, current_policy.now)
+        link = link_status.read_status(self.outbox.folder, current_policy.now)
         healthy = free > 0
         facts = {"status": "ok" if healthy else "the disk is full", "link": str(link.state), "disk_free_bytes": free}
         return healthy, {**facts, "paused": current_policy.paused}
@@ -116,7 +116,7 @@ class ClinicState:
     def shown(self) -> PageState:
         current_policy = self.current_policy()
         entries = self.outbox.entries()
-        link = link_status.find(self.outbox.folder, current_policy.now)
+        link = link_status.read_status(self.outbox.folder, current_policy.now)
         waits, seconds = current_policy.waits(entries), study_seconds(entries, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]

@@ -23,7 +23,7 @@ class ClinicMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox
         entries = outbox.entries()
-        link = link_status.find(outbox.folder, current_policy.now)
+        link = link_status.read_status(outbox.folder, current_policy.now)
         states = Counter(entry.state for entry in entries)
         studies = GaugeMetricFamily("thinwire_studies", "Studies at the clinic.", labels=["state"])
         for state in EntryState:

@@ -32,8 +32,8 @@ from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
-"""How often the outbox is looked at for what other processes put there."""
+POLL_SECONDS = 0.1
+"""How often the outbox is polled at for what other processes put there."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between two attempts to dial; doubled each time, with jitter."""
 
@@ -150,7 +150,7 @@ class Uplink:
         self._failures = 0
         self._spare: TcpConnection | None = None
         self._security = Security(address.authority_pem, address.identity)
-        self._before: Measured | None = link_status.find(outbox.folder, clock.now()).measured
+        self._before: Measured | None = link_status.read_status(outbox.folder, clock.now()).measured
         self._counted = 0, 0
         self._unanswered = ""
 
@@ -254,11 +254,11 @@ class Uplink:
         self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection, answers: deque[wire.Up]
     ) -> None:
         await call.write(session.hello())
-        looked = self._clock.monotonic()
+        polled = self._clock.monotonic()
         while True:
-            if self._clock.monotonic() - looked >= LOOK_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
+            if self._clock.monotonic() - polled >= POLL_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
                 session.refresh()
-                looked = self._clock.monotonic()
+                polled = self._clock.monotonic()
             self._wake.clear()
             if (flow := tcp.flow) is not None:
                 session.pace.heard(flow)
@@ -269,7 +269,7 @@ class Uplink:
                 self._report_session(session)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(LOOK_SECONDS, session.pace.wait or LOOK_SECONDS))
+                await asyncio.wait_for(self._wake.wait(), min(POLL_SECONDS, session.pace.wait or POLL_SECONDS))
 
     async def _tick(self, session: UplinkSession, tcp: TcpConnection) -> None:
         """Once a second: count, show, and see whether the hub has fallen silent."""

@@ -73,10 +73,10 @@ def write_status(folder: Path, status: LinkStatus, now: datetime) -> None:
     status_file.write_status(folder / FILE, VERSION, {**asdict(status), "transfers": transfers}, now)
 
 
-def find(folder: Path, now: datetime) -> LinkStatus:
+def read_status(folder: Path, now: datetime) -> LinkStatus:
     """What was left of late; stopped where nothing was, with the rate that was measured before."""
     try:
-        facts, at = status_file.find(folder / FILE, VERSION)
+        facts, at = status_file.read_status(folder / FILE, VERSION)
         age = now - at
         if not timedelta(0) <= age < _WORTH:
             return LinkStatus(LinkState.STOPPED)

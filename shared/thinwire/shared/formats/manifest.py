@@ -112,7 +112,7 @@ class Manifest:
 
 def fitting_identity(identity: Mapping[str, str]) -> dict[str, str]:
     """The part of a study's identity that a manifest can hold: its keywords, values cut to the limit, valid UTF-8."""
-    return {word: _cut(identity[word], _LONGEST_VALUE) for word in IDENTITY_KEYWORDS if word in identity}
+    return {keyword: _cut(identity[keyword], _LONGEST_VALUE) for keyword in IDENTITY_KEYWORDS if keyword in identity}
 
 
 def _cut(text: str, most: int) -> str:
@@ -155,7 +155,7 @@ def _read(body: bytes) -> Manifest:
     tiers = tuple(_tier(entry) for entry in fields.arrays("tiers", 0, len(Tier), 4))
     files = tuple(_file(entry) for entry in fields.arrays("files", 1, MAX_FILES, 2))
     values = fields.fields("identity", len(IDENTITY_KEYWORDS), len(IDENTITY_KEYWORDS))
-    identity = {word: values.text(word, _LONGEST_VALUE) for word in IDENTITY_KEYWORDS if not values.absent()}
+    identity = {keyword: values.text(keyword, _LONGEST_VALUE) for keyword in IDENTITY_KEYWORDS if not values.absent()}
     read = None if version == 1 else _file_read(fields.fields("read", 5, 5), len(files))
     try:
         manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity, read)
@@ -211,7 +211,7 @@ def _packed(manifest: Manifest) -> bytes:
         bytes(manifest.bundle),
         [[int(t.tier), t.digest, t.sealed_size, t.plain_size] for t in manifest.tiers],
         [[each, size] for each, size in manifest.files],
-        [manifest.identity.get(word) for word in IDENTITY_KEYWORDS],
+        [manifest.identity.get(keyword) for keyword in IDENTITY_KEYWORDS],
         *added,
     )
 

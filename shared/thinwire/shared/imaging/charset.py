@@ -1,4 +1,4 @@
-"""The character set of a data set's text (PS3.3 C.12.1.1.2): as stated, unless the text itself says otherwise.
+"""The character set of a data set's text (PS3.3 C.12.1.1.2): as stated, unless the text contradicts it.
 
 Devices leave Specific Character Set (0008,0005) out, write a name that the standard does not define, or state one
 set and write another.
@@ -22,14 +22,14 @@ _ALIASES = {
     "SJIS": "shift_jis",
     "KSC5601": "euc_kr",
 }
-"""Names without blanks and signs, so that a misspelt term is found; others are looked up among Python's codecs."""
+"""Names without blanks and punctuation, so that misspelt terms are found; others are looked up in Python's codecs."""
 _CONTROLS = re.compile("[\x80-\x9f]")
 
 
 def encodings_of(terms: Sequence[str], values: Sequence[bytes]) -> tuple[list[str], str]:
-    """Python's encodings for the text, as pydicom takes them, and what a reader is told; empty where all agrees.
+    """Python's encodings for the text, in pydicom's form, and the warning, which is empty without a contradiction.
 
-    terms: values of Specific Character Set. values: the data set's text as it lies in the file.
+    terms: values of Specific Character Set. values: the data set's text as stored in the file.
     """
     found = [_encoding(term) for term in terms] or [DEFAULT]
     stated = [each or DEFAULT for each in found]
@@ -43,17 +43,17 @@ def encodings_of(terms: Sequence[str], values: Sequence[bytes]) -> tuple[list[st
     utf_8 = all(_fits(value, _UTF_8) for value in text)
     fits = all(_fits(value, stated[0]) for value in text)
     if utf_8 and (stated[0] in _LATIN or not fits):
-        return [_UTF_8], f"the file states {named} character set, but its text is UTF-8; it was read so"
+        return [_UTF_8], f"the file states {named} character set, but its text is UTF-8; it was read as UTF-8"
     if unknown and fits:
         return (
             stated,
-            "Specific Character Set is none that the standard defines; its text was read by its likely meaning",
+            "Specific Character Set is not a defined term; the text was read in the most likely character set",
         )
     if not any(terms):
         return ["cp1252"], "the file states no character set, but its text is not ASCII; it was read as Windows-1252"
     if fits:
         return stated, ""
-    return [_fallback(text)], "the text is not in the character set that the file states; its letters may be wrong"
+    return [_fallback(text)], "the text is not in the stated character set; some letters may be wrong"
 
 
 def _fallback(text: Sequence[bytes]) -> str:
@@ -61,7 +61,7 @@ def _fallback(text: Sequence[bytes]) -> str:
 
 
 def _encoding(term: str) -> str | None:
-    """Python's encoding for a term, defined or misspelt; None where it is not known."""
+    """Python's encoding for a term, defined or misspelt; None for an unknown term."""
     name = re.sub(r"\W|_", "", term.upper())
     if name in _ALIASES or not name:
         return _ALIASES.get(name, DEFAULT)

@@ -1,7 +1,7 @@
-"""Pixel data to samples: one frame of any common transfer syntax, decoded by imagecodecs, never half.
+"""Pixel data to samples: one frame of a common transfer syntax, decoded by imagecodecs completely or not at all.
 
-A codec is called only after the stream's own header has been found to agree with the file's, since codecs allocate
-what a stream claims. Truncation, which libjpeg and OpenJPH fill with grey, is found by walking the stream's markers.
+The header of a stream is compared with the file's header before a codec runs, since a codec allocates the stated size.
+A walk over the stream's markers finds truncation, which libjpeg and OpenJPH fill with grey.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, EXPLICIT
 Samples = NDArray[np.integer]
 
 CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error, IndexError)
-"""What imagecodecs raises on a broken stream; its own errors are RuntimeErrors."""
+"""The exceptions of imagecodecs for a broken stream; its own errors are RuntimeErrors."""
 
 MAX_TILES = 16384
-"""OpenJPEG keeps state for every tile that a stream claims."""
+"""Limit of tiles: OpenJPEG allocates state for every tile that a stream states."""
 
 _ITEM = struct.Struct("<HHL")
 _SIZ = struct.Struct(">HHHHLLLLLLLLH")
@@ -39,7 +39,7 @@ _RESTARTS = frozenset(range(0xD0, 0xD8))
 
 @dataclass(frozen=True)
 class FrameShape:
-    """What the file's header says of its one frame."""
+    """The frame by the file's header."""
 
     rows: int
     columns: int
@@ -61,7 +61,7 @@ class FrameShape:
 
 
 class CodestreamInfo(NamedTuple):
-    """What a compressed stream says of itself."""
+    """The frame by the header of the compressed stream."""
 
     rows: int
     columns: int
@@ -69,13 +69,13 @@ class CodestreamInfo(NamedTuple):
     precision: int
     signed: bool
     end: int
-    """Bytes up to and with its last marker; padding may follow."""
+    """Bytes up to the end of its last marker; padding may follow."""
     marker: int
 
 
 class Decoded(NamedTuple):
-    """samples: whole numbers [H, W] or [H, W, 3]. bits: how many of each are in use, at its low end; what a file has no
-    codec for, and a codec that was given whole words, may hold other things beside the stored values."""
+    """samples: integers [H, W] or [H, W, 3]. bits: low bits of a sample that are in use; native pixel data, and a codec
+    that was given whole words, may hold other bits beside the stored values."""
 
     samples: Samples
     bits: int
@@ -84,14 +84,14 @@ class Decoded(NamedTuple):
 def decode(pixel_data: bytes, syntax: str, shape: FrameShape, swapped: bool = False) -> Decoded:
     """Samples of one frame.
 
-    pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples lie in big-endian words (PS3.5 8.1.1).
+    pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples are in big-endian words (PS3.5 8.1.1).
     Raises UnreadableDicom.
     """
     if syntax in _NATIVE:
         return Decoded(_native(pixel_data, shape, _NATIVE[syntax], swapped), shape.bits_allocated)
     if syntax not in _CODECS:
         raise UnreadableDicom(
-            "its transfer syntax is not one that is read here",
+            "its transfer syntax is not supported",
             "Export the study uncompressed (Explicit VR Little Endian).",
         )
     decoded = _CODECS[syntax](b"".join(fragments(pixel_data)), shape)
@@ -128,7 +128,7 @@ def _native(pixel_data: bytes, shape: FrameShape, order: str, swapped: bool) -> 
     if swapped:
         even = np.frombuffer(pixel_data, np.uint8, len(pixel_data) & ~1)
         flat = even.reshape(-1, 2)[:, ::-1].ravel()[: shape.bytes]
-    if shape.subsampled:  # two lumas, then their two chromas, of which a grey image has no need
+    if shape.subsampled:  # two lumas, then their two chromas, which a grey image does not use
         return flat.reshape(-1, 4)[:, :2].reshape(shape.rows, shape.columns)
     return _arranged(flat, shape, shape.planar)
 
@@ -162,7 +162,7 @@ def _jpeg(frame: bytes, shape: FrameShape) -> Decoded:
     stream = jpeg_stream(frame, _JPEG_FRAMES)
     _agree(stream, shape)
     if stream.marker == 0xC0 and stream.samples == 1:
-        # libjpeg draws a damaged scan as far as it goes; libjxl's transcoder reads every code and refuses.
+        # libjpeg decodes a damaged scan in part; libjxl's transcoder reads every code and refuses the scan.
         with _broken("JPEG"):
             imagecodecs.jpegxl_encode_jpeg(frame[: stream.end])
     space = None if stream.samples == 1 else ("YCBCR" if shape.luma else "RGB")
@@ -187,7 +187,7 @@ def _jpeg_2000(frame: bytes, shape: FrameShape) -> Decoded:
 
 
 def _jpeg_xl(frame: bytes, shape: FrameShape) -> Decoded:
-    """JPEG XL; libjxl compares the stream's size with the room given before it decodes."""
+    """JPEG XL; libjxl compares the stream's size with the buffer before it decodes."""
     size = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
     room = np.empty(size, np.uint8 if shape.bits_allocated == 8 else np.uint16)
     with _broken("JPEG XL"):
@@ -197,7 +197,7 @@ def _jpeg_xl(frame: bytes, shape: FrameShape) -> Decoded:
 def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
     """Walk the markers of a JPEG or JPEG-LS stream (ITU-T T.81 B.1, T.87 C.1) to its end.
 
-    allowed: start-of-frame markers. Raises UnreadableDicom where the stream is broken, cut short or of another kind.
+    allowed: start-of-frame markers. Raises UnreadableDicom for a broken, truncated or other stream.
     """
     broken = UnreadableDicom("its JPEG stream is broken or cut short")
     # In scan data FF is followed by 00 (JPEG) or by a bit 0 (JPEG-LS); anything else is a marker.
@@ -259,7 +259,7 @@ def _jpeg_2000_stream(frame: bytes) -> CodestreamInfo:
 
 
 def _agree(stream: CodestreamInfo, shape: FrameShape) -> None:
-    """Refuse a stream that says otherwise than the file's header, before a codec believes it."""
+    """Raises UnreadableDicom for a stream whose header contradicts the file's header."""
     if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
         raise UnreadableDicom("its compressed pixels have another size than its header says")
     if not 2 <= stream.precision <= 16:
@@ -268,7 +268,7 @@ def _agree(stream: CodestreamInfo, shape: FrameShape) -> None:
 
 @contextlib.contextmanager
 def _broken(codec: str) -> Iterator[None]:
-    """Turn a codec's failure into UnreadableDicom that names the codec."""
+    """Turn a codec's error into an UnreadableDicom that names the codec."""
     try:
         yield
     except CODEC_ERRORS as error:
@@ -276,8 +276,8 @@ def _broken(codec: str) -> Iterator[None]:
 
 
 def stream_syntax(pixel_data: bytes, stated: str) -> str:
-    """The transfer syntax of encapsulated pixel data by its codestream: `stated` where that allows the stream, else one
-    that does; `stated` for a stream of a kind that is not known here."""
+    """The transfer syntax of encapsulated pixel data by its codestream: `stated` if it allows the stream, else one
+    that does; `stated` for an unknown kind of stream."""
     try:
         first = next((each for each in fragments(pixel_data) if each), b"")
     except UnreadableDicom:
@@ -287,7 +287,7 @@ def stream_syntax(pixel_data: bytes, stated: str) -> str:
 
 
 def _allowed(stream: bytes) -> tuple[str, ...]:
-    """Transfer syntaxes whose streams begin so, the likeliest first."""
+    """Transfer syntaxes of streams with this beginning, the most likely first."""
     if stream.startswith(b"\xff\xd8\xff"):
         return _JPEG_FAMILY.get(_first_frame(stream), ())
     if stream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
@@ -302,7 +302,7 @@ def _allowed(stream: bytes) -> tuple[str, ...]:
 
 
 def _first_frame(stream: bytes) -> int:
-    """The start-of-frame marker of a JPEG or JPEG-LS stream; 0 where there is none."""
+    """The start-of-frame marker of a JPEG or JPEG-LS stream; 0 for none."""
     at = 2
     while stream[at : at + 1] == b"\xff" and at + 4 <= len(stream):
         if stream[at + 1] in _ANY_FRAME:
@@ -333,6 +333,6 @@ _CODECS: dict[str, Callable[[bytes, FrameShape], Decoded]] = {
     **dict.fromkeys(_JPEG_XL, _jpeg_xl),
 }
 SYNTAXES = (*_NATIVE, *_CODECS)
-"""Transfer syntaxes that are read here."""
+"""Supported transfer syntaxes."""
 COMPRESSED = tuple(_CODECS)
 LOSSY = frozenset(_numbered(50, 51, 81, 91, 203, 112))

@@ -1,6 +1,6 @@
-"""One DICOM file as an instance of a study, and a chest radiograph as pixels that mean the same from every detector.
+"""One DICOM file as an instance of a study, and a chest radiograph as pixels on one scale for every detector.
 
-Which attributes are read and every refusal: docs/intake.md.
+Attributes that are read, and every refusal: docs/intake.md.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ LONGEST_WARNING = 300
 
 @dataclass(frozen=True)
 class Instance:
-    """What one DICOM file says of itself. Its header stays out of repr, and so out of logs."""
+    """One DICOM file by its header. The header is not part of repr, and so not of logs."""
 
     sop_instance_uid: str
     study_uid: str
@@ -51,30 +51,30 @@ class Instance:
     part: BodyPart
     view: Projection
     laterality: str
-    """Image Laterality (0020,0062), else Laterality (0020,0060); empty for a chest as a rule."""
+    """Image Laterality (0020,0062), else Laterality (0020,0060); usually empty for a chest."""
     transfer_syntax: str
     rows: int
-    """0 where the object holds no image (a report, a presentation state)."""
+    """0 for an object without an image (a report, a presentation state)."""
     columns: int
     frames: int
     for_processing: bool
     scanned: bool
-    """Whether it may be a film that was scanned into a Secondary Capture."""
+    """Whether it may be a scanned film in a Secondary Capture."""
     header: DicomHeader = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A radiograph as the encoder and every viewer take it: each stored value has one brightness."""
+    """A radiograph for the encoder and for display: each stored value has one brightness."""
 
     pixels: FloatArray = field(repr=False)
     """float32 [H, W] at native size, 0 to 1, bone bright; padding 0."""
     stored: Samples = field(repr=False)
     """Integers [H, W] of at most 16 bits: the values in the file (of a colour image, its luminance)."""
     levels: FloatArray = field(repr=False)
-    """float32 [n]: the brightness in `pixels` of each stored value, from `least` to the greatest that there is."""
+    """float32 [n]: the brightness in `pixels` of each stored value, from `least` to the greatest."""
     display: Display
-    """How this image is shown; the manifest tells the hub."""
+    """The display facts of the image; the manifest carries them."""
     view_position: str
     """"PA", "AP" or "" where the file does not say which."""
     modality: str
@@ -84,7 +84,7 @@ class Radiograph:
 
     @property
     def shown(self) -> NDArray[np.uint8]:
-        """uint8 [H, W]: `pixels` as a screen shows them; the same as `tone[samples]`."""
+        """uint8 [H, W]: `pixels` as displayed; equal to `tone[samples]`."""
         return np.round(self.pixels * 255).astype(np.uint8)
 
     @property
@@ -99,17 +99,17 @@ class Radiograph:
 
     @property
     def samples(self) -> NDArray[np.uint16]:
-        """uint16 [H, W]: `stored` less `least`, what a viewer draws through `tone`."""
-        return (self.stored.astype(np.int32) - self.least).astype(np.uint16)  # signed values have no room for it
+        """uint16 [H, W]: `stored` minus `least`, indices into `tone`."""
+        return (self.stored.astype(np.int32) - self.least).astype(np.uint16)  # signed 16-bit values would overflow
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
-        """(between rows, between columns)."""
+        """Millimetres (between rows, between columns)."""
         return self.display.spacing_mm
 
     @property
     def meaning(self) -> Meaning:
-        """The part of `display` that the region crops carry."""
+        """The part of `display` that the crops carry."""
         shown = self.display
         return Meaning(
             shown.bits_stored, shown.signed, shown.photometric, shown.spacing_mm, shown.rescale, shown.window
@@ -119,7 +119,7 @@ class Radiograph:
 def read_instance(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Instance:
     """One DICOM file's header. Raises UnreadableDicom: not DICOM, cut short, over the limits.
 
-    Any object of DICOM is an instance; whether it is a chest radiograph is for `radiograph` to say.
+    Any DICOM object is an instance; `radiograph` decides whether it is a chest radiograph.
     """
     header = parse(data, limits)
     return Instance(
@@ -142,8 +142,8 @@ def read_instance(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Instance:
 
 
 def require_radiographic(header: DicomHeader) -> None:
-    """Refuse an image of another modality, whatever the rest of its study. A scanned page or film may belong to a
-    study whose radiograph comes later. Raises NotChestRadiograph."""
+    """Refuse an image of another modality, without regard to the rest of its study. A scanned page or film may belong
+    to a study whose radiograph arrives later. Raises NotChestRadiograph."""
     modality = header.code("Modality")
     page = modality in PAGES or (not modality and header.text("SOPClassUID") in SECONDARY_CAPTURE)
     if header.integer("Rows") and modality not in RADIOGRAPHIC and not page:
@@ -156,7 +156,8 @@ def _of_another_modality(modality: str) -> NotChestRadiograph:
 
 
 def require_chest(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
-    """Refuse what is no frontal chest radiograph by its own header. Raises NotChestRadiograph, UnreadableDicom."""
+    """Refuse an instance whose header does not describe a frontal chest radiograph. Raises NotChestRadiograph,
+    UnreadableDicom."""
     if instance.modality not in RADIOGRAPHIC and not instance.scanned:
         raise _of_another_modality(instance.modality)
     if instance.part is BodyPart.OTHER:
@@ -169,7 +170,7 @@ def require_chest(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> No
 
 
 def require_image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> None:
-    """Refuse what is no single image of a size that a radiograph has. Raises NotChestRadiograph, UnreadableDicom."""
+    """Refuse an instance that is not one image of a radiograph's size. Raises NotChestRadiograph, UnreadableDicom."""
     if not instance.header.has_pixels or not instance.rows or not instance.columns:
         raise NotChestRadiograph("it holds no image")
     if instance.frames > 1:
@@ -193,7 +194,7 @@ def radiograph(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radio
 
 
 def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
-    """Decode the one image of an instance, whatever it shows.
+    """Decode the one image of an instance, of any body part and view.
 
     Peak memory is about four times the float32 image. Raises NotChestRadiograph (no single image, or too small),
     UnreadableDicom.
@@ -208,9 +209,9 @@ def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph
     spacing = geometry.spacing(header)
     notes += spacing.notes
     if looks_inverted(shown.pixels):
-        notes.append("the image looks inverted (its middle darker than its lungs), but was read as its header says")
+        notes.append("the image looks inverted (its middle is darker than its lungs); it is displayed by its header")
     if header.odd:
-        notes.append(f"unreadable attributes were left out: {', '.join(sorted(header.odd))}")
+        notes.append(f"unreadable attributes were ignored: {', '.join(sorted(header.odd))}")
     display = Display(
         photometric=Photometric.LUMINANCE if colour else _GREY.get(header.photometric, Photometric.MONOCHROME2),
         bits_stored=grey.bits,
@@ -244,10 +245,9 @@ def told(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def looks_inverted(pixels: FloatArray) -> bool:
-    """Whether the middle of a chest is clearly darker than the fields beside it: the spine and heart attenuate most.
+    """Whether the middle of a chest is clearly darker than the lungs: the spine and heart attenuate most.
 
-    pixels: float32 [H, W], 0..1. A plausibility, no more: it knows nothing of rotation or
-    collimation.
+    pixels: float32 [H, W], 0..1. A plausibility check: rotation and collimation are not considered.
     """
     rows, columns = pixels.shape
     band = pixels[int(rows * 0.3) : int(rows * 0.7)]
@@ -257,16 +257,16 @@ def looks_inverted(pixels: FloatArray) -> bool:
 
 
 def _decoded(instance: Instance, notes: list[str]) -> Decoded:
-    """Samples [H, W] or [H, W, 3], by the header where it agrees with itself, else by the length of the pixel data."""
+    """Samples [H, W] or [H, W, 3], by the header if it is consistent, else by the length of the pixel data."""
     header = instance.header
     pixel_data = header.data("PixelData")
     if pixel_data is None:
-        raise UnreadableDicom("it holds no pixel data that can be read")
+        raise UnreadableDicom("it holds no readable pixel data")
     size = instance.rows * instance.columns
     allocated = header.integer("BitsAllocated")
     if allocated not in (8, 16, 32) or (allocated == 32 and header.encapsulated):
         allocated = _allocated(pixel_data, size, header)
-        notes.append(f"Bits Allocated is absent or not possible; {allocated} bits were read")
+        notes.append(f"Bits Allocated is absent or impossible; {allocated} bits were read")
     shape = FrameShape(
         rows=instance.rows,
         columns=instance.columns,
@@ -281,12 +281,12 @@ def _decoded(instance: Instance, notes: list[str]) -> Decoded:
 
 
 def _allocated(pixel_data: bytes, size: int, header: DicomHeader) -> int:
-    """Bits of a sample where the header does not say."""
+    """Bits of a sample, by the length of the pixel data."""
     if header.encapsulated:
         return 16 if (header.integer("BitsStored") or 16) > 8 else 8
     bits = 8 * len(pixel_data) // size
     if bits not in (8, 16):
-        raise UnreadableDicom("its pixels are not of 8 or 16 bits")
+        raise UnreadableDicom("its pixels do not have 8 or 16 bits")
     return bits
 
 
@@ -296,12 +296,12 @@ def _samples_per_pixel(pixel_data: bytes, plane: int, header: DicomHeader, notes
     if photometric and photometric not in _GREY and photometric not in _COLOUR:
         raise UnreadableDicom("its photometric interpretation is neither grey nor RGB nor YBR")
     if not photometric:
-        notes.append("Photometric Interpretation is absent; the image was taken for MONOCHROME2 or RGB")
+        notes.append("Photometric Interpretation is absent; the image was read as MONOCHROME2 or RGB")
     by_photometric = 3 if photometric in _COLOUR else 1
     if stated is None or (stated == by_photometric):
         return by_photometric if photometric or stated is None else stated
     if stated not in (1, 3):
-        raise UnreadableDicom(f"it has {stated} samples a pixel; 1 or 3 are read")
+        raise UnreadableDicom(f"it has {stated} samples a pixel; 1 or 3 are supported")
     if photometric:
         notes.append("Photometric Interpretation and Samples per Pixel contradict each other")
     if header.encapsulated or not photometric:

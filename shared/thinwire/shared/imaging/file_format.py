@@ -1,7 +1,7 @@
-"""The layers of a DICOM file (PS3.10): preamble, file meta information, data set, and how the data set is encoded.
+"""The layers of a DICOM file (PS3.10): preamble, file meta information, data set, and the encoding of the data set.
 
-A file's meta information is often missing or says what another program once wrote. How a data set is encoded is seen
-from its own first bytes and its pixel data, so that is what is believed.
+The meta information is often missing or describes another file. The encoding is therefore read from the first bytes of
+the data set and from its pixel data.
 """
 
 import re
@@ -25,13 +25,13 @@ _LENGTH = 0x0000
 _VR = re.compile(rb"A[ESTW-]|AE|AS|AT|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HLQSTV]|TM|U[CILNRSTV]")
 _LONG_VR = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _RAW, _WRAPPED = -zlib.MAX_WBITS, zlib.MAX_WBITS | 32
-"""Deflated data alone, and in the wrapper of zlib or gzip."""
+"""Raw deflated data, and deflated data in a zlib or gzip wrapper."""
 _MOST_GROUP = 0x00FF
-"""A data set begins with a low group, 0008 as a rule."""
+"""A data set begins with a low group, usually 0008."""
 
 
 class Encoding(NamedTuple):
-    """How the elements of a data set are written (PS3.5 7.1)."""
+    """The encoding of a data set's elements (PS3.5 7.1)."""
 
     implicit: bool
     little: bool
@@ -43,34 +43,34 @@ class Encoding(NamedTuple):
 
 @dataclass(frozen=True)
 class Layers:
-    """One file, taken apart."""
+    """The layers of one file."""
 
     preamble: bytes
-    """128 bytes, or none."""
+    """128 bytes, or empty."""
     meta: dict[int, str]
-    """Values of group 0002 by element, those that are text; empty where there is no meta information."""
+    """The text values of group 0002 by element; empty without meta information."""
     body: bytes
-    """The data set as it lies in the file."""
+    """The data set as stored in the file."""
     plain: bytes
     """The data set, inflated if it was deflated."""
     encoding: Encoding
     deflated: bool
     regular: bool
-    """Whether preamble, prefix and group 0002 have the form that every program reads."""
+    """Whether preamble, prefix and group 0002 have the form of PS3.10 7.1."""
 
     @property
     def stated(self) -> str:
-        """The transfer syntax by the meta information; empty where it names none."""
+        """The transfer syntax by the meta information; empty if it names none."""
         return self.meta.get(SYNTAX, "")
 
     @property
     def syntax(self) -> str:
-        """The transfer syntax by the data set, before its pixels are looked at."""
+        """The transfer syntax by the data set, without regard to its pixel data."""
         return DEFLATED if self.deflated else self.encoding.syntax
 
 
 def layers(data: bytes, most_bytes: int) -> Layers:
-    """Take a file apart. most_bytes: of the data set once inflated.
+    """The layers of a file. most_bytes: limit of the inflated data set.
 
     Raises UnreadableDicom: not DICOM, deflated data that does not end or is over the limit; struct.error, zlib.error.
     """
@@ -89,8 +89,8 @@ def layers(data: bytes, most_bytes: int) -> Layers:
         plain = _inflated(body, most_bytes, _RAW)
     except (zlib.error, UnreadableDicom):
         if encoding is not None:
-            return replace(found, encoding=encoding)  # called deflated, and is not
-        try:  # in a wrapper that the standard does not allow: taken as if it had never been deflated
+            return replace(found, encoding=encoding)  # stated as deflated, and not deflated
+        try:  # in a wrapper that the standard does not allow: read as if it were not deflated
             plain = _inflated(body, most_bytes, _WRAPPED)
         except zlib.error:
             plain = b""
@@ -105,7 +105,7 @@ def layers(data: bytes, most_bytes: int) -> Layers:
 
 
 def _start(data: bytes) -> int:
-    """Where the meta information begins, or a data set that has none."""
+    """Offset of the meta information, or of a data set without it."""
     if data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX:
         return PREFIX_AT + len(PREFIX)
     if data.startswith(PREFIX):
@@ -113,11 +113,11 @@ def _start(data: bytes) -> int:
     return 0 if data[:PREFIX_AT].strip(b"\0") else PREFIX_AT
 
 
-_CUT = "the file is cut short or names no kind of DICOM object"
+_CUT = "the file is cut short or is not a DICOM object"
 
 
 def encoding_of(data: bytes) -> Encoding | None:
-    """How a data set that begins here is encoded, by its first element; None where none seems to begin."""
+    """The encoding of a data set, by its first element; None if the bytes do not begin a data set."""
     if len(data) < 8:
         return None
     little, big = (int.from_bytes(data[:2], order) for order in ("little", "big"))
@@ -133,10 +133,10 @@ def encoding_of(data: bytes) -> Encoding | None:
 
 
 def _meta(data: bytes, at: int) -> tuple[dict[int, str], int, bool]:
-    """The text values of group 0002 from here on, where the group ends, and whether it has its regular form.
+    """The text values of group 0002 from `at`, the end of the group, and whether it has its regular form.
 
-    The group is explicit little endian; without a group length, with a wrong one, implicit, or in big endian it is
-    read as well. A group length that agrees with an element's end is believed.
+    The group is explicit little endian; other encodings and a missing or wrong group length are read too. A group
+    length that agrees with the end of an element is used.
     """
     found: dict[int, str] = {}
     end = None

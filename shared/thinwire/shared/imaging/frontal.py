@@ -1,4 +1,4 @@
-"""Which image of a study is the frontal chest radiograph: one choice for the clinic and the hub, in any order of files.
+"""The choice of the frontal image of a study: the same at the clinic and the hub, in any order of files.
 
 The order of preference and its reasons: docs/intake.md.
 """
@@ -17,34 +17,34 @@ from thinwire.shared.imaging.words import meanings, words_of
 
 _REASONS_TOLD = 4
 _PAPER_SHARE, _PAPER = 0.6, 0.95
-"""A page is mostly white paper; no radiograph is: share of its pixels, and brightness from 0 to 1."""
+"""A scanned page is mostly white, a radiograph is not: share of its pixels, and brightness from 0 to 1."""
 
 
 class Origin(IntEnum):
-    """How an image came about, by Image Type (0008,0008), Presentation Intent Type (0008,0068) and its words, in the
-    order in which a frontal image is chosen."""
+    """The origin of an image, by Image Type (0008,0008), Presentation Intent Type (0008,0068) and its descriptions, in
+    the order of preference."""
 
     ORIGINAL = 0
     """ORIGINAL\\PRIMARY, or no Image Type; For Presentation, or no intent (CR)."""
     DERIVED = 1
-    """DERIVED\\PRIMARY, For Presentation: as a rule the processed form of an image For Processing (PS3.3 C.8.11.1)."""
+    """DERIVED\\PRIMARY, For Presentation: usually the processed form of an image For Processing (PS3.3 C.8.11.1)."""
     RAW = 2
     """For Processing."""
     SOFT_TISSUE = 3
-    """A soft-tissue image of two energies."""
+    """A soft-tissue image of dual-energy radiography."""
     SECONDARY = 4
-    """Image Type value 2 is SECONDARY: a capture, the picture of a detection program."""
+    """Image Type value 2 is SECONDARY: a capture, an image of a detection program."""
     PROCESSED = 5
-    """By its words a bone image, a subtraction, a picture with marks."""
+    """By its descriptions a bone image, a subtraction, or an image with marks."""
 
 
 _TOLD = {
-    Origin.DERIVED: "the image that was read is a derived one by its Image Type",
-    Origin.SOFT_TISSUE: "the image that was read is a soft-tissue image by its header",
-    Origin.SECONDARY: "the image that was read is a secondary one by its Image Type",
-    Origin.PROCESSED: "the image that was read is a processed one by its header (bone, subtraction or marks)",
+    Origin.DERIVED: "the frontal image is a derived image by its Image Type",
+    Origin.SOFT_TISSUE: "the frontal image is a soft-tissue image by its header",
+    Origin.SECONDARY: "the frontal image is a secondary image by its Image Type",
+    Origin.PROCESSED: "the frontal image is a processed image by its header (bone, subtraction or marks)",
 }
-"""The warning about an image of this origin; of raw data `grayscale` warns."""
+"""The warning for an image of this origin; for raw data `grayscale` adds one."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Candidate:
 @dataclass(frozen=True)
 class Chosen:
     index: int
-    """Place among the files as they were given."""
+    """Index into the given files."""
     radiograph: Radiograph
     instance: Instance | None
     """None for a PNG or JPEG picture."""
     warnings: tuple[str, ...]
-    """Of the choice, beside those of the radiograph. The same in any order of files."""
+    """Warnings about the choice, in addition to those of the radiograph. The same in any order of files."""
 
 
 def candidate(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Candidate:
@@ -79,7 +79,7 @@ def choose(files: Sequence[bytes], limits: FileLimits = DEFAULT_LIMITS) -> Chose
 
 
 def choose_among(files: Sequence[Candidate], limits: FileLimits = DEFAULT_LIMITS) -> Chosen:
-    """The first image, in the order of preference, that decodes. Raises NotChestRadiograph, UnreadableDicom."""
+    """The first image in the order of preference that can be decoded. Raises NotChestRadiograph, UnreadableDicom."""
     fitting: list[int] = []
     reasons: dict[int, BadInput] = {}
     for index, file in enumerate(files):
@@ -99,19 +99,19 @@ def choose_among(files: Sequence[Candidate], limits: FileLimits = DEFAULT_LIMITS
         except BadInput as error:
             broken.append(error)
             continue
-        told = [f"an image of the study does not decode and travels as it is: {error}" for error in broken]
+        told = [f"an image of the study cannot be decoded and is sent unchanged: {error}" for error in broken]
         told += _doubts(files[index], [files[each] for each in ordered[place:]])
         return Chosen(index, found, files[index].instance, tuple(dict.fromkeys(told)))
     raise of_file(ordered[0] + 1, len(files), broken[0])
 
 
 def of_file(number: int, total: int, error: BadInput) -> BadInput:
-    """The same error, told of one file among several without its name, which may be a patient's."""
+    """The same error with the number of its file among several, without its name, which may be a patient's."""
     return error if total == 1 else type(error)(f"file {number} of {total}: {error}", error.remedy)
 
 
 def origin(header: DicomHeader) -> Origin:
-    """How an image came about, by its own header."""
+    """The origin of an image, by its header."""
     kinds = [each.strip().upper() for each in header.text("ImageType").split("\\")]
     derived = kinds[0] == "DERIVED"
     described = (*IMAGE_WORDS, "DerivationDescription")
@@ -142,7 +142,7 @@ def _is_film(instance: Instance) -> bool:
 
 
 def _kind(file: Candidate) -> tuple[int, int, int]:
-    """Radiograph, scanned film, picture; the view stated, stated and contradicted, unstated; origin."""
+    """Radiograph, scanned film or image file; view stated, contradicted or unstated; origin."""
     instance = file.instance
     if instance is None:
         return (2, 2, Origin.ORIGINAL)
@@ -151,8 +151,8 @@ def _kind(file: Candidate) -> tuple[int, int, int]:
 
 
 def _preference(file: Candidate) -> tuple[object, ...]:
-    """By `_kind`, then PA before others, a header that says chest, the largest; then digest, so that no order of files
-    matters."""
+    """By `_kind`, then PA before others, chest in the header, size; then digest, so that the order of files does not
+    matter."""
     instance = file.instance
     if instance is None:
         return (*_kind(file), 0, 0, 0, file.digest)
@@ -166,12 +166,12 @@ def _preference(file: Candidate) -> tuple[object, ...]:
 
 
 def _doubts(chosen: Candidate, candidates: Sequence[Candidate]) -> list[str]:
-    """What a reader is told of the choice. candidates: those that were not found broken, the chosen one among them."""
+    """The warnings about the choice. candidates: those that were not found broken, with the chosen one."""
     if chosen.instance is None:
         return []
     told = []
     if _is_film(chosen.instance):
-        told.append("a scanned film (Secondary Capture), read as the frontal chest that its header says it is")
+        told.append("a scanned film (Secondary Capture), read as a frontal chest by its header")
     made = origin(chosen.instance.header)
     made_here = {origin(each.instance.header) for each in candidates if each.instance is not None}
     presented = made is Origin.DERIVED and Origin.RAW in made_here
@@ -184,7 +184,7 @@ def _doubts(chosen: Candidate, candidates: Sequence[Candidate]) -> list[str]:
 
 
 def _none_frontal(reasons: Sequence[tuple[int, BadInput]]) -> BadInput:
-    """Why a study has no frontal chest radiograph: the one reason, or each file's."""
+    """The error for a study without a frontal chest radiograph: the one reason, or each file's."""
     told = list(dict.fromkeys(str(error) for _, error in reasons))
     if len(told) == 1:
         return reasons[0][1] if len(reasons) == 1 else NotChestRadiograph(f"of each of its files: {told[0]}")

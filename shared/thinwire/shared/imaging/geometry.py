@@ -1,5 +1,5 @@
-"""Where the pixels of a radiograph lie: their spacing and the plane in which it holds, and which side of the patient
-stands at which edge of the image."""
+"""Geometry of a radiograph: the spacing of its pixels and the plane of the spacing, and the patient's sides at the
+edges of the image."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from thinwire.shared.formats.display import SpacingKind
 from thinwire.shared.imaging.header import DicomHeader
 
 _POSSIBLE = 0.01, 10.0
-"""Millimetres that a pixel of a radiograph can have; beyond them a header is wrong."""
+"""Least and greatest plausible spacing of a radiograph, in millimetres."""
 _MAGNIFICATION = 1.0, 4.0
 _SAME = 1e-3
 """Relative difference up to which two spacings are the same number, written with fewer digits."""
@@ -23,7 +23,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Spacing:
-    """mm: between rows, between columns; None where none is known. notes: what was not believed, for a reader."""
+    """mm: between rows, between columns; None if unknown. notes: the warnings for the reader."""
 
     mm: Pair | None
     kind: SpacingKind
@@ -32,7 +32,7 @@ class Spacing:
 
 @dataclass(frozen=True)
 class Sides:
-    """What stands at each edge of the image: one of L, R (the patient's left, right), A, P (front, back), H, F."""
+    """The patient's side at each edge of the image: L, R (left, right), A, P (front, back), H, F (head, foot)."""
 
     left: str
     right: str
@@ -41,19 +41,19 @@ class Sides:
 
     @property
     def hung(self) -> bool:
-        """Whether a frontal image is hung as usual: the patient's left at the right edge, feet down."""
+        """Whether a frontal image has the usual orientation: the patient's left at the right edge, feet down."""
         return (self.right, self.bottom) == ("L", "F")
 
     @property
     def mirrored(self) -> bool:
-        """Whether a frontal image is a mirror image: no turn of it is hung as usual."""
+        """Whether a frontal image is a mirror image: no rotation gives the usual orientation."""
         return {self.right, self.bottom} & {"A", "P"} == set() and (self.right, self.bottom) not in _TURNS_OF_HUNG
 
 
 def sides(orientation: str) -> Sides | None:
-    r"""The edges by Patient Orientation (PS3.3 C.7.6.1.1.1), which names where rows and columns run to.
+    r"""The edges by Patient Orientation (PS3.3 C.7.6.1.1.1), the directions of rows and columns.
 
-    orientation: such as "L\F", as `Display.orientation` has it. None where it is empty or no orientation: unknown.
+    orientation: such as "L\F", as `Display.orientation` has it. None if it is empty or not valid.
     """
     pair = _pair(orientation)
     if pair is None:
@@ -63,40 +63,40 @@ def sides(orientation: str) -> Sides | None:
 
 
 def orientation(header: DicomHeader) -> tuple[str, tuple[str, ...]]:
-    r"""Patient Orientation (0020,0020) in its one form, such as "L\F", and what a reader is told of it.
+    r"""Patient Orientation (0020,0020) in canonical form, such as "L\F", and the warnings.
 
-    Empty where it is absent or names no two directions: then nothing is claimed.
+    Empty if it is absent or does not name two directions: the sides are then unknown.
     """
     stated = header.text("PatientOrientation").strip(" \\")
     if not stated:
         return "", ()
     pair = _pair(stated)
     if pair is None:
-        return "", ("Patient Orientation names no two directions; the sides of the image are not known from it",)
+        return "", ("Patient Orientation does not name two directions; the sides of the image are unknown",)
     found = "\\".join(pair)
     note = _hanging(found)
     return found, (note,) if note else ()
 
 
 def _hanging(found: str) -> str:
-    """The warning for an image that is not hung as a frontal chest; empty where it is."""
+    """The warning for an unusual orientation of a frontal chest; empty for the usual one."""
     edges = sides(found)
     if edges is None or edges.hung:
         return ""
     said = f"Patient Orientation is {found.replace(chr(92), '/')}"
     if {edges.right, edges.bottom} & {"A", "P"}:
-        return f"{said}, not that of a frontal image; it is shown as stored"
+        return f"{said}, not that of a frontal image; the image is displayed as stored"
     places = {edge: at for at, edge in vars(edges).items()}
     wrong = []
     if places["R"] != "left":
         wrong.append(f"the patient's right is at the {places['R']} edge")
     if places["H"] != "top":
         wrong.append(f"the head is at the {places['H']} edge")
-    return f"{said}: {' and '.join(wrong)}; the image is shown as stored{', mirrored' if edges.mirrored else ''}"
+    return f"{said}: {' and '.join(wrong)}; the image is displayed as stored{', mirrored' if edges.mirrored else ''}"
 
 
 def _pair(stated: str) -> tuple[str, str] | None:
-    """Row and column direction, each of one to three letters; words, small letters and other separators occur."""
+    """Row and column direction, each of one to three letters; words, lower case and other separators occur in files."""
     words = [word.strip() for word in re.split(r"[\\/,]", stated.upper())]
     if len(words) == 1 and len(words[0]) == 2:
         words = list(words[0])
@@ -107,7 +107,7 @@ def _pair(stated: str) -> tuple[str, str] | None:
 
 
 def _direction(word: str) -> bool:
-    """Whether a word is of one to three letters, of which no two are of one axis."""
+    """Whether a word has one to three letters, each of another axis."""
     return 1 <= len(word) <= 3 and all(each in _OPPOSITE for each in word) and len(set(map(_axis, word))) == len(word)
 
 
@@ -116,10 +116,11 @@ def _axis(word: str) -> str:
 
 
 def spacing(header: DicomHeader) -> Spacing:
-    """The distance between pixels, and where it holds (PS3.3 10.7.1.1 to 10.7.1.3, C.8.11.7).
+    """The distance between pixels, and its plane (PS3.3 10.7.1.1 to 10.7.1.3, C.8.11.7).
 
-    Pixel Spacing that differs from the detector's (or the film's), or has a calibration type, is the patient's. Equal
-    to it, or alone, it is the detector's. Imager Pixel Spacing over a stated magnification is the patient's.
+    Pixel Spacing that differs from the detector's (or the film's), or has a calibration type, is that of the
+    patient. Equal to it, or alone, it is that of the detector. Imager Pixel Spacing over a stated magnification is that
+    of the patient.
     """
     notes: list[str] = []
     at_patient = _stated(header, "PixelSpacing", notes)
@@ -134,17 +135,17 @@ def spacing(header: DicomHeader) -> Spacing:
         if header.code("PixelSpacingCalibrationType") not in ("GEOMETRY", "FIDUCIAL"):
             if measured is None:
                 kind = SpacingKind.DETECTOR
-                notes.append("the file does not say where its pixel spacing holds; it is taken for the detector's")
+                notes.append("the file does not state the plane of its pixel spacing; the detector is assumed")
             elif not _same(at_patient, _corrected(header, measured)):
-                notes.append("the pixel spacing was corrected or calibrated, the file does not say how")
+                notes.append("the pixel spacing was corrected or calibrated in an unstated way")
     elif at_detector is not None and _corrected(header, at_detector) != at_detector:
         found, kind = _corrected(header, at_detector), SpacingKind.PATIENT
     elif at_patient is not None and header.code("PixelSpacingCalibrationType"):
-        notes.append("the pixel spacing is called calibrated, but is the detector's; it is taken for the detector's")
+        notes.append("the pixel spacing is stated as calibrated, but equals the detector's; the detector is assumed")
     if found is None:
         return Spacing(None, SpacingKind.UNKNOWN, (*notes, *(() if notes else ("the file states no pixel spacing",))))
     if abs(found[0] / found[1] - 1) > _NOT_SQUARE:
-        notes.append("the pixels are not square; the image is shown as if they were")
+        notes.append("the pixels are not square; the image is displayed as if they were")
     return Spacing(found, kind, tuple(notes))
 
 
@@ -154,13 +155,13 @@ def _stated(header: DicomHeader, keyword: str, notes: list[str]) -> Pair | None:
         return None
     low, high = _POSSIBLE
     if len(stated) != 2 or not all(low <= each <= high for each in stated):
-        notes.append(f"{keyword} is not a possible spacing; it was left out")
+        notes.append(f"{keyword} is an impossible spacing; it was ignored")
         return None
     return stated[0], stated[1]
 
 
 def _corrected(header: DicomHeader, measured: Pair) -> Pair:
-    """Imager Pixel Spacing over Estimated Radiographic Magnification Factor (0018,1114), where that is possible."""
+    """Imager Pixel Spacing over Estimated Radiographic Magnification Factor (0018,1114), if it is plausible."""
     factor = header.number("EstimatedRadiographicMagnificationFactor") or 1.0
     factor = factor if _MAGNIFICATION[0] <= factor <= _MAGNIFICATION[1] else 1.0
     return measured[0] / factor, measured[1] / factor

@@ -1,7 +1,7 @@
-"""Stored values to what a reader sees: the grayscale pipeline of DICOM (PS3.4 N.2), with bone bright at its end.
+"""Stored values to displayed brightness: the DICOM grayscale pipeline (PS3.4 N.2), with bone bright at its end.
 
-Every step maps one stored value to one other, so the steps are worked out once for each of at most 65,536 values, in
-float64, and an image then costs one look-up into float32.
+Every step is a function of the stored value, so it is computed once for each of at most 65,536 values, in float64; an
+image is then one table look-up to float32.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from thinwire.shared.imaging.normalise import bounds, sampled, stretched
 from thinwire.shared.imaging.stored import Grey, Padding, Values, padding_of
 
 LEAST_INSIDE = 0.2
-"""Share of the image's pixels that a VOI transform must leave between its extremes, or it is not believed."""
+"""Share of the image's pixels that a VOI transform must leave between its extremes; otherwise it is ignored."""
 _FUNCTIONS = {
     "": Function.LINEAR,
     "LINEAR": Function.LINEAR,
@@ -28,29 +28,29 @@ _FUNCTIONS = {
     "LINEAR_EXACT": Function.LINEAR_EXACT,
 }
 _SMALL, _LARGE = 1e-3, 1e30
-"""Ranges of a modality's values outside which float32 has no room for the stretch."""
-_NEARLY_NOTHING = "leaves nearly nothing of this image; it was not believed"
+"""Range of the modality's values; outside it float32 is too coarse for the stretch."""
+_NEARLY_NOTHING = "leaves nearly nothing of this image; it was ignored"
 
 
 @dataclass(frozen=True)
 class RenderedImage:
-    """What a reader sees of an image, and what made it so."""
+    """A displayed image, and the transforms that were applied."""
 
     pixels: FloatArray
-    """float32 [H, W], 0..1, bone bright by the header's word; each pixel follows from its stored value alone."""
+    """float32 [H, W], 0..1, bone bright by the header; each pixel is a function of its stored value."""
     levels: FloatArray
-    """float32 [n]: the brightness of each stored value from the least to the greatest that the image has."""
+    """float32 [n]: the brightness of each stored value from the least to the greatest in the image."""
     rescale: tuple[float, float] | None
-    """Slope and intercept; None where a Modality LUT was applied."""
+    """Slope and intercept; None for a Modality LUT."""
     window: Window
     inverted: bool
     """Whether the least value is the brightest."""
     padding: Padding | None
-    """Least and greatest stored value that were taken for padding."""
+    """Least and greatest stored value of the padding."""
 
 
 def bone_bright(grey: Grey, header: DicomHeader, notes: list[str]) -> RenderedImage:
-    """The image through its modality, VOI and presentation transforms. notes: takes what was not believed of them.
+    """The image through its modality, VOI and presentation transforms. notes: receives the warnings.
 
     Raises UnreadableDicom: a blank image.
     """
@@ -66,7 +66,7 @@ def bone_bright(grey: Grey, header: DicomHeader, notes: list[str]) -> RenderedIm
 
 
 def as_stored(grey: Grey) -> RenderedImage:
-    """An image whose values are the brightness itself: a picture, or the luminance of a colour image.
+    """An image whose values are the brightness: an image file, or the luminance of a colour image.
 
     Raises UnreadableDicom: a blank image.
     """
@@ -91,7 +91,7 @@ def stretched_levels(grey: Grey, table: Values, padding: Padding | None) -> tupl
 
 
 def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.intp]:
-    """Indices into `grey.values` of those of some pixels that are no padding; of all of them if all are."""
+    """Indices into `grey.values` of the given pixels without padding; of all of them if all are padding."""
     found = grey.indices(some).ravel()
     if padding is None:
         return found
@@ -102,7 +102,7 @@ def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.i
 def _modality(
     values: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, tuple[float, float] | None]:
-    """The Modality LUT or rescale (C.11.1), and slope and intercept where it is not a LUT.
+    """The Modality LUT or rescale (C.11.1), and slope and intercept unless it is a LUT.
 
     seen: indices into `values` of some of the image's pixels.
     """
@@ -111,10 +111,10 @@ def _modality(
         if table is not None and np.ptp(table[seen]) > 0:
             return table, None
         if table is not None:
-            notes.append("the Modality LUT gives one value for all pixels; they are taken as stored")
+            notes.append("the Modality LUT gives one value for all pixels; it was ignored")
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
     if slope == 0:
-        notes.append("the rescale slope is 0; pixels are taken as stored")
+        notes.append("the rescale slope is 0; it was ignored")
         return values, (1.0, 0.0)
     scale = (1.0 if slope is None else slope, intercept or 0.0)
     return values * scale[0] + scale[1], scale
@@ -135,9 +135,9 @@ def _values_of_interest(
             return out, window
         notes.append(f"the {name} {_NEARLY_NOTHING}")
     if header.code("PresentationIntentType") == "FOR PROCESSING":
-        notes.append("a For Processing image: its grey scale is not the one that a person would be shown")
+        notes.append("a For Processing image: its grey scale is not meant for display")
         if header.code("PixelIntensityRelationship") == "LIN":
-            # C.8.11.3.1.2: proportional to beam intensity, while tissue attenuates it exponentially.
+            # C.8.11.3.1.2: proportional to beam intensity, which tissue attenuates exponentially.
             table = cast(Values, np.log(np.maximum(table - min(0.0, float(table.min())), 0.0) + 1.0))
     return table, Window(Function.PERCENTILES)
 
@@ -153,14 +153,14 @@ def _transforms(table: Values, header: DicomHeader, notes: list[str]) -> Iterato
     centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
     if len(centers) != len(widths):
         notes.append(
-            "Window Center and Window Width have different numbers of values; those without the other were left out"
+            "Window Center and Window Width have different numbers of values; those without the other were ignored"
         )
     for center, width in zip(centers, widths, strict=False):
         if function not in _FUNCTIONS:
-            notes.append("VOI LUT Function is none that the standard defines; the window was taken as LINEAR")
+            notes.append("VOI LUT Function is not a defined term; the window was applied as LINEAR")
         window = _FUNCTIONS.get(function, Function.LINEAR)
         if width <= 0 or (window is Function.LINEAR and width < 1):
-            notes.append(f"a window of width {width:g} is not defined; it was left out")
+            notes.append(f"a window of width {width:g} is not defined; it was ignored")
         else:
             yield "window", Window(window, center, width), _windowed(table, Window(window, center, width))
 
@@ -172,12 +172,12 @@ def _windowed(values: Values, window: Window) -> Values:
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
     if window.function is Function.LINEAR_EXACT:
         return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-    # Half a grey value is taken off the centre and a whole one off the width.
+    # PS3.3 C.11.2.1.2.1 subtracts 0.5 from the center and 1 from the width.
     return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
 
 
 def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: list[str]) -> Values | None:
-    """A LUT's output for each value (C.11.1.1.1, C.11.2.1.1); None where descriptor and data do not fit."""
+    """A LUT's output for each value (C.11.1.1.1, C.11.2.1.1); None if descriptor and data do not agree."""
     descriptor = [int(each) for each in item.numbers("LUTDescriptor")]
     if len(descriptor) == 3:
         count, first = descriptor[0] % 65536 or 65536, descriptor[1]
@@ -185,16 +185,16 @@ def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: l
         entries = _entries(item, count, bytewise=descriptor[2] <= 8)
         if entries is not None:
             if len(entries) < count:
-                notes.append(f"the {name} is one entry short of its descriptor; its last entry stands for the next")
+                notes.append(f"the {name} is one entry shorter than its descriptor; its last entry was repeated")
             return entries[np.clip(values - first, 0, min(count, len(entries)) - 1).astype(np.intp)]
-    notes.append(f"the {name} does not fit its descriptor; it was left out")
+    notes.append(f"the {name} does not agree with its descriptor; it was ignored")
     return None
 
 
 def _entries(item: DicomHeader, count: int, bytewise: bool) -> Values | None:
-    """A LUT's data as `count` numbers, or one less; None where they are neither.
+    """A LUT's data as `count` numbers, or one less; None for any other length.
 
-    bytewise: entries of 8 bits, which some devices pack two in a word.
+    bytewise: entries of 8 bits, which some devices write two in a word.
     """
     data = item.data("LUTData")
     if data is None:
@@ -211,17 +211,17 @@ def _entries(item: DicomHeader, count: int, bytewise: bool) -> Values | None:
 def _inverted(header: DicomHeader, notes: list[str]) -> bool:
     """Whether the least value is the brightest.
 
-    Presentation LUT Shape says it (C.11.6), else Photometric Interpretation (C.7.6.3.1.2). They say the same thing
-    twice (C.8.11.3.1); where they differ, the shape stands last in the pipeline and wins, as in DCMTK and dcm4che.
+    By Presentation LUT Shape (C.11.6), else Photometric Interpretation (C.7.6.3.1.2). The two must agree (C.8.11.3.1);
+    if they differ, the shape, which is last in the pipeline, decides, as in DCMTK and dcm4che.
     """
     monochrome1 = header.photometric == "MONOCHROME1"
     shape = header.code("PresentationLUTShape")
     if shape not in ("IDENTITY", "INVERSE"):
         if shape:
-            notes.append("Presentation LUT Shape is none that the standard defines; it was left out")
+            notes.append("Presentation LUT Shape is not a defined term; it was ignored")
         return monochrome1
     inverted = shape == "INVERSE"
     if inverted is not monochrome1:
         done = "inverted" if inverted else "not inverted"
-        notes.append(f"photometric interpretation and presentation LUT shape disagree; by the shape it was {done}")
+        notes.append(f"photometric interpretation and presentation LUT shape disagree; the shape was used: {done}")
     return inverted

@@ -1,7 +1,7 @@
-"""A DICOM file's header, read with suspicion: whatever a file holds, the answer is a value or UnreadableDicom.
+"""A DICOM file's header: for any bytes, the result is a value or UnreadableDicom.
 
-The parser is pydicom. Its words may quote a patient's values, so none of them leave this module, neither as warning,
-log line nor chained exception. A single attribute that cannot be read counts as absent; `odd` names it.
+The parser is pydicom. Its messages may quote a patient's values, so none of them leaves this module as a warning, log
+line or chained exception. An unreadable attribute counts as absent; `odd` names it.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ _END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 """Sequence Delimitation Item (PS3.5 A.4)."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _GLANCE = 64 << 10
-"""Bytes of a value above which a glance leaves it in the file."""
+"""Bytes of a value above which `glance` does not load it."""
 
 PARSER_ERRORS = (
     ArithmeticError,
@@ -70,24 +70,24 @@ PARSER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on bytes that break their format; the property tests mutate files to find another."""
+"""The exceptions of pydicom for malformed bytes; the property tests mutate files to find others."""
 
 
 @dataclass(frozen=True)
 class FileLimits:
-    """What one file may claim before it is refused, whatever its header says."""
+    """Limits of one file; a file over them is refused."""
 
     file_bytes: int = 512 << 20
     """Bytes of one file, and of one after inflating."""
     pixels: int = 64_000_000
-    """Rows x columns; the largest detectors in use have about 20 million."""
+    """Rows x columns; the largest detectors in use have about 20 million pixels."""
     shortest_side: int = 64
-    """Pixels; a smaller picture is an icon or a thumbnail."""
+    """Pixels of a side; a smaller image is an icon or a thumbnail."""
 
 
 @contextlib.contextmanager
 def parsing(failure: str) -> Iterator[None]:
-    """Turn every failure of the parser into UnreadableDicom, and keep its words in here."""
+    """Turn every error of the parser into UnreadableDicom, without the parser's message."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -100,8 +100,8 @@ def parsing(failure: str) -> Iterator[None]:
 class DicomHeader:
     """A data set's attributes by keyword, as plain values.
 
-    transfer_syntax: the one that the data set has, whatever the meta information says. odd: keywords whose values
-    could not be read, filled as they are asked for. notes: what was not believed of the file's form, for a reader.
+    transfer_syntax: that of the data set, also against the meta information. odd: keywords of unreadable values, filled
+    as attributes are read. notes: the warnings about the file's form.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class DicomHeader:
         return self.transfer_syntax == EXPLICIT_BIG
 
     def values(self, keyword: str) -> tuple[object, ...]:
-        """The attribute's values; empty where it is absent, empty or unreadable."""
+        """The attribute's values; empty if it is absent, empty or unreadable."""
         try:
             with parsing(keyword):
                 value = self._dataset.get(keyword)
@@ -135,7 +135,7 @@ class DicomHeader:
         return (value,)
 
     def text(self, keyword: str) -> str:
-        """The attribute's values as one text, joined by a backslash as in the file; empty where it is absent."""
+        """The attribute's values as one text, joined by a backslash as in the file; empty if it is absent."""
         try:
             with parsing(keyword):
                 return "\\".join(str(each) for each in self.values(keyword)).strip(" \0\t\r\n")
@@ -148,7 +148,7 @@ class DicomHeader:
         return self.text(keyword).split("\\")[0].strip().upper()
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """The attribute's values as finite numbers; empty where any of them is not."""
+        """The attribute's values as finite numbers; empty if one of them is not finite."""
         values = self.values(keyword)
         if len(values) == 1 and isinstance(values[0], bytes) and len(values[0]) in (2, 4):  # a number under a wrong VR
             values = (int.from_bytes(values[0], "big" if self.big_endian else "little"),)
@@ -180,12 +180,12 @@ class DicomHeader:
         )
 
     def data(self, keyword: str) -> bytes | None:
-        """The attribute's bytes where its VR is one of bytes (OB, OW, UN), else None."""
+        """The attribute's bytes if its VR is OB, OW or UN, else None."""
         found = self.values(keyword)
         return found[0] if len(found) == 1 and isinstance(found[0], bytes) else None
 
     def representation(self, keyword: str) -> str:
-        """The attribute's VR; empty where it is absent."""
+        """The attribute's VR; empty if it is absent."""
         try:
             with parsing(keyword):
                 return str(self._dataset[keyword].VR)
@@ -193,7 +193,7 @@ class DicomHeader:
             return ""
 
     def element(self, keyword: str) -> DataElement | None:
-        """The attribute as it is; None where it is absent or unreadable."""
+        """The data element; None if it is absent or unreadable."""
         try:
             with parsing(keyword):
                 found: DataElement | None = self._dataset.get(Tag(keyword))
@@ -218,7 +218,7 @@ class DicomHeader:
 
     @property
     def has_embedded_overlay(self) -> bool:
-        """Whether an overlay is said to lie in unused bits of the pixels (retired; PS3.3 C.9.2)."""
+        """Whether the header declares an overlay in unused bits of the pixels (retired; PS3.3 C.9.2)."""
         return any(
             _OVERLAY_ROWS + group in self._dataset and _OVERLAY_DATA + group not in self._dataset
             for group in range(0, 0x20 << 16, 2 << 16)
@@ -239,14 +239,14 @@ def parse(data: bytes, limits: FileLimits) -> DicomHeader:
 
 
 def part10(data: bytes, limits: FileLimits) -> bytes:
-    """The same object as a file that every DICOM program takes (PS3.10 7.1), to be sent under the UIDs it names.
+    """The same object as a regular DICOM file (PS3.10 7.1), to be sent under the UIDs that it names.
 
-    The data set stays as it is, byte for byte, pixels included. (Of compressed pixels in an implicit VR data set, which
+    The data set is unchanged, byte for byte, with its pixels. (Of compressed pixels in an implicit VR data set, which
     no transfer syntax has, only the pixels stay.) Where the file lacks preamble or meta information, or has it in an
     irregular form, or it names another transfer syntax, SOP class or SOP instance than the data set has, meta
-    information is made from the data set: Transfer Syntax UID is the true one, Media Storage SOP Class and Instance UID
-    are the data set's own.
-    A file that needs none of that is returned unchanged. So a C-STORE or STOW of the result announces what it sends.
+    information is made from the data set: Transfer Syntax UID by its encoding, Media Storage SOP Class and Instance UID
+    by its values. A regular file is returned unchanged. So a C-STORE or STOW of the result announces the UIDs of its
+    data set.
 
     Raises UnreadableDicom: as `parse` does; also for a data set without SOP Class UID or SOP Instance UID, which no
     peer can store.
@@ -254,7 +254,7 @@ def part10(data: bytes, limits: FileLimits) -> bytes:
     found, header = _parsed(data, limits)
     sop_class, sop_instance = header.text("SOPClassUID"), header.text("SOPInstanceUID")
     if not sop_class or not sop_instance:
-        raise UnreadableDicom("it has no SOP Class UID or no SOP Instance UID, so no PACS can store it")
+        raise UnreadableDicom("it has no SOP Class UID or no SOP Instance UID, so a PACS cannot store it")
     agreed = {MEDIA_CLASS: sop_class, MEDIA_INSTANCE: sop_instance, SYNTAX: header.transfer_syntax}
     explicit = not (found.encoding.implicit and header.encapsulated)
     if explicit and found.regular and agreed.items() <= found.meta.items():
@@ -280,14 +280,12 @@ def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
     with parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
         found = layers(data, limits.file_bytes)
         dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
-        if not dataset and found.encoding.little:  # pydicom has nothing where compressed pixels have no end mark
+        if not dataset and found.encoding.little:  # pydicom returns nothing without a sequence delimiter
             found = replace(found, plain=found.plain + _END, body=found.body + _END, regular=False)
             dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
-        # A parser finds an element in almost any bytes; these tell an object of DICOM.
+        # A parser finds an element in almost any bytes; these elements are in every DICOM object.
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "DirectoryRecordSequence")):
-            raise UnreadableDicom(
-                "the file is cut short or names no kind of DICOM object" if prefixed else "not a DICOM file"
-            )
+            raise UnreadableDicom("the file is cut short or is not a DICOM object" if prefixed else "not a DICOM file")
         _require_whole(dataset)
         syntax = _true_syntax(found, dataset)
         notes = _contradictions(found, dataset, syntax)
@@ -297,7 +295,7 @@ def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
 
 
 def _end_after_pixels() -> Callable[[BaseTag, str | None, int], bool]:
-    """Ends the reading of a data set after its pixels: what follows is padding of a device, signatures, private."""
+    """Ends the reading of a data set after its pixels: padding, signatures and private elements follow."""
     passed = False
 
     def ends(tag: BaseTag, *_: object) -> bool:
@@ -321,29 +319,29 @@ def _true_syntax(found: Layers, dataset: Dataset) -> str:
 
 
 def _contradictions(found: Layers, dataset: Dataset, syntax: str) -> tuple[str, ...]:
-    """What the meta information says against the data set."""
+    """The warnings about contradictions between meta information and data set."""
     notes = []
     if found.stated and found.stated != syntax:
         notes.append(
-            f"the meta information says {_name(found.stated)}, but the data set is {_name(syntax)}; "
-            "the data set was believed"
+            f"the meta information states {_name(found.stated)}, but the data set is {_name(syntax)}; "
+            "the data set was used"
         )
     for element, keyword in ((MEDIA_CLASS, "SOPClassUID"), (MEDIA_INSTANCE, "SOPInstanceUID")):
         stated, own = found.meta.get(element, ""), str(dataset.get(keyword) or "")
         if stated and own and stated != own:
-            notes.append(f"the meta information names another {keyword} than the data set; the data set's is used")
+            notes.append(f"the meta information states another {keyword} than the data set; the data set was used")
     return tuple(notes)
 
 
 def _terms(dataset: Dataset) -> list[str]:
-    """The values of Specific Character Set (0008,0005) as they lie in the file."""
+    """The values of Specific Character Set (0008,0005) as stored in the file."""
     value = dataset.get_item(_CHARACTER_SET).value if _CHARACTER_SET in dataset else b""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
     return [term.strip(" \0") for term in text.split("\\")] if text.strip(" \0") else []
 
 
 def _texts(dataset: Dataset) -> Iterator[bytes]:
-    """The data set's own text that a character set applies to, private attributes left out."""
+    """The text of the data set to which a character set applies, without private attributes."""
     for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset converts every element)
         element = dataset.get_item(tag)
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and not tag.is_private:
@@ -353,7 +351,7 @@ def _texts(dataset: Dataset) -> Iterator[bytes]:
 
 
 def _set_encodings(dataset: Dataset, encodings: list[str]) -> None:
-    """Have pydicom read all text by these, in items too, but for those that state a character set of their own."""
+    """Make pydicom decode all text by these, also in items, except items with a character set of their own."""
     dataset.set_original_encoding(None, None, encodings)
     for tag in dataset.keys():  # noqa: SIM118
         element = dataset.get_item(tag)
@@ -364,12 +362,12 @@ def _set_encodings(dataset: Dataset, encodings: list[str]) -> None:
 
 
 def _name(syntax: str) -> str:
-    """A transfer syntax in words; not what a broken file may hold in its place."""
+    """The name of a transfer syntax; fixed text for an invalid UID."""
     return str(UID(syntax).name) if UID(syntax).is_valid else "an unknown transfer syntax"
 
 
 def glance(path: Path, limits: FileLimits) -> DicomHeader:
-    """The header of a DICOM file with preamble, without its pixels: memory is bounded whatever the file's size.
+    """The header of a DICOM file with preamble, without its pixels: memory does not depend on the file's size.
 
     Raises UnreadableDicom: not DICOM.
     """
@@ -379,12 +377,12 @@ def glance(path: Path, limits: FileLimits) -> DicomHeader:
             return parse(path.read_bytes(), limits)
         found = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_GLANCE)
     if "SOPClassUID" not in found:
-        raise UnreadableDicom("the file is cut short or names no kind of DICOM object")
+        raise UnreadableDicom("the file is cut short or is not a DICOM object")
     return DicomHeader(found, syntax)
 
 
 def _require_whole(dataset: Dataset) -> None:
-    """Refuse a file whose bytes end before its last value does; pydicom returns what there is."""
+    """Refuse a file that ends within a value; pydicom returns a short value."""
     for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset converts every element)
         element = dataset.get_item(tag)
         if not isinstance(element, RawDataElement) or element.length == _UNDEFINED:

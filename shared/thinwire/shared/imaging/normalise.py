@@ -1,4 +1,4 @@
-"""One brightness scale for every X-ray: what the encoder is trained on and what it sees at the clinic."""
+"""One brightness scale for every radiograph, in training and at the clinic."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from thinwire.shared.formats.graph import BoolArray, FloatArray
 
 DARKEST, BRIGHTEST = 0.5, 99.5
-"""Percentiles that become 0 and 1; beyond them lie markers, collimator edges and dead pixels."""
+"""Percentiles that become 0 and 1; beyond them are markers, collimator edges and dead pixels."""
 MOST_SAMPLES = 1 << 18
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -17,8 +17,8 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 def normalise(pixels: FloatArray, image: BoolArray | None = None) -> FloatArray:
     """Stretch between robust percentiles to 0..1, clipped.
 
-    pixels: float32 [H, W], bone bright, any unit. image: bool [H, W], False where a pixel is padding (PS3.3
-    C.7.5.1.1.2); it takes no part and becomes 0. A constant image becomes 0.
+    pixels: float32 [H, W], bone bright, any unit. image: bool [H, W], False for padding (PS3.3
+    C.7.5.1.1.2), which is excluded and becomes 0. A constant image becomes 0.
     """
     seen = sampled(pixels)
     inside = seen if image is None else seen[sampled(image)]
@@ -31,8 +31,7 @@ def normalise(pixels: FloatArray, image: BoolArray | None = None) -> FloatArray:
 
 
 def sampled(pixels: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    """At most about 262,144 pixels [h, w] on a regular raster, so that a 3000 x 3000 image costs no sort of nine
-    million."""
+    """At most about 262,144 pixels [h, w] on a regular raster, so that percentiles need no sort of all pixels."""
     step = max(1, int(np.sqrt(pixels.size / MOST_SAMPLES)))
     return pixels[::step, ::step]
 

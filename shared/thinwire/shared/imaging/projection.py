@@ -1,6 +1,6 @@
-"""What a header says that it shows: which body part, from which side, and whether it is a scanned film.
+"""Body part and projection of an image by its header, and whether it is a scanned film.
 
-Its word is taken, and doubts become warnings. The rules and their reasons: docs/intake.md.
+Doubts become warnings. The rules and their reasons: docs/intake.md.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,23 +10,23 @@ from thinwire.shared.imaging.header import DicomHeader
 from thinwire.shared.imaging.words import meanings, words_of
 
 RADIOGRAPHIC = frozenset(("CR", "DX", "RG"))
-"""Modality (0008,0060) of a projection radiograph: computed, digital, and film that was scanned (PS3.3 C.7.3.1.1.1)."""
+"""Modality (0008,0060) of a projection radiograph: computed, digital, and scanned film (PS3.3 C.7.3.1.1.1)."""
 PAGES = frozenset(("OT", "SC", "DOC"))
-"""Modality of what a clinic scans and sends with a study: a film, a request form."""
+"""Modality of scanned documents in a study: a film, a request form."""
 SECONDARY_CAPTURE = frozenset(f"1.2.840.10008.5.1.4.1.1.7{end}" for end in ("", ".1", ".2", ".3", ".4"))
 IMAGE_WORDS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
-"""Attributes in whose words a device describes one image."""
+"""Attributes whose text describes one image."""
 STUDY_WORDS = ("PerformedProcedureStepDescription", "StudyDescription")
-"""Attributes that describe what was ordered and done: "CHEST PA AND LAT" says nothing of one image."""
+"""Attributes whose text describes the examination: "CHEST PA AND LAT" is not about one image."""
 
 
 class Projection(Enum):
-    """The side from which a chest was exposed."""
+    """The projection of a chest radiograph."""
 
     PA = "PA"
     AP = "AP"
     FRONTAL = "frontal"
-    """PA or AP; the header does not say which."""
+    """PA or AP; the header does not state which."""
     UNSTATED = ""
     OTHER = "other"
     """Lateral, oblique or decubitus."""
@@ -85,8 +85,9 @@ _OF_A_SCANNER = frozenset(("DF", "DI", "SD", "SI"))  # film, digital interface, 
 
 
 def scanned(header: DicomHeader) -> bool:
-    """Whether this may be a film that was scanned into a Secondary Capture, by Modality and Conversion Type
-    (0008,0064). A page is told from it by its view and body part, which `dicom.require_chest` asks for."""
+    """Whether this may be a scanned film in a Secondary Capture, by Modality and Conversion Type (0008,0064).
+
+    View and body part, which `dicom.require_chest` checks, distinguish a film from a page."""
     conversion = header.code("ConversionType")
     return (
         header.text("SOPClassUID") in SECONDARY_CAPTURE
@@ -97,10 +98,10 @@ def scanned(header: DicomHeader) -> bool:
 
 
 def part(header: DicomHeader) -> BodyPart:
-    """The body part by Body Part Examined (0018,0015) and Anatomic Region Sequence (0008,2218), else by the words that
-    describe the image.
+    """The body part by Body Part Examined (0018,0015) and Anatomic Region Sequence (0008,2218), else by the
+    descriptions of the image.
 
-    CHEST if either says so: the attribute is often a device's default, and wrong (Gueld et al., SPIE 4685, 2002).
+    CHEST if either states it: the attribute is often a device's default, and wrong (Gueld et al., SPIE 4685, 2002).
     """
     for said in (_coded_parts(header), _described_parts(header)):
         for each in (BodyPart.CHEST, BodyPart.OTHER):
@@ -111,7 +112,7 @@ def part(header: DicomHeader) -> BodyPart:
 
 def view(header: DicomHeader) -> Projection:
     """The view by View Position (0018,5101), else View Code Sequence (0054,0220) with its modifiers, else Patient
-    Orientation (0020,0020), else the words that describe the image; a study described as lateral is lateral."""
+    Orientation (0020,0020), else the descriptions of the image; a study described as lateral is lateral."""
     found = next((each for each in _views(header) if each is not Projection.UNSTATED), Projection.UNSTATED)
     if found is not Projection.UNSTATED:
         return found
@@ -126,17 +127,17 @@ def views_disagree(header: DicomHeader) -> bool:
 
 
 def doubts(header: DicomHeader) -> list[str]:
-    """What a reader is told of the part and view of an image that was taken to be a frontal chest."""
+    """The warnings about body part and view of an image that is read as a frontal chest."""
     notes = []
     named = _coded_parts(header) | _described_parts(header)
     if part(header) is BodyPart.UNSTATED:
-        notes.append("the header names no body part that is known here; the image is taken to be of a chest")
+        notes.append("the header names no known body part; a chest is assumed")
     elif BodyPart.OTHER in named:
-        notes.append("the header names the chest and another body part; the image is taken to be of the chest")
+        notes.append("the header names the chest and another body part; the chest is assumed")
     if views_disagree(header):
-        notes.append("the header names a frontal and another view; the image is taken to be frontal")
+        notes.append("the header names a frontal and another view; a frontal view is assumed")
     elif view(header) is Projection.UNSTATED:
-        notes.append("the header does not state the view; the image is taken to be frontal")
+        notes.append("the header does not state the view; a frontal view is assumed")
     return notes
 
 
@@ -162,10 +163,10 @@ def _parts_of_words(words: str) -> set[BodyPart]:
 
 
 def _views(header: DicomHeader) -> Iterator[Projection]:
-    """The view by each source about the image itself, the most trusted first."""
+    """The view by each source about the image, the most reliable first."""
     yield _view_of_words(words_of(header, "ViewPosition"))
     yield _view_of_codes(header)
-    # Rows that run from front to back: seen from the side. "L" is what a device writes of any image.
+    # Rows from front to back: a lateral view. "L" alone is a default that devices write for any image.
     yield Projection.OTHER if header.code("PatientOrientation")[:1] in ("A", "P") else Projection.UNSTATED
     yield _agreed(_described_views(header))
 
@@ -195,7 +196,7 @@ def _view_of_words(words: str) -> Projection:
 
 
 def _agreed(views: Iterable[Projection]) -> Projection:
-    """One view of several: UNSTATED where they contradict each other, FRONTAL where PA and AP do."""
+    """One view of several: UNSTATED if they contradict each other, FRONTAL if PA and AP do."""
     named = set(views)
     frontal = named & FRONTAL
     if Projection.OTHER in named:

@@ -1,4 +1,4 @@
-"""Any file as the image that a person is shown: the one way from bytes to pixels, for the clinic and for the hub."""
+"""Any image file to displayed pixels: one function for the clinic and the hub."""
 
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, image, read_instance
 from thinwire.shared.imaging.header import FileLimits
@@ -8,7 +8,7 @@ from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 def open_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
     """The one image in a file's bytes: DICOM with or without preamble, PNG or JPEG.
 
-    Whether it is a frontal chest is not asked: the clinic decided that, and the manifest names the file. Raises
+    Body part and view are not checked: the clinic has done so, and the manifest names the file. Raises
     UnreadableDicom: not one of these, damaged, or over the limits; NotChestRadiograph: no single image, or too small.
     """
     return raster_radiograph(data, limits) if raster_media(data) else image(read_instance(data, limits), limits)

@@ -1,4 +1,4 @@
-"""PNG and JPEG pictures as one-image studies: for tests and demonstrations, since no header says what they show."""
+"""PNG and JPEG files as one-image studies: for tests and demonstrations, since they have no DICOM header."""
 
 import struct
 import warnings
@@ -38,7 +38,7 @@ _EXIF_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What Pillow raises on pictures and EXIF data that break their format."""
+"""The exceptions of Pillow for malformed images and EXIF data."""
 _TURNS: dict[int, Callable[[Samples], Samples]] = {
     1: lambda stored: stored,
     2: np.fliplr,
@@ -49,19 +49,19 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     7: lambda stored: np.rot90(stored, 2).T,
     8: np.rot90,
 }
-"""By EXIF Orientation: from the stored picture to the one that is held upright."""
+"""By EXIF Orientation: the transform from the stored image to the upright one."""
 _REMEDY = "Send the image as DICOM, or as a PNG or JPEG that a viewer opens."
 
 
 def raster_media(data: bytes) -> Literal["png", "jpeg"] | None:
-    """What a picture is by its first bytes; None if it is neither."""
+    """The format of an image file by its first bytes; None for any other."""
     if data.startswith(_PNG):
         return "png"
     return "jpeg" if data.startswith(_JPEG) else None
 
 
 def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
-    """A PNG or JPEG as a frontal radiograph, bone bright as shown. Raises UnreadableDicom, NotChestRadiograph."""
+    """A PNG or JPEG as a frontal radiograph, bone bright as stored. Raises UnreadableDicom, NotChestRadiograph."""
     media = raster_media(data)
     if media is None:
         raise UnreadableDicom("neither PNG nor JPEG", _REMEDY)
@@ -75,18 +75,18 @@ def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radio
             columns, rows = stream.columns, stream.rows
         require_size(rows, columns, limits)
         if media == "jpeg" and stream.samples not in (1, 3):
-            raise UnreadableDicom(f"the JPEG has {stream.samples} samples a pixel; 1 or 3 are read", _REMEDY)
+            raise UnreadableDicom(f"the JPEG has {stream.samples} samples a pixel; 1 or 3 are supported", _REMEDY)
         if media == "jpeg" and stream.samples == 1:
-            imagecodecs.jpegxl_encode_jpeg(data[: stream.end])  # refuses the damaged scan that libjpeg would draw
+            imagecodecs.jpegxl_encode_jpeg(data[: stream.end])  # refuses a damaged scan, which libjpeg would decode
         samples = np.asarray(imagecodecs.png_decode(data) if media == "png" else imagecodecs.jpeg8_decode(data))
     except CODEC_ERRORS as error:
         raise UnreadableDicom(f"the {media.upper()} is broken or cut short", _REMEDY) from error
-    notes = [f"a {media.upper()} picture: no header says what it shows, or how large a pixel is"]
+    notes = [f"a {media.upper()} image without a header: body part, view and pixel spacing are unknown"]
     upright = _turned(_grey(samples, notes), data, notes)
     grey = Grey(upright, upright.dtype.itemsize * 8)
     shown = grayscale.as_stored(grey)
     if looks_inverted(shown.pixels):
-        notes.append("the image looks inverted (its middle darker than its lungs), but was read as it is shown")
+        notes.append("the image looks inverted (its middle is darker than its lungs); it is displayed as stored")
     display = Display(
         photometric=Photometric.LUMINANCE if samples.ndim == 3 else Photometric.MONOCHROME2,
         bits_stored=grey.bits,
@@ -111,7 +111,7 @@ def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radio
 
 
 def _grey(samples: Samples, notes: list[str]) -> Samples:
-    """[H, W] from [H, W] or [H, W, 1 to 4]; transparency is left out."""
+    """[H, W] from [H, W] or [H, W, 1 to 4]; transparency is ignored."""
     if samples.ndim == 2:
         return samples
     if samples.shape[2] < 3:
@@ -122,16 +122,16 @@ def _grey(samples: Samples, notes: list[str]) -> Samples:
 
 
 def _turned(samples: Samples, data: bytes, notes: list[str]) -> Samples:
-    """The picture as its EXIF Orientation (JEITA CP-3451, tag 0112) says that it is held."""
+    """The image turned by its EXIF Orientation (JEITA CP-3451, tag 0112)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's words may quote the data
+        warnings.simplefilter("ignore")  # Pillow's messages may quote the data
         try:
             stated = Image.open(BytesIO(data)).getexif().get(_EXIF_ORIENTATION, 1)
         except _EXIF_ERRORS:
             stated = None
     if stated not in _TURNS:
-        notes.append("its EXIF Orientation cannot be read; the picture is shown as stored")
+        notes.append("its EXIF Orientation cannot be read; the image is displayed as stored")
         return samples
     if stated != 1:
-        notes.append("the picture was turned as its EXIF Orientation says")
+        notes.append("the image was turned by its EXIF Orientation")
     return np.ascontiguousarray(_TURNS[stated](samples))

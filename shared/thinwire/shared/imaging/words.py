@@ -1,4 +1,4 @@
-"""The meanings of a header's words, in the languages of words.toml: whole words, accents folded, longest first."""
+"""The meanings of a header's free text, in the languages of words.toml: whole words, accents folded, longest first."""
 
 import functools
 import re
@@ -13,11 +13,11 @@ from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.header import DicomHeader, parsing
 
 _LONGEST = 256
-"""Characters of one attribute that are looked at: LO has 64 (PS3.5 6.2), and the search must stay short."""
+"""Characters of one attribute that are searched: LO has 64 (PS3.5 6.2), and the search must stay short."""
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _DIGITS = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-"""Thai, kana, Han and Hangul: words stand there without space between them, or with a particle behind."""
+"""Thai, kana, Han and Hangul: words are written without spaces between them, or with a particle after them."""
 _LETTERS = str.maketrans({"ł": "l", "đ": "d", "ø": "o", "æ": "ae", "œ": "oe", "ı": "i", "ـ": ""})
 """Letters that Unicode does not decompose, and the Arabic filler."""
 
@@ -31,8 +31,8 @@ def fold(text: str) -> str:
 
 
 def words_of(header: DicomHeader, keyword: str) -> str:
-    """An attribute's words. Code strings are ASCII in the standard and not in the field: the parser reads their bytes
-    as Latin-1, so they are read again as other text is."""
+    """An attribute's words. Code strings are ASCII by the standard, but not always in practice: the parser decodes them
+    as Latin-1, so they are decoded again like other text."""
     text = header.text(keyword)
     if text.isascii() and "\x1b" not in text:
         return text
@@ -51,7 +51,7 @@ def words_of(header: DicomHeader, keyword: str) -> str:
 
 @functools.lru_cache(1024)
 def meanings(text: str, table: str) -> frozenset[str]:
-    """The groups of a table of words.toml of which `text` holds a phrase."""
+    """The groups of a table of words.toml with a phrase in `text`."""
     folded = fold(text)
     found = set(_whole(table).get(folded, ()))
     for spaced in (True, False) if _UNSPACED.search(folded) else (True,):
@@ -85,7 +85,7 @@ def _pattern(phrase: str, spaced: bool) -> str:
 
 @functools.cache
 def _groups(table: str) -> dict[str, tuple[str, ...]]:
-    """Its groups by each phrase of a table."""
+    """The groups of each phrase of a table."""
     tables = tomllib.loads((files(__package__) / "words.toml").read_text(encoding="utf-8"))
     found: dict[str, tuple[str, ...]] = {}
     for group, phrases in tables[table].items():

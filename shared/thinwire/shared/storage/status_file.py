@@ -31,7 +31,7 @@ def write_status(path: Path, version: int, facts: Mapping[str, Any], now: dateti
         log.warning("%s cannot be written for other processes: %s", path.name, error.strerror)
 
 
-def find(path: Path, version: int) -> tuple[dict[str, Any], datetime]:
+def read_status(path: Path, version: int) -> tuple[dict[str, Any], datetime]:
     """The facts that were left, and when (UTC). Raises ValueError where there are none of this version."""
     try:
         facts = json.loads(path.read_bytes())

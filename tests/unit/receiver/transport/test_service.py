@@ -306,7 +306,7 @@ def test_a_clinic_counts_what_crossed_and_leaves_what_it_measured(ends: TwoEnds)
     ((up, down),) = read_usage(ends.outbox.folder).values()
     assert 300_000 < up < 400_000
     assert 1_000 < down < 50_000
-    left = link_status.find(ends.outbox.folder, SystemClock().now())
+    left = link_status.read_status(ends.outbox.folder, SystemClock().now())
     assert left.state is LinkState.STOPPED
     assert left.measured is not None
 

@@ -101,7 +101,7 @@ def clean(tmp_path: Path) -> Deidentifier:
 
 
 def with_options(clean: Deidentifier, options: Options) -> Deidentifier:
-    return Deidentifier(clean.key, options, clean.originals, clean.disk)
+    return Deidentifier(clean.key, options, clean.identified, clean.disk)
 
 
 def header(clean: Deidentifier, data: bytes) -> Dataset:
@@ -142,7 +142,7 @@ def test_the_pixels_stay_as_they_were(clean: Deidentifier, syntax: str) -> None:
 
 
 def test_the_same_file_gives_the_same_bytes_and_another_key_another_identity(clean: Deidentifier) -> None:
-    other = Deidentifier(b"j" * KEY_BYTES, clean.options, clean.originals, clean.disk)
+    other = Deidentifier(b"j" * KEY_BYTES, clean.options, clean.identified, clean.disk)
     assert clean.file(named()) == clean.file(named())
     ours, theirs = header(clean, named()), header(other, named())
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID", "StudyDate"):
@@ -226,7 +226,7 @@ class TestOfAWholeClinic:
         words = StudyText(f"{SECRET} has a left effusion.", TextSource.REPORT)
         outcome = self.taken(clinic, tmp_path / "in", [named()], words)
         assert isinstance(outcome, Accepted)
-        study, outbox = outcome.study.id, clinic.outbox
+        study, outbox = outcome.study.key, clinic.outbox
         assert clinic.pipeline._study(study).text == words.text
         assert outbox.plaintext(study, Kind.ORIGINALS) is None
         for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
@@ -256,7 +256,7 @@ class TestOfAWholeClinic:
         assert isinstance(outcome, Accepted)
         assert len(outcome.study.files) == 1
         assert "what is no radiograph stays at the clinic: 1 of 2 files" in outcome.study.warnings
-        assert clinic.pipeline._study(outcome.study.id).text == f"fever, {SECRET}"
+        assert clinic.pipeline._study(outcome.study.key).text == f"fever, {SECRET}"
 
     def test_a_picture_without_a_header_is_refused(self, clinic: Clinic, tmp_path: Path) -> None:
         picture = BytesIO()
@@ -302,7 +302,7 @@ def test_real_files_keep_their_pixels(clean: Deidentifier) -> None:
         before = load_study([REAL_DATA / "dicom" / name])
         after = clean.released(before)
         np.testing.assert_array_equal(load_study([after.files[0].data]).frontal.pixels, before.frontal.pixels)
-        assert clean.released(before).id == after.id
+        assert clean.released(before).key == after.key
 
 
 def test_the_detector_on_phantoms_with_and_without_drawn_text() -> None:

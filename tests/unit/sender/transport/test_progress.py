@@ -96,17 +96,17 @@ def test_a_study_of_its_own_choice(tmp_path: Path) -> None:
 def test_another_process_sees_the_link_while_it_is_fresh(ends: TwoEnds) -> None:
     status = LinkStatus(LinkState.CONNECTED, "why", 8_000.0, 0.7, (crossing(ends, Kind.GRAPH, 700, 0),))
     folder = ends.outbox.folder
-    assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)
+    assert link_status.read_status(folder, START) == LinkStatus(LinkState.STOPPED)
     link_status.write_status(folder, status, START)
-    assert link_status.find(folder, START + timedelta(seconds=5)) == status
-    late = link_status.find(folder, START + timedelta(minutes=5))
+    assert link_status.read_status(folder, START + timedelta(seconds=5)) == status
+    late = link_status.read_status(folder, START + timedelta(minutes=5))
     assert late == LinkStatus(LinkState.STOPPED, rate=8_000.0, round_trip=0.7)
     assert late.measured is not None
-    assert link_status.find(folder, START + timedelta(days=2)) == LinkStatus(LinkState.STOPPED)
-    assert link_status.find(folder, START - timedelta(seconds=5)) == LinkStatus(LinkState.STOPPED)
+    assert link_status.read_status(folder, START + timedelta(days=2)) == LinkStatus(LinkState.STOPPED)
+    assert link_status.read_status(folder, START - timedelta(seconds=5)) == LinkStatus(LinkState.STOPPED)
     none = replace(status.transfers[0], kind=None, object=Digest(b"o" * 32))
     link_status.write_status(folder, replace(status, rate=None, transfers=(none,)), START)
-    assert link_status.find(folder, START).transfers == (none,)
+    assert link_status.read_status(folder, START).transfers == (none,)
     for damaged in (b"", b"[]", b"{}", b'{"at": 7}'):
         (folder / link_status.FILE).write_bytes(damaged)
-        assert link_status.find(folder, START) == LinkStatus(LinkState.STOPPED)
+        assert link_status.read_status(folder, START) == LinkStatus(LinkState.STOPPED)

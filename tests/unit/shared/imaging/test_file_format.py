@@ -75,7 +75,7 @@ def test_the_data_set_is_believed_against_its_meta_information(true: str, stated
 
 def test_the_contradiction_is_named() -> None:
     told = " ".join(read(called(dicom(syntax=IMPLICIT), EXPLICIT)).warnings)
-    assert "says Explicit VR Little Endian, but the data set is Implicit VR Little Endian" in told
+    assert "states Explicit VR Little Endian, but the data set is Implicit VR Little Endian" in told
 
 
 def test_an_unknown_name_for_a_known_stream_is_told() -> None:

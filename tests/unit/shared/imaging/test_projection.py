@@ -134,7 +134,7 @@ def test_words_for_another_part(words: str) -> None:
 def test_words_that_are_not_known_are_no_other_part(words: str) -> None:
     found = header_of_bytes("BodyPartExamined", words.encode("latin-1"))
     assert part(found) is BodyPart.UNSTATED
-    assert "no body part" in doubts(found)[0]
+    assert "no known body part" in doubts(found)[0]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_attributes_come_before_descriptions() -> None:
     assert part(header(StudyDescription="Knee")) is BodyPart.UNSTATED
     both = header(BodyPartExamined="CHEST", SeriesDescription="Knee AP", ViewPosition="AP")
     assert part(both) is BodyPart.CHEST
-    assert doubts(both) == ["the header names the chest and another body part; the image is taken to be of the chest"]
+    assert doubts(both) == ["the header names the chest and another body part; the chest is assumed"]
     assert len(doubts(header(BodyPartExamined="CHEST ABDOMEN", ViewPosition="AP"))) == 1
 
 
@@ -292,7 +292,7 @@ def test_words_for_a_frontal_view(keyword: str, words: str, expected: Projection
 def test_words_of_several_views_or_of_none_state_none(words: str) -> None:
     found = header(SeriesDescription=words, BodyPartExamined="CHEST")
     assert view(found) is Projection.UNSTATED
-    assert doubts(found) == ["the header does not state the view; the image is taken to be frontal"]
+    assert doubts(found) == ["the header does not state the view; a frontal view is assumed"]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_view_by_code(code: str, modifiers: list[Any], expected: Projection)
 def test_a_view_position_comes_before_words_and_a_contradiction_is_told() -> None:
     found = header(ViewPosition="PA", SeriesDescription="Chest lateral", BodyPartExamined="CHEST")
     assert view(found) is Projection.PA
-    assert doubts(found) == ["the header names a frontal and another view; the image is taken to be frontal"]
+    assert doubts(found) == ["the header names a frontal and another view; a frontal view is assumed"]
     assert view(header(ViewPosition="LL", SeriesDescription="Chest PA")) is Projection.OTHER
 
 

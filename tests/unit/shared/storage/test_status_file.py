@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from thinwire.shared.storage.durable import replaced
-from thinwire.shared.storage.status_file import find, write_status
+from thinwire.shared.storage.status_file import read_status, write_status
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -13,7 +13,7 @@ def test_what_was_left_last_is_found_with_its_time(tmp_path: Path) -> None:
     path = tmp_path / "link.json"
     for count in (1, 2):
         write_status(path, 3, {"count": count}, NOW)
-    facts, at = find(path, 3)
+    facts, at = read_status(path, 3)
     assert (facts["count"], at) == (2, NOW)
     assert [each.name for each in tmp_path.iterdir()] == ["link.json"]
 
@@ -23,10 +23,10 @@ def test_what_was_left_last_is_found_with_its_time(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError):
-        find(tmp_path / "link.json", 3)
+        read_status(tmp_path / "link.json", 3)
     (tmp_path / "link.json").write_text(text)
     with pytest.raises(ValueError):
-        find(tmp_path / "link.json", 3)
+        read_status(tmp_path / "link.json", 3)
 
 
 def test_a_folder_that_is_gone_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
