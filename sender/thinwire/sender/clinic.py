@@ -1,4 +1,4 @@
-"""One clinic: its data folder, opened, and its parts put together."""
+"""One clinic: its open data folder and the components on it."""
 
 import asyncio
 import contextlib
@@ -49,14 +49,14 @@ class JoinedClinic:
     quarantine: Quarantine = field(repr=False)
 
     def current_policy(self) -> CurrentPolicy:
-        """The policy as of now."""
+        """The tier policy at this moment."""
         return CurrentPolicy.at(
             self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused
         )
 
     def run(self, watch: Path | None) -> None:
-        """Make and send what was accepted, until SIGINT or SIGTERM; with the DICOM port and the page where they are
-        configured. watch: a folder whose new files are taken over. Raises Retryable where another process sends."""
+        """Make and send the parts of accepted studies until SIGINT or SIGTERM, with the DICOM port and the page if they
+        are configured. watch: a folder whose new files are accepted. Raises Retryable if another process sends."""
         uplink = self._uplink()
         log.info("execution provider %s", self.pipeline.maker.encoder.provider)
         with self.outbox.own_link():
@@ -66,7 +66,7 @@ class JoinedClinic:
                 asyncio.run(_until_stopped(service, watch))
 
     def send(self, studies: Sequence[StudyKey], show: presentation.LiveProgress) -> None:
-        """Send, and wait until each study has arrived or is refused; only wait where another process sends."""
+        """Send, and wait until each study has arrived or is refused; only wait if another process sends."""
 
         def arrived() -> bool:
             show.refresh()
@@ -81,7 +81,7 @@ class JoinedClinic:
                 time.sleep(0.2)
 
     def make_parts(self) -> None:
-        """The duties of `run` before an export, where it does not run: parts are made, old studies forgotten.
+        """The work of `run` before an export, if it does not run: make parts, remove old entries.
 
         Raises DiskFull.
         """
@@ -100,7 +100,7 @@ class JoinedClinic:
         return Uplink(self.outbox, address, self.clock, self.disk, self.config.tier_policy(), on_change)
 
     def _port(self) -> Port | None:
-        """The DICOM port where it is configured."""
+        """The DICOM port, if it is configured."""
         if self.config.dicom.port is None:
             return None
         signing = self.enrolment.signing.private_bytes_raw()
@@ -109,12 +109,12 @@ class JoinedClinic:
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
-        """The local page, where it is configured, for as long as the block lasts."""
+        """The local page, if it is configured, while the block runs."""
         if self.config.page.port is None:
             yield
             return
         coming = (lambda: 0) if port is None else port.arrivals.waiting
-        # Served from a thread of its own, so with an outbox of its own.
+        # Served from another thread, so with another Outbox object.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
         server = PageServer(ClinicState(outbox, self.quarantine, self.current_policy, coming), self.config.page)
         server.open()
@@ -125,7 +125,7 @@ class JoinedClinic:
 
 
 def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
-    """The clinic in `data`. graph_bytes: in place of the configured one. Raises NotEnrolled, BadConfiguration."""
+    """The clinic in `data`. graph_bytes: replaces the configured value. Raises NotEnrolled, BadConfiguration."""
     enrolment, config = load_enrolment(data), read_config(data)
     if graph_bytes is not None:
         config = config.model_copy(update={"graph_bytes": graph_bytes})
@@ -141,7 +141,7 @@ def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
 
 
 def outbox_of(data: Path) -> Outbox:
-    """The outbox alone, for what needs no settings. Raises NotEnrolled, BadConfiguration."""
+    """The outbox, for commands without settings. Raises NotEnrolled, BadConfiguration."""
     return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
 
 

@@ -1,7 +1,7 @@
-"""What a clinic holds once it has joined a hub: its certificate, its signing key, the hub's public keys.
+"""Enrolment at the clinic: its certificate, its signing key, the hub's public keys.
 
-`join` writes the signing key and the TLS key first and `config.toml` last; killed in between, it is run again with the
-same token and goes on with the same keys, because the hub answers a token's first key again.
+`join` writes the signing key and the TLS key first and `config.toml` last; after an
+interruption, run it again with the same token: it continues with the same keys, which the hub accepts for that token.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
     """Enrol with a hub. Raises NotEnrolled, LinkLost, BadConfiguration for a folder that has joined already."""
     keys = data / "keys"
     if (data / FILE).exists():
-        raise BadConfiguration("this data folder has joined a hub already", "Choose another --data folder.")
+        raise BadConfiguration("this data folder has already joined a hub", "Choose another --data folder.")
     token = read_token(token_text)
     if token.expires < clock.now():
         raise NotEnrolled("the join token has expired")
@@ -78,9 +78,9 @@ def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519Private
         HubPublicKey(reply.sealing_key)
         Ed25519PublicKey.from_public_bytes(reply.signing_key)
         if peer_identity(reply.certificate) != Site(token.site):
-            raise NotEnrolled("the hub gave a certificate for another site")
+            raise NotEnrolled("the hub sent a certificate for another site")
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise NotEnrolled("the hub gave keys that cannot be used") from error
+        raise NotEnrolled("the hub sent keys that cannot be used") from error
     disk.write(keys / AUTHORITY, token.authority_pem, "join.authority")
     disk.write(keys / HUB_SEALING, reply.sealing_key, "join.sealing")
     disk.write(keys / HUB_SIGNING, reply.signing_key, "join.hub_signing")

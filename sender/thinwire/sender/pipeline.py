@@ -1,11 +1,11 @@
-"""From a study to what crosses the link.
+"""The clinic's pipeline: from a study to the sealed objects of its tiers.
 
 study -> patches -> encoder -> attention -> pruning -> image graph (G1)
 text  -> report graph (G2)
 G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
-Beside it the other parts: the image as a person is shown it (preview), the kept patches and their surroundings
-(crops), the files themselves (originals), and the signed list of them all (manifest).
+The other parts: the image as displayed (preview), the kept patches and their surroundings (crops), the files
+(originals), and their signed list (manifest).
 """
 
 import logging
@@ -50,27 +50,27 @@ from thinwire.shared.imaging.dicom import Radiograph
 log = logging.getLogger(__name__)
 
 LARGEST_SOURCE = 2 << 30
-"""Bytes that a study's own archive may unpack to."""
+"""Limit of a study's source archive, unpacked, in bytes."""
 WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
-"""What is made side by side: a study's graph need not wait for another's preview, nor the originals for either."""
+"""Kinds of parts that are made in parallel: a graph does not wait for another study's preview or originals."""
 _TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
 _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
-"""Names of texts that guide the graph and do not leave the clinic."""
+"""Member names of the text that guides the graph and does not leave the clinic."""
 
 
 @dataclass(frozen=True)
 class GraphResult:
-    """A study as the graph storey read it."""
+    """The graph of a study and its intermediate results."""
 
     graph: FusedGraph
     payload: bytes
     guidance: Guidance
     milliseconds: dict[str, float] = field(default_factory=dict)
-    """By stage."""
+    """Wall time by stage."""
 
 
 class GraphMaker:
-    """The graph storey with its models loaded. One at a time: the models use every core."""
+    """The graph stages with their models loaded. One call at a time: the models use every core."""
 
     def __init__(self, bundle: Bundle, config: SenderConfig, policy: Policy | None = None) -> None:
         self.bundle = bundle
@@ -93,7 +93,7 @@ class GraphMaker:
             guidance, source = self._guide(encoded, study)
         with _timed(spent, "graph"):
             kept = prune(patches.valid, guidance.share, self.policy)
-            # What a person wrote is in the graph; what was written on board is in it only if nobody wrote anything.
+            # G2 is of the text that a person wrote; of generated text only if there is no other.
             g2 = self.extractor.extract(study.text or guidance.text, source)
             origin = Origin(study.key, self.bundle.id, source, study.frontal.modality, study.frontal.view_position)
 
@@ -115,7 +115,7 @@ class GraphMaker:
         return GraphResult(graph, payload, guidance, spent)
 
     def _guide(self, encoded: Encoded, study: Study) -> tuple[Guidance, TextSource]:
-        """A report is read, an indication is written on from, and without a text the decoder writes alone."""
+        """Teacher forcing for a report; generation after an indication, or without text."""
         if study.text is None:
             return self.attention.write(encoded), TextSource.GENERATED
         if study.text_source is TextSource.REPORT:
@@ -124,18 +124,18 @@ class GraphMaker:
 
 
 def preview_of(radiograph: Radiograph, sealed_bytes: int) -> bytes:
-    """The preview of an image, in at most `sealed_bytes` when it is sealed."""
+    """The preview of an image, at most `sealed_bytes` bytes when sealed."""
     return preview.encode(radiograph.shown, radiograph.meaning.window, plain_capacity(sealed_bytes, Kind.PREVIEW))
 
 
 def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
-    """The kept patches of an image's graph and their neighbours, losslessly."""
+    """The crops of an image: the kept patches of its graph and their neighbours, losslessly."""
     around = surroundings(graph.grid, graph.patches.cell, graph.patches.score)
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
 
 
 def file_members(study: Study) -> list[Member]:
-    """The study's own files under neutral names, in their order."""
+    """The study's files under neutral names, in their order."""
     suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
     return [Member(f"{n:04}.{suffix[file.media]}", file.data) for n, file in enumerate(study.files)]
 
@@ -148,7 +148,7 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
 
 
 class Pipeline:
-    """Takes studies over, and makes their parts in the order in which a reader needs them."""
+    """Accepts studies, and makes their parts in the order of their use to a reader."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Pipeline:
         tiers: TierPolicy | None = None,
         deidentifier: Deidentifier | None = None,
     ) -> None:
-        """deidentifier: takes identity out of every study before it is accepted, where the clinic wants it."""
+        """deidentifier: removes identity from every study before it is accepted; None if it is not configured."""
         self.deidentifier = deidentifier
         self.outbox = outbox
         self.config = config
@@ -181,7 +181,7 @@ class Pipeline:
 
     @cached_property
     def maker(self) -> GraphMaker:
-        """Loads the models when the first graph is made."""
+        """Loads the models for the first graph."""
         return GraphMaker(self.bundle, self.config)
 
     def released(self, study: Study) -> Study:
@@ -191,8 +191,8 @@ class Pipeline:
     def accept(
         self, study: Study, given: bool, urgent: bool = False, overrides: Mapping[Kind, When] = MappingProxyType({})
     ) -> OutboxEntry:
-        """Take a study over; it is durable when this returns. given: its text came beside the files. overrides: when
-        its parts go, where that is not as configured.
+        """Accept a study; it is durable when this returns. given: its text was given beside the files. overrides: the
+        tier policy of the study, where it differs from the configured one.
 
         Raises AlreadyAccepted, DiskFull.
         """
@@ -208,10 +208,10 @@ class Pipeline:
     def next_job(
         self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
     ) -> tuple[StudyKey, Kind] | None:
-        """What is to be made now: any study's graph before any other part, urgent studies first, then the oldest.
+        """The next part to make: any study's graph before any other part, urgent studies first, then the oldest.
 
-        kinds: of these alone, in this order. A manifest lists the other parts and so waits for them. Nothing
-        else is made while a graph is to be made, which needs the same cores.
+        kinds: limited to these, in this order. A manifest lists the other parts and so waits for them. No other part
+        is made while a graph is to be made, which needs the same cores.
         """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
         if Kind.GRAPH not in kinds and any(Kind.GRAPH in entry.missing for entry in unfinished):
@@ -223,7 +223,7 @@ class Pipeline:
         return None
 
     def make_all(self) -> None:
-        """Make what is missing, now. The caller holds `outbox.own_link`. Raises DiskFull."""
+        """Make all missing parts now. The caller holds `outbox.own_link`. Raises DiskFull."""
         damaged: set[StudyKey] = set()
         while job := self.next_job(damaged):
             try:
@@ -233,9 +233,9 @@ class Pipeline:
                 damaged.add(job[0])
 
     def make(self, study: StudyKey, kind: Kind) -> None:
-        """Make one part and put it into the outbox. A part that cannot be made is given up with its reason.
+        """Make one part and store it in the outbox. A part that cannot be made is given up with its reason.
 
-        Raises DiskFull, and UnknownStudy where its bytes are damaged here: then the part is still to be made.
+        Raises DiskFull, and UnknownStudy for damaged bytes at the clinic: the part is then still missing.
         """
         try:
             plaintext = self.plaintext_of(study, kind)
@@ -255,7 +255,7 @@ class Pipeline:
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
     def plaintext_of(self, study: StudyKey, kind: Kind) -> bytes:
-        """One part's bytes before sealing. Raises BadInput, BadArchive, UnknownStudy."""
+        """The plaintext of one part. Raises BadInput, BadArchive, UnknownStudy."""
         return self._made[kind](study)
 
     def _members(self, study: StudyKey) -> list[Member]:
@@ -284,18 +284,18 @@ class Pipeline:
         return preview_of(self._study(study).frontal, self.config.preview_bytes)
 
     def _crops(self, study: StudyKey) -> bytes:
-        """Of the graph that was made before; its bytes stay here while a part is missing."""
+        """From the graph that was made before; its bytes stay at the clinic while a part is missing."""
         loaded = self._study(study)
         payload = self.outbox.plaintext(study, Kind.GRAPH)
         try:
             graph = decode(payload or b"", study, self._coder_of)
-        except (BadPayload, UnknownBundle):  # gone after all, or of another bundle than today's
+        except (BadPayload, UnknownBundle):  # removed in the meantime, or of another bundle than the present one
             graph = decode(self._graph_result(loaded).payload, study, self._coder_of)
         return crops_of(loaded.frontal, graph)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
         if bundle != self.bundle.id:
-            raise UnknownBundle("a graph here was made with another bundle")
+            raise UnknownBundle("the stored graph was made with another bundle")
         return self.coder
 
     def _originals(self, study: StudyKey) -> bytes:

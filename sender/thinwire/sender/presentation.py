@@ -1,4 +1,4 @@
-"""What the command line shows: tables, live progress, JSON."""
+"""Output of the clinic's command line: tables, live progress, JSON."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> N
     match outcome:
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
-            text = study.text_source if study.text is not None else "no text: generated on board"
+            text = study.text_source if study.text is not None else "no text: the decoder generates one"
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)
             for warning in study.warnings:
                 out.print(f"          note: {warning}", style="yellow", highlight=False, markup=False)
@@ -77,7 +77,7 @@ def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> N
 
 
 def exported_json(done: ExportResult, unmade: int) -> dict[str, Any]:
-    """What `export --json` gives. unmade: parts that are still being made."""
+    """The output of `export --json`. unmade: parts that are still being made."""
     objects = {"written": done.written, "there_already": done.there, "damaged_here": done.damaged}
     rows = {
         name: [
@@ -98,17 +98,17 @@ def show_exported(done: ExportResult, unmade: int, folder: Path, out: Console) -
     size = bytes_text(sum(due.size for due in done.written))
     out.print(f"{len(done.written)} objects written, {size}; {len(done.there)} were there; {_studies(len(studies))}")
     if done.damaged:
-        out.print(f"{len(done.damaged)} parts are damaged here and are made anew: repeat the command later")
+        out.print(f"{len(done.damaged)} parts are damaged and are made again: repeat the command later")
     if unmade:
         out.print(f"{unmade} parts are not made yet: repeat the command when `status` shows them as waiting")
     if done.not_written:
-        out.print(f"{done.not_written} objects have no room on the stick")
+        out.print(f"{done.not_written} objects have no space on the stick")
     if studies:
         out.print(f"At the hub: thinwire-receiver import {folder} --data HUB", highlight=False, soft_wrap=True)
 
 
 def imported_json(done: ReplyImport) -> dict[str, Any]:
-    """What `import --json` gives."""
+    """The output of `import --json`."""
     return {
         "receipts": [
             {"study": r.study.hex(), "status": r.status, "object": r.object.hex() if r.object else None}
@@ -129,7 +129,7 @@ def show_imported(done: ReplyImport, out: Console) -> None:
     if done.cleared:
         out.print(f"{done.cleared} objects have arrived and were removed from the stick")
     if done.requests:
-        out.print("What readers ask for goes over the link, or by the next export")
+        out.print("The requested tiers are sent over the link, or by the next export")
     if done.foreign:
         out.print(f"{done.foreign} replies are not for this clinic and stay on the stick")
     for error in done.refused:
@@ -187,7 +187,7 @@ def entry_json(
 
 
 def result(entry: OutboxEntry, outbox: Outbox) -> dict[str, Any] | None:
-    """What the hub's triage said, from its signed receipt."""
+    """The result of the hub's triage, from its signed receipt."""
     triaged = [r for r in outbox.receipts(entry.study) if r.status is StudyStatus.TRIAGED]
     found: dict[str, Any] | None = json.loads(triaged[-1].detail) if triaged else None
     return found
@@ -199,8 +199,8 @@ def status_table(
     link: LinkStatus = STILL,
     waits: Mapping[tuple[StudyKey, Kind], str] = MappingProxyType({}),
 ) -> Table:
-    """One row a study: its parts with their state, and what the hub said. link: what is on its way; waits: why parts
-    wait (`CurrentPolicy.waits`)."""
+    """One row a study: its parts with their state, and the hub's result. link: the transfers in progress; waits: the
+    reasons for waiting (`CurrentPolicy.waits`)."""
     crossing = {(c.study, c.kind): f"{100 * c.durable // max(1, c.size)} % of" for c in link.transfers}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "accepted", "parts", "at the hub"):
@@ -223,7 +223,7 @@ def status_table(
 
 
 def tiers_table(tiers: Sequence[TierProgress], link: LinkStatus) -> Table:
-    """One row a tier: what is at the hub, what is sent and durable of the rest, until when, what waits and why."""
+    """One row a tier: parts at the hub; bytes sent and durable of the others; remaining time; reasons for waiting."""
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     table.add_column("tier", no_wrap=True)
     for name in ("at the hub", "open", "sent", "durable", "of", "there in"):
@@ -244,7 +244,7 @@ def tiers_table(tiers: Sequence[TierProgress], link: LinkStatus) -> Table:
 
 
 def link_text(link: LinkStatus) -> str:
-    """As "link connected, 7,950 B/s, round trip 0.66 s"."""
+    """Text such as "link connected, 7,950 B/s, round trip 0.66 s"."""
     rate = f", {bytes_text(link.rate)}/s" if link.rate else ""
     trip = f", round trip {link.round_trip:.2f} s" if link.round_trip is not None else ""
     reason = f": {escape(link.reason)}" if link.reason else ""
@@ -278,7 +278,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tuple[str, str, str], str]:
-    """((style, state, reason), the part with its size): parts that agree in the first stand in one line."""
+    """((style, state, reason), the part with its size): parts that agree in the first are in one line."""
     size = f" {bytes_text(part.size)}" if part.size else ""
     reason = part.reason or (waits if part.state is PartState.WAITING and not crossing else "")
     shown = f" ({escape(reason)})" if reason else ""
@@ -296,7 +296,7 @@ def _hub_cell(entry: OutboxEntry, outbox: Outbox) -> str:
 
 
 class LiveProgress:
-    """The outbox and the link while they move. look: the link as this process or another drives it."""
+    """A live table of the outbox and the link."""
 
     def __init__(
         self,
@@ -312,7 +312,7 @@ class LiveProgress:
         self._link: LinkStatus | None = None
 
     def link(self, status: LinkStatus) -> None:
-        """Called by the uplink with each change, where it runs in this process."""
+        """Called by the uplink of this process with each change."""
         self._link = status
 
     def refresh(self) -> None:
@@ -333,7 +333,7 @@ def live(
     studies: Sequence[StudyKey],
     current_policy: Callable[[], CurrentPolicy],
 ) -> Iterator[LiveProgress]:
-    """Live progress on a terminal; nothing where there is none or it is not wanted."""
+    """Live progress on a terminal; no output otherwise, or if `quiet`."""
     if quiet or not console.is_terminal:
         yield LiveProgress(None, outbox, studies, current_policy)
         return
@@ -342,10 +342,10 @@ def live(
 
 
 def inspection(study: Study, made: GraphResult, maker: GraphMaker, before: Mapping[str, float]) -> dict[str, Any]:
-    """What `inspect` tells, as plain values. Sizes are of the sealed tiers; milliseconds are wall time."""
+    """The output of `inspect --json`. Sizes are of the sealed tiers; milliseconds are wall time."""
     graph = made.graph
     names = [concept.name for concept in maker.bundle.spec.concepts]
-    # A key of its own: the sizes of what would be sent, sealed for nobody.
+    # A temporary key: only the sealed sizes are used.
     epoch = EpochKey(EpochId(bytes(8)), SiteName("nowhere"), os.urandom(32), SystemClock().now())
     parts = {
         Kind.GRAPH: made.payload,
@@ -394,7 +394,7 @@ def inspection(study: Study, made: GraphResult, maker: GraphMaker, before: Mappi
 
 
 def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
-    """The same for people."""
+    """The output of `inspect` as text."""
     image, patches, sizes = facts["image"], facts["patches"], facts["bytes"]
     view = image["view_position"] or "view not stated"
     out.print(f"[bold]{image['modality']} {view}[/bold], {image['height']} x {image['width']} pixels", highlight=False)
@@ -404,7 +404,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
         highlight=False,
     )
     if facts["generated_text"]:
-        out.print(f"written on board: {facts['generated_text']}", style="italic", highlight=False, markup=False)
+        out.print(f"generated by the decoder: {facts['generated_text']}", style="italic", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("patch", "x, y, width, height", "share of attention"):
         table.add_column(name)
@@ -418,7 +418,7 @@ def show_inspection(facts: Mapping[str, Any], out: Console) -> None:
     out.print(
         "bytes sealed: "
         + ", ".join(f"{tier} {bytes_text(size)}" for tier, size in sizes.items() if tier != "source")
-        + f"; the study as it came {bytes_text(sizes['source'])}",
+        + f"; the files as given {bytes_text(sizes['source'])}",
         highlight=False,
     )
     spent = ", ".join(f"{name} {ms:.0f}" for name, ms in facts["milliseconds"].items())

@@ -1,4 +1,4 @@
-"""The clinic's process: takes studies over, makes their parts, keeps the link, until it is stopped or has finished."""
+"""The clinic's process: accepts studies, makes their parts and keeps the link, until it is stopped or has finished."""
 
 import asyncio
 import logging
@@ -28,18 +28,18 @@ from thinwire.shared.identifiers import StudyKey, TextSource
 log = logging.getLogger(__name__)
 
 POLL_SECONDS, FOLDER_POLL_SECONDS = 0.1, 0.02
-"""How often the outbox is looked at for studies that other processes accepted, and its folder for a new name."""
+"""Seconds between two checks of the outbox for studies of other processes, and of its folder for a new name."""
 WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
-"""A watched folder is read when nothing in it has changed for so long: a study's files arrive one by one."""
+"""Seconds without a change before a watched folder is read: a study's files arrive one by one."""
 FORGET_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
-"""After which a full disk, or a study whose bytes are damaged here, is looked at again."""
+"""Seconds until the next attempt after a full disk or damaged bytes of a study."""
 
 
 @dataclass(frozen=True)
 class StudyText:
-    """Text that a person gives beside a study."""
+    """Text that a person gives with a study."""
 
     text: str = field(repr=False)
     source: TextSource
@@ -56,17 +56,17 @@ class Accepted:
 class Rejected:
     error: ThinwireError
     quarantined: int
-    """Files that are in quarantine now."""
+    """Number of files moved to quarantine."""
     paths: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class SendOptions:
-    """How a person wants a study sent."""
+    """Urgency and tier policy that a person chose for a study."""
 
     urgent: bool = False
     overrides: Mapping[Kind, When] = field(default_factory=dict)
-    """When its parts go, where that is not as configured."""
+    """When each tier is sent, where it differs from the configured policy."""
 
 
 def take(
@@ -76,9 +76,9 @@ def take(
     study_text: StudyText | None = None,
     send_options: SendOptions = SendOptions(),
 ) -> Iterator[Accepted | Rejected]:
-    """Take over every study among `paths`, one after another; a refused one never stops the next.
+    """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
-    Raises DiskFull: then the study in hand is not accepted, and those yielded before it are safe.
+    Raises DiskFull: the current study is then not accepted, and those yielded before it are accepted.
     """
     for found in find_studies(paths):
         if isinstance(found, Refused):
@@ -112,10 +112,10 @@ def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> R
 
 
 def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
-    """Whether nothing more is to be waited for: every part that goes without waiting for an hour, a month or a reader
-    is at the hub, which also triaged the study, or it is refused.
+    """Whether `send --wait` may return: every part that may be sent now (not held for a time window, the data budget or
+    a request) is at the hub, which also triaged the study, or the study is refused.
 
-    A study whose graph could not be made is never triaged; it is finished when it has arrived.
+    A study whose graph could not be made is not triaged; it is finished when its parts have arrived.
     """
     if any(current_policy.sends_soon(entry, part) for part in entry.parts):
         return False
@@ -124,7 +124,7 @@ def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
 
 
 class Service:
-    """Makes parts and drives the link. The caller holds `outbox.own_link`."""
+    """Makes parts and keeps the link. The caller holds `outbox.own_link`."""
 
     def __init__(
         self, pipeline: Pipeline, uplink: Uplink, quarantine: Quarantine, clock: Clock, port: Port | None = None
@@ -136,7 +136,7 @@ class Service:
         self.quarantine = quarantine
         self.clock = clock
         self._made = 0
-        """Parts that were made: another may now be due."""
+        """Set for each new part: another may now be due."""
 
     async def run(
         self,
@@ -144,7 +144,7 @@ class Service:
         watch: Path | None = None,
         until: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Until `stop` is set or `until()` holds. watch: a folder whose new files are taken over."""
+        """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
         workers = [
@@ -174,8 +174,8 @@ class Service:
     async def _make(
         self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyKey, float]
     ) -> None:
-        """Makes what is missing of these kinds, one part after another, beside the link. stuck: what no worker tries
-        before so long."""
+        """Makes the missing parts of these kinds, one after another, in parallel with the link. stuck: parts and the
+        monotonic time before which no worker tries them again."""
         folder = self.pipeline.outbox.folder
         while not stop.is_set():
             now, changed = self.clock.monotonic(), folder.stat().st_mtime_ns
@@ -189,19 +189,19 @@ class Service:
                     log.error("%s; %s", error, error.remedy)
                     await _pause(stop, STUCK_SECONDS)
                 except UnknownStudy as error:
-                    # Its bytes are damaged here; the others go on, and it does when it is given again.
+                    # Its bytes are damaged; other studies continue, and this one does when its files are sent again.
                     log.error("%s; %s", error, error.remedy)
                     stuck[job[0]] = now + STUCK_SECONDS
                 continue
             made, until = self._made, now + POLL_SECONDS
             while not stop.is_set() and self.clock.monotonic() < until:
-                # A study's graph is sooner on its way than the next look at the whole outbox.
+                # The link sends the graph now, before the next check of the whole outbox.
                 if self._made != made or folder.stat().st_mtime_ns != changed:
                     break
                 await _pause(stop, FOLDER_POLL_SECONDS)
 
     async def _forget(self, stop: asyncio.Event) -> None:
-        """Studies that arrived long ago are forgotten here."""
+        """Removes the entries of studies that arrived long ago."""
         while not stop.is_set():
             await _pause(stop, FORGET_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
@@ -210,7 +210,7 @@ class Service:
                 self.port.arrivals.purge(self.clock.now() - keep)
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
-        """Files in the folder are taken over when they have settled; they are left where they are."""
+        """Accepts the files in the folder when they no longer change; the files stay where they are."""
         taken: dict[Path, tuple[int, int]] = {}
         before: dict[Path, tuple[int, int]] = {}
         changed_at = self.clock.monotonic()
@@ -229,7 +229,7 @@ class Service:
             await _pause(stop, WATCH_SECONDS)
 
     async def _receive(self, stop: asyncio.Event, port: "Port") -> None:
-        """Studies that machines sent are taken over when they are complete, and machines get their reports."""
+        """Accepts complete studies from modalities, and answers their storage commitment requests."""
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.take_arrived, port)
@@ -240,7 +240,7 @@ class Service:
             await _pause(stop, WATCH_SECONDS)
 
     def take_arrived(self, port: "Port") -> None:
-        """Take over what machines sent, as far as it is complete. Raises DiskFull; then it is still there."""
+        """Accept the complete studies from modalities. Raises DiskFull; their files are then still there."""
         for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in take(self.pipeline, self.quarantine, files):
@@ -264,13 +264,13 @@ def _log_outcome(outcome: Accepted | Rejected) -> None:
 
 
 def _lower_priority() -> None:
-    """What is not a graph is in no hurry: on Linux a thread has a priority of its own."""
+    """Lower the priority of a thread that makes no graphs (Linux has a priority for each thread)."""
     if sys.platform == "linux":
         os.nice(10)
 
 
 def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Files below a folder with (bytes, time of change), hidden ones left out."""
+    """Files below a folder with (bytes, time of change in ns), without hidden ones."""
     found = {}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -281,7 +281,7 @@ def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Until `stop`, at most so long."""
+    """Wait for `stop`, at most `seconds`."""
     waiting = asyncio.ensure_future(stop.wait())
     await asyncio.wait({waiting}, timeout=seconds)
     waiting.cancel()

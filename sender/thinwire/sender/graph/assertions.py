@@ -1,8 +1,8 @@
-"""Whether a clause says that something is there, is not, or may be.
+"""The assertion of each concept in a clause: present, absent or uncertain.
 
-In the manner of NegEx (Chapman 2001) and ConText (Harkema 2009): a cue reaches over what follows or what precedes
-it in its clause. Two departures: a denial reaches through an enumeration and through "to suggest", and a doubt that
-itself holds a "not" ("cannot exclude") is one cue and therefore a doubt.
+The method follows NegEx (Chapman 2001) and ConText (Harkema 2009): the scope of a cue is the part of the clause after
+or before it. Two differences: the scope of a negation includes an enumeration and "to suggest", and an uncertainty cue
+with a "not" ("cannot exclude") is one cue.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from thinwire.sender.graph.vocabulary import Cue, Phrase, Vocabulary
 from thinwire.shared.formats.graph import Assertion
 
 _BOUNDS = (Cue.WITH, Cue.LINK, Cue.DOUBT_LINK, Cue.DENY, Cue.VERSUS)
-"""A cue that looks back sees no further than these."""
+"""The scope of a backward cue ends at these."""
 _FORWARD = {Cue.DENIED: Cue.DENY, Cue.DOUBTED: Cue.DOUBT}
 _BACKWARD = {Cue.DOUBT: Cue.DOUBTED, Cue.DOUBT_LINK: Cue.DOUBTED}
 
 
 def assertions(clause: Sequence[Phrase], vocabulary: Vocabulary) -> list[Assertion]:
-    """One assertion for each phrase of a clause; it holds for the phrase's observations, anatomy is there."""
+    """One assertion for each phrase of a clause, for its observations; anatomy is always present."""
     said = [Assertion.PRESENT] * len(clause)
     observes = [any(not vocabulary.roles[c].anatomy for c in phrase.concepts) for phrase in clause]
     reach, used = Assertion.PRESENT, False
@@ -46,13 +46,13 @@ def assertions(clause: Sequence[Phrase], vocabulary: Vocabulary) -> list[Asserti
 
 
 def _turned(clause: Sequence[Phrase], observes: Sequence[bool], at: int) -> Cue | None:
-    """The cue, turned round where it has nothing on its own side: "resolved effusion", "effusion likely"."""
+    """The cue, reversed if its own side has no observation: "resolved effusion", "effusion likely"."""
     cue = clause[at].cue
     after = at + 1
     while after < len(clause) and clause[after].cue in (Cue.PASS, Cue.ARTICLE):
         after += 1
     if cue in _FORWARD and after < len(clause) and clause[after].concepts:
-        # "is likely atelectasis" doubts what follows; "resolved effusion" denies it.
+        # "is likely atelectasis" is a forward uncertainty; "resolved effusion" a forward negation.
         if observes[after] and (cue is Cue.DOUBTED or not any(observes[:at])):
             return _FORWARD[cue]
         if not any(observes[:at]):
@@ -71,7 +71,7 @@ def _look_back(clause: Sequence[Phrase], observes: Sequence[bool], at: int, said
         here = clause[before].cue
         listed = listed or here in (Cue.AND, Cue.OR)
         if here in _BOUNDS or (here is Cue.COMMA and not listed):
-            # Where the cue itself is all that is left of the bound, it still speaks of what stands before.
+            # If only the cue is left within the bound, its scope is the text before it.
             if any(observes[before + 1 : at]):
                 return
         elif observes[before]:

@@ -1,7 +1,7 @@
-"""The text reads the image: cross-attention of the bundle's T5 decoder (NEURAL, section 2.1, equation 1).
+"""Cross-attention from the text to the image in the bundle's T5 decoder (NEURAL, section 2.1, equation 1).
 
-S_i, the score of patch i, is the cross-attention that the text's tokens pay to it in the last decoder layer, mean
-over heads, summed over tokens. Learned null keys beside the patches take what words that need no image would spread.
+S_i, the score of patch i, is its cross-attention in the last decoder layer, mean over heads, summed over tokens.
+Learned null keys take the attention of words that need no image.
 """
 
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ END = 1
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a text attends to in one image."""
+    """The attention of a text over the patches of one image."""
 
     text: str
     share: FloatArray
     """float32 [cells]: S_i as a share of the sum over all cells; 0 on padding; sums to 1."""
     null_share: float
-    """Share of all attention that went to the null keys, 0 to 1."""
+    """Share of all attention on the null keys, 0 to 1."""
     tokens: int
-    """Tokens that attended, the start token included."""
+    """Number of tokens, with the start token."""
     truncated: bool
-    """True when the text was longer than the bundle reads."""
+    """True if the text was longer than the bundle's limit."""
 
 
 class Attention:
-    """Teacher-forces a given text, or writes one itself. Loads the decoder and the tokenizer once."""
+    """Teacher-forces a given text, or generates one. Loads the decoder and the tokenizer once."""
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int | None = None) -> None:
         self.max_tokens = bundle.spec.max_tokens
@@ -42,15 +42,15 @@ class Attention:
         self._tokenizer = Tokenizer.from_file(str(bundle.folder / TOKENIZER))
 
     def read(self, encoded: Encoded, text: str) -> Guidance:
-        """Scores under a given text (teacher forcing)."""
+        """The scores of the patches under a given text (teacher forcing)."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         _, attention = self._run(encoded, [START, *ids[: self.max_tokens - 1]])
         return _guidance(text, attention, len(ids) > self.max_tokens - 1)
 
     def write(self, encoded: Encoded, prompt: str = "") -> Guidance:
-        """Greedy decoding, after an indication where there is one; the scores are those of all the tokens.
+        """Greedy decoding, after an indication if given; the scores are those of all tokens.
 
-        The guidance's text is what was written, without the prompt.
+        The text of the result is the generated one, without the prompt.
         """
         ids = [START, *self._tokenizer.encode(prompt, add_special_tokens=False).ids][: self.max_tokens]
         begin = len(ids)
@@ -81,7 +81,7 @@ def _guidance(text: str, attention: FloatArray, truncated: bool) -> Guidance:
 
 
 def cumulative(attention: FloatArray) -> tuple[FloatArray, float]:
-    """(share [cells], null share) from attention [T, cells] of a text's tokens; what a row lacks to 1 went to null."""
+    """(share [cells], null share) from attention [T, cells] of a text; the rest of a row to 1 is on the null keys."""
     score = attention.sum(axis=0, dtype=np.float64)
     total = float(score.sum())
     return (score / max(total, 1e-12)).astype(np.float32), max(0.0, 1.0 - total / len(attention))

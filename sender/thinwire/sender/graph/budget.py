@@ -1,4 +1,4 @@
-"""As much of a graph as fits into a number of bytes on the link."""
+"""Fitting a graph into a number of bytes on the link."""
 
 import logging
 from collections.abc import Callable
@@ -13,18 +13,18 @@ log = logging.getLogger(__name__)
 
 
 def on_the_link(payload: int) -> int:
-    """Bytes that a payload of so many takes on a stream: sealed, in its offer, framed by gRPC, HTTP/2 and TLS."""
+    """Bytes on the stream of a payload of `payload` bytes: sealed, in its offer, framed by gRPC, HTTP/2 and TLS."""
     return sealed_size(payload) + OFFER_BYTES
 
 
 def fit(
     build: Callable[[int], FusedGraph], coder: Coder, wanted: int, most_patches: int, most_bytes: int
 ) -> tuple[FusedGraph, bytes]:
-    """The graph, and its payload, of as many patches as fit into `most_bytes` on the link.
+    """The graph with as many patches as fit into `most_bytes` on the link, and its payload.
 
-    build(k): the graph of the k patches of highest attention. wanted: the k of the pruning policy. With room to spare
-    more patches are kept, up to `most_patches`; without it the wanted ones are written more coarsely, and only where
-    the coarsest is too large fewer are kept. One patch is always kept: a graph that is too large goes all the same.
+    build(k): the graph of the k patches with the highest scores. wanted: the k of the pruning policy. If there is
+    space, more patches are kept, up to `most_patches`; if not, the features are quantised more coarsely, and if the
+    coarsest level is too large, fewer patches are kept. One patch is always kept, also in a graph that is too large.
     """
 
     def fits(payload: bytes) -> bool:
@@ -49,5 +49,5 @@ def fit(
         trial = at(middle, level)
         low, high, best = (middle, high, trial) if fits(trial[1]) else (low, middle - 1, best)
     if not fits(best[1]):
-        log.warning("a graph takes %d bytes on the link, over the %d asked for", on_the_link(len(best[1])), most_bytes)
+        log.warning("a graph takes %d bytes on the link, over the limit of %d", on_the_link(len(best[1])), most_bytes)
     return best

@@ -1,4 +1,4 @@
-"""A text becomes sentences, a sentence clauses: the reach of a "no", a "possible" and a "which" is one clause."""
+"""Text to sentences and clauses; a clause is the scope of "no", "possible" and "which"."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from thinwire.sender.graph.vocabulary import Cue, Phrase, Section, Vocabulary, s
 MAX_CLAUSE = 120
 """Phrases in a clause; a longer one is cut, so that the work stays linear in the length of the text."""
 
-# De-identified texts have runs of X where a word was; they say nothing and must not look like a word.
+# De-identified texts have runs of X in place of words; they have no meaning and must not match a word.
 _BLANKED = re.compile(r"\bx{2,}(?:'s)?\b", re.IGNORECASE)
-# "effusion?" doubts what precedes; "? effusion" doubts what follows.
+# "effusion?" is a backward uncertainty, "? effusion" a forward one.
 _ASKED_AFTER = re.compile(r"(?<=[\w)])\?")
 # A full stop ends a sentence before a space or a capital ("seen.No"), not in 2.5; so do a blank line, and a line
 # that begins with a bullet, a label ("Lungs:") or a capitalised word.
@@ -24,13 +24,13 @@ _SAYS = frozenset({Cue.VERB, Cue.COLON, Cue.DENIED, Cue.DOUBTED})
 class Sentence:
     words: tuple[str, ...]
     asks: bool
-    """In a section that asks (indication, history) rather than tells."""
+    """In a section of questions (indication, history) instead of statements."""
     section: int
     """Number of the section, counted from the start of the text."""
 
 
 def sentences(text: str, vocabulary: Vocabulary, asks: bool) -> Iterator[Sentence]:
-    """Sentences in order. asks: whether text before any header asks, as a text that is all indication does."""
+    """Sentences in order. asks: whether text before any header is a question, as in an indication."""
     for number, (kind, body) in enumerate(_sections(text, vocabulary, Section.ASKS if asks else Section.TELLS)):
         if kind is Section.SILENT:
             continue
@@ -51,7 +51,7 @@ def _sections(text: str, vocabulary: Vocabulary, first: Section) -> Iterator[tup
         if kind is first or kind is Section.TELLS:
             yield kind, body
         else:
-            # Silence lasts a line or a sentence, a question until a blank line; what follows has no header and tells.
+            # A silent section ends with its line or sentence, a question with a blank line; then statements follow.
             end = (_BLANK_LINE if kind is Section.ASKS else _END).search(body, len(body) - len(body.lstrip()))
             cut = end.end() if end else len(body)
             yield kind, body[:cut]
@@ -61,7 +61,7 @@ def _sections(text: str, vocabulary: Vocabulary, first: Section) -> Iterator[tup
 
 
 def clauses(phrases: Sequence[Phrase], vocabulary: Vocabulary) -> Iterator[list[Phrase]]:
-    """Cut a sentence at "but", ";" and their like, and where a comma or "and" begins a new statement."""
+    """Cut a sentence at "but", ";" and similar words, and at a comma or "and" that begins a new statement."""
     clause: list[Phrase] = []
     for at, phrase in enumerate(phrases):
         joins = phrase.cue in (Cue.COMMA, Cue.AND)
@@ -74,7 +74,7 @@ def clauses(phrases: Sequence[Phrase], vocabulary: Vocabulary) -> Iterator[list[
 
 
 def _new(clause: Sequence[Phrase], phrases: Sequence[Phrase], at: int, vocabulary: Vocabulary) -> bool:
-    """Whether the member that begins after phrases[at] is a statement of its own, not one more of an enumeration."""
+    """Whether the member after phrases[at] is a new statement and not part of the enumeration."""
     member: list[Phrase] = []
     for phrase in phrases[at + 1 : at + 1 + MAX_CLAUSE]:
         if phrase.cue in (Cue.COMMA, Cue.AND, Cue.OR, Cue.STOP) and member:
@@ -97,7 +97,7 @@ def _new(clause: Sequence[Phrase], phrases: Sequence[Phrase], at: int, vocabular
     named = [number for number, phrase in enumerate(clause) if phrase.concepts]
     if not named:
         return False
-    # A predicate stands after its subject: in "no visible effusion" nothing is seen.
+    # A predicate follows its subject: "visible" in "no visible effusion" is none.
     told = {phrase.cue for phrase in clause[named[0] + 1 :]} & {Cue.SEEN, *_SAYS}
     if scoped and told and clause[-1].cue in (Cue.SEEN, Cue.DENIED):
         return True

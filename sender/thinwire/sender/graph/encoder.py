@@ -23,7 +23,7 @@ PREFERRED = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecution
 
 
 def choose_provider(wanted: str = "auto") -> str:
-    """The execution provider to use: the best that onnxruntime offers here, or the one that was asked for.
+    """The execution provider: the best that onnxruntime offers on this machine, or the configured one.
 
     wanted: "auto", "tensorrt", "cuda" or "cpu". Raises BadConfiguration for one that is not available.
     """
@@ -36,19 +36,19 @@ def choose_provider(wanted: str = "auto") -> str:
         if provider.lower().startswith(wanted):
             return provider
     raise BadConfiguration(
-        f"execution provider {wanted!r} is not available here",
+        f"execution provider {wanted!r} is not available on this machine",
         "Use auto or cpu; for cuda or tensorrt install thinwire[sender-gpu] on a machine with such a GPU.",
     )
 
 
 def open_session(path: "Path", provider: str, threads: int | None = None) -> "InferenceSession":
-    """Load a model. threads: None means one per core that this process may use."""
+    """Load an ONNX model. threads: None is one for each core of this process."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
-    # A clinic sends a study every few minutes: spinning threads and a cached arena would cost it its memory.
+    # A clinic sends a study every few minutes: spinning threads and a cached arena would waste memory and CPU time.
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
@@ -61,13 +61,13 @@ class Encoded:
     features: FloatArray
     """float32 [cells, d]."""
     context: FloatArray
-    """float32 [d]: the whole image in one vector."""
+    """float32 [d]: the context vector of the whole image."""
     valid: BoolArray
     """bool [cells]."""
 
 
 class Encoder:
-    """Turns a patch grid into features. Loads the model once."""
+    """Computes the features of a patch grid. Loads the model once."""
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int | None = None) -> None:
         self.provider = choose_provider(provider)

@@ -1,4 +1,4 @@
-"""One edge joins the two graphs: between their nodes of highest betweenness centrality (NEURAL, section 2.4)."""
+"""Fusion: one edge between the nodes of highest betweenness centrality of G1 and G2 (NEURAL, section 2.4)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a graph comes from: what its nodes alone do not say."""
+    """The provenance of a graph."""
 
     study: StudyKey
     bundle: BundleId
@@ -30,7 +30,7 @@ class Origin:
 
 
 def fuse(patches: Patches, concepts: Concepts, context: FloatArray, grid: Grid, origin: Origin) -> FusedGraph:
-    """G1 and G2 joined by one edge, with the context vector (float32 [d]) beside them."""
+    """The fused graph of G1 and G2. context: float32 [d], the context vector."""
     return FusedGraph(
         study=origin.study,
         bundle=origin.bundle,
@@ -47,10 +47,10 @@ def fuse(patches: Patches, concepts: Concepts, context: FloatArray, grid: Grid, 
 
 
 def fusion_edge(patches: Patches, concepts: Concepts, side: int) -> tuple[int, int] | None:
-    """(patch node, concept node), or None where either graph is empty.
+    """(patch node, concept node), or None if either graph is empty.
 
-    Betweenness is of each graph by itself, undirected; ties go to the lowest index. The context node takes no part:
-    joined to every patch, it would always win and say nothing.
+    Betweenness is computed in each graph, undirected; ties go to the lowest index. The context node is excluded: it is
+    joined to every patch and would always be chosen.
     """
     if not len(patches.cell) or not len(concepts.concept):
         return None
@@ -64,12 +64,12 @@ def most_between(nodes: int, edges: list[tuple[int, int]]) -> int:
     return _most_between(nodes, tuple(edges))
 
 
-# Whoever keeps much of every image (training, evaluation) meets the same grid again and again.
+# Training and evaluation keep most of each image, and so repeat the same grid.
 @lru_cache(maxsize=1024)
 def _most_between(nodes: int, edges: tuple[tuple[int, int], ...]) -> int:
     graph = nx.Graph()
     graph.add_nodes_from(range(nodes))
     graph.add_edges_from(edges)
     centrality = nx.betweenness_centrality(graph)
-    # Rounded, so that the order in which a platform adds floats does not break a tie.
+    # Rounded, so that the order of additions on a platform does not decide a tie.
     return int(np.argmax(np.round([centrality[node] for node in range(nodes)], 9)))

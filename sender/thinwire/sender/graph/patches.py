@@ -10,7 +10,7 @@ from thinwire.shared.formats.graph import BoolArray, FloatArray, Grid
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """What the encoder sees."""
+    """The canvas of one image, the input of the encoder."""
 
     grid: Grid
     canvas: FloatArray
@@ -26,7 +26,7 @@ def cut(pixels: FloatArray, working_size: int) -> PatchGrid:
     """Place an image on the canvas.
 
     pixels: float32 [H, W], 0 to 1, bone bright, native size. The longer side becomes working_size; scaling averages
-    over the source area (PIL's antialiased bilinear), so that a nodule in a 3000-pixel image does not alias away.
+    over the source area (PIL's antialiased bilinear), so that a nodule in a 3000-pixel image is not lost to aliasing.
     """
     grid = Grid(pixels.shape[0], pixels.shape[1], working_size)
     top, left, height, width = grid.placed

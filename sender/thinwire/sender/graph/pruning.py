@@ -1,7 +1,7 @@
-"""Which cells of the grid are kept (NEURAL, section 2.2).
+"""The pruning policy: which cells of the patch grid are kept (NEURAL, section 2.2).
 
-A policy is a value; `prune` applies it. The paper's policies choose by cumulative cross-attention; the comparators of
-the evaluation give other scores to the same function.
+`prune` applies a policy. The policies of the paper use the cumulative cross-attention, the comparators of the
+evaluation other scores.
 """
 
 import math
@@ -52,7 +52,7 @@ def prune(valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
     """The kept cells.
 
     valid: bool [cells], False on padding, which is never kept. share: float32 [cells], any score where more is
-    better. Returns int32 [k], ascending. Equal scores go to the lower index, so that the outcome is one.
+    better. Returns int32 [k], ascending. Of equal scores the lower index is kept, so that the result is unique.
     """
     candidates = np.flatnonzero(valid)
     ranked = candidates[np.argsort(-share[candidates], kind="stable")]

@@ -1,8 +1,8 @@
-"""The RadGraph-XL model as a second extractor (Delbrouck 2024, ACL Findings), for those who have its weights.
+"""The RadGraph-XL model as a second extractor (Delbrouck 2024, ACL Findings). Its weights are not part of thinwire.
 
-The model needs torch, which a sender never loads, so it runs as a process of its own under another Python that has
-the `radgraph` package. The text goes in by standard input and its annotation comes back by standard output; the
-closed vocabulary then decides what of it becomes a concept, as it does for the rules.
+The model needs torch, which the sender does not load, so it runs as a separate process in a Python with the `radgraph`
+package: text on standard input, annotation on standard output. The closed vocabulary selects the concepts, as for the
+rules.
 """
 
 import json
@@ -31,7 +31,7 @@ _ASSERTIONS = {
 }
 _RELATIONS = {relation.name.lower(): relation for relation in Relation}
 
-# The package prints while it loads, so the answer keeps the real standard output to itself.
+# The package prints while it loads, so only the answer goes to the real standard output.
 _WORKER = """
 import json, sys
 answer, sys.stdout = sys.stdout, sys.stderr
@@ -43,7 +43,7 @@ json.dump(model([json.load(sys.stdin)])["0"], answer)
 
 @dataclass(frozen=True)
 class RadGraphExtractor:
-    """Runs the model once for each text; loading it takes most of the time."""
+    """Runs the model once for each text; most of the time is for loading it."""
 
     vocabulary: Vocabulary
     python: tuple[str, ...]
@@ -52,10 +52,10 @@ class RadGraphExtractor:
     """Folder that holds the unpacked weights in a folder of the model's name; nothing is downloaded."""
     model: str = "radgraph-xl"
     seconds: float = 300.0
-    """The longest that one text may take."""
+    """Time limit for one text."""
 
     def extract(self, text: str, source: TextSource = TextSource.REPORT) -> Concepts:
-        """As `Extractor.extract`. Raises BadConfiguration where the model cannot be run."""
+        """As `Extractor.extract`. Raises BadConfiguration if the model cannot run."""
         if not text.strip():
             return concepts_of([], [], self.vocabulary)
         if not (self.weights / self.model).is_dir():
@@ -86,7 +86,7 @@ class RadGraphExtractor:
             )
             return json.loads(done.stdout)
         except subprocess.TimeoutExpired:
-            # The command's own words may hold the text, so neither they nor their cause are shown.
+            # The output of the command may quote the text, so it is not part of the error.
             raise BadConfiguration(f"{self.model} took longer than {self.seconds:g} s", remedy) from None
         except subprocess.CalledProcessError as error:
             raise BadConfiguration(f"{self.model} ended with code {error.returncode}", remedy) from None
@@ -100,8 +100,8 @@ def from_radgraph(
     """The concepts of one report's annotation in RadGraph's published JSON.
 
     annotation: {"text": words separated by spaces, "entities": {id: {"label", "start_ix", "end_ix" (inclusive word
-    indices), "relations": [[name, id], ...]}}}. What the model marks and the vocabulary does not name is dropped; a
-    concept that spans several entities ("chest tube") takes the assertion of its last. Raises BadFormat.
+    indices), "relations": [[name, id], ...]}}}. Entities outside the vocabulary are dropped; a concept of
+    several entities ("chest tube") has the assertion of the last. Raises BadFormat.
     """
     try:
         spoken = str(annotation["text"]).split()

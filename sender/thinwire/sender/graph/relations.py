@@ -1,8 +1,8 @@
-"""How the concepts of a clause belong together, in RadGraph's three relations.
+"""The relations between the concepts of a clause: the three of RadGraph.
 
-A clause is cut into chunks, runs of concepts with no word of grammar between them ("small right pleural effusion").
-Within a chunk the last finding is the head; between chunks the words of grammar decide. Rules, not a parser: what
-they cover is listed in docs/report-graph.md with an example each.
+A clause is cut into chunks: runs of concepts without a function word between them ("small right pleural effusion").
+Within a chunk the last finding is the head; between chunks the function words decide. The rules, with an example each,
+are in docs/report-graph.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from thinwire.sender.graph.vocabulary import ConceptRole, Cue, Phrase, Vocabular
 from thinwire.shared.formats.graph import Assertion, Relation
 
 MAX_GAP = 3
-"""Words without a meaning that a chunk may hold in a row."""
+"""Most unknown words in a row within a chunk."""
 
 _SILENT = (Cue.PASS, Cue.ARTICLE)
 _JOINS = frozenset({Cue.COMMA, Cue.AND, Cue.OR, Cue.VERSUS})
@@ -26,7 +26,7 @@ Edge = tuple[int, int, Relation]
 
 @dataclass(frozen=True)
 class Mention:
-    """One naming of a concept."""
+    """One mention of a concept in the text."""
 
     concept: int
     role: ConceptRole
@@ -36,15 +36,15 @@ class Mention:
 @dataclass
 class Chunk:
     gap: list[Cue] = field(default_factory=list)
-    """Words of grammar between the chunk before and this one."""
+    """Function words between the previous chunk and this one."""
     members: list[int] = field(default_factory=list)
     """Mentions, in the order of the text."""
     heads: list[int] = field(default_factory=list)
-    """Its findings; where there is none, its last quality."""
+    """Its findings, or its last quality without findings."""
     parts: list[int] = field(default_factory=list)
-    """Its structures; where there is none, its places."""
+    """Its structures, or its places without structures."""
     bare: bool = False
-    """No finding: its head is a quality."""
+    """Without a finding: its head is a quality."""
     denied: bool = False
     structured: bool = False
     """Has a structure, not places alone."""
@@ -53,7 +53,7 @@ class Chunk:
 
     @property
     def joined(self) -> bool:
-        """Follows the chunk before as the next member of an enumeration."""
+        """Whether it continues the enumeration of the previous chunk."""
         return bool(self.gap) and set(self.gap) <= _JOINS
 
 
@@ -66,8 +66,8 @@ def relate(
 ) -> list[Edge]:
     """Append the clause's mentions to `mentions` and return its relations.
 
-    said: one assertion for each phrase. before: heads of the clause before, which "this" and "these" speak of;
-    replaced by this clause's own where it has any.
+    said: one assertion for each phrase. before: heads of the previous clause, the referents of "this" and "these";
+    replaced by this clause's heads if it has any.
     """
     chunks = list(_chunks(clause, said, mentions, vocabulary))
     edges = [edge for chunk in chunks for edge in _within(chunk, mentions)]
@@ -131,7 +131,7 @@ def _within(chunk: Chunk, mentions: Sequence[Mention]) -> Iterator[Edge]:
 
 
 def _nearest(at: int, candidates: Sequence[int]) -> int | None:
-    """The next one, as modifiers stand before their noun in English; else the one before."""
+    """The next candidate, since English modifiers precede their noun; else the previous one."""
     return next((c for c in candidates if c > at), None) or max((c for c in candidates if c <= at), default=None)
 
 
@@ -149,7 +149,7 @@ def _between(chunks: Sequence[Chunk]) -> Iterator[Edge]:
             yield from ((place, after.parts[-1], Relation.MODIFY) for place in chunk.parts)
         if Cue.IN in chunk.gap and last.heads:
             chunk.placed = _enumerated(chunks, at - 1, placed=False)
-        elif Cue.IN in chunk.gap and at:  # "the base of the left lung"; what is in the one is in the other
+        elif Cue.IN in chunk.gap and at:  # "the base of the left lung": a finding in one is in the other
             chunk.placed = last.placed
             yield from ((part, whole, Relation.MODIFY) for part in last.parts for whole in chunk.parts)
         elif chunk.joined and last.placed:  # "in the right base and left apex"

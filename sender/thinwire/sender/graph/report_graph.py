@@ -1,7 +1,7 @@
-"""G2: a text becomes concepts and their relations in the RadGraph schema (Jain 2021, arXiv 2106.14463).
+"""G2: the concepts of a text and their relations in the RadGraph schema (Jain 2021, arXiv 2106.14463).
 
-Only indices into the closed vocabulary leave this module. A word that is not in it, a name or a date included, has
-no index and therefore no way into the graph.
+The result holds only indices into the closed vocabulary. A word outside the vocabulary, such as a name or a date, has
+no index and cannot enter the graph.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,16 +20,16 @@ from thinwire.shared.identifiers import TextSource
 
 
 class Extractor(Protocol):
-    """Anything that turns a text into G2."""
+    """An extractor of G2 from a text."""
 
     def extract(self, text: str, source: TextSource = TextSource.REPORT) -> Concepts:
-        """The concepts of a text. source: an indication asks, so what it names is uncertain."""
+        """The concepts of a text. source: the findings of an indication are uncertain, since it is a question."""
         ...
 
 
 @dataclass(frozen=True)
 class RuleExtractor:
-    """The extractor that comes with thinwire: rules over a closed vocabulary, a few milliseconds, no model."""
+    """The default extractor: rules over a closed vocabulary, a few milliseconds, without a model."""
 
     vocabulary: Vocabulary
 
@@ -38,7 +38,7 @@ class RuleExtractor:
 
 
 def extract(text: str, vocabulary: Vocabulary, source: TextSource = TextSource.REPORT) -> Concepts:
-    """The concepts of a text and their relations. Never fails: a text without known words gives an empty graph."""
+    """The concepts of a text and their relations. A text without known words gives an empty graph."""
     mentions: list[Mention] = []
     edges: list[Edge] = []
     section, before = -1, list[int]()
@@ -54,14 +54,14 @@ def extract(text: str, vocabulary: Vocabulary, source: TextSource = TextSource.R
 
 
 def concepts_of(mentions: Sequence[Mention], edges: Iterable[Edge], vocabulary: Vocabulary) -> Concepts:
-    """Merge mentions by (concept, assertion) and add what they imply.
+    """Merge mentions by (concept, assertion) and add their implications.
 
-    edges: relations by mention; those that the schema does not know (an anatomy that suggests) and loops are dropped.
-    At most MAX_CONCEPTS nodes and MAX_RELATIONS relations, the first ones, as a payload holds no more.
+    edges: relations by mention; relations outside the schema (an anatomy that suggests) and loops are dropped. At most
+    MAX_CONCEPTS nodes and MAX_RELATIONS relations, the first ones: the limits of a payload.
     """
     edges = list(edges)
     mentions, edges = _with_implied(mentions, edges, vocabulary)
-    # The vocabulary begins with the findings, so a text that names nearly everything loses places and structures.
+    # The vocabulary begins with the findings, so a text over the limit loses places and structures.
     keys = sorted({(m.concept, int(m.assertion)) for m in mentions})[:MAX_CONCEPTS]
     node = {key: number for number, key in enumerate(keys)}
     of = [node.get((m.concept, int(m.assertion))) for m in mentions]
@@ -83,7 +83,7 @@ def concepts_of(mentions: Sequence[Mention], edges: Iterable[Edge], vocabulary: 
 
 
 def asked(mention: Mention) -> Mention:
-    """A question about the image states nothing of it; the patient's symptoms and devices are facts all the same."""
+    """A finding in a question is uncertain; the patient's symptoms and devices stay as stated."""
     if mention.role is ConceptRole.FINDING and mention.assertion is Assertion.PRESENT:
         return Mention(mention.concept, mention.role, Assertion.UNCERTAIN)
     return mention
@@ -128,10 +128,10 @@ def _with_implied(
 
 
 def _read(said: Assertion, read: Assertion) -> Assertion | None:
-    """What an implication makes of a statement that is itself denied or doubted."""
+    """The implied assertion of a statement that is denied or uncertain."""
     if said is Assertion.PRESENT:
         return read
     if said is Assertion.UNCERTAIN:
         return Assertion.UNCERTAIN
-    # "not enlarged" denies what "enlarged" affirms; "not normal" is no diagnosis.
+    # "not enlarged" denies the implication of "enlarged"; "not normal" implies no diagnosis.
     return Assertion.ABSENT if read is Assertion.PRESENT else None

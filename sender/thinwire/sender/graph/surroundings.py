@@ -1,4 +1,4 @@
-"""The kept cells and what lies around them, as few rectangles of native pixels: what the crops show."""
+"""The kept cells and their neighbours as a few rectangles of native pixels: the regions of the crops tier."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from thinwire.shared.formats.graph import CELL, BoolArray, FloatArray, Grid, Int
 from thinwire.shared.neighbourhoods import connected
 
 MOST_PIXELS = 1 << 18
-"""Of one rectangle, so that the first is there soon: a cell and its neighbours at 2700 pixels of the longer side."""
+"""Pixels of one rectangle, so that the first arrives early: a cell and its neighbours in an image of 2700 pixels."""
 RECORD_BYTES = 130
-"""What a rectangle costs beside its pixels: its record, and what a JPEG XL image learns anew."""
+"""Bytes of a rectangle beside its pixels: its record, and the start of a JPEG XL image."""
 PIXEL_BYTES = 0.6
-"""What a pixel costs, losslessly, at 8 to 12 bits."""
+"""Bytes of a pixel, losslessly, at 8 to 12 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Edges:
-    """Where the cells of a grid lie in native pixels; neighbours share an edge, so that blocks never overlap."""
+    """The edges of a grid's cells in native pixels; neighbours share an edge, so that blocks do not overlap."""
 
     rows: IntArray
     """int32 [side + 1], ascending, 0 to the image's height; equal beside padding."""
@@ -69,11 +69,11 @@ class _Edges:
 
 
 def surroundings(grid: Grid, cell: IntArray, share: FloatArray) -> list[Rectangle]:
-    """Disjoint rectangles that cover each kept cell and its 8 neighbours, and little else.
+    """Disjoint rectangles that cover each kept cell and its 8 neighbours, and few other pixels.
 
-    cell: int32 [k], the kept cells. share: float32 [k], their shares of the attention. A rectangle has the shares of
-    the kept cells within. Where cells are so small that a pixel costs less than another rectangle, some more is taken
-    in. The same arguments give the same rectangles.
+    cell: int32 [k], the kept cells. share: float32 [k], their shares of the attention. The share of a rectangle
+    is the sum of the kept cells in it. Rectangles are merged where the pixels between them cost less than another
+    rectangle. Deterministic.
     """
     edges = _Edges.of(grid)
     shares = np.zeros((grid.side, grid.side))
@@ -109,7 +109,7 @@ def _parts(wanted: BoolArray) -> Iterator[BoolArray]:
 
 
 def _covering(part: BoolArray, edges: _Edges) -> Iterator[_Block]:
-    """Disjoint blocks that cover exactly the part: again and again the largest that there is."""
+    """Disjoint blocks that cover exactly the part: repeatedly the largest one."""
     left = part.copy()
     while left.any():
         block = max(_blocks(left, edges), key=lambda each: (edges.area(each), -each.top, -each.left))
@@ -118,7 +118,7 @@ def _covering(part: BoolArray, edges: _Edges) -> Iterator[_Block]:
 
 
 def _blocks(mask: BoolArray, edges: _Edges) -> Iterator[_Block]:
-    """Blocks of set cells that no wider one holds, of at most MOST_PIXELS, or of one cell."""
+    """Maximal blocks of set cells, of at most MOST_PIXELS or of one cell."""
     rows = np.flatnonzero(mask.any(axis=1))
     for top in rows:
         full = mask[top].copy()
@@ -141,7 +141,7 @@ def _runs(full: BoolArray) -> list[tuple[int, int]]:
 
 
 def _merged(blocks: list[_Block], edges: _Edges) -> list[_Block]:
-    """Blocks joined wherever the pixels between them cost less than a rectangle more."""
+    """Blocks merged where the pixels between them cost less than another rectangle."""
     while True:
         gains = [
             (gain, a, b)
@@ -157,7 +157,7 @@ def _merged(blocks: list[_Block], edges: _Edges) -> list[_Block]:
 
 
 def _gain(blocks: list[_Block], whole: _Block, edges: _Edges) -> float:
-    """Bytes that are saved where `whole` stands for the blocks in it; none where it would cut another one."""
+    """Bytes saved by `whole` in place of the blocks in it; 0 if it would cut another block."""
     area = edges.area(whole)
     if area > MOST_PIXELS or any(whole.meets(each) and not whole.holds(each) for each in blocks):
         return 0.0

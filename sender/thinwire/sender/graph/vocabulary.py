@@ -1,4 +1,4 @@
-"""The closed vocabulary: which concepts there are, by which words a text names them, and what other words do.
+"""The closed vocabulary: the concepts, the words for them in a text, and the function of other words.
 
 The data is `vocabulary.toml`, explained in docs/report-graph.md. A text's words are matched longest first, so that
 "pericardial effusion" is not an effusion and "no change in" denies nothing.
@@ -20,7 +20,7 @@ from thinwire.shared.formats.graph import Assertion
 
 
 class ConceptRole(StrEnum):
-    """What a concept does in a sentence."""
+    """The role of a concept in a sentence."""
 
     STRUCTURE = "structure"
     """A part of the body."""
@@ -29,7 +29,7 @@ class ConceptRole(StrEnum):
     FINDING = "finding"
     DEVICE = "device"
     SYMPTOM = "symptom"
-    """What an indication says of the patient, not of the image."""
+    """A statement of an indication about the patient, not the image."""
     QUALITY = "quality"
     """Describes a finding or a structure: mild, patchy, clear."""
 
@@ -40,7 +40,7 @@ class ConceptRole(StrEnum):
 
 
 class Cue(StrEnum):
-    """What a phrase that is no concept does to the concepts around it."""
+    """The effect of a phrase without a concept on the concepts around it."""
 
     DENY = "deny"
     DENIED = "denied"
@@ -64,7 +64,7 @@ class Cue(StrEnum):
 
 
 class Section(StrEnum):
-    """What the text under a header does."""
+    """The function of the text under a header."""
 
     ASKS = "asks"
     SILENT = "silent"
@@ -84,7 +84,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Implication:
-    """`said` at `at` is always read as `then`, which is present, absent or uncertain (concept indices)."""
+    """`said` at `at` implies `then`, which is present, absent or uncertain (concept indices)."""
 
     said: int
     at: int
@@ -102,14 +102,14 @@ _Meaning = tuple[tuple[int, ...], Cue | None]
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words and the punctuation that matters; hyphens separate words, accents are folded."""
+    """Lower-case words and significant punctuation; hyphens separate words, accents are folded."""
     folded = unicodedata.normalize("NFKD", text.lower().translate(_FOLD))
     return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Concepts in their append-only order, and everything needed to find them in a text."""
+    """Concepts in their append-only order, and the tables to find them in a text."""
 
     concepts: tuple[Concept, ...]
     roles: tuple[ConceptRole, ...]
@@ -124,7 +124,7 @@ class Vocabulary:
     """By first word: (words, meaning), longest first."""
 
     def index(self, name: str) -> int:
-        """The index of a concept; raises KeyError for a name that there is not."""
+        """The index of a concept. Raises KeyError for an unknown name."""
         for index, concept in enumerate(self.concepts):
             if concept.name == name:
                 return index
@@ -143,9 +143,9 @@ class Vocabulary:
             start = found.end
 
     def of_bundle(self, concepts: Sequence[Concept]) -> "Vocabulary":
-        """The vocabulary as an older bundle knows it: cut to its concepts, which must be the first ones here.
+        """The vocabulary of an older bundle: cut to its concepts, which must be the first ones of this version.
 
-        Raises BadBundle where they are not.
+        Raises BadBundle for other concepts.
         """
         count = len(concepts)
         if tuple(concepts) != self.concepts[:count]:
@@ -177,7 +177,7 @@ def load_vocabulary() -> Vocabulary:
 def build_vocabulary(data: Mapping[str, Any]) -> Vocabulary:
     """A vocabulary from the tables of vocabulary.toml.
 
-    Raises ValueError where a phrase has two meanings, KeyError where a table names a concept that there is not.
+    Raises ValueError for a phrase with two meanings, KeyError for an unknown concept in a table.
     """
     roles = tuple(ConceptRole(each["role"]) for each in data["concepts"])
     names = [each["name"] for each in data["concepts"]]

@@ -1,7 +1,7 @@
-"""Whether text seems to be drawn into a radiograph: a warning, which a person has to judge.
+"""Detection of text burned into a radiograph: a warning that a person must check.
 
-Drawn characters differ from anatomy in four ways that are cheap to see: strokes thinner than a hundredth of the image
-that stand out by a large step, of one size, side by side on one line. How often it is right: docs/deidentification.md.
+Characters differ from anatomy in four ways: strokes thinner than a hundredth of the image, with high contrast, of one
+size, side by side on a line. Sensitivity and false alarms: docs/deidentification.md.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from thinwire.shared.neighbourhoods import connected, opened
 SIDE = 1024
 """Pixels to which the longer side is reduced at most, by each block's extreme, so that no stroke is averaged away."""
 STEP = 70
-"""Grey levels of 255 by which a stroke stands out of what is around it."""
+"""Contrast of a stroke with its surroundings, in grey levels of 255."""
 STROKE = 9
 """Pixels: nothing wider counts as a stroke."""
 HEIGHTS = 6, 60
@@ -21,7 +21,7 @@ CHARACTERS = 4
 
 
 def has_text(shown: NDArray[np.uint8]) -> bool:
-    """shown: uint8 [H, W], as on a screen. Bright and dark characters alike."""
+    """Whether text seems to be burned in, bright or dark. shown: uint8 [H, W], as displayed."""
     return any(_lines(marks) for marks in _strokes(shown))
 
 
@@ -38,7 +38,7 @@ def _strokes(shown: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
 
 
 def _lines(marks: NDArray[np.bool_]) -> bool:
-    """Whether enough marks of one height stand side by side."""
+    """Whether enough marks of one height are side by side."""
     parts = connected(marks, diagonal=True)
     boxes = []
     for (top, left, bottom, right), size in zip(parts.boxes.tolist(), parts.sizes.tolist(), strict=True):

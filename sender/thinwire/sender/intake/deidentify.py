@@ -1,8 +1,9 @@
 """De-identification before anything leaves the clinic: PS3.15 Annex E, Basic Application Confidentiality Profile.
 
-What is not in `ACTIONS` is removed, private attributes, overlays and text among it: a list of what may stay is shorter
-than the table of what must go (E.1-1), and holds for attributes that are younger than it. Options and reasons:
-docs/deidentification.md. The same file, key and policy give the same bytes, so that a repeat is known as one.
+Attributes outside `ACTIONS` are removed, with private attributes, overlays and text. A list of the attributes to keep
+is shorter than the table of those to remove (E.1-1), and also covers attributes that the standard adds later. Options
+and reasons: docs/deidentification.md. The same file, key and policy give the same bytes, so that a repeated file is
+recognised.
 """
 
 import base64
@@ -39,7 +40,7 @@ SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"
 """Implementation Class UID (0002,0012) of files that are written here."""
 _MOST_DAYS = 1826
 _OLDEST = 89
-"""Years: an age above is stated as 90 (45 CFR 164.514)."""
+"""Years: a higher age is replaced by 90 (45 CFR 164.514)."""
 
 
 @unique
@@ -57,7 +58,7 @@ class Action(Enum):
 
 class Dates(StrEnum):
     SHIFT = "shift"
-    """By a number of days that is the patient's own: spans between studies stay true."""
+    """Shifted by a number of days of the patient: intervals between studies stay correct."""
     REMOVE = "remove"
 
 
@@ -73,7 +74,7 @@ class Options:
     dates: Dates = Dates.SHIFT
     uids: Uids = Uids.MAP
     characteristics: bool = True
-    """Sex, age, size and weight stay."""
+    """Sex, age, size and weight are kept."""
 
 
 def _actions(action: Action, words: str) -> dict[str, Action]:
@@ -89,17 +90,17 @@ ACTIONS: dict[str, Action] = {
     **_actions(Action.CHARACTERISTIC, "PatientSex PatientAge PatientSize PatientWeight"),
     **_actions(Action.CODES, "AnatomicRegionSequence ViewCodeSequence"),
     **_actions(Action.ITEMS, "VOILUTSequence ModalityLUTSequence"),
-    # What the object is.
+    # The kind of object.
     **_actions(Action.KEEP, "SOPClassUID ImageType Modality ConversionType PresentationIntentType Manufacturer"),
     **_actions(Action.KEEP, "ManufacturerModelName SeriesNumber InstanceNumber AcquisitionNumber"),
-    # How it was exposed.
+    # The exposure.
     **_actions(Action.KEEP, "BodyPartExamined ViewPosition PatientOrientation Laterality ImageLaterality KVP"),
     **_actions(Action.KEEP, "ExposureTime ExposureTimeInuS XRayTubeCurrent XRayTubeCurrentInuA Exposure ExposureInuAs"),
     **_actions(Action.KEEP, "DistanceSourceToDetector DistanceSourceToPatient Grid FilterType FocalSpots Sensitivity"),
     **_actions(Action.KEEP, "EstimatedRadiographicMagnificationFactor DetectorType DetectorConfiguration"),
     **_actions(Action.KEEP, "RelativeXRayExposure ExposureIndex TargetExposureIndex DeviationIndex"),
     **_actions(Action.KEEP, "FieldOfViewShape FieldOfViewDimensions FieldOfViewRotation FieldOfViewHorizontalFlip"),
-    # What its pixels mean.
+    # The interpretation of the pixels.
     **_actions(
         Action.KEEP, "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns"
     ),
@@ -124,8 +125,8 @@ _CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "Co
 
 
 def load_key(folder: Path, disk: Disk, random_bytes: Callable[[int], bytes]) -> bytes:
-    """The clinic's secret for UIDs, pseudonyms and dates, made when it is first needed: without it they cannot be
-    told from patients. folder: DATA/keys. Raises BadConfiguration where it is damaged."""
+    """The clinic's secret for UIDs, pseudonyms and dates, made at the first use: without it they cannot be linked to
+    patients. folder: DATA/keys. Raises BadConfiguration for a damaged file."""
     path = folder / "deidentify.key"
     if not path.exists():
         disk.make_folder(folder)
@@ -146,18 +147,18 @@ class Deidentifier:
     disk: Disk
 
     def released(self, study: Study) -> Study:
-        """The study as it may leave the clinic, under an id of its own; the original is durable when this returns.
+        """The de-identified study, with another study key; the identified study is durable when this returns.
 
-        Its words stay here: they guide the graph, which has no place for text. So do reports and other objects that
-        are no radiographs, and pictures, which have no header to be trusted. Raises NotChestRadiograph for a study
-        of these alone, UnreadableDicom, DiskFull.
+        The text stays at the clinic: it guides the graph, which holds no text. Reports and other objects that are not
+        radiographs stay too, and image files without a DICOM header. Raises NotChestRadiograph for a study of these
+        only, UnreadableDicom, DiskFull.
         """
         images = [each for each in study.files if each.media == "dicom"]
         by_original = {each.digest: data for each in images if (data := self.file(each.data)) is not None}
         cleaned, read = list(by_original.values()), by_original.get(study.files[study.read].digest)
         if read is None:
             raise NotChestRadiograph(
-                "it holds no frontal radiograph in DICOM, and this clinic sends de-identified studies alone",
+                "it holds no frontal radiograph in DICOM, and this clinic sends only de-identified studies",
                 "Give DICOM files, or send without the policy [deidentify].",
             )
         files = tuple(
@@ -170,11 +171,13 @@ class Deidentifier:
         header = read_instance(read).header
         identity = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
         stayed = len(study.files) - len(cleaned)
-        notes = [f"what is no radiograph stays at the clinic: {stayed} of {len(study.files)} files"] if stayed else []
+        notes = [f"{stayed} of {len(study.files)} files are not radiographs and stay at the clinic"] if stayed else []
         if study.frontal.burned_in == "YES":
-            notes.append("its header says that text is burned into the image, which de-identification leaves there")
+            notes.append("text is burned into the image by its header; de-identification does not remove it")
         elif has_text(study.frontal.shown):
-            notes.append("text seems to be burned into the image, which de-identification leaves there: look at it")
+            notes.append(
+                "text seems to be burned into the image; de-identification does not remove it: check the image"
+            )
         return replace(
             study,
             key=new,
@@ -187,7 +190,7 @@ class Deidentifier:
         )
 
     def file(self, data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> bytes | None:
-        """One file de-identified, its pixel data byte for byte as it was; None for what is no radiograph.
+        """One file de-identified, its pixel data unchanged byte for byte; None for an object that is not a radiograph.
 
         Raises UnreadableDicom.
         """
@@ -195,9 +198,9 @@ class Deidentifier:
         header = instance.header
         if instance.modality not in RADIOGRAPHIC or not header.has_pixels:
             return None
-        with parsing("its header cannot be read as a whole"):  # and its values stay out of warnings
+        with parsing("its header cannot be read as a whole"):  # without its values in warnings
             found = self._cleaned(header, self._patient(header))
-        # View and part may have been in words that go.
+        # View and body part may be in attributes that are removed.
         if not header.text("ViewPosition") and (seen := view(header)) is not Projection.UNSTATED:
             found.ViewPosition = _VIEW_POSITIONS[seen]
         if not header.text("BodyPartExamined") and part(header) is BodyPart.CHEST:
@@ -209,13 +212,13 @@ class Deidentifier:
         return _written(found, instance.transfer_syntax)
 
     def uid(self, uid: str) -> str:
-        """A UID's replacement, the same wherever it stands (PS3.5 B.2)."""
+        """The replacement of a UID, the same for each of its occurrences (PS3.5 B.2)."""
         if self.options.uids is Uids.KEEP:
             return uid
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
 
     def _patient(self, header: DicomHeader) -> str:
-        """What names a patient here: a study without Patient ID is a patient of its own."""
+        """The key of a patient; a study without Patient ID is a separate patient."""
         own = header.text("PatientID")
         return f"{header.text('IssuerOfPatientID')}\n{own}" if own else f"study\n{header.text('StudyInstanceUID')}"
 
@@ -231,7 +234,7 @@ class Deidentifier:
         return found
 
     def _value(self, header: DicomHeader, keyword: str, action: Action, patient: str) -> object:
-        """What stands in the attribute's place; None where it is removed."""
+        """The replacement of an attribute's value; None to remove it."""
         retained = self.options.dates is Dates.SHIFT
         match action:
             case Action.KEEP:
@@ -255,7 +258,7 @@ class Deidentifier:
                 return DicomSequence([code for item in header.items(keyword) if (code := _code(item)) is not None])
 
     def _shifted(self, text: str, patient: str) -> str:
-        """A date, or a date with a time after it, some days earlier; empty where it is none."""
+        """A date, or a date and time, shifted by some days to the past; empty for any other text."""
         days = 1 + int.from_bytes(self._digest("dates", patient)[:8], "big") % _MOST_DAYS
         try:
             date = datetime.strptime(text[:8], "%Y%m%d") - timedelta(days=days)  # noqa: DTZ007 - a date alone
@@ -284,13 +287,13 @@ class Deidentifier:
 
 
 def _characteristic(keyword: str, text: str) -> str:
-    """Sex, age, size or weight; an age over 89 years as 90, which is all that may be said of it."""
+    """Sex, age, size or weight; an age over 89 years as 90."""
     years = text.rstrip("Y") if keyword == "PatientAge" else ""
     return "090Y" if years.isdigit() and int(years) > _OLDEST else text
 
 
 def _code(item: DicomHeader) -> Dataset | None:
-    """A coded word of a public scheme; a local scheme's meaning may be anything."""
+    """A code of a public coding scheme; None for a local scheme, whose meaning is free text."""
     if item.text("CodingSchemeDesignator") not in _PUBLIC_CODES:
         return None
     found = Dataset()
@@ -301,7 +304,7 @@ def _code(item: DicomHeader) -> Dataset | None:
 
 
 def _written(dataset: Dataset, syntax: str) -> bytes:
-    """A data set as a file (PS3.10 7.1), with nothing in it of the software that wrote the original."""
+    """A data set as a file (PS3.10 7.1), without the attributes of the software that wrote the original."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

@@ -1,6 +1,6 @@
 """Studies among files: a file, a folder or a DICOMDIR (PS3.10 8.6) becomes groups of files, one group a study.
 
-A file that cannot be read becomes a refusal in its place, and the search goes on.
+A file that cannot be read becomes a refusal, and the search continues.
 """
 
 import os
@@ -19,7 +19,7 @@ from thinwire.shared.imaging.raster import raster_media
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 _DIRECTORY_NAME = "DICOMDIR"
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
-_NO_PATH = "Check the path: it names neither a file nor a folder that can be read."
+_NO_PATH = "Check the path: it must be a readable file or folder."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StudyFiles:
 
 @dataclass(frozen=True)
 class Refused:
-    """Files that are no study, and why. To be kept in quarantine."""
+    """Refused files and the reason, for quarantine."""
 
     error: BadInput
     paths: tuple[Path, ...] = field(repr=False)
@@ -41,15 +41,14 @@ class Refused:
 class _Found:
     path: Path
     named: bool
-    """Given or listed by name, rather than met in a folder: then anything unreadable is told."""
+    """Given or listed by name, not found in a folder: every unreadable one is then reported."""
 
 
 def find_studies(paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS) -> Iterator[StudyFiles | Refused]:
     """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file.
 
-    paths: files, folders (searched to the bottom; hidden files and links to folders left out) and DICOMDIRs. In a
-    folder, what does not look like DICOM is passed over; pictures (PNG, JPEG) there are studies only if it holds no
-    DICOM.
+    paths: files, folders (searched recursively, without hidden files and links to folders) and DICOMDIRs. In a
+    folder, other files than DICOM are skipped; image files (PNG, JPEG) there are studies only if it holds no DICOM.
     """
     found: dict[Path, _Found] = {}
     for path in paths:
@@ -81,7 +80,7 @@ def find_studies(paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS) -> 
 
 
 def _claims_dicom(path: Path, data: bytes) -> bool:
-    """Whether a file that does not parse was meant to be DICOM: by its prefix, its name, or for want of a look."""
+    """Whether an unreadable file is probably DICOM: by its prefix, its name, or if it could not be opened."""
     return not data or data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX or path.suffix.lower() in _DICOM_SUFFIXES
 
 
@@ -93,7 +92,7 @@ def _files_of(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     elif path.is_file():
         yield _Found(path, named=True)
     else:
-        yield Refused(UnreadableDicom("there is no such file or folder", _NO_PATH), (path,))
+        yield Refused(UnreadableDicom("the file or folder does not exist", _NO_PATH), (path,))
 
 
 def _files_below(path: Path) -> Iterator[_Found]:
@@ -105,7 +104,7 @@ def _files_below(path: Path) -> Iterator[_Found]:
 
 
 def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
-    """The files that a DICOMDIR refers to, which lie in its own folder or below (PS3.10 8.5)."""
+    """The files that a DICOMDIR refers to, in its own folder or below (PS3.10 8.5)."""
     try:
         records = parse(read_file(path, limits), limits).items("DirectoryRecordSequence")
     except BadInput as error:
@@ -115,16 +114,16 @@ def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     for number, name in enumerate(filter(None, listed), 1):
         target = _below(path.parent, [part.strip() for part in name.split("\\")])
         if target is None:
-            told = f"entry {number} of the DICOMDIR is missing or lies outside its folder"
+            told = f"entry {number} of the DICOMDIR is missing or outside its folder"
             yield Refused(UnreadableDicom(told, "Copy the whole medium and send it again."), (path,))
         else:
             yield _Found(target, named=True)
     if not any(listed):
-        yield Refused(UnreadableDicom("the DICOMDIR lists no file"), (path,))
+        yield Refused(UnreadableDicom("the DICOMDIR lists no files"), (path,))
 
 
 def _below(base: Path, parts: list[str]) -> Path | None:
-    """The file below `base`, its names in either case, as media are mounted; None if there is none."""
+    """The file below `base`, in upper or lower case, since mounts differ; None if it does not exist."""
     here = base
     for part in parts:
         names = {each.name.upper(): each for each in sorted(here.iterdir())} if here.is_dir() else {}

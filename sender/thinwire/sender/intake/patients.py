@@ -1,4 +1,4 @@
-"""Whether the files of a study name one patient."""
+"""Comparison of the patients that the files of a study name."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ _DATE_DIGITS = 8
 
 
 def patients_differ(headers: Sequence[DicomHeader]) -> list[str]:
-    """The names of the attributes by which two of the files name different patients; empty where none do.
+    """The names of the attributes by which two files name different patients; empty for one patient.
 
-    A value that is missing is no difference; nor are case, accents, padding, leading zeros, the order of a name's
-    components or one that is left out.
+    Not a difference: a missing value, case, accents, padding, leading zeros, the order of a name's components, a
+    missing component.
     """
     found = []
     for told, value, differ in _COMPARED:

@@ -1,4 +1,4 @@
-"""Where a refused file is kept as it came, beside the reason: never under its own name, never without bound."""
+"""The quarantine: refused files, unchanged, with their reasons; not under their own names, and with a size limit."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.storage.durable import Disk
 
 DEFAULT_LIMIT = 4 << 30
-"""Bytes of all files kept."""
+"""Bytes of all files."""
 
 _BESIDE = 4096
-"""Bytes counted for each file's reason and its places in the folder."""
+"""Bytes counted for the reason and the directory entries of each file."""
 
 _DATA, _REASON = ".refused", ".json"
 
 
 class Quarantine:
-    """A folder of refused files, each named by its SHA-256. The oldest make room for the newest.
+    """A folder of refused files, each named by its SHA-256. The oldest are removed for new ones.
 
-    folder: made on first use. limit: bytes of all files together; a file larger than it leaves its reason alone.
+    folder: made on first use. limit: bytes of all files together; of a larger file only the reason is stored.
     """
 
     def __init__(self, folder: Path, disk: Disk, clock: Clock, limit: int = DEFAULT_LIMIT) -> None:
@@ -32,7 +32,7 @@ class Quarantine:
         self._limit = limit
 
     def keep(self, source: bytes | Path, error: ThinwireError) -> Digest | None:
-        """Keep a file and why it was refused, durably; None if it cannot be read. Keeping it again renews its reason.
+        """Store a file and its reason, durably; None if it cannot be read. A repeat replaces the reason.
 
         Raises DiskFull.
         """
@@ -52,7 +52,7 @@ class Quarantine:
         return self._note(name, len(data), error, kept=True)
 
     def take_over(self, path: Path, error: ThinwireError) -> Digest:
-        """Keep a file that lies on the same file system by moving it here, whatever its size. Raises DiskFull."""
+        """Move a file on the same file system to quarantine, of any size. Raises DiskFull."""
         name, size = _digest_of(path), path.stat().st_size
         if size > self._limit:
             return self._note(name, size, error, kept=False)
@@ -62,7 +62,7 @@ class Quarantine:
         return self._note(name, size, error, kept=True)
 
     def reasons(self) -> list[dict[str, object]]:
-        """What was refused and why, oldest first."""
+        """The refused files with their reasons, oldest first."""
         found = []
         for path in sorted(self._folder.glob("*" + _REASON)) if self._folder.is_dir() else []:
             found.append(json.loads(path.read_text("utf-8")))
@@ -96,7 +96,7 @@ class Quarantine:
             total -= each
 
     def _at(self, path: Path) -> float:
-        """When a kept file was refused, in seconds; 0 where a power cut took its reason."""
+        """Time of the refusal, in seconds; 0 if a power cut has lost the reason."""
         reason = path.with_suffix(_REASON)
         if not reason.exists():
             return 0.0

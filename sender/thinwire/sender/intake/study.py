@@ -1,4 +1,4 @@
-"""A study: its files as they came, the one frontal image that is read, and the words beside it."""
+"""A study: its files unchanged, its frontal image, and its text."""
 
 import uuid
 from collections.abc import Sequence
@@ -32,23 +32,23 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Study:
-    """One imaging study and the words that came with it."""
+    """One imaging study and its text."""
 
     key: StudyKey
     files: tuple[SourceFile, ...]
-    """Ascending by digest, none twice: the same files in any order or place are one study."""
+    """Ascending by digest, none twice: the same files in any order are one study."""
     frontal: Radiograph
     read: int
-    """Place among `files` of the one that was read."""
+    """Index into `files` of the file with the frontal image."""
     sop_instance_uid: str
-    """Of the file that was read; empty for a picture."""
+    """Of the file with the frontal image; empty for an image file without a header."""
     text: str | None = field(repr=False)
     text_source: TextSource
     identity: dict[str, str] = field(repr=False)
-    """By DICOM keyword, those of `manifest.IDENTITY_KEYWORDS` that the study has. Kept out of repr and logs."""
+    """By DICOM keyword, those of `manifest.IDENTITY_KEYWORDS` that the study has. Not part of repr and logs."""
     warnings: tuple[str, ...]
     text_stays: bool = False
-    """Its words guide the graph and do not leave the clinic."""
+    """Whether the text stays at the clinic after it has guided the graph."""
 
 
 def load_study(
@@ -57,9 +57,9 @@ def load_study(
     text_source: TextSource = TextSource.INDICATION,
     limits: FileLimits = DEFAULT_LIMITS,
 ) -> Study:
-    """Read the files of one study. text: words given with it; without, those that its DICOM holds, if any.
+    """Read the files of one study. text: the given text; None for the text of its DICOM files, if any.
 
-    paths: files, or their bytes where they were taken over before.
+    paths: files, or the bytes of files that were read before.
 
     Raises NotChestRadiograph, UnreadableDicom.
     """
@@ -69,13 +69,15 @@ def load_study(
     headers = first + [each.instance.header for each in read if each.instance is not None]
     differing = patients_differ(headers)
     if text is None:
-        # Words about another patient guide nothing; an issuer is named by some systems alone.
+        # A text about another patient is not used; the issuer alone is no difference, since few systems write it.
         own = [each for each in headers if set(patients_differ([*first, each])) <= {ISSUER}]
         text, text_source = text_of_study(own)
     warnings = [*chosen.warnings]
     if differing:
         by = " and ".join(differing)
-        warnings.append(f"the files of this study name different patients (by {by}); that of the image read is shown")
+        warnings.append(
+            f"the files of this study name different patients (by {by}); the patient of the frontal image is displayed"
+        )
     files = tuple(
         sorted(
             (SourceFile(each.data, each.digest, raster_media(each.data) or "dicom") for each in read),
@@ -101,14 +103,16 @@ def read_file(path: Path, limits: FileLimits) -> bytes:
         with path.open("rb") as file:
             data = file.read(limits.file_bytes + 1)
     except OSError as error:
-        raise UnreadableDicom(f"the file cannot be read ({error.strerror})", "Check the path and its rights.") from None
+        raise UnreadableDicom(
+            f"the file cannot be read ({error.strerror})", "Check the path and its permissions."
+        ) from None
     if len(data) > limits.file_bytes:
         raise UnreadableDicom(f"the file is larger than the limit of {limits.file_bytes} bytes")
     return data
 
 
 def _read(paths: Sequence[Path | bytes], limits: FileLimits) -> list[Candidate]:
-    """The study's files, those that are the same bytes once."""
+    """The study's files, each of equal bytes once."""
     if not 1 <= len(paths) <= MAX_FILES:
         raise UnreadableDicom(f"a study of {len(paths)} files; it can have 1 to {MAX_FILES}")
     found: dict[Digest, Candidate] = {}
@@ -128,7 +132,7 @@ def _read(paths: Sequence[Path | bytes], limits: FileLimits) -> list[Candidate]:
 
 
 def _identity(image: Candidate) -> dict[str, str]:
-    """The patient's and study's names for themselves. A picture without a header gets a UID from its digest."""
+    """The identity of patient and study. An image file without a header gets a UID from its digest."""
     if image.instance is None:
         return {"StudyInstanceUID": f"2.25.{uuid.UUID(bytes=image.digest[:16], version=4).int}"}  # PS3.5 B.2
     found = {keyword: image.instance.header.text(keyword) for keyword in IDENTITY_KEYWORDS}

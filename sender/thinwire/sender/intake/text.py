@@ -1,6 +1,6 @@
-"""The words that come with a study: from a file that a person gives, or from the study's own DICOM.
+"""The text of a study: from a file that a person gives, or from its DICOM files.
 
-Which attributes are taken, and which are left as noise: docs/intake.md.
+Attributes that are used and ignored: docs/intake.md.
 """
 
 import re
@@ -24,14 +24,14 @@ INDICATIONS = (
     "AdmittingDiagnosesDescription",  # (0008,1080)
     "AdditionalPatientHistory",  # (0010,21B0)
 )
-"""Attributes that say why the image was made, in the order in which their words are joined."""
+"""Attributes with the reason for the examination, in the order in which their text is joined."""
 
 INDICATION_CODES = (
     "ReasonForRequestedProcedureCodeSequence",  # (0040,100A)
     "ReasonForVisitCodeSequence",  # (0032,1067)
     "AdmittingDiagnosesCodeSequence",  # (0008,1084)
 )
-"""Their coded forms, of which the meanings are taken."""
+"""Their coded forms, of which the code meanings are used."""
 
 _REPORTS = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33))  # basic, enhanced, comprehensive SR
 _REPORT_SECTIONS = frozenset(("121070", "121071", "121072", "121073", "121076", "121077"))
@@ -44,8 +44,8 @@ _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b
 def read_text(source: Path | str, standard_input: BinaryIO | None = None) -> str:
     """The text of a file, or of the standard input for "-".
 
-    UTF-8, UTF-16 with its mark, else Windows-1252, which is what an old word processor writes. Raises UnreadableText:
-    missing, empty, longer than 64 KiB, or not text.
+    UTF-8, UTF-16 with its byte order mark, else Windows-1252, the encoding of old word processors. Raises
+    UnreadableText: missing, empty, longer than 64 KiB, or not text.
     """
     try:
         if str(source) == "-":
@@ -64,7 +64,7 @@ def decode_text(data: bytes) -> str:
     """Text from its bytes; line ends as \\n, surrounding space removed. Raises UnreadableText."""
     if len(data) > MAX_TEXT_BYTES:
         raise UnreadableText(
-            f"the text has more than {MAX_TEXT_BYTES} bytes", "Give the report's or order's words alone."
+            f"the text has more than {MAX_TEXT_BYTES} bytes", "Give only the text of the report or order."
         )
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):
@@ -78,11 +78,11 @@ def decode_text(data: bytes) -> str:
         if not text.strip():
             raise UnreadableText("the text is empty")
         return text.strip()
-    raise UnreadableText("the text holds bytes that are no text")
+    raise UnreadableText("the text holds bytes that are not text")
 
 
 def text_of_study(headers: Sequence[DicomHeader]) -> tuple[str | None, TextSource]:
-    """The words of a study's own files: a report if there is a structured one, else the indication, else none.
+    """The text of a study's files: a structured report, else the indication, else None.
 
     headers: of all files of the study, the frontal image's first.
     """

@@ -1,7 +1,7 @@
-"""What X-ray machines sent: durable here before the machine hears so, and from here into the outbox study by study.
+"""Objects received from modalities: durable before the acknowledgement, then moved to the outbox study by study.
 
-Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID leads to a patient in the machine's records.
-Receiving, taking over and answering for commitments may happen in different threads.
+Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID identifies a patient in the modality's
+records. Receiving, accepting and storage commitment may run in different threads.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ VERSION = 1
 INCOMING, LEDGER = "incoming", "ledger"
 _SUFFIX = ".dcm"
 _TAKING_OVER, _DONE = ".judging", ".judged"
-"""Of a study's folder: while it is taken over or refused, and when its files are only to be removed."""
+"""Suffixes of a study's folder: while it is accepted or refused, and when its files are only to be removed."""
 _NAME_BYTES = 16
 _META_LENGTH_AT, _META_AT = 140, 144
 """Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
 
 
 class ObjectState(StrEnum):
-    """What has become of an object that a machine sent."""
+    """The state of an object from a modality."""
 
     UNKNOWN = "unknown"
     PENDING = "pending"
-    """Durable; its study is not complete yet."""
+    """Durable; its study is not yet complete."""
     ACCEPTED = "accepted"
     """In the outbox: it stays at the clinic until the hub has it."""
     REFUSED = "refused"
@@ -50,23 +50,23 @@ class ObjectState(StrEnum):
 
 @dataclass(frozen=True)
 class ReceivedObject:
-    """One object as its own header names it. Its UIDs stay out of repr, and so out of logs."""
+    """One object by its header. Its UIDs are not part of repr, and so not of logs."""
 
     sop_class: str
     sop_instance: str = field(repr=False)
     study: str = field(repr=False)
-    """Study Instance UID; empty where the object has none: it is a study by itself."""
+    """Study Instance UID; empty for an object without one, which is a separate study."""
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What the ledger holds of an object whose study was judged."""
+    """The ledger's entry of an object whose study was accepted or refused."""
 
     dataset: bytes
     """SHA-256 of its data set, 32 bytes."""
     sop_class: str
     study: StudyKey | None
-    """None where its study was refused."""
+    """None if its study was refused."""
     at: datetime
 
     @property
@@ -76,7 +76,7 @@ class LedgerEntry:
 
 class Arrivals:
     """folder: DATA/arrivals. signing: the site's signing key, 32 bytes, from which names are keyed. is_whole: whether
-    the outbox has a study and misses no bytes of it."""
+    the outbox has all bytes of a study."""
 
     def __init__(
         self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyKey], bool]
@@ -99,18 +99,18 @@ class Arrivals:
 
     @property
     def incoming(self) -> Path:
-        """Where objects are written while they come; nothing in it lasts."""
+        """The folder of objects that are being received; its content is temporary."""
         return self.folder / INCOMING
 
     def sweep_incoming(self) -> None:
-        """Remove what transfers that were cut off have left. None may be under way."""
+        """Remove the files of interrupted transfers. No transfer may be in progress."""
         for half in self.incoming.iterdir():
             half.unlink(missing_ok=True)
 
     def keep(self, path: Path, sent: ReceivedObject) -> bool:
-        """Make an object durable; False where it was sent before. path: its file in `incoming`, which is taken.
+        """Make an object durable; False if it was received before. path: its file in `incoming`, which is moved.
 
-        Raises DiskFull, and UidReused where another object with this UID came before: then the file is left.
+        Raises DiskFull, and UidReused for another object with a known UID: the file then stays.
         """
         name = self._name(sent.sop_instance)
         folder = self.folder / self._name(sent.study or sent.sop_instance)
@@ -123,22 +123,22 @@ class Arrivals:
                 return self._again(dataset, dataset_digest(before))
             if known is not None and known.study is not None and self._is_whole(known.study):
                 return self._again(dataset, known.dataset)
-            # The outbox packs it and makes parts of it before the first byte of it can go.
+            # The outbox packs it and makes its parts before the first byte can be sent.
             if self._disk.free(self.folder) < 2 * path.stat().st_size:
-                raise DiskFull("no room for the object and for the parts that are made of it")
+                raise DiskFull("no space for the object and its parts")
             self._disk.make_folder(folder)
             self._disk.adopt(path, folder / (name + _SUFFIX), "arrival")
         return True
 
     def waiting(self) -> int:
-        """Studies that are here and not yet in the outbox."""
+        """Number of studies that are not yet in the outbox."""
         return len(self._studies())
 
     def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
-        """The files of each study of which nothing has come for so long, put where what comes late does not join them.
+        """The files of each study without a new object for `seconds`, moved so that late objects form another study.
 
-        under_way: studies (as `ReceivedObject.study`, or `ReceivedObject.sop_instance` where it has none) of which an
-        association that is open has sent something.
+        under_way: studies (`ReceivedObject.study`, or `ReceivedObject.sop_instance` without one) with an object from an
+        open association.
         """
         busy = {self._name(uid) for uid in under_way}
         for folder in self._studies():
@@ -153,8 +153,8 @@ class Arrivals:
             yield tuple(sorted(folder.glob("*" + _SUFFIX)))
 
     def record_verdicts(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
-        """All files of a study that `complete_studies` gave are in the outbox, or (None) in quarantine; they are
-        remembered and removed. Cut off before the end, the study is judged again, with the same end."""
+        """Record that all files of a study from `complete_studies` are in the outbox, or (None) in quarantine, and
+        remove them. After an interruption the study is accepted or refused again, with the same result."""
         for path, study in sorted(verdicts.items()):
             entry = {
                 "version": VERSION,
@@ -176,7 +176,7 @@ class Arrivals:
         return ObjectState.UNKNOWN if known is None else known.state_of
 
     def known(self, sop_instance: str) -> LedgerEntry | None:
-        """What the ledger holds of an object; None for one whose entry is damaged, which is then judged anew."""
+        """The ledger's entry of an object; None for a damaged entry, whose object then counts as new."""
         try:
             facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
             study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
@@ -185,11 +185,11 @@ class Arrivals:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            log.error("an entry of arrivals/ledger is damaged: its object counts as never sent")
+            log.error("an entry of arrivals/ledger is damaged: its object counts as new")
             return None
 
     def purge(self, before: datetime) -> None:
-        """Forget what was judged before, of studies that the outbox no longer has."""
+        """Remove entries older than `before` of studies that the outbox no longer has."""
         for path in sorted((self.folder / LEDGER).glob("*.json")):
             try:
                 facts = json.loads(path.read_bytes())
@@ -202,7 +202,7 @@ class Arrivals:
 
     def _again(self, dataset: bytes, before: bytes) -> bool:
         if dataset != before:
-            raise UidReused("an object with this SOP Instance UID and other content came before")
+            raise UidReused("another object with this SOP Instance UID was received before")
         return False
 
     def _studies(self) -> list[Path]:
@@ -213,7 +213,7 @@ class Arrivals:
         )
 
     def _pending(self, name: str) -> Path | None:
-        """The file of an object whose study was not judged yet."""
+        """The file of an object whose study is neither accepted nor refused yet."""
         return next((each / (name + _SUFFIX) for each in self._studies() if (each / (name + _SUFFIX)).exists()), None)
 
     def _ledger(self, name: str) -> Path:

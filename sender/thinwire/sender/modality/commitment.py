@@ -1,7 +1,7 @@
-"""Storage commitment, push model (PS3.4 Annex J): a machine asks whether the clinic answers for what it sent.
+"""Storage commitment, push model (PS3.4 Annex J): a modality asks whether its objects are safe.
 
-A request is durable before it is acknowledged, and answered once every object in it was judged: success for what is in
-the outbox, since that stays at the clinic until the hub has it whole.
+A request is durable before it is acknowledged. It is answered when every object in it is accepted or refused: success
+for objects in the outbox, which stay at the clinic until the hub has the whole study.
 """
 
 import json
@@ -28,7 +28,7 @@ PROCESSING_FAILURE, NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0110, 0x0112, 0x0119
 """Failure Reason (0008,1197), PS3.3 C.14.1.1."""
 MOST_OBJECTS = 4096
 GIVE_UP = timedelta(days=7)
-"""A machine that took no report for so long has forgotten its question."""
+"""Time after which an undeliverable report is dropped."""
 RETRY_SECONDS = 60.0
 
 _FAILURE = {ObjectState.REFUSED: PROCESSING_FAILURE, ObjectState.UNKNOWN: NO_SUCH_INSTANCE}
@@ -36,10 +36,10 @@ _FAILURE = {ObjectState.REFUSED: PROCESSING_FAILURE, ObjectState.UNKNOWN: NO_SUC
 
 @dataclass(frozen=True)
 class Request:
-    """What a machine wants to be sure of."""
+    """A storage commitment request."""
 
     machine: str
-    """Its AE title."""
+    """AE title of the modality."""
     transaction: str = field(repr=False)
     objects: tuple[tuple[str, str], ...] = field(repr=False)
     """(SOP class, SOP instance)."""
@@ -47,8 +47,8 @@ class Request:
 
 
 class Commitments:
-    """folder: DATA/arrivals/commitments. deliver: gives a report to a machine as (AE title, event type, event
-    information), and says whether the machine took it."""
+    """folder: DATA/arrivals/commitments. deliver: sends a report (AE title, event type, event information) to a
+    modality; returns whether the modality accepted it."""
 
     def __init__(
         self, folder: Path, arrivals: Arrivals, disk: Disk, clock: Clock, deliver: Callable[[str, int, Dataset], bool]
@@ -63,7 +63,7 @@ class Commitments:
         sweep(folder)
 
     def ask(self, machine: str, action: Dataset) -> None:
-        """Keep a machine's request; durable when this returns. action: Action Information (PS3.4 J.3.2).
+        """Store a modality's request; durable when this returns. action: Action Information (PS3.4 J.3.2).
 
         Raises ProtocolBroken, DiskFull.
         """
@@ -85,14 +85,17 @@ class Commitments:
         self._disk.write(self._folder / f"{name}.json", json.dumps(facts).encode(), "commitment")
 
     def answer(self) -> int:
-        """Report on what can be answered now; how many reports were taken. A machine that is away is asked again."""
+        """Send the reports that are ready; returns how many were accepted. An unreachable modality is tried again."""
         taken = 0
         for path in sorted(self._folder.glob("*.json")):
             if self._next.get(path, 0.0) > self._clock.monotonic():
                 continue
             request = _read(path)
             if request is None or self._clock.now() - request.at > GIVE_UP:
-                log.warning("a storage commitment was never reported: its machine took no report, or it is damaged")
+                log.warning(
+                    "a storage commitment report was dropped: the modality did not accept it for 7 days, "
+                    "or the request is damaged"
+                )
                 self._forget(path)
                 continue
             report = self.report(request)
@@ -134,7 +137,7 @@ class Commitments:
 
 
 def _put(dataset: Dataset, keyword: str, items: Sequence[Dataset]) -> None:
-    """Both sequences are absent where they would be empty (PS3.4 J.3.3.1.1)."""
+    """Set a sequence; an empty one must be absent (PS3.4 J.3.3.1.1)."""
     if items:
         setattr(dataset, keyword, DicomSequence(items))
 

@@ -1,7 +1,7 @@
-"""The DICOM port: C-ECHO, C-STORE and storage commitment for the X-ray machines that are named in the configuration.
+"""The DICOM port: C-ECHO, C-STORE and storage commitment for the configured modalities.
 
-Objects stream to disk as they come; the machine hears success when its object is durable. pynetdicom speaks the
-protocol; its settings are those of a process, which opens one port. What each status means: docs/conformance.md.
+Objects stream to disk; the status is success when the object is durable. The protocol is pynetdicom's, whose settings
+are global, so a process opens one port. Statuses: docs/conformance.md.
 """
 
 import functools
@@ -46,11 +46,11 @@ _REJECT_CALLER = (0x01, 0x01, 0x03)  # permanent, by the user: calling AE title 
 
 
 class Mismatch(UnreadableDicom):
-    """The object is not what its transfer announced."""
+    """The object is not the one that its transfer announced."""
 
 
 class Port:
-    """One open port. `open` and `close`; the machines' associations run in threads of pynetdicom."""
+    """One open port. `open` and `close`; the associations run in threads of pynetdicom."""
 
     def __init__(
         self, settings: DicomSettings, arrivals: Arrivals, quarantine: Quarantine, disk: Disk, clock: Clock
@@ -63,15 +63,15 @@ class Port:
         self._server: Any = None
         self._lock = threading.Lock()
         self._open: dict[Association, set[str]] = {}
-        """Open associations, and the studies of which each sent something."""
+        """Open associations, and the studies of the objects of each."""
 
     def open(self) -> int:
-        """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
-        # Without this an object of any size is held in memory.
+        """Listen; returns the port number. Raises BadConfiguration if it cannot be opened."""
+        # Otherwise an object of any size is kept in memory.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        # pynetdicom has no setting for the folder, and an X-ray in /tmp is neither private nor on the disk of the data.
+        # pynetdicom has no setting for the folder; an image in /tmp is neither private nor on the disk of the data.
         dimse_messages.NamedTemporaryFile = functools.partial(NamedTemporaryFile, dir=self.arrivals.incoming)
-        logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # below it names what comes in
+        logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # lower levels log identifiers
         handlers = [
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
@@ -97,7 +97,7 @@ class Port:
         return number
 
     def close(self) -> None:
-        """Let go of every machine; what was not acknowledged to it, it sends again."""
+        """Abort every association; the modalities send unacknowledged objects again."""
         if self._server is not None:
             self._server.shutdown()
             self._server.ae.shutdown()
@@ -107,13 +107,13 @@ class Port:
 
     @property
     def under_way(self) -> Collection[str]:
-        """Studies of which an association that is open has sent something."""
+        """Studies with an object from an open association."""
         with self._lock:
             return {uid for studies in self._open.values() for uid in studies}
 
     @staticmethod
     def sop_class_of(path: Path) -> str:
-        """The SOP class of a file that was received here; empty where it cannot be read."""
+        """The SOP class of a file that was received here; empty if it cannot be read."""
         try:
             return glance(path, FileLimits()).text("SOPClassUID")
         except UnreadableDicom:
@@ -124,7 +124,7 @@ class Port:
         if machine is None or machine.address not in ("", event.assoc.requestor.address):
             log.warning("an association was refused: its AE title or address is not in section [dicom.machines]")
             event.assoc.acse.send_reject(*_REJECT_CALLER)
-            event.assoc.kill()  # once the refusal is sent
+            event.assoc.kill()  # after the rejection is sent
 
     def _accepted(self, event: evt.Event) -> None:
         with self._lock:
@@ -132,15 +132,15 @@ class Port:
 
     def _closed(self, event: evt.Event) -> None:
         half = getattr(event.assoc.dimse.message, "_data_set_file", None)
-        if half is not None:  # pynetdicom leaves it open where a transfer is cut off
+        if half is not None:  # pynetdicom does not close it after an interrupted transfer
             half.close()
         with self._lock:
-            # An association that was cut off leaves a part of an object behind; no other can be writing now.
+            # An interrupted association leaves a partial file; no other association is open now.
             if self._open.pop(event.assoc, None) is not None and not self._open:
                 self.arrivals.sweep_incoming()
 
     def _watch_free_space(self, event: evt.Event) -> None:
-        """A transfer that would fill the disk is ended: pynetdicom writes it without asking for room."""
+        """End a transfer that would fill the disk: pynetdicom writes without a check of the free space."""
         if event.assoc.is_established and self._disk.free(self.arrivals.incoming) < _PDU_BYTES:
             log.error("the disk is full: an association was ended; %s", DiskFull.remedy)
             event.assoc.abort(block=False)
@@ -152,13 +152,13 @@ class Port:
             with self._lock:
                 self._open.setdefault(event.assoc, set()).add(sent.study or sent.sop_instance)
             fresh = self.arrivals.keep(path, sent)
-            log.info("an object from a machine is safe%s", "" if fresh else " (it came before)")
+            log.info("an object from a modality is stored%s", "" if fresh else " (it was received before)")
             return _status(SUCCESS)
         except DiskFull as error:
             log.error("%s; %s", error, error.remedy)
             return _status(FULL, str(error))
         except BadInput as error:
-            log.warning("an object from a machine was refused: %s. %s", error, error.remedy)
+            log.warning("an object from a modality was refused: %s. %s", error, error.remedy)
             try:
                 self._quarantine.take_over(path, error)
             except DiskFull as full:
@@ -166,12 +166,12 @@ class Port:
             return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
 
     def _examined(self, event: evt.Event, path: Path) -> ReceivedObject:
-        """What the object says of itself. Raises BadInput for what can be part of no study here."""
+        """The object by its header. Raises BadInput for an object that cannot be part of a study."""
         size = path.stat().st_size
         if size > self.settings.most_bytes:
             raise UnreadableDicom(
                 f"the object has {size} bytes, over the limit of {self.settings.most_bytes}",
-                "A radiograph is smaller; raise most_bytes in section [dicom] if yours is not.",
+                "A radiograph is usually smaller. For a larger one, raise most_bytes in section [dicom].",
             )
         header = glance(path, FileLimits(file_bytes=self.settings.most_bytes))
         request = event.request
@@ -195,7 +195,7 @@ class Port:
         return SUCCESS, None
 
     def deliver(self, machine: str, event_type: int, report: Dataset) -> bool:
-        """Give a machine its report: on a new association where its port is configured, else on one that it has
+        """Send a modality its report: on a new association if its port is configured, else on one that it has
         opened (PS3.4 J.3.3.1.2 allows both)."""
         known = self.settings.machines.get(machine)
         if known is None:
@@ -222,14 +222,14 @@ def _contexts() -> list[PresentationContext]:
 
 
 def _caller(association: Association) -> str:
-    """The AE title of the machine that opened an association."""
+    """The AE title of the calling modality."""
     return str(association.requestor.primitive.calling_ae_title).strip()
 
 
 def _report(association: Association, event_type: int, report: Dataset) -> bool:
     try:
         status, _ = association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMIT_INSTANCE)
-    except (ValueError, RuntimeError):  # it did not ask for this service, or ended just now
+    except (ValueError, RuntimeError):  # it did not negotiate this service, or has just ended
         return False
     return bool("Status" in status and status.Status == SUCCESS)
 

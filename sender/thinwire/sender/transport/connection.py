@@ -1,4 +1,4 @@
-"""gRPC beneath the uplink: dialling, one stream after another, and what went wrong in words."""
+"""The uplink's gRPC connection: dialling, streams one after another, errors."""
 
 import asyncio
 import contextlib
@@ -33,17 +33,17 @@ from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-"""How often the outbox is polled at for what other processes put there."""
+"""Seconds between two checks of the outbox for parts of other processes."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds between two attempts to dial; doubled each time, with jitter."""
+"""Seconds between two attempts to dial (back-off): doubled each time, with jitter."""
 
 _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
-"""gRPC's words for writing to a call that has ended."""
+"""gRPC's messages for a write to a call that has ended."""
 _STATUS_SECONDS = 5.0
 _GUARD_SECONDS, _LONG_SILENCE = 0.25, 10.0
 _ASK_SECONDS = 1.5
 _DIAL_SECONDS = 2.0
-"""One attempt to connect, and two round trips on top."""
+"""Seconds for one attempt to connect, and two round trips more."""
 _UNKNOWN_ROUND_TRIP = 1.5
 
 _OPTIONS = (
@@ -51,15 +51,15 @@ _OPTIONS = (
     ("grpc.default_authority", HUB_NAME),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    # A link on which nothing crosses is asked after two minutes, before the address translation of a mobile network
-    # forgets it; 180 bytes. It counts as lost when nothing has come for as long again.
+    # An idle link is pinged after two minutes, before the address translation of a mobile network times out; 180
+    # bytes. Without an answer for as long again it counts as lost.
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 120_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # TLS may take this long on a slow link; pauses between attempts are made here, not in gRPC.
+    # TLS may take this long on a slow link; the back-off is in this module, not in gRPC.
     ("grpc.min_reconnect_backoff_ms", 120_000),
-    # What comes down is small: gRPC need not measure the link with pings of its own.
+    # The downlink carries little: gRPC need not measure the link with its own pings.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
@@ -76,7 +76,7 @@ _ERROR_OF = {
 
 @dataclass(frozen=True)
 class HubAddress:
-    """Where the hub is and how this clinic proves itself."""
+    """The hub's address and this clinic's credentials."""
 
     target: str
     """HOST:PORT."""
@@ -98,12 +98,13 @@ def dial_tcp(via: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(via, options=_OPTIONS)
 
 
-def error_of(code: grpc.StatusCode, details: str | None, link: str = "lost") -> ThinwireError:
-    """What a status of the hub, or of gRPC itself, means here. link: what to say of it where it is the reason."""
+def error_of(code: grpc.StatusCode, details: str | None, welcomed: bool = True) -> ThinwireError:
+    """The error for a gRPC status of the hub or of gRPC. welcomed: whether the hub had answered on this connection."""
     kind = _ERROR_OF.get(code, LinkLost)
-    # INTERNAL is what gRPC says of a socket that broke while it wrote.
-    said = "the connection broke" if code is grpc.StatusCode.INTERNAL else details or code.name
-    return kind(f"the link is {link}: {said}" if kind is LinkLost else f"the hub refuses: {said}")
+    # gRPC reports INTERNAL for a socket that broke during a write.
+    reason = "the connection broke" if code is grpc.StatusCode.INTERNAL else details or code.name
+    event = "the link was lost" if welcomed else "the hub cannot be reached"
+    return kind(f"{event}: {reason}" if kind is LinkLost else f"the hub refuses: {reason}")
 
 
 async def join(target: str, token: JoinToken, request: bytes, signing_key: bytes) -> wire.JoinReply:
@@ -117,11 +118,11 @@ async def join(target: str, token: JoinToken, request: bytes, signing_key: bytes
             reply: wire.JoinReply = await HubStub(channel).Join(asked)
             return reply
         except grpc.aio.AioRpcError as error:
-            raise error_of(error.code(), error.details(), "not there") from error
+            raise error_of(error.code(), error.details(), welcomed=False) from error
 
 
 class Uplink:
-    """Keeps one stream to the hub for as long as it runs, whatever happens to it.
+    """Keeps one stream to the hub, and opens a new one after each failure, until it is stopped.
 
     on_change: called with each new status, often; keep it quick. uniform: random numbers of [0, 1) for jitter.
     """
@@ -155,7 +156,7 @@ class Uplink:
         self._unanswered = ""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, never this."""
+        """Runs until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, not this loop."""
         stopped = asyncio.ensure_future(stop.wait())
         try:
             with network_changes(self._network.set):
@@ -173,11 +174,11 @@ class Uplink:
             link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
 
     def wake(self) -> None:
-        """The outbox has something new. To be called in the event loop's own thread."""
+        """The outbox has a new part. To be called in the event loop's thread."""
         self._wake.set()
 
     async def _back_off(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
-        """Until the next attempt; not at all where the hub answers already, shorter where the network changes."""
+        """Wait until the next attempt; no wait if the hub answers already, a shorter one if the network changes."""
         if self._spare is not None:
             log.info("%s", reason)
             return
@@ -190,14 +191,14 @@ class Uplink:
         changed.cancel()
 
     def _pause(self) -> float:
-        """Seconds: half to all of a time that doubles with each failure up to the cap, so that clinics that lost
-        one hub do not come back in step."""
+        """Seconds: half to all of a time that doubles with each failure up to a limit, so that the clinics of one hub
+        do not reconnect at the same moment."""
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         self._failures += 1
         return longest * (1 + self._uniform()) / 2
 
     async def _stream(self) -> ThinwireError:
-        """One stream from dialling to its end; returns why it ended."""
+        """One stream from dialling to its end; returns the reason of the end."""
         try:
             tcp, self._spare = self._spare or await self._reach(), None
         except ThinwireError as error:
@@ -223,7 +224,7 @@ class Uplink:
         try:
             await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
-                # The reader learns why.
+                # The reading task gets the reason.
                 await asyncio.wait({reading}, timeout=_STATUS_SECONDS)
             for task in (reading, writing, *beside):
                 if task.done():
@@ -231,7 +232,7 @@ class Uplink:
                     break
             return LinkLost("the hub ended the stream")
         except grpc.aio.AioRpcError as error:
-            told = error_of(error.code(), error.details(), "lost" if session.welcomed else "not there")
+            told = error_of(error.code(), error.details(), session.welcomed)
             return tcp.trouble if tcp.trouble is not None and isinstance(told, LinkLost) else told
         except asyncio.InvalidStateError:
             return tcp.trouble or LinkLost("the link was lost")
@@ -272,7 +273,7 @@ class Uplink:
                 await asyncio.wait_for(self._wake.wait(), min(POLL_SECONDS, session.pace.wait or POLL_SECONDS))
 
     async def _tick(self, session: UplinkSession, tcp: TcpConnection) -> None:
-        """Once a second: count, show, and see whether the hub has fallen silent."""
+        """Once a second: count bytes, report the status, and check for a silent hub."""
         while True:
             await asyncio.sleep(EVERY)
             self._count(tcp)
@@ -287,9 +288,9 @@ class Uplink:
     async def _guard(self, session: UplinkSession, tcp: TcpConnection) -> None:
         """Ends a stream whose connection is dead as soon as the hub can be reached by a new one.
 
-        After an outage TCP itself stays silent for up to as long again, at either end. Its acknowledgements say that
-        the network is silent, whatever the hub does; where nothing is out and yet the hub's answer is awaited, TCP is
-        let to ask for one. So a hub that is busy is left in peace, and so is a link that is slow.
+        After an outage TCP stays silent for up to as long again, at either end. Missing acknowledgements show that the
+        network is silent, independent of the hub; if no data is outstanding and an answer is due, TCP sends keepalive
+        probes. So neither a busy hub nor a slow link is disconnected.
         """
         since: float | None = None
         while True:
@@ -306,8 +307,8 @@ class Uplink:
             with contextlib.suppress(LinkLost):
                 spare = await self._reach(condition.round_trip)
                 if tcp.condition.silent < _LONG_SILENCE:
-                    # The network may have been back for a moment, and what is repeated on the old one under way. After
-                    # a long silence TCP says nothing again until as long a time has passed once more.
+                    # The network may have returned just now, with retransmissions of the old connection in progress.
+                    # After a long silence TCP waits as long again.
                     await asyncio.sleep(_GUARD_SECONDS + condition.round_trip / 2)
                 if session.moved == heard and (session.pace.in_flight or tcp.condition.unacknowledged):
                     self._spare = spare
@@ -315,8 +316,8 @@ class Uplink:
                 await spare.close(abruptly=True)
 
     async def _reach(self, round_trip: float = 0.0) -> TcpConnection:
-        """A connection to the hub, tried about every second for as long as nobody answers, so that a link that comes
-        back is seen at once. Raises LinkLost where the answer is no, or where this machine has no network."""
+        """A connection to the hub, tried about every second without an answer, so that a link that returns is found at
+        once. Raises LinkLost if the connection is refused, or if this machine has no network."""
         began = self._clock.monotonic()
         attempts: set[asyncio.Task[TcpConnection]] = set()
         patience = _DIAL_SECONDS + 2 * max(round_trip, self._before.round_trip if self._before else _UNKNOWN_ROUND_TRIP)
@@ -334,7 +335,7 @@ class Uplink:
                         self._unanswered = str(error)
                         self._report(replace(self.status, reason=self._unanswered))
                     except OSError as error:
-                        raise LinkLost(f"the link is not there: {error.strerror or error}") from error
+                        raise LinkLost(f"the hub cannot be reached: {error.strerror or error}") from error
                     else:
                         attempts.discard(attempt)
                         return tcp
@@ -366,7 +367,7 @@ class Uplink:
         self._report(LinkStatus(state, reason, rate, round_trip, session.transfers))
 
     def _known(self, status: LinkStatus) -> LinkStatus:
-        """The status with what was measured last, where it has nothing of its own."""
+        """The status, with the last measurement if it has none."""
         if status.measured is not None or self._before is None:
             return status
         return replace(status, rate=self._before.rate, round_trip=self._before.round_trip)
@@ -380,13 +381,13 @@ class Uplink:
 
 
 class _Dead(Retryable):
-    """Of the connection, not of the link: there is another one."""
+    """The connection is dead, but the link is not: another connection works."""
 
     code = LinkLost.code
     remedy = LinkLost.remedy
 
 
 def silent(condition: Condition, waited: float) -> bool:
-    """Whether nothing came back for longer than a loss explains, though it was due. waited: seconds for which packets
-    have been out, or TCP has been asking."""
+    """Whether TCP has been without an acknowledgement for longer than a packet loss explains. waited: seconds since
+    packets were sent without one, or since keepalive probes began."""
     return min(condition.silent, waited) > max(_ASK_SECONDS + 1.0, 1.0 + 3 * condition.round_trip)

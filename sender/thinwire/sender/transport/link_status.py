@@ -1,6 +1,6 @@
-"""The link as it is now, left where other processes can read it: DATA/outbox/link.json.
+"""The link status, written for other processes: DATA/outbox/link.json.
 
-The owner of the link writes it as a `status_file`. What it says of the link's rate the next start begins with.
+The owner of the link writes it as a `status_file`. The next start begins with its rate.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ VERSION = 1
 FILE = "link.json"
 _FRESH = timedelta(seconds=10)
 _WORTH = timedelta(hours=12)
-"""What was measured so long ago says nothing."""
+"""Seconds after which a measurement is not used."""
 
 
 class LinkState(StrEnum):
@@ -31,26 +31,26 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True)
 class TransferProgress:
-    """An object on its way, for people."""
+    """A transfer in progress, for display."""
 
     study: StudyKey
     kind: Kind | None
     """None for an epoch record."""
     object: Digest
     sent: int
-    """Bytes from the start that were sent or were there."""
+    """Bytes from the start that were sent or were at the hub."""
     durable: int
-    """Bytes from the start that the hub has durably."""
+    """Bytes from the start that are durable at the hub."""
     size: int
 
 
 @dataclass(frozen=True)
 class LinkStatus:
-    """The link as people see it."""
+    """The link, for display."""
 
     state: LinkState
     reason: str = ""
-    """Why it is not connected, or why objects wait though it is."""
+    """The reason why it is not connected, or why objects wait on a working link."""
     rate: float | None = None
     """Bytes a second, measured; None until known."""
     round_trip: float | None = None
@@ -74,7 +74,7 @@ def write_status(folder: Path, status: LinkStatus, now: datetime) -> None:
 
 
 def read_status(folder: Path, now: datetime) -> LinkStatus:
-    """What was left of late; stopped where nothing was, with the rate that was measured before."""
+    """The last status; state `stopped` if it is missing or old, with the rate that was measured before."""
     try:
         facts, at = status_file.read_status(folder / FILE, VERSION)
         age = now - at

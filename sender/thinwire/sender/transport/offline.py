@@ -1,7 +1,7 @@
-"""`export` and `import`: the outbox's objects go to the hub by stick, its receipts and requests come home so.
+"""Offline transfer at the clinic: `export` writes the outbox's objects to a stick, `import` reads the hub's replies.
 
-Nothing is removed from the outbox but by the hub's signed receipt, as on the link. Layout of a stick and what holds on
-it: docs/offline-transfer.md. Whoever calls holds `outbox.own_stick`; `run` may go on beside it.
+An object is removed from the outbox only after the hub's signed receipt, as on the link. Layout of a stick:
+docs/offline-transfer.md. The caller holds `outbox.own_stick`; `run` may stay active.
 """
 
 from collections.abc import Sequence
@@ -39,39 +39,39 @@ from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, digest
 
 @dataclass
 class ExportResult:
-    """What `export_to` did."""
+    """The result of `export_to`."""
 
     written: list[Due] = field(default_factory=list)
     there: list[Due] = field(default_factory=list)
-    """On the stick already."""
+    """Already on the stick."""
     damaged: list[Due] = field(default_factory=list)
-    """Not what was sealed any more, here at the clinic; to be made anew."""
+    """Damaged at the clinic; to be made again."""
     full: DiskFull | None = None
-    """Why the rest is not on the stick."""
+    """The error that ended the export early."""
     not_written: int = 0
-    """Objects for which the stick had no room."""
+    """Objects for which the stick had no space."""
 
 
 @dataclass
 class ReplyImport:
-    """What `import_from` did."""
+    """The result of `import_from`."""
 
     receipts: list[Receipt] = field(default_factory=list)
     requests: int = 0
     forgotten: int = 0
-    """Requests for studies that are no longer here."""
+    """Requests for studies that are no longer at the clinic."""
     foreign: int = 0
-    """Replies to other clinics, or to days whose key is gone here; they stay on the stick."""
+    """Replies to other clinics, or of epochs whose key is no longer stored; they stay on the stick."""
     refused: list[Forged | BadFormat] = field(default_factory=list)
-    """Replies, or receipts in them, that do not hold; they stay on the stick."""
+    """Replies, or receipts in them, that are not valid; they stay on the stick."""
     cleared: int = 0
     """Objects that are at the hub and were removed from the stick."""
 
 
 def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> ExportResult:
-    """Write these objects and what the hub needs to open them, the urgent and the small ones first.
+    """Write these objects and the epoch records to open them, the urgent and the small ones first.
 
-    A repeat does nothing. Raises StickLost, BadInput.
+    A repeat has no effect. Raises StickLost, BadInput.
     """
     stick.prepare()
     done = ExportResult()
@@ -85,7 +85,7 @@ def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> ExportResult:
                 elif not outbox.check(each):
                     done.damaged.append(each)
         except FileNotFoundError:
-            continue  # it has just arrived over the link
+            continue  # it has just been received over the link
         except DiskFull as error:
             done.full, done.not_written = error, len(ordered) - n
             break
@@ -94,10 +94,10 @@ def export_to(stick: Stick, outbox: Outbox, due: Sequence[Due]) -> ExportResult:
 
 
 def import_from(stick: Stick, outbox: Outbox) -> ReplyImport:
-    """Take the hub's receipts and requests; what they say is durable here when this returns.
+    """Process the hub's receipts and requests; their effects are durable when this returns.
 
-    Then the stick is tidied: replies that were taken and objects that have arrived are removed from it, and the hub is
-    told by the waybill. Raises StickLost, BadInput, DiskFull.
+    Then processed replies and received objects are removed from the stick, and the transfer note tells the
+    hub so. Raises StickLost, BadInput, DiskFull.
     """
     stick.check()
     stick.prepare()
@@ -116,7 +116,7 @@ def import_from(stick: Stick, outbox: Outbox) -> ReplyImport:
             continue
         taken |= dict.fromkeys(digest(signed) for signed in reply.receipts)
         past.append(path)
-    # The waybill first: a reply that is still there is only taken again.
+    # The transfer note first: a reply that is still there is only processed again.
     done.cleared = _tidy(stick, outbox, {}, taken)
     for path in past:
         stick.remove(path)
@@ -128,7 +128,7 @@ def _reply(stick: Stick, outbox: Outbox, path: Path) -> Reply | None:
     sealed = stick.read(path, LARGEST_NOTE + 1)
     header = peek(sealed)
     if header.kind is not Kind.REPLY or len(sealed) > LARGEST_NOTE:
-        raise Forged("a file among the receipts is no reply of the hub")
+        raise Forged("a file among the receipts is not a reply of the hub")
     try:
         outbox.epochs.key(header.epoch)
     except BadConfiguration:
@@ -152,7 +152,7 @@ def _take(outbox: Outbox, reply: Reply, done: ReplyImport) -> None:
 
 
 def _announced(outbox: Outbox, receipt: Receipt) -> None:
-    """Whoever stored an object has the record of its epoch: the link need not send it."""
+    """A hub that stored an object has its epoch record, so the link need not send it."""
     try:
         entry = outbox.entry(receipt.study)
     except UnknownStudy:
@@ -162,8 +162,9 @@ def _announced(outbox: Outbox, receipt: Receipt) -> None:
 
 
 def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Digest, None] | None = None) -> int:
-    """Bring this clinic's side of the stick up to date: one waybill, no object that has arrived, no epoch record that
-    nothing needs. Gives how many objects it removed. put, taken: what to add to the waybill."""
+    """Update this clinic's files on the stick: one transfer note, no received objects, no unused epoch records.
+
+    put, taken: the additions to the transfer note. Returns the number of removed objects."""
     arrived = {
         part.object
         for entry in outbox.entries()
@@ -216,7 +217,7 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
 
 
 def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
-    """The epoch of a record that was made here."""
+    """The epoch of a record that this clinic made; None for other files."""
     if not head.startswith(RECORD_MAGIC):
         return None
     try:
@@ -226,7 +227,7 @@ def _own_record(outbox: Outbox, head: bytes) -> EpochId | None:
 
 
 def _own_header(outbox: Outbox, head: bytes) -> EnvelopeHeader | None:
-    """The header of an object that was sealed here, in an epoch whose key is here."""
+    """The header of an object that this clinic sealed in an epoch whose key is stored; None for other files."""
     try:
         header = peek(head)
         outbox.epochs.key(header.epoch)
@@ -236,7 +237,7 @@ def _own_header(outbox: Outbox, head: bytes) -> EnvelopeHeader | None:
 
 
 def _own_transfer_note(stick: Stick, outbox: Outbox, path: Path) -> TransferNote | None:
-    """None for one that the stick damaged: it is left to the hub, which says so."""
+    """None for a transfer note that is damaged on the stick: the hub reports it."""
     try:
         return read_transfer_note(open_sealed(stick.read(path, LARGEST_NOTE), outbox.epochs.key)[1])
     except (Forged, BadFormat):
@@ -244,7 +245,7 @@ def _own_transfer_note(stick: Stick, outbox: Outbox, path: Path) -> TransferNote
 
 
 def _named(path: Path) -> Digest | None:
-    """The identity that a file's name claims."""
+    """The digest in a file's name; None for other names."""
     try:
         claimed = bytes.fromhex(path.stem)
     except ValueError:

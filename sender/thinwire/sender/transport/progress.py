@@ -1,4 +1,4 @@
-"""How far the clinic's studies are, tier by tier: what is at the hub, what crosses, what waits and why, until when."""
+"""Progress of the clinic's studies by tier: parts at the hub, in transfer and waiting, with reasons and times."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,23 +20,23 @@ class TierProgress:
 
     kind: Kind
     stored: int
-    """Parts whose signed receipt is here."""
+    """Parts with a signed receipt."""
     open: int
-    """Parts that are not at the hub yet."""
+    """Parts that are not yet at the hub."""
     size: int
-    """Bytes of the open parts that are sealed."""
+    """Bytes of the open parts that are already sealed."""
     sent: int
-    """Bytes of these that were sent on this stream, or that the hub had."""
+    """Bytes of these that were sent in this session, or that the hub had before."""
     durable: int
-    """Bytes of these that the hub has durably."""
+    """Bytes of these that are durable at the hub."""
     seconds: float | None
-    """Until the last of those that may go is there, at the measured rate; None where that is not known."""
+    """Seconds until the last part that may be sent is at the hub, at the measured rate; None if unknown."""
     waits: Mapping[str, int]
-    """Why parts wait, and how many."""
+    """Reasons for waiting, with the number of parts."""
 
 
 def by_tier(entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy) -> list[TierProgress]:
-    """One for each kind of which the clinic has or had a part, in the order in which they go."""
+    """One for each kind of which the clinic has or had a part, in sending order."""
     entries = list(entries)
     crossing = {each.object: each for each in link.transfers}
     waits = current_policy.waits(entries)
@@ -63,7 +63,7 @@ def by_tier(entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: Cu
 
 
 def as_json(tier: TierProgress) -> dict[str, Any]:
-    """As `status --json` gives it."""
+    """The form of `status --json`."""
     return {
         "stored": tier.stored,
         "open": tier.open,
@@ -78,7 +78,7 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
 def study_seconds(
     entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy
 ) -> dict[StudyKey, float]:
-    """Seconds until all of each study that may go is at the hub, at the measured rate; none where it is not known."""
+    """Seconds until all parts of each study that may be sent are at the hub, at the measured rate; empty if unknown."""
     crossing = {each.object: each for each in link.transfers}
     return {due.study: seconds for due, seconds in _arrivals(entries, crossing, current_policy, link)}
 
@@ -99,7 +99,7 @@ def _arrivals(
     current_policy: CurrentPolicy,
     link: LinkStatus,
 ) -> Iterator[tuple[Due, float]]:
-    """What may go, in its order, and seconds until it is there; nothing while the link is down or unmeasured."""
+    """The parts that may be sent, in order, with seconds until arrival; empty without a link or a measured rate."""
     if link.state is not LinkState.CONNECTED or not link.rate:
         return
     bytes_before = 0

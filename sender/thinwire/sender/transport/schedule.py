@@ -1,4 +1,4 @@
-"""What goes next. Asked anew for every piece, so that an urgent graph overtakes a bulk transfer between two chunks."""
+"""The choice of the next piece to send, so that an urgent graph overtakes a bulk transfer between two chunks."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -12,23 +12,23 @@ from thinwire.shared.transitions import Transitions
 from thinwire.shared.wire.chunks import head_size
 
 MOST_UNDER_WAY = 16
-"""Objects offered and not ended, on one stream."""
+"""Most open transfers of a session."""
 MOST_URGENT = 48
-"""The same with urgent ones; the hub allows 64."""
+"""The same, with urgent ones; the hub allows 64."""
 SHARE = 0.05
-"""Of the link, for what has waited longest."""
+"""Share of the link for the object that has waited longest."""
 SMALL = 4 << 10
-"""Bytes of an object that goes whole with its offer however slow the link: a round trip costs more."""
+"""Bytes of an object that is sent whole in its offer on any link: a round trip takes longer."""
 
 
 class TransferState(StrEnum):
-    """How far an object is on this stream."""
+    """The state of a transfer in this session."""
 
     OFFERED = "offered"
-    """The hub has yet to say where to go on."""
+    """The hub's offset is awaited."""
     SENDING = "sending"
     SENT = "sent"
-    """Every byte is on its way or there; the receipt is awaited."""
+    """All bytes are sent or at the hub; the receipt is awaited."""
 
 
 class TransferEvent(StrEnum):
@@ -51,19 +51,19 @@ TRANSITIONS = Transitions(
 
 @dataclass
 class Transfer:
-    """An object that was offered on this stream."""
+    """An object that was offered in this session."""
 
     number: int
     due: Due
     state: TransferState = TransferState.OFFERED
     position: int = 0
-    """Bytes from the object's start that were sent or that the hub has."""
+    """Bytes from the object's start that were sent or are at the hub."""
     durable: int = 0
-    """Bytes from the object's start that the hub has durably."""
+    """Bytes from the object's start that are durable at the hub."""
     samples: deque[tuple[int, RateSample]] = field(default_factory=deque)
-    """(end of the piece, how it was sent), of the pieces on their way."""
+    """(end of the piece, its rate sample) of the pieces in flight."""
     eager: bool = False
-    """Whether its bytes follow the offer at once: the hub can have none of them, so its answer need not be awaited."""
+    """Whether chunks follow the offer without an answer, since the hub cannot have a part of the object."""
 
     def on(self, event: TransferEvent) -> None:
         self.state = TRANSITIONS.after(self.state, event)
@@ -75,13 +75,13 @@ class Transfer:
 
     @property
     def remaining(self) -> int:
-        """Bytes yet to be sent."""
+        """Bytes not yet sent."""
         return self.due.size - self.position
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The next bytes of an object; an offer where the object was not offered yet."""
+    """The next bytes of an object; in an offer if it was not offered yet."""
 
     due: Due
     transfer: Transfer | None
@@ -90,13 +90,13 @@ class Segment:
 
 
 def rank(due: Due) -> tuple[bool, int, float, bytes]:
-    """Order on the link: urgent or requested, then by kind, then the oldest. An epoch record goes before them all."""
+    """Sending order: urgent or requested first, then by kind, then the oldest. Epoch records are before all others."""
     place = -1 if due.kind is None else ORDER.index(due.kind)
     return not due.first, place, due.accepted.timestamp(), due.study
 
 
 def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Segment | None:
-    """The next piece, or None where there is nothing to send until the hub answers.
+    """The next piece, or None if there is nothing to send before the hub answers.
 
     queue: what is due, by rank. under_way: by object. window, chunk: bytes.
     """
@@ -109,7 +109,7 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
                 continue
             offer = Segment(due, None, 0, head_size(due.size, max(chunk, SMALL)))
             if best is None or offer.length < due.size:
-                # A large object is offered ahead of time, so that its answer is here when the link is free.
+                # A large object is offered early, so that its answer has arrived when the link is free.
                 return offer
             ahead += due.size
         elif transfer.goes:
@@ -121,21 +121,20 @@ def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: in
 
 
 def fits(piece: Segment, send_space: int, in_flight: int) -> bool:
-    """Whether a piece may go now. Nothing goes past a piece that does not fit; but an urgent small object goes
-    though there is no room, and any piece goes while nothing is on its way."""
+    """Whether a piece may be sent now. No piece passes one that does not fit; but a small urgent object is sent
+    without space, and any piece is sent if no bytes are in flight."""
     small = piece.due.first and piece.transfer is None and piece.length <= SMALL
     return small or in_flight == 0 or piece.length <= send_space
 
 
 @dataclass
 class FairShare:
-    """SHARE of the link for the study's part that was accepted first, however much goes before it by rank.
+    """Gives SHARE of the link to the part of the study that was accepted first, against any number of higher ranks.
 
-    While anything older than what goes by rank waits, it saves up SHARE of what is sent; as soon as that covers the
-    oldest one's next piece, this piece goes. So the last byte of an object is sent at the latest when the link has
-    carried, from the moment in which it became due, the bytes of everything accepted before it and its own, divided
-    by SHARE, and a chunk. Where nothing older waits nothing is saved up, so that an urgent object which overtakes one
-    bulk transfer waits for no piece of it.
+    While a part older than the sent ones waits, SHARE of the sent bytes is credited to it; when the credit covers its
+    next piece, this piece is sent. So the last byte of an object is sent at the latest when the link has carried, since
+    the object became due, its bytes and those of all studies accepted before it, divided by SHARE, and a chunk. Without
+    an older part no credit is given, so an urgent object that overtakes one bulk transfer waits for no piece of it.
     """
 
     saved: float = 0.0
@@ -146,7 +145,7 @@ class FairShare:
     def choose(
         self, queue: Iterable[Due], by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int
     ) -> Segment | None:
-        """As the function `choose`, with the floor. queue: what may go, by rank; by_age: the same, oldest first."""
+        """As the function `choose`, with the share. queue: objects that may be sent, by rank; by_age: oldest first."""
         first = choose(queue, under_way, window, chunk)
         oldest = None if first is None else _oldest(by_age, under_way, chunk)
         if first is None or oldest is None or oldest.due is first.due:
@@ -156,7 +155,7 @@ class FairShare:
         return oldest if self.saved >= oldest.length else first
 
     def sent(self, piece: Segment) -> None:
-        """The piece that was chosen last goes out."""
+        """The last chosen piece is sent."""
         if self._oldest is None:
             self.saved = 0.0
         elif self._oldest is piece.due:
@@ -166,12 +165,12 @@ class FairShare:
 
 
 def age(due: Due) -> tuple[float, tuple[bool, int, float, bytes]]:
-    """Order of the floor: what was accepted first, of one study what goes first."""
+    """Order of the share: the first accepted study, then the rank in it."""
     return due.accepted.timestamp(), rank(due)
 
 
 def _oldest(by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], chunk: int) -> Segment | None:
-    """The next piece of the oldest object of which one can go."""
+    """The next piece of the oldest object that has one to send."""
     for due in by_age:
         transfer = under_way.get(due.object)
         if transfer is None and len(under_way) < MOST_URGENT:

@@ -1,4 +1,4 @@
-"""The clinic's end of the link as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
+"""The clinic's end of a session as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -32,27 +32,27 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 log = logging.getLogger(__name__)
 
 STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
-"""A hub that says nothing for so long, though bytes are on their way to it, is dialled anew. The first and ten times
-what these bytes take at the measured rate, the second at most."""
+"""Seconds without a message of the hub, while bytes are in flight, after which the clinic dials again: the first plus
+ten times the time of these bytes at the measured rate, at most the second."""
 _LONGEST_PAUSE = 60.0
-"""Seconds for which an object that the hub cannot take now is held back at most."""
+"""Longest pause in seconds before an object that the hub cannot accept now is offered again."""
 _LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Why an object waits though the link is there."""
+    """The reason for which an object waits on a working link."""
 
     until: float
     """Seconds, monotonic."""
     reason: str
     """For people."""
     times: int
-    """How often in a row the hub refused it."""
+    """Number of refusals in a row."""
 
 
 class UplinkSession:
-    """One stream. `hello` first; then `receive` what comes and send what `receive` and `next` give, in that order."""
+    """One session. `hello` first; then pass messages to `receive`, and send those of `receive` and `next` in order."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class UplinkSession:
         before: Measured | None = None,
         software: str = "thinwire-sender",
     ) -> None:
-        """policy: when the parts go. used: bytes on the link this month. before: what the last stream measured."""
+        """policy: the tier policy. used: bytes on the link this month. before: the last session's measurement."""
         self.pace = Pace(clock, before)
         self.welcomed = False
         self.pauses: dict[Digest, Pause] = {}
@@ -91,7 +91,7 @@ class UplinkSession:
         return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
 
     def refresh(self) -> None:
-        """Look at the outbox anew: what was accepted or made since, by whichever process, and what of it may go."""
+        """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
@@ -111,7 +111,7 @@ class UplinkSession:
         self._pending_escalations = self._outbox.pending_escalations()
 
     def next(self) -> wire.Up | None:
-        """The next message, or None until the hub answers, the outbox has something new, or `pace.wait` is over."""
+        """The next message; None until the hub answers, the outbox has a new part, or `pace.wait` is over."""
         if self.welcomed and (late := self._late()):
             return late
         while piece := self._floor.choose(
@@ -131,10 +131,10 @@ class UplinkSession:
         return None
 
     def receive(self, down: wire.Down) -> list[wire.Up]:
-        """Take the hub's message; what it makes durable is durable when this returns. Gives the answers.
+        """Process the hub's message; receipts in it are durable when this returns. Returns the answers.
 
-        Raises what ends the stream: the hub's own reason, ProtocolBroken, Forged (a receipt), DiskFull (a receipt
-        that cannot be kept).
+        Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a receipt), DiskFull (a
+        receipt cannot be stored).
         """
         self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
@@ -143,7 +143,7 @@ class UplinkSession:
             said = down.refusal.what[:_LONGEST_REASON]
             raise error(f"the hub refuses: {said}", down.refusal.remedy[:_LONGEST_REASON])
         if self.welcomed is (what == "welcome"):
-            raise ProtocolBroken(f"the hub sent {what} out of turn")
+            raise ProtocolBroken(f"the hub sent {what} in the wrong order")
         match what:
             case "welcome":
                 if down.welcome.version != VERSION:
@@ -165,12 +165,12 @@ class UplinkSession:
 
     @property
     def moved(self) -> float:
-        """When the hub said something last; seconds, monotonic."""
+        """Time of the hub's last message; seconds, monotonic."""
         return self._moved
 
     @property
     def stalled(self) -> bool:
-        """Whether the hub has been silent for too long while bytes are on their way."""
+        """Whether the hub has been silent for too long while bytes are in flight."""
         if self.pace.in_flight == 0:
             return False
         crossing = self.pace.in_flight / self.pace.rate if self.pace.rate else 0.0
@@ -178,7 +178,7 @@ class UplinkSession:
 
     @property
     def transfers(self) -> tuple[TransferProgress, ...]:
-        """What is on its way, in the order in which it was offered."""
+        """The transfers in progress, in the order of their offers."""
         return tuple(
             TransferProgress(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
             for each in self._by_number.values()
@@ -190,10 +190,10 @@ class UplinkSession:
             return
         due, durable = transfer.due, progress.durable
         if not transfer.durable <= durable <= due.size:
-            raise ProtocolBroken("the hub's offset of an object went back or past its end")
+            raise ProtocolBroken("the hub's offset of an object decreased or passed its end")
         if durable > transfer.position:
             if transfer.state is not TransferState.OFFERED:
-                raise ProtocolBroken("the hub has bytes that were not sent")
+                raise ProtocolBroken("the hub acknowledged bytes that were not sent")
             transfer.position = durable
         transfer.durable = durable
         while transfer.samples and transfer.samples[0][0] <= durable:
@@ -229,14 +229,14 @@ class UplinkSession:
         log.warning("the hub refuses %s of study %s: %s", _name(due), due.study.hex(), refusal.what[:_LONGEST_REASON])
         self._end(transfer)
         times = self.pauses[due.object].times + 1 if due.object in self.pauses else 1
-        # What may come again at once does so once; a hub that goes on refusing is asked ever more rarely.
+        # The first retry is immediate; after repeated refusals the pauses grow.
         pause = max(refusal.again_after_ms / 1000, 2.0 ** (times - 2) if times > 1 else 0.0)
         if issubclass(ERROR_OF.get(refusal.code, Final), Final):
             if due.kind is not None:
                 self._outbox.refused(due, reason)
                 self._drop(due.object)
                 return
-            pause = _LONGEST_PAUSE  # without its record no object of the epoch can go; a person has to look
+            pause = _LONGEST_PAUSE  # without its record no object of the epoch can be sent; a person must act
         elif refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
             self._outbox.epochs.forgotten(due.epoch)
             self.refresh()
@@ -248,15 +248,15 @@ class UplinkSession:
     def _request(self, request: wire.TierRequest) -> None:
         kind = next((each for each in ORDER if each == request.kind), None)
         if kind is None:
-            raise ProtocolBroken("the hub asks for a kind of object that never crosses")
+            raise ProtocolBroken("the hub requested an unknown tier")
         try:
             self._outbox.request(StudyKey(request.study), kind)
         except UnknownStudy:
-            log.warning("the hub asks for a study that is no longer here")
+            log.warning("the hub requested a study that is no longer at the clinic")
         self.refresh()
 
     def _late(self) -> wire.Up | None:
-        """Word of a study that became urgent after the hub had a part of it; once on a stream for each."""
+        """The message for a study that became urgent after its first part was at the hub; once a study and session."""
         study = next((each for each in self._pending_escalations if each not in self._escalating), None)
         if study is None:
             return None
@@ -264,12 +264,12 @@ class UplinkSession:
         return wire.Up(escalate=wire.Escalate(study=study))
 
     def _record(self, due: Due) -> list[Due]:
-        """The epoch record that an object needs; nothing where it is gone: then the object waits for a person."""
+        """The epoch record that an object needs; empty if it is missing: the object then waits for a person."""
         try:
             record = self._outbox.epochs.record(due.epoch)
         except FileNotFoundError:
             if due.epoch not in self._lost:
-                log.error("the record of an epoch is gone from outbox/epochs: restore it from a backup")
+                log.error("an epoch record is missing in outbox/epochs: restore it from a backup")
             self._lost.add(due.epoch)
             return []
         return [replace(due, object=digest(record), size=len(record), kind=None)]
@@ -277,7 +277,7 @@ class UplinkSession:
     def _transfer(self, number: int) -> Transfer | None:
         """The transfer of a number, None where it has ended."""
         if not 1 <= number <= self._last_number:
-            raise ProtocolBroken("the hub speaks of an object that was not offered")
+            raise ProtocolBroken("the hub named an object that was not offered")
         return self._by_number.get(number)
 
     def _end(self, transfer: Transfer) -> None:
@@ -301,7 +301,7 @@ class UplinkSession:
                 yield due
 
     def _read(self, piece: Segment) -> bytes | None:
-        """The piece's bytes; None where they are not there, and then its object no longer waits."""
+        """The piece's bytes; None if they are missing, and its object is then removed from the queue."""
         try:
             data = self._outbox.read(piece.due, piece.offset, piece.length)
         except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The clinic's own TCP connection beneath gRPC.
+"""The clinic's TCP connection below gRPC.
 
-gRPC for Python opens its sockets itself and lets nobody set what matters on a slow link, count what crosses, or see
-whether the network still answers (docs/wire-protocol.md). So the uplink dials, and gRPC speaks to it through a Unix
-socket in a folder that only this user can enter. TLS is spoken here (`secure.py`), to gRPC at the hub.
+gRPC for Python opens its sockets itself, without access to the options for a slow link, to byte counts and to the state
+of TCP (docs/wire-protocol.md). So the uplink dials, and gRPC uses a Unix socket in a folder that only this user can
+enter. The TLS connection to the hub ends in this process (`tls.py`).
 """
 
 import asyncio
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 
 _READ = 64 << 10
 _UNSENT = 32 << 10
-"""Bytes that wait in the kernel at most before they are sent; the rest waits here, where a lost link drops it."""
+"""Most unsent bytes in the kernel; the others wait in this process, and are dropped with a lost link."""
 _BBR = "bbr"
-"""The congestion control that does not take a lost packet for a full link."""
+"""The congestion control that does not treat a packet loss as a full link."""
 _HANDSHAKE_SECONDS = 120.0
 _FAT = 30
-"""Packets that a link holds, from which on CUBIC cannot fill it at a loss of half a percent."""
+"""Bandwidth-delay product in packets from which CUBIC cannot fill a link with half a percent of loss."""
 _SEGMENT = 1448
 _HEADERS = 52
 """Bytes of IPv4 and TCP in a packet, timestamps included."""
 
-# struct tcp_info of Linux (include/uapi/linux/tcp.h), as far as it is read: bytes from its start.
+# struct tcp_info of Linux (include/uapi/linux/tcp.h), the fields in use: byte offsets.
 _PACKET, _UNACKED, _SACKED, _LOST, _REPEATED, _LAST_ACK, _ROUND_TRIP = 16, 24, 28, 32, 36, 56, 68
 _ACKED, _RECEIVED, _SEGMENTS_OUT, _SEGMENTS_IN, _WAITING, _LEAST = 120, 128, 136, 140, 144, 148
 _SENT, _SENT_AGAIN = 200, 208
@@ -45,15 +45,15 @@ _TCP_INFO_BYTES = 216
 
 @dataclass(frozen=True)
 class Condition:
-    """What TCP knows of the connection."""
+    """The state of TCP."""
 
     up: int
-    """Bytes that were sent, headers and repeats included."""
+    """Bytes sent, with headers and retransmissions."""
     down: int
     unacknowledged: int
-    """Packets that the hub's machine has not acknowledged."""
+    """Packets without an acknowledgement of the hub's machine."""
     silent: float
-    """Seconds since it acknowledged anything."""
+    """Seconds since the last acknowledgement."""
     round_trip: float
     """Seconds, smoothed, time in queues included."""
 
@@ -70,41 +70,41 @@ class TcpConnection:
         self._last: Condition | None = None
         self.asking = False
         self.trouble: LinkLost | None = None
-        """Why TLS ended the connection, where it did."""
+        """The error with which TLS ended the connection, if it did."""
         self._socket: socket.socket = writer.get_extra_info("socket")
         self._default = _control(self._socket)
         self.control = _set_options(self._socket)
-        """The congestion control in use; empty where the system does not say."""
+        """The congestion control in use; empty if the system does not report it."""
         writer.transport.set_write_buffer_limits(high=_UNSENT)
 
     @classmethod
     async def dial(cls, target: str, seconds: float) -> "TcpConnection":
-        """Connect to HOST:PORT. Raises LinkLost for no answer in so many seconds, ConnectionRefusedError and other
-        OSError for an answer that says no, or no network; BadConfiguration."""
+        """Connect to HOST:PORT. Raises LinkLost for no answer in time, ConnectionRefusedError and other OSError for a
+        refusal or no network; BadConfiguration."""
         host, port = host_and_port(target, "Set hub in config.toml, for example hub.example.org:7443.", 1)
         try:
             async with asyncio.timeout(seconds):
                 return cls(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
         except TimeoutError as error:
-            raise LinkLost("the link is not there: the hub does not answer") from error
+            raise LinkLost("the hub does not answer") from error
 
     @property
     def condition(self) -> Condition:
-        """As of now, or of the last moment in which the connection was there."""
+        """The present state, or the last one of a closed connection."""
         with contextlib.suppress(OSError, ValueError, struct.error):
             self._last = _condition(self._socket)
         return self._last or Condition(self._up, self._down, 0, 0.0, 0.0)
 
     def expect(self, size: int) -> None:
-        """gRPC was given so many bytes, which are on their way to this socket."""
+        """gRPC was given `size` bytes, which will arrive at this socket."""
         self._owed = max(self._owed, self._up) + size
 
     @property
     def flow(self) -> Flow | None:
-        """What TCP says of the way to the hub; None where the system does not say."""
+        """TCP's measurement of the path to the hub; None if the system does not report it."""
         with contextlib.suppress(OSError, ValueError, struct.error):
             four, eight = _tcp_info(self._socket)
-            # The SYN counts as one byte that was acknowledged.
+            # The SYN counts as one acknowledged byte.
             out = max(0, eight(_SENT) - eight(_SENT_AGAIN) - eight(_ACKED) + 1)
             packets, sacked, lost = four(_UNACKED), four(_SACKED), four(_LOST)
             share = out / packets if packets else 0.0
@@ -118,16 +118,17 @@ class TcpConnection:
     def suit(self, rate: float, round_trip: float) -> None:
         """Choose the congestion control for a link that was full, bytes a second and seconds.
 
-        CUBIC cannot keep many packets out where some are lost. BBR can; but every ten seconds it lets four alone be
-        out for 200 ms and a round trip (PROBE_RTT), which a link that holds few packets does not need.
+        CUBIC cannot keep many packets in flight with losses. BBR can; but every ten seconds it reduces the packets in
+        flight to four for 200 ms and a round trip (PROBE_RTT), which a link with few packets does not need.
         """
         wanted = _BBR if rate * round_trip > _FAT * _SEGMENT else self._default
         if wanted != self.control:
             self.control = _control(self._socket, wanted)
 
     def ask(self, on: bool) -> None:
-        """Let TCP ask the hub's machine every second whether it is there, while nothing else is out (RFC 9293, 3.8.4).
-        The answer shows in `condition`; the hub's program has no part in it."""
+        """Switch TCP keepalive probes, one a second while no data is outstanding (RFC 9293, 3.8.4).
+
+        The answers show in `condition`; the hub's machine answers without the hub's program."""
         if on is not self.asking:
             self.asking = on
             with contextlib.suppress(OSError):
@@ -135,9 +136,9 @@ class TcpConnection:
 
     @contextlib.asynccontextmanager
     async def relay(self, security: Security) -> AsyncIterator[str]:
-        """While the block runs, gRPC reaches the hub under the target that this gives, plainly; one connection alone.
+        """While the block runs, gRPC reaches the hub in plaintext under the yielded target; for one connection.
 
-        Raises LinkLost where the system has no room for the socket between the two."""
+        Raises LinkLost if the socket between the two cannot be made."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         relays: list[asyncio.Task[None]] = []
 
@@ -162,7 +163,7 @@ class TcpConnection:
                 await asyncio.gather(*relays, return_exceptions=True)
 
     async def close(self, abruptly: bool = False) -> None:
-        """abruptly: what is still on its way is dropped, so that a link that comes back does not carry it twice."""
+        """abruptly: drop unsent bytes, so that a link that returns does not carry them twice."""
         _ = self.condition
         if abruptly:
             with contextlib.suppress(OSError):
@@ -173,7 +174,7 @@ class TcpConnection:
             await self._writer.wait_closed()
 
     async def _relay(self, tls: Tls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Both ways until either ends; `trouble` then says what TLS said."""
+        """Copies both directions until either ends; `trouble` then has the error of TLS."""
 
         async def send(sealed: bytes) -> None:
             self._up += len(sealed)
@@ -190,7 +191,7 @@ class TcpConnection:
                 await send(tls.seal(for_the_hub(data)))
 
         async def down() -> None:
-            writer.write(tls.open(b""))  # what may have come with the end of the handshake
+            writer.write(tls.open(b""))  # bytes that may have arrived with the end of the handshake
             while received := await hear():
                 writer.write(tls.open(received))
                 await writer.drain()
@@ -207,7 +208,7 @@ class TcpConnection:
                     finished = tls.shake(received)
                     if not tls.done:
                         await send(finished)
-            # In one packet with what gRPC has been waiting to say.
+            # In one packet with the first bytes of gRPC.
             await send(finished + tls.seal(for_the_hub(await reader.read(_READ))))
             ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -216,7 +217,7 @@ class TcpConnection:
         except LinkLost as error:
             self.trouble = error
         except TimeoutError:
-            self.trouble = LinkLost("the hub does not speak TLS")
+            self.trouble = LinkLost("the hub does not answer with TLS")
         except OSError as error:
             log.debug("the connection broke: %s", error)
         finally:
@@ -240,15 +241,15 @@ def _folder() -> Iterator[Path]:
 
 
 def _no_temporary_space(error: OSError) -> LinkLost:
-    """A full /tmp passes, as an outage does; the studies are safe in the outbox."""
+    """LinkLost: a full /tmp is temporary, like an outage; the studies are in the outbox."""
     return LinkLost(
         f"the folder for temporary files cannot be used ({error.strerror or error})",
-        f"Free space in {tempfile.gettempdir()}, or name another short path in TMPDIR; sending goes on by itself.",
+        f"Free space in {tempfile.gettempdir()}, or name another short path in TMPDIR. Sending then continues.",
     )
 
 
 def _set_options(connection: socket.socket) -> str:
-    """Set what can be set; a system that refuses a setting keeps its own."""
+    """Set the socket options; an unsupported option keeps the default of the system."""
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     for option, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 127)):
@@ -258,7 +259,7 @@ def _set_options(connection: socket.socket) -> str:
 
 
 def _control(connection: socket.socket, wanted: str = "") -> str:
-    """The congestion control in use, after the wanted one was asked for."""
+    """The congestion control in use, after a request for the wanted one."""
     with contextlib.suppress(OSError, AttributeError):
         if wanted:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, wanted.encode())
@@ -268,7 +269,7 @@ def _control(connection: socket.socket, wanted: str = "") -> str:
 
 
 def _condition(connection: socket.socket) -> Condition:
-    """Raises OSError, ValueError or struct.error where the system does not say."""
+    """Raises OSError, ValueError or struct.error if the system does not report it."""
     four, eight = _tcp_info(connection)
     return Condition(
         up=eight(_SENT) + _HEADERS * four(_SEGMENTS_OUT),
@@ -280,7 +281,7 @@ def _condition(connection: socket.socket) -> Condition:
 
 
 def _tcp_info(connection: socket.socket) -> tuple[Callable[[int], int], Callable[[int], int]]:
-    """Readers of its 32-bit and 64-bit numbers. Raises OSError, ValueError or struct.error where there are none."""
+    """Readers of its 32-bit and 64-bit numbers. Raises OSError, ValueError or struct.error if it has none."""
     if not hasattr(socket, "TCP_INFO") or os.uname().sysname != "Linux":
         raise ValueError("no tcp_info on this system")
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)

@@ -1,8 +1,9 @@
-"""TLS between gRPC and the clinic's own TCP connection.
+"""TLS between gRPC and the clinic's TCP connection.
 
-gRPC's client sends no call before the hub's HTTP/2 SETTINGS are here (grpc/grpc#23636): a round trip that neither TLS
-nor HTTP/2 asks for (RFC 9113, 3.4). So gRPC speaks plainly to a Unix socket and hears empty SETTINGS from this end at
-once; what it says then goes out right behind the last message of the handshake. Why this way: docs/decisions/.
+gRPC's client sends no call before it has the hub's HTTP/2 SETTINGS (grpc/grpc#23636): a round trip that neither TLS nor
+HTTP/2 requires (RFC 9113, 3.4). So gRPC uses plaintext on a Unix socket and gets empty SETTINGS from this end at once;
+its first bytes are then sent directly after the last message of the handshake. Reasons:
+docs/decisions/0009-the-clinic-speaks-tls-itself.md.
 """
 
 import contextlib
@@ -17,22 +18,22 @@ from thinwire.shared.crypto.keys import HUB_NAME, Identity
 from thinwire.shared.errors import BadConfiguration, LinkLost
 
 SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""An HTTP/2 SETTINGS frame that sets nothing (RFC 9113, 6.5)."""
+"""An empty HTTP/2 SETTINGS frame (RFC 9113, 6.5)."""
 _PREFACE_BYTES, _FRAME_BYTES = 24, 9
 _SETTINGS_TYPE, _ACK = 4, 1
 _READ = 64 << 10
 _FIRST_RECORD, _PACKET_RECORD, _LARGEST_RECORD = 200, 1400, 1 << 14
 """Bytes of a TLS record before it is sealed."""
 _FIRST = 800
-"""Bytes of gRPC's greeting, the call, `Hello` and a graph in its offer."""
+"""Bytes of gRPC's preface, the call, `Hello` and a graph in its offer."""
 _NO_AUTO_CHAIN = 0x8
-"""SSL_MODE_NO_AUTO_CHAIN of OpenSSL (ssl.h): the hub has its own authority's certificate, and need not be sent it."""
+"""SSL_MODE_NO_AUTO_CHAIN of OpenSSL (ssl.h): the hub has its authority's certificate, which need not be sent."""
 
 
 class Security:
-    """How a clinic proves itself and whom it trusts, for one connection after another.
+    """The TLS credentials of a clinic and its trusted authority, for successive connections.
 
-    authority_pem: the hub's own authority. Raises BadConfiguration for keys that cannot be used.
+    authority_pem: the hub's authority. Raises BadConfiguration for unusable keys.
     """
 
     def __init__(self, authority_pem: bytes, identity: Identity) -> None:
@@ -57,7 +58,7 @@ class Security:
             raise BadConfiguration("a TLS key or certificate cannot be used", "Restore keys/ from a backup.") from error
 
     def connection(self) -> SSL.Connection:
-        """A new connection without a socket, resumed by the last one's ticket where there is one."""
+        """A new connection without a socket, resumed with the last one's ticket if there is one."""
         made = SSL.Connection(self._context)
         made.set_connect_state()
         made.set_tlsext_host_name(HUB_NAME.encode())
@@ -66,8 +67,8 @@ class Security:
         return made
 
     def keep(self, connection: SSL.Connection) -> None:
-        """Remember the last ticket of a connection that is over."""
-        # OpenSSL forgets the session of a connection that is freed without a farewell, as all are that a link broke.
+        """Store the last session ticket of a closed connection."""
+        # OpenSSL drops the session of a connection that is freed without close_notify, as after every broken link.
         connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         self._session = connection.get_session()
 
@@ -81,10 +82,10 @@ class Tls:
         self._heard = False
         self._sealed = 0
         self.done = False
-        """Whether the hub is known to be the hub, and bytes may be sealed."""
+        """Whether the hub is authenticated, and bytes may be sealed."""
 
     def shake(self, received: bytes = b"") -> bytes:
-        """Bytes for the hub, after what came from it. Raises LinkLost where it is not this clinic's hub."""
+        """Handshake bytes for the hub, given those received. Raises LinkLost if it is not this clinic's hub."""
         if received:
             self._connection.bio_write(received)
         try:
@@ -100,11 +101,11 @@ class Tls:
         return self._out()
 
     def seal(self, plain: bytes) -> bytes:
-        """What gRPC said, as records. Raises LinkLost.
+        """Bytes of gRPC as TLS records. Raises LinkLost.
 
-        Much is waiting when the handshake is over, and the hub reads a record only when it has all of it. So until the
-        hub was heard the first records are short and no other is longer than a packet: the graph is read before what
-        stands behind it has come.
+        Many bytes are waiting after the handshake, and the hub reads only complete records. So before the first answer
+        of the hub the first records are short and no other is longer than a packet: the hub reads the graph before the
+        bytes after it arrive.
         """
         rest = memoryview(plain)
         try:
@@ -118,8 +119,8 @@ class Tls:
         return self._out()
 
     def open(self, received: bytes) -> bytes:
-        """What the hub said in these bytes and those before, as far as its records are whole. Raises LinkLost where it
-        ends the connection, or refuses this clinic's certificate."""
+        """The plaintext of the complete records in these bytes and earlier ones. Raises LinkLost if the hub ends the
+        connection, or refuses this clinic's certificate."""
         if received:
             self._connection.bio_write(received)
         plain = b""
@@ -157,7 +158,7 @@ class WithoutFirstAck:
         self._done = False
 
     def __call__(self, data: bytes) -> bytes:
-        """What goes to the hub now of these bytes and those before."""
+        """The part of these and earlier bytes to send to the hub now."""
         if self._done:
             return data
         self._held += data
@@ -185,10 +186,10 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 def _refused(reason: SSL.Error | str) -> LinkLost:
     if isinstance(reason, SSL.Error):
-        # A list of (library, function, reason), empty where OpenSSL itself does not know.
+        # A list of (library, function, reason), empty if OpenSSL gives no reason.
         told = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
         reason = ", ".join(words[-1] for words in told if words[-1]) or "it broke off"
     return LinkLost(
-        f"the link is not there: TLS with the hub fails ({reason})",
-        "Check hub in config.toml and the clocks of both; where the hub was set up anew, join it again.",
+        f"the hub cannot be reached: TLS fails ({reason})",
+        "Check hub in config.toml and the clocks at both ends. After a new set-up of the hub, join it again.",
     )

@@ -37,7 +37,7 @@ HEADER = struct.Struct(">4sBL")
 SMALL_IMAGE = 2 << 20
 """Bytes of samples up to which a higher effort makes the archive smaller."""
 _GAIN, _SECONDS_A_BYTE, _SECONDS = 0.01, 0.25e-6, 0.1
-"""The saving of "small" over "quick" as a share of the plain bytes, and its extra time in seconds a byte."""
+"""The saving of "small" over "quick" as a share of the plain bytes; its extra time: seconds a byte, and seconds."""
 _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
 _THREADS = 2
@@ -104,7 +104,7 @@ def effort_for(size: int, rate: float | None) -> Effort:
 def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
     """The efforts of libjxl to try; the smallest stream is used. size: bytes of the image's samples.
 
-    Effort 7 makes a small X-ray smaller than 5 does, by up to a thirtieth; a large one it makes no smaller in three
+    Effort 7 makes a small X-ray smaller than 5 does, by up to a thirtieth; a large one is not smaller after three
     times the seconds. `benchmarks.bench_pixels --efforts` shows seconds and bytes of each.
     """
     if effort == "small":

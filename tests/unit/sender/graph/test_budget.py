@@ -50,7 +50,7 @@ def test_then_patches_go() -> None:
 
 def test_one_patch_goes_whatever_it_takes(caplog: pytest.LogCaptureFixture) -> None:
     assert fitted(50)[0] == 1
-    assert "over the 50 asked for" in caplog.text
+    assert "over the limit of 50" in caplog.text
 
 
 def test_an_offer_takes_no_more_than_is_reckoned() -> None:

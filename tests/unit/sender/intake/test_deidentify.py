@@ -255,7 +255,7 @@ class TestOfAWholeClinic:
         outcome = self.taken(clinic, tmp_path / "in", [named(StudyInstanceUID=STUDY_UID), report])
         assert isinstance(outcome, Accepted)
         assert len(outcome.study.files) == 1
-        assert "what is no radiograph stays at the clinic: 1 of 2 files" in outcome.study.warnings
+        assert "1 of 2 files are not radiographs and stay at the clinic" in outcome.study.warnings
         assert clinic.pipeline._study(outcome.study.key).text == f"fever, {SECRET}"
 
     def test_a_picture_without_a_header_is_refused(self, clinic: Clinic, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ class TestOfAWholeClinic:
         Image.fromarray(chest(300, 300, bits=8)).save(picture, "PNG")
         outcome = self.taken(clinic, tmp_path / "in", [picture.getvalue()])
         assert isinstance(outcome, Rejected)
-        assert "de-identified studies alone" in str(outcome.error)
+        assert "only de-identified studies" in str(outcome.error)
 
 
 def test_the_key_is_made_once_and_a_damaged_one_is_told(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_drawn_text_is_seen_and_a_chest_without_it_is_not_taken_for_text(fill: i
 
 def test_a_header_that_says_so_and_drawn_text_become_warnings(clean: Deidentifier) -> None:
     said = clean.released(load_study([dicom(chest(200, 200), BurnedInAnnotation="YES")]))
-    assert "says that text is burned into" in said.warnings[-1]
+    assert "text is burned into the image by its header" in said.warnings[-1]
     drawn = Image.fromarray(chest(400, 400, bits=8))
     ImageDraw.Draw(drawn).text((150, 200), "DOE JANE 1960", fill=255, font=ImageFont.load_default(18))
     seen = clean.released(load_study([dicom(np.asarray(drawn), BurnedInAnnotation="NO")]))

@@ -79,7 +79,7 @@ def test_what_a_person_names_is_refused_aloud(tmp_path: Path) -> None:
     (told,) = refusals([note])
     assert "not a DICOM file" in told
     (missing,) = refusals([tmp_path / "DOE_JANE"])
-    assert "no such file" in missing
+    assert "does not exist" in missing
     assert "DOE" not in told + missing + repr(list(find_studies([note])))
 
 

@@ -53,10 +53,10 @@ def test_text_is_read_in_the_encodings_that_people_have(data: bytes, text: str) 
     [
         (b"", "empty"),
         (b" \n\t ", "empty"),
-        (b"nodule\0", "no text"),
-        (b"nodule \x1b[2J", "no text"),
-        (b"%PDF-1.7\n\x90\x81\x8d\x8f", "no text"),
-        (b"\xff\xfea", "no text"),
+        (b"nodule\0", "not text"),
+        (b"nodule \x1b[2J", "not text"),
+        (b"%PDF-1.7\n\x90\x81\x8d\x8f", "not text"),
+        (b"\xff\xfea", "not text"),
         (b"x" * (MAX_TEXT_BYTES + 1), "more than"),
     ],
 )

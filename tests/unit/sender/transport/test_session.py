@@ -269,7 +269,7 @@ def test_an_offset_that_goes_back_or_runs_ahead_ends_the_stream(uplink: UplinkSe
 
 
 def test_the_hub_speaks_first_of_its_version(uplink: UplinkSession) -> None:
-    with pytest.raises(ProtocolBroken, match="out of turn"):
+    with pytest.raises(ProtocolBroken, match="in the wrong order"):
         uplink.receive(progress(1, 0))
 
 

@@ -183,7 +183,7 @@ def test_hubs_that_hang_up_speak_no_tls_or_say_nothing(monkeypatch: pytest.Monke
     assert trouble(hang_up) == "the hub ended the connection"
     assert "wrong version number" in trouble(greet)
     monkeypatch.setattr("thinwire.sender.transport.tcp._HANDSHAKE_SECONDS", 0.1)
-    assert trouble(wait) == "the hub does not speak TLS"
+    assert trouble(wait) == "the hub does not answer with TLS"
 
 
 def test_nobody_there_and_nobody_who_answers() -> None:

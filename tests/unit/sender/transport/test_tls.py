@@ -121,7 +121,7 @@ def test_the_next_connection_is_resumed_and_smaller() -> None:
 )
 def test_who_is_not_the_hub_hears_nothing(identity: Identity) -> None:
     hub, tls = Hub(identity), Tls(Security(AUTHORITY.certificate_pem, CLINIC))
-    with pytest.raises(LinkLost, match="TLS with the hub fails"):
+    with pytest.raises(LinkLost, match="the hub cannot be reached: TLS fails"):
         tls.shake(hub.answer(tls.shake()))
     assert not tls.done
 

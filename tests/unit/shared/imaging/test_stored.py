@@ -94,7 +94,7 @@ def test_an_embedded_overlay_is_told() -> None:
     assert "without a declared overlay" in told(data)
     assert np.array_equal(read(data).stored, TWELVE)
     with_overlay = data.replace(b"\xe0\x7f\x10\x00OW", overlay + b"\xe0\x7f\x10\x00OW")
-    assert "an overlay lies in unused bits" in told(with_overlay)
+    assert "an overlay in unused bits" in told(with_overlay)
     assert np.array_equal(read(with_overlay).stored, TWELVE)
 
 
