@@ -116,11 +116,11 @@ def test_a_study_crosses_is_triaged_drafted_and_comes_out_bit_exact(
         assert isinstance(tiers, dict)
         assert 0 < tiers["graph"] < 2000
         assert 0 < tiers["preview"] <= 12_000
-        assert tiers["evidence"] is None
-        call("thinwire-receiver", "ask", str(row["study"]), "evidence", "--data", running.data)
+        assert tiers["crops"] is None
+        call("thinwire-receiver", "request", str(row["study"]), "crops", "--data", running.data)
         with sending(clinic):
-            until(lambda: bool(seen(running)["tiers"]["evidence"]))
-        assert seen(running)["tiers"]["evidence"] > 0
+            until(lambda: bool(seen(running)["tiers"]["crops"]))
+        assert seen(running)["tiers"]["crops"] > 0
         picture = tmp_path / "seen.png"
         show = ("show", str(row["study"]), "--data", running.data, "--json", "--png", picture)
         until(lambda: bool(json.loads(at_hub(*show))["draft"]))

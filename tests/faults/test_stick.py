@@ -73,7 +73,7 @@ def test_studies_go_by_stick_and_receipts_come_home(pair: StickPair) -> None:
     assert b"frontal view" not in b"".join(pair.on_stick().values())
     taken = pair.at_hub()
     assert Counter(each.outcome for each in taken.taken) == {ImportOutcome.STORED: 7}
-    assert taken.read == 2
+    assert taken.predicted == 2
     assert taken.receipts == {pair.clinic.site: 8}
     replies = [name for name in pair.on_stick() if name.startswith("receipts/")]
     assert len(replies) == 1
@@ -104,7 +104,7 @@ def test_repeats_do_nothing(pair: StickPair) -> None:
     told = pair.on_stick()
     taken = pair.at_hub()
     assert Counter(each.outcome for each in taken.taken) == {ImportOutcome.KNOWN: 7}
-    assert taken.read == 0
+    assert taken.predicted == 0
     assert pair.on_stick() == told
     pair.bring_home()
     pair.bring_home()
@@ -118,9 +118,9 @@ def test_the_power_may_go_at_every_step_of_the_journey(tmp_path: Path, bundle: B
     journey(one, CASES[1:])
     assert_arrived(one, CASES[1:])
     # What comes in between is cut in tests of the link: the same code stores the same objects.
-    passes = Counter(name for name in one.fuse.passed if name.startswith(("carry.", "receipt.")))
+    passes = Counter(name for name in one.fuse.passed if name.startswith(("offline.", "receipt.")))
     assert set(passes) >= {
-        f"carry.{what}.{step}"
+        f"offline.{what}.{step}"
         for what in ("object", "note")
         for step in ("before_write", "before_fsync", "before_rename", "before_folder_fsync", "done")
     }
@@ -139,7 +139,7 @@ def test_the_power_may_go_at_every_step_of_the_journey(tmp_path: Path, bundle: B
 
 def test_what_is_half_written_is_never_taken_and_goes_with_the_next_export(pair: StickPair) -> None:
     pair.accept(CASES)
-    pair.switch_on(Fuse(("carry.object.before_rename", 3)))
+    pair.switch_on(Fuse(("offline.object.before_rename", 3)))
     with pytest.raises(PowerCut):
         pair.export()
     pair.switch_on()
@@ -330,7 +330,7 @@ def test_a_full_stick_takes_the_urgent_ones_and_says_so(pair: StickPair, monkeyp
     real = Disk.write
 
     def full(disk: Disk, path: Path, data: bytes, name: str, mode: int = 0o600) -> None:
-        if name == "carry.object" and len(list(path.parent.glob("*.sealed"))) > 5:
+        if name == "offline.object" and len(list(path.parent.glob("*.sealed"))) > 5:
             raise DiskFull("no room")
         real(disk, path, data, name, mode)
 

@@ -85,8 +85,8 @@ class ObjectImport:
     """What an import did."""
 
     taken: list[ImportedFile] = field(default_factory=list)
-    read: int = 0
-    """Graphs that were read."""
+    predicted: int = 0
+    """Graphs that have a prediction since this import."""
     missing: Counter[SiteName] = field(default_factory=Counter)
     """Objects that a clinic put on the stick and that are neither there any more nor at the hub."""
     receipts: Counter[SiteName] = field(default_factory=Counter)
@@ -270,7 +270,7 @@ class _Import:
         """Read every graph that waits, so that the reply tells of it. One that `serve` reads too is told once."""
         try:
             while read := self._pipeline.predict_waiting():
-                self._done.read += read
+                self._done.predicted += read
         except DiskFull as error:
             self._done.full = error
 

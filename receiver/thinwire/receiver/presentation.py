@@ -22,7 +22,7 @@ COLOUR = {
     Urgency.ROUTINE: "green",
 }
 SHORT = 8
-"""Hex digits of a study's id on the worklist."""
+"""Hex digits of a study key on the worklist."""
 MOST_FINDINGS = 3
 """Findings in one row of the worklist, the likeliest first; `show` has all."""
 MOST_PATCHES = 2
@@ -42,7 +42,7 @@ def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
     table.add_column("findings (95 % interval)")
     table.add_column("kept", justify="right", no_wrap=True)
     table.add_column("text", no_wrap=True)
-    table.add_column("here", no_wrap=True)
+    table.add_column("tiers", no_wrap=True)
     for row in rows:
         study = row.study
         table.add_row(
@@ -61,15 +61,15 @@ def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
 def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteName], now: datetime) -> Table:
     """One row for each clinic, and one more for each object that is under way from it. sites: all that are enrolled."""
     table = Table(
-        title="the hub serves" if serves else "the hub does not serve now: thinwire-receiver serve",
+        title="the hub is running" if serves else "the hub is not running: thinwire-receiver serve",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
     )
-    for name in ("site", "link", "seen", "rate", "study", "tier"):
+    for name in ("site", "link", "last heard", "rate", "study", "tier"):
         table.add_column(name, no_wrap=True)
-    table.add_column("durable here", justify="right", no_wrap=True)
+    table.add_column("durable at the hub", justify="right", no_wrap=True)
     by_site = {link.site: link for link in links}
     for site in sorted({*sites, *by_site}):
         link = by_site.get(site)
@@ -77,7 +77,7 @@ def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteNam
             table.add_row(site, Text("never connected", "dim"))
             continue
         since = age((now - link.since).total_seconds())
-        state = Text(f"connected {since}", "green") if link.connected else Text(f"gone {since}", "yellow")
+        state = Text(f"connected {since}", "green") if link.connected else Text(f"disconnected {since}", "yellow")
         last_heard = f"{age((now - link.last_heard).total_seconds())} ago"
         rate = f"{link.rate / 1000:,.1f} KB/s" if link.rate else ""
         table.add_row(site, state, last_heard, rate)
@@ -94,9 +94,9 @@ def study_page(
     draft: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> RenderableType:
-    """Everything that is known of one study, but for the patient's identity.
+    """Everything that the hub knows of one study, without the patient's identity.
 
-    arriving: what is of use already of tiers that are not here whole, in words. draft: as the hub keeps it
+    arriving: a label for each tier that is usable already and not received whole. draft: as the hub stores it
     (docs/report-decoder.md). warnings: of the clinic's intake.
     """
     study, prediction = row.study, row.study.prediction
@@ -111,7 +111,7 @@ def study_page(
     if prediction is not None:
         facts.add_row("because", prediction.reason)
     if study.urgent_asked:
-        facts.add_row("", "the clinic asked for priority")
+        facts.add_row("", "sent as urgent by the clinic")
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
     for number, each in enumerate(warnings):
         facts.add_row("" if number else "warnings", Text(each, "yellow"))
@@ -119,9 +119,9 @@ def study_page(
     facts.add_row("text", text_source(row))
     for tier in Tier:
         size = study.sealed_sizes.get(tier)
-        here = f"arriving: {arriving[tier]}" if tier in arriving else "not here"
+        here = f"arriving: {arriving[tier]}" if tier in arriving else "not received"
         facts.add_row(tier.name.lower(), here if size is None else f"{size:,} bytes on the wire")
-    complete = {True: "everything that the clinic listed is here", False: "not yet", None: "no manifest yet"}
+    complete = {True: "yes, all listed tiers are stored", False: "not yet", None: "no manifest yet"}
     facts.add_row("complete", complete[study.complete])
     facts.add_row("bundle", "" if study.bundle is None else study.bundle.hex())
     if prediction is None:
@@ -135,16 +135,16 @@ def study_page(
 
 
 def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableType]:
-    """The draft, marked as what it is: each sentence with the patches that it attended to most."""
+    """The draft, marked as machine-written: each sentence with the patches of its highest attention."""
     kept, side = draft["cells"], draft["side"]
-    marked = f"Machine-written draft, from {len(kept)} patches of the image alone. Nobody has read it; it may be wrong."
+    marked = f"Machine-written draft from {len(kept)} patches of the image alone, unchecked. It may be wrong."
     lines: list[RenderableType] = [Text(marked, "bold yellow")]
     if unfamiliar:
-        lines.append(Text("The image is unlike the training images: the draft means little.", "yellow"))
+        lines.append(Text("The image is unlike the training images. Do not rely on the draft.", "yellow"))
     if not draft["sentences"]:
-        lines.append(Text("Nothing could be written.", "dim"))
+        lines.append(Text("The decoder wrote nothing.", "dim"))
         return lines
-    table = Table("sentence", "looked at the image", "most at (row, column)")
+    table = Table("sentence", "attention on image", "highest at (row, column)")
     for sentence in draft["sentences"]:
         ranked = sorted(zip(sentence["share"], kept, strict=True), key=lambda each: (-each[0], each[1]))
         places = [f"({cell // side}, {cell % side}) {share:.0%}" for share, cell in ranked[:MOST_PATCHES]]
@@ -154,10 +154,12 @@ def draft_lines(draft: Mapping[str, Any], unfamiliar: bool) -> list[RenderableTy
 
 def urgency_text(row: WorklistEntry) -> Text:
     if row.urgency is None:
-        asked = "\nasked urgent" if row.study.urgent_asked else ""
-        return Text(f"not triaged{asked}", "dim")
-    said = Text(str(row.urgency), COLOUR[row.urgency])
-    return said.append("\nread", "dim") if row.done else said.append("\noverdue", "yellow") if row.overdue else said
+        urgent = "\nsent as urgent" if row.study.urgent_asked else ""
+        return Text(f"not triaged{urgent}", "dim")
+    text = Text(str(row.urgency), COLOUR[row.urgency])
+    if row.done:
+        return text.append("\nsigned", "dim")
+    return text.append("\noverdue", "yellow") if row.overdue else text
 
 
 def findings_text(findings: Mapping[str, StoredFinding]) -> str:
@@ -176,13 +178,13 @@ def patches_text(row: WorklistEntry, between: str = " patches, ") -> str:
 
 
 def text_source(row: WorklistEntry) -> Text:
-    """The source of the words that guided the pruning; the machine's own words stand out."""
+    """The source of the text that guided the pruning; generated text stands out."""
     source = row.study.text_source or ""
     return Text(source, "yellow" if row.text_given is False else "")
 
 
 def tiers_text(row: WorklistEntry) -> str:
-    """The tiers that are here; `all` where nothing that the clinic listed is missing."""
+    """The tiers that are stored; `all` if none that the clinic listed is missing."""
     return "all" if row.study.complete else "\n".join(tier.name.lower() for tier in row.study.sealed_sizes)
 
 
@@ -198,7 +200,7 @@ def _bar(value: float, low: float, high: float, width: int = 30) -> Text:
 
 
 def age(seconds: float) -> str:
-    """As people say it: "12 s", "3 min", "5 h", "2 d"."""
+    """A time for people: "12 s", "3 min", "5 h", "2 d"."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

@@ -24,6 +24,7 @@ from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle
 from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import read_token
 from thinwire.shared.errors import BadBundle, BadConfiguration, BadInput, ThinwireError, UnknownBundle, UnknownStudy
 from thinwire.shared.formats.bundle import MPNN, Bundle, write_index
@@ -88,11 +89,47 @@ def test_export_without_a_study_is_for_clinics(data: str, parts: StudyParts, tmp
     assert isinstance(run("import", str(tmp_path / "nowhere"), "--data", data).exception, BadInput)
 
 
-def test_enrol_refuses_what_is_no_name_and_removes(data: str) -> None:
+@pytest.mark.parametrize("revoke", [("revoke",), ("enrol", "--remove")])
+def test_enrol_refuses_what_is_no_name_and_revoke_ends_it(data: str, revoke: tuple[str, ...]) -> None:
     assert isinstance(run("enrol", "North Valley", "--data", data).exception, BadInput)
-    said(run("enrol", "north-valley", "--data", data))
-    said(run("enrol", "north-valley", "--data", data, "--remove"))
-    assert run("enrol", "nobody", "--data", data, "--remove").exit_code != 0
+    with open_hub(Path(data), SystemClock()) as hub:
+        join(hub)
+        join(hub, "coast")
+        said(run(*revoke, "coast", "--data", data))
+        assert hub.enrolment.served() == ["north-valley"]
+    assert run(*revoke, "nowhere", "--data", data).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("request", "preview"), Kind.PREVIEW),
+        (("request", "crops"), Kind.CROPS),
+        (("request", "originals"), Kind.ORIGINALS),
+        (("ask", "evidence"), Kind.CROPS),
+        (("ask", "pixels"), Kind.ORIGINALS),
+    ],
+)
+def test_a_tier_is_requested_by_its_name_or_its_older_one(
+    data: str, parts: StudyParts, words: tuple[str, str], kind: Kind
+) -> None:
+    said(run(words[0], parts.study.hex()[:8], words[1], "--data", data))
+    with open_hub(Path(data), SystemClock()) as hub:
+        assert hub.store.wanted(SiteName("north-valley")) == [(parts.study, kind)]
+    assert run("request", parts.study.hex()[:8], "graph", "--data", data).exit_code == 2
+
+
+@pytest.mark.parametrize("option", ["--name-on-reports", "--shown"])
+def test_an_account_has_the_name_for_reports(data: str, option: str) -> None:
+    said(run("account", "add", "a.lund", option, "Dr. Anna Lund", "--data", data))
+    assert said(run("account", "list", "--data", data)) == "a.lund\treader\tDr. Anna Lund\tlink not used yet\n"
+    assert run("account", "add", "b.lund", "--data", data).exit_code == 2
+
+
+def test_older_names_are_hidden(data: str) -> None:
+    assert " ask " not in said(run("--help"))
+    for command in (("enrol",), ("account", "add"), ("train",)):
+        assert not {"--remove", "--shown", "--painting"} & set(said(run(*command, "--help")).split())
 
 
 def test_an_empty_worklist_is_a_worklist(data: str) -> None:
@@ -309,7 +346,7 @@ def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> N
     told = json.loads(said(run("status", "--data", data, "--json")))
     assert told == {"serving": False, "sites": ["north-valley"], "links": []}
     shown = said(run("status", "--data", data))
-    assert "does not serve" in shown
+    assert "is not running" in shown
     assert "never connected" in shown
     valley = SiteLink(SiteName("north-valley"), True, SystemClock().now(), SystemClock().now())
     write_status(Path(data), [valley], SystemClock().now())

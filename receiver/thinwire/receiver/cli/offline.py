@@ -1,4 +1,4 @@
-"""What an import from a stick did, for people and for programs."""
+"""The result of an import from a stick, for people and for programs."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from thinwire.receiver.offline import ImportOutcome, ObjectImport
 
 
 def imported_json(done: ObjectImport) -> dict[str, Any]:
-    """What `import --json` gives."""
+    """The value of `import --json`."""
     return {
         "objects": [
             {
@@ -19,7 +19,7 @@ def imported_json(done: ObjectImport) -> dict[str, Any]:
             }
             for each in done.taken
         ],
-        "graphs_read": done.read,
+        "graphs_read": done.predicted,
         "missing": dict(done.missing),
         "receipts_on_the_stick": dict(done.receipts),
     }
@@ -27,13 +27,18 @@ def imported_json(done: ObjectImport) -> dict[str, Any]:
 
 def imported_lines(done: ObjectImport) -> list[str]:
     """A few lines for a terminal."""
-    lines = [", ".join(f"{done.count(outcome)} {outcome}" for outcome in ImportOutcome) + f"; {done.read} graphs read"]
+    lines = [
+        ", ".join(f"{done.count(outcome)} {outcome}" for outcome in ImportOutcome)
+        + f"; {done.predicted} graphs predicted"
+    ]
     for each in done.taken:
         if each.error is not None:
             what = "epoch record or foreign file" if each.kind is None else each.kind.name.lower()
-            lines.append(f"{each.outcome}: {what} of {each.site or 'nobody known'}: {each.error}. {each.error.remedy}")
+            lines.append(
+                f"{each.outcome}: {what} of {each.site or 'an unknown site'}: {each.error}. {each.error.remedy}"
+            )
     for site, count in sorted(done.missing.items()):
         if count:
-            lines.append(f"{site}: {count} objects that it put on the stick are not there; it still has them")
-    lines += [f"{site}: {count} receipts are on the stick for it" for site, count in sorted(done.receipts.items())]
+            lines.append(f"{site}: {count} objects of the transfer are missing on the stick; the clinic still has them")
+    lines += [f"{site}: {count} receipts are on the stick" for site, count in sorted(done.receipts.items())]
     return lines

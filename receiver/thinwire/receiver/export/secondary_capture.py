@@ -65,5 +65,5 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     # The texts of the picture name no person; text that is burned into the radiograph is in it too (PS3.3 C.7.6.1.1.3).
     if header.get("BurnedInAnnotation") in ("YES", "NO"):
         capture.BurnedInAnnotation = header.BurnedInAnnotation
-    capture.DerivationDescription = f"Machine reading drawn over the image. {NOT_FOR_DIAGNOSIS}"
+    capture.DerivationDescription = f"Prediction of a model, drawn over the image. {NOT_FOR_DIAGNOSIS}"
     return as_file(capture, result)

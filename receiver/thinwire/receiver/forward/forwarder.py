@@ -16,8 +16,8 @@ from thinwire.shared.errors import Retryable, ThinwireError, UnreadableDicom
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
-"""How often the hub's receipts are looked at for what is new."""
+POLL_SECONDS = 2.0
+"""Seconds between two looks at the hub's receipts."""
 PAUSE_SECONDS = 30.0
 """Until the next try after the disk was full, the database busy, or a fault of this program."""
 
@@ -39,7 +39,7 @@ class Forwarder:
             try:
                 while not self._stop.is_set() and self.work():
                     pass
-                self._stop.wait(LOOK_SECONDS)
+                self._stop.wait(POLL_SECONDS)
             except Retryable as error:
                 log.warning("target %s waits: %s", self.target.name, error)
                 self._stop.wait(PAUSE_SECONDS)

@@ -52,7 +52,7 @@ class DeliveryContent:
         return items
 
     def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
-        """The bytes of each delivery of one study, or why there are none: Overtaken, or an error with its words."""
+        """The bytes of each delivery of one study, or why there are none: Superseded, or an error."""
         study = self.study_images.store.study(*key)
         files: list[Member] | None = None
         result: MachineResult | None = None

@@ -1,4 +1,4 @@
-"""What the hub counts, for Prometheus: computed from its database at each scrape, and without identifiers.
+"""The hub's counts, for Prometheus: computed from its database at each scrape, and without identifiers.
 
 Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
@@ -20,7 +20,7 @@ from thinwire.shared.formats.positional import micros
 from thinwire.shared.storage.durable import Disk
 
 TRIAGE_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200)
-"""Seconds from the first part of a study at the hub to its reading."""
+"""Seconds from the first part of a study at the hub to its prediction."""
 _MICROS = 1_000_000
 
 
@@ -64,7 +64,7 @@ class Counts:
         with self.database.read() as connection:
             by_urgency = connection.execute(of_urgency.order_by(predictions.c.site, predictions.c.urgency)).all()
             waiting = connection.execute(unread.group_by(objects.c.site).order_by(objects.c.site)).all()
-            kept = connection.execute(
+            held = connection.execute(
                 stored.group_by(objects.c.site, objects.c.kind).order_by(objects.c.site, objects.c.kind)
             ).all()
             undelivered = connection.execute(
@@ -79,21 +79,24 @@ class Counts:
         yield _gauge("thinwire_studies", "Studies at the hub.", ["site"], [([s], n) for s, n in known])
         yield _gauge(
             "thinwire_readings",
-            "Graphs read, by urgency.",
+            "Predictions, by urgency.",
             ["site", "urgency"],
             [([s, u], n) for s, u, n in by_urgency],
         )
-        yield _gauge("thinwire_untriaged", "Graphs that wait to be read.", ["site"], [([s], n) for s, n, _ in waiting])
+        yield _gauge("thinwire_untriaged", "Graphs without a prediction.", ["site"], [([s], n) for s, n, _ in waiting])
         yield _gauge(
             "thinwire_untriaged_oldest_seconds",
-            "Age of the graph that has waited longest to be read.",
+            "Age of the oldest graph without a prediction.",
             ["site"],
             [([s], max(0, now - at) / _MICROS) for s, _, at in waiting],
         )
-        names = [([s, Kind(kind).name.lower()], count, size) for s, kind, count, size in kept]
-        yield _gauge("thinwire_objects", "Sealed objects kept.", ["site", "kind"], [(at, n) for at, n, _ in names])
+        names = [([s, Kind(kind).name.lower()], count, size) for s, kind, count, size in held]
+        yield _gauge("thinwire_objects", "Sealed objects stored.", ["site", "kind"], [(at, n) for at, n, _ in names])
         yield _gauge(
-            "thinwire_object_bytes", "Bytes of sealed objects kept.", ["site", "kind"], [(at, n) for at, _, n in names]
+            "thinwire_object_bytes",
+            "Bytes of sealed objects stored.",
+            ["site", "kind"],
+            [(at, n) for at, _, n in names],
         )
         yield _gauge(
             "thinwire_receipts_undelivered",
@@ -103,7 +106,7 @@ class Counts:
         )
 
     def _triage(self) -> Metric:
-        """Seconds from a study's first part to its newest reading, over all that is here."""
+        """Seconds from a study's first part to its newest prediction, over all studies."""
         seconds = (predictions.c.at - studies.c.received_at) / float(_MICROS)
         within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
         mine = (studies.c.site == predictions.c.site) & (studies.c.study == predictions.c.study)
@@ -112,7 +115,7 @@ class Counts:
         )
         with self.database.read() as connection:
             count, total, *below = connection.execute(query).one()
-        made = HistogramMetricFamily("thinwire_triage_seconds", "From the first part of a study to its reading.")
+        made = HistogramMetricFamily("thinwire_triage_seconds", "From the first part of a study to its prediction.")
         buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, below, strict=True)]
         made.add_metric([], [*buckets, ("+Inf", count)], total)
         return made
@@ -140,13 +143,13 @@ class Counts:
             [([link.site], int(link.connected)) for link in links],
         )  # fmt: skip
         yield _gauge(
-            "thinwire_site_bytes_per_second", "Bytes of objects that come of late.", ["site"],
+            "thinwire_site_bytes_per_second", "Bytes of objects that arrive, recent average.", ["site"],
             [([link.site], link.rate) for link in links],
         )  # fmt: skip
 
 
-def _gauge(name: str, words: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:
-    made = GaugeMetricFamily(name, words, labels=labels)
+def _gauge(name: str, help_text: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:
+    made = GaugeMetricFamily(name, help_text, labels=labels)
     for at, value in values:
         made.add_metric(at, value)
     return made

@@ -36,10 +36,11 @@ def health(hub: Hub) -> dict[str, bool]:
     except (ThinwireError, SQLAlchemyError):
         database = False
     try:
-        room = hub.disk.free(hub.data) > 0
+        space = hub.disk.free(hub.data) > 0
     except OSError:
-        room = False
-    return {"database": database, "room_on_disk": room}
+        space = False
+    # room_on_disk: the older name, for monitors that have it.
+    return {"database": database, "disk_space": space, "room_on_disk": space}
 
 
 @contextlib.contextmanager

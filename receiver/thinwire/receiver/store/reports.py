@@ -73,16 +73,16 @@ def next_state(state: ReportState | None, event: ReportEvent) -> ReportState:
 
 
 def checked_text(text: str, event: ReportEvent) -> str:
-    """The text as it is kept: lines end in one newline, nothing around it. Raises BadInput."""
+    """The text as it is stored: lines end in one newline, nothing around it. Raises BadInput."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    kept = "\n".join("".join(c for c in line if c == "\t" or c.isprintable()).rstrip() for line in lines).strip()
-    if len(kept) > MAX_TEXT or len(kept.encode()) > MAX_DETAIL - 2048:
+    checked = "\n".join("".join(c for c in line if c == "\t" or c.isprintable()).rstrip() for line in lines).strip()
+    if len(checked) > MAX_TEXT or len(checked.encode()) > MAX_DETAIL - 2048:
         raise BadInput(
-            f"a report of {len(kept)} characters", f"A report has at most {MAX_TEXT} characters: shorten it."
+            f"a report of {len(checked)} characters", f"A report has at most {MAX_TEXT} characters: shorten it."
         )
-    if not kept and event is not ReportEvent.SAVED:
+    if not checked and event is not ReportEvent.SAVED:
         raise BadInput("the report is empty", "Write the report before you release or sign it.")
-    return kept
+    return checked
 
 
 def report_detail(report: Report) -> bytes:

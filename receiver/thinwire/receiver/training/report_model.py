@@ -153,13 +153,13 @@ class ReportDecoder(nn.Module):
         return torch.cat([features, nulls], dim=1), torch.cat([valid, valid.new_ones(nulls.shape[:2])], dim=1)
 
     @torch.no_grad()
-    def go_on(self, features: Tensor, valid: Tensor, prompts: Tensor, room: int) -> Tensor:
-        """Greedy tokens after prompts of one length: int64 [B, <= room], prompt first, PAD after each text's end."""
+    def go_on(self, features: Tensor, valid: Tensor, prompts: Tensor, max_tokens: int) -> Tensor:
+        """Greedy tokens after prompts of one length: int64 [B, <= max_tokens], prompt first, then PAD."""
         keys, open_keys = self._keys(features, valid)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         tokens, following = prompts, prompts
         done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
-        while tokens.shape[1] < room and not bool(done.all()):
+        while tokens.shape[1] < max_tokens and not bool(done.all()):
             out = self.stack(
                 input_ids=following,
                 encoder_hidden_states=keys,
@@ -219,15 +219,15 @@ class ReportModel(nn.Module):
         prompts: int64 [B, P], start token first, PAD after each prompt's end. Returns tokens int64 [B, T] in the same
         form and attention [B, T, N] of the tokens before the end (0 after): what `Attention.write` sums at the clinic.
         """
-        batch, device, room = len(features), features.device, self.preset.max_tokens
+        batch, device, max_tokens = len(features), features.device, self.preset.max_tokens
         if prompts is None:
             prompts = torch.full((batch, 1), PAD, dtype=torch.long, device=device)
-        prompts = prompts[:, :room]
+        prompts = prompts[:, :max_tokens]
         length = written(prompts).sum(1)
-        tokens = torch.full((batch, room), PAD, dtype=torch.long, device=device)
+        tokens = torch.full((batch, max_tokens), PAD, dtype=torch.long, device=device)
         for size in length.unique().tolist():
             rows = torch.nonzero(length == size)[:, 0]
-            made = self.decoder.go_on(features[rows], valid[rows], prompts[rows, :size], room)
+            made = self.decoder.go_on(features[rows], valid[rows], prompts[rows, :size], max_tokens)
             tokens[rows, : made.shape[1]] = made
         tokens = tokens[:, : int(written(tokens).sum(1).max())]
         _, attention = self.decoder(features, valid, tokens)

@@ -40,7 +40,7 @@ NEWS_SECONDS = 1.0
 """Seconds between two queries of the store for receipts of other processes."""
 QUIET_SECONDS = 0.005
 """Seconds of silence after which a session counts as idle."""
-FAREWELL_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
 """Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
@@ -189,7 +189,7 @@ class HubServer(HubServicer):
             log.warning("a stream ends: %s", error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.
             await context.write(stream_refusal(error))
-            await asyncio.sleep(FAREWELL_SECONDS)
+            await asyncio.sleep(DRAIN_SECONDS)
             await context.abort(status_of(error), str(error))
 
 

@@ -60,13 +60,13 @@ class Stick:
 
         identity: SHA-256 of data. Raises DiskFull, StickLost; no file then looks whole.
         """
-        return self._put(self.root / OBJECTS, identity, data, self._disk, "carry.object")
+        return self._put(self.root / OBJECTS, identity, data, self._disk, "offline.object")
 
     def put_note(self, data: bytes, down: bool = False) -> Path:
         """Write a transfer note, an epoch record or (down) a reply, into the space that objects leave free. Returns
         its path. Raises DiskFull, StickLost."""
         folder, identity = self.root / (RECEIPTS if down else OBJECTS), digest(data)
-        self._put(folder, identity, data, self._small, "carry.note")
+        self._put(folder, identity, data, self._small, "offline.note")
         return folder / f"{identity.hex()}{SUFFIX}"
 
     def read(self, path: Path, most: int, offset: int = 0) -> bytes:
@@ -87,7 +87,7 @@ class Stick:
     def remove(self, path: Path) -> None:
         """A missing file is not an error. Raises StickLost."""
         with self._reached():
-            self._small.remove(path, "carry.remove")
+            self._small.remove(path, "offline.remove")
 
     def _files(self, name: str) -> list[Path]:
         with self._reached():

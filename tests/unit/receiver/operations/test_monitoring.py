@@ -48,7 +48,7 @@ def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, cloc
     assert said["thinwire_triage_seconds_count",] == 1
     assert said["thinwire_triage_seconds_sum",] == 7
     assert (said["thinwire_triage_seconds_bucket", "5.0"], said["thinwire_triage_seconds_bucket", "10.0"]) == (0, 1)
-    assert said["thinwire_objects", "pixels", "north-valley"] == 2
+    assert said["thinwire_objects", "originals", "north-valley"] == 2
     assert said["thinwire_object_bytes", "graph", "north-valley"] > 200
     assert said["thinwire_disk_free_bytes",] > 0
 
@@ -75,13 +75,13 @@ def test_an_empty_hub_can_be_scraped(hub: Hub) -> None:
 def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: Bundle) -> None:
     make_hub(tmp_path / "full", bundle.folder, Disk(), FakeClock())
     with open_hub(tmp_path / "full", FakeClock()) as hub:
-        assert health(hub) == {"database": True, "room_on_disk": True}
+        assert health(hub) == {"database": True, "disk_space": True, "room_on_disk": True}
     with open_hub(tmp_path / "full", FakeClock(), Disk(reserve=1 << 62)) as hub:
         with watched(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
             answer = http.get(f"http://127.0.0.1:{port}/healthz")
         assert (answer.status_code, answer.json()) == (
             503,
-            {"healthy": False, "database": True, "room_on_disk": False},
+            {"healthy": False, "database": True, "disk_space": False, "room_on_disk": False},
         )
 
 

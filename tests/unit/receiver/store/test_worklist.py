@@ -86,7 +86,7 @@ def test_a_page_of_100_columns_holds_what_a_reader_needs() -> None:
 def test_a_study_that_is_not_triaged_says_so() -> None:
     text = written(worklist_table([WorklistEntry(study(1, None, asked=True))], START))
     assert "not triaged" in text
-    assert "asked urgent" in text
+    assert "sent as urgent" in text
     assert "1 study" in text
 
 

@@ -279,7 +279,7 @@ def test_a_stream_that_ends_says_why(ends: TwoEnds) -> None:
 
 
 def test_a_clinic_that_stays_is_ended_by_a_status(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "DRAIN_SECONDS", 0.1)
 
     async def act(_: HubServer, port: int) -> None:
         address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())

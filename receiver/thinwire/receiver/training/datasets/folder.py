@@ -15,7 +15,7 @@ from thinwire.shared.imaging.dicom import read_instance, require_chest
 
 
 @dataclass(frozen=True)
-class _Image:
+class _FolderImage:
     """What is kept of a file while the others are read."""
 
     size: tuple[int, int]
@@ -30,7 +30,7 @@ def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[P
     """
     if not root.is_dir():
         raise BadConfiguration(f"{root} is not a folder", "Give the folder that holds the DICOM files.")
-    of_patient: dict[str, dict[str, _Image]] = {}
+    of_patient: dict[str, dict[str, _FolderImage]] = {}
     for path in sorted(root.rglob("*.dcm")):
         name = str(path.relative_to(root))
         try:
@@ -44,7 +44,7 @@ def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[P
             continue
         patient = instance.header.text("PatientID") or instance.study_uid or name
         digest = hashlib.sha256(f"thinwire patient {patient}".encode()).hexdigest()[:16]
-        of_patient.setdefault(digest, {})[name] = _Image(
+        of_patient.setdefault(digest, {})[name] = _FolderImage(
             (instance.rows, instance.columns), instance.view.value, instance.header.text("PatientSex")
         )
     for patient, images in sorted(of_patient.items()):
@@ -52,7 +52,7 @@ def patients(root: Path, choice: StudySelection, summary: Summary) -> Iterator[P
         yield [partial(_found, root, name, patient, images[name], summary) for name in order]
 
 
-def _found(root: Path, name: str, patient: str, image: _Image, summary: Summary) -> FoundStudy | None:
+def _found(root: Path, name: str, patient: str, image: _FolderImage, summary: Summary) -> FoundStudy | None:
     try:
         text = sections(read_text((root / name).with_suffix(".txt")))
     except BadInput as error:

@@ -17,7 +17,7 @@ _SPLITS: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"
 
 
 @dataclass(frozen=True)
-class _Image:
+class _MimicImage:
     dicom_id: str
     view: str
     size: tuple[int, int]
@@ -42,7 +42,7 @@ def _found(
     suffix: str,
     subject: str,
     study: str,
-    images: list[_Image],
+    images: list[_MimicImage],
     labels: dict[str, tuple[float, ...]],
     split: dict[str, Split],
     summary: Summary,
@@ -78,17 +78,17 @@ def _found(
     )
 
 
-def _studies(root: Path, summary: Summary) -> dict[str, dict[str, list[_Image]]]:
+def _studies(root: Path, summary: Summary) -> dict[str, dict[str, list[_MimicImage]]]:
     """Frontal images by subject and study."""
     path = table(root, "mimic-cxr-*-metadata.csv*")
     columns = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
-    studies: dict[str, dict[str, list[_Image]]] = {}
+    studies: dict[str, dict[str, list[_MimicImage]]] = {}
     for row in rows(path, columns, summary):
         if row["ViewPosition"] not in _FRONTAL:
             summary.skip("not a frontal view")
             continue
         try:
-            image = _Image(row["dicom_id"], row["ViewPosition"], (int(row["Rows"]), int(row["Columns"])))
+            image = _MimicImage(row["dicom_id"], row["ViewPosition"], (int(row["Rows"]), int(row["Columns"])))
         except ValueError:
             summary.fault(f"{path.name}: {row['dicom_id']}", "row malformed")
             continue

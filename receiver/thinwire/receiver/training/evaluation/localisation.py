@@ -40,17 +40,17 @@ class Prior:
 
     plane: FloatArray
     """float32 [PLANE, PLANE] over the unit image."""
-    words: str
+    label: str
 
 
-def box_prior(samples: Sequence[Sample], words: str) -> Prior:
+def box_prior(samples: Sequence[Sample], label: str) -> Prior:
     """The mean of the boxes as planes. samples: of training roles, none of them judged."""
     plane = np.zeros((PLANE, PLANE), dtype=np.float32)
     boxes = [box for sample in samples for box in sample.boxes]
     for _, x, y, width, height in boxes:
         top, left = int(y * PLANE), int(x * PLANE)
         plane[top : max(top + 1, round((y + height) * PLANE)), left : max(left + 1, round((x + width) * PLANE))] += 1
-    return Prior(np.asarray(plane / max(1, len(boxes)), dtype=np.float32), words.format(len(boxes)))
+    return Prior(np.asarray(plane / max(1, len(boxes)), dtype=np.float32), label.format(len(boxes)))
 
 
 def phantom_prior() -> Prior:
@@ -143,7 +143,7 @@ def to_cells(plane: FloatArray, grid: Grid) -> FloatArray:
 class BoxRows:
     """Boxes that somebody drew: one row each."""
 
-    words: str
+    label: str
     row: NDArray[np.int64]
     """[m], image of each box."""
     finding: NDArray[np.int64]
@@ -156,7 +156,7 @@ def box_rows(seen: ModelOutputs) -> Iterator[BoxRows]:
     synthetic = all(s.seed >= 0 for s in seen.samples)
     own = [() if s.role in LEARNED_FROM else s.boxes for s in seen.samples]
     by_whom = {PHANTOM_BOXES if synthetic else OWN_BOXES: own, RSNA_BOXES: [s.judge_boxes for s in seen.samples]}
-    for words, drawn in by_whom.items():
+    for label, drawn in by_whom.items():
         each = [(row, box) for row, boxes in enumerate(drawn) for box in boxes]
         cover = [
             replace(seen.samples[row], boxes=(box,)).coverage(seen.grids[row]).max(axis=1) * seen.valid[row]
@@ -166,7 +166,7 @@ def box_rows(seen: ModelOutputs) -> Iterator[BoxRows]:
         there = [n for n, cells in enumerate(cover) if cells.any()]
         if there:
             yield BoxRows(
-                words,
+                label,
                 np.array([each[n][0] for n in there], dtype=np.int64),
                 np.array([FINDINGS.index(each[n][1][0]) for n in there], dtype=np.int64),
                 np.stack([cover[n] for n in there]),
@@ -188,7 +188,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
         PatchSelection(BOX_PRIOR, by_score(priors), source.seen),
         PatchSelection(LUNG_PRIOR, spread(lungs), source.seen),
     )
-    words = {BOX_PRIOR: prior.words, LUNG_PRIOR: f"cells spread evenly over the lungs, {lungs_from}"}
+    labels = {BOX_PRIOR: prior.label, LUNG_PRIOR: f"cells spread evenly over the lungs, {lungs_from}"}
     rows = []
     for drawn in box_rows(source.seen):
         patients = np.array(source.patients)[drawn.row]
@@ -202,7 +202,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
             ours = measured[ATTENTION][0]
             ours["attention_in_box"] = inside
             ours["attention_concentration"] = _over(inside, of_lungs)
-            circular = guide is Guide.GIVEN and drawn.words == OWN_BOXES and told_by_boxes
+            circular = guide is Guide.GIVEN and drawn.label == OWN_BOXES and told_by_boxes
             wanted = [(subset, finding) for subset in source.subsets for finding in (None, *range(len(FINDINGS)))]
             for subset, finding in wanted:
                 at = source.subsets[subset][drawn.row]
@@ -218,7 +218,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
                         rows.append(
                             {
                                 **source.base,
-                                "boxes_by": drawn.words,
+                                "boxes_by": drawn.label,
                                 "finding": "all" if finding is None else FINDINGS[finding],
                                 "guide": guide.value,
                                 "circular": circular,
@@ -235,7 +235,7 @@ def gaze_table(source: Source, guides: Sequence[Guide], prior: Prior, seeds: int
                                 "difference_low": paired.get("low"),
                                 "difference_high": paired.get("high"),
                                 "lungs_from": lungs_from,
-                                "prior": words.get(name, ""),
+                                "prior": labels.get(name, ""),
                             }
                         )
     return rows

@@ -30,7 +30,7 @@ class ReportBaseline:
     """Training images whose reports the floors repeat."""
 
     seen: ModelOutputs
-    words: str
+    label: str
 
 
 def referenced(source: Source) -> list[int]:
@@ -50,16 +50,16 @@ def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, worke
         drawn = np.sort(np.random.default_rng(0).permutation(len(known))[:count])
         chosen = [known[n] for n in drawn]
         kinds = " and ".join(sorted({s.text_kind for s in chosen}))
-        words = f"training images of {source.name} (text: {kinds})"
+        label = f"training images of {source.name} (text: {kinds})"
     else:
         seeds = (seed for seed in range(10 * FLOOR_IMAGES) if role_of(f"phantom {seed}") == "report")
         chosen = [phantom(seed) for seed, _ in zip(seeds, range(count), strict=False)]
-        words = "synthetic training phantoms"
+        label = "synthetic training phantoms"
     # One that cannot be read is no fault of what is judged.
     seen = compute_all(
         source.bundle, chosen, lambda _, *rest: progress("floors", *rest), workers, (), summary=Summary("floors")
     )
-    return ReportBaseline(seen, f"{len(seen.samples)} {words}")
+    return ReportBaseline(seen, f"{len(seen.samples)} {label}")
 
 
 def report_table(source: Source, floor: ReportBaseline | None, radgraph: Extractor | None) -> list[Row]:
@@ -81,7 +81,7 @@ def report_table(source: Source, floor: ReportBaseline | None, radgraph: Extract
         nearest = language.nearest(floor.seen.context, seen.context)
         written["floor: most common report", 0.0] = [common] * len(rows)
         written["floor: report of the nearest training image", 0.0] = [known[n] for n in nearest]
-    about = floor.words if floor is not None else ""
+    about = floor.label if floor is not None else ""
     extractor = RuleExtractor(load_vocabulary())
     references, patients = [s.report for s in seen.samples], [s.patient or s.key for s in seen.samples]
     return [

@@ -49,7 +49,7 @@ def real(seen: ModelOutputs) -> ModelOutputs:
 
 def test_a_box_that_taught_never_judges() -> None:
     seen = real(tiny_model_outputs())
-    rows = {drawn.words: drawn.row.tolist() for drawn in box_rows(seen)}
+    rows = {drawn.label: drawn.row.tolist() for drawn in box_rows(seen)}
     assert rows == {OWN_BOXES: [2, 3, 4, 5], RSNA_BOXES: [0, 1, 2, 3, 4, 5]}
 
 
@@ -85,9 +85,9 @@ def test_the_box_prior_is_of_images_that_are_not_judged() -> None:
 
     taught, judged = sample("a", "report"), sample("b", "report", judge_boxes=(BOX,))
     listed = [taught, judged, sample("c", "test"), sample("d", "graph", boxes=()), sample("e", "graph", source="x")]
-    assert own_prior("nih14", listed, [judged]).words == "mean of 1 training boxes of nih14"
-    assert own_prior("nih14", listed, []).words == "mean of 2 training boxes of nih14"
-    assert own_prior("nih14", [judged], [judged]).words.endswith("boxes of training phantoms")
+    assert own_prior("nih14", listed, [judged]).label == "mean of 1 training boxes of nih14"
+    assert own_prior("nih14", listed, []).label == "mean of 2 training boxes of nih14"
+    assert own_prior("nih14", [judged], [judged]).label.endswith("boxes of training phantoms")
 
 
 def test_the_lung_field_prior_is_spread_over_the_lungs() -> None:

@@ -20,8 +20,8 @@ def test_proxies_are_measured_against_the_reports_of_training_proxies(bundle: Bu
     judged = replace(pairs[1], patient=seen.samples[0].patient)
     listed = [pairs[0], judged, replace(pairs[2], role="graph"), replace(pairs[3], text_kind="composed")]
     floor = floor_of(source, listed, lambda *_: None, workers=1)
-    assert floor.words == "1 training images of nih14 (text: proxy)"
+    assert floor.label == "1 training images of nih14 (text: proxy)"
     assert [s.key for s in floor.seen.samples] == [pairs[0].key]
     rows = {r["written_from"]: r for r in report_table(source, floor, None)}
-    assert rows["floor: most common report"]["floors_from"] == floor.words
+    assert rows["floor: most common report"]["floors_from"] == floor.label
     assert all(r["radgraph_f1"] is None for r in rows.values())
