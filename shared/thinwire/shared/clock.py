@@ -1,4 +1,4 @@
-"""Time as a value that is passed in, so that tests and simulations own it."""
+"""The clock as a parameter, so that tests and simulations can control it."""
 
 import time
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """Wall-clock time, aware, in UTC: for what people and the other end read."""
+        """Wall-clock time, aware, in UTC: for people and the other end."""
         ...
 
     def monotonic(self) -> float:

@@ -1,8 +1,8 @@
-"""One picture of a FusedGraph for people: where it looked on the radiograph, and what graph came of it.
+"""A picture of a FusedGraph: the attention on the radiograph, and the graph.
 
-Left the radiograph, dimmed where nothing was kept, each kept patch outlined at its exact place and coloured by its
-share of the attention. Right the graph itself: patches in their places, the context node above them, the concepts of
-the text with their relations, and the edge that fuses both. Below it the findings, where they are known.
+Left: the radiograph, dimmed outside the kept patches; each kept patch is outlined and coloured by its score. Right: the
+graph, with patches at their positions, the context node above them, the concepts of the text with their relations, and
+the fusion edge. Below: the findings, if there is a prediction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class _Canvas:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that the picture is the same on every machine."""
+    """The font of Pillow, so that the picture is the same on every machine."""
     return ImageFont.load_default(size * FINE)
 
 

@@ -1,7 +1,7 @@
-"""Names of things that cross the link: fixed-length digests, never a patient's or an institution's own words.
+"""Identifiers on the link: fixed-length digests, never text of a patient or an institution.
 
-A study's identity is the digest of its files, so that sending the same files twice is one study, and two studies
-that claim one Study Instance UID with different pixels stay two.
+A study key is computed from the files, so that the same files sent twice are one study, and two studies with one Study
+Instance UID and different pixels stay two.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ EPOCH_ID_BYTES = 8
 StudyKey = NewType("StudyKey", bytes)
 """16 bytes: the first half of SHA-256 over the sorted digests of a study's files."""
 Digest = NewType("Digest", bytes)
-"""32 bytes: SHA-256 of some bytes; of the sealed bytes it is an object's identity."""
+"""32 bytes: SHA-256 of some bytes; that of the sealed bytes identifies an object."""
 BundleId = NewType("BundleId", bytes)
 """16 bytes: the first half of SHA-256 of a bundle's `bundle.json`, which holds the digests of its files."""
 EpochId = NewType("EpochId", bytes)
@@ -30,7 +30,7 @@ _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Tier(IntEnum):
-    """An independently useful part of a study, in the order in which it helps a reader."""
+    """A part of a study that is useful without the later ones, in sending order."""
 
     GRAPH = 0
     PREVIEW = 1
@@ -39,7 +39,7 @@ class Tier(IntEnum):
 
 
 class Urgency(StrEnum):
-    """Where a study belongs on the worklist. `UNCERTAIN`: what was read leaves the decision open."""
+    """The urgency of a study. `UNCERTAIN`: the prediction does not decide it."""
 
     IMMEDIATE = "immediate"
     URGENT = "urgent"
@@ -48,7 +48,7 @@ class Urgency(StrEnum):
 
 
 class TextSource(StrEnum):
-    """Where the words that guided the pruning came from."""
+    """The source of the text that guided the pruning."""
 
     REPORT = "report"
     INDICATION = "indication"
@@ -60,7 +60,7 @@ def digest(data: bytes) -> Digest:
 
 
 def study_key(file_digests: Iterable[Digest]) -> StudyKey:
-    """Identity of a study from the SHA-256 digests of its files, in any order."""
+    """The study key of the SHA-256 digests of a study's files, in any order."""
     whole = hashlib.sha256(b"thinwire study v1")
     for each in sorted(file_digests):
         whole.update(each)

@@ -1,5 +1,5 @@
-"""Log lines of both ends: text for people, or one JSON object a line for machines. Neither names a patient: what is
-logged are digests, counts and words of our own."""
+"""Log lines of both ends: text for people, or one JSON object a line for machines. They hold
+no patient identifiers: only digests, counts and fixed texts."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 VERBOSE_LOGGERS = ("highdicom", "httpcore", "httpx", "py.warnings", "pydicom", "pynetdicom", "uvicorn.access")
-"""Loggers of libraries whose words hold UIDs, addresses or values of attributes."""
+"""Loggers of libraries whose messages hold UIDs, addresses or values of attributes."""
 
 
 class LogFormat(StrEnum):
@@ -20,8 +20,8 @@ class LogFormat(StrEnum):
 
 
 class JsonLines(logging.Formatter):
-    """`at` (ISO 8601, UTC), `level`, `logger`, `message`; with a failure of the program its class as `error` and where
-    it was as `traceback`, without the words of the exception: they may be a library's."""
+    """`at` (ISO 8601, UTC), `level`, `logger`, `message`; for an exception its class as `error` and its places as
+    `traceback`, without its message, which may be a library's."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts: dict[str, object] = {
@@ -38,14 +38,14 @@ class JsonLines(logging.Formatter):
 
 
 def silence_libraries() -> None:
-    """Let libraries that would name an instance or a patient in their words be silent."""
+    """Silence libraries whose messages could name an instance or a patient."""
     logging.captureWarnings(True)
     for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def log_to(stream: TextIO | None, form: LogFormat) -> None:
-    """Log what is worth knowing (INFO and above) to a stream, standard error where None."""
+    """Log INFO and above to a stream; None is standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonLines() if form is LogFormat.JSON else text)

@@ -1,6 +1,6 @@
-"""Filters and connected parts of small images, in numpy alone: scipy would be a quarter of a clinic's disk space.
+"""Filters and connected parts of small images, in numpy only: scipy would be a quarter of a clinic's disk space.
 
-Each gives what scipy.ndimage gives, bit for bit; tests/unit/shared/test_neighbourhoods.py compares them.
+The results are those of scipy.ndimage, bit for bit; tests/unit/shared/test_neighbourhoods.py compares them.
 """
 
 from dataclasses import dataclass
@@ -80,16 +80,16 @@ def _roots(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np
 
 
 def opened(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Grey opening with a square: what is bright and narrower than it goes, as scipy.ndimage.grey_opening does it.
+    """Grey opening with a square, as scipy.ndimage.grey_opening: bright structures narrower than it are removed.
 
     image: uint8 [H, W]. side: odd, pixels.
     """
-    # The least of the inverted image is its greatest.
+    # The minimum of the inverted image is the maximum of the image.
     return 255 - _least(255 - _least(image, side), side)
 
 
 def _least(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The least pixel of the square around each; beyond the edge there is nothing."""
+    """The least pixel of the square around each pixel; pixels beyond the edge are ignored."""
     for axis in (0, 1):
         length = image.shape[axis]
         margin = [(0, 0), (0, 0)]

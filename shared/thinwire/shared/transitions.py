@@ -1,4 +1,4 @@
-"""States as words and transitions as data: the one engine of every transition table."""
+"""Transition tables of state machines: (state, event) to the next state."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
@@ -8,20 +8,20 @@ Event = TypeVar("Event")
 
 
 class Transitions(Mapping[tuple[State, Event], State]):
-    """Which state follows a state and an event. noun: of what has the state, such as "part"."""
+    """The next state of each (state, event). noun: the thing with the state, such as "part"."""
 
     def __init__(self, noun: str, table: Mapping[tuple[State, Event], State]) -> None:
         self._noun = noun
         self._table = dict(table)
 
     def after(self, state: State, event: Event) -> State:
-        """Raises ValueError for an event that the state does not know: an error in the program."""
+        """The next state. Raises ValueError for an event without a transition: a programming error."""
         if (state, event) not in self._table:
             raise ValueError(f"a {self._noun} that is {state} cannot be {event}")
         return self._table[state, event]
 
     def before(self, event: Event) -> list[State]:
-        """The states that know an event, in the order of the table."""
+        """The states with a transition for an event, in the order of the table."""
         return [state for state, known in self._table if known == event]
 
     def __getitem__(self, key: tuple[State, Event]) -> State:

@@ -1,5 +1,5 @@
-"""What every request to one of our pages passes, at the clinic and at the hub: the size and the origin of a form; and
-the headers of every answer.
+"""Middleware for the pages of clinic and hub: checks of a form's size and origin, and the security headers of every
+answer.
 
 Needs Starlette, which the extras `sender` and `receiver` install.
 """
@@ -14,7 +14,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=()",
-    # With "no-referrer" a browser hides the Origin of our own forms from us.
+    # With "no-referrer" a browser sends no Origin for our forms.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -24,8 +24,8 @@ HEADERS = {
 class Guard:
     """ASGI middleware: refuses forms of other origins and of too many bytes, and adds the headers of every answer.
 
-    most_posted: bytes of the longest form. origin: the public one where a proxy stands before the page, such as
-    https://reading.example.org; else that of each request's own Host.
+    most_posted: bytes of the longest form. origin: the public one behind a proxy, such as
+    https://reading.example.org; None is the Host of each request.
     """
 
     def __init__(self, app: ASGIApp, most_posted: int, origin: str | None = None) -> None:

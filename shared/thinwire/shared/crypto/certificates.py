@@ -1,4 +1,4 @@
-"""X.509 as the hub's authority issues it: P-256, one profile. Lifetimes and names: docs/envelope-format.md."""
+"""X.509 certificates of the hub's authority: P-256, one profile. Lifetimes and names: docs/envelope-format.md."""
 
 import ipaddress
 from datetime import timedelta
@@ -22,18 +22,18 @@ _SLACK = timedelta(days=1)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """A P-256 key: the TLS library of gRPC takes no Ed25519 in certificates."""
+    """A P-256 key: the TLS library of gRPC does not support Ed25519 certificates."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_from_pem(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    """Raises BadConfiguration for anything but an unencrypted P-256 key."""
+    """An unencrypted P-256 key from PEM. Raises BadConfiguration for anything else."""
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadConfiguration("a private key file is damaged", "Restore keys/ from a backup.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise BadConfiguration("a private key file holds no P-256 key", "Restore keys/ from a backup.")
+        raise BadConfiguration("a private key file does not hold a P-256 key", "Restore keys/ from a backup.")
     return key
 
 
@@ -59,10 +59,10 @@ def issue(
     life: timedelta,
     serial: int | None = None,
 ) -> x509.Certificate:
-    """An end's certificate.
+    """An end-entity certificate.
 
-    purpose: serverAuth or clientAuth, never both, so that no clinic can play the hub. serial: positive, one of its
-    kind; random unless given.
+    purpose: serverAuth or clientAuth, never both, so that a clinic cannot act as the hub. serial: positive and unique;
+    random if not given.
     """
     authority = x509.AuthorityKeyIdentifier(_key_identifier(issuer_key.public_key()), None, None)
     number = x509.random_serial_number() if serial is None else serial
@@ -84,14 +84,14 @@ def request(key: ec.EllipticCurvePrivateKey, common_name: str) -> bytes:
 
 
 def requested_key(csr: bytes) -> ec.EllipticCurvePublicKey:
-    """The P-256 key that a request (PEM) is for and was signed with. Raises ValueError."""
+    """The P-256 key of a request (PEM), which is signed with it. Raises ValueError."""
     try:
         loaded = x509.load_pem_x509_csr(csr)
         key, signed = loaded.public_key(), loaded.is_signature_valid
     except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ValueError("an unknown algorithm or version") from error
     if not (signed and isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)):
-        raise ValueError("no P-256 key that the maker of the request holds")
+        raise ValueError("the request is not signed with its own P-256 key")
     return key
 
 
@@ -143,7 +143,7 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _builder(
     issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, serial: int, clock: Clock, life: timedelta
 ) -> x509.CertificateBuilder:
-    # Valid from a midnight, a day before: the clock of a clinic may be behind.
+    # Valid from midnight of the day before: the clock of a clinic may be behind.
     now = clock.now().replace(microsecond=0)
     begin = now.replace(hour=0, minute=0, second=0) - _SLACK
     return x509.CertificateBuilder(issuer, subject, key, serial, begin, now + life)
@@ -164,7 +164,7 @@ def _usage(authority: bool) -> x509.KeyUsage:
 
 
 def _key_identifier(key: ec.EllipticCurvePublicKey) -> bytes:
-    """8 bytes: RFC 5280, 4.2.1.2 leaves the method open; short, since it rides in every join token."""
+    """8 bytes: RFC 5280, 4.2.1.2 leaves the method open; short, since it is part of every join token."""
     return x509.SubjectKeyIdentifier.from_public_key(key).digest[:8]
 
 

@@ -1,8 +1,8 @@
 """Sealed objects and the epoch keys that seal them. Format and reasons: docs/envelope-format.md.
 
 An epoch key is sealed to the hub by HPKE and signed by the site, once per epoch. Each object is then sealed under a
-key of its own in chunks (STREAM), so that it costs tens of bytes, a part of it can be verified, and sealing the same
-thing twice gives the same bytes.
+key of its own in chunks (STREAM), so that the overhead is tens of bytes, a partial object can be verified, and
+sealing is deterministic.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ TAG_BYTES = 16
 KEY_BYTES = 32
 CHUNK_LOG2 = 16
 MAX_RECORD = 2048
-"""No epoch record is longer."""
+"""Limit of an epoch record, in bytes."""
 
 _HEADER = struct.Struct(">2sBBB8s16s16s")
 _MAGIC = b"TW"
@@ -52,7 +52,7 @@ _LAST_SECOND = 253402300799  # 9999-12-31, the last day of datetime
 
 
 class Kind(IntEnum):
-    """What an object holds. Tiers share their numbers with `identifiers.Tier`."""
+    """The content of an object. Tiers have the numbers of `identifiers.Tier`."""
 
     GRAPH = 0
     PREVIEW = 1
@@ -60,11 +60,11 @@ class Kind(IntEnum):
     ORIGINALS = 3
     MANIFEST = 8
     SOURCE = 9
-    """The clinic's own copy at rest; it never crosses the link."""
+    """The clinic's copy at rest; it is never sent."""
     TRANSFER_NOTE = 10
-    """What a clinic says of what it put on a stick; docs/offline-transfer.md."""
+    """The clinic's list of its objects on a stick; docs/offline-transfer.md."""
     REPLY = 11
-    """What the hub says to a clinic by stick."""
+    """The hub's receipts and requests for a clinic, by stick."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
@@ -72,7 +72,7 @@ _SMALL_CHUNKS = MappingProxyType({Kind.PREVIEW: 10, Kind.CROPS: 14})
 
 
 def chunk_log2_of(kind: Kind) -> int:
-    """The size of an object's chunks that its sender chooses: small where the first of them are of use alone."""
+    """log2 of the chunk size of a kind: small if the first chunks are useful alone."""
     return _SMALL_CHUNKS.get(kind, CHUNK_LOG2)
 
 
@@ -85,7 +85,7 @@ def plain_capacity(sealed_size: int, kind: Kind) -> int:
 
 @dataclass(frozen=True)
 class EpochKey:
-    """The key under which a site seals its objects for a while."""
+    """The key of one epoch of a site."""
 
     id: EpochId
     site: SiteName
@@ -95,13 +95,13 @@ class EpochKey:
     """UTC, whole seconds."""
 
     def to_bytes(self) -> bytes:
-        """For `keys/epochs/<id>.key` (0600). Never crosses the link."""
+        """The content of `keys/epochs/<id>.key` (0600). It is never sent."""
         head = _KEY_FILE.pack(_KEY_MAGIC, VERSION, self.id, _seconds(self.created), self.key)
         return head + self.site.encode("ascii")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "EpochKey":
-        """Read what `to_bytes` made. Raises BadConfiguration."""
+        """Read the bytes of `to_bytes`. Raises BadConfiguration."""
         head, name = data[: _KEY_FILE.size], data[_KEY_FILE.size :]
         if len(head) < _KEY_FILE.size:
             raise BadConfiguration("an epoch key file is cut short")
@@ -116,7 +116,7 @@ class EpochKey:
 
 @dataclass(frozen=True)
 class EnvelopeHeader:
-    """The first 45 bytes of a sealed object, readable by anybody who holds it, protected by every chunk's tag."""
+    """The first 45 bytes of a sealed object, in plaintext, authenticated by every chunk's tag."""
 
     kind: Kind
     chunk_log2: int
@@ -140,9 +140,9 @@ def new_epoch(
     clock: Clock,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> tuple[EpochKey, bytes]:
-    """A fresh epoch key and the record that tells it to the hub and to nobody else.
+    """A new epoch key, and its record, sealed to the hub.
 
-    signing: the site's. The record goes to the hub before anything that the key seals.
+    signing: the site's. The record is sent to the hub before any object of the epoch.
     """
     epoch, key = EpochId(random_bytes(EPOCH_ID_BYTES)), random_bytes(KEY_BYTES)
     created = clock.now().replace(microsecond=0)
@@ -166,16 +166,16 @@ def open_epoch(record: bytes, site: SiteName, site_verify: Ed25519PublicKey, hub
 
 
 def peek_epoch(record: bytes) -> EpochId:
-    """The epoch id that a record claims; nothing is verified but its form. Raises Forged."""
+    """The epoch id in a record; only the form is verified. Raises Forged."""
     return _parse_record(record)[0]
 
 
 def peek_site(record: bytes) -> SiteName:
-    """The site that a record claims to be of; nothing is verified but its form. Raises Forged."""
+    """The site in a record; only the form is verified. Raises Forged."""
     try:
         return site_name(_parse_record(record)[3].decode("ascii"))
     except ValueError as error:
-        raise Forged("an epoch record names no site") from error
+        raise Forged("an epoch record has no valid site name") from error
 
 
 def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
@@ -184,9 +184,9 @@ def sealed_size(plain: int, chunk_log2: int = CHUNK_LOG2) -> int:
 
 
 def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_log2: int | None = None) -> bytes:
-    """Seal `plaintext`. The same arguments give the same bytes.
+    """The sealed object of `plaintext`. Deterministic.
 
-    chunk_log2: 10 to 20, ValueError otherwise; `chunk_log2_of` the kind where it is not given.
+    chunk_log2: 10 to 20, ValueError otherwise; None is `chunk_log2_of` the kind.
     """
     chunk_log2 = chunk_log2_of(kind) if chunk_log2 is None else chunk_log2
     if chunk_log2 not in _CHUNK_LOG2_RANGE:
@@ -201,17 +201,17 @@ def seal(epoch: EpochKey, kind: Kind, study: StudyKey, plaintext: bytes, chunk_l
 
 
 def peek(sealed_prefix: bytes) -> EnvelopeHeader:
-    """The header of a sealed object from its first 45 bytes or more; nothing is verified. Raises Forged."""
+    """The header of a sealed object from its first 45 bytes or more; only the form is verified. Raises Forged."""
     if len(sealed_prefix) < HEADER_BYTES:
         raise Forged("a sealed object is cut short in its header")
     magic, version, kind, chunk_log2, epoch, study, salt = _HEADER.unpack(bytes(sealed_prefix[:HEADER_BYTES]))
     if (magic, version) != (_MAGIC, VERSION) or kind not in _KINDS or chunk_log2 not in _CHUNK_LOG2_RANGE:
-        raise Forged("this is no sealed object of version 1")
+        raise Forged("not a sealed object of version 1")
     return EnvelopeHeader(Kind(kind), chunk_log2, EpochId(epoch), StudyKey(study), salt)
 
 
 def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
-    """The header and the plaintext of a whole sealed object, never more bytes than came in. Raises Forged."""
+    """The header and the plaintext of a whole sealed object, never longer than the input. Raises Forged."""
     header = peek(sealed)
     epoch = _epoch(header, key_of)
     cipher, step = _cipher(epoch, header), (1 << header.chunk_log2) + TAG_BYTES
@@ -224,15 +224,15 @@ def open_sealed(sealed: bytes, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
         _open_chunk(cipher, header, n, n == count - 1, body[n * step : (n + 1) * step]) for n in range(count)
     )
     if not hmac.compare_digest(header.salt, _salt(epoch, header.to_bytes(), plaintext)):
-        raise Forged("a sealed object's salt does not belong to its plaintext")
+        raise Forged("a sealed object's salt does not match its plaintext")
     return header, plaintext
 
 
 def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
-    """How many bytes of a partial object on disk can be trusted: header and whole chunks whose tag holds.
+    """Verified bytes of a partial object on disk: the header and the complete chunks with valid tags.
 
-    file: positioned anywhere, read from its start, one chunk in memory at a time. 0 where no chunk holds or the
-    epoch is unknown: after a power cut such a file starts again.
+    file: read from its start, one chunk in memory at a time. 0 without a valid chunk or a known epoch: after a power
+    cut such a transfer starts again.
     """
     length = 0
     try:
@@ -244,10 +244,10 @@ def verified_length(file: BinaryIO, key_of: KeyOf) -> int:
 
 
 def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
-    """The header and the plaintext of a partial object as far as it can be trusted; empty where no chunk holds.
+    """The header and the verified plaintext of a partial object; empty without a valid chunk.
 
-    file: as for `verified_length`. What a chunk holds is what was sealed there, but nothing is known of what follows:
-    the salt is checked by `open_sealed` alone. Raises Forged where the header or the epoch does not hold.
+    file: as for `verified_length`. Each chunk is authenticated, but the rest of the object is unknown: only
+    `open_sealed` checks the salt. Raises Forged for an invalid header or an unknown epoch.
     """
     file.seek(0)
     header = peek(file.read(HEADER_BYTES))
@@ -255,14 +255,14 @@ def open_prefix(file: BinaryIO, key_of: KeyOf) -> tuple[EnvelopeHeader, bytes]:
 
 
 def _trusted(file: BinaryIO, key_of: KeyOf) -> Iterator[tuple[int, bytes]]:
-    """The end in the file and the plaintext of each chunk, until one does not hold. Raises Forged."""
+    """The end offset and the plaintext of each chunk, up to the first invalid one. Raises Forged."""
     file.seek(0)
     header = peek(file.read(HEADER_BYTES))
     cipher = _cipher(_epoch(header, key_of), header)
     step, end = (1 << header.chunk_log2) + TAG_BYTES, HEADER_BYTES
     for n, chunk in enumerate(_chunks(file, step)):
         end += len(chunk)
-        # A chunk that ends the object may be of any length, and then it is sealed as the last.
+        # The last chunk may have any length, and is sealed as the last.
         for last in (False, True) if len(chunk) == step else (True,):
             plaintext = _held(cipher, header, n, last, chunk)
             if plaintext is not None:
@@ -290,7 +290,7 @@ def _open_chunk(cipher: ChaCha20Poly1305, header: EnvelopeHeader, number: int, l
     try:
         return cipher.decrypt(_nonce(number, last), chunk, header.to_bytes())
     except InvalidTag as error:
-        raise Forged(f"chunk {number} of a sealed object is not what was sealed there") from error
+        raise Forged(f"chunk {number} of a sealed object is altered") from error
 
 
 def _epoch(header: EnvelopeHeader, key_of: KeyOf) -> EpochKey:
@@ -320,10 +320,10 @@ def _parse_record(record: bytes) -> tuple[EpochId, datetime, bytes, bytes, int]:
         raise Forged("an epoch record is cut short")
     magic, version, epoch, created, hub_key, name_length = _RECORD.unpack(record[: _RECORD.size])
     if (magic, version) != (RECORD_MAGIC, VERSION) or not 1 <= name_length <= 32 or created > _LAST_SECOND:
-        raise Forged("this is no epoch record of version 1")
+        raise Forged("not an epoch record of version 1")
     sealed_at = _RECORD.size + name_length
     if len(record) != sealed_at + _SEALED_KEY_BYTES + SIGNATURE_BYTES:
-        raise Forged("an epoch record has not its length")
+        raise Forged("an epoch record has a wrong length")
     name = record[_RECORD.size : sealed_at]
     return EpochId(epoch), datetime.fromtimestamp(created, UTC), hub_key, name, sealed_at
 

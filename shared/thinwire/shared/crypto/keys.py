@@ -1,4 +1,4 @@
-"""Who is who: signing keys, the hub's HPKE key, its small certificate authority, and the join token.
+"""Identities: signing keys, the hub's HPKE key, its certificate authority, and the join token.
 
 Formats and lifetimes: docs/envelope-format.md. Primitives are those of the `cryptography` package.
 """
@@ -27,7 +27,7 @@ from thinwire.shared.identifiers import Digest, SiteName, digest, site_name
 TOKEN_ID_BYTES: Final = 8
 SIGNATURE_BYTES: Final = 64
 HUB_NAME: Final = "thinwire-hub"
-"""The DNS name in every server certificate: what a client checks, whatever address it dialled."""
+"""The DNS name in every server certificate; a client checks it independent of the dialled address."""
 
 _HUB_PRIVATE = (64, 32)  # ML-KEM-768 seed (FIPS 203), X25519 (RFC 7748)
 _HUB_PUBLIC = (1184, 32)
@@ -42,7 +42,7 @@ _SITE_URI = "thinwire:site:"
 _JOIN_URI = "thinwire:join:"
 _TOKEN_PREFIX = "thinwire-join-1."
 _LONGEST_TOKEN = 4096
-# What every token holds alike; with it, a token is a third shorter. Part of the format: never changed.
+# The common bytes of all tokens; this dictionary makes a token a third shorter. Part of the format: never changed.
 _TOKEN_DICTIONARY = base64.b64decode(
     b"MIH8oAMCAQICAQEwCgYIKoZIzj0EAwIwFzEVMBMGA1UEAwwMdGhpbndpcmUgaHViMB4XDTIzMDAwMDAwWhcNNDdaMBcxFTATBgNVBAMMDHRo"
     b"aW53aXJlIGh1YjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABKM5MDcwEgYDVR0TAQH/BAgwBgEB/wIBADAOBgNVHQ8BAf8EBAMCAQYwEQYD"
@@ -63,16 +63,16 @@ def sign(key: Ed25519PrivateKey, context: bytes, data: bytes) -> bytes:
 
 
 def verify(key: Ed25519PublicKey, context: bytes, signature: bytes, data: bytes) -> None:
-    """Raises Forged where `signature` is not that of `key` over `data` in this context."""
+    """Raises Forged unless `signature` is that of `key` over `data` in this context."""
     try:
         key.verify(signature, context + b"\0" + data)
     except InvalidSignature as error:
-        raise Forged("a signature does not hold") from error
+        raise Forged("a signature is not valid") from error
 
 
 @dataclass(frozen=True)
 class HubPublicKey:
-    """What clinics seal epoch keys to. raw: 1216 bytes, ML-KEM-768 then X25519; Forged if it is no such key."""
+    """The key to which clinics seal epoch keys. raw: 1216 bytes, ML-KEM-768 then X25519; Forged for other bytes."""
 
     raw: bytes = field(repr=False)
 
@@ -89,7 +89,7 @@ class HubPublicKey:
         try:
             return hpke.Suite(*_SUITE).encrypt(secret, self._key(), info)
         except ValueError as error:  # an X25519 point of small order
-            raise Forged("the hub's key cannot be sealed to") from error
+            raise Forged("the hub's key is not valid") from error
 
     def _key(self) -> hpke.MLKEM768X25519PublicKey:
         kem, point = self.raw[: _HUB_PUBLIC[0]], self.raw[_HUB_PUBLIC[0] :]
@@ -98,12 +98,13 @@ class HubPublicKey:
                 mlkem.MLKEM768PublicKey.from_public_bytes(kem), x25519.X25519PublicKey.from_public_bytes(point)
             )
         except ValueError as error:
-            raise Forged("these bytes are no hub key") from error
+            raise Forged("the bytes are not a hub key") from error
 
 
 @dataclass(frozen=True)
 class HubPrivateKey:
-    """What opens epoch records. raw: 96 bytes, ML-KEM-768 seed then X25519; BadConfiguration if it is no such key."""
+    """The private key that opens epoch records. raw: 96 bytes, ML-KEM-768 seed then X25519; BadConfiguration for other
+    lengths."""
 
     raw: bytes = field(repr=False)
 
@@ -121,7 +122,7 @@ class HubPrivateKey:
         return HubPublicKey(kem.public_key().public_bytes_raw() + point.public_key().public_bytes_raw())
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
-        """What `HubPublicKey.seal` sealed with the same info. Raises Forged."""
+        """The secret of `HubPublicKey.seal` with the same info. Raises Forged."""
         try:
             return hpke.Suite(*_SUITE).decrypt(sealed, hpke.MLKEM768X25519PrivateKey(*self._keys()), info)
         except InvalidTag as error:
@@ -137,7 +138,7 @@ class HubPrivateKey:
 
 @dataclass(frozen=True)
 class Authority:
-    """The hub's certificate authority: the only one that either end trusts."""
+    """The hub's certificate authority: the only one that both ends trust."""
 
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
@@ -153,14 +154,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Site:
-    """A peer that holds an enrolled site's certificate."""
+    """A peer with an enrolled site's certificate."""
 
     name: SiteName
 
 
 @dataclass(frozen=True)
 class JoinTokenId:
-    """A peer that holds a join token's certificate; it may join and nothing else."""
+    """A peer with a join token's certificate, which allows only enrolment."""
 
     value: bytes
     """8 bytes."""
@@ -168,7 +169,7 @@ class JoinTokenId:
 
 @dataclass(frozen=True)
 class JoinToken:
-    """What a clinic needs for its first connection."""
+    """The content of a join token: credentials for the first connection."""
 
     site: SiteName
     id: JoinTokenId
@@ -213,24 +214,24 @@ def issue_client(authority: Authority, site: SiteName, csr: bytes, clock: Clock)
     try:
         key = certificates.requested_key(csr)
     except ValueError as error:
-        raise NotEnrolled("the certificate request is not for a P-256 key that its maker holds") from error
+        raise NotEnrolled("the certificate request is not signed with its own P-256 key") from error
     who: list[x509.GeneralName] = [x509.UniformResourceIdentifier(_SITE_URI + site)]
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH
     return certificates.pem(certificates.issue(*_loaded(authority), site, key, who, purpose, clock, _CLIENT_LIFE))
 
 
 def fingerprint(certificate: bytes) -> Digest:
-    """SHA-256 of a certificate's DER. certificate: PEM or DER. Raises NotEnrolled for what is none."""
+    """SHA-256 of a certificate's DER. certificate: PEM or DER. Raises NotEnrolled for other bytes."""
     try:
         return digest(certificates.der(certificates.load(certificate)))
     except ValueError as error:
-        raise NotEnrolled("no certificate") from error
+        raise NotEnrolled("the bytes are not a certificate") from error
 
 
 def peer_identity(certificate: bytes) -> Site | JoinTokenId:
-    """Who a TLS peer is, by the URI in its certificate (PEM or DER), whose chain TLS has verified.
+    """The identity of a TLS peer, by the URI in its certificate (PEM or DER), whose chain TLS has verified.
 
-    Raises NotEnrolled for a certificate that names nobody, or more than one.
+    Raises NotEnrolled for a certificate without exactly one such URI.
     """
     try:
         uri = certificates.uri(certificates.load(certificate))
@@ -238,7 +239,7 @@ def peer_identity(certificate: bytes) -> Site | JoinTokenId:
             return Site(site_name(uri.removeprefix(_SITE_URI)))
         token = bytes.fromhex(uri.removeprefix(_JOIN_URI))
     except ValueError as error:
-        raise NotEnrolled("the certificate names no site and no join token") from error
+        raise NotEnrolled("the certificate names neither a site nor a join token") from error
     if uri != _JOIN_URI + token.hex() or len(token) != TOKEN_ID_BYTES:
         raise NotEnrolled("the certificate names no join token")
     return JoinTokenId(token)
@@ -268,9 +269,9 @@ def make_token(
 
 
 def read_token(text: str) -> JoinToken:
-    """What a join token holds, its certificate and key checked against each other. Raises NotEnrolled.
+    """The content of a join token; certificate and key are checked against each other. Raises NotEnrolled.
 
-    Whether it has expired is for the caller's clock to say.
+    The caller checks the expiry.
     """
     try:
         plain = _token_bytes(text.strip())

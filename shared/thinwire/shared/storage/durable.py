@@ -1,6 +1,6 @@
-"""Writing so that what was acknowledged survives a power cut: write, fsync, rename, fsync the folder.
+"""Durable writes, which survive a power cut: write, fsync, rename, fsync of the folder.
 
-Every act that matters passes `Disk.step(name)`, so that a test can cut the power exactly there.
+Every act calls `Disk.step(name)`, so that a test can simulate a power cut exactly there.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from thinwire.shared.errors import DiskFull
 
 
 def _no_step(name: str) -> None:
-    """A step that nobody watches."""
+    """The step function of production: no effect."""
 
 
 class Disk:
-    """The one way in which thinwire writes what must last.
+    """All durable writes of thinwire.
 
-    step: called with a name before and after each act; production does nothing there, tests end the process.
+    step: called with a name before and after each act; tests end the process in it.
     reserve: bytes that must stay free on the file system after a write; less raises DiskFull before writing.
     """
 
@@ -36,7 +36,7 @@ class Disk:
         return max(0, status.f_bavail * status.f_frsize - self.reserve)
 
     def make_folder(self, folder: Path) -> None:
-        """Create `folder` (0700) and its missing parents so that their names last."""
+        """Create `folder` (0700) and its missing parents durably."""
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         for each in reversed(missing):
             each.mkdir(mode=0o700, exist_ok=True)
@@ -47,7 +47,7 @@ class Disk:
         .before_rename, .before_folder_fsync, .done. Raises DiskFull; then `path` is as it was."""
         with self.full_is_an_error():
             if self.free(path.parent) < len(data):
-                raise DiskFull(f"no room for {len(data)} bytes")
+                raise DiskFull(f"no space for {len(data)} bytes")
             self.step(f"{name}.before_write")
             beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
@@ -79,7 +79,7 @@ class Disk:
         self.step(f"{name}.done")
 
     def adopt(self, source: Path, target: Path, name: str) -> None:
-        """Make a file that another hand wrote durable under its own name, within one file system. Steps:
+        """Make a file of another writer durable under `target`, within one file system. Steps:
         name.before_fsync, and those of `move`."""
         self.step(f"{name}.before_fsync")
         with self.full_is_an_error():
@@ -91,7 +91,7 @@ class Disk:
         self.move(source, target, name)
 
     def remove(self, path: Path, name: str) -> None:
-        """Remove a file durably; a missing one is no error, since a repeat after a power cut finds it gone."""
+        """Remove a file durably; a missing file is not an error, since a repeat after a power cut does not find it."""
         self.step(f"{name}.before_remove")
         path.unlink(missing_ok=True)
         self.sync_folder(path.parent)
@@ -108,7 +108,7 @@ class Disk:
     @staticmethod
     @contextlib.contextmanager
     def full_is_an_error() -> Iterator[None]:
-        """Turn the system's "no space" into DiskFull, which says what to do."""
+        """Turn the system's "no space" error into DiskFull."""
         try:
             yield
         except OSError as error:
@@ -119,9 +119,9 @@ class Disk:
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with the same suffix, to write to; at the end it takes the place of `path`.
+    """A temporary path beside `path`, with the same suffix, that replaces `path` at the end.
 
-    So `path` is whole or as it was, but not durable.
+    So `path` is complete or unchanged, but not durable.
     """
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
@@ -133,7 +133,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the half-written files that a power cut left under `folder`; returns how many there were."""
+    """Remove the half-written files that a power cut left under `folder`; returns their number."""
     left = list(folder.rglob(".*.tmp"))
     for each in left:
         each.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def sweep(folder: Path) -> int:
 
 @contextlib.contextmanager
 def flock(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock on a file that is made if need be. how: as for fcntl.flock. Raises BlockingIOError."""
+    """Hold a lock on a file, which is created if missing. how: as for fcntl.flock. Raises BlockingIOError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, how)

@@ -1,6 +1,6 @@
-"""A small JSON file in which a running process leaves its state, about once a second, for other processes to read.
+"""A small JSON file with the state of a running process, written about once a second for other processes.
 
-Written atomically but not durably: after a power cut it may be old or gone, and then only says less.
+Written atomically but not durably: after a power cut it may be old or missing.
 """
 
 import json
@@ -15,7 +15,7 @@ from thinwire.shared.storage.durable import replaced
 log = logging.getLogger(__name__)
 
 EVERY = 1.0
-"""Seconds between two writings."""
+"""Seconds between two writes."""
 
 
 def write_status(path: Path, version: int, facts: Mapping[str, Any], now: datetime) -> None:
@@ -32,7 +32,7 @@ def write_status(path: Path, version: int, facts: Mapping[str, Any], now: dateti
 
 
 def read_status(path: Path, version: int) -> tuple[dict[str, Any], datetime]:
-    """The facts that were left, and when (UTC). Raises ValueError where there are none of this version."""
+    """The last facts and their time (UTC). Raises ValueError for a missing file or another version."""
     try:
         facts = json.loads(path.read_bytes())
         if facts["version"] != version:

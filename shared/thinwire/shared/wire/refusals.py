@@ -1,4 +1,4 @@
-"""The words of refusal on the wire and the errors that they stand for, in one table for both ends."""
+"""The refusal codes of the wire protocol and their errors, one table for both ends."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ ERROR_OF: Final[dict[wire.RefusalCode, type[ThinwireError]]] = {
     wire.REFUSAL_CODE_NOT_ENROLLED: NotEnrolled,
     wire.REFUSAL_CODE_PROTOCOL_BROKEN: ProtocolBroken,
 }
-"""What the clinic raises or shows for a code; a code that is not here is final."""
+"""The clinic's error for each code; an unknown code is final."""
 
 _CODE_OF: Final[tuple[tuple[type[ThinwireError], wire.RefusalCode], ...]] = (
     (DiskFull, wire.REFUSAL_CODE_DISK_FULL),
@@ -41,5 +41,5 @@ _CODE_OF: Final[tuple[tuple[type[ThinwireError], wire.RefusalCode], ...]] = (
 
 
 def code_of(error: ThinwireError) -> wire.RefusalCode:
-    """The code for an error: that of the nearest class in the table, BUSY for whatever may be retried."""
+    """The code for an error: that of the nearest class in the table, BUSY for other retryable errors."""
     return next((code for kind, code in _CODE_OF if isinstance(error, kind)), wire.REFUSAL_CODE_BUSY)
