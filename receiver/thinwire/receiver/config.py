@@ -135,9 +135,7 @@ def load_settings(data: Path) -> Settings:
         with path.open("rb") as file:
             return Settings(**tomllib.load(file))
     except FileNotFoundError:
-        raise BadConfiguration(
-            "there is no hub in this folder", "Make one: thinwire-receiver init --data DIR."
-        ) from None
+        raise BadConfiguration("the folder holds no hub", "Create one: thinwire-receiver init --data DIR.") from None
     except tomllib.TOMLDecodeError as error:
         raise BadConfiguration(f"{FILE} is no TOML ({error})", f"Correct {FILE} in the data folder.") from error
     except ValidationError as error:

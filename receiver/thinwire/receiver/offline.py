@@ -1,8 +1,8 @@
-"""`import` and `export`: objects come from clinics by stick, receipts and requests go back so.
+"""Offline transfer at the hub: `import` stores the objects on a stick, `export` writes receipts and requests.
 
-A stick is one more link. Each object is offered to an `IngestSession` of the site that sealed it, and so stands every
-check of the link before it is stored; only its bytes come from a file. Layout: docs/offline-transfer.md. Whoever calls
-holds `hub.offline_lock`; `serve` may go on beside it.
+Each object is offered to an `IngestSession` of the site that sealed it, and so passes the same checks as over the link;
+only its bytes are from a file. Layout: docs/offline-transfer.md. The caller holds `hub.offline_lock`; `serve` may stay
+active.
 """
 
 import contextlib
@@ -57,42 +57,42 @@ _MAX_REPLY_BYTES = MAX_NOTE // 2
 
 
 class ImportOutcome(StrEnum):
-    """What came of an object on a stick."""
+    """The result for an object on a stick."""
 
     STORED = "stored"
     KNOWN = "here already"
     WAITING = "to be repeated"
-    """Could not be taken now; the same import may succeed later."""
+    """Temporarily refused; the same import may succeed later."""
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """One file among a stick's objects and what came of it."""
+    """One file among a stick's objects, and its result."""
 
     outcome: ImportOutcome
     site: SiteName | None = None
-    """Who sealed it, where that is known."""
+    """The site that sealed it, if known."""
     kind: Kind | None = None
-    """None for an epoch record, and for a file that is no object."""
+    """None for an epoch record, and for a file that is not an object."""
     object: Digest | None = None
-    """SHA-256 of its bytes, where they were read."""
+    """SHA-256 of its bytes, if they were read."""
     error: ThinwireError | None = None
 
 
 @dataclass
 class ObjectImport:
-    """What an import did."""
+    """The result of an import."""
 
     taken: list[ImportedFile] = field(default_factory=list)
     predicted: int = 0
     """Graphs that have a prediction since this import."""
     missing: Counter[SiteName] = field(default_factory=Counter)
-    """Objects that a clinic put on the stick and that are neither there any more nor at the hub."""
+    """Objects in a clinic's transfer note that are neither on the stick nor at the hub."""
     receipts: Counter[SiteName] = field(default_factory=Counter)
-    """Receipts that are on the stick for each clinic now."""
+    """Receipts on the stick for each clinic."""
     full: DiskFull | None = None
-    """Why the rest was not taken."""
+    """The error that ended the import early."""
 
     def count(self, outcome: ImportOutcome) -> int:
         return sum(each.outcome is outcome for each in self.taken)
@@ -108,9 +108,9 @@ class _File:
 
 
 def import_from(stick: Stick, hub: Hub, pipeline: HubPipeline) -> ObjectImport:
-    """Take what clinics put on a stick: examined and stored as over the link; graphs are read. Then write replies.
+    """Store the objects on a stick with the checks of the link, predict the graphs, and write the replies.
 
-    A file that is refused never stops the next. Raises StickLost, BadInput; what was stored before stays stored.
+    A refused file does not stop the next. Raises StickLost, BadInput; objects stored before stay stored.
     """
     stick.check()
     with contextlib.ExitStack() as open_sessions:
@@ -118,7 +118,7 @@ def import_from(stick: Stick, hub: Hub, pipeline: HubPipeline) -> ObjectImport:
 
 
 def export_to(stick: Stick, hub: Hub, pipeline: HubPipeline, sites: Iterable[SiteName]) -> Counter[SiteName]:
-    """Write what waits for these clinics, receipts and requests; gives the receipts for each.
+    """Write the receipts and requests for these clinics; returns the number of receipts for each.
 
     Raises StickLost, BadInput, DiskFull, NotEnrolled.
     """
@@ -132,7 +132,7 @@ class _Import:
         self._hub = hub
         self._pipeline = pipeline
         self._open_sessions = open_sessions
-        # Apart from the inbox of the link, which belongs to `serve`.
+        # Separate from the inbox of the link, which `serve` uses.
         self._inbox = Inbox(hub.data / "carried", hub.disk, hub.clock)
         self._sessions: dict[SiteName, IngestSession] = {}
         self._numbers = itertools.count(1)
@@ -144,7 +144,7 @@ class _Import:
 
     def run(self) -> ObjectImport:
         paths = self._stick.objects()
-        # An epoch record before what it opens, and the waybills before what they speak of.
+        # Epoch records before the objects that they open, transfer notes before the objects that they list.
         sealed = [file for path in self._records(paths) for file in self._opened(path)]
         files = [file for file in sealed if not self._is_transfer_note(file)]
         graphs = [file for file in files if file.header.kind is Kind.GRAPH]
@@ -155,7 +155,7 @@ class _Import:
         return self._done
 
     def _records(self, paths: list[Path]) -> Iterator[Path]:
-        """Admits epoch records; gives the other files once all of them are in."""
+        """Admits epoch records; yields the other files after all of them."""
         others = []
         for path in paths:
             head = self._stick.read(path, MAX_RECORD + 1)
@@ -181,18 +181,18 @@ class _Import:
         return ImportedFile(ImportOutcome.STORED, site, object=digest(record))
 
     def _opened(self, path: Path) -> Iterator[_File]:
-        """The file as a sealed object of the site that announced its epoch; nothing for any other file."""
+        """The file as a sealed object of the site that announced its epoch; empty for any other file."""
         try:
             header = peek(self._stick.read(path, MAX_RECORD))
             sites = self._hub.enrolment.sites_of(header.epoch)
             if len(sites) > 1:
-                # Ids of epochs are random: one of the sites made another's its own. The tags tell whose it is.
+                # Epoch ids are random, so a repeated id was copied by one of the sites. The tags decide.
                 first = io.BytesIO(self._stick.read(path, MAX_RECORD + (1 << header.chunk_log2) + TAG_BYTES))
                 sites = [site for site in sites if verified_length(first, key_lookup(self._pipeline, site))]
             if not sites:
                 raise Forged(
-                    "sealed by no clinic that this hub knows, or its epoch record is not on the stick",
-                    "Export at the clinic again to the same folder; a new clinic has to join first.",
+                    "the object is from no enrolled clinic, or its epoch record is missing on the stick",
+                    "Export at the clinic again to the same folder. A new clinic must join first.",
                 )
         except Forged as error:
             self._done.taken.append(_refused(error))
@@ -200,14 +200,14 @@ class _Import:
         yield _File(path, header, sites[0])
 
     def _is_transfer_note(self, file: _File) -> bool:
-        """Whether it is one; then it is read."""
+        """Whether the file is a transfer note; it is then read."""
         if file.header.kind is not Kind.TRANSFER_NOTE:
             return False
         sealed = self._stick.read(file.path, LARGEST_NOTE + 1)
         try:
             self._session(file.site)
             if len(sealed) > LARGEST_NOTE:
-                raise Forged("a waybill is longer than any")
+                raise Forged("a transfer note is over the limit")
             transfer_note = read_transfer_note(open_sealed(sealed, key_lookup(self._pipeline, file.site))[1])
         except (Final, Retryable) as error:
             self._done.taken.append(_refused(error, file))
@@ -220,7 +220,7 @@ class _Import:
         return True
 
     def _take_all(self, files: list[_File]) -> None:
-        """One after another, what is urgent first; a full disk ends it."""
+        """One file after another, urgent objects first; a full disk ends it."""
         named = {file.path: self._urgent.get((file.site, _named(file.path)), False) for file in files}
 
         def rank(file: _File) -> tuple[bool, int, Path]:
@@ -243,7 +243,7 @@ class _Import:
             self._done.taken.append(taken)
 
     def _take(self, file: _File) -> ImportedFile:
-        """Offer one object to its site's session, as the link does. Raises whatever ends it without success."""
+        """Offer one object to its site's session, as the link does. Raises the error of a refusal."""
         session = self._session(file.site)
         object, size = self._stick.identity(file.path)
         self._here[file.site, object] = None
@@ -275,7 +275,7 @@ class _Import:
             self._done.full = error
 
     def _answer(self) -> None:
-        """Replies to every clinic that is on the stick; a waybill that is done goes."""
+        """Write replies to every clinic on the stick, and remove completed transfer notes."""
         self._stick.prepare()
         for file, transfer_note in self._transfer_notes:
             absent = [
@@ -302,9 +302,9 @@ class _Import:
 
 
 def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again: Iterable[bytes] = ()) -> int:
-    """Write what waits for a site, and remove what the hub wrote for it before; how many receipts.
+    """Write the replies to a site in place of earlier ones; returns the number of receipts.
 
-    again: receipts that the site has confirmed and yet brought the objects of.
+    again: receipts that the site has confirmed, of objects that it brought again.
     """
     epoch = hub.enrolment.newest_epoch(site)
     if epoch is None:
@@ -318,7 +318,7 @@ def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again:
 
 
 def _replies(pipeline: HubPipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
-    """As many as it takes, the requests in the first one."""
+    """The replies, the requests in the first one."""
     requests = tuple(pipeline.wanted(site)[:MOST_REQUESTS])
     batch: list[bytes] = []
     room = _MAX_REPLY_BYTES
@@ -341,7 +341,7 @@ def _is_reply_to(hub: Hub, site: SiteName, head: bytes) -> bool:
 
 
 def _raise(down: wire.Down) -> None:
-    """A refusal as the error that it stands for."""
+    """Raises the error of a refusal."""
     if down.HasField("refusal"):
         refusal = down.refusal
         if refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
@@ -356,7 +356,7 @@ def _refused(error: ThinwireError, file: _File | None = None) -> ImportedFile:
 
 
 def _named(path: Path) -> Digest:
-    """The identity that a file's name claims; it decides the order alone."""
+    """The digest in a file's name; used for the order only."""
     try:
         return Digest(bytes.fromhex(path.stem))
     except ValueError:

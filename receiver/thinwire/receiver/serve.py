@@ -55,7 +55,7 @@ def _sweep(hub: Hub) -> None:
         with offline_lock(hub.data):
             swept = hub.store.sweep()
     except HubBusy:
-        log.info("an import goes on: the store is swept at the next start")
+        log.info("an import is running: unfinished files are removed at the next start")
         return
     if swept:
         log.info("removed %d unfinished files", swept)
@@ -128,7 +128,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
 
 
 async def _show(hub: Hub, server: HubServer) -> None:
-    """Leave the links' state for `status`, about once a second."""
+    """Write the link status for `status`, about once a second."""
     server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
     while True:
         link_status.write_status(hub.data, server.links(), hub.clock.now())
@@ -136,13 +136,12 @@ async def _show(hub: Hub, server: HubServer) -> None:
 
 
 def _draft(run: Callable[[], None]) -> None:
-    """In a thread of its own, which gives way to all others."""
+    """Run drafting in this thread with the lowest priority."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
     try:
         run()
     except Exception:
-        # Whatever it was: a hub goes on triaging without drafts. What passes, or is of one study alone, `run` has dealt
-        # with. Not raised again: above a thread is nobody, and Python would write it once more, as plain text between
-        # lines of JSON.
-        log.exception("drafting ends until the next start; studies are triaged as before")
+        # Triage continues without drafts after any error; `run` has handled temporary errors and those of one study.
+        # Not raised again: Python would write it a second time, as plain text between lines of JSON.
+        log.exception("drafting stopped until the next start; triage continues")

@@ -100,9 +100,13 @@ def send(
     changes its priority or its policy.
     """
     if text_source is TextSource.GENERATED:
-        raise typer.BadParameter("generated text is made on board; give report or indication")
+        raise typer.BadParameter(
+            "--text-source generated is not an input: the decoder writes that text; give report or indication"
+        )
     if graph_bytes is not None and not wait:
-        raise typer.BadParameter("without --wait `run` makes the graph: give --graph-bytes to it")
+        raise typer.BadParameter(
+            "--graph-bytes needs --wait here; otherwise `run` makes the graph: give --graph-bytes to `run`"
+        )
     clinic = open_clinic(data, graph_bytes)
     outbox = clinic.outbox
     study_text = StudyText(read_text(text), text_source) if text is not None else None
@@ -141,7 +145,7 @@ def run(
 ) -> None:
     """Prepare and send accepted studies until stopped (Ctrl-C, SIGTERM). One such process a data folder."""
     if watch is not None and not watch.is_dir():
-        raise BadInput(f"{watch} is no folder", "Create the folder that the X-ray machine exports to.")
+        raise BadInput(f"{watch} is not a folder", "Create the folder to which the modality exports.")
     clinic = open_clinic(data, graph_bytes)
     log_to(sys.stderr, clinic.config.log)
     clinic.run(watch)
@@ -183,7 +187,7 @@ def _status(clinic: JoinedClinic) -> Group:
     )
     used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
-        used += "\n[bold yellow]All sending is paused[/]; go on with: thinwire-sender resume"
+        used += "\n[bold yellow]All sending is paused[/]; continue with: thinwire-sender resume"
     return Group(studies, "", presentation.tiers_table(by_tier(entries, link, current_policy), link), used)
 
 
@@ -220,7 +224,7 @@ def resume(data: Data, study: Which = None) -> None:
     """Resume a study, or all sending; studies paused individually stay paused."""
     outbox = outbox_of(data)
     outbox.resume(outbox.find(study).study if study else None)
-    out.print("Sending goes on" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
+    out.print("Sending continues" + (", but all sending is paused" if study and outbox.paused else ""), highlight=False)
 
 
 @app.command(name="urgent", hidden=True)  # its former name, which stands in scripts
@@ -229,7 +233,7 @@ def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study ke
     """Make an accepted study urgent at both ends. This cannot be undone."""
     outbox = outbox_of(data)
     entry = outbox.make_urgent(outbox.find(study).study)
-    out.print(f"{entry.study.hex()[:12]} is urgent; the hub learns it with what goes next", highlight=False)
+    out.print(f"{entry.study.hex()[:12]} is urgent; the hub is told with the next message", highlight=False)
 
 
 @app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")

@@ -229,7 +229,7 @@ def test_drafting_that_dies_ends_its_own_thread_and_is_told_once(caplog: pytest.
     thread.start()
     thread.join(60)
     (told,) = caplog.records
-    assert told.message == "drafting ends until the next start; studies are triaged as before"
+    assert told.message == "drafting stopped until the next start; triage continues"
     assert told.exc_info is not None
     assert told.exc_info[0] is RuntimeError
 
@@ -288,7 +288,7 @@ def test_show_and_export_mark_a_draft_as_machine_written(
     drafting(hub).draft_waiting()
     name, data = parts.study.hex(), str(hub.data)
     page = CliRunner().invoke(app, ["show", name, "--data", data]).stdout
-    assert "Machine-written draft, from 5 patches of the image alone." in page
+    assert "Machine-written draft from 5 patches of the image alone, unchecked." in page
     assert all(sentence in page for sentence in SENTENCES)
     kept = json.loads(hub.store.draft(clinic.site, parts.study) or b"")
     shown = json.loads(CliRunner().invoke(app, ["show", name, "--data", data, "--json"]).stdout)

@@ -28,4 +28,4 @@ def test_a_graph_takes_as_many_bytes_as_it_may(tmp_path: Path) -> None:
 def test_a_budget_without_a_graph_to_make_is_refused(tmp_path: Path) -> None:
     told = run(app, ["send", "study.dcm", "--data", str(tmp_path), "--graph-bytes", "400"])
     assert told.exit_code == 2
-    assert "give --graph-bytes to it" in " ".join(told.output.replace("│", " ").split())
+    assert "give --graph-bytes to `run`" in " ".join(told.output.replace("│", " ").split())

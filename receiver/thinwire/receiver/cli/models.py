@@ -23,14 +23,15 @@ Manifest = Annotated[
 
 @contextmanager
 def training_installed() -> Iterator[None]:
-    """Serving installs without what training alone needs. Raises BadConfiguration naming what is missing."""
+    """The dependencies of training are optional. Raises BadConfiguration that names a missing one."""
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("thinwire"):
             raise
         raise BadConfiguration(
-            f"{error.name} is not installed", "Install what training needs: pip install 'thinwire[receiver,training]'."
+            f"{error.name} is not installed",
+            "Install the dependencies of training: pip install 'thinwire[receiver,training]'.",
         ) from error
 
 
@@ -67,7 +68,7 @@ def train_command(
     ] = 0.0,
     keep: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the cells that are kept.")] = 2.3,
 ) -> None:
-    """Train a bundle from nothing, or one of its two stages. A run that was stopped goes on where it was."""
+    """Train a new bundle, or one of its two stages. An interrupted run continues where it stopped."""
     with training_installed():
         from thinwire.receiver.training import train
         from thinwire.receiver.training.graph_stage import Learning
@@ -139,10 +140,11 @@ def evaluate_command(
     radgraph_python: Annotated[str, typer.Option(help="A Python with the radgraph package.")] = sys.executable,
     seeds: Annotated[int, typer.Option(min=1, help="How often random choice draws.")] = 3,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Without what is slow: other retentions, floors.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the slow parts: other retentions, floors.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Write the whole result as JSON to stdout.")] = False,
 ) -> None:
-    """Measure a bundle on images that it has not seen: AUC with intervals, comparators, reports, gaze, doubt, bytes."""
+    """Evaluate a bundle on held-out images: AUC with intervals, comparators, report quality, localisation, calibration,
+    size."""
     with training_installed():
         from thinwire.receiver.training.evaluation import language
         from thinwire.receiver.training.evaluation.evaluate import evaluate

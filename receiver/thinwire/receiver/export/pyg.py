@@ -72,7 +72,7 @@ def load_pyg(path: Path) -> HeteroData:
                 kind = tuple(owner.split("|"))
                 data[kind if len(kind) == 3 else owner][attribute] = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
-        raise BadPayload("this is no graph in PyG's form") from error
+        raise BadPayload("not a graph in PyG's form") from error
     data["concept"].num_nodes = len(data["concept"].concept)
     return data
 

@@ -1,4 +1,4 @@
-"""What a part of a study must hold before the hub keeps it, and what the hub then knows of it."""
+"""Checks of a part's content before it is stored, and the facts that the hub takes from it."""
 
 import re
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, digest, study_key
 
 _OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
-"""Names of the study's own files in its archive; the words beside them are no part of its identity."""
+"""Names of the study's files in its archive; the text beside them is not part of the study key."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """The study's own files that a pixels archive restores to, in its order."""
+    """The study's files in an originals archive, in its order."""
 
     entries: tuple[tuple[Digest, int], ...]
     """(SHA-256, bytes)"""
@@ -34,10 +34,10 @@ Content = FusedGraph | Preview | Crops | Files | Manifest
 
 
 def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]:
-    """The study's own files from its pixels archive, byte for byte. Raises BadArchive.
+    """The study's files from its originals archive, byte for byte. Raises BadArchive.
 
-    max_bytes: most bytes that the archive may restore to. The study's id is made of the files' digests, so that an
-    archive of other files cannot pass.
+    max_bytes: limit of the unpacked archive. The study key is computed from the files' digests, so an archive of other
+    files is refused.
     """
     members = [each for each in unpack(archive, max_bytes) if _OWN_FILE.fullmatch(each.name)]
     if study_key(digest(each.data) for each in members) != study:
@@ -73,7 +73,7 @@ class Examiner:
             case Kind.MANIFEST:
                 manifest = read_manifest(plaintext, verify_key)
                 if (manifest.study, manifest.site) != (header.study, site):
-                    raise Forged("a manifest speaks of another study or site")
+                    raise Forged("a manifest names another study or site")
                 return manifest
             case _:
                 raise BadFormat(f"this hub has no format for the part {header.kind.name.lower()}")

@@ -1,4 +1,4 @@
-"""What an enrolled site sent and the hub could not take, kept for a person to look at: DATA/quarantine/<site>."""
+"""Refused objects of enrolled sites, stored for a person to examine: DATA/quarantine/<site>."""
 
 import json
 import logging
@@ -12,9 +12,9 @@ from thinwire.shared.storage.durable import Disk
 log = logging.getLogger(__name__)
 
 LARGEST = 1 << 20
-"""Bytes; of longer content the reason alone is kept. The clinic still holds the sealed object."""
+"""Bytes; of longer content only the reason is stored. The clinic still has the sealed object."""
 MOST = 256
-"""Refused objects that are kept of one site; further ones leave no trace but the log's."""
+"""Most refused objects of one site; further ones are only logged."""
 
 
 class ObjectQuarantine:
@@ -26,7 +26,7 @@ class ObjectQuarantine:
         self._clock = clock
 
     def keep(self, site: SiteName, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
-        """Keep content and reason, within the limits; a full disk is no reason for a second error."""
+        """Store content and reason, within the limits; a full disk is only logged."""
         folder = self._folder / site
         reason = {"error": type(error).__name__, "what": str(error), "at": self._clock.now().isoformat()}
         try:
@@ -37,4 +37,4 @@ class ObjectQuarantine:
                 self._disk.write(folder / f"{object.hex()}.bin", plaintext, "quarantine")
             self._disk.write(folder / f"{object.hex()}.json", json.dumps(reason).encode(), "quarantine")
         except DiskFull:
-            log.warning("site %s: no room to keep a refused object in quarantine", site)
+            log.warning("site %s: no space for a refused object in quarantine", site)

@@ -308,7 +308,7 @@ def create_database(path: Path) -> None:
 def open_database(path: Path) -> Database:
     """Raises BadConfiguration for a file that is missing or of another version."""
     if not path.is_file():
-        raise BadConfiguration("there is no hub in this folder", "Make one: thinwire-receiver init --data DIR.")
+        raise BadConfiguration("the folder holds no hub", "Create one: thinwire-receiver init --data DIR.")
     engine = _engine(path)
     with _translated(), engine.connect() as connection:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()

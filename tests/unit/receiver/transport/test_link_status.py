@@ -46,7 +46,7 @@ def test_every_clinic_has_its_row() -> None:
     assert "connected 1 h" in words
     assert "8.0 KB/s" in words
     assert "30,000 of 90,000 (33 %)" in words
-    assert "gone 2 d" in words
+    assert "disconnected 2 d" in words
     assert ["west-bank", "never", "connected"] in rows
 
 
