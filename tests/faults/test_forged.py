@@ -165,7 +165,7 @@ def test_an_unknown_bundle_is_refused_and_can_be_tried_again_when_the_hub_has_it
     entry = ends.outbox.entry(STUDY.study)
     assert entry.state is EntryState.REFUSED
     assert {part.state for part in entry.parts} == {PartState.REFUSED}
-    assert "Add the bundle to the hub" in entry.part(Kind.GRAPH).reason
+    assert "thinwire-receiver bundle add" in entry.part(Kind.GRAPH).reason
     assert ends.store.parts(SITE) == {}
     assert ends.outbox.source(STUDY.study) == STUDY.source
 
