@@ -115,7 +115,7 @@ def test_a_tier_is_requested_by_its_name_or_its_older_one(
 ) -> None:
     said(run(words[0], parts.study.hex()[:8], words[1], "--data", data))
     with open_hub(Path(data), SystemClock()) as hub:
-        assert hub.store.wanted(SiteName("north-valley")) == [(parts.study, kind)]
+        assert hub.store.requested_parts(SiteName("north-valley")) == [(parts.study, kind)]
     assert run("request", parts.study.hex()[:8], "graph", "--data", data).exit_code == 2
 
 
@@ -168,7 +168,7 @@ def test_export_asks_for_the_originals_and_writes_them_once_they_are_here(
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     with open_hub(Path(data), SystemClock()) as hub:
         (site,) = hub.enrolment.site_names()
-        assert len(hub.store.wanted(site)) == 1
+        assert len(hub.store.requested_parts(site)) == 1
         clinic = join(hub, site)
         part = clinic.seal(parts.originals.header.kind, parts.study, parts.originals.plaintext)
         hub.pipeline().put(site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))

@@ -62,7 +62,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
 ) -> None:
     pipeline = hub.pipeline()
     told: list[str] = []
-    pipeline.on_receipt = told.append
+    pipeline.notify = told.append
     put(hub, pipeline, clinic, parts.graph)
     (row,) = worklist(hub.store.studies())
     assert row.urgency is None
@@ -107,8 +107,8 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
 def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     receipt = put(hub, pipeline, clinic, parts.graph)
-    pipeline.delivered(clinic.site, digest(receipt))
-    pipeline.delivered(clinic.site, digest(b"a receipt that never was"))
+    pipeline.record_delivered(clinic.site, digest(receipt))
+    pipeline.record_delivered(clinic.site, digest(b"a receipt that never was"))
     assert pipeline.undelivered_receipts(clinic.site) == []
     assert pipeline.stored_receipt(clinic.site, parts.graph.object) == receipt
 
@@ -313,8 +313,8 @@ STEPS = (
     "store.blob.before_rename",
     "store.blob.before_folder_fsync",
     "store.blob.done",
-    "store.keep.before_commit",
-    "store.keep.committed",
+    "store.add_part.before_commit",
+    "store.add_part.committed",
     "store.prediction.before_commit",
     "store.prediction.committed",
 )
@@ -358,12 +358,12 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, parts.graph)
     hub.store.request(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == []
+    assert pipeline.requested_parts(clinic.site) == []
     for _ in range(2):
         hub.store.request(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.ORIGINALS)]
+    assert pipeline.requested_parts(clinic.site) == [(parts.study, Kind.ORIGINALS)]
     put(hub, pipeline, clinic, parts.originals)
-    assert pipeline.wanted(clinic.site) == []
+    assert pipeline.requested_parts(clinic.site) == []
 
 
 def test_preview_and_crops_are_kept_and_nothing_is_missing_without_them_once_the_originals_are_here(

@@ -180,12 +180,12 @@ def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyPar
     study, picture = parts.study.hex()[:8], tmp_path / "seen.png"
     assert "drawn from nothing yet" in said("show", study, "--png", str(picture))
     assert "The crops are requested" in said("request", study, "crops")
-    assert hub.store.wanted(clinic.site) == [(parts.study, Kind.CROPS)]
+    assert hub.store.requested_parts(clinic.site) == [(parts.study, Kind.CROPS)]
     fine = clinic.seal(Kind.CROPS, parts.study, sample_crops())
     arrive(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000)), 4000)
     put(hub, clinic, fine)
     assert "already stored" in said("ask", study, "evidence")
-    assert hub.store.wanted(clinic.site) == []
+    assert hub.store.requested_parts(clinic.site) == []
     blank = picture.read_bytes()
     page = said("show", study, "--png", str(picture))
     assert "arriving: the coarse preview" in page

@@ -11,8 +11,8 @@ from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
+from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target

@@ -130,7 +130,7 @@ def test_roles_keep_to_their_own(room: ReadingRoom, clinic: Clinic, parts: Study
     assert "role reader" in admin.post(f"{study}/report", 403, text="x", act="sign", version="0")
     admin.post(f"{study}/request", 403, tier="originals")
     assert "role administrator" in reader.get("/audit", 403)
-    assert room.room.store.wanted(SITE) == []
+    assert room.room.store.requested_parts(SITE) == []
     log = admin.get("/audit")
     assert "not allowed for administrator" in log
     assert "not allowed for reader" in log
@@ -290,11 +290,11 @@ def test_the_originals_replace_preview_and_crops(room: ReadingRoom, clinic: Clin
 def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     study = room.put_study(clinic, parts, Kind.PREVIEW)
     told: list[str] = []
-    room.room.pipeline.on_receipt = told.append
+    room.room.pipeline.notify = told.append
     reader = room.person("anna")
     reader.post(f"{study}/request", 400, tier="everything")
     reader.post(f"{study}/request", tier="originals")
-    assert room.room.store.wanted(SITE) == [(parts.study, Kind.ORIGINALS)]
+    assert room.room.store.requested_parts(SITE) == [(parts.study, Kind.ORIGINALS)]
     assert told == [SITE]
     assert "The originals are requested" in reader.get(study)
     assert "Request originals now" not in reader.get(study)
