@@ -42,8 +42,7 @@ _SUCCESS = 0x0000
 
 @dataclass(frozen=True)
 class CStorePeer:
-    """title: the hub's AE title. committed: handler of commitment reports; None if there is none. folder: for one temporary
-    file."""
+    """title: the hub's AE title. committed: handler of commitment reports, or None. folder: for one temporary file."""
 
     target: DicomTarget
     title: str
