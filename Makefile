@@ -1,11 +1,11 @@
-# `make demo` shows the whole path, `make story` plays it with people and hospital systems, `make test` checks it.
-# Each sets itself up in .venv, from requirements/development.lock.
+# `make demo` runs the whole pipeline, `make story` the whole story with hospital systems, `make test` all checks.
+# Each installs requirements/development.lock into .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 STUDIES ?=
-# Real images that a shipped bundle may learn from; DATA= trains on phantoms alone.
+# Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
 .PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest wire commands clean
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml $(LOCKS) requirements/development.lock requirements/tor
 	@$(PYTHON) requirements/set_up.py $(VENV) requirements/development.lock
 	@touch $@
 
-# The environment of a clinic alone, as small as it gets, for any folder: make clinic CLINIC=/opt/thinwire
+# The smallest environment of a clinic, in any folder: make clinic CLINIC=/opt/thinwire
 CLINIC ?= .venv-clinic
 clinic: $(CLINIC)/.ready
 
@@ -29,13 +29,13 @@ $(CLINIC)/.ready: pyproject.toml $(LOCKS) requirements/clinic.lock
 	@$(PYTHON) requirements/set_up.py $(CLINIC) requirements/clinic.lock
 	@touch $@
 
-# Writes the locks: the newest releases for what has no line yet; UPGRADE=--upgrade for everything,
+# Writes the locks: the newest releases for new packages; UPGRADE=--upgrade for all packages,
 # UPGRADE="--upgrade-package numpy" for one. Every Python from 3.11 to 3.13; Linux, any processor with wheels.
 UPGRADE ?=
 UV   = build/uv/bin/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest $(UPGRADE)
 HASHED = --generate-hashes --custom-compile-command 'make lock'
-# uv's words on every line that is for all of these.
+# uv's marker on lines for all supported systems.
 EVERYWHERE = ; python_full_version < '3.14' and platform_python_implementation == 'CPython' and sys_platform == 'linux'
 lock: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev \
@@ -43,8 +43,8 @@ lock: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender -c requirements/development.lock -o requirements/clinic.lock
 	echo hatchling editables | tr ' ' '\n' | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/build.lock
 	sed -i "s/ $(EVERYWHERE)//" requirements/*.lock
-# Whether the floors in pyproject.toml are true: the unit tests with the lowest releases that it allows (torch as locked).
-# What those releases deprecate in each other is no error.
+# The unit tests with the lowest releases that pyproject.toml allows (torch as locked). Deprecations between those
+# releases are not errors.
 LOWEST = .venv-lowest
 lowest: $(UV)
 	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev --resolution lowest-direct \
@@ -59,7 +59,7 @@ $(UV):
 demo: $(STAMP)
 	$(BIN)/python demo/demo.py $(if $(STUDIES),--studies $(STUDIES))
 
-# An X-ray machine, a clinic, 64 kbit/s, a hub, a reader in a browser, a PACS. STORY= is the folder for the screenshots.
+# A modality, a clinic, 64 kbit/s, a hub, a reader in a browser, a PACS. STORY= is the folder for the screenshots.
 STORY ?= build/story
 story: $(STAMP)
 	@rm -f $(STORY)/timeline.txt
@@ -67,8 +67,8 @@ story: $(STAMP)
 	@cat $(STORY)/timeline.txt || { echo "It was not played: apt-get install chromium dcmtk orthanc orthanc-dicomweb"; exit 1; }
 	@echo "Screenshots are in $(STORY)"
 
-# Makes the bundle that comes with thinwire again, into build/nano, and writes what it is worth into its card; resumable.
-# What the training took, part by part, is in docs/clinical-evidence.md; the two evaluations come on top.
+# Trains the shipped bundle again, into build/nano, and writes its evaluation into its card; resumable.
+# Times of the training: docs/clinical-evidence.md; the two evaluations take more.
 MANIFEST = $(firstword $(subst ?, ,$(patsubst manifest:%,%,$(DATA))))
 bundle: $(STAMP)
 	$(BIN)/thinwire-receiver train all --data phantoms:7000 $(if $(DATA),--data '$(DATA)') \
@@ -96,7 +96,7 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-# By file, so that the tests of one share its fixtures.
+# Distributed by file, so that the tests of one file share its fixtures.
 pytest: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile -q -rs
 

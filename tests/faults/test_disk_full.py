@@ -75,7 +75,7 @@ def test_a_full_hub_gives_no_receipt_and_the_clinic_says_why_it_waits(tmp_path: 
     assert {kind.name for _, kind in ends.store.parts(SiteName("north-valley"))} == {"GRAPH", "MANIFEST"}
     (waiting,) = ends.outbox.due()
     pause = uplink.pauses[waiting.object]
-    assert "no room" in pause.reason
+    assert "no space" in pause.reason
     assert "Free space" in pause.reason
     assert 25 < pause.until - ends.clock.monotonic() <= 30
 

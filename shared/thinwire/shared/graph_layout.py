@@ -78,7 +78,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Layout:
+class GraphLayout:
     field: Box
     """The image's outline."""
     context: Point
@@ -92,7 +92,7 @@ class Layout:
     """In the order in which they are drawn."""
 
 
-def layout(graph: FusedGraph, names: Sequence[str], frame: Frame) -> Layout:
+def layout(graph: FusedGraph, names: Sequence[str], frame: Frame) -> GraphLayout:
     """names: of the bundle's concepts, by index."""
     grid = graph.grid
     field = fitted(frame.field, grid.native_width, grid.native_height)
@@ -106,7 +106,7 @@ def layout(graph: FusedGraph, names: Sequence[str], frame: Frame) -> Layout:
     context = ((field[0] + field[2]) / 2, field[1] - frame.rise)
     cell_width = (field[2] - field[0]) * CELL / grid.placed[3]
     pills = _pills(graph, names, frame)
-    return Layout(
+    return GraphLayout(
         field,
         context,
         max(2.5, min(8.0, 0.4 * cell_width)),

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from thinwire.receiver.training.composed import Box
 from thinwire.receiver.training.phantoms.phantom import describe, render
@@ -25,6 +24,7 @@ from thinwire.sender.intake.study import load_study
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.graph import FloatArray, Grid
 from thinwire.shared.imaging.normalise import normalise
+from thinwire.shared.imaging.radiograph import open_radiograph
 from thinwire.shared.storage.durable import replaced
 
 FINDINGS = ("consolidation", "effusion", "pneumothorax", "cardiomegaly", "nodule")
@@ -122,10 +122,7 @@ def canvas_of(sample: Sample, working_size: int) -> NDArray[np.uint8]:
     elif Path(sample.path).suffix == ".dcm":
         pixels = load_study([Path(sample.path)]).frontal.pixels
     else:
-        with Image.open(sample.path) as image:
-            # 16-bit grey opens in mode I, which "L" would clip.
-            grey = image if image.mode.startswith("I") else image.convert("L")
-            pixels = normalise(np.asarray(grey, dtype=np.float32))
+        pixels = open_radiograph(Path(sample.path).read_bytes()).pixels
     return np.asarray(np.round(cut(pixels, working_size).canvas * 255), dtype=np.uint8)
 
 
@@ -133,7 +130,7 @@ def _canvas(job: tuple[Sample, int]) -> NDArray[np.uint8] | str:
     """The canvas, or why there is none."""
     try:
         return canvas_of(*job)
-    except (OSError, SyntaxError, BadInput) as error:  # Pillow calls a broken PNG a syntax error.
+    except (OSError, BadInput) as error:
         return f"image cannot be read ({type(error).__name__})"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinwire.shared.formats.graph import FusedGraph
-from thinwire.shared.graph_layout import Frame, Layout, concept_columns, fitted, layout, relative_scores
+from thinwire.shared.graph_layout import Frame, GraphLayout, concept_columns, fitted, layout, relative_scores
 
 WIDTH = 720
 FIELD = (300, 420)
@@ -21,7 +21,7 @@ HEATS = 8
 @dataclass(frozen=True)
 class Drawing:
     height: float
-    layout: Layout
+    layout: GraphLayout
     heats: list[int]
     """The colour of each patch, 0 to HEATS - 1."""
     width: int = WIDTH

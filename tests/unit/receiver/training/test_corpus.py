@@ -14,11 +14,11 @@ from thinwire.shared.errors import BadInput
 @pytest.fixture
 def samples(tmp_path: Path) -> list[corpus.Sample]:
     """Two sound images with one between them that breaks off."""
-    pixels = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 70), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "sound.png")
     whole = (tmp_path / "sound.png").read_bytes()
     (tmp_path / "broken.png").write_bytes(whole[: len(whole) // 2])
-    like = replace(corpus.phantom(0), seed=-1, height=40, width=30)
+    like = replace(corpus.phantom(0), seed=-1, height=80, width=70)
     names = ("sound.png", "broken.png", "sound.png")
     return [replace(like, key=f"image-{n}", path=str(tmp_path / name)) for n, name in enumerate(names)]
 

@@ -72,7 +72,7 @@ def test_it_shows_where_each_part_is_and_why_it_waits(page: Page) -> None:
     assert "8,000 B/s" in text
     assert "1.5 MB of 2.0 MB" in text
     assert f"{100 * 10_000 // due.size} %" in text
-    assert "There in about" in text
+    assert "Complete in about" in text
     assert "paused, until it is resumed" in text
     assert "2 arriving" in text
 
@@ -87,7 +87,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
     text = page.client.get("/studies").text
     assert "0.81" in text
     assert "0.70 to 0.90" in text
-    assert "no diagnosis" in text
+    assert "prediction, not a diagnosis" in text
     assert "opened by a reader" in text
     assert "&lt;script&gt;alert(" in text
     assert "<script" not in text
