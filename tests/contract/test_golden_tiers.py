@@ -1,4 +1,4 @@
-"""Preview and evidence of version 1. If one of these fails, the format has changed: give it a new version.
+"""Preview and crops of version 1. If one of these fails, the format has changed: give it a new version.
 
 Codecs may find shorter streams in a later release, so the golden files are read; what is around the streams is spelled.
 """
@@ -14,7 +14,7 @@ from tests.support.tier_samples import (
     RECTANGLES,
     WIDTH,
     WINDOW,
-    sample_evidence,
+    sample_crops,
     sample_preview,
     shown,
     stored,
@@ -57,7 +57,7 @@ def test_the_golden_preview_is_read() -> None:
     assert abs(found.image.astype(np.int32) - shown(stored())).mean() < 3
 
 
-def test_an_evidence_s_header_and_record_as_the_document_spells_them() -> None:
+def test_the_crops_header_and_record_as_the_document_spells_them() -> None:
     inside = [stored()[each.place] for each in RECTANGLES]
     least, most = min(int(each.min()) for each in inside), max(int(each.max()) for each in inside)
     spelled = (
@@ -74,15 +74,15 @@ def test_an_evidence_s_header_and_record_as_the_document_spells_them() -> None:
         + f"{least:08x} {most - least + 1:08x}"
     )
     record = "008c 0064 001e 0028 8000 01"  # x 140, y 100, 30 x 40, share 0.5, JPEG XL
-    for data in (golden("evidence-1.hex"), sample_evidence()):
+    for data in (golden("crops-1.hex"), sample_crops()):
         assert data.startswith(bytes.fromhex(spelled.replace(" ", "")))
         tone, count = struct.unpack_from(">LH", data, 69)
         assert count == 3
         assert data[75 + tone :].startswith(bytes.fromhex(record.replace(" ", "")))
 
 
-def test_the_golden_evidence_is_read() -> None:
-    found = crops.decode(golden("evidence-1.hex"), 1 << 20)
+def test_the_golden_crops_are_read() -> None:
+    found = crops.decode(golden("crops-1.hex"), 1 << 20)
     assert found.meaning == MEANING
     assert [(each.x, each.y) for each in found.rectangles] == [(140, 100), (40, 30), (0, 260)]
     values, here = found.canvas()

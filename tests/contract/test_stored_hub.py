@@ -119,7 +119,7 @@ def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -
     assert report is not None
     assert (report.version, report.text, report.reader) == (2, "No pneumothorax. Small effusion.", "anna")
     assert (report.reader_name, report.from_draft) == ("Dr. Anna", True)
-    assert sorted(hub.store.wanted(VALLEY)) == [(REQUESTED, Kind.CROPS), (REQUESTED, Kind.ORIGINALS)]
+    assert sorted(hub.store.requested_parts(VALLEY)) == [(REQUESTED, Kind.CROPS), (REQUESTED, Kind.ORIGINALS)]
     key = hub.keys.signing.public_key()
     statuses = Counter(read_receipt(each, key).status for each in hub.store.undelivered_receipts(VALLEY))
     assert statuses == {

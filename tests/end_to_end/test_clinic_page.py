@@ -39,7 +39,7 @@ def ends(tmp_path: Path) -> TwoEnds:
 @pytest.fixture
 def url(ends: TwoEnds) -> Iterator[str]:
     quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.disk, ends.clock)
-    quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
+    quarantine.add(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
 
     def current_policy() -> CurrentPolicy:
         return CurrentPolicy(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)

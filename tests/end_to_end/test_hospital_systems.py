@@ -84,7 +84,7 @@ def test_dcmtk_gets_every_transfer_syntax_bit_for_bit_and_cannot_confirm_it(
         drain(each)
         by_state = {str(row.state): row.reason for row in queue_of(hub).all()}
         assert set(by_state) == {"unconfirmed", "refused"}
-        assert "does not take Digital X-Ray Image Storage" in by_state["refused"]
+        assert "does not accept Digital X-Ray Image Storage" in by_state["refused"]
     got = {after_meta(path.read_bytes()) for path in (tmp_path / "dcmtk").iterdir()}
     assert got == {after_meta(each) for each in files}
 

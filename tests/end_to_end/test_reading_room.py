@@ -1,4 +1,4 @@
-"""The reading room in a real browser: a reader before a study of which the pixels are not here yet."""
+"""The reading room in a real browser: a reader before a study of which the originals are not here yet."""
 
 import json
 from io import BytesIO

@@ -91,11 +91,11 @@ def hub_before(pacs: Orthanc, data: Path) -> Iterator[ReadingRoom]:
 
 @contextmanager
 def clinic_behind(link: int, hub: ReadingRoom, data: Path) -> Iterator[Clinic]:
-    """A clinic with a DICOM port and a page, whose pixels go when a reader asks. link: the port that it dials."""
+    """A clinic with a DICOM port and a page, whose originals go when a reader asks. link: the port that it dials."""
     enrol(hub.data, f"127.0.0.1:{link}", data)
     with (data / "config.toml").open("a", encoding="utf-8") as settings:
         settings.write(
-            '[tiers]\nevidence = "always"\npixels = "on request"\n[page]\nport = 0\n'
+            '[tiers]\ncrops = "always"\noriginals = "on request"\n[page]\nport = 0\n'
             '[dicom]\nport = 0\nbind = "127.0.0.1"\nquiet_seconds = 1\n[dicom.machines.XRAY1]\n'
         )
     with sending(data) as log:
@@ -170,15 +170,15 @@ def test_an_x_ray_is_taken_crosses_is_read_and_comes_home(tmp_path: Path) -> Non
         expect(missing).to_contain_text("The originals are requested")
         asked = timeline.mark("the full study asked for")
         expect(missing).to_contain_text(re.compile(r"originals [3-9]\d %, about \d+ s"), timeout=120_000)
-        keep(page, "story-3-pixels-arriving")
+        keep(page, "story-3-originals-arriving")
         technician.goto(clinic.page)
         expect(technician.locator(".parts li.crossing")).to_contain_text("originals")
         expect(technician.locator(".facts")).to_contain_text(re.compile(r"connected, [\d.,]{2,5} K?B/s"))
         keep(technician, "story-4-clinic-sends")
         expect(source).to_contain_text("Exact: the original file", timeout=180_000)
-        here = timeline.mark("pixels on the reader's screen")
+        here = timeline.mark("originals on the reader's screen")
         expect(missing).to_have_count(0)
-        keep(page, "story-5-pixels-exact", whole=True)
+        keep(page, "story-5-originals-exact", whole=True)
 
         # The report begins as the machine's draft; the reader goes on from there and signs.
         text, sentences = page.locator("#text"), page.locator(".sentence").all_inner_texts()

@@ -101,11 +101,11 @@ def test_an_object_of_another_sites_epoch_is_refused(ends: TwoEnds) -> None:
 
 
 def test_chunks_that_change_places_end_the_stream(ends: TwoEnds) -> None:
-    pixels = next(due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
-    data = ends.outbox.read(pixels, 0, pixels.size)
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(pixels.epoch))
+    originals = next(due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
+    data = ends.outbox.read(originals, 0, originals.size)
+    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(originals.epoch))
     ingest = greeted(ends)
-    offer = wire.Offer(number=1, object=pixels.object, size=pixels.size, head=data[:45])
+    offer = wire.Offer(number=1, object=originals.object, size=originals.size, head=data[:45])
     ingest.receive(wire.Up(offer=offer))
     with pytest.raises(ProtocolBroken, match="gap"):
         ingest.receive(wire.Up(chunk=wire.Chunk(number=1, offset=5_000, data=data[5_000:])))

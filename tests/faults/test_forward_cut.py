@@ -15,8 +15,8 @@ from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.scripted_peer import ScriptedPeer
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.forward.delivery import DeliveryEvent, DeliveryState
+from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.targets import DicomTarget

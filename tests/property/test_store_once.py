@@ -56,7 +56,7 @@ def _live(data: Path, clinic: Clinic, studies: list[StudyParts], acts: list[int]
 
 def _part(studies: list[StudyParts], act: int) -> Sealed:
     whole = studies[act % 2]
-    return (whole.graph, whole.pixels, whole.manifest)[act // 2]
+    return (whole.graph, whole.originals, whole.manifest)[act // 2]
 
 
 def _check(data: Path, clinic: Clinic, studies: list[StudyParts], put: set[int]) -> None:
@@ -70,7 +70,7 @@ def _check(data: Path, clinic: Clinic, studies: list[StudyParts], put: set[int])
         assert sum(each.prediction is not None for each in kept.values()) == graphs
         assert len(pipeline.undelivered_receipts(clinic.site)) == len(put) + graphs
         wanted = {
-            digest((s.graph, s.pixels, s.manifest)[a // 2].plaintext).hex() for a in put for s in [studies[a % 2]]
+            digest((s.graph, s.originals, s.manifest)[a // 2].plaintext).hex() for a in put for s in [studies[a % 2]]
         }
         assert {path.name for path in (data / "blobs").rglob("?" * 64)} == wanted
         for number, each in enumerate(studies):

@@ -15,7 +15,7 @@ from thinwire.shared.storage.durable import Disk
 
 
 class FolderStore:
-    """Implements `Shelf`: one file per part, written in one piece with its receipt.
+    """Implements `IngestStore`: one file per part, written in one piece with its receipt.
 
     sites: each site's verify key. refuse: raised by `put` where it is set, as a store does whose content checks fail.
     """
@@ -53,7 +53,7 @@ class FolderStore:
         open_epoch(record, site, self.sites[site], self.hub)
         path = self.folder / "epochs" / f"{site}.{peek_epoch(record).hex()}"
         if not path.exists():
-            self.disk.write(path, record, "shelf.epoch")
+            self.disk.write(path, record, "ingest_store.epoch")
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         path = self.folder / "receipts" / f"{site}.{object.hex()}"
@@ -69,25 +69,25 @@ class FolderStore:
         part = self.folder / "parts" / f"{site}.{header.study.hex()}.{header.kind.name.lower()}"
         if not part.exists() or part.read_bytes()[1:] != plaintext:
             assert not part.exists(), "another content for the same part"
-            self.disk.write(part, bytes([urgent]) + plaintext, "shelf.part")
+            self.disk.write(part, bytes([urgent]) + plaintext, "ingest_store.part")
         # The receipt makes it stored; the part without it is not seen.
-        self.disk.write(self.folder / "receipts" / f"{site}.{object.hex()}", receipt, "shelf.receipt")
+        self.disk.write(self.folder / "receipts" / f"{site}.{object.hex()}", receipt, "ingest_store.receipt")
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         paths = sorted(p for p in (self.folder / "receipts").glob(f"{site}.*") if p.suffix != ".taken")
         signed = [path.read_bytes() for path in paths]
         return [each for each in signed if not self._taken(digest(each)).exists()]
 
-    def delivered(self, site: SiteName, receipt: Digest) -> None:
-        self.disk.write(self._taken(receipt), b"", "shelf.taken")
+    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
+        self.disk.write(self._taken(receipt), b"", "ingest_store.taken")
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
+    def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return list(self.wishes)
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         parts = list((self.folder / "parts").glob(f"{site}.{study.hex()}.*"))
         for part in parts:
-            self.disk.write(part, b"\x01" + part.read_bytes()[1:], "shelf.part")
+            self.disk.write(part, b"\x01" + part.read_bytes()[1:], "ingest_store.part")
         return bool(parts)
 
     def urgent(self, site: SiteName, study: StudyKey) -> bool:
@@ -96,7 +96,7 @@ class FolderStore:
 
     def say(self, site: SiteName, signed: bytes) -> None:
         """Put a receipt of another status beside the others, as triage does."""
-        self.disk.write(self.folder / "receipts" / f"{site}.{digest(signed).hex()}", signed, "shelf.say")
+        self.disk.write(self.folder / "receipts" / f"{site}.{digest(signed).hex()}", signed, "ingest_store.say")
 
     def parts(self, site: SiteName) -> dict[tuple[StudyKey, Kind], bytes]:
         """Every part that is stored: its receipt is there."""

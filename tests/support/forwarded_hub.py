@@ -19,7 +19,7 @@ def configure(data: Path, toml: str) -> None:
 
 
 def keep_study(
-    hub: Hub, clinic: Clinic, bundle: Bundle, *files: bytes, read: bool = True, pixels: bool = True
+    hub: Hub, clinic: Clinic, bundle: Bundle, *files: bytes, read: bool = True, originals: bool = True
 ) -> StudyKey:
     """A study of these files, or of one image, with its graph and manifest, as if it had come over the link."""
     files = files or (image_file(),)
@@ -27,7 +27,7 @@ def keep_study(
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study), load_coder(bundle)))
     archive = pack([Member(f"{n:04}.dcm", data) for n, data in enumerate(files)], "fast")
     whole = clinic.seal(Kind.ORIGINALS, study, archive)
-    parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if pixels else [])]
+    parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if originals else [])]
     pipeline = hub.pipeline()
     for part in parts:
         pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))

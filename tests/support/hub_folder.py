@@ -53,7 +53,7 @@ class StudyParts:
     study: StudyKey
     files: tuple[bytes, ...] = field(repr=False)
     graph: Sealed
-    pixels: Sealed
+    originals: Sealed
     manifest: Sealed
 
 
@@ -103,20 +103,20 @@ def study_parts(
     members = [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]
     archive = pack([*members, Member("text.txt", b"no pneumothorax")], "fast")
     graph = clinic.seal(Kind.GRAPH, study, encode(fused(bundle.id, study, seed), load_coder(bundle)))
-    pixels = clinic.seal(Kind.ORIGINALS, study, archive)
+    originals = clinic.seal(Kind.ORIGINALS, study, archive)
     return StudyParts(
         study,
         files,
         graph,
-        pixels,
-        sealed_manifest(clinic, files, bundle.id, graph, pixels, identity=identity, read=read),
+        originals,
+        sealed_manifest(clinic, files, bundle.id, graph, originals, identity=identity, read=read),
     )
 
 
 def manifest_of(clinic: Clinic, parts: StudyParts, *more: Sealed) -> Sealed:
-    """A manifest that lists other tiers beside graph and pixels, and names the first file where it is an image."""
+    """A manifest that lists other tiers beside graph and originals, and names the first file where it is an image."""
     return sealed_manifest(
-        clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.pixels, read=read_of(parts.files[0])
+        clinic, parts.files, BundleId(bytes(16)), parts.graph, *more, parts.originals, read=read_of(parts.files[0])
     )
 
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, manifest_of, stored
-from tests.support.tier_samples import sample_evidence, sample_preview
+from tests.support.tier_samples import sample_crops, sample_preview
 from thinwire.receiver.access.accounts import Accounts, Role
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.web.app import make_app
@@ -87,11 +87,11 @@ class ReadingRoom:
         """Graph, manifest and these tiers; the address of the study's page."""
         tiers = {
             Kind.PREVIEW: lambda: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-            Kind.CROPS: lambda: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
+            Kind.CROPS: lambda: clinic.seal(Kind.CROPS, parts.study, sample_crops()),
         }
         more = [tiers[kind]() for kind in kinds if kind in tiers]
-        pixels = [parts.pixels] if Kind.ORIGINALS in kinds else []
-        self.put(clinic, parts.graph, manifest_of(clinic, parts, *more), *more, *pixels)
+        originals = [parts.originals] if Kind.ORIGINALS in kinds else []
+        self.put(clinic, parts.graph, manifest_of(clinic, parts, *more), *more, *originals)
         return f"/studies/{clinic.site}/{parts.study.hex()}"
 
     def audited(self) -> list[str]:

@@ -64,7 +64,7 @@ class ScriptedLink:
                 if not self._deliver(down, lambda message: self._say(up, uplink.receive(message))):
                     break
             else:
-                down.extend([*ingest.tick(), *ingest.news()])
+                down.extend([*ingest.tick(), *ingest.new_messages()])
                 uplink.refresh()
                 if not down and not uplink.transfers:
                     return True

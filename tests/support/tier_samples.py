@@ -1,4 +1,4 @@
-"""A small radiograph with its preview and evidence, the same at any time and on any machine. Nobody's: made up."""
+"""A small radiograph with its preview and crops, the same at any time and on any machine. Nobody's: made up."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,6 @@ def sample_preview(max_bytes: int = 4000) -> bytes:
     return preview.encode(shown(stored()), WINDOW, max_bytes)
 
 
-def sample_evidence() -> bytes:
+def sample_crops() -> bytes:
     values = stored()
     return crops.encode(values, shown(values), RECTANGLES, MEANING)

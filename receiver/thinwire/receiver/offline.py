@@ -216,7 +216,7 @@ class _Import:
         self._transfer_notes.append((file, transfer_note))
         self._urgent |= {(file.site, object): urgent for object, urgent in transfer_note.urgent}
         for receipt in transfer_note.taken:
-            self._pipeline.delivered(file.site, receipt)
+            self._pipeline.record_delivered(file.site, receipt)
         return True
 
     def _take_all(self, files: list[_File]) -> None:
@@ -319,7 +319,7 @@ def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again:
 
 def _replies(pipeline: HubPipeline, site: SiteName, receipts: list[bytes]) -> Iterator[Reply]:
     """The replies, the requests in the first one."""
-    requests = tuple(pipeline.wanted(site)[:MOST_REQUESTS])
+    requests = tuple(pipeline.requested_parts(site)[:MOST_REQUESTS])
     batch: list[bytes] = []
     room = _MAX_REPLY_BYTES
     for signed in receipts:

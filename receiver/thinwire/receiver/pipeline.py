@@ -41,20 +41,20 @@ BATCH = 32
 PAUSE = 5.0
 """Seconds until the next attempt of inference after a full disk or a busy database."""
 
-OnReceipt = Callable[[SiteName], None]
-"""Called from the inference thread for each site with a new receipt; the server then sends it in the open session."""
+Notify = Callable[[SiteName], None]
+"""Called for each site with a new receipt or tier request; the server then sends it in the open session."""
 
 
-def _nobody(_site: SiteName) -> None:
+def _no_server(_site: SiteName) -> None:
     """No server listens."""
 
 
-def _nothing() -> None:
+def _no_listener() -> None:
     """No listener for the idle state."""
 
 
 class HubPipeline:
-    """Implements `Shelf`. `predict_waiting` is for one thread; the other methods are safe from any thread."""
+    """Implements `IngestStore`. `predict_waiting` is for one thread; the other methods are safe from any thread."""
 
     def __init__(
         self,
@@ -66,13 +66,13 @@ class HubPipeline:
         signing: Ed25519PrivateKey,
         clock: Clock,
         batch: int = BATCH,
-        on_receipt: OnReceipt = _nobody,
+        notify: Notify = _no_server,
     ) -> None:
         self.store = store
-        self.on_receipt = on_receipt
+        self.notify = notify
         self.idle = threading.Event()
         """Set while no graph waits for inference; drafting runs only then."""
-        self.on_idle: Callable[[], None] = _nothing
+        self.on_idle: Callable[[], None] = _no_listener
         """Called from the inference thread when no graph waits."""
         self._enrolment = enrolment
         self._bundles = bundles
@@ -81,9 +81,9 @@ class HubPipeline:
         self._signing = signing
         self._clock = clock
         self._batch = batch
-        self._unreadable: set[PendingGraph] = set()
-        self._news = threading.Event()
-        self._turn = threading.Lock()
+        self._failed: set[PendingGraph] = set()
+        self._changed = threading.Event()
+        self._idle_lock = threading.Lock()
         self._stopping = threading.Event()
 
     # Ingest.
@@ -91,16 +91,16 @@ class HubPipeline:
     def put(
         self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
     ) -> None:
-        """As `Shelf.put`: examined, then stored with its receipt; a graph then waits to be read."""
+        """As `IngestStore.put`: examined, then stored with its receipt; a graph then waits for inference."""
         if self.store.stored_receipt(site, object) is not None:
             return
         try:
             verify_key = self._enrolment.verify_key(site, header.epoch)
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
-            self._quarantine.keep(site, object, plaintext, error)
+            self._quarantine.add(site, object, plaintext, error)
             raise
-        self.store.keep(OpenedPart(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
+        self.store.add_part(OpenedPart(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
@@ -121,19 +121,19 @@ class HubPipeline:
         return self.store.stored_receipt(site, object)
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
-        """As `Shelf.escalate`: what was read is read again, with the clinic's word in mind."""
-        here = self.store.escalate(site, study)
+        """As `IngestStore.escalate`: inference runs again, so that the urgency follows the clinic's request."""
+        known = self.store.escalate(site, study)
         self._wake()
-        return here
+        return known
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         return self.store.undelivered_receipts(site)
 
-    def delivered(self, site: SiteName, receipt: Digest) -> None:
-        self.store.delivered(site, receipt, self._clock.now())
+    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
+        self.store.record_delivered(site, receipt, self._clock.now())
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
-        return self.store.wanted(site)
+    def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
+        return self.store.requested_parts(site)
 
     # Inference.
 
@@ -148,43 +148,43 @@ class HubPipeline:
                 self._stopping.wait(PAUSE)
                 continue
             self._announce_idle()
-            self._news.wait()
+            self._changed.wait()
             # Cleared before the next query, not before the wait, so that a new graph or a stop is not missed.
-            self._news.clear()
+            self._changed.clear()
 
     def stop(self) -> None:
         """Let `run` end after the present batch."""
         self._stopping.set()
-        self._news.set()
+        self._changed.set()
 
     def _wake(self) -> None:
         """A graph may wait. Under the lock, so that the idle state is never announced after a new graph."""
-        with self._turn:
+        with self._idle_lock:
             self.idle.clear()
-            self._news.set()
+            self._changed.set()
 
     def _announce_idle(self) -> None:
-        with self._turn:
-            if self._news.is_set():
+        with self._idle_lock:
+            if self._changed.is_set():
                 return
             self.idle.set()
         self.on_idle()
 
     def predict_waiting(self) -> int:
         """Predict one batch of waiting graphs; returns its size. Raises DiskFull, HubBusy."""
-        waiting = [each for each in self.store.untriaged() if each not in self._unreadable][: self._batch]
+        waiting = [each for each in self.store.untriaged() if each not in self._failed][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
             for each, graph, prediction in self._predict(list(alike)):
                 self._triage(each, graph, prediction)
         return len(waiting)
 
-    def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
+    def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
         """The graph in a list; empty for a damaged payload or an unknown bundle, so that the others continue."""
         try:
-            return [decode(self.store.blob(waiting.blob), waiting.study, self._bundles.coder)]
+            return [decode(self.store.blob(pending.blob), pending.study, self._bundles.coder)]
         except (BadFormat, UnknownBundle) as error:
-            self._skip(waiting, error)
+            self._skip(pending, error)
             return []
 
     def _predict(
@@ -195,44 +195,44 @@ class HubPipeline:
             predictions = self._bundles.predictor(_bundle(graphs[0])).read([graph for _, graph in graphs])
         except (ThinwireError, RuntimeError, ValueError) as error:
             if len(graphs) > 1:
-                return [read for each in graphs for read in self._predict([each])]
+                return [done for each in graphs for done in self._predict([each])]
             self._skip(graphs[0][0], error)
             return []
         return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
-    def _triage(self, waiting: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> None:
-        outcome, at = triage(prediction, waiting.urgent_asked), self._clock.now()
+    def _triage(self, pending: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> None:
+        outcome, at = triage(prediction, pending.urgent_asked), self._clock.now()
         findings = {
             name: StoredFinding(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
             for name, p in prediction.findings.items()
         }
-        kept = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
-        told = detail(
+        stored = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
+        facts = detail(
             {
-                "urgency": str(kept.urgency),
-                "reason": kept.reason,
+                "urgency": str(stored.urgency),
+                "reason": stored.reason,
                 "findings": findings,
-                "unfamiliar": kept.unfamiliar,
-                "bundle": kept.bundle.hex(),
+                "unfamiliar": stored.unfamiliar,
+                "bundle": stored.bundle.hex(),
             }
         )
-        receipt = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, at, told)
-        if self.store.add_prediction(waiting, kept, sign_receipt(receipt, self._signing)):
-            log.info("site %s: a study is triaged as %s", waiting.site, kept.urgency)
-            self.on_receipt(waiting.site)
+        receipt = Receipt(pending.study, pending.site, None, StudyStatus.TRIAGED, at, facts)
+        if self.store.add_prediction(pending, stored, sign_receipt(receipt, self._signing)):
+            log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
+            self.notify(pending.site)
 
-    def _skip(self, waiting: PendingGraph, error: Exception) -> None:
+    def _skip(self, pending: PendingGraph, error: Exception) -> None:
         """The study stays on the worklist as not triaged; its graph is tried again after the next start."""
-        self._unreadable.add(waiting)
-        log.error("site %s: inference failed for a graph: %s", waiting.site, error)
+        self._failed.add(pending)
+        log.error("site %s: inference failed for a graph: %s", pending.site, error)
 
     # Readers.
 
-    def opened(self, site: SiteName, study: StudyKey) -> None:
-        """A reader opens a study; the clinic gets a receipt for the first time. Raises DiskFull, HubBusy."""
+    def record_opened(self, site: SiteName, study: StudyKey) -> None:
+        """A reader opens a study; for the first time, the clinic gets a receipt. Raises DiskFull, HubBusy."""
         receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
-        if self.store.opened(site, study, sign_receipt(receipt, self._signing)):
-            self.on_receipt(site)
+        if self.store.record_opened(site, study, sign_receipt(receipt, self._signing)):
+            self.notify(site)
 
     def report(self, written: Report, event: ReportEvent, also: Callable[[Connection], object]) -> Report:
         """Store the next version of a report; a signed one is sent to the clinic in the receipt `read`.
@@ -246,12 +246,12 @@ class HubPipeline:
         report = replace(written, state=state, text=text, at=self._clock.now())
         receipt = None
         if state is ReportState.FINAL:
-            told = Receipt(report.study, report.site, None, StudyStatus.REPORTED, report.at, report_detail(report))
-            receipt = sign_receipt(told, self._signing)
+            reported = Receipt(report.study, report.site, None, StudyStatus.REPORTED, report.at, report_detail(report))
+            receipt = sign_receipt(reported, self._signing)
         self.store.add_report(report, receipt, also)
         if receipt is not None:
             log.info("site %s: the report on a study is signed", report.site)
-            self.on_receipt(report.site)
+            self.notify(report.site)
         return report
 
 

@@ -85,7 +85,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.disk,
         reflects=hub.settings.reflection,
     )
-    pipeline.on_receipt = server.notify
+    pipeline.notify = server.notify
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -107,7 +107,7 @@ def _take_one(
 
 
 def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
-    quarantined = [quarantine.keep(path, error) for path in paths]
+    quarantined = [quarantine.add(path, error) for path in paths]
     return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
 
 

@@ -51,7 +51,7 @@ def data(tmp_path: Path, bundle: Bundle) -> str:
 
 @pytest.fixture
 def parts(data: str, bundle: Bundle) -> StudyParts:
-    """One study that the hub has read, without its pixels."""
+    """One study that the hub has read, without its originals."""
     with open_hub(Path(data), SystemClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
         made = study_parts(clinic, bundle)
@@ -115,7 +115,7 @@ def test_a_tier_is_requested_by_its_name_or_its_older_one(
 ) -> None:
     said(run(words[0], parts.study.hex()[:8], words[1], "--data", data))
     with open_hub(Path(data), SystemClock()) as hub:
-        assert hub.store.wanted(SiteName("north-valley")) == [(parts.study, kind)]
+        assert hub.store.requested_parts(SiteName("north-valley")) == [(parts.study, kind)]
     assert run("request", parts.study.hex()[:8], "graph", "--data", data).exit_code == 2
 
 
@@ -159,7 +159,7 @@ def test_a_prefix_of_two_studies_is_refused(data: str, parts: StudyParts, bundle
     said(run("show", parts.study.hex(), "--data", data, "--site", "south-ridge"))
 
 
-def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
+def test_export_asks_for_the_originals_and_writes_them_once_they_are_here(
     data: str, parts: StudyParts, tmp_path: Path
 ) -> None:
     stem = parts.study.hex()[:16]
@@ -168,9 +168,9 @@ def test_export_asks_for_the_pixels_and_writes_them_once_they_are_here(
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     with open_hub(Path(data), SystemClock()) as hub:
         (site,) = hub.enrolment.site_names()
-        assert len(hub.store.wanted(site)) == 1
+        assert len(hub.store.requested_parts(site)) == 1
         clinic = join(hub, site)
-        part = clinic.seal(parts.pixels.header.kind, parts.study, parts.pixels.plaintext)
+        part = clinic.seal(parts.originals.header.kind, parts.study, parts.originals.plaintext)
         hub.pipeline().put(site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "b")))
     restored = sorted((tmp_path / "b" / stem).iterdir())
@@ -182,7 +182,7 @@ def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, 
     with open_hub(Path(data), SystemClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
         parts = study_parts(clinic, bundle, files=(image,))
-        for part in (parts.graph, parts.pixels):
+        for part in (parts.graph, parts.originals):
             pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
         pipeline.predict_waiting()
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
@@ -361,7 +361,7 @@ def test_what_goes_on_is_shown_and_tried_again(data: str, bundle: Bundle) -> Non
     with open_hub(Path(data), SystemClock()) as hub:
         clinic = join(hub)
         parts = study_parts(clinic, bundle)
-        for part in (parts.graph, parts.pixels):
+        for part in (parts.graph, parts.originals):
             pipeline = hub.pipeline()
             pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
         (each,) = forwarders(hub)

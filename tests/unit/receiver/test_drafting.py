@@ -309,7 +309,7 @@ def test_one_draft_on_request(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     assert told == json.loads(hub.store.draft(clinic.site, parts.study) or b"")
     pipeline = hub.pipeline()
     without = study_parts(clinic, bundle, 5)
-    put(hub, pipeline, clinic, without.pixels)
+    put(hub, pipeline, clinic, without.originals)
     refused = CliRunner().invoke(app, ["draft", without.study.hex(), "--data", str(hub.data)])
     assert isinstance(refused.exception, UnknownStudy)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, stored, study_parts
 from tests.support.power import Fuse, PowerCut
-from tests.support.tier_samples import MEANING, sample_evidence, sample_preview, shown
+from tests.support.tier_samples import MEANING, sample_crops, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
@@ -62,13 +62,13 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
 ) -> None:
     pipeline = hub.pipeline()
     told: list[str] = []
-    pipeline.on_receipt = told.append
+    pipeline.notify = told.append
     put(hub, pipeline, clinic, parts.graph)
     (row,) = worklist(hub.store.studies())
     assert row.urgency is None
     assert pipeline.predict_waiting() == 1
     assert pipeline.predict_waiting() == 0
-    put(hub, pipeline, clinic, parts.pixels)
+    put(hub, pipeline, clinic, parts.originals)
     assert next(hub.store.studies()).complete is None
     put(hub, pipeline, clinic, parts.manifest)
 
@@ -80,7 +80,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
         "graph": len(parts.graph.sealed),
         "preview": None,
         "crops": None,
-        "originals": len(parts.pixels.sealed),
+        "originals": len(parts.originals.sealed),
     }
     assert shown["complete"] is True
     assert set(shown["findings"]) == set(FINDINGS)
@@ -107,8 +107,8 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
 def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     receipt = put(hub, pipeline, clinic, parts.graph)
-    pipeline.delivered(clinic.site, digest(receipt))
-    pipeline.delivered(clinic.site, digest(b"a receipt that never was"))
+    pipeline.record_delivered(clinic.site, digest(receipt))
+    pipeline.record_delivered(clinic.site, digest(b"a receipt that never was"))
     assert pipeline.undelivered_receipts(clinic.site) == []
     assert pipeline.stored_receipt(clinic.site, parts.graph.object) == receipt
 
@@ -129,7 +129,7 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
     hub: Hub, clinic: Clinic, parts: StudyParts
 ) -> None:
     pipeline = hub.pipeline()
-    for part in (parts.graph, parts.pixels, parts.manifest):
+    for part in (parts.graph, parts.originals, parts.manifest):
         put(hub, pipeline, clinic, part)
     pipeline.predict_waiting()
     later = replace(parts.graph, object=digest(b"sealed anew"))
@@ -173,7 +173,7 @@ def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clin
     assert study.prediction is not None
     assert study.prediction.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
     assert pipeline.escalate(clinic.site, parts.study)  # a repeat
-    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    put(hub, pipeline, clinic, parts.originals, urgent=True)
     assert hub.store.untriaged() == []
     told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
     assert [each.status for each in told].count(StudyStatus.TRIAGED) == 2
@@ -182,7 +182,7 @@ def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clin
 def test_a_late_part_that_is_urgent_lifts_the_study_too(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     put_and_read(hub, clinic, parts.graph)
-    put(hub, pipeline, clinic, parts.pixels, urgent=True)
+    put(hub, pipeline, clinic, parts.originals, urgent=True)
     assert [each.urgent_asked for each in hub.store.untriaged()] == [True]
 
 
@@ -231,14 +231,14 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
     return {
         "payload": (clinic.seal(Kind.GRAPH, study, payload[:-3]), BadPayload),
         "bundle": (clinic.seal(Kind.GRAPH, study, payload.replace(bundle.id, foreign)), UnknownBundle),
-        "archive": (clinic.seal(Kind.ORIGINALS, study, parts.pixels.plaintext[:-1]), BadArchive),
+        "archive": (clinic.seal(Kind.ORIGINALS, study, parts.originals.plaintext[:-1]), BadArchive),
         "other files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", b"other")], "fast")), BadArchive),
         "no files": (clinic.seal(Kind.ORIGINALS, study, pack([Member("text.txt", b"words")], "fast")), BadArchive),
         "signature": (clinic.seal(Kind.MANIFEST, study, bytes(64) + parts.manifest.plaintext[64:]), Forged),
         "other study": (clinic.seal(Kind.MANIFEST, study, other.manifest.plaintext), Forged),
         "manifest": (clinic.seal(Kind.MANIFEST, study, b"x" * (2 << 20)), BadManifest),
         "preview": (clinic.seal(Kind.PREVIEW, study, sample_preview()[:-1]), BadPreview),
-        "evidence": (clinic.seal(Kind.CROPS, study, sample_evidence() + b"more"), BadCrops),
+        "crops": (clinic.seal(Kind.CROPS, study, sample_crops() + b"more"), BadCrops),
         "source": (clinic.seal(Kind.SOURCE, study, b"never crosses"), BadFormat),
     }
 
@@ -247,7 +247,7 @@ def refused(clinic: Clinic, parts: StudyParts, bundle: Bundle) -> dict[str, tupl
     "what",
     [
         *("payload", "bundle", "archive", "other files", "no files", "signature", "other study", "manifest"),
-        *("preview", "evidence", "source"),
+        *("preview", "crops", "source"),
     ],
 )
 def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
@@ -313,8 +313,8 @@ STEPS = (
     "store.blob.before_rename",
     "store.blob.before_folder_fsync",
     "store.blob.done",
-    "store.keep.before_commit",
-    "store.keep.committed",
+    "store.add_part.before_commit",
+    "store.add_part.committed",
     "store.prediction.before_commit",
     "store.prediction.committed",
 )
@@ -358,27 +358,27 @@ def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, par
     pipeline = hub.pipeline()
     put(hub, pipeline, clinic, parts.graph)
     hub.store.request(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == []
+    assert pipeline.requested_parts(clinic.site) == []
     for _ in range(2):
         hub.store.request(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
-    assert pipeline.wanted(clinic.site) == [(parts.study, Kind.ORIGINALS)]
-    put(hub, pipeline, clinic, parts.pixels)
-    assert pipeline.wanted(clinic.site) == []
+    assert pipeline.requested_parts(clinic.site) == [(parts.study, Kind.ORIGINALS)]
+    put(hub, pipeline, clinic, parts.originals)
+    assert pipeline.requested_parts(clinic.site) == []
 
 
-def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_the_pixels_are_here(
+def test_preview_and_crops_are_kept_and_nothing_is_missing_without_them_once_the_originals_are_here(
     hub: Hub, clinic: Clinic, parts: StudyParts
 ) -> None:
     pipeline = hub.pipeline()
     tiers = {
         Kind.PREVIEW: clinic.seal(Kind.PREVIEW, parts.study, sample_preview()),
-        Kind.CROPS: clinic.seal(Kind.CROPS, parts.study, sample_evidence()),
+        Kind.CROPS: clinic.seal(Kind.CROPS, parts.study, sample_crops()),
     }
     for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
         put(hub, pipeline, clinic, part)
     (study,) = hub.store.studies()
     assert study.complete is False
-    put(hub, pipeline, clinic, parts.pixels)
+    put(hub, pipeline, clinic, parts.originals)
     assert next(hub.store.studies()).complete is True
     for kind, part in tiers.items():
         put(hub, pipeline, clinic, part)
@@ -389,11 +389,11 @@ def test_preview_and_evidence_are_kept_and_nothing_is_missing_without_them_once_
         Tier.GRAPH: len(parts.graph.sealed),
         Tier.PREVIEW: len(tiers[Kind.PREVIEW].sealed),
         Tier.CROPS: len(tiers[Kind.CROPS].sealed),
-        Tier.ORIGINALS: len(parts.pixels.sealed),
+        Tier.ORIGINALS: len(parts.originals.sealed),
     }
 
 
-def test_evidence_beyond_what_a_study_may_take_is_refused(
+def test_crops_over_the_size_limit_of_a_study_are_refused(
     data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THINWIRE_RECEIVER_LARGEST_STUDY", str(1 << 20))

@@ -54,7 +54,7 @@ def write_study(folder: Path, seed: int) -> Path:
     return path
 
 
-def test_every_part_is_made_and_the_pixels_hold_the_very_files(
+def test_every_part_is_made_and_the_originals_hold_the_very_files(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
@@ -96,7 +96,7 @@ def test_one_bad_file_never_stops_the_next(tmp_path: Path, pipeline: Pipeline, q
     assert good.exists()
 
 
-def test_the_graph_of_every_study_goes_before_any_pixels(
+def test_the_graph_of_every_study_goes_before_any_originals(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     for seed in (1_000_000_003, 1_000_000_011):
@@ -114,7 +114,7 @@ def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
     return plaintext
 
 
-def test_preview_and_evidence_show_the_study_as_it_was_accepted(
+def test_preview_and_crops_show_the_study_as_it_was_accepted(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
@@ -136,7 +136,7 @@ def test_preview_and_evidence_show_the_study_as_it_was_accepted(
     assert sum(each.share for each in found.rectangles) == pytest.approx(graph.attention_kept, abs=0.001)
 
 
-def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
+def test_crops_are_of_the_graph_that_was_made_and_no_model_runs_again(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
@@ -154,7 +154,7 @@ def test_evidence_is_that_of_the_graph_that_was_made_and_no_model_runs_again(
     pipeline.make(study, Kind.CROPS)
     first = opened(pipeline, study, Kind.CROPS)
     assert runs == []
-    # Where its bytes were damaged the graph is made again, and the evidence is the same.
+    # Where its bytes were damaged the graph is made again, and the crops are the same.
     (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
     assert crops.decode(pipeline.plaintext_of(study, Kind.CROPS), 1 << 26).rectangles == (
         crops.decode(first, 1 << 26).rectangles

@@ -1,7 +1,6 @@
 """A study's best image at the hub: from its original file, else from the preview with the crops laid over it.
 
-The original is the file that the manifest names, and becomes an image by `thinwire.shared.imaging` alone: the same code
-that the clinic read it by.
+The original is the file that the manifest names. `thinwire.shared.imaging` renders it, as at the clinic.
 """
 
 import logging
@@ -35,21 +34,21 @@ log = logging.getLogger(__name__)
 Grey = NDArray[np.uint8]
 
 _STRIPES = 48
-"""Stripes across an image where nothing of it is here; no radiograph looks so."""
+"""Number of stripes in the placeholder of an image without data; unlike any radiograph."""
 _STRIPE = (20, 52)
 """Their two greys."""
 
 
 @dataclass(frozen=True)
 class BestImage:
-    """What a reader can see of a study now."""
+    """The best image of a study at this time."""
 
     image: Grey | None = field(repr=False)
     """uint8 [h, w], bone bright, with the aspect of the native image; None without image data."""
     source: str
-    """From what it is drawn, in words."""
+    """The source of the image, as text."""
     original: "Original | None" = None
-    """Where it is drawn from the file that was read."""
+    """The file that was read, if the image is drawn from it."""
     orientation: str = ""
     r"""Patient Orientation (PS3.3 C.7.6.1.1.1) of the image, such as "L\F"; empty where it is not known."""
 
@@ -61,10 +60,9 @@ class Original:
     member: Member = field(repr=False)
     radiograph: Radiograph = field(repr=False)
     named: bool
-    """The clinic's manifest names the file. Else it is a manifest of version 1, or none is here yet, and the file is
-    the one that the clinic's own rule chooses among the study's files."""
+    """Whether the manifest names the file. Without a manifest, or with one of version 1, `frontal.choose` names it."""
     warnings: tuple[str, ...]
-    """Of intake at the clinic where the manifest has them, else of this hub's own reading."""
+    """The clinic's, if the manifest has them; else this hub's."""
 
     @property
     def source(self) -> str:
@@ -73,36 +71,36 @@ class Original:
 
 @dataclass(frozen=True)
 class StudyImages:
-    """Opens what is here of a study's image. max_bytes: most that the originals or the crops may expand to."""
+    """Opens the stored and the arriving tiers of a study. max_bytes: limit of unpacked originals and crops."""
 
     store: Store
     arriving: PartialReader
     max_bytes: int
 
     def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
-        """The preview, or its layers that have arrived. Raises BadFormat where the disk damaged it."""
+        """The preview, or its layers that have arrived. Raises BadFormat for a damaged blob."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
             return preview.decode(whole)
         try:
             return preview.decode_prefix(self.arriving.prefix(site, study, Kind.PREVIEW))
         except BadFormat as error:
-            log.warning("site %s: a preview that is arriving cannot be read: %s", site, error)
+            log.warning("site %s: an arriving preview cannot be read: %s", site, error)
             return None
 
     def crops(self, site: SiteName, study: StudyKey) -> Crops | None:
-        """The crops, or those that have arrived. Raises BadFormat where the disk damaged it."""
+        """The crops, or those that have arrived. Raises BadFormat for a damaged blob."""
         whole = self.store.plaintext(site, study, Kind.CROPS)
         if whole is not None:
             return crops.decode(whole, self.max_bytes)
         try:
             return crops.decode_prefix(self.arriving.prefix(site, study, Kind.CROPS), self.max_bytes)
         except BadFormat as error:
-            log.warning("site %s: crops that are arriving cannot be read: %s", site, error)
+            log.warning("site %s: arriving crops cannot be read: %s", site, error)
             return None
 
     def arriving_labels(self, study: StoredStudy) -> dict[Tier, str]:
-        """A label for each tier that is usable already and not received whole."""
+        """A label for each tier that is shown and not completely received."""
         labels: dict[Tier, str] = {}
         if Tier.PREVIEW not in study.sealed_sizes:
             coarse = self.preview(study.site, study.study)
@@ -113,21 +111,20 @@ class StudyImages:
         return labels
 
     def files(self, site: SiteName, study: StudyKey) -> list[Member]:
-        """The study's own files; none without the originals. Raises BadFormat where the disk damaged them."""
+        """The study's files; empty without the originals. Raises BadFormat for a damaged blob."""
         archive = self.store.plaintext(site, study, Kind.ORIGINALS)
         return [] if archive is None else study_files(archive, study, self.max_bytes)
 
     def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
-        """The manifest, with the patient's identity; None where it is not here. Raises BadManifest where the disk
-        damaged it."""
+        """The manifest, with the patient's identity; None if it is not received. Raises BadManifest."""
         data = self.store.plaintext(site, study, Kind.MANIFEST)
         return None if data is None else stored_manifest(data)
 
     def original(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> Original | None:
-        """The file that was read; None where the originals are not here.
+        """The file that was read; None without the originals.
 
-        grid: of the study's graph. files: as `files` gives them. Raises BadInput where it gives no image here, or
-        another one than the graph's.
+        grid: of the study's graph. files: from `files`. Raises BadInput for a file that cannot be rendered, or whose
+        size is not the graph's.
         """
         if not files:
             return None
@@ -141,11 +138,11 @@ class StudyImages:
                 files[chosen.index], chosen.radiograph, False, (*chosen.warnings, *chosen.radiograph.warnings)
             )
         if found.radiograph.stored.shape != (grid.native_height, grid.native_width):
-            raise UnreadableDicom("its size is not that of the image which the graph is of")
+            raise UnreadableDicom("its size differs from the size in the graph")
         return found
 
     def image(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
-        """The best view of a study's frontal image. grid: of its graph. files: as `files` gives them."""
+        """The best available frontal image of a study. grid: of its graph. files: from `files`."""
         try:
             original = self.original(site, study, grid, files)
         except BadInput as error:
@@ -157,7 +154,7 @@ class StudyImages:
         coarse, fine = self.preview(site, study), self.crops(site, study)
         native = grid.native_height, grid.native_width
         if coarse is not None and (coarse.native_height, coarse.native_width) != native:
-            coarse = None  # of another image than the one that the graph is of
+            coarse = None  # not the image of the graph
         if fine is not None and (fine.native_height, fine.native_width) != native:
             fine = None
         laid_over = fine is not None and grid.native_height * grid.native_width <= MAX_PIXELS
@@ -169,7 +166,7 @@ class StudyImages:
 
 
 def preview_label(found: Preview) -> str:
-    """What a preview shows, such as "the coarse preview (128 x 105)"."""
+    """A label of a preview, such as "the coarse preview (128 x 105)"."""
     size = f"{found.image.shape[1]} x {found.image.shape[0]}"
     return f"the preview ({size})" if found.layer == found.layers else f"the coarse preview ({size})"
 
@@ -183,7 +180,7 @@ def _of_preview(found: Preview | None) -> BestImage:
 
 
 def _with_crops(coarse: Preview | None, fine: Crops) -> BestImage:
-    """The crops at native size over the preview, or over stripes."""
+    """The crops at native size, over the preview or over stripes."""
     if coarse is None:
         image = stripes(fine.native_height, fine.native_width)
         source = f"{crops_label(fine)} alone"
@@ -196,7 +193,7 @@ def _with_crops(coarse: Preview | None, fine: Crops) -> BestImage:
 
 
 def stripes(height: int, width: int) -> Grey:
-    """uint8 [height, width]: what stands where nothing of an image is here."""
+    """uint8 [height, width]: the placeholder of an image without data."""
     period = max(2, max(height, width) // _STRIPES)
     at = np.arange(height)[:, None] + np.arange(width)[None, :]
     return np.where(at // period % 2 == 0, _STRIPE[0], _STRIPE[1]).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""A study and what is said of it as FHIR R4: ImagingStudy, DiagnosticReport and Task in one transaction.
+"""A study, its prediction and its report as FHIR R4: ImagingStudy, DiagnosticReport and Task in one transaction.
 
-Built and checked with fhir.resources' R4B, in which these three are those of R4. Each entry is a conditional update
-(https://hl7.org/fhir/R4/http.html#cond-update): a repeat changes nothing, and a final report replaces the preliminary
-one instead of standing beside it. Patients are referred to by their identifier; none is made.
+Built and validated with fhir.resources' R4B, in which these three equal R4. Each entry is a conditional update
+(https://hl7.org/fhir/R4/http.html#cond-update): a repeat is idempotent, and a final report replaces the preliminary
+one. Patients are referred to by their identifier; none is created.
 """
 
 import json
@@ -36,7 +36,7 @@ _PRIORITY = {
     Urgency.UNCERTAIN: "urgent",
     Urgency.ROUTINE: "routine",
 }
-"""FHIR's request-priority has four steps and `asap` stands above `urgent`; ours are told in its order."""
+"""FHIR's request-priority by urgency; in FHIR, `asap` is above `urgent`."""
 _OUTCOME_TEXT = {
     PredictionSet.YES: "present",
     PredictionSet.NO: "absent",
@@ -45,11 +45,11 @@ _OUTCOME_TEXT = {
 
 
 class WrittenReport(Protocol):
-    """What is needed of a reader's report."""
+    """The facts of a reader's report."""
 
     @property
     def state(self) -> str:
-        """ "draft" is the reader's own, "preliminary" and "final" are given out."""
+        """ "draft" is not released; "preliminary" and "final" are."""
         ...
 
     @property
@@ -64,19 +64,19 @@ class WrittenReport(Protocol):
 
 @dataclass(frozen=True)
 class Written:
-    """What was written about a study."""
+    """The texts on a study."""
 
     report: WrittenReport | None = None
-    """By a reader; the newest version."""
+    """The newest version of the reader's report."""
     draft: tuple[str, ...] = ()
-    """Sentences by the machine."""
+    """Sentences of the machine's draft."""
 
 
 WrittenOf = Callable[[SiteName, StudyKey], Written]
 
 
 def nothing_written(site: SiteName, study: StudyKey) -> Written:
-    """For a hub at which nobody writes."""
+    """For a hub without reports and drafts."""
     del site, study
     return Written()
 
@@ -89,15 +89,15 @@ class FhirStudy:
     written: Written = field(repr=False)
 
     @property
-    def given_out(self) -> WrittenReport | None:
-        """The reader's report, unless it is still the reader's own."""
+    def released(self) -> WrittenReport | None:
+        """The reader's report, if it is preliminary or final."""
         report = self.written.report
         return None if report is None or report.state == "draft" else report
 
     @property
     def version(self) -> Digest:
-        """Of all that the resources say: what says something else is another version."""
-        report, prediction = self.given_out, self.prediction
+        """A digest of the content of the resources."""
+        report, prediction = self.released, self.prediction
         facts = [
             [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)],
             self.study.sealed_sizes.get(Tier.ORIGINALS),
@@ -109,7 +109,7 @@ class FhirStudy:
 
 
 def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf) -> FhirStudy | None:
-    """None until a reading and the manifest, which names the patient, are here. Raises BadManifest, BadFormat."""
+    """None without a prediction, or without the manifest, which has the patient. Raises BadManifest, BadFormat."""
     manifest = study_images.store.plaintext(study.site, study.study, Kind.MANIFEST)
     if study.prediction is None or manifest is None:
         return None
@@ -117,7 +117,7 @@ def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf
 
 
 def fhir_bundle(found: FhirStudy, files: Sequence[Member]) -> bytes:
-    """The transaction as JSON in UTF-8; the same study gives the same bytes. files: the study's own, if here."""
+    """The transaction as JSON in UTF-8; the same study gives the same bytes. files: the study's, if received."""
     images, report, task = (_imaging_study(found, files), _diagnostic_report(found), _task(found))
     bundle = Bundle.model_validate(
         {
@@ -180,7 +180,7 @@ def _series(files: Sequence[Member]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for member in files:
         header = header_of(member.data)
-        if header is None or not all(text_of(header, word) for word in ("SeriesInstanceUID", "SOPInstanceUID")):
+        if header is None or not all(text_of(header, keyword) for keyword in ("SeriesInstanceUID", "SOPInstanceUID")):
             continue
         uid = text_of(header, "SeriesInstanceUID")
         coding = {"system": _DICOM, "code": text_of(header, "Modality") or "OT"}
@@ -191,7 +191,7 @@ def _series(files: Sequence[Member]) -> list[dict[str, Any]]:
 
 
 def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
-    report = found.given_out
+    report = found.released
     observations = [
         _observation(found, n, name, each) for n, (name, each) in enumerate(sorted(found.prediction.findings.items()))
     ]
@@ -216,7 +216,7 @@ def _diagnostic_report(found: FhirStudy) -> dict[str, Any]:
 
 
 def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) -> dict[str, Any]:
-    """A finding as the machine read it: never final, whatever a reader signs."""
+    """A predicted finding: never final, even after a reader signs a report."""
     code = finding_code(name)
     coding = {"code": code.value, "display": code.meaning}
     if code.scheme_designator in _SYSTEMS:
@@ -244,24 +244,24 @@ def _observation(found: FhirStudy, number: int, name: str, each: StoredFinding) 
 
 def _machine_text(found: FhirStudy) -> str:
     prediction = found.prediction
-    said = [
+    lines = [
         f"Machine reading, signed by nobody. {NOT_FOR_DIAGNOSIS}.",
         f"Urgency {prediction.urgency}: {prediction.reason}.",
     ]
     if prediction.unfamiliar:
-        said.append("The image is unlike the training images: probabilities mean little.")
+        lines.append("The image is unlike the training images: probabilities mean little.")
     for name, each in sorted(prediction.findings.items(), key=lambda pair: (-pair[1].probability, pair[0])):
-        said.append(
+        lines.append(
             f"{name}: {each.probability:.2f} (95 % {each.low:.2f} to {each.high:.2f}), {_OUTCOME_TEXT[each.outcome]}."
         )
     if found.written.draft:
-        said += ["Draft written by a machine:", *found.written.draft]
-    return "\n".join(said)
+        lines += ["Draft written by a machine:", *found.written.draft]
+    return "\n".join(lines)
 
 
 def _task(found: FhirStudy) -> dict[str, Any]:
-    """The reader's work: requested once the study is triaged, completed once a report is signed."""
-    report = found.given_out
+    """The reader's task: requested after triage, completed with a signed report."""
+    report = found.released
     done = report is not None and report.state == "final"
     return _stated(
         {

@@ -31,8 +31,8 @@ def graphml(graph: FusedGraph, concept_names: Sequence[str]) -> bytes:
     for n, (concept, assertion) in enumerate(
         zip(graph.concepts.concept.tolist(), graph.concepts.assertion.tolist(), strict=True)
     ):
-        said = Assertion(assertion).name.lower()
-        out.add_node(f"c{n}", kind="concept", label=concept_names[concept], assertion=said)
+        assertion_name = Assertion(assertion).name.lower()
+        out.add_node(f"c{n}", kind="concept", label=concept_names[concept], assertion=assertion_name)
     for a, b in graph.patch_edges().T.tolist():
         out.add_edge(f"p{a}", f"p{b}", kind="beside")
     for a, b, relation in graph.concepts.relations.tolist():

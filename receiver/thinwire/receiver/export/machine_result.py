@@ -1,4 +1,4 @@
-"""What the hub read in one study, bound to the DICOM image that was read: the ground of report and capture."""
+"""A prediction with the DICOM image that it refers to: the content of the structured report and secondary capture."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from thinwire.shared.imaging.header import part10
 from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
-"""Designator of our own codes, where no standard has one (PS3.16 8.2: 99 for what is private)."""
+"""Coding scheme designator of thinwire's private codes (PS3.16 8.2: 99 and a name)."""
 NOT_FOR_DIAGNOSIS = "For research; decision support, not for diagnosis"
 
 FINDING_CODES = {
@@ -33,7 +33,7 @@ FINDING_CODES = {
     "cardiomegaly": Code("8186001", "SCT", "Cardiomegaly"),
     "nodule": Code("786838002", "SCT", "Pulmonary nodule"),
 }
-"""SNOMED CT by the bundle's word; a finding that is not named here goes under its own word."""
+"""SNOMED CT code by the bundle's finding name; other findings get a private code."""
 
 _NAMESPACE = uuid.UUID("6f1d7f2e-3f0e-5b1c-9b59-4d0f0f6a2c11")
 _REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -48,29 +48,29 @@ _MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-"""Type 2 in SR and Secondary Capture (PS3.3 C.7.1.1, C.7.2.1): there, and empty where the clinic's file has none."""
+"""Type 2 in SR and Secondary Capture (PS3.3 C.7.1.1, C.7.2.1): present, and empty if the clinic's file has no value."""
 
 
 @dataclass(frozen=True)
 class MachineResult:
-    """One reading with all that is needed to say it in another system's words."""
+    """One prediction and the study, graph, header and image that its DICOM objects need."""
 
     study: StoredStudy
     prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
-    """The frontal image's own attributes, without its pixels; what type 2 asks for is there."""
+    """The attributes of the frontal image without pixel data; all type 2 attributes are present."""
     best: BestImage = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Of the clinic's reading of the file."""
+        """The warnings of intake about the file."""
         return () if self.best.original is None else self.best.original.warnings
 
     def uid(self, of: str) -> str:
-        """A UID that follows from what is said: the same result has it again, another never.
+        """A UID computed from the content: the same for the same result, different for any other.
 
-        of: what is named, such as "sr".
+        of: the object, such as "sr".
         """
         prediction = self.prediction
         facts = {
@@ -88,14 +88,13 @@ class MachineResult:
 
     @property
     def predicted_at(self) -> datetime:
-        """When the graph was read, to the second, naive: in the zone of the image's own times where it says one, else
-        in the hub's, which is the hospital's."""
+        """The time of the prediction, to the second, naive: in the image's time zone, else in the hub's."""
         zone = _zone(text_of(self.header, "TimezoneOffsetFromUTC"))
         return self.prediction.at.astimezone(zone).replace(microsecond=0, tzinfo=None)
 
     @property
     def series_uid(self) -> str:
-        """Of the series that holds everything that the machine says of this study."""
+        """The Series Instance UID of the structured reports of this study."""
         return named_uid(
             "series", json.dumps([self.study.site, self.study.study.hex(), str(self.header.StudyInstanceUID)])
         )
@@ -106,19 +105,19 @@ def finding_code(name: str) -> Code:
 
 
 def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage) -> MachineResult | None:
-    """None where no reading is here yet, or the file that was read is not here or is no DICOM image.
+    """None without a prediction, without the originals, or if the file that was read is not a DICOM image.
 
-    graph: the study's. best: of its image; its original is the file to which everything refers.
+    graph: the study's. best: its image; the DICOM objects refer to its original.
     """
     silence_libraries()
     header = None if best.original is None else header_of(best.original.member.data)
-    if study.prediction is None or header is None or not all(header.get(word) for word in _REQUIRED):
+    if study.prediction is None or header is None or not all(header.get(keyword) for keyword in _REQUIRED):
         return None
     return MachineResult(study, study.prediction, graph, _with_type_2(header), best)
 
 
 def header_of(data: bytes) -> Dataset | None:
-    """A file's attributes before its pixels, with or without preamble; None for what is no DICOM file."""
+    """A file's attributes before its pixel data, with or without preamble; None if it is not a DICOM file."""
     try:
         return pydicom.dcmread(BytesIO(part10(data, DEFAULT_LIMITS)), stop_before_pixels=True)
     except BadInput:
@@ -126,16 +125,16 @@ def header_of(data: bytes) -> Dataset | None:
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """One value as text; empty where there is none."""
+    """One value as text; empty if it is absent or multiple."""
     value = header.get(keyword)
     return "" if value is None or isinstance(value, MultiValue) else str(value)
 
 
 def unusable(error: Exception) -> UnreadableDicom:
-    """For a header that is too far from the standard to stand in a new object; the values stay out of the words."""
+    """The error for a header that cannot be copied into a new object; its message has no values."""
     return UnreadableDicom(
-        f"the header of the study's own image cannot be carried into a new object ({type(error).__name__})",
-        "The study itself goes on as it is; its result is on the hub's worklist.",
+        f"the header of the study's image cannot be copied into a new object ({type(error).__name__})",
+        "The study's files are forwarded unchanged; the prediction is on the hub's worklist.",
     )
 
 
@@ -149,16 +148,16 @@ def _zone(offset: str) -> timezone | None:
 
 
 def _with_type_2(header: Dataset) -> Dataset:
-    for word in _MAY_BE_EMPTY:
-        if word not in header:
-            setattr(header, word, "")
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, "")
     if header.PatientSex not in ("M", "F", "O"):
         header.PatientSex = ""
     if not re.fullmatch(r"\d{3}[DWMY]", text_of(header, "PatientAge")) and "PatientAge" in header:
-        del header.PatientAge  # optional, and not to be handed on where it is none (PS3.5 6.2, AS)
+        del header.PatientAge  # optional; an invalid value is not copied (PS3.5 6.2, AS)
     return header
 
 
 def named_uid(of: str, facts: str) -> str:
-    """A UID under 2.25 (PS3.5 B.2) made of a name (RFC 9562, version 5): the same name has it again."""
+    """A UID under 2.25 (PS3.5 B.2) computed from a name (RFC 9562, version 5): the same for the same name."""
     return str(UID(f"2.25.{uuid.uuid5(_NAMESPACE, f'{of} {facts}').int}"))

@@ -14,10 +14,8 @@ from thinwire.shared.imaging.geometry import sides
 
 
 def picture(study: StoredStudy, study_images: StudyImages, bundles: Bundles) -> tuple[bytes, str] | None:
-    """The picture as a PNG, and from what its radiograph is drawn; None without a graph.
-
-    Raises BadFormat for a part that the disk damaged.
-    """
+    """The picture as a PNG, and the source of its radiograph; None without a graph. Raises BadFormat for a damaged
+    blob."""
     payload = study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
     if payload is None:
         return None
@@ -32,8 +30,8 @@ def concept_names(graph: FusedGraph, bundles: Bundles) -> list[str]:
 
 def drawn(study: StoredStudy, graph: FusedGraph, names: Sequence[str], best: BestImage) -> bytes:
     """The picture as a PNG. names: of the bundle's concepts, by index."""
-    read = {} if study.prediction is None else study.prediction.findings
-    findings = {name: (f.probability, f.low, f.high) for name, f in read.items()}
+    predicted = {} if study.prediction is None else study.prediction.findings
+    findings = {name: (f.probability, f.low, f.high) for name, f in predicted.items()}
     png = BytesIO()
     drawing = draw(graph, names, best.image, findings, f"drawn from {best.source}", sides(best.orientation))
     drawing.save(png, "PNG")

@@ -1,4 +1,4 @@
-"""The picture of a prediction as a DICOM Secondary Capture, since many viewers show only that."""
+"""The picture of a prediction as a DICOM Secondary Capture (PS3.3 A.8), for viewers without SR."""
 
 import highdicom as hd
 import numpy as np
@@ -15,10 +15,9 @@ SERIES_NUMBER = 9902
 
 
 def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
-    """The picture in RGB with the words that it is not for diagnosis (PS3.10 file); the same result gives the same
-    bytes. concept_names: of the graph's bundle, by index.
+    """The picture in RGB, marked as not for diagnosis (PS3.10 file); the same result gives the same bytes.
 
-    Raises UnreadableDicom for an image whose header cannot stand in a new object.
+    concept_names: of the graph's bundle, by index. Raises UnreadableDicom for a header that cannot be copied.
     """
     findings = {name: (found.probability, found.low, found.high) for name, found in result.prediction.findings.items()}
     best = result.best
@@ -32,10 +31,10 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             bits_allocated=8,
             coordinate_system=hd.CoordinateSystemNames.PATIENT,
             study_instance_uid=str(header.StudyInstanceUID),
-            # A series has one modality, so that the picture is beside the report and not in its series.
+            # A series has one modality, so the picture and the SR are in two series.
             series_instance_uid=result.uid("capture series"),
             series_number=SERIES_NUMBER,
-            # The picture is drawn from the best image of that moment: another picture is another object.
+            # A picture that is drawn later from a better image is another object.
             sop_instance_uid=result.uid(f"capture {digest(image.tobytes()).hex()}"),
             instance_number=1,
             series_description=DESCRIPTION,
@@ -48,7 +47,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             study_date=text_of(header, "StudyDate"),
             study_time=text_of(header, "StudyTime"),
             referring_physician_name=header.ReferringPhysicianName,
-            patient_orientation=("L", "F"),  # asked for by highdicom; the image's own stands below
+            patient_orientation=("L", "F"),  # required by highdicom; replaced below
             specific_character_set=header.get("SpecificCharacterSet"),
             transfer_syntax_uid=ExplicitVRLittleEndian,
             content_date=result.predicted_at.date(),
@@ -58,11 +57,11 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unusable(error) from error
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
-    capture.Laterality = ""  # type 2C, and no part of a pair
-    # The radiograph in the picture is oriented as in its file (PS3.3 C.7.6.1.1.1); empty where it is not known.
+    capture.Laterality = ""  # type 2C; not a paired body part
+    # The radiograph in the picture is oriented as in its file (PS3.3 C.7.6.1.1.1); empty if it is not known.
     capture["PatientOrientation"].value = best.orientation.split("\\") if best.orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]
-    # The texts of the picture name no person; text that is burned into the radiograph is in it too (PS3.3 C.7.6.1.1.3).
+    # The picture adds no person's name; text burned into the radiograph stays visible (PS3.3 C.7.6.1.1.3).
     if header.get("BurnedInAnnotation") in ("YES", "NO"):
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     capture.DerivationDescription = f"Prediction of a model, drawn over the image. {NOT_FOR_DIAGNOSIS}"

@@ -1,8 +1,8 @@
-"""A reading as a DICOM Structured Report: TID 1500 "Measurement Report" (PS3.16), for PACS and readers of SR.
+"""A prediction as a DICOM Structured Report: TID 1500 "Measurement Report" (PS3.16).
 
 Each finding is a measurement group (TID 1501) with its probability, the 95 % interval as lower and upper measurement
-uncertainty (TID 310), and whether it is suspected. Each kept region is a group of its own (TID 1410) with its outline
-in pixels of the image that was read. The document is preliminary and unverified: nobody has signed it.
+uncertainty (TID 310), and its prediction set. Each kept patch is a group (TID 1410) with its outline in pixels of the
+image that was read. The document is preliminary and unverified: no person has signed it.
 """
 
 from importlib.metadata import version
@@ -31,7 +31,7 @@ DESCRIPTION = "thinwire machine reading, not for diagnosis"
 MANUFACTURER = "thinwire"
 
 OBSERVER_UID = named_uid("observer", MANUFACTURER)
-"""The device that observed (TID 1004): the program, which is the same at every hub."""
+"""The observing device (TID 1004): the program, the same at every hub."""
 
 _PROBABILITY = Code("122157", "DCM", "Probability")
 _ATTENTION = Code("attention-share", SCHEME, "Share of cumulative cross-attention")
@@ -45,7 +45,7 @@ _OUTCOMES = {
     PredictionSet.NO: Code("272519000", "SCT", "Absent"),
     PredictionSet.EITHER: Code("64957009", "SCT", "Uncertain"),
 }
-_OUTCOME_TEXT = {
+_STATEMENTS = {
     "urgency": Code("urgency", SCHEME, "Urgency"),
     "reason": Code("urgency-reason", SCHEME, "Reason of urgency"),
     "image": Code("image-familiar", SCHEME, "Likeness to training images"),
@@ -59,7 +59,7 @@ _OUTCOME_TEXT = {
 def structured_report(result: MachineResult) -> bytes:
     """A Comprehensive SR (PS3.10 file, Explicit VR Little Endian); the same result gives the same bytes.
 
-    Raises UnreadableDicom for an image whose header cannot stand in a new object.
+    Raises UnreadableDicom for a header that cannot be copied.
     """
     try:
         document = _document(result)
@@ -69,7 +69,7 @@ def structured_report(result: MachineResult) -> bytes:
 
 
 def as_file(made: Dataset, result: MachineResult) -> bytes:
-    """An object that highdicom made as a file whose moments are those of the reading, never of the export."""
+    """An object from highdicom as a file, with the date and time of the prediction instead of the export's."""
     made.InstanceCreationDate, made.InstanceCreationTime = (
         f"{result.predicted_at:%Y%m%d}",
         f"{result.predicted_at:%H%M%S}",
@@ -83,7 +83,7 @@ def as_file(made: Dataset, result: MachineResult) -> bytes:
 
 
 def software() -> dict[str, Any]:
-    """Who made an object, as highdicom takes it."""
+    """The equipment attributes of an object, as highdicom's arguments."""
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "thinwire hub",
@@ -146,12 +146,12 @@ def _findings(
 ) -> list[sr.MeasurementsAndQualitativeEvaluations]:
     groups = []
     for name, found in sorted(result.prediction.findings.items()):
-        doubt = sr.MeasurementProperties(
+        interval = sr.MeasurementProperties(
             lower_measurement_uncertainty=round(found.probability - found.low, 4),
             upper_measurement_uncertainty=round(found.high - found.probability, 4),
         )
         probability = sr.Measurement(
-            name=_PROBABILITY, value=found.probability, unit=codes.UCUM.NoUnits, properties=doubt
+            name=_PROBABILITY, value=found.probability, unit=codes.UCUM.NoUnits, properties=interval
         )
         groups.append(
             sr.MeasurementsAndQualitativeEvaluations(
@@ -218,19 +218,19 @@ def _evaluations(result: MachineResult) -> sr.ContainerContentItem:
     }
     if result.warnings:
         texts["warnings"] = "; ".join(result.warnings)
-    holds = sr.RelationshipTypeValues.CONTAINS
-    container = sr.ContainerContentItem(name=_QUALITATIVE, relationship_type=holds)
+    contains = sr.RelationshipTypeValues.CONTAINS
+    container = sr.ContainerContentItem(name=_QUALITATIVE, relationship_type=contains)
     container.ContentSequence = sr.ContentSequence(
         [
-            sr.TextContentItem(name=_OUTCOME_TEXT[word], value=value, relationship_type=holds)
-            for word, value in texts.items()
+            sr.TextContentItem(name=_STATEMENTS[name], value=value, relationship_type=contains)
+            for name, value in texts.items()
         ]
     )
     return container
 
 
 def _own_scheme() -> Dataset:
-    """What 99THINWIRE is (PS3.3 C.12.1.1.7)."""
+    """The definition of the coding scheme 99THINWIRE (PS3.3 C.12.1.1.7)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = SCHEME
     scheme.CodingSchemeName = "Codes of thinwire, see docs/conformance.md"

@@ -1,4 +1,4 @@
-"""`export`: one study as files for people and other programs. Names and formats: docs/store-format.md."""
+"""`export`: one study as files. Names and formats: docs/store-format.md."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ def export_study(
 ) -> list[Path]:
     """Write the files of a study to `folder`; returns their paths, in order.
 
-    Raises BadFormat for a part that the disk damaged, DiskFull.
+    Raises BadFormat for a damaged blob, DiskFull.
     """
     disk.make_folder(folder)
     stem = study.study.hex()[:SHORT]
@@ -66,7 +66,7 @@ def export_study(
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))
         except UnreadableDicom as error:
-            log.warning("no DICOM of the prediction: %s", error)
+            log.warning("no DICOM objects of the prediction: %s", error)
     draft = study_images.store.draft(study.site, study.study)
     if draft is not None:
         write(folder / f"{stem}.draft.json", draft)

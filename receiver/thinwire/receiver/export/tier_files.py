@@ -1,4 +1,4 @@
-"""Preview and crops as files for people and other programs. Names and formats: docs/store-format.md."""
+"""Preview and crops as PNG and JSON files. Names and formats: docs/store-format.md."""
 
 import json
 from typing import Any
@@ -11,18 +11,18 @@ from thinwire.shared.formats.preview import Preview
 
 
 def preview_png(preview: Preview) -> bytes:
-    """The finest layer that is here, 8-bit grey."""
+    """The finest received layer, 8-bit grey."""
     return bytes(imagecodecs.png_encode(preview.image))
 
 
 def crops_png(crops: Crops) -> bytes:
-    """The native image, 16-bit grey and alpha: stored values less `least`, transparent where nothing is here."""
+    """The native image, 16-bit grey and alpha: stored values minus `least`, transparent outside the crops."""
     values, here = crops.canvas()
     return bytes(imagecodecs.png_encode(np.stack([values, here.astype(np.uint16) * 65535], axis=2)))
 
 
 def crops_json(crops: Crops) -> bytes:
-    """What is in the PNG beside it, where it lies, and what its values mean."""
+    """The rectangles of the crops and the meaning of their stored values."""
     meaning = crops.meaning
     facts: dict[str, Any] = {
         "native": {"height": crops.native_height, "width": crops.native_width},

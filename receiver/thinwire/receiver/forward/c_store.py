@@ -31,9 +31,9 @@ Committed = Callable[[str, frozenset[str], frozenset[str]], None]
 
 CONNECT_SECONDS = 30.0
 ANSWER_SECONDS = 600.0
-"""How long a peer may take to answer one C-STORE; a slow archive still moves."""
+"""Limit for the answer to one C-STORE; slow archives need minutes."""
 LINGER_SECONDS = 1.0
-"""A peer that answers at once may report its commitment on the association that asked."""
+"""A peer may send its commitment report at once, on the association of the request."""
 _DUPLICATE = 0x0111
 _WARNINGS = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
@@ -42,8 +42,7 @@ _SUCCESS = 0x0000
 
 @dataclass(frozen=True)
 class CStorePeer:
-    """title: the hub's own. committed: where a peer reports its commitment, None where it cannot. folder: for the one
-    file that is under way; nothing in it has to last."""
+    """title: the hub's AE title. committed: handler of commitment reports, or None. folder: for one temporary file."""
 
     target: DicomTarget
     title: str
@@ -72,7 +71,7 @@ class CStorePeer:
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
         silence_libraries()
-        _config.STORE_SEND_CHUNKED_DATASET = True  # a file's data set goes as it is, not written anew
+        _config.STORE_SEND_CHUNKED_DATASET = True  # the data set is sent unchanged, not encoded again
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
         ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
@@ -94,7 +93,7 @@ class CStorePeer:
             if (each.sop_class, each.syntax) not in accepted:
                 what = f"{each.sop_class.name} in {each.syntax.name}"
                 yield DeliveryOutcome(
-                    number, DeliveryEvent.TURNED_DOWN, f"the peer does not take {what}; the file is sent as it is"
+                    number, DeliveryEvent.TURNED_DOWN, f"the peer does not accept {what}; files are not converted"
                 )
                 continue
             event, why = self._store_one(association, each)
@@ -103,14 +102,14 @@ class CStorePeer:
             else:
                 yield DeliveryOutcome(number, event, why)
             if not association.is_established:
-                rest = [later for later in found if later > number]
-                yield from (DeliveryOutcome(later, DeliveryEvent.FAILED, "the association broke") for later in rest)
+                unsent = [later for later in found if later > number]
+                yield from (DeliveryOutcome(later, DeliveryEvent.FAILED, "the association broke") for later in unsent)
                 break
         if taken:
             yield from self._ask(association, {number: found[number] for number in taken})
 
     def _store_one(self, association: Association, each: DicomObject) -> tuple[DeliveryEvent, str]:
-        # From a file pynetdicom sends the data set's own bytes; from memory it would write them anew.
+        # From a file, pynetdicom sends the data set's bytes unchanged; from memory it would encode them again.
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".dcm") as file:
             file.write(each.data)
             file.flush()
@@ -149,7 +148,7 @@ class CStorePeer:
 
 
 def listen_for_commitment(listen: tuple[str, int], title: str, committed: Committed) -> ThreadedAssociationServer:
-    """Take reports of storage commitment (N-EVENT-REPORT) until `shutdown` of what is returned.
+    """Receive storage commitment reports (N-EVENT-REPORT) until `shutdown` of the returned server.
 
     Raises BadConfiguration for an address that cannot be used.
     """
@@ -169,15 +168,14 @@ def listen_for_commitment(listen: tuple[str, int], title: str, committed: Commit
 
 
 def _reported(event: evt.Event, committed: Committed) -> tuple[int, Dataset | None]:
-    """The answer to N-EVENT-REPORT: success once what it says is durable, else processing failure, so that it is told
-    again."""
+    """The answer to N-EVENT-REPORT: success when the report is durable, else processing failure, and a repeat."""
     try:
-        said = event.event_information
-        kept = frozenset(str(each.ReferencedSOPInstanceUID) for each in said.get("ReferencedSOPSequence", ()))
-        lost = frozenset(str(each.ReferencedSOPInstanceUID) for each in said.get("FailedSOPSequence", ()))
-        committed(str(said.TransactionUID), kept, lost)
-    except Exception as error:  # noqa: BLE001 - a peer's report must not end the listener; it is told of the failure
-        log.error("a report of storage commitment could not be taken (%s)", type(error).__name__)
+        report = event.event_information
+        stored = frozenset(str(each.ReferencedSOPInstanceUID) for each in report.get("ReferencedSOPSequence", ()))
+        failed = frozenset(str(each.ReferencedSOPInstanceUID) for each in report.get("FailedSOPSequence", ()))
+        committed(str(report.TransactionUID), stored, failed)
+    except Exception as error:  # noqa: BLE001 - a peer's report must not end the listener; the peer gets a failure status
+        log.error("a storage commitment report could not be stored (%s)", type(error).__name__)
         return 0x0110, None
     return _SUCCESS, None
 

@@ -1,4 +1,4 @@
-"""One object on its way to one of the hospital's systems: its states as words, its transitions as data. No IO."""
+"""A delivery: one object for one target, its states and transitions. No IO."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,24 +10,24 @@ from thinwire.shared.transitions import Transitions
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
 PATIENCE = timedelta(hours=1)
-"""How long a peer has to say that it committed to an object."""
+"""The time that a peer has for its storage commitment report."""
 MOST_ASKED = 3
-"""Times that a peer which never answers is asked for its commitment; then the object counts as sent, unconfirmed."""
+"""Limit of commitment requests without a report; then the object counts as sent, unconfirmed."""
 
 
 class DeliveryState(StrEnum):
     WAITING = "waiting"
     """To be sent when it is due."""
     ASKED = "asked"
-    """The peer took it and was asked to commit to it; it has not answered yet."""
+    """Sent, with a storage commitment request that is not answered yet."""
     CONFIRMED = "confirmed"
-    """The peer committed to it, or was seen to have it."""
+    """The peer committed to it, or returned or listed it on a query."""
     UNCONFIRMED = "unconfirmed"
-    """The peer said that it took it, and has no way to confirm that it keeps it."""
+    """The peer answered with success and cannot confirm that the object is stored."""
     REFUSED = "refused"
-    """For good, until a person asks for another try."""
+    """Not sent again until a person retries it."""
     SUPERSEDED = "overtaken"
-    """Something newer of the same study stands in its place."""
+    """Replaced by a newer version of the same study."""
 
 
 class DeliveryEvent(StrEnum):
@@ -71,7 +71,7 @@ TRANSITIONS = Transitions(
 )
 
 _AGAIN = frozenset((DeliveryEvent.FAILED, DeliveryEvent.NOT_COMMITTED, DeliveryEvent.SILENT))
-"""What did not work and is tried again after a pause."""
+"""Events after which the delivery is tried again after a pause."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,20 @@ class Delivery:
     site: SiteName
     study: StudyKey
     item: str
-    """What of the study: "file 0" and so on, "sr", "capture", "fhir"."""
+    """The object of the study: "file 0" and so on, "sr", "capture", "fhir"."""
     version: Digest
-    """Of what the item is made: another version is another delivery."""
+    """A digest of the item's source; another version is another delivery."""
     state: DeliveryState
     attempts: int
-    """Tries in a row that did not work."""
+    """Failed attempts in a row."""
     due: datetime
-    """UTC; when to try, or how long to wait for the peer's answer."""
+    """UTC; the time of the next attempt, or the end of the wait for the peer's report."""
     reason: str
-    """Why it is where it is, in words without a patient's identity."""
+    """The reason of its state, without a patient's identity."""
     instance: str | None = field(default=None, repr=False)
-    """SOP Instance UID under which it was sent."""
+    """The SOP Instance UID that was sent."""
     transaction: str | None = None
-    """Transaction UID under which the peer was asked for its commitment."""
+    """The Transaction UID of the storage commitment request."""
 
 
 def after(
@@ -107,7 +107,7 @@ def after(
     instance: str | None = None,
     transaction: str | None = None,
 ) -> Delivery:
-    """The delivery after an event. now: UTC. Raises ValueError for an event that its state does not know."""
+    """The delivery after an event. now: UTC. Raises ValueError for an event that its state does not allow."""
     state = TRANSITIONS.after(delivery.state, event)
     attempts = (
         delivery.attempts + 1
@@ -133,10 +133,10 @@ def after(
 
 
 def pause(attempts: int) -> timedelta:
-    """How long to wait after so many tries in a row that did not work: doubled each time, up to the longest."""
+    """The wait after this number of failed attempts in a row: doubled each time, up to LONGEST_PAUSE."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(attempts - 1, 12)))
 
 
 def unanswered(delivery: Delivery) -> DeliveryEvent:
-    """What it means that a peer did not answer in time whether it commits."""
+    """The event for a delivery without a storage commitment report in time."""
     return DeliveryEvent.GIVEN_UP if delivery.attempts + 1 >= MOST_ASKED else DeliveryEvent.SILENT

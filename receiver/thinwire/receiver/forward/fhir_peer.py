@@ -33,16 +33,16 @@ class FhirPeer:
 
 
 def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[DeliveryEvent, str]:
-    """Confirmed only where the answer has a 2xx for every entry: a bare 200 says nothing of what was kept."""
+    """Confirmed only if the answer has a 2xx status for every entry; the status of the whole answer is not enough."""
     answer = http.post(base, content=bundle, headers={"Content-Type": _JSON, "Accept": _JSON})
     if not answer.is_success:
         return failure(answer)
-    told = _statuses(answer)
-    if len(told) != len(json.loads(bundle)["entry"]):
-        return DeliveryEvent.FAILED, "the server answered with success and does not say what it kept"
-    if all(status.startswith("2") for status in told):
+    statuses = _statuses(answer)
+    if len(statuses) != len(json.loads(bundle)["entry"]):
+        return DeliveryEvent.FAILED, "the server answered with success and without a status for each resource"
+    if all(status.startswith("2") for status in statuses):
         return DeliveryEvent.FOUND_AT_TARGET, ""
-    return DeliveryEvent.FAILED, "the server did not keep every resource"
+    return DeliveryEvent.FAILED, "the server did not store every resource"
 
 
 def _statuses(answer: httpx.Response) -> list[str]:

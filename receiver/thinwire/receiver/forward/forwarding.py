@@ -1,4 +1,4 @@
-"""All targets of a hub while it serves: a thread for each, and a port on which peers report storage commitment."""
+"""Forwarding to all targets during `serve`: a thread for each, and a port for storage commitment reports."""
 
 import contextlib
 import logging
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from thinwire.receiver.export.fhir import WrittenOf, nothing_written
 from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
+from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.fhir_peer import FhirPeer
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.peer import Peer
-from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.forward.stow import StowPeer
 from thinwire.receiver.hub import Hub
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 
 def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder]:
-    """One for each target of the hub's settings. written: what readers and the machine wrote about a study."""
+    """One for each target of the hub's settings. written: the report and draft of a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
     queue.enter(target.name for target in settings.targets)
-    pieces = DeliveryContent(hub.study_images(), hub.bundles, written)
+    content = DeliveryContent(hub.study_images(), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):
         hub.disk.make_folder(folder)
     return [
-        Forwarder(target, _peer(target, settings, queue, folder), queue, pieces, hub.clock)
+        Forwarder(target, _peer(target, settings, queue, folder), queue, content, hub.clock)
         for target in settings.targets
     ]
 
 
 @contextlib.contextmanager
 def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]:
-    """Send, in threads of its own, until the block ends. Raises BadConfiguration for a port that cannot be used."""
+    """Forward, in its own threads, until the block ends. Raises BadConfiguration for a port that cannot be used."""
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:

@@ -1,4 +1,4 @@
-"""What the hub needs of another system: it takes objects, and says of each what became of it."""
+"""The interface of a target's system (PACS or FHIR server): objects are sent, an outcome returns for each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from thinwire.shared.errors import UnreadableDicom
 
 
 class DeliveryOutcome(NamedTuple):
-    """What became of one delivery. Whoever reads outcomes makes each durable before he asks for the next."""
+    """The outcome of one delivery. The caller makes each outcome durable before it takes the next."""
 
     number: int
     event: DeliveryEvent
@@ -25,7 +25,7 @@ class DeliveryOutcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One object and the delivery that it belongs to."""
+    """One object and the number of its delivery."""
 
     number: int
     data: bytes = field(repr=False)
@@ -33,13 +33,13 @@ class Outgoing:
 
 class Peer(Protocol):
     def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
-        """Send objects of one study in this order; one or more outcomes of each."""
+        """Send objects of one study in this order; one or more outcomes for each."""
         ...
 
 
 @dataclass(frozen=True)
 class DicomObject:
-    """A DICOM file and what is needed to send it as it is."""
+    """A DICOM file and the attributes that C-STORE and STOW-RS need."""
 
     data: bytes = field(repr=False)
     sop_class: UID
@@ -50,7 +50,7 @@ class DicomObject:
 
 
 def dicom_object(data: bytes) -> DicomObject:
-    """Raises UnreadableDicom for what cannot be sent as it is; the words name no identifier."""
+    """Raises UnreadableDicom for a file that cannot be sent unchanged; the message has no identifier."""
     if data[128:132] != b"DICM":
         raise UnreadableDicom("the clinic sent a picture that is no DICOM file", "It can be exported from the hub.")
     try:
@@ -69,18 +69,20 @@ def dicom_object(data: bytes) -> DicomObject:
 
 
 def same_object(mine: bytes, theirs: bytes) -> bool:
-    """Whether a peer's copy has the image that was sent: bit for bit where it keeps the transfer syntax, which it need
-    not (PS3.18 8.7.3); identity and other attributes it may have corrected (PS3.4 B.4.1)."""
-    sent, kept = (pydicom.dcmread(BytesIO(data)) for data in (mine, theirs))
-    if sent.SOPInstanceUID != kept.SOPInstanceUID:
+    """Whether a peer's copy has the image that was sent: bit for bit in the same transfer syntax, else by its size.
+
+    A peer may convert the transfer syntax (PS3.18 8.7.3) and coerce identity and other attributes (PS3.4 B.4.1).
+    """
+    sent, stored = (pydicom.dcmread(BytesIO(data)) for data in (mine, theirs))
+    if sent.SOPInstanceUID != stored.SOPInstanceUID:
         return False
-    if sent.file_meta.TransferSyntaxUID != kept.file_meta.TransferSyntaxUID:
-        return _size(sent) == _size(kept)
-    return _pixels(sent) == _pixels(kept)
+    if sent.file_meta.TransferSyntaxUID != stored.file_meta.TransferSyntaxUID:
+        return _size(sent) == _size(stored)
+    return _pixels(sent) == _pixels(stored)
 
 
 def _size(found: Dataset) -> tuple[object, ...]:
-    return tuple(found.get(word) for word in ("Rows", "Columns", "BitsStored"))
+    return tuple(found.get(keyword) for keyword in ("Rows", "Columns", "BitsStored"))
 
 
 def _pixels(found: Dataset) -> bytes:

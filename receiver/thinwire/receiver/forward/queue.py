@@ -1,7 +1,7 @@
-"""The outbound queue: what of which study is to reach which system, and how far it is. Format: docs/store-format.md.
+"""The queue of deliveries to targets, and their states. Format: docs/store-format.md.
 
-What happened to a study is read from the hub's own receipts, which are numbered: each target knows up to which of them
-it has planned, so that nothing is forgotten over a restart and nothing has to be searched for.
+Deliveries are planned from the hub's numbered receipts. Each target stores the number of the last receipt that it has
+planned for, so that a restart loses nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,16 +20,16 @@ from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 PAGE = 200
-"""Receipts that are planned for in one transaction."""
+"""Limit of receipts in one planning transaction."""
 
 SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
-"""(item, version) of what a study has for a target, in the order in which it is to be sent."""
+"""(item, version) of the objects of a study for a target, in the order of sending."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many deliveries of a target are in one state, and when the oldest of them was planned."""
+    """The number of deliveries of a target in one state, and the planning time of the oldest."""
 
     target: str
     state: DeliveryState
@@ -46,13 +46,13 @@ class Queue:
         self._step = step
 
     def enter(self, names: Iterable[str]) -> None:
-        """Make the targets known; what is known stays where it is."""
+        """Add new targets; the state of known ones stays."""
         with self._database.write() as connection:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def news(self, target: str) -> tuple[int, list[SiteStudy]]:
-        """(number to hand to `plan`, studies to which something happened that this target has not planned for)."""
+    def unplanned(self, target: str) -> tuple[int, list[SiteStudy]]:
+        """(number of the last receipt read, studies with receipts that this target has not planned for)."""
         with self._database.read() as connection:
             planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
             fresh = receipts.c.number > planned
@@ -62,8 +62,8 @@ class Queue:
         return (rows[-1].number if rows else planned), list(keys)
 
     def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
-        """One transaction: what is new of these studies waits to be sent, what it replaces does not any more, and the
-        target has planned up to this receipt. Returns how many deliveries are new."""
+        """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
+        number of the last planned receipt. Returns the number of new deliveries."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
@@ -95,7 +95,7 @@ class Queue:
         return count
 
     def due(self, target: str) -> list[Delivery]:
-        """What is to be sent now, all of the one study that has waited longest, in the order of its planning."""
+        """The due deliveries of the study that has waited longest, in the order of planning."""
         now = micros(self._clock.now())
         ready = and_(
             deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
@@ -108,7 +108,7 @@ class Queue:
             return [_delivery(row) for row in connection.execute(_all().where(same).order_by(deliveries.c.number))]
 
     def overdue(self, target: str) -> list[Delivery]:
-        """Deliveries whose peer has not answered in time whether it commits."""
+        """Deliveries without a storage commitment report in time."""
         late = and_(
             deliveries.c.target == target,
             deliveries.c.state == str(DeliveryState.ASKED),
@@ -125,7 +125,7 @@ class Queue:
         instance: str | None = None,
         transaction: str | None = None,
     ) -> Delivery:
-        """What happened to a delivery, durable when this returns. Raises ValueError as `after` does."""
+        """Apply an event to a delivery; durable when this returns. Raises ValueError as `after` does."""
         self._step("forward.apply.before_commit")
         with self._database.write() as connection:
             row = connection.execute(_all().where(deliveries.c.number == number)).one()
@@ -135,7 +135,7 @@ class Queue:
         return changed
 
     def claim(self, target: str, instance: str, digest: Digest) -> bool:
-        """Whether this SOP instance may go to the target: False where another content went there under its UID."""
+        """Whether this SOP instance may be sent to the target: False if other content was sent there under its UID."""
         row = {"target": target, "instance": instance, "digest": digest}
         mine = (sent.c.target == target) & (sent.c.instance == instance)
         with self._database.write() as connection:
@@ -143,7 +143,7 @@ class Queue:
             return connection.scalar(select(sent.c.digest).where(mine)) == digest
 
     def asked(self, transaction: str) -> list[Delivery]:
-        """The deliveries for whose commitment a peer was asked under this Transaction UID."""
+        """The deliveries of a storage commitment request, by its Transaction UID."""
         with self._database.read() as connection:
             rows = connection.execute(_all().where(deliveries.c.asked == transaction).order_by(deliveries.c.number))
             return [_delivery(row) for row in rows]
@@ -155,7 +155,7 @@ class Queue:
             return [_delivery(row) for row in connection.execute(_all().where(these).order_by(deliveries.c.number))]
 
     def retry(self, target: str | None = None, study: SiteStudy | None = None) -> int:
-        """Send again, now, what waits, was refused or is not confirmed. Returns how many deliveries."""
+        """Make waiting, refused and unconfirmed deliveries due now. Returns their number."""
         states = sorted(str(state) for state in TRANSITIONS.before(DeliveryEvent.RETRIED))
         query = _all().where(deliveries.c.state.in_(states))
         if target is not None:

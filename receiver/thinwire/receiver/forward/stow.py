@@ -1,6 +1,6 @@
-"""A PACS by DICOMweb: STOW-RS (PS3.18 10.5), and WADO-RS to see that it has what it said it took.
+"""A PACS by DICOMweb: STOW-RS (PS3.18 10.5), confirmed by WADO-RS.
 
-A server may answer 200 and store nothing. An object counts as confirmed only once the server has given it back.
+A server may answer 200 and store nothing. An object counts as confirmed only when the server returns or lists it.
 """
 
 import email
@@ -61,14 +61,14 @@ class StowPeer:
             return DeliveryEvent.TURNED_DOWN, f"the server refused it (failure reason {refused:04X})"
         if not answer.is_success:
             return failure(answer)
-        return self._look(http, each)
+        return self._retrieve(http, each)
 
-    def _look(self, http: httpx.Client, each: DicomObject) -> tuple[DeliveryEvent, str]:
-        """Whether the server gives the object back (WADO-RS, PS3.18 10.4)."""
+    def _retrieve(self, http: httpx.Client, each: DicomObject) -> tuple[DeliveryEvent, str]:
+        """Whether the server returns the object (WADO-RS, PS3.18 10.4)."""
         series = f"{self.target.base}/studies/{each.study}/series/{each.series}"
         answer = http.get(f"{series}/instances/{each.instance}", headers={"Accept": _ANY_SYNTAX})
         if answer.status_code == 404:
-            return DeliveryEvent.FAILED, "the server answered that it took the object, and does not have it"
+            return DeliveryEvent.FAILED, "the server accepted the object and does not have it"
         if answer.is_success:
             theirs = _first_part(answer)
             try:
@@ -81,18 +81,18 @@ class StowPeer:
         return self._search(http, series, each)
 
     def _search(self, http: httpx.Client, series: str, each: DicomObject) -> tuple[DeliveryEvent, str]:
-        """For a server that does not give files back as they are: whether it lists the object (QIDO-RS)."""
+        """For a server that does not return files in their transfer syntax: whether it lists the object (QIDO-RS)."""
         query = {"SOPInstanceUID": each.instance}
         answer = http.get(f"{series}/instances", params=query, headers={"Accept": "application/dicom+json"})
         if answer.status_code in (204, 404) or (answer.is_success and _json(answer) == []):
-            return DeliveryEvent.FAILED, "the server answered that it took the object, and does not list it"
+            return DeliveryEvent.FAILED, "the server accepted the object and does not list it"
         if answer.is_success and isinstance(_json(answer), list):
             return DeliveryEvent.FOUND_AT_TARGET, ""
-        return DeliveryEvent.SENT, f"the server took it, and cannot be asked whether it has it ({answer.status_code})"
+        return DeliveryEvent.SENT, f"the server accepted it and cannot confirm that it is stored ({answer.status_code})"
 
 
 def _refused(answer: httpx.Response) -> int | None:
-    """Failure Reason (0008,1197) of the one object, where the answer says that it failed."""
+    """Failure Reason (0008,1197) of the object; None if the answer reports no failure."""
     if not (answer.is_success or answer.status_code == _CONFLICT):
         return None
     facts = _json(answer)

@@ -1,4 +1,4 @@
-"""What STOW-RS and FHIR share: one HTTP client, and what its answers mean for a delivery."""
+"""HTTP for STOW-RS and FHIR: the client, and the delivery event for an answer."""
 
 import ssl
 
@@ -12,7 +12,7 @@ from thinwire.shared.logs import silence_libraries
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 """Seconds without any progress; no limit on a whole transfer."""
 _LATER = frozenset((401, 403, 404, 408, 425, 429))
-"""What a person or time may change at the server, beside every 5xx: tried again."""
+"""Status codes that may be temporary, in addition to 5xx: the delivery is tried again."""
 
 
 def client(target: StowTarget | FhirTarget) -> httpx.Client:
@@ -32,7 +32,7 @@ def client(target: StowTarget | FhirTarget) -> httpx.Client:
 
 
 def failure(answer: httpx.Response) -> tuple[DeliveryEvent, str]:
-    """Of an answer that is no success."""
+    """The event and reason for an unsuccessful answer."""
     event = (
         DeliveryEvent.FAILED if answer.status_code in _LATER or answer.status_code >= 500 else DeliveryEvent.TURNED_DOWN
     )

@@ -62,7 +62,7 @@ class SiteRegistry:
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        """As `Shelf.join`."""
+        """As `IngestStore.join`."""
         now = micros(self._clock.now())
         _verify_key(signing_key)
         with self._database.write() as connection:
@@ -86,7 +86,7 @@ class SiteRegistry:
         )
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        """As `Shelf.check_site`. certificate: None for an offline transfer, which the site's epochs authenticate."""
+        """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
         self._site_key(site)
         if certificate is None:
             return
@@ -96,7 +96,7 @@ class SiteRegistry:
             raise NotEnrolled("the site joined anew and has another certificate")
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
-        """As `Shelf.epoch_key`. Opened from its record at the first use and then cached."""
+        """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""
         known = self._opened.get((site, epoch))
         if known is None:
             row = self._epoch(site, epoch)
@@ -114,7 +114,7 @@ class SiteRegistry:
         return _verify_key(row[1])
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
-        """As `Shelf.admit_epoch`."""
+        """As `IngestStore.admit_epoch`."""
         key = self._site_key(site)
         open_epoch(record, site, _verify_key(key), self._keys.sealing)
         row = {

@@ -17,7 +17,7 @@ class Blobs:
         disk.make_folder(folder)
 
     def write(self, data: bytes) -> Digest:
-        """Keep `data`, durable when this returns; what is there already is not written again. Raises DiskFull."""
+        """Store `data`, durable when this returns; an existing blob is not written again. Raises DiskFull."""
         name = digest(data)
         path = self._path(name)
         if not path.exists():
@@ -29,7 +29,7 @@ class Blobs:
         return name
 
     def read(self, name: Digest) -> bytes:
-        """The bytes of a blob that the database names. Raises BadFormat where the disk gives back others."""
+        """The bytes of a blob that the database names. Raises BadFormat for a damaged file."""
         path = self._path(name)
         data = path.read_bytes() if path.exists() else b""
         if digest(data) != name:

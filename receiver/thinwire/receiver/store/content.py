@@ -47,7 +47,7 @@ def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]
 
 @dataclass(frozen=True)
 class Examiner:
-    """Looks at a part's content with what the hub knows. max_bytes: most that an archive or evidence may restore to."""
+    """Checks the content of parts. coder_of: a bundle's coder. max_bytes: limit of unpacked originals and crops."""
 
     coder_of: Callable[[BundleId], Coder]
     max_bytes: int = 2 << 30
@@ -55,9 +55,9 @@ class Examiner:
     def examine(
         self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
     ) -> Content:
-        """verify_key: the site's, that signed the epoch of this part.
+        """The content of a part. verify_key: the site's key at the time of the part's epoch.
 
-        Raises BadPayload, UnknownBundle, BadPreview, BadEvidence, BadArchive, BadManifest, Forged; BadFormat for a kind
+        Raises BadPayload, UnknownBundle, BadPreview, BadCrops, BadArchive, BadManifest, Forged; BadFormat for a kind
         that never crosses.
         """
         match header.kind:

@@ -25,7 +25,7 @@ class ObjectQuarantine:
         self._disk = disk
         self._clock = clock
 
-    def keep(self, site: SiteName, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
+    def add(self, site: SiteName, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
         """Store content and reason, within the limits; a full disk is only logged."""
         folder = self._folder / site
         reason = {"error": type(error).__name__, "what": str(error), "at": self._clock.now().isoformat()}

@@ -1,4 +1,4 @@
-"""What the store takes and gives back: a part of a study, a graph that waits, a prediction, a study."""
+"""The store's records: a part of a study, a graph without a prediction, a prediction, a study."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Ti
 
 
 class StoredFinding(NamedTuple):
-    """One finding as it was predicted: probability and interval 0 to 1, and what they leave possible."""
+    """One predicted finding: probability and interval, 0 to 1, and its prediction set."""
 
     probability: float
     low: float
@@ -23,7 +23,7 @@ class StoredFinding(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenedPart:
-    """One opened and examined object on its way into the store."""
+    """One opened and examined object, to be stored."""
 
     site: SiteName
     object: Digest
@@ -57,7 +57,7 @@ class StoredPrediction:
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as the store knows it. What follows from the graph is None until a graph is here."""
+    """A study in the store. Facts of the graph are None until a graph is stored."""
 
     site: SiteName
     study: StudyKey
@@ -71,17 +71,17 @@ class StoredStudy:
     patches_total: int | None
     attention_kept: float | None
     sealed_sizes: Mapping[Tier, int]
-    """Bytes of the newest sealed object of each tier that is here."""
+    """Bytes of the newest sealed object of each stored tier."""
     complete: bool | None
-    """Is everything here that the manifest lists? None: no manifest yet."""
+    """Whether all tiers of the manifest are stored; None without a manifest."""
     prediction: StoredPrediction | None
     opened: bool = False
-    """By a reader."""
+    """Whether a reader has opened it."""
     report: ReportState | None = None
-    """Of the newest version of its report."""
+    """The state of the newest version of its report."""
     requested: frozenset[Tier] = frozenset()
     """Tiers that a reader requested and that are not received yet."""
     listed: Mapping[Tier, int] = field(default_factory=dict)
-    """Bytes of each tier that the clinic has, by its manifest."""
+    """Plain bytes of each tier in the manifest."""
     patient: bytes | None = field(default=None, repr=False)
-    """16 bytes: the same for studies of one patient of one site; None where the manifest names none."""
+    """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""

@@ -1,4 +1,4 @@
-"""A reader's report on a study: its states, and how one version follows from another. Kept by `Store.add_report`."""
+"""A reader's report on a study: its states, and how one version follows from another. Stored by `Store.add_report`."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,12 +15,12 @@ MAX_TEXT = 8000
 
 
 class ReportState(StrEnum):
-    """FHIR's words for the same states are registered, preliminary and final."""
+    """The states of a report; in FHIR: registered, preliminary, final."""
 
     DRAFT = "draft"
-    """The reader's own, not given out."""
+    """Visible to readers only."""
     PRELIMINARY = "preliminary"
-    """May be given out as not final."""
+    """Released before it is final."""
     FINAL = "final"
     """Signed; never changed again."""
 

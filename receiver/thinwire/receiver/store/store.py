@@ -1,4 +1,4 @@
-"""The hub's store of studies: objects, the facts they state, predictions, receipts. Format: docs/store-format.md."""
+"""The hub's store of studies: objects and their facts, predictions, reports, receipts. Format: docs/store-format.md."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ PAGE = 500
 
 
 class Store:
-    """Safe from any thread and process. `sweep` is for one that holds both DATA/lock and DATA/carry.lock."""
+    """Safe from any thread and process. The caller of `sweep` holds DATA/lock and DATA/carry.lock."""
 
     def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
         self._database = database
@@ -64,17 +64,17 @@ class Store:
         self._step = step
 
     def sweep(self) -> int:
-        """Remove what a power cut left unnamed; once, before anything is kept. Returns how many files."""
+        """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
         with self._database.read() as connection:
             named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
         return self._blobs.sweep(named)
 
-    def keep(self, part: OpenedPart, receipt: bytes, at: datetime) -> None:
-        """Blob first, then one transaction that names it; durable when this returns, or without effect."""
+    def add_part(self, part: OpenedPart, receipt: bytes, at: datetime) -> None:
+        """Store a part: its blob first, then its rows and receipt in one transaction; durable when this returns."""
         if self.stored_receipt(part.site, part.object) is not None:
             return
         blob = self._blobs.write(part.plaintext)
-        self._step("store.keep.before_commit")
+        self._step("store.add_part.before_commit")
         mine = {"site": part.site, "study": part.header.study}
         with self._database.write() as connection:
             if connection.scalar(select(exists().where(_object(part.site, part.object)))):
@@ -99,7 +99,7 @@ class Store:
             connection.execute(
                 delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
-        self._step("store.keep.committed")
+        self._step("store.add_part.committed")
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
@@ -113,20 +113,20 @@ class Store:
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
 
-    def delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
-        """As `IngestStore.delivered`."""
+    def record_delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
+        """As `IngestStore.record_delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
         with self._database.write() as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
 
-    def wanted(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
-        """As `IngestStore.wanted`."""
+    def requested_parts(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
+        """As `IngestStore.requested_parts`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
             return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
-        """A reader requests a tier; nothing happens where it is stored, or was requested before."""
+        """Store a reader's request of a tier; no effect if the tier is stored or was requested before."""
         here = _of(objects, site, study) & (objects.c.kind == int(kind))
         row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
         with self._database.write() as connection:
@@ -134,28 +134,30 @@ class Store:
                 connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
-        """As `IngestStore.escalate`: one transaction marks the study and lets its graph be read again."""
+        """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
         with self._database.write() as connection:
             return _make_urgent(connection, site, study)
 
     def untriaged(self) -> list[PendingGraph]:
-        """Graphs that wait to be read: urgent ones first, then in the order in which they came."""
-        read = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
+        """Graphs without a prediction: urgent ones first, then in the order of arrival."""
+        predicted = exists().where(
+            _of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob
+        )
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
             .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .where(objects.c.kind == int(Kind.GRAPH), ~read)
+            .where(objects.c.kind == int(Kind.GRAPH), ~predicted)
             .order_by(studies.c.urgent_asked.desc(), objects.c.number)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        # A graph that was sealed anew is there twice and read once.
+        # A graph that was sealed twice has two objects and needs one prediction.
         return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction, receipt: bytes) -> bool:
-        """A prediction and its signed `triaged` receipt, both or neither. False where the graph has a prediction, or
-        has become urgent since it was taken up: then it still waits."""
+        """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
+        became urgent during inference: then it still waits."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
@@ -180,7 +182,7 @@ class Store:
         return True
 
     def undrafted(self, most: int) -> list[PendingGraph]:
-        """Newest graphs that were read and have no draft: the most urgent ones first, then in the order of arrival."""
+        """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
         newer = objects.alias()
         newest = ~exists().where(
             _of(newer, objects.c.site, objects.c.study),
@@ -203,7 +205,7 @@ class Store:
             return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
 
     def add_draft(self, waiting: PendingGraph, draft: bytes, at: datetime) -> None:
-        """Keep the draft of a graph (docs/report-decoder.md); the first one stays."""
+        """Store the draft of a graph (docs/report-decoder.md); a later one is ignored."""
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
         with self._database.write() as connection:
@@ -211,14 +213,14 @@ class Store:
         self._step("store.draft.committed")
 
     def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
-        """The draft of the newest graph as JSON (docs/report-decoder.md); None where there is none, or not yet."""
+        """The draft of the newest graph as JSON (docs/report-decoder.md), or None."""
         graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
         newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
         with self._database.read() as connection:
             return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
 
     def studies(self) -> Iterator[StoredStudy]:
-        """All studies, oldest first, read a page at a time as they are asked for."""
+        """All studies, oldest first, read from the database page by page."""
         order = studies.c.received_at, studies.c.site, studies.c.study
         last: tuple[int, str, bytes] | None = None
         while True:
@@ -251,17 +253,17 @@ class Store:
         with self._database.read() as connection:
             rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
             if not rows:
-                raise UnknownStudy("this study is not here")
+                raise UnknownStudy("the hub has no such study")
             return _stored_studies(connection, rows)[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
-        """SHA-256 of each of the study's own files, in the order of its archive; none without the originals."""
+        """SHA-256 of each file of the study, in the order of its archive; empty without the originals."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
 
-    def opened(self, site: SiteName, study: StudyKey, receipt: bytes) -> bool:
-        """Keep the signed `opened` receipt. False where a reader opened the study before: the first one stays."""
+    def record_opened(self, site: SiteName, study: StudyKey, receipt: bytes) -> bool:
+        """Store the signed `opened` receipt. False if the study has one already."""
         this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
         self._step("store.opened.before_commit")
         with self._database.write() as connection:
@@ -278,9 +280,9 @@ class Store:
         return None if row is None else _report(row)
 
     def add_report(self, report: Report, receipt: bytes | None, also: Callable[[Connection], object]) -> None:
-        """A version of a report, the signed `read` receipt of a final one, and what else tells of it: all or none.
+        """Store a version of a report, the signed `read` receipt of a final one, and the rows of `also`: all or none.
 
-        Raises ReportMoved where a version of this number is here already.
+        Raises ReportMoved if another version was stored in the meantime.
         """
         row = {
             "site": report.site,
@@ -312,18 +314,18 @@ class Store:
             return _stored_studies(connection, rows)
 
     def stamp(self) -> tuple[int, ...]:
-        """Numbers that change whenever what a list of studies or a study's page shows has changed."""
+        """Numbers that change with the content of the worklist or of a study's page."""
         with self._database.read() as connection:
-            told = connection.scalar(select(func.max(receipts.c.number))) or 0
-            read = connection.scalar(select(func.max(predictions.c.at))) or 0
-            unread = connection.scalar(select(func.count()).select_from(predictions)) or 0
-            written = connection.scalar(select(func.max(reports.c.at))) or 0
-            drafted = connection.scalar(select(func.max(drafts.c.at))) or 0
-            asked = connection.execute(select(func.count(), func.max(requests.c.at))).one()
-        return told, read, unread, written, drafted, asked[0], asked[1] or 0
+            last_receipt = connection.scalar(select(func.max(receipts.c.number))) or 0
+            predicted_at = connection.scalar(select(func.max(predictions.c.at))) or 0
+            prediction_count = connection.scalar(select(func.count()).select_from(predictions)) or 0
+            reported_at = connection.scalar(select(func.max(reports.c.at))) or 0
+            drafted_at = connection.scalar(select(func.max(drafts.c.at))) or 0
+            requested = connection.execute(select(func.count(), func.max(requests.c.at))).one()
+        return last_receipt, predicted_at, prediction_count, reported_at, drafted_at, requested[0], requested[1] or 0
 
     def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
-        """The newest part of a kind, or None. Raises BadFormat where the disk damaged it."""
+        """The plaintext of the newest part of a kind, or None. Raises BadFormat for a damaged blob."""
         this = _of(objects, site, study) & (objects.c.kind == int(kind))
         with self._database.read() as connection:
             blob = connection.scalar(select(objects.c.blob).where(this).order_by(objects.c.number.desc()).limit(1))
@@ -334,7 +336,7 @@ class Store:
 
 
 def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredStudy]:
-    """Rows of `studies` with what there is of each."""
+    """The studies of these rows, with the facts from the other tables."""
     if not rows:
         return []
     keys = [(row.site, row.study) for row in rows]
@@ -342,20 +344,22 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
     def of_these(table: Table) -> ColumnElement[bool]:
         return tuple_(table.c.site, table.c.study).in_(keys)
 
-    held: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
+    stored: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
     known: set[tuple[str, bytes]] = set()
     for o in connection.execute(select(objects).where(of_these(objects)).order_by(objects.c.number)):
-        held.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
+        stored.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
         known.add((o.site, o.object))
     lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
     for entry in connection.execute(select(listed).where(of_these(listed))):
         lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
-    read = {
+    predicted = {
         (r.site, r.study, r.blob): _prediction(r)
         for r in connection.execute(select(predictions).where(of_these(predictions)))
     }
-    said = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
-    opened = {(o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(said))}
+    of_opening = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
+    opened = {
+        (o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(of_opening))
+    }
     written = {
         (r.site, r.study): ReportState(r.state)
         for r in connection.execute(
@@ -370,11 +374,11 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
     found = []
     for row in rows:
         key = (row.site, row.study)
-        here = held.get(key, {})
+        here = stored.get(key, {})
         graph = here.get(int(Kind.GRAPH))
         complete = None
         if int(Kind.MANIFEST) in here:
-            # A part that was sealed anew has another digest and the same content.
+            # A part that was sealed again has another digest and the same content.
             covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
             complete = all(
                 (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
@@ -395,7 +399,7 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
                 attention_kept=row.attention_kept,
                 sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
                 complete=complete,
-                prediction=None if graph is None else read.get((*key, graph[0])),
+                prediction=None if graph is None else predicted.get((*key, graph[0])),
                 opened=key in opened,
                 report=written.get(key),
                 requested=frozenset(wanted.get(key, ())),
@@ -421,7 +425,7 @@ def _add_receipt(connection: Connection, site: SiteName, study: StudyKey, status
 
 
 def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> bool:
-    """The clinic asks for priority; what was read without knowing it is read again. False where nothing is here."""
+    """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown study."""
     mine = (studies.c.site == site) & (studies.c.study == study)
     asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
     if asked is False:
@@ -431,7 +435,7 @@ def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> boo
 
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
-    """What follows from a part's content."""
+    """Store the facts of a part's content."""
     this = (studies.c.site == mine["site"]) & (studies.c.study == mine["study"])
     match content:
         case FusedGraph():
@@ -464,13 +468,13 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
 
 
 def patient_of(manifest: Manifest) -> bytes | None:
-    """16 bytes that are the same for studies of one patient of one site; None where the manifest names nobody."""
+    """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""
     number = manifest.identity.get("PatientID", "").strip()
     return patient_of_number(manifest.site, number) if number else None
 
 
 def patient_of_number(site: SiteName, number: str) -> bytes:
-    """The same from a Patient ID (0010,0020) alone, which is unique within its site."""
+    """As `patient_of`, from a Patient ID (0010,0020), which is unique within its site."""
     return digest("\0".join(("thinwire patient v1", site, number)).encode())[:16]
 
 
@@ -490,8 +494,8 @@ def _report(row: Row[Any]) -> Report:
 
 def _prediction(row: Row[Any]) -> StoredPrediction:
     findings = {
-        name: StoredFinding(value, low, high, PredictionSet(said))
-        for name, (value, low, high, said) in json.loads(row.findings).items()
+        name: StoredFinding(value, low, high, PredictionSet(outcome))
+        for name, (value, low, high, outcome) in json.loads(row.findings).items()
     }
     return StoredPrediction(
         findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at)

@@ -1,8 +1,8 @@
-"""The worklist: every study at its place, most urgent first, oldest first among equals, and none waits for ever.
+"""The worklist: studies in reading order: by urgency, then the oldest first, with a cap on the waiting time.
 
 Sorting by urgency alone makes the longest wait longer (Baltruschat et al., Eur Radiol 31:3837, 2021: a pneumothorax
-that the model missed waited for up to 1293 minutes, and for 890 first come first served). So a study that has waited
-for as long as the cap stands before everything but what is immediate, the oldest first.
+that the model missed waited for up to 1293 minutes, and for 890 first come first served). A study that has
+waited for the cap is therefore listed before all but the immediate ones, the oldest first.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.identifiers import TextSource, Tier, Urgency
 
 CAP = timedelta(hours=4)
-"""How long a study waits at most behind others that came later and are not immediate."""
+"""The waiting cap: the waiting time after which only immediate studies come before an unread study."""
 
 
 @dataclass(frozen=True)
 class WorklistEntry:
     study: StoredStudy
     overdue: bool = False
-    """It has waited for as long as the cap, unread."""
+    """Unread for at least the waiting cap."""
 
     @property
     def urgency(self) -> Urgency | None:
@@ -32,7 +32,7 @@ class WorklistEntry:
 
     @property
     def place(self) -> Urgency:
-        """Where it stands: until it is triaged, as the clinic asked."""
+        """The urgency of its place in the list; before triage, the clinic's."""
         return self.urgency or (Urgency.URGENT if self.study.urgent_asked else Urgency.ROUTINE)
 
     @property
@@ -42,12 +42,12 @@ class WorklistEntry:
 
     @property
     def done(self) -> bool:
-        """A signed report is here."""
+        """The study has a signed report."""
         return self.study.report is ReportState.FINAL
 
 
 def worklist(studies: Iterable[StoredStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[WorklistEntry]:
-    """Studies that are read last, everything else in its order. now: UTC; None leaves the cap out."""
+    """The studies in reading order, those with a signed report last. now: UTC; None: no waiting cap."""
     rows = [
         WorklistEntry(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies
     ]
@@ -59,7 +59,7 @@ def _unread(study: StoredStudy) -> bool:
 
 
 def _place(row: WorklistEntry) -> tuple[bool, int, bool, datetime, str, bytes]:
-    # What is overdue stands as urgent and before the urgent.
+    # An overdue study ranks as urgent, before the other urgent ones.
     place = row.place if row.place is Urgency.IMMEDIATE or not row.overdue else Urgency.URGENT
     return row.done, ORDER.index(place), not row.overdue, row.study.received, row.study.site, row.study.study
 

@@ -144,14 +144,14 @@ class IngestSession:
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.news()]
+                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
                 return self._chunk(up.chunk)
             case "receipt_taken":
                 self._disk.step("ingest.receipt_taken")
-                self._store.delivered(self.site, Digest(up.receipt_taken.receipt))
+                self._store.record_delivered(self.site, Digest(up.receipt_taken.receipt))
                 return []
             case "escalate":
                 return self._escalate(StudyKey(up.escalate.study))
@@ -170,20 +170,20 @@ class IngestSession:
         """No message is waiting: make received bytes durable, and return progress messages if they are due."""
         return [down for arrival in list(self._arrivals.values()) for down in self._sync(arrival)]
 
-    def news(self) -> list[wire.Down]:
+    def new_messages(self) -> list[wire.Down]:
         """Receipts and requests that were not yet sent in this session."""
         if not self._greeted:
             return []
-        news = [
+        messages = [
             self._receipt(each)
             for each in self._store.undelivered_receipts(self.site)
             if digest(each) not in self._sent_receipts
         ]
-        for study, kind in self._store.wanted(self.site):
+        for study, kind in self._store.requested_parts(self.site):
             if (study, kind) not in self._asked:
                 self._asked.add((study, kind))
-                news.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
-        return news
+                messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
+        return messages
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""

@@ -83,10 +83,10 @@ class IngestStore(EpochKeys, Protocol):
         """Signed receipts of any status that the site has not confirmed, oldest first."""
         ...
 
-    def delivered(self, site: SiteName, receipt: Digest) -> None:
+    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """Record that this receipt (SHA-256 of its signed bytes) is durable at the site. Unknown ones are ignored."""
         ...
 
-    def wanted(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
+    def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         """Requested tiers that are not yet stored; a session sends each request once."""
         ...

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
-NEWS_SECONDS = 1.0
+STORE_POLL_SECONDS = 1.0
 """Seconds between two queries of the store for receipts of other processes."""
 QUIET_SECONDS = 0.005
 """Seconds of silence after which a session counts as idle."""
@@ -67,7 +67,7 @@ _OPTIONS = (
 
 
 class HubServer(HubServicer):
-    """inbox, shelf: shared by all streams. signing: for receipts. identity: the server's certificate and key.
+    """inbox, store: shared by all streams. signing: for receipts. identity: the server's certificate and key.
     authority_pem: the hub's own authority, whose certificates alone may call, health and reflection included.
     reflects: whether the reflection service is offered."""
 
@@ -130,7 +130,7 @@ class HubServer(HubServicer):
         """New receipts or requests for a site are stored. May be called from any thread."""
         stream = self._streams.get(site)
         if stream is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(stream.news.set)
+            self._loop.call_soon_threadsafe(stream.notified.set)
 
     @property
     def sites(self) -> list[SiteName]:
@@ -201,7 +201,7 @@ class SiteStream:
         self._clock = clock
         self._meter = RateMeter(clock.monotonic())
         self._since = self._seen = clock.now()
-        self.news = asyncio.Event()
+        self.notified = asyncio.Event()
         self.ended = asyncio.Event()
         self._context = context
         self._on_end = on_end
@@ -220,11 +220,11 @@ class SiteStream:
     async def run(self) -> None:
         """Runs until the clinic ends it, the link is lost, or a newer stream of the site replaces it."""
         reading = asyncio.ensure_future(self._context.read())
-        news = asyncio.ensure_future(self.news.wait())
-        patience = NEWS_SECONDS
+        notified = asyncio.ensure_future(self.notified.wait())
+        patience = STORE_POLL_SECONDS
         try:
             while True:
-                await asyncio.wait({reading, news}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading, notified}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if reading.done():
                     up = reading.result()
                     if up is grpc.aio.EOF:
@@ -234,19 +234,19 @@ class SiteStream:
                     await self._answer(self.session.receive, up)
                     patience = QUIET_SECONDS
                     continue
-                if news.done():
-                    self.news.clear()
-                    news = asyncio.ensure_future(self.news.wait())
+                if notified.done():
+                    self.notified.clear()
+                    notified = asyncio.ensure_future(self.notified.wait())
                 await self._answer(self.session.tick)
-                await self._answer(self.session.news)
-                patience = NEWS_SECONDS
+                await self._answer(self.session.new_messages)
+                patience = STORE_POLL_SECONDS
         except asyncio.CancelledError:
             if self._superseded:
                 await self._context.abort(grpc.StatusCode.ABORTED, "another stream of this site took over")
             raise
         finally:
             reading.cancel()
-            news.cancel()
+            notified.cancel()
             closing = self._worker.submit(self.session.close)
             closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._end))
 

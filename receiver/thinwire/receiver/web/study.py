@@ -53,7 +53,7 @@ def study_page(request: Request, context: CurrentContext, here: SignedIn, site: 
     found = _find(context, site, study)
     context.record_access(here.account, here.address, Act.VIEWED, found, anew=True)
     if here.is_reader:
-        context.pipeline.opened(found.site, found.study)
+        context.pipeline.record_opened(found.site, found.study)
     return _page(request, context, here, found)
 
 
@@ -105,7 +105,7 @@ def request_tier(
         raise BadInput("a study has no such tier", "Request preview, crops or originals.")
     context.audit.record(context.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
     context.store.request(found.site, found.study, _REQUESTABLE[tier], context.clock.now())
-    context.pipeline.on_receipt(found.site)
+    context.pipeline.notify(found.site)
     return _back(found)
 
 

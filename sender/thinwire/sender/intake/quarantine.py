@@ -31,7 +31,7 @@ class Quarantine:
         self._clock = clock
         self._limit = limit
 
-    def keep(self, source: bytes | Path, error: ThinwireError) -> Digest | None:
+    def add(self, source: bytes | Path, error: ThinwireError) -> Digest | None:
         """Store a file and its reason, durably; None if it cannot be read. A repeat replaces the reason.
 
         Raises DiskFull.

@@ -18,7 +18,7 @@ from tests.support.tier_samples import (
     RECTANGLES,
     WIDTH,
     WINDOW,
-    sample_evidence,
+    sample_crops,
     sample_preview,
     shown,
 )
@@ -73,7 +73,7 @@ def png(values: np.ndarray) -> Member:
 
 
 def inside() -> np.ndarray:
-    """bool [H, W]: where the sample has evidence."""
+    """bool [H, W]: where the sample has crops."""
     here = np.zeros((HEIGHT, WIDTH), np.bool_)
     for each in RECTANGLES:
         here[each.place] = True
@@ -84,19 +84,19 @@ def test_nothing_is_shown_of_an_image_of_which_nothing_is_here(hub: Hub, clinic:
     assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
-def test_the_pixels_go_before_everything_else(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+def test_the_originals_go_before_every_other_tier(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
     found = best_image(hub, clinic, parts, (png(GREY),))
     assert found.source == "the original file that this hub chose; the clinic named none"
     np.testing.assert_array_equal(image_of(found), open_radiograph(png(GREY).data).shown)
-    # A file that does not decode here costs the pixels and not the preview.
+    # A file that does not decode here costs the originals and not the preview.
     assert best_image(hub, clinic, parts, (Member("0000.png", b"broken"),)).source.startswith("the preview (")
 
 
-def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+def test_crops_lie_over_the_preview_with_the_same_greys(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
     alone = image_of(best_image(hub, clinic, parts))
-    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_crops()))
     found = best_image(hub, clinic, parts)
     assert found.source.endswith("with 3 of 3 crops over it")
     here = inside()
@@ -105,8 +105,8 @@ def test_evidence_lies_over_the_preview_with_the_same_greys(hub: Hub, clinic: Cl
     np.testing.assert_array_equal(image_of(found)[~here], below[~here])
 
 
-def test_evidence_alone_stands_on_stripes(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
-    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
+def test_crops_alone_are_laid_over_stripes(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_crops()))
     found = best_image(hub, clinic, parts)
     assert found.source == "3 of 3 crops alone"
     here = inside()
@@ -115,7 +115,7 @@ def test_evidence_alone_stands_on_stripes(hub: Hub, clinic: Clinic, parts: Study
     assert len(np.unique(stripes(HEIGHT, WIDTH))) == 2
 
 
-def test_a_preview_or_evidence_of_another_image_is_not_shown(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+def test_a_preview_or_crops_of_another_image_is_not_shown(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, preview.encode(GREY[:200], WINDOW, 4000)))
     values = stored_values()[:, :200]
     other = crops.encode(values, shown(values), RECTANGLES[:1], MEANING)
@@ -140,7 +140,7 @@ def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clin
     assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 
 
-def test_evidence_that_is_arriving_is_shown_rectangle_by_rectangle(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+def test_crops_that_are_arriving_are_shown_rectangle_by_rectangle(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     noise = np.random.default_rng(0).integers(0, 4096, (HEIGHT, WIDTH)).astype(np.uint16)
     data = crops.encode(noise, shown(noise), [*RECTANGLES, crops.Rectangle(0, 80, 130, 150, 0.1)], MEANING)
     fine = clinic.seal(Kind.CROPS, parts.study, data)
@@ -180,12 +180,12 @@ def test_people_see_it(tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyPar
     study, picture = parts.study.hex()[:8], tmp_path / "seen.png"
     assert "drawn from nothing yet" in said("show", study, "--png", str(picture))
     assert "The crops are requested" in said("request", study, "crops")
-    assert hub.store.wanted(clinic.site) == [(parts.study, Kind.CROPS)]
-    fine = clinic.seal(Kind.CROPS, parts.study, sample_evidence())
+    assert hub.store.requested_parts(clinic.site) == [(parts.study, Kind.CROPS)]
+    fine = clinic.seal(Kind.CROPS, parts.study, sample_crops())
     arrive(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview(8000)), 4000)
     put(hub, clinic, fine)
     assert "already stored" in said("ask", study, "evidence")
-    assert hub.store.wanted(clinic.site) == []
+    assert hub.store.requested_parts(clinic.site) == []
     blank = picture.read_bytes()
     page = said("show", study, "--png", str(picture))
     assert "arriving: the coarse preview" in page
@@ -201,7 +201,7 @@ def test_export_writes_both_as_files_that_any_program_reads(
     tmp_path: Path, hub: Hub, clinic: Clinic, parts: StudyParts
 ) -> None:
     put(hub, clinic, clinic.seal(Kind.PREVIEW, parts.study, sample_preview()))
-    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_evidence()))
+    put(hub, clinic, clinic.seal(Kind.CROPS, parts.study, sample_crops()))
     words = ["export", parts.study.hex(), "--data", str(hub.data), "--to", str(tmp_path / "out")]
     assert CliRunner().invoke(app, words).exit_code == 0
     stem = tmp_path / "out" / parts.study.hex()[:16]

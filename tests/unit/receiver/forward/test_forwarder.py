@@ -11,8 +11,8 @@ from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
+from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder, committed
-from thinwire.receiver.forward.pieces import DeliveryContent
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
@@ -65,12 +65,12 @@ def test_files_go_as_they_came_then_report_and_capture_and_a_repeat_sends_nothin
     assert again.given == []
 
 
-def test_a_study_goes_when_its_pixels_come_and_its_report_when_it_is_read(
+def test_a_study_goes_when_its_originals_come_and_its_report_when_it_is_read(
     hub: Hub, clinic: Clinic, bundle: Bundle
 ) -> None:
     peer = ScriptedPeer()
     each = forwarder(hub, peer)
-    keep_study(hub, clinic, bundle, image_file(), read=False, pixels=False)
+    keep_study(hub, clinic, bundle, image_file(), read=False, originals=False)
     drain(each)
     assert peer.given == []
     keep_study(hub, clinic, bundle, image_file(), read=False)
@@ -203,12 +203,12 @@ def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Cli
     assert len(peer.given) == 1
 
 
-def test_fhir_goes_with_reading_and_manifest_and_again_when_the_pixels_come(
+def test_fhir_goes_with_reading_and_manifest_and_again_when_the_originals_come(
     hub: Hub, clinic: Clinic, bundle: Bundle
 ) -> None:
     peer = ScriptedPeer([DeliveryEvent.FOUND_AT_TARGET] * 2)
     each = forwarder(hub, peer, RECORDS)
-    keep_study(hub, clinic, bundle, read=True, pixels=False)
+    keep_study(hub, clinic, bundle, read=True, originals=False)
     drain(each)
     assert len(peer.given) == 1
     assert b'"registered"' in peer.given[0]

@@ -86,9 +86,9 @@ def test_the_longest_report_fits_its_receipt() -> None:
 
 def test_a_report_is_drafted_released_signed_and_told_to_the_clinic(hub: Hub, study: StudyKey) -> None:
     pipeline, told = hub.pipeline(), list[SiteName]()
-    pipeline.on_receipt = told.append
-    pipeline.opened(SITE, study)
-    pipeline.opened(SITE, study)
+    pipeline.notify = told.append
+    pipeline.record_opened(SITE, study)
+    pipeline.record_opened(SITE, study)
     assert [status for status, _ in receipts(hub)][-1:] == [StudyStatus.OPENED]
     events = (ReportEvent.SAVED, ReportEvent.RELEASED, ReportEvent.SAVED, ReportEvent.SIGNED)
     states = [

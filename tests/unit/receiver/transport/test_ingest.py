@@ -141,17 +141,17 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
     welcome, receipt = again.receive(HELLO)
     assert welcome.welcome.version == VERSION
     assert receipt.receipt.signed == signed
-    assert again.news() == []
+    assert again.new_messages() == []
     assert again.receive(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))) == []
     assert len(ends.ingest().receive(HELLO)) == 1
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
     ends.store.wishes.append((STUDY.study, Kind.PREVIEW))
-    down = one(ingest.news())
+    down = one(ingest.new_messages())
     assert (down.tier_request.study, down.tier_request.kind) == (STUDY.study, Kind.PREVIEW)
-    assert ingest.news() == []
-    assert ends.ingest().news() == []  # nothing before hello
+    assert ingest.new_messages() == []
+    assert ends.ingest().new_messages() == []  # nothing before hello
 
 
 def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession) -> None:

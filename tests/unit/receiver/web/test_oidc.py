@@ -140,7 +140,7 @@ def test_a_forged_signature_or_state_lets_nobody_in(room: ReadingRoom, issuer: I
 
 def test_a_local_account_is_not_taken_over_by_its_name(room: ReadingRoom, issuer: Issuer) -> None:
     room.person("a.lund")
-    assert "already" in come_back(room.browser(), issuer, 401)
+    assert "n account with this name exists" in come_back(room.browser(), issuer, 401)
 
 
 def test_without_groups_nobody_enters() -> None:

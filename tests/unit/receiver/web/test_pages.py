@@ -130,7 +130,7 @@ def test_roles_keep_to_their_own(room: ReadingRoom, clinic: Clinic, parts: Study
     assert "role reader" in admin.post(f"{study}/report", 403, text="x", act="sign", version="0")
     admin.post(f"{study}/request", 403, tier="originals")
     assert "role administrator" in reader.get("/audit", 403)
-    assert room.room.store.wanted(SITE) == []
+    assert room.room.store.requested_parts(SITE) == []
     log = admin.get("/audit")
     assert "not allowed for administrator" in log
     assert "not allowed for reader" in log
@@ -273,7 +273,7 @@ def test_a_window_s_line_goes_through_the_tone() -> None:
     assert linear_fit(np.zeros(7, np.uint8))[0] > 0
 
 
-def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
+def test_the_originals_replace_preview_and_crops(room: ReadingRoom, clinic: Clinic, bundle: Bundle) -> None:
     pixels = chest(300, 280)
     parts = study_parts(clinic, bundle, files=(dicom(pixels),))
     study = room.put_study(clinic, parts, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
@@ -290,11 +290,11 @@ def test_the_pixels_replace_what_approximated_them(room: ReadingRoom, clinic: Cl
 def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     study = room.put_study(clinic, parts, Kind.PREVIEW)
     told: list[str] = []
-    room.room.pipeline.on_receipt = told.append
+    room.room.pipeline.notify = told.append
     reader = room.person("anna")
     reader.post(f"{study}/request", 400, tier="everything")
     reader.post(f"{study}/request", tier="originals")
-    assert room.room.store.wanted(SITE) == [(parts.study, Kind.ORIGINALS)]
+    assert room.room.store.requested_parts(SITE) == [(parts.study, Kind.ORIGINALS)]
     assert told == [SITE]
     assert "The originals are requested" in reader.get(study)
     assert "Request originals now" not in reader.get(study)
@@ -334,7 +334,7 @@ def test_a_report_is_signed_by_its_reader_and_read_at_the_clinic(
     said = bert.post(f"{study}/report", 409, text="Mine.", act="save", version="0")
     for words in ("saved by somebody else", "Mine.", "No pneumothorax.", 'name="version" value="1"'):
         assert words in said, words
-    assert "the report is empty" in anna.post(f"{study}/report", 400, text=" ", act="sign", version="1")
+    assert "The report is empty" in anna.post(f"{study}/report", 400, text=" ", act="sign", version="1")
     anna.post(f"{study}/report", text="No pneumothorax.", act="sign", version="1")
     page = anna.get(study)
     assert "Signed by <strong>Dr. Anna</strong>" in page

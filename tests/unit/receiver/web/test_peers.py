@@ -62,7 +62,7 @@ def test_a_server_that_answers_200_and_stores_nothing_is_found_out() -> None:
     with answering(lambda asked: TAKEN if asked.method == "POST" else Answer(404)) as server:
         outcome = stow(server)
     assert outcome.event is DeliveryEvent.FAILED
-    assert outcome.reason == "the server answered that it took the object, and does not have it"
+    assert outcome.reason == "the server accepted the object and does not have it"
 
 
 def test_so_is_one_that_only_lists_and_does_not_list_it() -> None:

@@ -40,7 +40,7 @@ def made(hub: Hub, clinic: Clinic, bundle: Bundle) -> Made:
             read = FileRead.fitting(named, f"1.2.3.{named + 1}", found.display, ["the header is doubted"])
         parts = study_parts(clinic, bundle, files=files, read=read)
         room = ReadingRoom(hub)
-        room.put(clinic, parts.graph, parts.manifest, parts.pixels)
+        room.put(clinic, parts.graph, parts.manifest, parts.originals)
         return room, parts
 
     return make
@@ -108,7 +108,7 @@ def test_a_manifest_that_comes_after_the_originals_names_the_file(hub: Hub, clin
     read = FileRead.fitting(1, "1.2.3.2", open_radiograph(SECOND).display, ())
     parts = study_parts(clinic, bundle, files=(FIRST, SECOND), read=read)
     room = ReadingRoom(hub)
-    room.put(clinic, parts.graph, parts.pixels)
+    room.put(clinic, parts.graph, parts.originals)
     before = view_of(room, clinic, parts).base
     room.put(clinic, parts.manifest)
     after = view_of(room, clinic, parts).base
@@ -128,7 +128,7 @@ def test_an_original_that_cannot_be_shown_costs_itself_alone(hub: Hub, clinic: C
     read = FileRead.fitting(0, "1.2.3.1", open_radiograph(FIRST).display, ())
     parts = study_parts(clinic, bundle, files=(broken,), read=read)
     room = ReadingRoom(hub)
-    room.put(clinic, parts.graph, parts.manifest, parts.pixels)
+    room.put(clinic, parts.graph, parts.manifest, parts.originals)
     view = view_of(room, clinic, parts)
     assert view.base is None
     assert view.trouble.startswith("the original is received and cannot be shown")

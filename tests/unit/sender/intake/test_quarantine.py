@@ -22,7 +22,7 @@ def test_a_refused_file_is_kept_as_it_came_beside_its_reason(tmp_path: Path) -> 
     clock = FakeClock()
     source = tmp_path / "DOE_JANE.dcm"
     source.write_bytes(b"some bytes")
-    name = Quarantine(tmp_path / "quarantine", Disk(reserve=0), clock).keep(source, ERROR)
+    name = Quarantine(tmp_path / "quarantine", Disk(reserve=0), clock).add(source, ERROR)
     assert name == digest(b"some bytes")
     path = tmp_path / "quarantine" / f"{name.hex()}.refused"
     assert path.read_bytes() == b"some bytes"
@@ -39,9 +39,9 @@ def test_a_refused_file_is_kept_as_it_came_beside_its_reason(tmp_path: Path) -> 
 def test_the_same_file_again_renews_its_reason(tmp_path: Path) -> None:
     clock = FakeClock()
     quarantine = Quarantine(tmp_path, Disk(reserve=0), clock)
-    quarantine.keep(b"x", ERROR)
+    quarantine.add(b"x", ERROR)
     clock.advance(60)
-    quarantine.keep(b"x", UnreadableDicom("cut short"))
+    quarantine.add(b"x", UnreadableDicom("cut short"))
     (reason,) = quarantine.reasons()
     assert (reason["what"], reason["at"]) == ("cut short", "2026-03-04T12:01:00+00:00")
 
@@ -52,7 +52,7 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     names = []
     for number in range(5):
         clock.advance(1)
-        name = quarantine.keep(bytes([number]) * 1000, ERROR)
+        name = quarantine.add(bytes([number]) * 1000, ERROR)
         assert name is not None
         names.append(name.hex())
     assert kept(tmp_path) == set(names[2:])
@@ -64,7 +64,7 @@ def test_a_file_larger_than_the_room_leaves_its_reason(tmp_path: Path, from_path
     source = tmp_path / "large"
     source.write_bytes(b"z" * (ROOM + 1))
     quarantine = Quarantine(tmp_path / "q", Disk(reserve=0), FakeClock(), limit=ROOM)
-    name = quarantine.keep(source if from_path else source.read_bytes(), ERROR)
+    name = quarantine.add(source if from_path else source.read_bytes(), ERROR)
     assert name == digest(source.read_bytes())
     assert not kept(tmp_path / "q")
     assert quarantine.reasons()[0]["kept"] is False
@@ -72,24 +72,24 @@ def test_a_file_larger_than_the_room_leaves_its_reason(tmp_path: Path, from_path
 
 def test_a_file_that_is_gone_is_nothing_to_keep(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q", Disk(reserve=0), FakeClock())
-    assert quarantine.keep(tmp_path / "gone", ERROR) is None
+    assert quarantine.add(tmp_path / "gone", ERROR) is None
     assert quarantine.reasons() == []
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with pytest.raises(DiskFull):
-        Quarantine(tmp_path, Disk(reserve=1 << 62), FakeClock()).keep(b"x", ERROR)
+        Quarantine(tmp_path, Disk(reserve=1 << 62), FakeClock()).add(b"x", ERROR)
 
 
 def test_a_power_cut_at_any_step_loses_nothing_that_a_repeat_does_not_mend(tmp_path: Path) -> None:
     watched = Fuse()
-    Quarantine(tmp_path / "whole", LossyDisk(watched), FakeClock()).keep(b"x" * 50, ERROR)
+    Quarantine(tmp_path / "whole", LossyDisk(watched), FakeClock()).add(b"x" * 50, ERROR)
     assert len(watched.passed) == 10
     for number, step in enumerate(watched.passed):
         folder = tmp_path / str(number)
         with pytest.raises(PowerCut):
-            Quarantine(folder, LossyDisk(Fuse((step, 1))), FakeClock()).keep(b"x" * 50, ERROR)
+            Quarantine(folder, LossyDisk(Fuse((step, 1))), FakeClock()).add(b"x" * 50, ERROR)
         again = Quarantine(folder, Disk(reserve=0), FakeClock())
-        again.keep(b"x" * 50, ERROR)
+        again.add(b"x" * 50, ERROR)
         assert kept(folder) == {digest(b"x" * 50).hex()}
         assert len(again.reasons()) == 1

@@ -79,15 +79,15 @@ def test_parts_are_due_when_they_are_made_and_the_source_goes_with_the_last(ends
     ends.accept(STUDY)
     ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
     assert [due.kind for due in ends.outbox.due()] == [Kind.GRAPH]
-    pixels = ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
+    originals = ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
     assert (folder_of(ends) / "source.sealed").exists()
     ends.outbox.add(STUDY.study, Kind.MANIFEST, b"manifest")
     assert not (folder_of(ends) / "source.sealed").exists()
     assert ends.outbox.source(STUDY.study) == STUDY.source
-    assert pixels.plain_size == len(STUDY.source)
+    assert originals.plain_size == len(STUDY.source)
     (due,) = (due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
     sealed = ends.outbox.read(due, 0, due.size)
-    assert digest(sealed) == due.object == pixels.object
+    assert digest(sealed) == due.object == originals.object
     assert ends.outbox.read(due, due.size - 5, 100) == sealed[-5:]
 
 

@@ -166,7 +166,7 @@ def test_every_answer_forbids_what_the_page_does_not_need(page: Page) -> None:
 
 
 def test_metrics_count_and_name_nobody(page: Page) -> None:
-    page.quarantine.keep(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
+    page.quarantine.add(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
     text = page.client.get("/metrics").text
     assert 'thinwire_studies{state="sending"} 2.0' in text
     assert 'thinwire_parts{state="waiting",tier="originals"} 2.0' in text

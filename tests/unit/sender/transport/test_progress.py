@@ -35,14 +35,14 @@ def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> TransferProg
 
 def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> None:
     link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.ORIGINALS, 20_000, 15_000),))
-    graph, manifest, pixels = by_tier(ends.outbox.entries(), link, CurrentPolicy(TierPolicy(), START, 0))
-    assert [each.kind for each in (graph, manifest, pixels)] == [Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS]
-    assert (pixels.stored, pixels.open, pixels.sent, pixels.durable) == (0, 2, 20_000, 15_000)
-    assert pixels.size > 100_000
-    everything = graph.size + manifest.size + pixels.size - 15_000
-    assert pixels.seconds == pytest.approx(everything / 10_000 + 0.5)
+    graph, manifest, originals = by_tier(ends.outbox.entries(), link, CurrentPolicy(TierPolicy(), START, 0))
+    assert [each.kind for each in (graph, manifest, originals)] == [Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS]
+    assert (originals.stored, originals.open, originals.sent, originals.durable) == (0, 2, 20_000, 15_000)
+    assert originals.size > 100_000
+    everything = graph.size + manifest.size + originals.size - 15_000
+    assert originals.seconds == pytest.approx(everything / 10_000 + 0.5)
     assert graph.seconds == pytest.approx(graph.size / 10_000 + 0.5)
-    assert as_json(pixels)["durable"] == 15_000
+    assert as_json(originals)["durable"] == 15_000
     stopped = by_tier(
         ends.outbox.entries(), replace(link, state=LinkState.WAITING), CurrentPolicy(TierPolicy(), START, 0)
     )
@@ -52,9 +52,9 @@ def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> No
 def test_what_waits_says_why(ends: TwoEnds) -> None:
     entries = ends.outbox.entries()
     current_policy = CurrentPolicy(NIGHTLY, START, 0)
-    graph, _, pixels = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), current_policy)
-    assert (graph.waits, pixels.waits) == ({}, {"until 20:00": 2})
-    assert pixels.seconds is None
+    graph, _, originals = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), current_policy)
+    assert (graph.waits, originals.waits) == ({}, {"until 20:00": 2})
+    assert originals.seconds is None
     assert set(current_policy.waits(entries)) == {(entry.study, Kind.ORIGINALS) for entry in entries}
     assert not current_policy.sends_soon(entries[0], entries[0].part(Kind.ORIGINALS))
     assert current_policy.sends_soon(entries[0], entries[0].part(Kind.GRAPH))

@@ -45,36 +45,36 @@ def test_urgent_first_then_by_kind_then_the_oldest() -> None:
     in_order = [
         due("record", None, urgent=True, minute=5),
         due("urgent graph", urgent=True, minute=9),
-        due("urgent pixels", Kind.ORIGINALS, urgent=True, minute=9),
+        due("urgent originals", Kind.ORIGINALS, urgent=True, minute=9),
         due("old graph", minute=1),
         due("new graph", minute=2),
         due("manifest", Kind.MANIFEST),
         due("preview", Kind.PREVIEW),
-        due("evidence", Kind.CROPS),
-        due("old pixels", Kind.ORIGINALS, minute=1),
-        due("new pixels", Kind.ORIGINALS, minute=2),
+        due("crops", Kind.CROPS),
+        due("old originals", Kind.ORIGINALS, minute=1),
+        due("new originals", Kind.ORIGINALS, minute=2),
     ]
     assert sorted(in_order[::-1], key=rank) == in_order
 
 
 def test_a_small_object_goes_whole_with_its_offer_and_a_large_one_says_what_it_is() -> None:
-    graph, pixels = due("graph", size=3_000), due("pixels", Kind.ORIGINALS, 90_000)
+    graph, originals = due("graph", size=3_000), due("originals", Kind.ORIGINALS, 90_000)
     piece = choose([graph], {}, WINDOW, CHUNK)
     assert piece is not None
     assert (piece.transfer, piece.offset, piece.length) == (None, 0, 3_000)
-    piece = choose([pixels], {}, WINDOW, CHUNK)
+    piece = choose([originals], {}, WINDOW, CHUNK)
     assert piece is not None
     assert piece.length == HEAD
 
 
 def test_an_urgent_graph_overtakes_between_two_chunks() -> None:
-    pixels = due("pixels", Kind.ORIGINALS, 90_000)
-    bulk = sending(pixels, 10_000)
-    piece = choose([pixels], under_way(bulk), WINDOW, CHUNK)
+    originals = due("originals", Kind.ORIGINALS, 90_000)
+    bulk = sending(originals, 10_000)
+    piece = choose([originals], under_way(bulk), WINDOW, CHUNK)
     assert piece is not None
     assert (piece.transfer, piece.offset, piece.length) == (bulk, 10_000, CHUNK)
     urgent = due("urgent", urgent=True)
-    piece = choose([urgent, pixels], under_way(bulk), WINDOW, CHUNK)
+    piece = choose([urgent, originals], under_way(bulk), WINDOW, CHUNK)
     assert piece is not None
     assert piece.due is urgent
 
@@ -98,8 +98,8 @@ def test_the_next_large_object_is_offered_while_the_rest_of_the_last_fits_the_wi
 
 
 def test_the_last_chunk_is_what_is_left() -> None:
-    pixels = due("pixels", Kind.ORIGINALS, 90_000)
-    piece = choose([pixels], under_way(sending(pixels, 89_500)), WINDOW, CHUNK)
+    originals = due("originals", Kind.ORIGINALS, 90_000)
+    piece = choose([originals], under_way(sending(originals, 89_500)), WINDOW, CHUNK)
     assert piece is not None
     assert piece.length == 500
 
@@ -169,21 +169,21 @@ def carried(queue: list[Due], floor: FairShare, most: int) -> dict[bytes, int]:
 
 
 def test_what_is_oldest_has_its_share_though_all_else_is_urgent() -> None:
-    old = due("old pixels", Kind.ORIGINALS, 40_000)
+    old = due("old originals", Kind.ORIGINALS, 40_000)
     urgent = [due(f"urgent {n}", Kind.ORIGINALS, 60_000, urgent=True, minute=1 + n) for n in range(20)]
     sent = carried([old, *urgent], FairShare(), 600_000)
     assert sent[old.object] == pytest.approx(SHARE * 600_000, abs=2 * CHUNK)
 
 
 def test_an_urgent_object_that_overtakes_a_bulk_transfer_waits_for_no_piece_of_it() -> None:
-    pixels, floor = due("pixels", Kind.ORIGINALS, 90_000), FairShare()
-    bulk = under_way(sending(pixels, 10_000))
+    originals, floor = due("originals", Kind.ORIGINALS, 90_000), FairShare()
+    bulk = under_way(sending(originals, 10_000))
     for _ in range(30):
-        piece = floor.choose([pixels], [pixels], bulk, WINDOW, CHUNK)
+        piece = floor.choose([originals], [originals], bulk, WINDOW, CHUNK)
         assert piece is not None
         floor.sent(piece)
     urgent = due("urgent", urgent=True, minute=1)
-    piece = floor.choose([urgent, pixels], [pixels, urgent], bulk, WINDOW, CHUNK)
+    piece = floor.choose([urgent, originals], [originals, urgent], bulk, WINDOW, CHUNK)
     assert piece is not None
     assert piece.due is urgent
 

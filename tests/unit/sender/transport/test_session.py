@@ -43,7 +43,7 @@ def uplink(ends: TwoEnds) -> UplinkSession:
 
 
 def offers(uplink: UplinkSession) -> list[wire.Offer]:
-    """What is offered before the hub says anything: the record, the graph, the manifest and the pixels."""
+    """What is offered before the hub says anything: the record, the graph, the manifest and the originals."""
     out = []
     while up := uplink.next():
         assert up.WhichOneof("message") == "offer"
@@ -62,10 +62,10 @@ def refusal(number: int, code: wire.RefusalCode, again_ms: int = 0) -> wire.Down
 
 
 def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) -> None:
-    record, graph, manifest, pixels = offers(uplink)
+    record, graph, manifest, originals = offers(uplink)
     assert record.head.startswith(b"TWE")
-    assert [len(each.head) == each.size for each in (record, graph, manifest, pixels)] == [True, True, True, False]
-    assert [each.number for each in (record, graph, manifest, pixels)] == [1, 2, 3, 4]
+    assert [len(each.head) == each.size for each in (record, graph, manifest, originals)] == [True, True, True, False]
+    assert [each.number for each in (record, graph, manifest, originals)] == [1, 2, 3, 4]
     assert digest(graph.head) == graph.object
     assert not graph.urgent
     assert len(uplink.transfers) == 4
@@ -73,23 +73,23 @@ def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) 
 
 
 def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
-    *_, pixels = offers(uplink)
+    *_, originals = offers(uplink)
     uplink.receive(WELCOME)
-    uplink.receive(progress(pixels.number, 30_000))
+    uplink.receive(progress(originals.number, 30_000))
     up = uplink.next()
     assert up is not None
-    assert (up.chunk.number, up.chunk.offset) == (pixels.number, 30_000)
+    assert (up.chunk.number, up.chunk.offset) == (originals.number, 30_000)
 
 
 def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(made: TwoEnds) -> None:
     uplink = made.uplink()
     uplink.hello()
-    _, _, _, pixels, first, *more = iter(uplink.next, None)
-    assert (first.chunk.number, first.chunk.offset) == (pixels.offer.number, len(pixels.offer.head))
+    _, _, _, originals, first, *more = iter(uplink.next, None)
+    assert (first.chunk.number, first.chunk.offset) == (originals.offer.number, len(originals.offer.head))
     assert more[0].chunk.offset == first.chunk.offset + len(first.chunk.data)
     sent = more[-1].chunk.offset + len(more[-1].chunk.data)
     uplink.receive(WELCOME)
-    uplink.receive(progress(pixels.offer.number, sent))
+    uplink.receive(progress(originals.offer.number, sent))
     following = uplink.next()
     assert following is not None
     assert following.chunk.offset == sent
@@ -260,12 +260,12 @@ def test_a_hub_that_departs_from_the_protocol_ends_the_stream(uplink: UplinkSess
 
 
 def test_an_offset_that_goes_back_or_runs_ahead_ends_the_stream(uplink: UplinkSession) -> None:
-    *_, pixels = offers(uplink)
+    *_, originals = offers(uplink)
     uplink.receive(WELCOME)
-    uplink.receive(progress(pixels.number, 1_000))
+    uplink.receive(progress(originals.number, 1_000))
     for durable in (999, 2_000):
         with pytest.raises(ProtocolBroken):
-            uplink.receive(progress(pixels.number, durable))
+            uplink.receive(progress(originals.number, durable))
 
 
 def test_the_hub_speaks_first_of_its_version(uplink: UplinkSession) -> None:
@@ -311,17 +311,17 @@ def test_what_waits_by_policy_is_not_offered_until_it_goes(ends: TwoEnds) -> Non
     assert len(offers(uplink)) == 3
     ends.clock.advance(6 * 3600)
     uplink.refresh()
-    (pixels,) = offers(uplink)
-    assert pixels.object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
+    (originals,) = offers(uplink)
+    assert originals.object == ends.outbox.entry(STUDY.study).part(Kind.ORIGINALS).object
 
 
 def test_a_transfer_stops_when_the_budget_is_used_up_and_a_reader_lets_it_go_on(ends: TwoEnds) -> None:
     used = [0]
     uplink = UplinkSession(ends.outbox, ends.clock, ends.disk, TierPolicy(budget=100_000), lambda: used[0])
     uplink.hello()
-    *_, pixels = offers(uplink)
+    *_, originals = offers(uplink)
     uplink.receive(WELCOME)
-    uplink.receive(progress(pixels.number, 10_000))
+    uplink.receive(progress(originals.number, 10_000))
     used[0] = 90_000
     uplink.refresh()
     assert uplink.next() is None

@@ -1,4 +1,4 @@
-"""The evidence: stored values bit by bit, rectangle by rectangle, and what is not here is known not to be."""
+"""The crops: stored values bit by bit, rectangle by rectangle, and what is not here is known not to be."""
 
 import struct
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.tier_samples import HEIGHT, MEANING, RECTANGLES, WIDTH, sample_evidence, shown, stored
+from tests.support.tier_samples import HEIGHT, MEANING, RECTANGLES, WIDTH, sample_crops, shown, stored
 from thinwire.shared.errors import BadCrops
 from thinwire.shared.formats.crops import CropCodec, Crops, Rectangle, decode, decode_prefix, encode
 
@@ -39,8 +39,8 @@ def assert_exact(found: Crops, values: np.ndarray, grey: np.ndarray) -> None:
 
 def test_every_rectangle_comes_back_bit_by_bit_and_nothing_else() -> None:
     values = stored()
-    found = decode(sample_evidence(), LIMIT)
-    assert sample_evidence() == sample_evidence()
+    found = decode(sample_crops(), LIMIT)
+    assert sample_crops() == sample_crops()
     assert found.meaning == MEANING
     assert found.whole
     assert [round(each.share, 2) for each in found.rectangles] == [0.5, 0.25, 0.0]
@@ -51,7 +51,7 @@ def test_every_rectangle_comes_back_bit_by_bit_and_nothing_else() -> None:
 
 
 def test_each_rectangle_is_of_use_when_it_has_arrived() -> None:
-    values, data = stored(), sample_evidence()
+    values, data = stored(), sample_crops()
     ends = [end for _, _, end in records(data)]
     assert decode_prefix(b"", LIMIT) is None
     assert decode_prefix(data[: ends[0] - 1], LIMIT) is None
@@ -84,16 +84,16 @@ def test_the_smaller_packing_is_taken() -> None:
         assert_exact(decode(data, LIMIT), values, shown(values))
 
 
-def test_no_rectangle_is_no_evidence() -> None:
+def test_no_rectangle_is_no_crops() -> None:
     with pytest.raises(ValueError, match="without rectangles"):
         encode(stored(), shown(stored()), [], MEANING)
 
 
 def test_more_than_the_hub_allows_is_refused_before_it_is_unpacked() -> None:
     area = sum(each.area for each in RECTANGLES)
-    assert decode(sample_evidence(), 2 * area).whole
+    assert decode(sample_crops(), 2 * area).whole
     with pytest.raises(BadCrops, match="limit"):
-        decode(sample_evidence(), 2 * area - 1)
+        decode(sample_crops(), 2 * area - 1)
 
 
 def rewritten(data: bytes, at: int, form: str, *values: object) -> bytes:
@@ -131,7 +131,7 @@ def rewritten(data: bytes, at: int, form: str, *values: object) -> bytes:
 def test_a_header_that_lies_is_refused(at: int, form: str, value: object) -> None:
     values = value if isinstance(value, tuple) else (value,)
     with pytest.raises(BadCrops):
-        decode(rewritten(sample_evidence(), at, form, *values), LIMIT)
+        decode(rewritten(sample_crops(), at, form, *values), LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_a_header_that_lies_is_refused(at: int, form: str, value: object) -> Non
 )
 def test_a_rectangle_that_lies_is_refused(field: int, form: str, value: object) -> None:
     values = value if isinstance(value, tuple) else (value,)
-    data = sample_evidence()
+    data = sample_crops()
     first = records(data)[0][0]
     with pytest.raises(BadCrops):
         decode(rewritten(data, first + field, form, *values), LIMIT)
 
 
 def test_one_that_is_cut_short_or_goes_on_is_no_whole_one() -> None:
-    data = sample_evidence()
+    data = sample_crops()
     for broken in (b"", data[:40], data[:-1], data + b"\0"):
         with pytest.raises(BadCrops):
             decode(broken, LIMIT)

@@ -1,4 +1,4 @@
-"""What a study has for other systems, and how each piece of it is made from what the store holds."""
+"""The content of deliveries: the objects of a study for a target, made from the store."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,17 +28,19 @@ FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 
 
 class Superseded(Exception):
-    """The study is not any more what the delivery was planned for; the newer state has a delivery of its own."""
+    """The study has changed since the delivery was planned; another delivery has the newer version."""
 
 
 @dataclass(frozen=True)
 class DeliveryContent:
+    """Lists and makes the objects of a study for targets. written: the report and draft of a study."""
+
     study_images: StudyImages
     bundles: Bundles
     written: WrittenOf = nothing_written
 
-    def wanted(self, target: Target, key: SiteStudy) -> Items:
-        """What of a study this target is to have, as far as it is here, in the order in which it is sent."""
+    def items(self, target: Target, key: SiteStudy) -> Items:
+        """The objects of a study for a target, as far as they are received, in the order of sending."""
         study = self.study_images.store.study(*key)
         if target.since is not None and study.received < target.since:
             return []
@@ -52,7 +54,7 @@ class DeliveryContent:
         return items
 
     def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
-        """The bytes of each delivery of one study, or why there are none: Superseded, or an error."""
+        """The bytes of each delivery of one study; else Superseded, or the error."""
         study = self.study_images.store.study(*key)
         files: list[Member] | None = None
         result: MachineResult | None = None
@@ -93,7 +95,7 @@ class DeliveryContent:
 
 
 def prediction_version(study: StoredStudy) -> Digest:
-    """Of what report and capture say: another reading, or other pixels, is another version."""
+    """The version of SR and capture: another prediction, or other originals, is another version."""
     prediction = study.prediction
     facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
     return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
@@ -107,8 +109,8 @@ def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
 
 
 def _storable(data: bytes) -> bytes:
-    """A file as PACS take it: with meta information that agrees with its data set; what is no DICOM stays as it is, to
-    be turned down with its reason."""
+    """A file with meta information that agrees with its data set, as PACS need it. A file that is not DICOM is returned
+    unchanged and later refused with its reason."""
     try:
         return part10(data, DEFAULT_LIMITS)
     except BadInput:

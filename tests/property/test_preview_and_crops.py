@@ -1,4 +1,4 @@
-"""Previews and evidence of any image come back; one with anything amiss is refused, also from its first bytes alone."""
+"""Previews and crops of any image come back; one with anything amiss is refused, also from its first bytes alone."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.damage import damaged
 from tests.support.format_samples import EPOCH, STUDY, key_of
-from tests.support.tier_samples import MEANING, WINDOW, sample_evidence, sample_preview
+from tests.support.tier_samples import MEANING, WINDOW, sample_crops, sample_preview
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.shared.crypto.envelope import Kind, open_prefix, plain_capacity, seal, verified_length
 from thinwire.shared.errors import BadCrops, BadPreview
@@ -20,7 +20,7 @@ from thinwire.shared.formats.graph import Grid
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 LIMIT = 1 << 22
-PREVIEW, CROPS = sample_preview(), sample_evidence()
+PREVIEW, CROPS = sample_preview(), sample_crops()
 
 
 @given(st.integers(4, 90), st.integers(4, 90), st.integers(0, 2**32 - 1))
@@ -36,7 +36,7 @@ def test_a_preview_of_any_image_decodes_to_an_image_of_its_aspect(height: int, w
 
 @given(data=st.data())
 @FEW
-def test_evidence_of_any_image_and_cells_comes_back(data: st.DataObject) -> None:
+def test_crops_of_any_image_and_cells_come_back(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(30, 200)), data.draw(st.integers(30, 200))
     grid = Grid(height, width, 128)
     valid = np.flatnonzero(grid.valid).tolist()
@@ -55,7 +55,7 @@ def test_evidence_of_any_image_and_cells_comes_back(data: st.DataObject) -> None
         assert here[y : y + h, x : x + w].all()
 
 
-@pytest.mark.parametrize("name", ["preview", "evidence"])
+@pytest.mark.parametrize("name", ["preview", "crops"])
 def test_damage_is_refused_by_name(name: str) -> None:
     valid = PREVIEW if name == "preview" else CROPS
 
@@ -70,7 +70,7 @@ def test_damage_is_refused_by_name(name: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("name", ["preview", "evidence"])
+@pytest.mark.parametrize("name", ["preview", "crops"])
 def test_any_first_bytes_of_a_valid_one_are_read(name: str) -> None:
     valid = PREVIEW if name == "preview" else CROPS
 

@@ -1,4 +1,4 @@
-"""The pixels archive of version 1, byte for byte. If one of these fails, the format has changed: give it a new version.
+"""The originals archive of version 1, byte for byte. If a test here fails, the format needs a new version.
 
 Codecs may find shorter streams in a later release, so the golden archive is read, and only what holds no codec's own
 choice is also written.
@@ -13,7 +13,7 @@ import numpy as np
 from tests.support.dicoms import BIG, IMPLICIT, dicom
 from thinwire.shared.formats.originals import Member, PieceCodec, pack, unpack
 
-GOLDEN = Path(__file__).parent / "golden" / "pixels-1.hex"
+GOLDEN = Path(__file__).parent / "golden" / "originals-1.hex"
 
 
 def ramp(kind: str) -> np.ndarray:
@@ -47,7 +47,7 @@ def _file(samples: np.ndarray, syntax: str) -> bytes:
 
 def _jpeg() -> bytes:
     """A JPEG as it was encoded once; another release may encode it otherwise."""
-    return bytes.fromhex((GOLDEN.parent / "pixels-jpeg-1.hex").read_text())
+    return bytes.fromhex((GOLDEN.parent / "originals-jpeg-1.hex").read_text())
 
 
 def test_the_stored_form_as_the_document_spells_it() -> None:
