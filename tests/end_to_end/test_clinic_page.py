@@ -31,7 +31,7 @@ def ends(tmp_path: Path) -> TwoEnds:
     report = {"report": {"text": "Left effusion.\nNo pneumothorax.", "reader": "Dr A. Banda", "at": at.isoformat()}}
     for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         signed = sign_receipt(Receipt(first.study, SITE, None, status, at, detail(facts)), HUB_SIGNING)
-        found.outbox.receipt(signed)
+        found.outbox.record_receipt(signed)
     found.outbox.pause(last.study)
     return found
 

@@ -10,7 +10,7 @@ from tests.support.dicoms import DX, STUDY_UID, chest, dicom
 from tests.support.power import Fuse, PowerCut
 from thinwire.sender.intake.deidentify import Deidentifier, Options, load_key
 from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
-from thinwire.sender.service import take
+from thinwire.sender.service import accept_files
 from thinwire.shared.errors import UidReused
 from thinwire.shared.formats.originals import unpack
 
@@ -99,7 +99,7 @@ def test_wherever_the_power_is_cut_a_deidentified_study_has_its_original(tmp_pat
         key = load_key(clinic.data / "keys", clinic.disk, lambda count: b"k" * count)
         clinic.pipeline.deidentifier = Deidentifier(key, Options(), clinic.data / "originals", clinic.disk)
         clinic.outbox.recover()
-        assert len(list(take(clinic.pipeline, clinic.quarantine, [file]))) == 1
+        assert len(list(accept_files(clinic.pipeline, clinic.quarantine, [file]))) == 1
 
     whole = Fuse()
     give(Clinic(tmp_path / "whole", fuse=whole))

@@ -277,7 +277,7 @@ def test_half_of_it_came_by_the_link(pair: StickPair) -> None:
 
         not_written = outbox.read(due, len(first), due.size)
         (answer,) = session.receive(wire.Up(chunk=wire.Chunk(number=2, offset=len(first), data=not_written)))
-        outbox.receipt(answer.receipt.signed)
+        outbox.record_receipt(answer.receipt.signed)
         session.close()
         assert inbox.objects(pair.clinic.site) == []
     pair.bring_home()
@@ -291,7 +291,7 @@ def test_a_receipt_over_the_link_makes_the_stick_a_repeat(pair: StickPair) -> No
         pair.at_hub()
         outbox = pair.clinic.open(pair)
         for signed in hub.store.undelivered_receipts(pair.clinic.site):
-            outbox.receipt(signed)
+            outbox.record_receipt(signed)
     assert pair.export().written == []
     assert not any(name.startswith("objects") for name in pair.on_stick() if "sealed" not in name)
     pair.bring_home()

@@ -149,13 +149,13 @@ class OutboxLives(RuleBasedStateMachine):
         part = entry.part(kind)
         if part.object is not None:
             receipt = Receipt(entry.study, SITE, part.object, StudyStatus.STORED, self.ends.clock.now())
-            self.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+            self.ends.outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
 
     @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST]))
     def refused(self, sample: object, kind: Kind) -> None:
         for due in self.ends.outbox.due():
             if due.study == sample.study and due.kind is kind:  # type: ignore[attr-defined]
-                self.ends.outbox.refused(due, "no")
+                self.ends.outbox.record_refusal(due, "no")
 
     @rule(sample=studies)
     def retry(self, sample: object) -> None:

@@ -45,7 +45,7 @@ class Clinic:
     def settle(self) -> None:
         """Nothing comes for as long as a study needs to be complete; it is taken over."""
         self.clock.advance(self.port.settings.quiet_seconds)
-        self.service.take_arrived(self.port)
+        self.service.accept_arrived(self.port)
 
     def files(self) -> list[list[bytes]]:
         """Of each study in the outbox."""

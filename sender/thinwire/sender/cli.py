@@ -21,7 +21,7 @@ from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.tiers import When, checked, read_kind
 from thinwire.sender.pipeline import GraphMaker
-from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, take
+from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files
 from thinwire.sender.transport import link_status, progress
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
@@ -110,9 +110,9 @@ def send(
     clinic = open_clinic(data, graph_bytes)
     outbox = clinic.outbox
     study_text = StudyText(read_text(text), text_source) if text is not None else None
-    outcomes: list[Accepted | Rejected] = []
+    outcomes: list[Accepted | RefusedStudy] = []
     send_options = SendOptions(urgent, _choice(tiers))
-    for outcome in take(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
+    for outcome in accept_files(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
         outcomes.append(outcome)
         if not as_json:
             presentation.print_outcome(outcome, out, err)
@@ -130,7 +130,7 @@ def send(
         raise Final(
             f"the hub refused a part of {len(not_taken)} of {len(studies)} studies", "See the reasons in status."
         )
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RefusedStudy)]
     if refused:
         raise typer.Exit(exit_code(refused[0].error))
     if not outcomes:

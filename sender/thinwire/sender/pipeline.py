@@ -33,7 +33,7 @@ from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.tiers import WHOLE, TierPolicy, When
+from thinwire.sender.outbox.tiers import ALWAYS_MADE, TierPolicy, When
 from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
@@ -240,7 +240,7 @@ class Pipeline:
         try:
             plaintext = self.plaintext_of(study, kind)
         except UnknownStudy:
-            if kind in WHOLE or self.outbox.entry(study).part(Kind.ORIGINALS).state is not PartState.STORED:
+            if kind in ALWAYS_MADE or self.outbox.entry(study).part(Kind.ORIGINALS).state is not PartState.STORED:
                 raise
             # A reader asked for it late, or it was damaged while it was held: the hub can make it of the originals.
             log.warning("the %s of study %s cannot be made any more", kind.name.lower(), study.hex())

@@ -24,7 +24,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, file_members, preview_of
-from thinwire.sender.service import Accepted, Rejected
+from thinwire.sender.service import Accepted, RefusedStudy
 from thinwire.sender.transport import link_status as link_status_file
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
 from thinwire.sender.transport.offline import ExportResult, ReplyImport
@@ -62,7 +62,7 @@ def provider(config: SenderConfig) -> str:
     return choose_provider(config.provider)
 
 
-def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> None:
+def print_outcome(outcome: Accepted | RefusedStudy, out: Console, err: Console) -> None:
     """One line for an accepted or refused study, as soon as that is known."""
     match outcome:
         case Accepted(study, entry):
@@ -71,7 +71,7 @@ def print_outcome(outcome: Accepted | Rejected, out: Console, err: Console) -> N
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)
             for warning in study.warnings:
                 out.print(f"          note: {warning}", style="yellow", highlight=False, markup=False)
-        case Rejected(error, quarantined):
+        case RefusedStudy(error, quarantined):
             err.print(f"[bold red]refused[/bold red]   {escape(str(error))}", highlight=False)
             err.print(f"          {escape(error.remedy)} ({quarantined} file(s) in quarantine)", highlight=False)
 
@@ -140,7 +140,7 @@ def _kind(due: Due) -> str:
     return "epoch" if due.kind is None else due.kind.name.lower()
 
 
-def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> list[dict[str, Any]]:
+def outcomes_json(outcomes: Sequence[Accepted | RefusedStudy], outbox: Outbox) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for outcome in outcomes:
         match outcome:
@@ -155,7 +155,7 @@ def outcomes_json(outcomes: Sequence[Accepted | Rejected], outbox: Outbox) -> li
                         **entry_json(entry, outbox),
                     }
                 )
-            case Rejected(error, quarantined):
+            case RefusedStudy(error, quarantined):
                 what = {"error": type(error).__name__, "what": str(error), "remedy": error.remedy}
                 rows.append({"accepted": False, **what, "quarantined_files": quarantined})
     return rows

@@ -32,7 +32,7 @@ POLL_SECONDS, FOLDER_POLL_SECONDS = 0.1, 0.02
 WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 """Seconds without a change before a watched folder is read: a study's files arrive one by one."""
-FORGET_SECONDS = 3600.0
+PURGE_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
 """Seconds until the next attempt after a full disk or damaged bytes of a study."""
 
@@ -53,7 +53,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RefusedStudy:
     error: ThinwireError
     quarantined: int
     """Number of files moved to quarantine."""
@@ -69,31 +69,31 @@ class SendOptions:
     """When each tier is sent, where it differs from the configured policy."""
 
 
-def take(
+def accept_files(
     pipeline: Pipeline,
     quarantine: Quarantine,
     paths: Iterable[Path],
     study_text: StudyText | None = None,
     send_options: SendOptions = SendOptions(),
-) -> Iterator[Accepted | Rejected]:
+) -> Iterator[Accepted | RefusedStudy]:
     """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
     Raises DiskFull: the current study is then not accepted, and those yielded before it are accepted.
     """
     for found in find_studies(paths):
         if isinstance(found, Refused):
-            yield _reject(quarantine, found.paths, found.error)
+            yield _refuse(quarantine, found.paths, found.error)
         else:
-            yield _take_one(pipeline, quarantine, found, study_text, send_options)
+            yield _accept_study(pipeline, quarantine, found, study_text, send_options)
 
 
-def _take_one(
+def _accept_study(
     pipeline: Pipeline,
     quarantine: Quarantine,
     files: StudyFiles,
     study_text: StudyText | None,
     send_options: SendOptions,
-) -> Accepted | Rejected:
+) -> Accepted | RefusedStudy:
     try:
         source = study_text.source if study_text else TextSource.INDICATION
         study = pipeline.released(load_study(files.paths, study_text.text if study_text else None, source))
@@ -103,12 +103,12 @@ def _take_one(
             files.paths,
         )
     except BadInput as error:
-        return _reject(quarantine, files.paths, error)
+        return _refuse(quarantine, files.paths, error)
 
 
-def _reject(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> Rejected:
+def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:
     quarantined = [quarantine.add(path, error) for path in paths]
-    return Rejected(error, sum(each is not None for each in quarantined), tuple(paths))
+    return RefusedStudy(error, sum(each is not None for each in quarantined), tuple(paths))
 
 
 def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
@@ -146,7 +146,7 @@ class Service:
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
         self.pipeline.outbox.recover()
-        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._forget(stop))]
+        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._purge(stop))]
         workers = [
             ThreadPoolExecutor(1, initializer=_lower_priority if Kind.GRAPH not in each else None) for each in WORKERS
         ]
@@ -200,10 +200,10 @@ class Service:
                     break
                 await _pause(stop, FOLDER_POLL_SECONDS)
 
-    async def _forget(self, stop: asyncio.Event) -> None:
+    async def _purge(self, stop: asyncio.Event) -> None:
         """Removes the entries of studies that arrived long ago."""
         while not stop.is_set():
-            await _pause(stop, FORGET_SECONDS)
+            await _pause(stop, PURGE_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
             self.pipeline.outbox.purge(self.clock.now() - keep)
             if self.port is not None:
@@ -211,18 +211,18 @@ class Service:
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""
-        taken: dict[Path, tuple[int, int]] = {}
+        accepted: dict[Path, tuple[int, int]] = {}
         before: dict[Path, tuple[int, int]] = {}
         changed_at = self.clock.monotonic()
         while not stop.is_set():
             now = await asyncio.to_thread(_listing, folder)
             if now != before:
                 before, changed_at = now, self.clock.monotonic()
-            fresh = [path for path, stamp in now.items() if taken.get(path) != stamp]
-            if fresh and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
+            new = [path for path, stamp in now.items() if accepted.get(path) != stamp]
+            if new and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
                 try:
-                    await asyncio.to_thread(self._take_all, fresh)
-                    taken |= {path: now[path] for path in fresh}
+                    await asyncio.to_thread(self._accept_paths, new)
+                    accepted |= {path: now[path] for path in new}
                 except DiskFull as error:
                     log.error("%s; %s", error, error.remedy)
                     await _pause(stop, STUCK_SECONDS)
@@ -232,34 +232,34 @@ class Service:
         """Accepts complete studies from modalities, and answers their storage commitment requests."""
         while not stop.is_set():
             try:
-                await asyncio.to_thread(self.take_arrived, port)
+                await asyncio.to_thread(self.accept_arrived, port)
                 await asyncio.to_thread(port.commitments.answer)
             except DiskFull as error:
                 log.error("%s; %s", error, error.remedy)
                 await _pause(stop, STUCK_SECONDS)
             await _pause(stop, WATCH_SECONDS)
 
-    def take_arrived(self, port: "Port") -> None:
+    def accept_arrived(self, port: "Port") -> None:
         """Accept the complete studies from modalities. Raises DiskFull; their files are then still there."""
         for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
             verdicts: dict[Path, StudyKey | None] = {}
-            for outcome in take(self.pipeline, self.quarantine, files):
+            for outcome in accept_files(self.pipeline, self.quarantine, files):
                 _log_outcome(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.key if isinstance(outcome, Accepted) else None)
             port.arrivals.record_verdicts(verdicts, port.sop_class_of)
 
-    def _take_all(self, paths: Sequence[Path]) -> None:
-        for outcome in take(self.pipeline, self.quarantine, paths):
+    def _accept_paths(self, paths: Sequence[Path]) -> None:
+        for outcome in accept_files(self.pipeline, self.quarantine, paths):
             _log_outcome(outcome)
 
 
-def _log_outcome(outcome: Accepted | Rejected) -> None:
+def _log_outcome(outcome: Accepted | RefusedStudy) -> None:
     match outcome:
         case Accepted():
             log.info("study %s accepted", outcome.study.key.hex())
             for warning in outcome.study.warnings:
                 log.info("study %s: %s", outcome.study.key.hex(), warning)
-        case Rejected():
+        case RefusedStudy():
             log.warning("refused: %s. %s", outcome.error, outcome.error.remedy)
 
 

@@ -62,7 +62,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     ("line", "said"),
     [
         ('originals = "sometimes"', "when idle"),
-        ('originals = "never"', "not kept whole"),
+        ('originals = "never"', "not complete"),
         ('graph = "on request"', "graph"),
         ('window = "night"', "20:00-06:00"),
         ("monthly_bytes = -1", "monthly_bytes"),

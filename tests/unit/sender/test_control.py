@@ -133,7 +133,7 @@ def test_former_names_are_not_in_the_help() -> None:
 
 def test_a_refused_part_is_sent_again_when_a_person_says_so(ends: TwoEnds) -> None:
     graph = next(due for due in ends.outbox.due() if (due.study, due.kind) == (FIRST.study, Kind.GRAPH))
-    ends.outbox.refused(graph, "unknown bundle")
+    ends.outbox.record_refusal(graph, "unknown bundle")
     ends.carry()
     assert ends.outbox.entry(FIRST.study).state is EntryState.REFUSED
     assert retry(ends, FIRST.study.hex()[:6]).stdout == "Tried again: graph\n"

@@ -19,7 +19,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
-from thinwire.sender.service import Accepted, Rejected, SendOptions, StudyText, finished, take
+from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files, finished
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import UnknownStudy
@@ -59,7 +59,11 @@ def test_every_part_is_made_and_the_originals_hold_the_very_files(
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
     outcome = next(
-        iter(take(pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), SendOptions(True)))
+        iter(
+            accept_files(
+                pipeline, quarantine, [path], StudyText("Left effusion.", TextSource.REPORT), SendOptions(True)
+            )
+        )
     )
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
@@ -90,8 +94,8 @@ def test_one_bad_file_never_stops_the_next(tmp_path: Path, pipeline: Pipeline, q
     good = write_study(folder, 1_000_000_011)
     (folder / "0-cut.dcm").write_bytes(good.read_bytes()[:5000])
     (folder / "notes.txt").write_text("not a study")
-    outcomes = list(take(pipeline, quarantine, [folder]))
-    assert [type(outcome) for outcome in outcomes] == [Rejected, Accepted]
+    outcomes = list(accept_files(pipeline, quarantine, [folder]))
+    assert [type(outcome) for outcome in outcomes] == [RefusedStudy, Accepted]
     assert len(quarantine.reasons()) == 1
     assert good.exists()
 
@@ -100,7 +104,7 @@ def test_the_graph_of_every_study_goes_before_any_originals(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     for seed in (1_000_000_003, 1_000_000_011):
-        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+        list(accept_files(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
     made = []
     while job := pipeline.next_job():
         made.append(job[1])
@@ -117,7 +121,7 @@ def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
 def test_preview_and_crops_show_the_study_as_it_was_accepted(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
-    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study, frontal = outcome.study.key, outcome.study.frontal
     while job := pipeline.next_job():
@@ -139,7 +143,7 @@ def test_preview_and_crops_show_the_study_as_it_was_accepted(
 def test_crops_are_of_the_graph_that_was_made_and_no_model_runs_again(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
     pipeline.make(study, Kind.GRAPH)
@@ -165,7 +169,7 @@ def test_crops_are_of_the_graph_that_was_made_and_no_model_runs_again(
 def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_all(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
-    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
     graphs, views, rest = WORKERS
@@ -186,7 +190,7 @@ def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_
 
 def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
     for seed in (1_000_000_003, 1_000_000_011):
-        list(take(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
+        list(accept_files(pipeline, quarantine, [write_study(tmp_path / "in", seed)]))
     pipeline.make_all()
     assert not pipeline.outbox.unfinished()
     assert len(pipeline.outbox.due()) == 8
@@ -195,13 +199,13 @@ def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, q
 def test_a_held_part_that_is_damaged_when_the_files_are_at_the_hub_alone_is_given_up_with_its_reason(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
-    [outcome] = take(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
+    [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study, outbox = outcome.study.key, pipeline.outbox
     pipeline.make_all()
     for due in outbox.due():
         receipt = Receipt(study, SITE, due.object, StudyStatus.STORED, outbox.epochs.clock.now())
-        outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+        outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
     (held,) = (outbox.folder / study.hex()).glob("*.sealed")
     held.write_bytes(b"rotten")
     assert [entry.missing for entry in outbox.recover()] == [(Kind.CROPS,)]
@@ -214,7 +218,7 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     path = write_study(tmp_path / "in", 1_000_000_003)
-    [outcome] = take(pipeline, quarantine, [path])
+    [outcome] = accept_files(pipeline, quarantine, [path])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
     (pipeline.outbox.folder / study.hex() / "source.sealed").write_bytes(b"damaged")
@@ -223,6 +227,6 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     with pytest.raises(UnknownStudy):
         pipeline.make(*job)
     assert pipeline.next_job(but={study}) is None
-    list(take(pipeline, quarantine, [path]))
+    list(accept_files(pipeline, quarantine, [path]))
     pipeline.make(*job)
     assert pipeline.outbox.entry(study).part(Kind.GRAPH).state is PartState.WAITING

@@ -1,4 +1,4 @@
-"""What the outbox remembers of a study: its parts, their states, and how one state follows another."""
+"""An entry of the outbox: a study, its parts, their states and transitions."""
 
 import json
 from collections.abc import Mapping
@@ -16,35 +16,35 @@ from thinwire.shared.transitions import Transitions
 
 VERSION = 4
 _READ_VERSIONS = (3, VERSION)
-"""Version 3 differs in the names of two kinds, which `read_kind` knows."""
+"""Version 3 has other names for two kinds; `read_kind` reads both."""
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
 class PartState(StrEnum):
-    """How far one part of a study is. Every state is durable; what happens on a stream is not kept here."""
+    """The state of one part of a study. Every state is durable; the state of a transfer belongs to the session."""
 
     MISSING = "missing"
-    """To be made, or to be made anew."""
+    """To be made, or to be made again."""
     HELD = "held"
-    """Sealed on disk; goes when a reader asks."""
+    """Sealed on disk; sent only on a reader's request."""
     WAITING = "waiting"
     """Sealed on disk; to be sent."""
     STORED = "stored"
-    """The hub's signed receipt is on disk; the bytes are gone from here."""
+    """The hub's signed receipt is on disk; the sealed bytes are no longer needed."""
     REFUSED = "refused"
-    """The hub refused it for good; the bytes stay here."""
+    """Refused by the hub, finally; the bytes stay on disk."""
     ABSENT = "absent"
-    """Could not be made; the study goes without it."""
+    """Could not be made; the study is sent without it."""
 
 
 class PartEvent(StrEnum):
-    """What happens to a part."""
+    """An event of a part."""
 
     ADDED = "added"
     HELD_BACK = "held back"
     REQUESTED = "requested"
     RELEASED = "released"
-    """The clinic chose anew when it goes."""
+    """The clinic changed the tier policy of the study."""
     STORED = "stored"
     REFUSED = "refused"
     RETRIED = "retried"
@@ -59,18 +59,18 @@ TRANSITIONS = Transitions(
         (PartState.MISSING, PartEvent.HELD_BACK): PartState.HELD,
         (PartState.MISSING, PartEvent.REQUESTED): PartState.MISSING,
         (PartState.MISSING, PartEvent.GIVEN_UP): PartState.ABSENT,
-        # Damaged here after it had reached the hub.
+        # Damaged at the clinic after the hub had stored it.
         (PartState.MISSING, PartEvent.STORED): PartState.STORED,
         (PartState.HELD, PartEvent.REQUESTED): PartState.WAITING,
         (PartState.HELD, PartEvent.RELEASED): PartState.WAITING,
         (PartState.HELD, PartEvent.DAMAGED): PartState.MISSING,
-        # Taken to the hub by stick though nobody asked.
+        # Stored by an offline transfer without a request.
         (PartState.HELD, PartEvent.STORED): PartState.STORED,
         (PartState.WAITING, PartEvent.REQUESTED): PartState.WAITING,
         (PartState.WAITING, PartEvent.STORED): PartState.STORED,
         (PartState.WAITING, PartEvent.REFUSED): PartState.REFUSED,
         (PartState.WAITING, PartEvent.DAMAGED): PartState.MISSING,
-        # Receipts and requests are repeated by every new stream.
+        # Every new session repeats receipts and requests.
         (PartState.STORED, PartEvent.STORED): PartState.STORED,
         (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
         (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
@@ -83,15 +83,15 @@ TRANSITIONS = Transitions(
 
 
 class EntryState(StrEnum):
-    """How far a study is at the clinic; it follows from the states of its parts."""
+    """The state of a study at the clinic, computed from the states of its parts."""
 
     ACCEPTED = "accepted"
-    """Safe on disk; parts of it are still to be made."""
+    """Durable; parts are still to be made."""
     SENDING = "sending"
     REFUSED = "refused"
-    """The hub refused a part, and no other part waits."""
+    """The hub refused a part; no other part waits."""
     ARRIVED = "arrived"
-    """The hub has every part that goes unasked, and said so under its signature."""
+    """The clinic has a signed receipt for every part that is sent without a request."""
 
 
 @dataclass(frozen=True)
@@ -99,52 +99,52 @@ class Part:
     kind: Kind
     state: PartState = PartState.MISSING
     object: Digest | None = None
-    """SHA-256 of the sealed bytes; None until it was made."""
+    """SHA-256 of the sealed bytes; None until the part is made."""
     size: int = 0
     """Sealed bytes."""
     plain_size: int = 0
     """Bytes before sealing."""
     requested: bool = False
-    """A reader asked for it: it goes like an urgent one."""
+    """Requested by a reader: sent like an urgent one."""
     reason: str = ""
-    """Why it is refused or absent, with what can be done."""
+    """Why it is refused or absent, and the remedy."""
 
     def after(self, event: PartEvent, reason: str = "") -> "Part":
-        """The part after `event`. Raises ValueError for an event that this state does not know."""
+        """The part after `event`. Raises ValueError for an event that this state does not allow."""
         state = TRANSITIONS.after(self.state, event)
         return replace(self, state=state, reason=reason, requested=self.requested or event is PartEvent.REQUESTED)
 
 
 @dataclass(frozen=True)
 class Due:
-    """An object that is to cross the link: a part of a study, or the epoch record that other objects need."""
+    """An object to be sent: a part of a study, or the epoch record that other objects need."""
 
     object: Digest
     size: int
     """Bytes."""
     urgent: bool
-    """The clinic says so of the study; this alone is what the hub hears."""
+    """The clinic's urgency of the study; it is sent to the hub, `requested` is not."""
     accepted: datetime
-    """UTC; its age."""
+    """UTC; the time of acceptance, which gives its age."""
     epoch: EpochId
     study: StudyKey
-    """Of a record: the first study that needs it."""
+    """For an epoch record: the first study that needs it."""
     kind: Kind | None
     """None for an epoch record."""
     overrides: Mapping[Kind, When] = field(default_factory=dict)
-    """The study's own, by which the policy lets it go."""
+    """The tier policy of the study, where it differs from the clinic's."""
     requested: bool = False
-    """A reader at the hub asked for it."""
+    """Requested by a reader at the hub."""
     paused: bool = False
-    """A person at the clinic holds the study back."""
+    """The study is paused by a person at the clinic."""
 
     @property
     def first(self) -> bool:
-        """Whether it goes before the rest."""
+        """Whether it is sent before objects that are neither urgent nor requested."""
         return self.urgent or self.requested
 
     def pending(self, durable: int = 0) -> PendingPart:
-        """As the policy sees it. durable: bytes that the hub has."""
+        """The facts for the policy. durable: bytes at the hub."""
         return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
 
 
@@ -157,26 +157,26 @@ class OutboxEntry:
     """UTC; the study's age on the link."""
     urgent: bool
     epoch: EpochId
-    """All parts are sealed in this epoch, so that making one again gives the same object."""
+    """All parts are sealed in this epoch, so that a part made again is the same object."""
     text_mac: bytes
-    """16 bytes that change with the words beside the files, keyed: no word can be guessed from them."""
+    """16 bytes: a keyed digest of the text beside the files; without the key the text cannot be guessed."""
     parts: tuple[Part, ...]
-    """In the order in which they go."""
+    """In the order of their kinds."""
     status: StudyStatus | None = None
-    """The hub's furthest word on the study."""
+    """The last status of the study in the hub's receipts, in the order of StudyStatus."""
     overrides: Mapping[Kind, When] = field(default_factory=dict)
-    """When its parts go, where that is not as the clinic's configuration says."""
+    """The tier policy of the study, where it differs from the clinic's."""
     effort: Effort | None = None
-    """How its files were packed for the link; a second time gives the same bytes."""
+    """The compression effort of the originals; stored so that a repeat gives the same bytes."""
     escalated: bool = True
-    """Whether the hub knows of the urgency, or learns it from the parts that it is yet to get."""
+    """Whether the hub knows the urgency, or will get it with the next part."""
     paused: bool = False
-    """A person at the clinic holds it back: nothing of it goes until it is resumed."""
+    """Paused by a person at the clinic: nothing is sent until it is resumed."""
     warnings: tuple[str, ...] = ()
-    """What intake doubted, for people; without a patient's identity."""
+    """Warnings of intake, without a patient's identity."""
 
     def part(self, kind: Kind) -> Part:
-        """The part of a kind; one that was never planned is missing."""
+        """The part of a kind; missing if it was not planned."""
         return next((part for part in self.parts if part.kind is kind), Part(kind))
 
     def with_part(self, part: Part) -> "OutboxEntry":
@@ -185,7 +185,7 @@ class OutboxEntry:
 
     @property
     def missing(self) -> tuple[Kind, ...]:
-        """What the pipeline has to make."""
+        """The parts that the pipeline has to make."""
         return tuple(part.kind for part in self.parts if part.state is PartState.MISSING)
 
     @property
@@ -199,12 +199,12 @@ class OutboxEntry:
 
     @property
     def is_at_hub(self) -> bool:
-        """Whether the hub has every part that was planned: the originals, which hold the study's files and text, and
-        each other part but those that could not be made or that wait for a reader's request."""
+        """Whether the hub has every planned part: the originals, which have the study's files and text, and each other
+        part except those that are absent or held."""
         return self.state is EntryState.ARRIVED and self.part(Kind.ORIGINALS).state is PartState.STORED
 
     def due(self, held: bool = False) -> "list[Due]":
-        """The parts that wait for the link. held: those too that wait for a reader to ask."""
+        """The waiting parts. held: also the held ones."""
         states = (PartState.WAITING, PartState.HELD) if held else (PartState.WAITING,)
         return [
             Due(
@@ -245,7 +245,7 @@ class OutboxEntry:
 
     @classmethod
     def from_json(cls, data: bytes) -> "OutboxEntry":
-        """Read what `to_json` made. Raises ValueError for anything else."""
+        """The inverse of `to_json`. Raises ValueError."""
         try:
             facts = json.loads(data)
             if facts["version"] not in _READ_VERSIONS:

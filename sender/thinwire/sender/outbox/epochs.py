@@ -1,7 +1,7 @@
-"""The clinic's epoch keys: a new one every day, its record beside the outbox, its key away from it.
+"""The clinic's epoch keys: a new one every day.
 
-The record in `outbox/epochs` can be read by the hub alone; the key lies in `keys/epochs`. What lies in the outbox
-can therefore not be opened by somebody who holds only the outbox.
+The epoch record, which only the hub can open, is in `outbox/epochs`; the key is in `keys/epochs`. Without `keys` the
+sealed bytes of the outbox cannot be opened.
 """
 
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 EPOCH_LIFE = timedelta(hours=24)
 _UNUSED_LIFE = 2 * EPOCH_LIFE
-"""An epoch so old is not used by an `accept` that is still under way in another process."""
+"""Age after which no running `accept` of another process can use an epoch."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Epochs:
     random_bytes: Callable[[int], bytes] = os.urandom
 
     def current(self) -> EpochKey:
-        """The epoch under which studies are sealed now; a fresh one when the last is a day old or was made by a
-        clock that ran ahead. Raises DiskFull."""
+        """The present epoch; a new one if the last is a day old, or was made at a later time of the clock. Raises
+        DiskFull."""
         now = self.clock.now()
         young = [
             key
@@ -60,33 +60,33 @@ class Epochs:
         return key
 
     def key(self, epoch: EpochId) -> EpochKey:
-        """Raises BadConfiguration where the key file is gone or damaged."""
+        """Raises BadConfiguration for an absent or damaged key file."""
         try:
             return EpochKey.from_bytes(self._key(epoch).read_bytes())
         except FileNotFoundError as error:
             raise BadConfiguration(
-                "the key of an epoch is gone from keys/epochs", "Restore keys/ from a backup."
+                "the key of an epoch is missing in keys/epochs", "Restore keys/ from a backup."
             ) from error
 
     def record(self, epoch: EpochId) -> bytes:
-        """What tells the epoch to the hub."""
+        """The epoch record for the hub."""
         return self._record(epoch).read_bytes()
 
     def is_announced(self, epoch: EpochId) -> bool:
-        """Whether the hub said that it has the record."""
+        """Whether the hub has confirmed the epoch record."""
         return self._announced(epoch).exists()
 
-    def announced(self, epoch: EpochId) -> None:
-        """The hub has the record: it is not offered again."""
+    def record_announced(self, epoch: EpochId) -> None:
+        """Record that the hub has the epoch record: it is not offered again."""
         if not self.is_announced(epoch):
             self.disk.write(self._announced(epoch), b"", "epoch.announced")
 
-    def forgotten(self, epoch: EpochId) -> None:
-        """The hub does not know the epoch (it was restored from a backup): its record is offered again."""
+    def record_forgotten(self, epoch: EpochId) -> None:
+        """Record that the hub does not know the epoch, as after a restored backup: its record is offered again."""
         self.disk.remove(self._announced(epoch), "epoch.forgotten")
 
     def purge(self, used: Collection[EpochId]) -> None:
-        """Remove keys and records that are past use and that nothing in the outbox needs."""
+        """Remove old keys and records, except those in `used`."""
         now = self.clock.now()
         for key in self._all():
             if key.id not in used and now - key.created > _UNUSED_LIFE:
@@ -95,12 +95,12 @@ class Epochs:
                         self.disk.remove(path, "epoch.purge")
 
     def sweep(self) -> None:
-        """Remove what a power cut left half-written. No other process may be accepting."""
+        """Remove incomplete files after a power cut. No other process may be accepting studies."""
         sweep(self.records)
         sweep(self.keys)
 
     def _all(self) -> list[EpochKey]:
-        """Every key that can be read: one that is damaged concerns the studies of its day alone."""
+        """All readable keys; a damaged key affects only the studies of its epoch."""
         keys = []
         for path in sorted(self.keys.glob("*.key")):
             try:

@@ -1,10 +1,11 @@
-"""The outbox: a study that was accepted here is lost neither by kill -9 nor by a power cut.
+"""The outbox: the clinic's durable queue of studies. Format: docs/outbox-format.md.
 
-One folder per study: `state.json`, `source.sealed` (files and words as they came, until every part is made), the
-sealed parts until the hub's receipt for them is on disk, and `receipts/`. Every change is a file replaced atomically.
+An accepted study survives kill -9 and a power cut. Each study has a folder: `state.json`, `source.sealed` (its files
+and text, until every part is made), the sealed parts until the hub's receipts for them are durable, and `receipts/`.
+Every change replaces a file atomically.
 
-Several processes may use one outbox: `send` accepts while `run` makes parts and sends. Each change of a study happens
-under a lock on its folder; whoever drives the link holds `own_link`.
+Several processes may use one outbox: `send` accepts while `run` makes parts and sends. Each change of a study is made
+under a lock on its folder; the process that uses the link holds `own_link`.
 """
 
 import contextlib
@@ -45,20 +46,20 @@ _STATUS_ORDER = tuple(StudyStatus)
 
 
 class Outbox:
-    """folder: DATA/outbox, holds also outbox/epochs. hub_signing: the key that signs receipts."""
+    """folder: DATA/outbox. hub_signing: the hub's key, which verifies receipts."""
 
     def __init__(self, folder: Path, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
         self.folder = folder
         self.epochs = epochs
         self._hub_signing = hub_signing
         self._disk: Disk = epochs.disk
-        # The reserve is for this: without room for receipts no byte would ever be removed.
+        # Receipts may use the disk reserve: without them no bytes could be removed.
         self._small = Disk(self._disk.step, reserve=0)
         self._entry_cache: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         self._unoffered: set[Digest] = set()
         self._disk.make_folder(folder)
 
-    # What people and the pipeline do.
+    # For commands and the pipeline.
 
     def accept(
         self,
@@ -70,19 +71,19 @@ class Outbox:
         overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
     ) -> OutboxEntry:
-        """Take a study over: when this returns it survives a power cut, before that nothing of it is here.
+        """Accept a study: durable when this returns; without effect after an error.
 
         source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text_bytes:
-        what came beside the files, by which a repeat is told from a contradiction. overrides: when its parts go, where
-        that is not as the clinic's policy says. warnings: what intake doubted. A repeat does nothing, but may make the
-        study urgent or change when its parts go. Raises AlreadyAccepted for the same files with another text, DiskFull.
+        the text beside the files; it must be the same in a repeat. overrides: the tier policy of the study, where it
+        differs from the clinic's. warnings: of intake. Idempotent; a repeat may make the study urgent or change its
+        overrides. Raises AlreadyAccepted for the same files with another text, DiskFull.
         """
         text_mac = self._text_mac(text_bytes)
         if self._at(study).path.is_dir():
-            return self._again(study, source, text_mac, urgent, overrides)
-        # The parts are made while the source is still here.
+            return self._accept_again(study, source, text_mac, urgent, overrides)
+        # The source stays until the parts are made.
         if self._disk.free(self.folder) < 2 * len(source):
-            raise DiskFull("no room for the study and for the parts that are made of it")
+            raise DiskFull("no space for the study and its parts")
         new = StudyFolder(self.folder / (_NEW + self.epochs.random_bytes(8).hex()), self._disk)
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
@@ -108,32 +109,32 @@ class Outbox:
                 shutil.rmtree(new.path, ignore_errors=True)
                 if not self._at(study).path.is_dir():
                     raise
-                # Another process accepted the same study in this very moment.
-                return self._again(study, source, text_mac, urgent, overrides)
+                # Another process accepted the same study at the same time.
+                return self._accept_again(study, source, text_mac, urgent, overrides)
         return entry
 
     def entries(self) -> list[OutboxEntry]:
-        """Every study that is here, oldest first."""
-        seen: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
+        """All studies in the outbox, oldest first."""
+        found: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         for study in self._folders():
             try:
                 status = study.state.stat()
                 stamp = (status.st_ino, status.st_mtime_ns)
                 known = self._entry_cache.get(study.path)
-                seen[study.path] = known if known and known[0] == stamp else (stamp, study.read())
+                found[study.path] = known if known and known[0] == stamp else (stamp, study.read())
             except (FileNotFoundError, UnknownStudy):
-                continue  # removed just now by another process
+                continue  # removed by another process
             except ValueError:
-                log.error("the state of study %s is damaged and left as it is", study.path.name)
-        self._entry_cache = seen
-        return sorted((entry for _, entry in seen.values()), key=lambda entry: (entry.accepted, entry.study))
+                log.error("the state of study %s is damaged; the file is not changed", study.path.name)
+        self._entry_cache = found
+        return sorted((entry for _, entry in found.values()), key=lambda entry: (entry.accepted, entry.study))
 
     def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
         return self._at(study).read()
 
     def is_whole(self, study: StudyKey) -> bool:
-        """Whether a study is here, with all that its parts are still to be made of."""
+        """Whether the outbox has the study, and the bytes from which its missing parts are made."""
         try:
             entry = self.entry(study)
         except UnknownStudy:
@@ -147,20 +148,20 @@ class Outbox:
         return True
 
     def find(self, prefix: str) -> OutboxEntry:
-        """The one study whose id starts with these hex digits. Raises UnknownStudy for none, or for several."""
+        """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
         matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
         if len(matches) != 1:
-            raise UnknownStudy(f"{len(matches) or 'no'} studies here have an id that starts so")
+            raise UnknownStudy(f"{len(matches) or 'no'} studies have a key that starts with these digits")
         return matches[0]
 
     def unfinished(self) -> list[OutboxEntry]:
-        """Studies of which the pipeline has parts to make, urgent ones first, then the oldest."""
+        """Studies with missing parts, urgent ones first, then the oldest."""
         return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
 
     def source(self, study: StudyKey) -> bytes:
-        """The archive that `accept` took, or the originals, which hold the same files and words.
+        """The archive from `accept`, or the originals, which have the same files and text.
 
-        Raises UnknownStudy where neither opens: then the study has to be given again.
+        Raises UnknownStudy if neither can be opened: the study must then be sent again.
         """
         at = self._at(study)
         for path in (at.source, at.part(Kind.ORIGINALS)):
@@ -171,16 +172,16 @@ class Outbox:
         )
 
     def plaintext(self, study: StudyKey, kind: Kind) -> bytes | None:
-        """The plaintext of a part that was made; None where its bytes are not here, or are damaged."""
+        """The plaintext of a part; None if its bytes are absent or damaged."""
         with contextlib.suppress(FileNotFoundError, Forged):
             header, plaintext = open_sealed(self._at(study).part(kind).read_bytes(), self.epochs.key)
             return plaintext if (header.kind, header.study) == (kind, study) else None
         return None
 
     def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
-        """Seal a part and keep it; durable when this returns. hold: it waits until a reader asks.
+        """Seal and store a part; durable when this returns. hold: it is sent only on a reader's request.
 
-        A repeat with the same bytes does nothing. Raises DiskFull, UnknownStudy, ValueError for other bytes.
+        Idempotent for the same bytes. Raises DiskFull, UnknownStudy, ValueError for other bytes.
         """
         sealed = seal(self.epochs.key(self.entry(study).epoch), kind, study, plaintext)
         at = self._at(study)
@@ -197,14 +198,14 @@ class Outbox:
         return made
 
     def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
-        """This part cannot be made; the study goes without it. reason: for people, without a patient's identity."""
+        """Record that a part cannot be made; the study is sent without it. reason: shown to people; no identity."""
         self._event(study, kind, PartEvent.GIVEN_UP, reason)
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
-        """Try again what the hub refused and what could not be made here; durable when this returns.
+        """Retry the refused parts and those that could not be made; durable when this returns.
 
-        Returns the parts that are tried again. A part that could not be made is left out once the files that it would
-        be made of are only at the hub. Raises UnknownStudy, DiskFull.
+        Returns the parts that are retried. A part that could not be made is not retried if the study's files are only
+        at the hub. Raises UnknownStudy, DiskFull.
         """
         at = self._at(study)
         with at.locked() as entry:
@@ -221,7 +222,7 @@ class Outbox:
         return tuple(part.kind for part in again)
 
     def make_urgent(self, study: StudyKey) -> OutboxEntry:
-        """Ask for priority at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
+        """Escalate a study at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
         at = self._at(study)
         with at.locked() as entry:
             if not entry.urgent:
@@ -229,13 +230,16 @@ class Outbox:
         return entry
 
     def pause(self, study: StudyKey | None = None) -> None:
-        """Hold a study back, or (None) all sending, until it is resumed; durable when this returns. What the running
-        service has under way of it stops at its next piece. Raises UnknownStudy, DiskFull."""
-        self._hold(study, True)
+        """Pause the sending of a study, or of all (None), until it is resumed; durable when this returns.
+
+        Open transfers stop before their next chunk. Raises UnknownStudy, DiskFull.
+        """
+        self._set_paused(study, True)
 
     def resume(self, study: StudyKey | None = None) -> None:
-        """Let a study go on, or (None) all that is not paused by itself. Raises UnknownStudy, DiskFull."""
-        self._hold(study, False)
+        """Resume the sending of a study, or of all (None); studies paused one by one stay paused. Raises UnknownStudy,
+        DiskFull."""
+        self._set_paused(study, False)
 
     @property
     def paused(self) -> bool:
@@ -243,58 +247,59 @@ class Outbox:
         return (self.folder / _PAUSED).exists()
 
     def receipts(self, study: StudyKey) -> list[Receipt]:
-        """The hub's words on a study that are durable here, oldest first."""
+        """The hub's receipts for a study, oldest first."""
         receipts = []
         for path in self._at(study).receipts.glob("*.receipt"):
             try:
                 receipts.append(read_receipt(path.read_bytes(), self._hub_signing))
             except Forged:
-                log.error("a receipt of study %s is damaged here; what it said stays in the state", study.hex())
+                log.error("a receipt of study %s is damaged; the study's state is not affected", study.hex())
         return sorted(receipts, key=lambda each: (each.at, each.object or b""))
 
     def purge(self, before: datetime) -> int:
-        """Forget studies that are past use here and were accepted before; returns how many. Old epochs go with them."""
-        gone = 0
+        """Remove the entries of studies that are at the hub and were accepted before a time, and unused epochs; returns
+        the number of entries."""
+        removed = 0
         for entry in self.entries():
             at = self._at(entry.study)
             if entry.accepted >= before or not entry.is_at_hub:
                 continue
             with contextlib.suppress(UnknownStudy), at.locked() as now:
-                if at.is_past_use(now):
+                if at.may_delete_last_copy(now):
                     away = self.folder / (_NEW + "gone-" + entry.study.hex())
                     self._disk.move(at.path, away, "purge")
                     shutil.rmtree(away)
-                    gone += 1
+                    removed += 1
         self.epochs.purge({entry.epoch for entry in self.entries() if not entry.is_at_hub})
-        return gone
+        return removed
 
-    # What the link does.
+    # For the link.
 
     @contextlib.contextmanager
     def own_link(self) -> Iterator[None]:
-        """Be the one process that drives the link and mends the outbox. Raises Retryable where another is."""
+        """Hold the lock of the one process that uses the link and repairs the outbox. Raises Retryable."""
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(flock(self.folder / "link.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise Retryable(
-                    "another process sends from this data folder already", "Leave it to that one, or stop it first."
+                    "another process already sends from this data folder", "Use that process, or stop it first."
                 ) from error
             yield
 
     @contextlib.contextmanager
     def own_stick(self) -> Iterator[None]:
-        """Be the one process that uses a stick, beside whoever drives the link. Raises Retryable where another does."""
+        """Hold the lock of the one process with an offline transfer; independent of the link. Raises Retryable."""
         try:
             with flock(self.folder / "stick.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
                 yield
         except BlockingIOError as error:
-            raise Retryable("another export or import goes on here", "Let it end, then repeat.") from error
+            raise Retryable("another export or import is running", "Wait until it ends, then repeat.") from error
 
     def recover(self) -> list[OutboxEntry]:
-        """After a start, as owner of the link: sweep what was half-written, and check what is here.
+        """After a start, with `own_link`: remove incomplete files and check the stored bytes.
 
-        Returns the studies of which parts are to be made, those among them whose bytes were damaged or gone.
+        Returns the studies with missing parts, including those whose bytes are damaged or absent.
         """
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             for half in self.folder.glob(_NEW + "*"):
@@ -304,22 +309,22 @@ class Outbox:
             at = self._at(entry.study)
             with contextlib.suppress(UnknownStudy), at.locked() as now:
                 sweep(at.path)
-                at.mend(now)
+                at.check_bytes(now)
         return self.unfinished()
 
     def first_offer(self, due: Due) -> bool:
-        """Whether this process made an object and never offered it, so that the hub can have no part of it. Asked once
-        for each: a second offer is no first."""
+        """Whether this process made an object and has not offered it, so that the hub has no part of it. True at most
+        once for an object."""
         fresh = due.object in self._unoffered
         self._unoffered.discard(due.object)
         return fresh
 
     def due(self) -> list[Due]:
-        """Every part that waits for the link."""
+        """All waiting parts."""
         return [due for entry in self.entries() for due in entry.due()]
 
     def read(self, due: Due, offset: int, length: int) -> bytes:
-        """Bytes of an object, fewer than `length` at its end alone. Raises FileNotFoundError."""
+        """Bytes of an object; fewer than `length` only at its end. Raises FileNotFoundError."""
         if due.kind is None:
             return self.epochs.record(due.epoch)[offset : offset + length]
         with self._at(due.study).part(due.kind).open("rb") as file:
@@ -328,27 +333,27 @@ class Outbox:
 
     @contextlib.contextmanager
     def content(self, due: Due) -> Iterator[bytes]:
-        """A part's whole sealed bytes, mapped and not read into memory; to be used like bytes within the block.
+        """The sealed bytes of a part, memory-mapped; valid within the block.
 
         Raises FileNotFoundError.
         """
         with self._at(due.study).part(cast(Kind, due.kind)).open("rb") as file:
-            # Not closed by hand: a traceback may still hold a view of it, and the last reference closes it.
+            # Not closed explicitly: a traceback may still refer to it; the last reference closes it.
             yield cast(bytes, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
     def check(self, due: Due) -> bool:
-        """Whether the bytes here still are those of the object; if not, the part is to be made anew."""
+        """Whether the stored bytes are those of the object; if not, the part becomes missing."""
         if due.kind is None:
             return True
         at = self._at(due.study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            return due.object in (each.object for each in at.mend(entry).due())
+            return due.object in (each.object for each in at.check_bytes(entry).due())
         return False
 
-    def receipt(self, signed: bytes) -> Receipt:
-        """Keep the hub's word on a study; durable when this returns. With `stored`, the part's bytes are removed.
+    def record_receipt(self, signed: bytes) -> Receipt:
+        """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed.
 
-        A receipt for a study that is no longer here is only read. Raises Forged, DiskFull.
+        A receipt for an unknown study is only verified. Raises Forged, DiskFull.
         """
         receipt = read_receipt(signed, self._hub_signing)
         if receipt.site != self.epochs.site:
@@ -368,8 +373,8 @@ class Outbox:
         return receipt
 
     def fix_effort(self, study: StudyKey, wanted: Effort) -> Effort:
-        """How the study's files are packed: as it was settled first, or from now on as wanted; durable when this
-        returns. Raises UnknownStudy."""
+        """The compression effort of the originals: the stored one, else `wanted`, which is then stored. Raises
+        UnknownStudy."""
         at = self._at(study)
         with at.locked() as entry:
             if entry.effort is None:
@@ -377,22 +382,22 @@ class Outbox:
             return entry.effort or wanted
 
     def pending_escalations(self) -> list[StudyKey]:
-        """Studies that became urgent after a part of them was at the hub, which does not know it yet."""
+        """Studies that became urgent after the hub had stored a part, and whose urgency the hub has not confirmed."""
         return [
             entry.study
             for entry in self.entries()
             if entry.urgent and not entry.escalated and any(part.state is PartState.STORED for part in entry.parts)
         ]
 
-    def escalated(self, study: StudyKey) -> None:
-        """The hub knows that a study is urgent; durable when this returns."""
+    def record_escalated(self, study: StudyKey) -> None:
+        """Record that the hub knows of a study's urgency; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
             if not entry.escalated:
                 at.write(replace(entry, escalated=True), "urged")
 
-    def refused(self, due: Due, reason: str) -> None:
-        """The hub refused a part for good. reason: for people."""
+    def record_refusal(self, due: Due, reason: str) -> None:
+        """Record the hub's final refusal of a part. reason: shown to people."""
         at = self._at(due.study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
             for part in entry.parts:
@@ -400,12 +405,12 @@ class Outbox:
                     at.write(entry.with_part(part.after(PartEvent.REFUSED, reason)), "part.state")
 
     def request(self, study: StudyKey, kind: Kind) -> None:
-        """A reader asks for a part. One that was never planned is to be made now. Raises UnknownStudy."""
+        """Record a reader's request of a part; a part that was not planned becomes missing. Raises UnknownStudy."""
         self._event(study, kind, PartEvent.REQUESTED)
 
-    # How it is done.
+    # Private.
 
-    def _hold(self, study: StudyKey | None, paused: bool) -> None:
+    def _set_paused(self, study: StudyKey | None, paused: bool) -> None:
         if study is None and paused:
             self._small.write(self.folder / _PAUSED, b"", "control.pause")
         elif study is None:
@@ -416,16 +421,16 @@ class Outbox:
                 if entry.paused is not paused:
                     at.write(replace(entry, paused=paused), "control.study")
 
-    def _again(
+    def _accept_again(
         self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]
     ) -> OutboxEntry:
         at = self._at(study)
         with at.locked() as entry:
             if not hmac.compare_digest(entry.text_mac, text_mac):
-                raise AlreadyAccepted(f"study {study.hex()} was accepted before with another text beside it")
+                raise AlreadyAccepted(f"study {study.hex()} was accepted before with another text")
             changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
             if urgent and not entry.urgent:
-                # Parts that the hub has told it nothing of this.
+                # The parts at the hub did not carry the urgency.
                 changed = replace(changed, escalated=False)
             for part in entry.parts:
                 if part.state is PartState.HELD and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
@@ -435,7 +440,7 @@ class Outbox:
             if entry.missing:
                 try:
                     self.source(study)
-                except UnknownStudy:  # its bytes were damaged here; given again, it goes on
+                except UnknownStudy:  # its bytes were damaged; the repeat replaces them
                     sealed = seal(self.epochs.key(entry.epoch), Kind.SOURCE, study, source)
                     self._disk.write(at.source, sealed, "accept.source")
         return entry
@@ -452,7 +457,7 @@ class Outbox:
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text_bytes, "sha256")[:16]
 
     def _folders(self) -> Iterator[StudyFolder]:
-        for name in os.listdir(self.folder):  # noqa: PTH208 (asked several times a second)
+        for name in os.listdir(self.folder):  # noqa: PTH208 (called several times a second)
             if len(name) == 2 * STUDY_KEY_BYTES and not name.startswith("."):
                 yield StudyFolder(self.folder / name, self._small)
 

@@ -1,11 +1,11 @@
-"""The policy over everything that is due: what may go now, and what waits and why."""
+"""The tier policy applied to all due objects: those that may be sent now, and the reasons why others wait."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
-from thinwire.sender.outbox.tiers import PendingPart, TierPolicy, Verdict, decide, month
+from thinwire.sender.outbox.tiers import Decision, PendingPart, TierPolicy, decide, month
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, StudyKey
 
@@ -17,7 +17,7 @@ _REASON = {
 
 @dataclass(frozen=True)
 class CurrentPolicy:
-    """A clinic's policy at one moment. used: bytes of this month on the link. paused: a person holds all sending."""
+    """A clinic's policy at one time. used: bytes of this month on the link. paused: all sending is paused."""
 
     policy: TierPolicy
     now: datetime
@@ -32,23 +32,23 @@ class CurrentPolicy:
         return cls(policy, now, sum(months.get(month(policy.local(now)), ())), paused)
 
     def partition(self, dues: Iterable[Due], durable: Mapping[Digest, int]) -> tuple[list[Due], list[tuple[Due, str]]]:
-        """(what may go, what waits with its reason), each in the order of `dues`. durable: bytes at the hub, by
-        object."""
+        """(objects that may be sent, waiting objects with reasons), in the order of `dues`. durable: bytes at the hub,
+        by object."""
         dues = list(dues)
-        verdicts = [self._decide(due.pending(durable.get(due.object, 0)), idle=False) for due in dues]
-        if not any(verdict.goes for verdict in verdicts):
-            verdicts = [self._decide(due.pending(durable.get(due.object, 0)), idle=True) for due in dues]
-        both = list(zip(dues, verdicts, strict=True))
-        return [due for due, v in both if v.goes], [(due, v.reason) for due, v in both if not v.goes]
+        decisions = [self._decide(due.pending(durable.get(due.object, 0)), idle=False) for due in dues]
+        if not any(decision.sends for decision in decisions):
+            decisions = [self._decide(due.pending(durable.get(due.object, 0)), idle=True) for due in dues]
+        both = list(zip(dues, decisions, strict=True))
+        return [due for due, v in both if v.sends], [(due, v.reason) for due, v in both if not v.sends]
 
     def sends_soon(self, entry: OutboxEntry, part: Part) -> bool:
-        """Whether a part is made or sent without waiting for an hour, a month or a reader."""
+        """Whether a part will be made or sent without waiting for a time window, the data budget or a request."""
         if part.state is PartState.MISSING:
             return True
-        return part.state is PartState.WAITING and self._decide(_asked(entry, part), idle=True).goes
+        return part.state is PartState.WAITING and self._decide(_asked(entry, part), idle=True).sends
 
     def waits(self, entries: Iterable[OutboxEntry]) -> dict[tuple[StudyKey, Kind], str]:
-        """Why each part that is not at the hub is not on its way, for people; a part that may go is not named."""
+        """Why each part waits, as text; parts that may be sent are left out."""
         entries = list(entries)
         _, waiting = self.partition((due for entry in entries for due in entry.due()), {})
         reasons = {(due.study, due.kind): reason for due, reason in waiting if due.kind is not None}
@@ -58,9 +58,9 @@ class CurrentPolicy:
                     reasons[entry.study, part.kind] = _REASON[part.state]
         return reasons
 
-    def _decide(self, pending: PendingPart, idle: bool) -> Verdict:
+    def _decide(self, pending: PendingPart, idle: bool) -> Decision:
         if self.paused:
-            return Verdict(False, "all sending is paused, until it is resumed")
+            return Decision(False, "all sending is paused, until it is resumed")
         return decide(self.policy, pending, self.now, idle, self.used)
 
 

@@ -36,7 +36,7 @@ class StudyFolder:
         return self.path / "receipts"
 
     def part(self, kind: Kind) -> Path:
-        """The file of a part; where the part was made by a version that named it otherwise, the file of that name."""
+        """The file of a part, under its former name if an earlier version made it."""
         path = self.path / f"{kind.name.lower()}.sealed"
         if kind in FORMER_NAMES and not path.exists():
             former = self.path / f"{FORMER_NAMES[kind]}.sealed"
@@ -44,7 +44,7 @@ class StudyFolder:
         return path
 
     def read(self) -> OutboxEntry:
-        """Raises UnknownStudy, ValueError where the state is damaged."""
+        """Raises UnknownStudy, ValueError for a damaged state."""
         try:
             return OutboxEntry.from_json(self.state.read_bytes())
         except FileNotFoundError as error:
@@ -56,7 +56,7 @@ class StudyFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[OutboxEntry]:
-        """The entry, with the folder locked against every other process and thread. Raises UnknownStudy."""
+        """The entry, with the folder locked against other processes and threads. Raises UnknownStudy."""
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
@@ -67,25 +67,25 @@ class StudyFolder:
         finally:
             os.close(handle)
 
-    def mend(self, entry: OutboxEntry) -> OutboxEntry:
-        """Compare the bytes here with the entry: parts whose bytes are gone or damaged become missing, bytes that
-        are past use are removed. Call it with the folder locked."""
+    def check_bytes(self, entry: OutboxEntry) -> OutboxEntry:
+        """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded
+        bytes are removed. The caller holds the lock."""
         for part in entry.parts:
             if part.state not in (PartState.WAITING, PartState.HELD):
                 continue
             if not self._holds(part):
                 log.warning(
-                    "study %s: its %s file is damaged here, to be made anew", self.path.name, part.kind.name.lower()
+                    "study %s: its %s file is damaged and is made again", self.path.name, part.kind.name.lower()
                 )
                 entry = self.write(entry.with_part(part.after(PartEvent.DAMAGED)), "part.state")
         self.clear(entry)
         return entry
 
     def clear(self, entry: OutboxEntry) -> None:
-        """Remove bytes that nothing needs any more. While a part is missing they may be what it is made of.
+        """Remove unneeded bytes; none while a part is missing, since it may be made from them.
 
-        The source goes once the originals, which hold the same files and text, are here and whole; then the originals
-        are the clinic's last copy, and go as `is_past_use` says.
+        The source is removed when the originals, which have the same files and text, are stored and undamaged. The
+        originals are then the clinic's last copy; `may_delete_last_copy` decides on it.
         """
         if entry.missing:
             return
@@ -93,17 +93,17 @@ class StudyFolder:
         for part in entry.parts:
             if part.state is PartState.STORED and part.kind is not Kind.ORIGINALS:
                 self._remove(self.part(part.kind))
-        if any(each.exists() for each in last) and self.is_past_use(entry):
+        if any(each.exists() for each in last) and self.may_delete_last_copy(entry):
             for each in last:
                 self._remove(each)
         elif self.source.exists() and self._holds(originals):
             self._remove(self.source)
 
-    def is_past_use(self, entry: OutboxEntry) -> bool:
-        """Whether the clinic may delete its last copy of the study: the one place where that is decided.
+    def may_delete_last_copy(self, entry: OutboxEntry) -> bool:
+        """Whether the clinic may delete its last copy of the study. No other code decides this.
 
-        The hub has every part that was planned, and a part that waits here for a request is whole: nothing is to be
-        made of the copy any more. Call it with the folder locked.
+        The hub has every planned part, and the held parts are undamaged, so that nothing has to be made from the copy.
+        The caller holds the lock.
         """
         return entry.is_at_hub and all(self._holds(part) for part in entry.parts if part.state is PartState.HELD)
 
@@ -112,7 +112,7 @@ class StudyFolder:
             self.disk.remove(path, "clear." + path.stem)
 
     def _holds(self, part: Part) -> bool:
-        """Whether the bytes here are those of the part."""
+        """Whether the stored bytes are those of the part."""
         try:
             with self.part(part.kind).open("rb") as file:
                 size, found = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256")

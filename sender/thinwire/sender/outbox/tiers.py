@@ -1,4 +1,4 @@
-"""Which parts a study has, which of them go unasked and when, and which goes first."""
+"""The tier policy: the parts of a study, their order, and when each is sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,28 +16,28 @@ class When(StrEnum):
     WHEN_IDLE = "when idle"
     """When nothing else is to be sent."""
     IN_WINDOW = "in window"
-    """In the clinic's hours for it."""
+    """Within the clinic's configured hours."""
     ON_REQUEST = "on request"
-    """Made and kept at the clinic; sent when a reader asks for it."""
+    """Made and held at the clinic; sent on a reader's request."""
     NEVER = "never"
     """Not made."""
 
 
 ORDER = (Kind.GRAPH, Kind.MANIFEST, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
-"""In which order a reader needs them: the manifest is small and says whose the study is and when it is complete."""
-WHOLE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
-"""What is always made: it is the study."""
+"""The order of sending, by use to a reader. The manifest is small and has the identity and the list of parts."""
+ALWAYS_MADE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
+"""The parts that are always made; without them a study is not complete."""
 FORMER_NAMES = MappingProxyType({Kind.CROPS: "evidence", Kind.ORIGINALS: "pixels"})
-"""What two kinds were called until version 3 of the outbox: in its files, in settings and in scripts."""
-MEANING = (Kind.GRAPH, Kind.MANIFEST)
-"""What always goes, budget or not: without it the hub does not know that there is a study."""
+"""The names of two kinds until version 3 of the outbox, in its files, in settings and in scripts."""
+ALWAYS_SENT = (Kind.GRAPH, Kind.MANIFEST)
+"""The parts that are always sent, also beyond the budget: without them the hub does not know of the study."""
 
 
 _ON_THE_LINK = 1.06
 """Bytes on the link for a byte of an object: messages, TLS records, acknowledgements."""
 
 
-def _today() -> Mapping[Kind, When]:
+def _defaults() -> Mapping[Kind, When]:
     return MappingProxyType(
         {
             Kind.GRAPH: When.ALWAYS,
@@ -51,7 +51,7 @@ def _today() -> Mapping[Kind, When]:
 
 @dataclass(frozen=True)
 class Hours:
-    """A part of each day by the clinic's clock, from `start` to before `end`, over midnight where end is not later."""
+    """Hours of each day by the clinic's clock, from `start` to before `end`; over midnight if end is not later."""
 
     start: time
     end: time
@@ -67,36 +67,36 @@ NIGHT = Hours(time(20), time(6))
 
 @dataclass(frozen=True)
 class TierPolicy:
-    """A clinic's choice. The graph, the originals and the manifest are always made: they are the study."""
+    """A clinic's tier policy. The graph, the originals and the manifest are always made."""
 
-    when: Mapping[Kind, When] = field(default_factory=_today)
+    when: Mapping[Kind, When] = field(default_factory=_defaults)
     window: Hours = NIGHT
     zone: tzinfo | None = None
-    """The clinic's; the system's own where None."""
+    """The clinic's time zone; None: the system's."""
     budget: int | None = None
     """Bytes a month on the link, both ways; None for no limit."""
 
     def __post_init__(self) -> None:
-        checked({**dict.fromkeys(WHOLE, When.NEVER), **self.when})
+        checked({**dict.fromkeys(ALWAYS_MADE, When.NEVER), **self.when})
 
     @property
     def plan(self) -> tuple[Kind, ...]:
-        """The parts that are made, in the order in which they go."""
+        """The parts that are made, in the order of sending."""
         return self.plan_of({})
 
     def plan_of(self, overrides: Mapping[Kind, When]) -> tuple[Kind, ...]:
-        """The same for a study that has a choice of its own."""
+        """The same for a study with overrides."""
         return tuple(kind for kind in ORDER if self.when_of(kind, overrides) is not When.NEVER)
 
     def when_of(self, kind: Kind, overrides: Mapping[Kind, When]) -> When:
         return overrides.get(kind, self.when.get(kind, When.NEVER))
 
     def held(self, kind: Kind, overrides: Mapping[Kind, When] = MappingProxyType({})) -> bool:
-        """Whether this part waits at the clinic until a reader asks."""
+        """Whether this part is sent only on a reader's request."""
         return self.when_of(kind, overrides) is When.ON_REQUEST
 
     def local(self, now: datetime) -> datetime:
-        """The same moment by the clinic's clock."""
+        """The same time by the clinic's clock."""
         return now.astimezone(self.zone)
 
 
@@ -107,70 +107,70 @@ def read_kind(name: str) -> Kind:
 
 
 def checked(when: Mapping[Kind, When]) -> Mapping[Kind, When]:
-    """A choice as it is. Raises ValueError for one that would keep a study from its reader."""
-    for kind in MEANING:
+    """The argument. Raises ValueError for a policy that would withhold a study from its readers."""
+    for kind in ALWAYS_SENT:
         if when.get(kind, When.ALWAYS) is not When.ALWAYS:
-            raise ValueError(f"the {kind.name.lower()} of a study always goes: without it the hub knows of no study")
+            raise ValueError(f"the {kind.name.lower()} is always sent: without it the hub does not know of the study")
     if when.get(Kind.ORIGINALS) is When.NEVER:
-        raise ValueError("a study without its originals is not kept whole; choose 'on request'")
+        raise ValueError("without its originals a study is not complete; choose 'on request'")
     return when
 
 
 @dataclass(frozen=True)
 class PendingPart:
-    """A part of a study that is made and not at the hub, as far as the policy cares."""
+    """The facts of a waiting or held part for the policy."""
 
     kind: Kind | None
     """None for an epoch record."""
     remaining: int
-    """Bytes that are still to cross."""
+    """Bytes that are still to be sent."""
     urgent: bool = False
-    """Asked for by the clinic, or by a reader at the hub."""
+    """Urgent by the clinic, or requested by a reader."""
     held: bool = False
-    """Kept until a reader asks."""
+    """Sent only on a reader's request."""
     overrides: Mapping[Kind, When] = field(default_factory=dict)
-    """The study's own."""
+    """The tier policy of the study, where it differs."""
     paused: bool = False
-    """A person at the clinic holds the study back."""
+    """The study is paused by a person at the clinic."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a part may go now, and if not, until when it waits."""
+class Decision:
+    """Whether a part may be sent now, and if not, until when it waits."""
 
-    goes: bool
+    sends: bool
     reason: str = ""
 
 
-GO = Verdict(True)
+SEND = Decision(True)
 
 
-def decide(policy: TierPolicy, part: PendingPart, now: datetime, idle: bool, used: int) -> Verdict:
-    """Whether a part goes now. idle: nothing else is to be sent. used: bytes of this month on the link.
+def decide(policy: TierPolicy, part: PendingPart, now: datetime, idle: bool, used: int) -> Decision:
+    """Whether a part is sent now. idle: nothing else is to be sent. used: bytes of this month on the link.
 
-    What is urgent or was asked for goes at any time, and beyond the budget; so do the graph and the manifest. What a
-    person paused does not go.
+    Urgent and requested parts, the graph and the manifest are sent at any time and beyond the budget; paused parts are
+    not sent.
     """
     if part.paused:
-        return Verdict(False, "paused, until it is resumed")
-    if part.urgent or part.kind is None or part.kind in MEANING:
-        return GO
+        return Decision(False, "paused, until it is resumed")
+    if part.urgent or part.kind is None or part.kind in ALWAYS_SENT:
+        return SEND
     when = policy.when_of(part.kind, part.overrides)
     if part.held or when in (When.ON_REQUEST, When.NEVER):
-        return Verdict(False, "until a reader asks for it")
+        return Decision(False, "until a reader asks for it")
     local = policy.local(now)
     if when is When.IN_WINDOW and local.time() not in policy.window:
-        return Verdict(False, f"until {policy.window.start:%H:%M}")
+        return Decision(False, f"until {policy.window.start:%H:%M}")
     if when is When.WHEN_IDLE and not idle:
-        return Verdict(False, "until nothing else is to be sent")
+        return Decision(False, "until nothing else is to be sent")
     if policy.budget is not None and used + int(part.remaining * _ON_THE_LINK) > policy.budget:
         left = max(0, policy.budget - used)
-        return Verdict(False, f"until {_next_month(local):%-d %B}: {left:,} bytes of the month's budget are left")
-    return GO
+        return Decision(False, f"until {_next_month(local):%-d %B}: {left:,} bytes of the month's budget are left")
+    return SEND
 
 
 def month(local: datetime) -> str:
-    """The month of a moment, as 2026-03."""
+    """The month of a time, as 2026-03."""
     return f"{local:%Y-%m}"
 
 

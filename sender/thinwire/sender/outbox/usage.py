@@ -1,8 +1,7 @@
-"""How many bytes crossed the link this month, counted so that a power cut never makes them fewer.
+"""Bytes on the link by month, for the data budget. Format: docs/outbox-format.md.
 
-`outbox/usage.json` holds, month by month, what was counted and an allowance on top: it is written before the count
-passes what it holds, and once more, exactly, when a stream ends. After a power cut up to ALLOWANCE bytes too many
-stand there, never too few. Format: docs/outbox-format.md.
+`outbox/usage.json` has the count of each month plus an allowance. It is written before the count exceeds it, and
+exactly at the end of a session. After a power cut the count is at most ALLOWANCE bytes too high, never too low.
 """
 
 import json
@@ -18,14 +17,14 @@ log = logging.getLogger(__name__)
 VERSION = 1
 FILE = "usage.json"
 ALLOWANCE = 256 << 10
-"""Bytes for which the file is not written anew."""
+"""Bytes that are counted without writing the file."""
 _MONTHS = 13
-"""So many are kept."""
+"""Months in the file."""
 
 
 @dataclass
 class Usage:
-    """folder: DATA/outbox. Only the owner of the link counts; everybody may read."""
+    """folder: DATA/outbox. Only the process with `own_link` writes; others may read."""
 
     folder: Path
     disk: Disk
@@ -41,7 +40,7 @@ class Usage:
         return sum(self._months.get(month, (0, 0)))
 
     def add(self, month: str, up: int, down: int) -> None:
-        """Count bytes; what the disk holds is at least as much when this returns."""
+        """Count bytes; the file has at least the count when this returns."""
         ways = self._months.setdefault(month, [0, 0])
         ways[0] += up
         ways[1] += down
@@ -49,22 +48,22 @@ class Usage:
             self._write({**self._months, month: [ways[0] + ALLOWANCE, ways[1]]})
 
     def write_exact(self) -> None:
-        """A stream has ended: the exact count is on disk when this returns."""
+        """Write the exact count at the end of a session."""
         if self._months != self._written:
             self._write(self._months)
 
     def _write(self, months: dict[str, list[int]]) -> None:
-        kept = {month: list(months[month]) for month in sorted(months)[-_MONTHS:]}
-        facts = {"version": VERSION, "months": {m: {"up": u, "down": d} for m, (u, d) in kept.items()}}
+        newest = {month: list(months[month]) for month in sorted(months)[-_MONTHS:]}
+        facts = {"version": VERSION, "months": {m: {"up": u, "down": d} for m, (u, d) in newest.items()}}
         try:
             self.disk.write(self.folder / FILE, json.dumps(facts, indent=1).encode(), "usage")
         except DiskFull:
-            log.error("the disk is full: what crosses the link this month is counted in memory alone")
-        self._written = kept
+            log.error("the disk is full: the bytes of this month are counted only in memory")
+        self._written = newest
 
 
 def read_usage(folder: Path) -> dict[str, list[int]]:
-    """Bytes (up, down) by month, as far as the disk holds them; a file that is damaged is as good as none."""
+    """Bytes (up, down) by month from the file; empty for an absent or damaged file."""
     try:
         facts = json.loads((folder / FILE).read_bytes())
         return {str(month): [int(ways["up"]), int(ways["down"])] for month, ways in facts["months"].items()}

@@ -139,7 +139,7 @@ def _reply(stick: Stick, outbox: Outbox, path: Path) -> Reply | None:
 def _take(outbox: Outbox, reply: Reply, done: ReplyImport) -> None:
     """Raises Forged for a receipt that the hub did not sign."""
     for signed in reply.receipts:
-        receipt = outbox.receipt(signed)
+        receipt = outbox.record_receipt(signed)
         if receipt.status is StudyStatus.STORED:
             _announced(outbox, receipt)
         done.receipts.append(receipt)
@@ -158,7 +158,7 @@ def _announced(outbox: Outbox, receipt: Receipt) -> None:
     except UnknownStudy:
         return
     if receipt.object in (part.object for part in entry.parts):
-        outbox.epochs.announced(entry.epoch)
+        outbox.epochs.record_announced(entry.epoch)
 
 
 def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Digest, None] | None = None) -> int:

@@ -158,7 +158,7 @@ class UplinkSession:
             case "tier_request":
                 self._request(down.tier_request)
             case "escalated":
-                self._outbox.escalated(StudyKey(down.escalated.study))
+                self._outbox.record_escalated(StudyKey(down.escalated.study))
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -202,13 +202,13 @@ class UplinkSession:
         if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
         if due.kind is None and durable == due.size:
-            self._outbox.epochs.announced(due.epoch)
+            self._outbox.epochs.record_announced(due.epoch)
             self._announced.add(due.epoch)
             self._end(transfer)
             self._drop(due.object)
 
     def _receipt(self, signed: bytes) -> list[wire.Up]:
-        receipt = self._outbox.receipt(signed)
+        receipt = self._outbox.record_receipt(signed)
         if receipt.status is StudyStatus.STORED and receipt.object is not None:
             transfer = self._by_object.get(receipt.object)
             if transfer is not None:
@@ -233,12 +233,12 @@ class UplinkSession:
         pause = max(refusal.again_after_ms / 1000, 2.0 ** (times - 2) if times > 1 else 0.0)
         if issubclass(ERROR_OF.get(refusal.code, Final), Final):
             if due.kind is not None:
-                self._outbox.refused(due, reason)
+                self._outbox.record_refusal(due, reason)
                 self._drop(due.object)
                 return
             pause = _LONGEST_PAUSE  # without its record no object of the epoch can be sent; a person must act
         elif refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
-            self._outbox.epochs.forgotten(due.epoch)
+            self._outbox.epochs.record_forgotten(due.epoch)
             self.refresh()
         elif refusal.code == wire.REFUSAL_CODE_DAMAGED and not self._outbox.check(due):
             self.refresh()

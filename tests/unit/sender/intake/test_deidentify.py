@@ -33,7 +33,7 @@ from thinwire.receiver.training.phantoms.phantom import describe, render
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.deidentify import KEY_BYTES, Dates, Deidentifier, Options, Uids, load_key
 from thinwire.sender.intake.study import load_study
-from thinwire.sender.service import Accepted, Rejected, StudyText, take
+from thinwire.sender.service import Accepted, RefusedStudy, StudyText, accept_files
 from thinwire.shared.crypto.envelope import Kind, open_sealed
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import read_manifest
@@ -217,7 +217,7 @@ class TestOfAWholeClinic:
         folder.mkdir()
         for number, data in enumerate(files):
             (folder / f"{number}.dcm").write_bytes(data)
-        (outcome,) = take(clinic.pipeline, clinic.quarantine, [folder], words)
+        (outcome,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], words)
         return outcome
 
     def test_what_is_sealed_for_the_link_names_nobody_and_the_original_stays(
@@ -262,7 +262,7 @@ class TestOfAWholeClinic:
         picture = BytesIO()
         Image.fromarray(chest(300, 300, bits=8)).save(picture, "PNG")
         outcome = self.taken(clinic, tmp_path / "in", [picture.getvalue()])
-        assert isinstance(outcome, Rejected)
+        assert isinstance(outcome, RefusedStudy)
         assert "only de-identified studies" in str(outcome.error)
 
 

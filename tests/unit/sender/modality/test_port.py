@@ -84,10 +84,10 @@ def test_the_views_of_a_study_become_one_study_though_each_comes_by_itself(clini
     first, second = view(1), view(2, ViewPosition="LL")
     assert [status.Status for status in machine.send(first)] == [SUCCESS]
     clinic.clock.advance(5)
-    clinic.service.take_arrived(clinic.port)
+    clinic.service.accept_arrived(clinic.port)
     assert [status.Status for status in machine.send(second)] == [SUCCESS]
     clinic.clock.advance(6)
-    clinic.service.take_arrived(clinic.port)
+    clinic.service.accept_arrived(clinic.port)
     assert clinic.outbox.entries() == []
     clinic.settle()
     (files,) = clinic.files()

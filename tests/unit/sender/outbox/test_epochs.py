@@ -60,10 +60,10 @@ def test_the_outbox_alone_holds_no_key(epochs: Epochs) -> None:
 def test_announced_and_forgotten_are_remembered(epochs: Epochs) -> None:
     key = epochs.current()
     assert not epochs.is_announced(key.id)
-    epochs.announced(key.id)
-    epochs.announced(key.id)
+    epochs.record_announced(key.id)
+    epochs.record_announced(key.id)
     assert epochs.is_announced(key.id)
-    epochs.forgotten(key.id)
+    epochs.record_forgotten(key.id)
     assert not epochs.is_announced(key.id)
 
 
@@ -71,14 +71,14 @@ def test_purge_keeps_what_is_young_and_what_is_used(epochs: Epochs) -> None:
     used = epochs.current()
     clock_of(epochs).advance(DAY)
     unused = epochs.current()
-    epochs.announced(unused.id)
+    epochs.record_announced(unused.id)
     clock_of(epochs).advance(2 * DAY)
     young = epochs.current()
     clock_of(epochs).advance(1)
     epochs.purge({used.id})
     assert epochs.key(used.id) == used
     assert epochs.key(young.id) == young
-    with pytest.raises(BadConfiguration, match="gone"):
+    with pytest.raises(BadConfiguration, match="missing"):
         epochs.key(unused.id)
     assert not list(epochs.records.glob(f"{unused.id.hex()}*"))
 

@@ -103,12 +103,12 @@ def test_a_part_is_made_twice_with_the_same_bytes_or_not_at_all(ends: TwoEnds) -
 def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
-    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    ends.outbox.record_receipt(stored(ends, Kind.GRAPH))
     assert not (folder_of(ends) / "graph.sealed").exists()
     assert (folder_of(ends) / "originals.sealed").exists()
     assert ends.outbox.entry(STUDY.study).state is EntryState.SENDING
     for kind in (Kind.ORIGINALS, Kind.MANIFEST):
-        ends.outbox.receipt(stored(ends, kind))
+        ends.outbox.record_receipt(stored(ends, kind))
     entry = ends.new_outbox().entry(STUDY.study)
     assert entry.state is EntryState.ARRIVED
     assert {receipt.object for receipt in ends.outbox.receipts(STUDY.study)} == {part.object for part in entry.parts}
@@ -118,13 +118,13 @@ def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
 def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
-    ends.outbox.receipt(stored(ends, Kind.ORIGINALS))
+    ends.outbox.record_receipt(stored(ends, Kind.ORIGINALS))
     (folder_of(ends) / "source.sealed").unlink()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     ends.make_parts()
     assert (folder_of(ends) / "originals.sealed").exists()
     for kind in (Kind.GRAPH, Kind.MANIFEST):
-        ends.outbox.receipt(stored(ends, kind))
+        ends.outbox.record_receipt(stored(ends, kind))
     assert not (folder_of(ends) / "originals.sealed").exists()
 
 
@@ -134,7 +134,7 @@ def test_the_last_copy_stays_until_the_hub_has_every_part(ends: TwoEnds) -> None
     ends.make_parts()
     (folder_of(ends) / "graph.sealed").write_bytes(b"rotten")
     for kind in (Kind.ORIGINALS, Kind.MANIFEST):
-        ends.outbox.receipt(stored(ends, kind))
+        ends.outbox.record_receipt(stored(ends, kind))
     ends.switch_on()
     (entry,) = ends.outbox.recover()
     assert entry.missing == (Kind.GRAPH,)
@@ -160,16 +160,16 @@ def test_the_last_copy_goes_when_what_is_held_for_a_request_is_whole(ends: TwoEn
     if harm:
         (folder_of(ends) / "crops.sealed").write_bytes(b"rotten")
     for kind in PLAN:
-        ends.outbox.receipt(stored(ends, kind))
+        ends.outbox.record_receipt(stored(ends, kind))
     assert (folder_of(ends) / "originals.sealed").exists() is harm
 
 
 def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
-    ends.outbox.receipt(stored(ends, Kind.GRAPH, StudyStatus.TRIAGED))
+    ends.outbox.record_receipt(stored(ends, Kind.GRAPH, StudyStatus.TRIAGED))
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.WAITING
-    ends.outbox.receipt(stored(ends, Kind.GRAPH))
+    ends.outbox.record_receipt(stored(ends, Kind.GRAPH))
     assert ends.outbox.entry(STUDY.study).status is StudyStatus.TRIAGED
 
 
@@ -179,14 +179,14 @@ def test_receipts_of_others_are_refused(ends: TwoEnds) -> None:
     good = stored(ends, Kind.GRAPH)
     for bad in (stored(ends, Kind.GRAPH, site=SiteName("elsewhere")), good[:-1], turned(good, -1)):
         with pytest.raises(Forged):
-            ends.outbox.receipt(bad)
+            ends.outbox.record_receipt(bad)
     assert len(ends.outbox.due()) == 3
     assert ends.outbox.receipts(STUDY.study) == []
 
 
 def test_a_receipt_for_a_study_that_is_gone_is_only_read(ends: TwoEnds) -> None:
     other = Receipt(StudyKey(b"o" * 16), SITE, None, StudyStatus.REPORTED, ends.clock.now())
-    assert ends.outbox.receipt(sign_receipt(other, HUB_SIGNING)) == other
+    assert ends.outbox.record_receipt(sign_receipt(other, HUB_SIGNING)) == other
     assert ends.outbox.entries() == []
 
 
@@ -194,7 +194,7 @@ def test_a_refused_part_is_kept_and_can_be_tried_again(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
     graph = next(due for due in ends.outbox.due() if due.kind is Kind.GRAPH)
-    ends.outbox.refused(graph, "unknown bundle")
+    ends.outbox.record_refusal(graph, "unknown bundle")
     part = ends.outbox.entry(STUDY.study).part(Kind.GRAPH)
     assert (part.state, part.reason) == (PartState.REFUSED, "unknown bundle")
     assert (folder_of(ends) / "graph.sealed").exists()
@@ -353,8 +353,8 @@ def test_an_unknown_study(ends: TwoEnds) -> None:
 def test_a_damaged_receipt_does_not_hide_the_others(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
-    ends.outbox.receipt(stored(ends, Kind.GRAPH))
-    ends.outbox.receipt(stored(ends, Kind.ORIGINALS))
+    ends.outbox.record_receipt(stored(ends, Kind.GRAPH))
+    ends.outbox.record_receipt(stored(ends, Kind.ORIGINALS))
     next((folder_of(ends) / "receipts").iterdir()).write_bytes(b"")
     assert len(ends.outbox.receipts(STUDY.study)) == 1
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from thinwire.sender.outbox.tiers import (
-    GO,
     ORDER,
+    SEND,
+    Decision,
     Hours,
     PendingPart,
     TierPolicy,
-    Verdict,
     When,
     checked,
     decide,
@@ -52,27 +52,27 @@ def policy(when: When, **more: Any) -> TierPolicy:
     return TierPolicy({**TierPolicy().when, Kind.ORIGINALS: when}, zone=timezone(timedelta(hours=2)), **more)
 
 
-def verdict(
+def decision(
     when: When, part: PendingPart = ORIGINALS, now: datetime = NOON, idle: bool = False, used: int = 0, **more: Any
-) -> Verdict:
+) -> Decision:
     return decide(policy(when, **more), part, now, idle, used)
 
 
 def test_always_goes_and_on_request_waits_for_a_reader() -> None:
-    assert verdict(When.ALWAYS) == GO
-    assert verdict(When.ON_REQUEST) == Verdict(False, "until a reader asks for it")
-    assert not verdict(When.ALWAYS, replace(ORIGINALS, held=True)).goes
+    assert decision(When.ALWAYS) == SEND
+    assert decision(When.ON_REQUEST) == Decision(False, "until a reader asks for it")
+    assert not decision(When.ALWAYS, replace(ORIGINALS, held=True)).sends
 
 
 def test_when_idle_goes_when_nothing_else_does() -> None:
-    assert not verdict(When.WHEN_IDLE).goes
-    assert verdict(When.WHEN_IDLE, idle=True) == GO
+    assert not decision(When.WHEN_IDLE).sends
+    assert decision(When.WHEN_IDLE, idle=True) == SEND
 
 
-@pytest.mark.parametrize(("hour", "goes"), [(17, False), (18, True), (23, True), (3, True), (4, False), (12, False)])
-def test_a_window_is_by_the_clinics_clock_and_may_go_over_midnight(hour: int, goes: bool) -> None:
-    told = verdict(When.IN_WINDOW, now=NOON.replace(hour=hour))  # two hours behind the clinic
-    assert told == (GO if goes else Verdict(False, "until 20:00"))
+@pytest.mark.parametrize(("hour", "sends"), [(17, False), (18, True), (23, True), (3, True), (4, False), (12, False)])
+def test_a_window_is_by_the_clinics_clock_and_may_go_over_midnight(hour: int, sends: bool) -> None:
+    told = decision(When.IN_WINDOW, now=NOON.replace(hour=hour))  # two hours behind the clinic
+    assert told == (SEND if sends else Decision(False, "until 20:00"))
 
 
 def test_a_window_within_a_day() -> None:
@@ -81,10 +81,10 @@ def test_a_window_within_a_day() -> None:
 
 
 def test_a_budget_that_is_used_up_waits_for_the_clinics_next_month() -> None:
-    told = verdict(When.ALWAYS, used=9_500_000, budget=10_000_000)
-    assert told == Verdict(False, "until 1 April: 500,000 bytes of the month's budget are left")
-    assert verdict(When.ALWAYS, used=8_900_000, budget=10_000_000) == GO
-    assert not verdict(When.ALWAYS, used=8_950_000, budget=10_000_000).goes  # what is around the object counts too
+    told = decision(When.ALWAYS, used=9_500_000, budget=10_000_000)
+    assert told == Decision(False, "until 1 April: 500,000 bytes of the month's budget are left")
+    assert decision(When.ALWAYS, used=8_900_000, budget=10_000_000) == SEND
+    assert not decision(When.ALWAYS, used=8_950_000, budget=10_000_000).sends  # what is around the object counts too
     assert month(policy(When.ALWAYS).local(NOON.replace(hour=23))) == "2026-04"
 
 
@@ -92,18 +92,18 @@ def test_a_budget_that_is_used_up_waits_for_the_clinics_next_month() -> None:
 def test_urgent_and_requested_parts_go_at_any_time_and_beyond_the_budget(when: When) -> None:
     if when is When.NEVER:
         return
-    assert verdict(when, replace(ORIGINALS, urgent=True), used=10**9, budget=1) == GO
+    assert decision(when, replace(ORIGINALS, urgent=True), used=10**9, budget=1) == SEND
 
 
 @pytest.mark.parametrize("kind", [None, Kind.GRAPH, Kind.MANIFEST])
 def test_meaning_always_goes(kind: Kind | None) -> None:
-    assert verdict(When.ON_REQUEST, PendingPart(kind, 700), used=10**9, budget=1) == GO
+    assert decision(When.ON_REQUEST, PendingPart(kind, 700), used=10**9, budget=1) == SEND
 
 
 def test_a_study_may_choose_for_itself() -> None:
     own = replace(ORIGINALS, overrides={Kind.ORIGINALS: When.WHEN_IDLE})
-    assert not verdict(When.ALWAYS, own).goes
-    assert verdict(When.ON_REQUEST, own, idle=True).goes
+    assert not decision(When.ALWAYS, own).sends
+    assert decision(When.ON_REQUEST, own, idle=True).sends
     preview = {Kind.PREVIEW: When.ALWAYS, Kind.CROPS: When.NEVER}
     assert Kind.PREVIEW in TierPolicy().plan_of(preview)
     assert Kind.CROPS not in TierPolicy(dict.fromkeys(ORDER, When.ALWAYS)).plan_of(preview)

@@ -83,7 +83,7 @@ def test_the_result_and_the_report_come_as_the_hub_signed_them_and_as_text_alone
     report = {"report": {"state": "final", "text": HOSTILE, "reader": "Dr <Reader>", "at": "2026-03-04T12:30:00Z"}}
     for status, facts in ((StudyStatus.TRIAGED, triaged), (StudyStatus.OPENED, {}), (StudyStatus.REPORTED, report)):
         receipt = Receipt(FIRST.study, SITE, None, status, at, detail(facts))
-        page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+        page.ends.outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
     text = page.client.get("/studies").text
     assert "0.81" in text
     assert "0.70 to 0.90" in text
@@ -99,7 +99,7 @@ def test_a_result_in_an_unknown_form_is_left_out(page: Page) -> None:
     odd = {"urgency": "routine", "findings": {"effusion": 0.5, "nodule": ["a", "b", "c"]}, "report": "words"}
     for status in (StudyStatus.TRIAGED, StudyStatus.REPORTED):
         receipt = Receipt(FIRST.study, SITE, None, status, page.ends.clock.now(), detail(odd))
-        page.ends.outbox.receipt(sign_receipt(receipt, HUB_SIGNING))
+        page.ends.outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
     assert "routine" in page.client.get("/").text
 
 
