@@ -27,7 +27,7 @@ MOST_FINDINGS = 3
 """Findings in one row of the worklist, the likeliest first; `show` has all."""
 MOST_PATCHES = 2
 """Patches that stand beside a drafted sentence, those that it attended to most."""
-WORTH_SAYING = 0.1
+LEAST_SHOWN = 0.1
 """Findings below this probability are left out of the worklist's row, but for the likeliest."""
 
 
@@ -128,8 +128,8 @@ def study_page(
         return facts
     table = Table("finding", "probability", "95 % interval", "", "present?")
     for name, (value, low, high, outcome) in _likeliest_first(prediction.findings):
-        said = Text(outcome, "yellow" if outcome is PredictionSet.EITHER else "")
-        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), said)
+        shown = Text(outcome, "yellow" if outcome is PredictionSet.EITHER else "")
+        table.add_row(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", _bar(value, low, high), shown)
     parts: list[RenderableType] = [facts, "", table]
     return Group(*parts, "", *draft_lines(draft, prediction.unfamiliar)) if draft is not None else Group(*parts)
 
@@ -165,8 +165,8 @@ def urgency_text(row: WorklistEntry) -> Text:
 def findings_text(findings: Mapping[str, StoredFinding]) -> str:
     """As `consolidation 0.83 (0.71-0.91) yes`, one a line, the likeliest first."""
     ordered = _likeliest_first(findings)[:MOST_FINDINGS]
-    said = [each for each in ordered if each[1][0] >= WORTH_SAYING] or ordered[:1]
-    return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in said)
+    shown = [each for each in ordered if each[1][0] >= LEAST_SHOWN] or ordered[:1]
+    return "\n".join(f"{name} {f.probability:.2f} ({f.low:.2f}-{f.high:.2f}) {f.outcome}" for name, f in shown)
 
 
 def patches_text(row: WorklistEntry, between: str = " patches, ") -> str:

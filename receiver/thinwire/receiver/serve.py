@@ -1,4 +1,4 @@
-"""`serve`: the gRPC server and, beside it, the thread that reads graphs; both until a signal."""
+"""`serve`, the hub's process: gRPC server, inference, drafting, forwarding, pages and monitoring, until a signal."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, offline_lock, serving_lock
-from thinwire.receiver.operations.monitoring import watched
+from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.service import HubServer
@@ -35,18 +35,18 @@ Ready = Callable[[str, int, str | None], None]
 
 
 def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
-    """Serve until SIGINT or SIGTERM. web: HOST:PORT of the reading room's page; None for none.
+    """Serve until SIGINT or SIGTERM. web: HOST:PORT of the reading room; None for none.
 
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
     with serving_lock(hub.data):
         _sweep(hub)
-        with contextlib.ExitStack() as beside:
-            beside.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
+        with contextlib.ExitStack() as services:
+            services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
-                watch_port = beside.enter_context(watched(hub, hub.settings.metrics.listen))
-                log.info("metrics and health on port %d", watch_port)
+                monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
+                log.info("metrics and health on port %d", monitoring_port)
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
 
 
@@ -62,7 +62,7 @@ def _sweep(hub: Hub) -> None:
 
 
 def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
-    """What a reader and the machine wrote about a study."""
+    """The report and the draft of a study."""
     draft = hub.store.draft(site, study)
     sentences = json.loads(draft)["sentences"] if draft else []
     return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
@@ -70,9 +70,9 @@ def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
 
 async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
     pipeline = hub.pipeline()
-    # Loaded before clinics connect: an address or certificate that cannot be used is said at once.
-    room = None if web is None else WebServer(hub, pipeline, web)
-    # A fresh certificate at every start: it cannot run out unnoticed, and its key is never on disk.
+    # Made before clinics connect, so that an unusable address or certificate is an error at the start.
+    web_server = None if web is None else WebServer(hub, pipeline, web)
+    # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
     server = HubServer(
@@ -90,7 +90,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    # Loaded before the first study comes: it need not wait for this.
+    # Loaded now, so that the first study does not wait for it.
     predictor = hub.bundles.predictor(hub.bundles.default())
     log.info(
         "torch %s on %s, bundle %s (%s)",
@@ -100,35 +100,35 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         predictor.spec.preset,
     )
     port = await server.start(listen)
-    # A hub whose reading has died stops and says so, for whoever watches it to start it again.
-    reading = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
-    reading.add_done_callback(lambda _: stop.set())
+    # If inference ends with an error, the process stops, so that a supervisor starts it again.
+    inference = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
+    inference.add_done_callback(lambda _: stop.set())
     drafting = hub.drafting(pipeline)
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
         drafts.start()
-    showing = asyncio.ensure_future(_show(hub, server))
+    status = asyncio.ensure_future(_write_link_status(hub, server))
     try:
-        if room is not None:
-            room.start()
-        ready(port, None if room is None else room.url)
+        if web_server is not None:
+            web_server.start()
+        ready(port, None if web_server is None else web_server.url)
         await stop.wait()
         log.info("stopping")
     finally:
-        showing.cancel()
-        if room is not None:
-            await asyncio.to_thread(room.stop)
+        status.cancel()
+        if web_server is not None:
+            await asyncio.to_thread(web_server.stop)
         await server.stop()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
         if drafts.is_alive():
             drafts.join()
-        await reading
+        await inference
 
 
-async def _show(hub: Hub, server: HubServer) -> None:
-    """Write the link status for `status`, about once a second."""
+async def _write_link_status(hub: Hub, server: HubServer) -> None:
+    """Write the link status about once a second."""
     server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
     while True:
         link_status.write_status(hub.data, server.links(), hub.clock.now())

@@ -1,4 +1,4 @@
-"""Where studies and results go on to: the tables [forward] and [[forward.targets]] of config.toml."""
+"""The targets of forwarding: the tables [forward] and [[forward.targets]] of config.toml."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,9 @@ class _Target(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
-    """How status, logs and metrics call it: 1 to 32 of a-z, 0-9 and '-'."""
+    """Its name in status, logs and metrics: 1 to 32 of a-z, 0-9 and '-'."""
     since: datetime | None = None
-    """Only studies that reached the hub at this time or later go there; all that are here where it is not given."""
+    """Only studies received at this time or later are sent; None: all."""
 
 
 class DicomTarget(_Target):
@@ -32,7 +32,7 @@ class DicomTarget(_Target):
 class _WebTarget(_Target):
     url: AnyHttpUrl
     auth_file: Path | None = None
-    """A file whose first line is the Authorization header, such as "Bearer ..."; read anew before each use."""
+    """A file whose first line is the Authorization header, such as "Bearer ..."; read before each use."""
     ca_file: Path | None = None
     """PEM certificates that are trusted instead of the system's."""
 
@@ -64,11 +64,11 @@ class ForwardSettings(BaseModel):
     title: Title = "THINWIRE"
     """The hub's own application entity title."""
     listen: str | None = None
-    """HOST:PORT on which peers report storage commitment; without it they are not asked for it."""
+    """HOST:PORT for storage commitment reports; None: commitment is not requested."""
     targets: tuple[Target, ...] = ()
 
     @model_validator(mode="after")
-    def _named_apart(self) -> "ForwardSettings":
+    def _names_are_unique(self) -> "ForwardSettings":
         if len({each.name for each in self.targets}) != len(self.targets):
             raise ValueError("two targets have one name")
         return self

@@ -1,4 +1,4 @@
-"""How often somebody may try to sign in: a few failures, then a pause that doubles with each further one."""
+"""A limit on failed sign-ins: after a few failures a pause, which doubles with each further one."""
 
 import threading
 from collections import OrderedDict
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from thinwire.shared.clock import Clock
 
 FREE = 5
-"""Failures that cost nothing."""
+"""Failures without a pause."""
 FIRST_PAUSE = 10.0
 LONGEST_PAUSE = 900.0
-"""Seconds. A pause, never a lock: nobody can keep a reader out for good by trying in his name."""
+"""Seconds. A pause instead of a lock: failures of other people cannot exclude a reader permanently."""
 FORGOTTEN_AFTER = 3600.0
 _MOST_KNOWN = 10_000
 
@@ -30,7 +30,7 @@ class Attempts:
         self._lock = threading.Lock()
 
     def wait(self, *keys: str) -> float:
-        """Seconds until the next try is looked at, 0 for now."""
+        """Seconds until the next attempt is allowed; 0: now."""
         with self._lock:
             return max((self._wait(key) for key in keys), default=0.0)
 

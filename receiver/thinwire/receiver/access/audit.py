@@ -1,7 +1,7 @@
-"""The audit log: messages that are only added, each bound to all before it. Format: docs/store-format.md.
+"""The audit log: an append-only hash chain of messages. Format: docs/store-format.md.
 
-The digest of a message is SHA-256 of the digest before it and its own bytes, so that none can be altered, taken out or
-put in between without breaking every later one. That the end was not cut off shows only beside a head noted elsewhere.
+The digest of a message is SHA-256 of the digest before it and its bytes, so that a changed, removed or inserted message
+breaks all later digests. Removed messages at the end are found only by a comparison with a head from elsewhere.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _REMEDY = "Keep this database as evidence, and compare it with a backup from bef
 
 @dataclass(frozen=True)
 class Head:
-    """How many messages there are, and the digest of the last."""
+    """The number of messages and the digest of the last."""
 
     number: int
     digest: Digest
@@ -48,7 +48,7 @@ class Audit:
         self._database = database
 
     def record(self, message: Message) -> None:
-        """Durable when this returns. Raises DiskFull, HubBusy: then what was to be written down must not happen."""
+        """Append a message; durable when this returns. Raises DiskFull, HubBusy: then the act must not happen."""
         with self._database.write() as connection:
             append(connection, message)
 
@@ -57,7 +57,7 @@ class Audit:
             return _head(connection)
 
     def newest(self, before: int | None, count: int) -> list[AuditEntry]:
-        """The newest messages, the newest first. before: only those of a lower number."""
+        """The newest messages, newest first. before: only those with a lower number."""
         query = select(table).order_by(table.c.number.desc()).limit(count)
         with self._database.read() as connection:
             rows = connection.execute(query if before is None else query.where(table.c.number < before)).all()

@@ -1,7 +1,6 @@
-"""Audit messages in the form of DICOM PS3.15 A.5 (RFC 3881 as amended there): who did what to which study.
+"""Audit messages in the form of DICOM PS3.15 A.5 (RFC 3881 as amended there): user, act and study.
 
-Studies stand there by thinwire's own id and patients not at all, so that the log can be given to an auditor as it is;
-the hub's database says whose study it was.
+A message has the study key and no patient, so that an auditor may read the log; the hub's database has the patient.
 """
 
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ _ATTRIBUTES = _dcm("110137", "User Security Attributes Changed")
 
 
 class Act(Enum):
-    """What is written down (codes: PS3.16 CID 400 to 402; own ones for what DICOM has no code for)."""
+    """The logged acts (codes: PS3.16 CID 400 to 402, private ones where DICOM has none)."""
 
     STARTED = AuditEvent(_ACTIVITY, _dcm("110120", "Application Start"), "E")
     STOPPED = AuditEvent(_ACTIVITY, _dcm("110121", "Application Stop"), "E")
@@ -72,7 +71,7 @@ class AuditOutcome(Enum):
 
     SUCCESS = "0"
     REFUSED = "4"
-    """Minor failure: the act was not allowed, and nothing happened."""
+    """Minor failure: the act was not allowed and had no effect."""
     FAILED = "8"
 
 
@@ -82,7 +81,7 @@ class Message:
     at: datetime
     """UTC."""
     user: str
-    """The account, or who else acted: "command line", "nobody"."""
+    """The account, else "command line" or "nobody"."""
     address: str = ""
     """The network address of the user's machine."""
     site: SiteName | None = None

@@ -1,4 +1,4 @@
-"""The hub's counts, for Prometheus: computed from its database at each scrape, and without identifiers.
+"""The hub's metrics for Prometheus, computed from its database at each scrape.
 
 Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
@@ -35,7 +35,7 @@ class Counts:
     clock: Clock
 
     def describe(self) -> list[Metric]:
-        """Nothing: what there is is known at a scrape."""
+        """Empty: the metrics are known only at a scrape."""
         return []
 
     def collect(self) -> Iterator[Metric]:

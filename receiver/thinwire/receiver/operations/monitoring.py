@@ -1,4 +1,4 @@
-"""A small port of its own for whoever watches the hub: /metrics for Prometheus, /healthz for a supervisor.
+"""The monitoring port: /metrics for Prometheus, /healthz for a supervisor.
 
 Neither names a study. There is no sign-in: the port is on this machine alone unless configured otherwise.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def health(hub: Hub) -> dict[str, bool]:
-    """What the hub needs in order to take a study: each part, and whether it is there."""
+    """The conditions under which the hub can store a study, and whether each is met."""
     try:
         with hub.database.read() as connection:
             connection.execute(select(sites.c.name).limit(1)).all()
@@ -44,20 +44,20 @@ def health(hub: Hub) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def watched(hub: Hub, listen: str) -> Iterator[int]:
-    """Answer on HOST:PORT until the block ends; gives the port. Raises BadConfiguration."""
+def monitoring(hub: Hub, listen: str) -> Iterator[int]:
+    """Serve on HOST:PORT until the block ends; yields the port. Raises BadConfiguration."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock))
 
     class Handler(_Handler):
-        watches = hub
+        monitored = hub
         counts = registry
 
     try:
         server = ThreadingHTTPServer(host_and_port(listen), Handler)
     except OSError as error:
         raise BadConfiguration(f"cannot listen on {listen} for metrics", "Choose a free port in [metrics].") from error
-    thread = threading.Thread(target=server.serve_forever, name="watch", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, name="monitoring", daemon=True)
     thread.start()
     try:
         yield int(server.server_address[1])
@@ -68,7 +68,7 @@ def watched(hub: Hub, listen: str) -> Iterator[int]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    watches: ClassVar[Hub]
+    monitored: ClassVar[Hub]
     counts: ClassVar[CollectorRegistry]
     timeout = 10
     server_version = "thinwire"
@@ -78,10 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics":
             self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self.counts))
         elif self.path == "/healthz":
-            parts = health(self.watches)
-            well = all(parts.values())
-            status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(status, "application/json", json.dumps({"healthy": well, **parts}).encode())
+            parts = health(self.monitored)
+            healthy = all(parts.values())
+            status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(status, "application/json", json.dumps({"healthy": healthy, **parts}).encode())
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/metrics or /healthz\n")
 
@@ -94,4 +94,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """A scrape each few seconds is no news."""
+        """No log line for each scrape."""

@@ -1,4 +1,4 @@
-"""What the links carry now, left where other processes can read it: DATA/links.json.
+"""The link status of all sites, written for other processes: DATA/links.json.
 
 The serving process writes it as a `status_file`.
 """
@@ -29,15 +29,15 @@ class SiteLink:
     since: datetime
     """UTC; when it connected, or when its link ended."""
     last_heard: datetime
-    """UTC; when anything came from it."""
+    """UTC; the time of its last message."""
     rate: float = 0.0
-    """Bytes of objects a second that came of late."""
+    """Bytes of objects per second over the last seconds."""
     arriving: tuple[IncomingObject, ...] = ()
 
 
 @dataclass
 class RateMeter:
-    """The rate at which objects come, over the last few seconds."""
+    """The rate of received object bytes, over the last few seconds."""
 
     at: float
     """Seconds, monotonic."""
@@ -47,20 +47,20 @@ class RateMeter:
     def read(self, now: float, total: int) -> float:
         """Bytes a second. total: bytes since the stream began."""
         if now - self.at >= EVERY / 2:
-            fresh = (total - self.counted) / (now - self.at)
-            self.rate = fresh if self.rate == 0 else 0.7 * self.rate + 0.3 * fresh
+            measured = (total - self.counted) / (now - self.at)
+            self.rate = measured if self.rate == 0 else 0.7 * self.rate + 0.3 * measured
             self.rate = 0.0 if self.rate < 1 else self.rate
             self.at, self.counted = now, total
         return self.rate
 
 
 def write_status(data: Path, links: Sequence[SiteLink], now: datetime, serves: bool = True) -> None:
-    """data: the hub's folder. serves: False with the last word of a process that stops."""
+    """data: the hub's folder. serves: False for the last status before the process ends."""
     status_file.write_status(data / FILE, VERSION, {"serves": serves, "links": [as_json(link) for link in links]}, now)
 
 
 def read_status(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
-    """Whether a hub serves now, and the links by site; where none serves no clinic is connected."""
+    """Whether a hub is served now, and the links by site; if not, no clinic is connected."""
     try:
         facts, at = status_file.read_status(data / FILE, VERSION)
         serves = bool(facts["serves"]) and timedelta(0) <= now - at < _FRESH

@@ -1,4 +1,4 @@
-"""The reading room as a web application: its parts put together. What it may and shows: docs/radiologist.md."""
+"""The reading room as a web application: routes, error pages and limits. Use: docs/radiologist.md."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 
 THREADS = 8
-"""Pages that are made at once; the rest wait, so that memory and the reading of graphs do not suffer."""
+"""Limit of pages that are made in parallel, so that inference keeps memory and processor time."""
 
 _STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
     (UnknownStudy, HTTPStatus.NOT_FOUND),
@@ -94,9 +94,9 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _wrong(request: Request, _error: Exception) -> Response:
-    # What was sent is not repeated: it may be a password.
+    # The sent values are not shown: one may be a password.
     return _error_page(request, HTTPStatus.BAD_REQUEST, "A field of the form is missing.", "Load the page again.")
 
 
-def _error_page(request: Request, status: HTTPStatus, what: str, remedy: str) -> Response:
-    return page(request, "error.html", status, what=what, remedy=remedy)
+def _error_page(request: Request, status: HTTPStatus, message: str, remedy: str) -> Response:
+    return page(request, "error.html", status, message=message, remedy=remedy)

@@ -1,4 +1,4 @@
-"""What the pages stand on: one hub's parts, and what follows from its settings."""
+"""The context of all pages: the hub's components, the settings of the pages, and the log of accesses."""
 
 import threading
 from collections import OrderedDict
@@ -23,20 +23,20 @@ from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.identifiers import SiteName, StudyKey
 
 AGAIN_AFTER = 600.0
-"""Seconds after which the parts that a page fetches by itself are written down as another view."""
+"""Seconds after which the automatic requests of an open page are logged as another access."""
 _MAX_RECORDED = 4096
 
 OfStudy = Callable[[SiteName, StudyKey], bytes | None]
 
 
 def nothing(_site: SiteName, _study: StudyKey) -> bytes | None:
-    """No report decoder has drafted anything."""
+    """No draft, for a hub without a report decoder."""
     return None
 
 
 @dataclass(frozen=True)
 class Provider:
-    """An OpenID provider and what its groups may."""
+    """An OpenID provider and the roles of its groups."""
 
     issuer: str
     client: str
@@ -50,12 +50,12 @@ class WebContext:
     hub: Hub = field(repr=False)
     pipeline: HubPipeline = field(repr=False)
     secure: bool
-    """Browsers reach the page by HTTPS alone: cookies are never sent without."""
+    """Whether browsers use HTTPS: cookies are then sent only with it."""
     origin: str | None = None
-    """The public origin where a proxy stands before the page; else that of each request's own Host."""
+    """The public origin of a proxy before the page; None: the Host of each request."""
     provider: Provider | None = None
     draft: OfStudy = nothing
-    """The machine's draft on a study as JSON (`inference/draft.py`), where there is one."""
+    """The draft on a study as JSON (`inference/draft.py`), or None."""
     attempts: Attempts = field(init=False, repr=False)
     frames: Frames = field(init=False, repr=False)
     _recorded: "OrderedDict[tuple[str, str], float]" = field(default_factory=OrderedDict, repr=False)
@@ -93,7 +93,7 @@ class WebContext:
         return {link.site: link for link in link_status.read_status(self.hub.data, self.clock.now())[1]}
 
     def manifest(self, study: StoredStudy) -> Manifest | None:
-        """The study's manifest, with its patient's identity. Raises BadManifest where the disk damaged it."""
+        """The study's manifest, with its patient's identity. Raises BadManifest if it is damaged."""
         return self.study_images.manifest(study.site, study.study)
 
     def message(
@@ -106,18 +106,18 @@ class WebContext:
         outcome: AuditOutcome = AuditOutcome.SUCCESS,
         detail: str = "",
     ) -> Message:
-        """A line for the audit log, of this moment."""
+        """A message for the audit log, with the present time."""
         site, id = (None, None) if study is None else (study.site, study.study)
         return Message(act, self.clock.now(), user, address, site, id, account, outcome, detail)
 
-    def record_access(self, account: Account, address: str, act: Act, study: StoredStudy | None, anew: bool) -> None:
-        """Write down, durably, that somebody sees a study or the list. anew: False for what an open page fetches by
-        itself, which is written down where nothing was for a while."""
-        what = "" if study is None else f"{study.site}/{study.study.hex()}"
-        key, now = (account.name, f"{act.name} {what}"), self.clock.monotonic()
+    def record_access(self, account: Account, address: str, act: Act, study: StoredStudy | None, by_user: bool) -> None:
+        """Log an access to a study or to the worklist; durable when this returns. by_user: False for automatic requests
+        of an open page, which are logged once in AGAIN_AFTER seconds."""
+        accessed = "" if study is None else f"{study.site}/{study.study.hex()}"
+        key, now = (account.name, f"{act.name} {accessed}"), self.clock.monotonic()
         with self._lock:
             last = self._recorded.get(key)
-            if not anew and last is not None and now - last < AGAIN_AFTER:
+            if not by_user and last is not None and now - last < AGAIN_AFTER:
                 return
         self.audit.record(self.message(act, account.name, address, study))
         with self._lock:

@@ -1,7 +1,7 @@
-"""The data that a viewer in a browser draws: samples at their own depth, and how each became the grey of the preview.
+"""The image data for the viewer in the browser: layers of samples at their bit depth, with a mapping to grey.
 
-A frame's samples are mapped to grey by its tone at first, and by a line (slope, intercept) once the reader sets a
-window: the line continues the tone beyond black and white, so that one window fits what is exact and what is not.
+A layer's samples are mapped to grey by its tone, and by a linear function (slope, intercept) after the reader sets a
+window. The function continues the tone beyond black and white, so that one window fits exact and approximate layers.
 """
 
 import threading
@@ -35,17 +35,17 @@ class ImageLayer:
     width: int
     height: int
     exact: bool
-    """The file's own samples at native size; else an approximation."""
+    """Whether these are the file's samples at native size; else an approximation."""
     label: str
     samples: bytes = field(repr=False)
-    """Row by row, 8 bits where `tone` has at most 256 entries, else 16, little-endian; of crops the rectangles in
-    their order, one after the other."""
+    """Row by row, 8 bits if `tone` has at most 256 entries, else 16, little-endian; for crops, one rectangle after
+    another."""
     tone: bytes = field(repr=False)
     """The grey of each sample's value."""
     slope: float
     intercept: float
     rectangles: tuple[tuple[int, int, int, int], ...] = ()
-    """(x, y, width, height) in native pixels, of crops."""
+    """(x, y, width, height) in native pixels; only for crops."""
     total: int = 0
     """Rectangles of the complete crops."""
 
@@ -70,29 +70,29 @@ class ImageLayer:
 
 @dataclass(frozen=True)
 class ViewerImage:
-    """Everything that the hub has of a study's frontal image."""
+    """The frontal image of a study, as far as it is received."""
 
     native: tuple[int, int] | None
-    """(width, height); None where nothing says."""
+    """(width, height); None if unknown."""
     base: ImageLayer | None
     """The whole image, exact or not."""
     crops: ImageLayer | None
-    """Exact parts to lay over an approximate base; None where the base is exact itself."""
+    """Exact crops over an approximate base; None if the base is exact."""
     spacing_mm: tuple[float, float] | None
     """Between rows, between columns."""
     spacing_kind: SpacingKind
-    """Where the spacing holds; UNKNOWN as long as neither manifest nor original say."""
+    """The plane of the spacing; UNKNOWN without manifest and original."""
     sides: Sides | None
-    """Which side of the patient each edge of the image shows; None where nothing says."""
+    """The patient's side at each edge of the image; None if unknown."""
     trouble: str = ""
-    """Why a received original is not shown; empty where it is shown, or not received."""
+    """Why a received original is not shown; else empty."""
 
     def frame(self, name: str) -> ImageLayer | None:
         return {"base": self.base, "crops": self.crops}.get(name)
 
 
 class Frames:
-    """Opens and keeps the views of the last few studies. Safe from any thread."""
+    """Opens the images of studies, with a cache of the last few. Safe from any thread."""
 
     def __init__(self, study_images: StudyImages, bundles: Bundles) -> None:
         self.study_images = study_images
@@ -101,13 +101,13 @@ class Frames:
         self._lock = threading.Lock()
 
     def graph(self, study: StoredStudy) -> FusedGraph | None:
-        """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
+        """Raises BadFormat for a damaged blob, UnknownBundle."""
         payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
         return None if payload is None else decode(payload, study.study, self._bundles.coder)
 
     def view(self, study: StoredStudy) -> ViewerImage:
-        """Raises BadFormat for a part that the disk damaged, UnknownBundle."""
-        # A manifest that comes after the originals says which of them was read.
+        """Raises BadFormat for a damaged blob, UnknownBundle."""
+        # A manifest that arrives after the originals names the file that was read.
         manifest = self.study_images.manifest(study.site, study.study)
         key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
         with self._lock:
@@ -116,7 +116,7 @@ class Frames:
                 self._cache.move_to_end(key)
                 return cached
         made = self._made(study, manifest)
-        # What still arrives is another view a moment later.
+        # Arriving tiers change, so their image is not cached.
         if Tier.ORIGINALS in study.sealed_sizes or {Tier.PREVIEW, Tier.CROPS} <= study.sealed_sizes.keys():
             with self._lock:
                 self._cache[key] = made
@@ -142,7 +142,7 @@ class Frames:
         coarse = self.study_images.preview(study.site, study.study)
         fine = self.study_images.crops(study.site, study.study)
         size = size or _native(coarse) or _native(fine)
-        # A preview of another image than the graph's is no view of it.
+        # A preview of another size is not of the graph's image.
         base_frame = _of_preview(coarse) if coarse is not None and _native(coarse) == size else None
         over = _of_crops(fine) if fine is not None and _native(fine) == size else None
         if display is None:
@@ -194,7 +194,7 @@ def _frame(values: NDArray[Any], tone: NDArray[np.uint8], label: str, exact: boo
 
 
 def linear_fit(tone: NDArray[np.uint8]) -> tuple[float, float]:
-    """(slope, intercept) of the line that comes closest to the part of a tone that is neither black nor white."""
+    """(slope, intercept): a least-squares fit to the entries of a tone that are neither black nor white."""
     between = np.flatnonzero((tone > 0) & (tone < 255))
     if len(between) < 2:
         return 255.0 / max(1, len(tone) - 1), 0.0

@@ -1,4 +1,4 @@
-"""Who makes a request: session, role and the key of the form. Size and origin: `thinwire.shared.web`."""
+"""Authorisation of requests: session, role and form key. Size and origin: `thinwire.shared.web`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
@@ -18,12 +18,12 @@ class SignInNeeded(Exception):
 
 
 class NotAllowed(Exception):
-    """Signed in, but not for this. `str` says what would be needed."""
+    """The role does not allow the request. `str`: the needed role."""
 
 
 @dataclass(frozen=True)
 class Requester:
-    """Who makes a request, and from where."""
+    """The session and the network address of a request."""
 
     session: Session
     address: str
@@ -43,7 +43,7 @@ def context_of(request: Request) -> WebContext:
 
 
 def cookie(context: WebContext) -> str:
-    """The cookie's name; by its prefix a browser takes it from this very host by HTTPS alone."""
+    """The cookie's name; with the prefix __Host- a browser accepts it only from this host by HTTPS (RFC 6265bis)."""
     return "__Host-thinwire" if context.secure else "thinwire"
 
 
@@ -67,7 +67,7 @@ def signed_in(request: Request, context: CurrentContext) -> Requester:
 
 
 def still_here(request: Request, context: CurrentContext) -> Requester:
-    """For what an open page asks by itself: it does not keep the session alive."""
+    """For automatic requests of an open page: they do not extend the session."""
     return _here(request, context, touch=False)
 
 
@@ -85,7 +85,7 @@ Posted = Annotated[Requester, Depends(posted)]
 
 
 def reader(request: Request, context: CurrentContext, here: Posted) -> Requester:
-    """Who asks for parts and writes reports. A try without that right is written down."""
+    """For requests that need the role reader; a refused one is logged."""
     if not here.is_reader:
         refused(request, context, here)
         raise NotAllowed("This needs the role reader. Sign in with a reader's account.")

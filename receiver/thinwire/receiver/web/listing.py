@@ -19,7 +19,7 @@ from thinwire.shared.identifiers import Urgency
 router = APIRouter()
 
 POLL_SECONDS = 1.0
-"""Seconds between two looks at the database for an open page's stream."""
+"""Seconds between two queries of the database for an open page's event stream."""
 _LONGEST_SEARCH = 200
 
 QueryText = Annotated[str, Query(max_length=64)]
@@ -46,7 +46,7 @@ def list_page(
     page_: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
     chosen, shown, sites = _chosen(context, state, urgency, site, page_)
-    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
+    context.record_access(here.account, here.address, Act.LISTED, None, by_user=True)
     facts: dict[str, Any] = {"filter": chosen, "page": shown, "sites": sites, "states": STATES, "query": None}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 
@@ -63,16 +63,16 @@ def rows(
 ) -> Response:
     """The rows alone, for a page that is open."""
     chosen, shown, _ = _chosen(context, state, urgency, site, page_)
-    context.record_access(here.account, here.address, Act.LISTED, None, anew=False)
+    context.record_access(here.account, here.address, Act.LISTED, None, by_user=False)
     return page(request, "rows.html", here=here, filter=chosen, query=None, **{"page": shown})
 
 
 @router.post("/search")
 def found(request: Request, context: CurrentContext, here: Posted, query: Annotated[str, Form()] = "") -> Response:
-    """The query may hold a patient's number: it comes in a form, so that no address holds it."""
+    """Search. The query may be a patient's number, so it is sent in a form and not in the address."""
     now, query = context.clock.now(), query.strip()[:_LONGEST_SEARCH]
     shown = search(worklist(context.store.studies(), now, context.cap), query, context.links(), now, context.cap)
-    context.record_access(here.account, here.address, Act.LISTED, None, anew=True)
+    context.record_access(here.account, here.address, Act.LISTED, None, by_user=True)
     facts: dict[str, Any] = {"filter": Filter(), "page": shown, "sites": [], "states": STATES, "query": query}
     return page(request, "list.html", here=here, urgencies=[str(each) for each in Urgency], **facts)
 

@@ -1,4 +1,4 @@
-"""Templates and what every one of them knows."""
+"""Pages from templates, with the values that every template needs."""
 
 from http import HTTPStatus
 from pathlib import Path
@@ -42,5 +42,5 @@ def page(
 
 
 def text_source_label(source: str | None) -> str:
-    """Where the words that guided the pruning came from."""
+    """A label for the source of the text that guided the pruning."""
     return "" if source is None else _TEXT[TextSource(source)]

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.presentation import MOST_FINDINGS, WORTH_SAYING, age
+from thinwire.receiver.presentation import LEAST_SHOWN, MOST_FINDINGS, age
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
@@ -63,7 +63,7 @@ class Bar:
 
 
 def probability_text(probability: float) -> str:
-    """Two digits, and never a certainty that rounding alone would make."""
+    """Two digits; never rounded to 0 or 1."""
     return "<0.01" if probability < 0.01 else ">0.99" if probability > 0.99 else f"{probability:.2f}"
 
 
@@ -104,7 +104,7 @@ class WorklistRow:
     @property
     def bars(self) -> list[Bar]:
         every = bars(self.study)
-        return [each for each in every[:MOST_FINDINGS] if each.found.probability >= WORTH_SAYING] or every[:1]
+        return [each for each in every[:MOST_FINDINGS] if each.found.probability >= LEAST_SHOWN] or every[:1]
 
     @property
     def kept(self) -> str:
@@ -173,7 +173,7 @@ class Filter:
     site: str = ""
     page: int = 1
 
-    def keeps(self, entry: WorklistEntry) -> bool:
+    def matches(self, entry: WorklistEntry) -> bool:
         study = entry.study
         if self.urgency and str(entry.urgency or "") != self.urgency:
             return False
@@ -194,7 +194,7 @@ class Filter:
                 return not entry.done
 
     def query(self, **change: str | int) -> str:
-        """The address of the list with a change; of another choice the first page."""
+        """The address of the list with these changes, at its first page unless given."""
         values = {"state": self.state, "urgency": self.urgency, "site": self.site, "page": 1, **change}
         plain = {"state": "waiting", "urgency": "", "site": "", "page": 1}
         query = "&".join(f"{name}={value}" for name, value in values.items() if value != plain[name])
@@ -213,11 +213,11 @@ def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[Si
 
 @dataclass(frozen=True)
 class WorklistPage:
-    """The list as one page of it is shown."""
+    """One page of the worklist."""
 
     rows: tuple[WorklistRow, ...] = field(repr=False)
     found: int
-    """Rows that the filter leaves, on all pages."""
+    """Rows that match the filter, on all pages."""
     pages: int
     page: int
     waiting: int
@@ -234,7 +234,7 @@ def worklist_page(
     entries: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
 ) -> WorklistPage:
     """entries: all, in the order of the worklist."""
-    left = [entry for entry in entries if chosen.keeps(entry)]
+    left = [entry for entry in entries if chosen.matches(entry)]
     pages = max(1, -(-len(left) // PAGE))
     page = min(chosen.page, pages)
     return _page(entries, left[(page - 1) * PAGE : page * PAGE], len(left), pages, page, links, now, cap)

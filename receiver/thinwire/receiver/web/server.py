@@ -1,4 +1,4 @@
-"""The page's own thread: an HTTP server with a loop of its own, so that no page ever holds up a clinic's stream."""
+"""The HTTP server of the reading room, in a thread with its own loop, so that no page delays a clinic's session."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ from thinwire.shared.errors import BadConfiguration
 log = logging.getLogger(__name__)
 
 _GRACE = 2
-"""Seconds that open requests have at the end; a stream of news never ends by itself."""
+"""Seconds for open requests after a stop; an event stream does not end by itself."""
 
 
 class WebServer:
@@ -41,7 +41,7 @@ class WebServer:
                 "a proxy before the page needs HTTPS outside and the page on a loopback address",
                 "Set web_proxy to the public https:// address and web to 127.0.0.1:PORT.",
             )
-        # Nothing crosses a network in the open: beyond this machine it is TLS, by the page itself or by the proxy.
+        # Beyond this machine the page is always encrypted: TLS by the page or by the proxy.
         self._tls = not loopback
         self.context = WebContext(
             hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft
@@ -60,7 +60,7 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Where browsers find the page."""
+        """The address of the page."""
         if self.context.origin is not None:
             return self.context.origin
         return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._socket.getsockname()[1])}"
@@ -77,7 +77,7 @@ class WebServer:
         self.context.audit.record(self.context.message(Act.STOPPED, "serve", ""))
 
     def close(self) -> None:
-        """Give the address back; for a server that was not started."""
+        """Close the socket; for a server that was not started."""
         self._socket.close()
 
     def _config(self, app: FastAPI) -> uvicorn.Config:
@@ -87,7 +87,7 @@ class WebServer:
             access_log=False,  # an address may be a one-time link
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
-            # Of a proxy on this machine alone is it believed who asks.
+            # The client address is taken only from a proxy on this machine.
             proxy_headers=self.context.origin is not None,
             forwarded_allow_ips="127.0.0.1,::1",
         )
@@ -111,7 +111,7 @@ class WebServer:
         names = settings.web_names or (() if self._host in ("0.0.0.0", "::") else (self._host,))
         identity = issue_server(self._hub.keys.authority, names, self._hub.clock)
         with ExitStack() as files:
-            # OpenSSL reads files alone; these are in memory, so that the key is never on disk.
+            # OpenSSL reads only files; these are in memory, so that the key is never on disk.
             paths = []
             for data in (identity.certificate_pem, identity.key_pem):
                 handle = os.memfd_create("web")
@@ -130,7 +130,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _provider(settings: Settings) -> Provider | None:
-    """Raises BadConfiguration where a part of it is missing."""
+    """The configured provider, or None. Raises BadConfiguration for an incomplete one."""
     parts = settings.oidc_issuer, settings.oidc_client, settings.oidc_secret
     if not any(parts):
         return None

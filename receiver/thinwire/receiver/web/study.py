@@ -51,7 +51,7 @@ def _find(context: WebContext, site: str, study: str) -> StoredStudy:
 @router.get("")
 def study_page(request: Request, context: CurrentContext, here: SignedIn, site: str, study: str) -> Response:
     found = _find(context, site, study)
-    context.record_access(here.account, here.address, Act.VIEWED, found, anew=True)
+    context.record_access(here.account, here.address, Act.VIEWED, found, by_user=True)
     if here.is_reader:
         context.pipeline.record_opened(found.site, found.study)
     return _page(request, context, here, found)
@@ -61,15 +61,15 @@ def study_page(request: Request, context: CurrentContext, here: SignedIn, site: 
 def state(request: Request, context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
     """The parts of the page that change, for a page that is open."""
     found = _find(context, site, study)
-    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, by_user=False)
     return page(request, "study_parts.html", here=here, draft=_draft(context, found), **_state(context, found))
 
 
 @router.get("/view")
 def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str) -> Response:
-    """The facts that a viewer draws by, as JSON; `samples` gives the samples."""
+    """The facts of the image for the viewer, as JSON; `samples` has its samples."""
     found = _find(context, site, study)
-    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, by_user=False)
     shown, graph = context.frames.view(found), context.frames.graph(found)
     facts: dict[str, Any] = {
         "native": shown.native,
@@ -86,9 +86,9 @@ def view(context: CurrentContext, here: BackgroundRequest, site: str, study: str
 
 @router.get("/samples/{name}")
 def samples(context: CurrentContext, here: BackgroundRequest, site: str, study: str, name: str) -> Response:
-    """The tone of a frame, then its samples."""
+    """The tone of a layer, then its samples."""
     found = _find(context, site, study)
-    context.record_access(here.account, here.address, Act.VIEWED, found, anew=False)
+    context.record_access(here.account, here.address, Act.VIEWED, found, by_user=False)
     frame = context.frames.view(found).frame(name)
     if frame is None:
         raise UnknownStudy("this part of the study is not received")
@@ -99,7 +99,7 @@ def samples(context: CurrentContext, here: BackgroundRequest, site: str, study: 
 def request_tier(
     context: CurrentContext, here: Reader, site: str, study: str, tier: Annotated[str, Form()]
 ) -> Response:
-    """Request a tier from the clinic. It is sent before everything else there that is not urgent."""
+    """Request a tier from the clinic, which sends it like an urgent object."""
     found = _find(context, site, study)
     if tier not in _REQUESTABLE:
         raise BadInput("a study has no such tier", "Request preview, crops or originals.")
@@ -213,7 +213,7 @@ def _patches(graph: FusedGraph) -> list[dict[str, Any]]:
 
 
 def _identity(manifest: Manifest | None) -> dict[str, str]:
-    """The patient's identity, in the order and form in which people read it."""
+    """The patient's identity with labels, in the order of display."""
     stated = {} if manifest is None else dict(manifest.identity)
     name = " ".join(part for part in stated.get("PatientName", "").replace("=", "^").split("^") if part)
     shown = {
@@ -228,7 +228,7 @@ def _identity(manifest: Manifest | None) -> dict[str, str]:
 
 
 def _date(text: str) -> str:
-    """A DICOM date (PS3.5 6.2, DA) as 2026-03-04; anything else as it is."""
+    """A DICOM date (PS3.5 6.2, DA) as 2026-03-04; any other text unchanged."""
     try:
         return datetime.strptime(text.strip(), "%Y%m%d").replace(tzinfo=UTC).date().isoformat()
     except ValueError:
@@ -236,9 +236,9 @@ def _date(text: str) -> str:
 
 
 def _prior(context: WebContext, study: StoredStudy, manifest: Manifest | None) -> tuple[StoredStudy, str] | None:
-    """The newest earlier study of the same patient at the same site, and when it was taken.
+    """The prior: the newest earlier study of the same patient at the same site, and its date.
 
-    A date of birth that differs makes it another patient's: no prior is better than a wrong one.
+    A study with another date of birth is not a prior: no prior is better than a wrong one.
     """
     if study.patient is None or manifest is None:
         return None
@@ -258,7 +258,7 @@ def _prior(context: WebContext, study: StoredStudy, manifest: Manifest | None) -
 
 
 def _taken(manifest: Manifest, study: StoredStudy) -> str:
-    """A moment that orders studies: date and time of the study, else when it came."""
+    """Date and time of a study, else of its arrival, as text that sorts."""
     date = manifest.identity.get("StudyDate", "") or study.received.strftime("%Y%m%d")
     return f"{date} {manifest.identity.get('StudyTime', '') or study.received.strftime('%H%M%S')}"
 

@@ -11,7 +11,7 @@ from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource, study_key
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, told
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, as_warnings
 from thinwire.shared.imaging.frontal import Candidate, candidate, choose_among, of_file
 from thinwire.shared.imaging.header import FileLimits
 from thinwire.shared.imaging.raster import raster_media
@@ -93,7 +93,7 @@ def load_study(
         text=text,
         text_source=text_source,
         identity=_identity(read[chosen.index]),
-        warnings=told((*warnings, *chosen.radiograph.warnings)),
+        warnings=as_warnings((*warnings, *chosen.radiograph.warnings)),
     )
 
 

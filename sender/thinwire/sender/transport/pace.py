@@ -249,8 +249,8 @@ class Pace:
             self._delivered_at = self._first_at = now
         self.in_flight += size
         self._unasked += size
-        told = self._meter.rate if self._meter is not None else None
-        agreed = told is not None and (self._best or 0.0) >= _AGREED * told
+        measured = self._meter.rate if self._meter is not None else None
+        agreed = measured is not None and (self._best or 0.0) >= _AGREED * measured
         asks = not agreed or now - self._asked_at >= _ASK_SECONDS or self._unasked >= _ASK_BYTES
         if asks:
             self._asked_at, self._unasked = now, 0
@@ -307,8 +307,8 @@ class Pace:
 
     def _note_proxy(self, now: float, limited: bool) -> None:
         """Whether TCP's connection ends before the hub."""
-        told = self._meter.rate if self._meter is not None else None
-        if limited or told is None or told < _PROXY * (self._best or told):
+        measured = self._meter.rate if self._meter is not None else None
+        if limited or measured is None or measured < _PROXY * (self._best or measured):
             self._doubted_at = None
             return
         self._doubted_at = now if self._doubted_at is None else self._doubted_at

@@ -140,8 +140,8 @@ class UplinkSession:
         what = down.WhichOneof("message")
         if what == "refusal" and down.refusal.number == 0:
             error = ERROR_OF.get(down.refusal.code, Final)
-            said = down.refusal.what[:_LONGEST_REASON]
-            raise error(f"the hub refuses: {said}", down.refusal.remedy[:_LONGEST_REASON])
+            reason = down.refusal.what[:_LONGEST_REASON]
+            raise error(f"the hub refuses: {reason}", down.refusal.remedy[:_LONGEST_REASON])
         if self.welcomed is (what == "welcome"):
             raise ProtocolBroken(f"the hub sent {what} in the wrong order")
         match what:

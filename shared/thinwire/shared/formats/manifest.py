@@ -83,9 +83,9 @@ class FileRead:
     @classmethod
     def fitting(cls, place: int, sop_instance_uid: str, display: Display, warnings: Sequence[str]) -> "FileRead":
         """With texts cut to the manifest's limits, and each warning once."""
-        told = dict.fromkeys(_cut(each, LONGEST_WARNING) for each in warnings if each)
+        unique = dict.fromkeys(_cut(each, LONGEST_WARNING) for each in warnings if each)
         shown = replace(display, orientation=_cut(display.orientation, _LONGEST_ORIENTATION))
-        return cls(place, _cut(sop_instance_uid, _LONGEST_UID), shown, tuple(told)[:MAX_WARNINGS])
+        return cls(place, _cut(sop_instance_uid, _LONGEST_UID), shown, tuple(unique)[:MAX_WARNINGS])
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def _file_read(entry: Fields, files: int) -> FileRead:
     uid = entry.text("SOP Instance UID", _LONGEST_UID)
     facts = entry.data("display", DISPLAY_BYTES, DISPLAY_BYTES)
     orientation = entry.text("orientation", _LONGEST_ORIENTATION)
-    told = entry.fields("warnings", 0, MAX_WARNINGS)
-    warnings = tuple(told.text("warning", LONGEST_WARNING) for _ in range(len(told)))
+    listed = entry.fields("warnings", 0, MAX_WARNINGS)
+    warnings = tuple(listed.text("warning", LONGEST_WARNING) for _ in range(len(listed)))
     return FileRead(place, uid, Display.from_bytes(facts, orientation), warnings)
 
 

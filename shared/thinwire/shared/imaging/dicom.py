@@ -190,7 +190,7 @@ def radiograph(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radio
     """Decode a frontal chest radiograph. Raises NotChestRadiograph, UnreadableDicom."""
     require_chest(instance, limits)
     found = image(instance, limits)
-    return replace(found, warnings=told((*doubts(instance.header), *found.warnings)))
+    return replace(found, warnings=as_warnings((*doubts(instance.header), *found.warnings)))
 
 
 def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:
@@ -232,11 +232,11 @@ def image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph
         view_position=instance.view.value if instance.view in (Projection.PA, Projection.AP) else "",
         modality=instance.modality,
         burned_in=header.code("BurnedInAnnotation") if header.code("BurnedInAnnotation") in ("YES", "NO") else "",
-        warnings=told(notes),
+        warnings=as_warnings(notes),
     )
 
 
-def told(notes: Sequence[str]) -> tuple[str, ...]:
+def as_warnings(notes: Sequence[str]) -> tuple[str, ...]:
     """Warnings as a manifest holds them: none twice, at most MOST_WARNINGS, each of at most LONGEST_WARNING bytes."""
     short = [note.encode()[:LONGEST_WARNING].decode(errors="ignore") for note in dict.fromkeys(notes)]
     if len(short) > MOST_WARNINGS:

@@ -15,7 +15,7 @@ from thinwire.shared.imaging.projection import FRONTAL, IMAGE_WORDS, RADIOGRAPHI
 from thinwire.shared.imaging.raster import raster_media, raster_radiograph
 from thinwire.shared.imaging.words import meanings, words_of
 
-_REASONS_TOLD = 4
+_MOST_REASONS = 4
 _PAPER_SHARE, _PAPER = 0.6, 0.95
 """A scanned page is mostly white, a radiograph is not: share of its pixels, and brightness from 0 to 1."""
 
@@ -38,7 +38,7 @@ class Origin(IntEnum):
     """By its descriptions a bone image, a subtraction, or an image with marks."""
 
 
-_TOLD = {
+_ORIGIN_WARNING = {
     Origin.DERIVED: "the frontal image is a derived image by its Image Type",
     Origin.SOFT_TISSUE: "the frontal image is a soft-tissue image by its header",
     Origin.SECONDARY: "the frontal image is a secondary image by its Image Type",
@@ -99,9 +99,9 @@ def choose_among(files: Sequence[Candidate], limits: FileLimits = DEFAULT_LIMITS
         except BadInput as error:
             broken.append(error)
             continue
-        told = [f"an image of the study cannot be decoded and is sent unchanged: {error}" for error in broken]
-        told += _doubts(files[index], [files[each] for each in ordered[place:]])
-        return Chosen(index, found, files[index].instance, tuple(dict.fromkeys(told)))
+        warnings = [f"an image of the study cannot be decoded and is sent unchanged: {error}" for error in broken]
+        warnings += _doubts(files[index], [files[each] for each in ordered[place:]])
+        return Chosen(index, found, files[index].instance, tuple(dict.fromkeys(warnings)))
     raise of_file(ordered[0] + 1, len(files), broken[0])
 
 
@@ -169,26 +169,26 @@ def _doubts(chosen: Candidate, candidates: Sequence[Candidate]) -> list[str]:
     """The warnings about the choice. candidates: those that were not found broken, with the chosen one."""
     if chosen.instance is None:
         return []
-    told = []
+    warnings = []
     if _is_film(chosen.instance):
-        told.append("a scanned film (Secondary Capture), read as a frontal chest by its header")
+        warnings.append("a scanned film (Secondary Capture), read as a frontal chest by its header")
     made = origin(chosen.instance.header)
     made_here = {origin(each.instance.header) for each in candidates if each.instance is not None}
     presented = made is Origin.DERIVED and Origin.RAW in made_here
-    if made in _TOLD and not presented:
-        told.append(_TOLD[made])
+    if made in _ORIGIN_WARNING and not presented:
+        warnings.append(_ORIGIN_WARNING[made])
     equal = {each.instance.sop_instance_uid for each in candidates if each.instance and _kind(each) == _kind(chosen)}
     if len(equal) > 1:
-        told.append(f"the study has {len(equal)} frontal images; one of them was read")
-    return told
+        warnings.append(f"the study has {len(equal)} frontal images; one of them was read")
+    return warnings
 
 
 def _none_frontal(reasons: Sequence[tuple[int, BadInput]]) -> BadInput:
     """The error for a study without a frontal chest radiograph: the one reason, or each file's."""
-    told = list(dict.fromkeys(str(error) for _, error in reasons))
-    if len(told) == 1:
-        return reasons[0][1] if len(reasons) == 1 else NotChestRadiograph(f"of each of its files: {told[0]}")
-    listed = [f"file {index + 1}: {error}" for index, error in reasons[:_REASONS_TOLD]]
-    if len(reasons) > _REASONS_TOLD:
-        listed.append(f"and {len(reasons) - _REASONS_TOLD} more")
+    texts = list(dict.fromkeys(str(error) for _, error in reasons))
+    if len(texts) == 1:
+        return reasons[0][1] if len(reasons) == 1 else NotChestRadiograph(f"of each of its files: {texts[0]}")
+    listed = [f"file {index + 1}: {error}" for index, error in reasons[:_MOST_REASONS]]
+    if len(reasons) > _MOST_REASONS:
+        listed.append(f"and {len(reasons) - _MOST_REASONS} more")
     return NotChestRadiograph("no frontal chest radiograph among its files: " + "; ".join(listed))

@@ -83,16 +83,16 @@ def _hanging(found: str) -> str:
     edges = sides(found)
     if edges is None or edges.hung:
         return ""
-    said = f"Patient Orientation is {found.replace(chr(92), '/')}"
+    stated = f"Patient Orientation is {found.replace(chr(92), '/')}"
     if {edges.right, edges.bottom} & {"A", "P"}:
-        return f"{said}, not that of a frontal image; the image is displayed as stored"
+        return f"{stated}, not that of a frontal image; the image is displayed as stored"
     places = {edge: at for at, edge in vars(edges).items()}
     wrong = []
     if places["R"] != "left":
         wrong.append(f"the patient's right is at the {places['R']} edge")
     if places["H"] != "top":
         wrong.append(f"the head is at the {places['H']} edge")
-    return f"{said}: {' and '.join(wrong)}; the image is displayed as stored{', mirrored' if edges.mirrored else ''}"
+    return f"{stated}: {' and '.join(wrong)}; the image is displayed as stored{', mirrored' if edges.mirrored else ''}"
 
 
 def _pair(stated: str) -> tuple[str, str] | None:

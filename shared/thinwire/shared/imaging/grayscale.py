@@ -55,11 +55,11 @@ def bone_bright(grey: Grey, header: DicomHeader, notes: list[str]) -> RenderedIm
     Raises UnreadableDicom: a blank image.
     """
     padding = padding_of(grey, header, notes)
-    seen = _indices(grey, grey.raster, padding)
-    if seen.min() == seen.max():
+    indices = _indices(grey, grey.raster, padding)
+    if indices.min() == indices.max():
         raise UnreadableDicom("its image is blank: every pixel has one value")
-    table, rescale = _modality(grey.values, seen, header, notes)
-    table, window = _values_of_interest(table, seen, header, notes)
+    table, rescale = _modality(grey.values, indices, header, notes)
+    table, window = _values_of_interest(table, indices, header, notes)
     inverted = _inverted(header, notes)
     pixels, levels = stretched_levels(grey, -table if inverted else table, padding)
     return RenderedImage(pixels, levels, rescale, window, inverted, padding)
@@ -100,15 +100,15 @@ def _indices(grey: Grey, some: Samples, padding: Padding | None) -> NDArray[np.i
 
 
 def _modality(
-    values: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
+    values: Values, indices: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, tuple[float, float] | None]:
     """The Modality LUT or rescale (C.11.1), and slope and intercept unless it is a LUT.
 
-    seen: indices into `values` of some of the image's pixels.
+    indices: indices into `values` of some of the image's pixels.
     """
     for item in header.items("ModalityLUTSequence")[:1]:
         table = _lookup(values, item, header.integer("PixelRepresentation") == 1, "Modality LUT", notes)
-        if table is not None and np.ptp(table[seen]) > 0:
+        if table is not None and np.ptp(table[indices]) > 0:
             return table, None
         if table is not None:
             notes.append("the Modality LUT gives one value for all pixels; it was ignored")
@@ -121,16 +121,16 @@ def _modality(
 
 
 def _values_of_interest(
-    table: Values, seen: NDArray[np.intp], header: DicomHeader, notes: list[str]
+    table: Values, indices: NDArray[np.intp], header: DicomHeader, notes: list[str]
 ) -> tuple[Values, Window]:
     """The first VOI LUT or window (C.11.2) that leaves enough of the image, LUTs first.
 
-    table: output of the modality transform by stored value. seen: indices into it of some of the image's pixels.
+    table: output of the modality transform by stored value. indices: indices into it of some of the image's pixels.
     """
     for name, window, out in _transforms(table, header, notes):
         low, high = float(out.min()), float(out.max())
         edge = (high - low) / 100
-        inside = (out[seen] > low + edge) & (out[seen] < high - edge)
+        inside = (out[indices] > low + edge) & (out[indices] < high - edge)
         if float(inside.mean()) >= LEAST_INSIDE:
             return out, window
         notes.append(f"the {name} {_NEARLY_NOTHING}")

@@ -103,9 +103,9 @@ def part(header: DicomHeader) -> BodyPart:
 
     CHEST if either states it: the attribute is often a device's default, and wrong (Gueld et al., SPIE 4685, 2002).
     """
-    for said in (_coded_parts(header), _described_parts(header)):
+    for stated in (_coded_parts(header), _described_parts(header)):
         for each in (BodyPart.CHEST, BodyPart.OTHER):
-            if each in said:
+            if each in stated:
                 return each
     return BodyPart.UNSTATED
 
@@ -142,14 +142,14 @@ def doubts(header: DicomHeader) -> list[str]:
 
 
 def _coded_parts(header: DicomHeader) -> set[BodyPart]:
-    said = _parts_of_words(words_of(header, "BodyPartExamined"))
+    stated = _parts_of_words(words_of(header, "BodyPartExamined"))
     for region in header.items("AnatomicRegionSequence")[:1]:
         code = region.text("CodeValue")
         if code in _CHEST_CODES or code in _OTHER_CODES:
-            said.add(BodyPart.CHEST if code in _CHEST_CODES else BodyPart.OTHER)
+            stated.add(BodyPart.CHEST if code in _CHEST_CODES else BodyPart.OTHER)
         else:
-            said |= _parts_of_words(words_of(region, "CodeMeaning"))
-    return said
+            stated |= _parts_of_words(words_of(region, "CodeMeaning"))
+    return stated
 
 
 def _described_parts(header: DicomHeader) -> set[BodyPart]:

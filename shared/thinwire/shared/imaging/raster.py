@@ -15,7 +15,7 @@ from thinwire.shared.formats.crops import Photometric
 from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.imaging import grayscale
 from thinwire.shared.imaging.codestream import CODEC_ERRORS, PLAIN_JPEG_FRAMES, Samples, jpeg_stream
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, looks_inverted, require_size, told
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, as_warnings, looks_inverted, require_size
 from thinwire.shared.imaging.header import FileLimits
 from thinwire.shared.imaging.stored import Grey, luma
 
@@ -106,7 +106,7 @@ def raster_radiograph(data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> Radio
         view_position="",
         modality=RASTER_MODALITY,
         burned_in="",
-        warnings=told(notes),
+        warnings=as_warnings(notes),
     )
 
 

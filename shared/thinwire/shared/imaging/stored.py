@@ -80,8 +80,8 @@ def grey_of(decoded: Decoded, header: DicomHeader, notes: list[str]) -> tuple[Gr
     if held > 16:
         raise UnreadableDicom(f"its colours have {held} bits; up to 16 are supported")
     if samples.ndim == 3:
-        samples, told = luma(samples, header.stored_as_luma)
-        notes += told
+        samples, warnings = luma(samples, header.stored_as_luma)
+        notes += warnings
     return Grey(samples, held), True
 
 

@@ -13,7 +13,7 @@ from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
-from thinwire.receiver.operations.monitoring import health, watched
+from thinwire.receiver.operations.monitoring import health, monitoring
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest
@@ -22,7 +22,7 @@ from thinwire.shared.storage.durable import Disk
 
 def counted(hub: Hub) -> dict[tuple[str, ...], float]:
     """Every sample: (name, then the values of its labels in the order of their names)."""
-    with watched(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
+    with monitoring(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
         answer = http.get(f"http://127.0.0.1:{port}/metrics")
     assert answer.status_code == 200
     for secret in ("SYNTHETIC", "PHANTOM", "1.2.826"):
@@ -77,7 +77,7 @@ def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: B
     with open_hub(tmp_path / "full", FakeClock()) as hub:
         assert health(hub) == {"database": True, "disk_space": True, "room_on_disk": True}
     with open_hub(tmp_path / "full", FakeClock(), Disk(reserve=1 << 62)) as hub:
-        with watched(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
+        with monitoring(hub, "127.0.0.1:0") as port, httpx.Client(trust_env=False) as http:
             answer = http.get(f"http://127.0.0.1:{port}/healthz")
         assert (answer.status_code, answer.json()) == (
             503,
@@ -86,5 +86,5 @@ def test_a_hub_that_cannot_take_a_study_is_not_healthy(tmp_path: Path, bundle: B
 
 
 def test_a_port_that_is_taken_is_said(hub: Hub) -> None:
-    with watched(hub, "127.0.0.1:0") as port, pytest.raises(BadConfiguration), watched(hub, f"127.0.0.1:{port}"):
+    with monitoring(hub, "127.0.0.1:0") as port, pytest.raises(BadConfiguration), monitoring(hub, f"127.0.0.1:{port}"):
         pass
