@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.clock import START, FakeClock
-from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.access.audit import read_head
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.forward.queue import queue_of
@@ -47,9 +46,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with sqlite3.connect(data / "thinwire.db") as database:
         database.executescript((data / "thinwire.sql").read_text(encoding="utf-8"))
     (data / "thinwire.sql").unlink()
-    bundle = tiny_bundle(data / "bundles" / "tiny")
-    bundle.folder.rename(data / "bundles" / bundle.id.hex())
-    (data / "bundles" / "default").write_text(f"{bundle.id.hex()}\n", encoding="ascii")
     return data
 
 
