@@ -22,10 +22,10 @@ from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
+CHECK_SECONDS = 1.0
 """Seconds between two checks for a stop during inference."""
-AGAIN = 60.0
-"""Seconds until it is looked anew for what another process read (an import from a stick)."""
+POLL_SECONDS = 60.0
+"""Seconds between two queries for predictions of another process, such as an offline import."""
 LEAST_URGENT = 19
 """Niceness of the thread (Linux): inference has priority."""
 
@@ -36,26 +36,26 @@ class Drafting:
     def __init__(
         self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, idle: threading.Event
     ) -> None:
-        """at_rest: set while no graph waits for inference."""
+        """idle: set while no graph waits for inference."""
         self._store = store
         self._bundles = bundles
         self._settings = settings
         self._clock = clock
         self._idle = idle
         self._skipped: set[PendingGraph] = set()
-        self._news = threading.Event()
+        self._changed = threading.Event()
         self._stopping = threading.Event()
         self.under_way: Mapping[tuple[SiteName, StudyKey], str] = MappingProxyType({})
         """The unfinished texts of the drafts in progress."""
 
     def wake(self) -> None:
         """New studies may have predictions."""
-        self._news.set()
+        self._changed.set()
 
     def stop(self) -> None:
         """Let `run` end after the present token."""
         self._stopping.set()
-        self._news.set()
+        self._changed.set()
 
     def run(self) -> None:
         """Draft for triaged and new studies until `stop`."""
@@ -65,10 +65,10 @@ class Drafting:
                     pass
             except Retryable as error:
                 log.warning("drafting paused: %s", error)
-                self._stopping.wait(AGAIN)
+                self._stopping.wait(POLL_SECONDS)
                 continue
-            self._news.wait(AGAIN)
-            self._news.clear()
+            self._changed.wait(POLL_SECONDS)
+            self._changed.clear()
 
     def draft_waiting(self) -> int:
         """Draft for one batch of studies without a draft; returns its size. Raises DiskFull, HubBusy."""
@@ -111,7 +111,7 @@ class Drafting:
     def _may_go_on(self) -> bool:
         """Waits during inference; False after a stop."""
         while not self._stopping.is_set():
-            if self._idle.wait(LOOK):
+            if self._idle.wait(CHECK_SECONDS):
                 return not self._stopping.is_set()
         return False
 

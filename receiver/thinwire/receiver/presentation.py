@@ -1,4 +1,4 @@
-"""The worklist and one study for people, in a terminal of 100 columns."""
+"""Output of the hub's command line: worklist, study and links, for a terminal of 100 columns."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -26,9 +26,9 @@ SHORT = 8
 MOST_FINDINGS = 3
 """Findings in one row of the worklist, the likeliest first; `show` has all."""
 MOST_PATCHES = 2
-"""Patches that stand beside a drafted sentence, those that it attended to most."""
+"""Patches in the row of a drafted sentence: those with the highest attention."""
 LEAST_SHOWN = 0.1
-"""Findings below this probability are left out of the worklist's row, but for the likeliest."""
+"""Findings below this probability are left out of the worklist's row, except the likeliest."""
 
 
 def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
@@ -59,7 +59,7 @@ def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
 
 
 def links_table(serves: bool, links: Sequence[SiteLink], sites: Sequence[SiteName], now: datetime) -> Table:
-    """One row for each clinic, and one more for each object that is under way from it. sites: all that are enrolled."""
+    """One row for each clinic, and one for each arriving object. sites: all enrolled ones."""
     table = Table(
         title="the hub is running" if serves else "the hub is not running: thinwire-receiver serve",
         title_justify="left",

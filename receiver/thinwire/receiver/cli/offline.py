@@ -1,4 +1,4 @@
-"""The result of an import from a stick, for people and for programs."""
+"""The result of an offline import as text and as JSON."""
 
 from typing import Any
 

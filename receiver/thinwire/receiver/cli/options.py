@@ -1,4 +1,4 @@
-"""Options that several commands have, and how they write to the terminal."""
+"""Options of several commands, and output to the terminal."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Progress of what takes time: a bar with the time remaining in a terminal, a line now and then anywhere else."""
+"""Progress of long commands: a bar with the remaining time in a terminal, else a line for each tenth."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Meter = Callable[[str, float, float, str], None]
 
 @contextlib.contextmanager
 def meter(console: Console) -> Iterator[Meter]:
-    """console: stderr, so that a command's answer stays alone on stdout."""
+    """console: stderr, so that stdout has only the command's result."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -30,12 +30,12 @@ def meter(console: Console) -> Iterator[Meter]:
 
 def _lines(console: Console) -> Meter:
     """A line at each new stage and after each tenth of it."""
-    said: dict[str, int] = {}
+    printed: dict[str, int] = {}
 
     def write(stage: str, done: float, total: float, words: str) -> None:
         tenth = int(10 * done / total) if total else 10
-        if said.get(stage, -1) < tenth:
-            said[stage] = tenth
+        if printed.get(stage, -1) < tenth:
+            printed[stage] = tenth
             console.print(f"{stage}: {10 * tenth} % {words}", highlight=False)
 
     return write

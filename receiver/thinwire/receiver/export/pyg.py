@@ -1,4 +1,4 @@
-"""A FusedGraph as PyG's HeteroData, kept as tensors only. Format: docs/store-format.md."""
+"""A FusedGraph as PyG's HeteroData, stored as tensors without pickle. Format: docs/store-format.md."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def hetero_bytes(graph: FusedGraph) -> bytes:
 
 
 def load_pyg(path: Path) -> HeteroData:
-    """What `hetero_bytes` wrote; the file's facts are attributes of the data, as text. Raises BadPayload."""
+    """The inverse of `hetero_bytes`; the file's metadata become attributes, as text. Raises BadPayload."""
     data = HeteroData()
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""The audit log for administrators: the newest messages, as they stand."""
+"""The audit log for administrators: the newest messages."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,7 +19,7 @@ PAGE = 100
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One message in words."""
+    """One message as text."""
 
     number: int
     at: str
@@ -42,7 +42,7 @@ def audit_page(
 
 
 def audit_row(entry: AuditEntry) -> AuditRow:
-    root = ElementTree.fromstring(entry.message)  # our own words, out of our own database
+    root = ElementTree.fromstring(entry.message)  # written by this hub, from its own database
     event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
     codes = [] if event is None else [each.get("originalText", "") for each in event if each.get("originalText")]
     detail = "" if event is None else event.findtext("EventOutcomeDescription", "")

@@ -1,4 +1,4 @@
-"""The machine's draft as the study page shows it: sentence by sentence, with the patches behind each."""
+"""The draft on the study page: its sentences, each with the patches that it attended to."""
 
 import json
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from thinwire.shared.errors import BadFormat
 class DraftPanelSentence:
     text: str
     share: tuple[float, ...]
-    """Of the sentence's attention, by kept patch; empty where it does not fit the graph that is here."""
+    """Share of the sentence's attention by kept patch; empty if the draft is of another graph."""
 
     @property
     def shares(self) -> str:
-        """For the page's script, which lights the patches."""
+        """For the page's script, which highlights the patches."""
         return ",".join(f"{each:.3f}" for each in self.share)
 
 
@@ -29,7 +29,7 @@ class DraftPanel:
 
 
 def draft_panel(data: bytes | None, patches: int) -> DraftPanel | None:
-    """data: JSON as `inference/draft.py` leaves it in the store. patches: kept by the graph. Raises BadFormat."""
+    """data: JSON from `inference/draft.py`. patches: number of kept patches. Raises BadFormat."""
     if data is None:
         return None
     try:

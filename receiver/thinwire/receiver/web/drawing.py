@@ -1,4 +1,4 @@
-"""The fused graph as the page shows it: a layout in the page's frame, which study.html writes as SVG."""
+"""The layout of the fused graph for the study page, which study.html writes as SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from thinwire.shared.graph_layout import Frame, GraphLayout, concept_columns, fi
 
 WIDTH = 720
 FIELD = (300, 420)
-"""Most width and height of the image's outline."""
+"""Limit of width and height of the image's outline."""
 TOP = 44
-"""Room above it for the context node."""
+"""Height above it for the context node."""
 STEP = 26
 PILL = (170, 20)
 """Width and height of a concept."""
 HEATS = 8
-"""Steps of the colours in which a patch's share of the attention is shown."""
+"""Colour steps for a patch's share of the attention."""
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/oidc")
 
 _MINUTES = 10
-"""How long a sign-in may take at the provider."""
+"""Limit of a sign-in at the provider."""
 
 
 def add_provider(app: FastAPI, context: WebContext, provider: Provider) -> None:
-    """Let people sign in at a provider. What the sign-in needs until its end is in a cookie that this process signs."""
+    """Add sign-in at a provider. The state of a sign-in is in a cookie that this process signs."""
     client = OAuth()
     client.register(
         "provider",
@@ -43,7 +43,7 @@ def add_provider(app: FastAPI, context: WebContext, provider: Provider) -> None:
         client_kwargs={"scope": "openid profile", "code_challenge_method": "S256"},
     )
     app.state.provider = client.provider
-    # Lax: the way back from the provider is a navigation from another site.
+    # Lax: the redirect from the provider is a navigation from another site.
     app.add_middleware(
         SessionMiddleware,
         secret_key=secrets.token_hex(32),
@@ -74,7 +74,7 @@ async def callback(request: Request, context: CurrentContext) -> Response:
         token = await client.authorize_access_token(request)
         issuer = (await client.load_server_metadata()).get("issuer")
     except (httpx.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
-        # What came with the request is not repeated: it is from outside.
+        # Values of the request are not shown: they are from outside.
         log.warning("a sign-in at the OpenID provider does not hold: %s", type(error).__name__)
         return await _failed(request, context, address, "The sign-in does not hold. Begin it again.")
     finally:
@@ -90,16 +90,16 @@ async def callback(request: Request, context: CurrentContext) -> Response:
     if account is None:
         return await _failed(request, context, address, "Your account here was closed.")
     inside = await asyncio.to_thread(enter, context, account.name, address)
-    # A browser would not send the new cookie on a redirect that began at the provider; from a page of ours it does.
+    # A browser does not send the new cookie on a redirect that began at the provider, but does from our own page.
     answer = page(request, "redirect.html")
     answer.headers["set-cookie"] = inside.headers["set-cookie"]
     return answer
 
 
 def role_of(provider: Provider, claims: dict[str, Any]) -> Role | None:
-    """By the claim `groups`; None for who is in no group that may enter."""
-    said = claims.get("groups")
-    groups = said if isinstance(said, list) else []
+    """The role by the claim `groups`; None if no group has a role."""
+    claimed = claims.get("groups")
+    groups = claimed if isinstance(claimed, list) else []
     if provider.administrators is not None and provider.administrators in groups:
         return Role.ADMINISTRATOR
     return Role.READER if provider.readers is not None and provider.readers in groups else None

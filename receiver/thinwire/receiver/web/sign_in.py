@@ -40,14 +40,14 @@ def sign_in(
             return enter(context, account.name, address)
         context.attempts.failed(*keys)
         error, status = _WRONG, HTTPStatus.UNAUTHORIZED
-    # The name that was typed is not written down: it may be a password in the wrong field.
+    # The typed name is not logged: it may be a password in the wrong field.
     known = name if any(each.name == name for each in context.accounts.all()) else "unknown"
     context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
     return page(request, "sign_in.html", status, error=error, name=name, provider=context.provider is not None)
 
 
 def enter(context: WebContext, name: str, address: str) -> Response:
-    """A new session, and the way to the worklist."""
+    """A new session and a redirect to the worklist."""
     message = context.message(Act.SIGNED_IN, name, address)
     secret = context.accounts.start(name, lambda connection: append(connection, message))
     answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)

@@ -1,4 +1,4 @@
-"""What the clinic's page shows, as plain values for its template, which decides nothing."""
+"""The values on the clinic's page, ready for its template, which has no logic."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ class PartRow:
     state: str
     size: str
     percent: int | None
-    """Of its bytes that the hub has durably, while it crosses."""
+    """Percentage of its bytes that are durable at the hub, during its transfer."""
     why: str
 
 
@@ -51,19 +51,19 @@ class FindingRow:
 @dataclass(frozen=True)
 class StudyRow:
     study: str
-    """Its id, hex."""
+    """Its study key, hex."""
     accepted: str
     urgent: bool
     paused: bool
     done: bool
-    """Nothing of it is on its way or waits for the link."""
+    """No part of it is in transfer or waits for the link."""
     read: bool
-    """A reader has finished with it."""
+    """Whether a reader has signed a report."""
     parts: tuple[PartRow, ...]
     there_in: str
-    """Until all of it that may go is at the hub; empty where that is not known."""
+    """The time until all parts that may be sent are at the hub; empty if unknown."""
     hub_statuses: tuple[tuple[str, str], ...]
-    """(what the hub said, when), oldest first."""
+    """(status at the hub, time), oldest first."""
     urgency: str
     reason: str
     findings: tuple[FindingRow, ...]
