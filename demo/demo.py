@@ -118,7 +118,7 @@ def send(studies: list[Sent], clinic: Path) -> dict[str, Sent]:
             if row["accepted"]:
                 sent[row["study"]] = replace(study, size=row["source_bytes"])
             else:
-                console.print(f"refused: {row['what']} {row['remedy']}", style="red", highlight=False)
+                console.print(f"refused: {row['what']}. {row['remedy']}", style="red", highlight=False)
         if not done.stdout:
             console.print(done.stderr, style="red", highlight=False)
     return sent
