@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.dicoms import chest, dicom
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
@@ -28,7 +29,8 @@ from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import StudyKey, TextSource, Tier
+from thinwire.shared.identifiers import StudyKey, TextSource, Tier, digest
+from thinwire.shared.imaging.radiograph import open_radiograph
 from thinwire.shared.storage.durable import Disk
 
 
@@ -87,6 +89,32 @@ def test_every_part_is_made_and_the_originals_hold_the_very_files(
     assert entry.part(Kind.PREVIEW).size <= pipeline.config.preview_bytes
     assert manifest.identity["PatientID"] == "PHANTOM-1000000003"
     assert datetime.now(UTC) >= manifest.created
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_the_manifest_names_the_file_that_was_read(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine, identity: bool
+) -> None:
+    """A PA and a lateral of one size, whose views stand in the Series Description alone; two patients."""
+    pipeline.config = pipeline.config.model_copy(update={"send_identity": identity})
+    (tmp_path / "in").mkdir()
+    for n, (view, patient) in enumerate((("CHEST LAT", "B"), ("CHEST PA", "A"))):
+        data = dicom(chest(300, 280, seed=n), SeriesDescription=view, PatientID=patient, SOPInstanceUID=f"1.2.3.{n}")
+        (tmp_path / "in" / f"{n}.dcm").write_bytes(data)
+    (outcome,) = accept_files(pipeline, quarantine, [tmp_path / "in"], None, SendOptions())
+    assert isinstance(outcome, Accepted)
+    study = outcome.study.key
+    while job := pipeline.next_job():
+        pipeline.make(*job)
+    sealed = (pipeline.outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    manifest = read_manifest(open_sealed(sealed, pipeline.outbox.epochs.key)[1], SITE_SIGNING.public_key())
+    read_file = (tmp_path / "in" / "1.dcm").read_bytes()
+    assert manifest.read_digest == digest(read_file)
+    assert manifest.read is not None
+    assert manifest.read.display == open_radiograph(read_file).display
+    assert manifest.read.sop_instance_uid == ("1.2.3.1" if identity else "")
+    assert any("different patients" in each for each in manifest.read.warnings)
+    assert manifest.read.warnings == outcome.study.warnings
 
 
 def test_one_bad_file_never_stops_the_next(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
