@@ -1,4 +1,4 @@
-"""What a site may ask of the hub."""
+"""Limits on the requests of a site."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -93,7 +93,7 @@ class PageState:
 
 @dataclass(frozen=True)
 class ClinicState:
-    """What the page looks at. gate: the policy as of now. coming: studies that machines are still sending."""
+    """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving."""
 
     outbox: Outbox
     quarantine: Quarantine
@@ -105,8 +105,8 @@ class ClinicState:
         return self.outbox.epochs.disk.free(self.outbox.folder)
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
-        studies wait for it."""
+        """Whether the clinic can accept a study, and the conditions. A link that is down is healthy: studies wait for
+        it."""
         current_policy, free = self.current_policy(), self.free()
         link = link_status.read_status(self.outbox.folder, current_policy.now)
         healthy = free > 0

@@ -1,8 +1,7 @@
-"""How fast the link is by what TCP says, which sees more than the hub's answers.
+"""The rate of the link by TCP's statistics, which are more exact than the hub's answers.
 
-A packet that was lost holds back everything behind it until it has come again, and the hub's answers with it: for a
-round trip they say nothing, and then that all arrived at once. TCP's selective acknowledgements (RFC 2018) name what
-came meanwhile. So what is in the network is known at every moment, and the link is neither let run dry nor filled.
+A lost packet delays all later ones until it is sent again, and the hub's answers with them. TCP's selective
+acknowledgements (RFC 2018) name the packets that arrived meanwhile, so the bytes in the network are always known.
 """
 
 from collections import deque
@@ -17,44 +16,44 @@ _SPAN, _FIRST_SPAN, _MEMORY = 0.2, 0.02, 2.0
 """Seconds over which a rate is measured, also while the link was never full, and for which it counts, at least; and a
 round trip and eight."""
 _LONGEST = 4.0
-"""A rate is measured over so many seconds at most, whatever arrived."""
+"""Limit of the seconds over which a rate is measured."""
 _EVERY = 0.01
 _GROWTH = 1.25
-"""A round that is not faster by so much, three times over, ends the start-up."""
+"""Start-up ends after three rounds that are not faster by this factor."""
 _ROUNDS = 3
 _WAITING = 1.25
 """Round trips of the smallest that the smoothed one takes, beside what waits where all is well, once a link is full."""
 _LATE, _AGAIN = 5.0, 30.0
-"""Seconds for which packets are late before the round trip is measured anew, and until that is done again."""
+"""Seconds of late packets before the round trip is measured again, and between two such measurements."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What TCP says at one moment of its way to the hub."""
+    """TCP's statistics of the connection at one time."""
 
     delivered: int
-    """Bytes that are known to have reached the hub's machine since the connection began, in order or not."""
+    """Acknowledged bytes since the connection began, in order or not."""
     held: int
-    """Bytes that are on their way, or wait here for it."""
+    """Bytes in flight or in the socket's buffer."""
     least: float
     """Seconds: the smallest round trip."""
     round_trip: float
     """Seconds: smoothed, time in queues included."""
     packet: int = 1448
-    """Bytes that a packet carries."""
+    """Bytes of payload in a packet."""
 
 
 @dataclass
 class FlowMeter:
-    """What one connection's flow tells; nothing until the first `note`. clock: monotonic seconds."""
+    """The measurements of one connection; empty until the first `note`. clock: monotonic seconds."""
 
     clock: Clock
     rate: float | None = None
-    """Bytes a second, the largest of late."""
+    """Bytes per second, the recent maximum."""
     held: int = 0
-    """Bytes in the network or on their way to it, with what was sent since TCP was asked."""
+    """Bytes in flight or buffered, including those sent since the last statistics."""
     packet: int = 1448
-    """Bytes that a packet carries."""
+    """Bytes of payload in a packet."""
     flown: int = 0
     """Bytes that were delivered since the link was idle."""
     round_trip: float | None = None

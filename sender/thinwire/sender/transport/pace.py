@@ -1,19 +1,19 @@
-"""How fast the link is, measured from what the hub says is durable; how much may be on its way because of it.
+"""The rate and round trip of the link, and the limit of bytes in flight.
 
 The model is that of BBR (Cardwell et al., BBR: Congestion-Based Congestion Control, ACM Queue 2016): the largest
 recent delivery rate and the smallest recent round trip. Delivery rates are sampled as in
-draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that bytes wait here, where an urgent one
-can overtake them, and not in a socket's buffer.
+draft-cheng-iccrg-delivery-rate-estimation-02. This limit is tighter than TCP's, so that bytes wait in the outbox,
+where an urgent object can overtake them, and not in a socket's buffer.
 
-Where TCP says what is in the network (`flow.py`), that rules: a chunk and a half, or a chunk and two packets, are kept
-waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do; there too where a proxy
-on the way acknowledges what the hub has yet to get, as on many satellites (RFC 3135): TCP then tells of another link.
+With TCP's own statistics (`flow.py`), the queue on the link is held at a chunk and a half, or a chunk and two packets.
+Without them the hub's answers are used; also if a proxy acknowledges bytes before the hub has them, as on many
+satellite links (RFC 3135), since TCP's statistics are then of another path.
 
-Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
-behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
-How far the queue really is from that is read from the acknowledgements, and the sending goes a little slower or
-faster for it. And no more is on its way than two bandwidth-delay products and what a hub collects before it answers:
-so a packet that TCP sends again, behind which everything waits for a round trip, does not stop the link.
+Two rules delay a piece. First, it is sent shortly before the link is idle: one chunk is in transmission and one waits,
+so that an urgent object waits for at most a round trip and CHUNK_SECONDS, if the smallest chunk allows it. The
+acknowledgements show the length of the queue, and the sending rate follows it. Second, the bytes in flight are at most
+two bandwidth-delay products and the bytes that a hub collects before an answer, so that a retransmission by TCP does
+not leave the link idle.
 """
 
 from collections import deque
@@ -25,52 +25,51 @@ from thinwire.shared.wire.chunks import CHUNK_BYTES, CHUNK_SECONDS, LARGEST_CHUN
 
 _PACKET = 1448
 FIRST_WINDOW = 10 * _PACKET
-"""Bytes before anything is known: as TCP itself (RFC 6928)."""
+"""Bytes in flight before any measurement, as in TCP (RFC 6928)."""
 FIRST_CHUNK = _PACKET - CHUNK_BYTES
 _UNPROVEN = 64 << 10
-"""Bytes at most that the last stream's measure lets out before this one has its own: it may be another network."""
+"""Limit of bytes in flight by the last session's measurement, until this one has its own: the network may differ."""
 
 _STARTUP_BY_ANSWERS, _STARTUP_BY_TCP = 2.0, 2.89
-"""Bandwidth-delay products on their way while the link was never full, by the hub's answers and by TCP; the second is
-BBR's own, 2 / ln 2."""
+"""Bandwidth-delay products in flight during start-up, by the hub's answers and by TCP; the second is BBR's 2 / ln 2."""
 _GROWTH = 1.25
-"""A round that is not faster by so much, three times over, ends the start-up."""
+"""Start-up ends after three rounds that are not faster by this factor."""
 _ROUNDS = 3
 _RATE_MEMORY = 8
 """Round trips for which a measured rate counts, and at least two seconds."""
 _LEAST_MEMORY = 2.0
 _ROUND_TRIP_LIFE = 30.0
-"""Seconds after which the round trip is measured anew, on a link that holds little for that moment..."""
+"""Seconds after which the round trip is measured again, with few bytes in flight..."""
 _ROUND_TRIP_LIVES = 40
-"""...and at least so many round trips: what that moment costs is about 1 % of the link."""
+"""...and at least this number of round trips: the measurement costs about 1 % of the link."""
 _DRAIN = 0.75
 _SLOWEST, _FASTEST = 0.75, 1.15
-"""Share of the measured rate at which is sent, by how long the queue is."""
+"""Limits of the sending rate as a share of the measured rate; it depends on the queue."""
 _PROBE = 1.1
 _PACKETS = 1.5
-"""What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
+"""Packets in the queue in addition to the last chunk: acknowledgements are of whole packets, and late."""
 _FULLER = 0.2
-"""A chunk of few packets is made longer by this share of one at most, so that its last one is full."""
+"""A chunk of few packets is extended by at most this share of a packet, so that its last one is full."""
 _FEW = 16 << 10
-"""Bytes up to which that counts."""
+"""Bytes of the largest chunk that is extended."""
 _PROXY = 4.0
-"""A rate of TCP that is so many times the hub's for longer than _DOUBT_SECONDS and two round trips is a proxy's."""
+"""Ratio of TCP's rate to the hub's above which, for _DOUBT_SECONDS and two round trips, a proxy is assumed."""
 _DOUBT_SECONDS = 1.0
 _LOOK = 0.005
-"""Seconds: how often TCP is asked at most."""
+"""Least seconds between two reads of TCP's statistics."""
 _LOOK_SECONDS = 1.0
-"""The queue is looked at so often, or every two round trips."""
+"""Seconds between two checks of the queue, or two round trips."""
 _ANSWER_SECONDS = 0.2
-"""What a hub that makes things durable collects before it answers."""
+"""Seconds of bytes that a hub collects before it makes them durable and answers."""
 _ASK_SECONDS, _ASK_BYTES = 1.0, _UNPROVEN // 2
-"""How often the hub is asked how far it is where TCP tells the rest: each answer costs the way up 26 bytes."""
+"""Interval of progress requests to the hub if TCP's statistics are used: each answer costs 26 bytes upwards."""
 _AGREED = 0.5
-"""Share of TCP's rate from which on the hub's answers say the same. Below it each piece asks: it may be a proxy."""
+"""Share of TCP's rate above which the hub's answers agree. Below it each piece requests progress: it may be a proxy."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stream knew of the link; the next one begins with it."""
+    """The measurement of a session; the next one begins with it."""
 
     rate: float
     """Bytes a second."""
@@ -80,7 +79,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class RateSample:
-    """What was so when a piece was sent."""
+    """The state at the sending of a piece."""
 
     at: float
     """Seconds, monotonic."""
@@ -128,7 +127,7 @@ class Pace:
     _proxied: bool = False
 
     def heard(self, flow: Flow) -> None:
-        """What TCP says of its connection, to be told before each piece."""
+        """Take TCP's statistics; called before each piece."""
         if self._proxied:
             return
         if self._meter is None:
@@ -138,22 +137,22 @@ class Pace:
 
     @property
     def _standing(self) -> int:
-        """Bytes that are kept waiting on the link behind what crosses it."""
+        """Bytes of the queue on the link, behind the chunk in transmission."""
         return int(self.chunk + max(self.chunk / 2, _PACKETS * min(self.chunk, _PACKET)))
 
     @property
     def rate(self) -> float | None:
-        """Bytes a second, the largest of late; None before the first acknowledgement."""
+        """Bytes per second, the recent maximum; None before the first acknowledgement."""
         return self._best if self._meter is None else self._meter.rate
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds, the smallest of late, without the time that the bytes themselves took."""
+        """Seconds, the recent minimum, without the transmission time of the bytes."""
         return self._answered if self._meter is None else self._meter.round_trip
 
     @property
     def _answered(self) -> float | None:
-        """The round trip as the hub's answers tell it."""
+        """The round trip by the hub's answers."""
         if self._quickest is None or self._best is None:
             return None
         took, size = self._quickest
@@ -161,9 +160,9 @@ class Pace:
 
     @property
     def measured(self) -> Measured | None:
-        """For the next stream; None where nothing was measured.
+        """For the next session; None without a measurement.
 
-        What crosses at once is over before TCP has said anything of it; the hub's answers have.
+        A short transfer ends before TCP has statistics; the hub's answers are then used.
         """
         for rate, round_trip in ((self.rate, self.round_trip), (self._best, self._answered)):
             if rate is not None and round_trip is not None:
@@ -172,7 +171,7 @@ class Pace:
 
     @property
     def chunk(self) -> int:
-        """Bytes of the next chunk. A short round trip makes for short chunks: what is urgent would notice."""
+        """Bytes of the next chunk. A short round trip gives short chunks, since an urgent object waits for one."""
         known = self.measured
         if known is None:
             return FIRST_CHUNK

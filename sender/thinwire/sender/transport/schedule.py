@@ -140,7 +140,7 @@ class FairShare:
     saved: float = 0.0
     """Bytes."""
     _oldest: Due | None = None
-    """What waited though it is older than what goes by rank."""
+    """The waiting object that is older than the one chosen by rank."""
 
     def choose(
         self, queue: Iterable[Due], by_age: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int
