@@ -243,7 +243,7 @@ class PageSettings(BaseModel):
 
 
 class SenderConfig(BaseSettings):
-    """What a clinic may set; each has a default that works."""
+    """The settings of a clinic; each has a default that works."""
 
     model_config = SettingsConfigDict(
         env_prefix="THINWIRE_SENDER_", env_nested_delimiter="__", frozen=True, extra="forbid"

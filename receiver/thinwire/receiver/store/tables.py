@@ -280,7 +280,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains where the block raises.
 
-        Raises DiskFull where there is no room, HubBusy where another process writes for too long.
+        Raises DiskFull where the disk has no space, HubBusy where another process writes for too long.
         """
         with _translated(), self._engine.begin() as connection:
             yield connection
@@ -350,7 +350,7 @@ def _translated() -> Iterator[None]:
     except OperationalError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            raise DiskFull("no room for the hub's database") from error
+            raise DiskFull("no space for the hub's database") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise HubBusy("another process writes to the hub's database") from error
         raise

@@ -31,14 +31,13 @@ log = logging.getLogger(__name__)
 
 LEVELS = 8
 FINEST = 0.16
-"""Step of the finest level, in standard deviations of what is left of a feature after what was expected; each next
-level's is half an octave larger."""
+"""Step of the finest level, in standard deviations of a feature's residual (the feature less its expected value); each
+next level's is half an octave larger."""
 REACH = 63
 MOST_PATCHES = 12
 """Of an image, in training the transform: those of highest attention."""
 FAITHFUL = 0.99
-"""The level that is used unless asked otherwise is the coarsest at which the heads' answers keep so much of their
-variance."""
+"""The default level is the coarsest at which the heads' answers keep so much of their variance."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Bottleneck:
 
 @dataclass(frozen=True)
 class KeptPatches:
-    """What is kept of some images, in a rectangle."""
+    """The kept patches of some images, in a rectangle."""
 
     feature: Tensor
     """float [n, P, d]"""
@@ -81,7 +80,7 @@ def learn(
 ) -> Tables:
     """The coder of a bundle.
 
-    tokens: int64 [n, T], the reports of all samples. read: (samples, what was read) under each source of text, of
+    tokens: int64 [n, T], the reports of all samples. read: (samples, the models' outputs) under each source of text, of
     images that did not teach the report model. held_out: of the validation split; it chooses the level.
     """
     valid, policy = material.valid, KeepPercent(spec.keep_percent)
@@ -176,7 +175,7 @@ class _Transform(nn.Module):
         self.level = FINEST * deviation * 2 ** (torch.arange(LEVELS) / 2)
 
     def residual(self, kept: KeptPatches, context: Tensor) -> Tensor:
-        """[n, P, d]: features less what is expected of them."""
+        """[n, P, d]: features less their expected values."""
         return kept.feature - self.usual(kept, context)
 
     def usual(self, kept: KeptPatches, context: Tensor) -> Tensor:
@@ -266,7 +265,7 @@ def _apart(now: Tensor, before: Tensor) -> Tensor:
 
 
 def _written_apart(model: ReportModel, kept: KeptPatches, feature: Tensor, tokens: Tensor) -> Tensor:
-    """How far the next word is from what it was where the decoder reads features as received."""
+    """KL divergence, in nats: the next word by the original features from the next word by the received ones."""
     with torch.no_grad():
         before = F.log_softmax(model.decoder(kept.feature, kept.here, tokens)[0], -1)
     now = F.log_softmax(model.decoder(feature, kept.here, tokens)[0], -1)
@@ -310,7 +309,7 @@ def _predict(kept: KeptPatches, mean: FloatArray, context_mean: FloatArray) -> F
 
 
 def _often(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Counts as positive uint16, with a little for what was never met."""
+    """Counts as positive uint16, with a small count for symbols that never occurred."""
     share = (counts + 0.02 * counts.sum() / len(counts) + 1e-9) / max(1, counts.sum())
     return np.clip(np.rint(share / share.max() * 60_000), 1, 65_535).astype(np.uint16)
 

@@ -79,7 +79,7 @@ class ImageEncoder(nn.Module):
         return 0.5 * positions(side, self.width)
 
     def hidden(self, pixels: Tensor) -> Tensor:
-        """What the Swin says of each cell, float [B, N, c], of pixels [B, 1, S, S] 0 to 1."""
+        """The Swin's features of each cell, float [B, N, c], of pixels [B, 1, S, S] 0 to 1."""
         # transformers' Swin forgets the shift of its windows for good once an image is no larger than a window.
         for block, shift in self.shifts:
             block.shift_size = shift
@@ -254,7 +254,7 @@ class Targets:
     boxed: Tensor
     """bool [B]: boxes are complete for this image."""
     teacher: Tensor | None = None
-    """[B, N, TEACHER_WIDTH]: what an ImageNet network says of each cell, to be imitated."""
+    """[B, N, TEACHER_WIDTH]: an ImageNet network's features of each cell, to be imitated."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def tone(pixels: Tensor, generator: torch.Generator) -> Tensor:
     toned = pixels.clamp(min=1e-3) ** gamma
     soft = F.interpolate(F.avg_pool2d(toned, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
     toned = toned + sharp * (toned - soft)
-    # Even noise, of the variance asked for: normal numbers cost as much as a stage of the network.
+    # Uniform noise of the given variance: normal numbers cost as much as a stage of the network.
     grain = (torch.rand_like(pixels) - 0.5) * math.sqrt(12)
     return ((toned - 0.5) * gain + 0.5 + shift + noise * grain).clamp(0, 1) * (pixels > 0)
 

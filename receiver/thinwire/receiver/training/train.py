@@ -83,7 +83,7 @@ class TrainOptions:
 
     @property
     def work(self) -> Path:
-        """Where the run keeps what it has done."""
+        """The folder of the run's finished stages."""
         return self.out.with_name(self.out.name + ".work")
 
     @property
@@ -103,7 +103,7 @@ class ReportRun:
     """The row of the history whose weights are the model's."""
     roles: dict[str, NDArray[np.int64]]
     summaries: list[Summary]
-    """What each data set gave and what was left out."""
+    """The yield of each data set, and the files left out."""
 
 
 def train(options: TrainOptions, progress: Progress) -> Path:
@@ -166,7 +166,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
 
     @cache
     def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]:
-        """(samples, what was read) under each source of text."""
+        """(samples, the models' outputs) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         out = []
         for guide, every in GUIDES.items():
@@ -264,7 +264,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
 
 
 def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Material, list[Summary]]:
-    """All samples of a run with their canvases and what the teacher says of them; what each data set left out."""
+    """All samples of a run with their canvases and the teacher's features; the files that each data set left out."""
     workers = options.workers or len(os.sched_getaffinity(0))
     samples: list[corpus.Sample] = []
     canvases: list[NDArray[np.uint8]] = []
@@ -310,7 +310,7 @@ def _tables(
     extractor: RuleExtractor,
     progress: Progress,
 ) -> Tables:
-    """What the coder learns; from the disk where an earlier run left it."""
+    """The trained coder; read from the disk where an earlier run left it."""
     path = options.work / CODER
     if not path.exists():
         material = run.material

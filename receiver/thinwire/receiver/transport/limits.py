@@ -1,4 +1,4 @@
-"""What a site may ask of the hub."""
+"""The limits of a site at the hub."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

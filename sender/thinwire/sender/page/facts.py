@@ -93,7 +93,7 @@ class PageState:
 
 @dataclass(frozen=True)
 class ClinicState:
-    """What the page looks at. gate: the policy as of now. coming: studies that machines are still sending."""
+    """The sources of the page's facts. gate: the policy as of now. coming: studies that machines are still sending."""
 
     outbox: Outbox
     quarantine: Quarantine
@@ -105,8 +105,8 @@ class ClinicState:
         return self.outbox.epochs.disk.free(self.outbox.folder)
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        """Whether the clinic can take a study in, and what it depends on. A link that is down is no illness here:
-        studies wait for it."""
+        """Whether the clinic can take a study in, and the checks on which that depends. A link that is
+        down is no failure: studies wait for it."""
         current_policy, free = self.current_policy(), self.free()
         link = link_status.read_status(self.outbox.folder, current_policy.now)
         healthy = free > 0
@@ -199,7 +199,7 @@ def _report(facts: Mapping[str, object], current_policy: CurrentPolicy) -> dict[
 
 
 def _findings(facts: object) -> tuple[FindingRow, ...]:
-    """Most probable first; what a newer hub says in another form is left out rather than shown wrong."""
+    """Most probable first; a newer hub's answer in an unknown form is left out rather than shown wrong."""
     found = []
     for name, values in facts.items() if isinstance(facts, dict) else ():
         if isinstance(values, list) and len(values) >= 3 and all(isinstance(each, int | float) for each in values[:3]):

@@ -49,7 +49,7 @@ ACTS: Final[Mapping[str, Callable[[Outbox, StudyKey | None], object]]] = Mapping
         "urgent": lambda outbox, study: None if study is None else outbox.make_urgent(study),
     }
 )
-"""What the buttons do."""
+"""The actions of the buttons."""
 
 
 def build(clinic: ClinicState, settings: PageSettings, random_bytes: Callable[[int], bytes] = os.urandom) -> Starlette:

@@ -1,8 +1,8 @@
-"""How fast the link is by what TCP says, which sees more than the hub's answers.
+"""The link's rate from TCP's own counters, which are more exact than the hub's acknowledgements.
 
-A packet that was lost holds back everything behind it until it has come again, and the hub's answers with it: for a
-round trip they say nothing, and then that all arrived at once. TCP's selective acknowledgements (RFC 2018) name what
-came meanwhile. So what is in the network is known at every moment, and the link is neither let run dry nor filled.
+A lost packet delays all later ones until its retransmission, and the hub's acknowledgements with them: for a round trip
+none arrive, and then all at once. TCP's selective acknowledgements (RFC 2018) name the packets that arrived meanwhile.
+So the bytes in the network are known at every moment, and the link is neither idle nor filled.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ _LATE, _AGAIN = 5.0, 30.0
 
 @dataclass(frozen=True)
 class Flow:
-    """What TCP says at one moment of its way to the hub."""
+    """TCP's state of the connection to the hub at one moment."""
 
     delivered: int
     """Bytes that are known to have reached the hub's machine since the connection began, in order or not."""
@@ -46,13 +46,13 @@ class Flow:
 
 @dataclass
 class FlowMeter:
-    """What one connection's flow tells; nothing until the first `note`. clock: monotonic seconds."""
+    """The flow of one connection; unknown until the first `note`. clock: monotonic seconds."""
 
     clock: Clock
     rate: float | None = None
     """Bytes a second, the largest of late."""
     held: int = 0
-    """Bytes in the network or on their way to it, with what was sent since TCP was asked."""
+    """Bytes in the network or on their way to it, with the bytes sent since TCP's state was read."""
     packet: int = 1448
     """Bytes that a packet carries."""
     flown: int = 0
@@ -94,7 +94,7 @@ class FlowMeter:
         self._dry_at, self._dry = self.clock.monotonic(), True
 
     def note(self, flow: Flow, queue: float, known: float) -> None:
-        """Take what TCP says now. queue: seconds that bytes wait on the link where all is well. known: bytes a second
+        """Take TCP's present state. queue: seconds that bytes wait on the link where all is well. known: bytes a second
         that an earlier connection had."""
         now = self.clock.monotonic()
         self.held, self.packet = flow.held, flow.packet
@@ -110,7 +110,7 @@ class FlowMeter:
             # A queue has formed: the link is full, and more would only make it longer (as HyStart, RFC 9406).
             self._slow_rounds = _ROUNDS
         if idle:
-            # How long nothing was to be sent says nothing of the link.
+            # Time in which nothing was due does not measure the link.
             self._noted.clear()
             self._noted.append((now, flow.delivered))
             self._idle_until = flow.delivered

@@ -1,13 +1,14 @@
-"""How fast the link is, measured from what the hub says is durable; how much may be on its way because of it.
+"""The link's rate, measured from the hub's acknowledgements of durable bytes; the bytes that may be on their way.
 
 The model is that of BBR (Cardwell et al., BBR: Congestion-Based Congestion Control, ACM Queue 2016): the largest
 recent delivery rate and the smallest recent round trip. Delivery rates are sampled as in
 draft-cheng-iccrg-delivery-rate-estimation-02. It rules over TCP's own, so that bytes wait here, where an urgent one
 can overtake them, and not in a socket's buffer.
 
-Where TCP says what is in the network (`flow.py`), that rules: a chunk and a half, or a chunk and two packets, are kept
-waiting on the link behind what crosses it, and no more. Elsewhere the hub's answers have to do; there too where a proxy
-on the way acknowledges what the hub has yet to get, as on many satellites (RFC 3135): TCP then tells of another link.
+Where TCP's count of the bytes in the network is known (`flow.py`), it rules: a chunk and a half, or a chunk and two
+packets, are kept waiting on the link behind the one that crosses it, and no more. Elsewhere the hub's acknowledgements
+rule; there too where a proxy on the way acknowledges bytes that the hub has yet to receive, as on many satellites
+(RFC 3135): TCP then measures another link.
 
 Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
 behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
@@ -48,7 +49,7 @@ _SLOWEST, _FASTEST = 0.75, 1.15
 """Share of the measured rate at which is sent, by how long the queue is."""
 _PROBE = 1.1
 _PACKETS = 1.5
-"""What is acknowledged is a whole packet, and late: so many more wait on the link behind the last chunk."""
+"""Acknowledgements are of whole packets, and late: so many more wait on the link behind the last chunk."""
 _FULLER = 0.2
 """A chunk of few packets is made longer by this share of one at most, so that its last one is full."""
 _FEW = 16 << 10
@@ -57,20 +58,20 @@ _PROXY = 4.0
 """A rate of TCP that is so many times the hub's for longer than _DOUBT_SECONDS and two round trips is a proxy's."""
 _DOUBT_SECONDS = 1.0
 _LOOK = 0.005
-"""Seconds: how often TCP is asked at most."""
+"""Seconds: shortest time between two readings of TCP's state."""
 _LOOK_SECONDS = 1.0
-"""The queue is looked at so often, or every two round trips."""
+"""The queue is measured this often, or every two round trips."""
 _ANSWER_SECONDS = 0.2
-"""What a hub that makes things durable collects before it answers."""
+"""Seconds of arrivals that a hub collects before it makes them durable and acknowledges them."""
 _ASK_SECONDS, _ASK_BYTES = 1.0, _UNPROVEN // 2
-"""How often the hub is asked how far it is where TCP tells the rest: each answer costs the way up 26 bytes."""
+"""How often an acknowledgement is requested where TCP's counters give the rate: each costs the uplink 26 bytes."""
 _AGREED = 0.5
 """Share of TCP's rate from which on the hub's answers say the same. Below it each piece asks: it may be a proxy."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stream knew of the link; the next one begins with it."""
+    """The link's estimates of a stream; the next stream begins with them."""
 
     rate: float
     """Bytes a second."""
@@ -80,7 +81,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class RateSample:
-    """What was so when a piece was sent."""
+    """The state at the time when a piece was sent."""
 
     at: float
     """Seconds, monotonic."""
@@ -128,7 +129,7 @@ class Pace:
     _proxied: bool = False
 
     def heard(self, flow: Flow) -> None:
-        """What TCP says of its connection, to be told before each piece."""
+        """Take TCP's state of the connection, to be called before each piece."""
         if self._proxied:
             return
         if self._meter is None:
@@ -163,7 +164,7 @@ class Pace:
     def measured(self) -> Measured | None:
         """For the next stream; None where nothing was measured.
 
-        What crosses at once is over before TCP has said anything of it; the hub's answers have.
+        A transfer that crosses at once is over before TCP's counters show it; the hub's acknowledgements show it.
         """
         for rate, round_trip in ((self.rate, self.round_trip), (self._best, self._answered)):
             if rate is not None and round_trip is not None:
@@ -172,7 +173,7 @@ class Pace:
 
     @property
     def chunk(self) -> int:
-        """Bytes of the next chunk. A short round trip makes for short chunks: what is urgent would notice."""
+        """Bytes of the next chunk. A short round trip makes for short chunks: longer ones would delay urgent bytes."""
         known = self.measured
         if known is None:
             return FIRST_CHUNK
@@ -192,7 +193,7 @@ class Pace:
         if self.rate is not None and meter is not None and meter.round_trip is not None:
             crossing = int(self.rate * meter.round_trip)
             if meter.starting:
-                # As TCP's own slow start, held to what is known of the link.
+                # As TCP's own slow start, limited by the known rate of the link.
                 return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_STARTUP_BY_TCP * crossing))) + self.chunk
             return crossing + self._standing
         if self._best is None or self._quickest is None or meter is not None:
@@ -201,7 +202,7 @@ class Pace:
                 return FIRST_WINDOW + flown
             return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk + flown)
         if self.starting:
-            # Until the link was full once, what little there was to send says nothing.
+            # Until the link was full once, a few bytes do not measure it.
             least = 0 if self._round_end else FIRST_WINDOW
             return max(least, int(_STARTUP_BY_ANSWERS * self._best * self._quickest[0]) + 2 * self.chunk)
         round_trip = self.round_trip or 0.0
@@ -261,7 +262,7 @@ class Pace:
         return RateSample(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
 
     def ran_dry(self) -> None:
-        """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
+        """The window is open and nothing is due: the bytes on their way do not measure the link's rate."""
         self._dry_at = self.clock.monotonic()
         if self._meter is not None:
             self._meter.ran_dry()
@@ -279,7 +280,7 @@ class Pace:
             self._rates.popleft()
         limited = self._dry_at >= sample.at
         if not limited or rate > (self._best or 0):
-            # The first is always the largest of late: what is smaller and older than another never counts again.
+            # The first is always the largest of late: a smaller and older value never counts again.
             while self._rates and self._rates[-1][1] <= rate:
                 self._rates.pop()
             self._rates.append((now, rate))

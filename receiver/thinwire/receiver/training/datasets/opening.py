@@ -30,7 +30,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 
 def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Sample], Summary]:
-    """The samples of a data set, and what was left out.
+    """The samples of a data set, and the files left out.
 
     spec: `kind:place`, e.g. "mimic-cxr:/data/mimic", "manifest:/data/manifest.csv", "phantoms:4000". After a "?",
     joined by "&": subset=paper (10,000 images, 15 % with pneumonia, the impression as text), split=official (the data

@@ -78,7 +78,7 @@ def role_in(split: Split, patient: str) -> Role:
 def samples_of(
     source: str, patients: Iterable[Patient], choice: StudySelection, reader: ReportParser, summary: Summary
 ) -> list[Sample]:
-    """One study a patient, then the paper's subset where it is asked for, as samples in the order of their keys.
+    """One study a patient, then the paper's subset where requested, as samples in the order of their keys.
 
     Raises BadConfiguration when nothing is left.
     """

@@ -90,7 +90,7 @@ def betweenness(nodes: int, edges: NDArray[np.integer[Any]]) -> NDArray[np.float
 
 
 def data_of(graphs: Sequence[FusedGraph], fusion: Fusion = "single") -> list[Data]:
-    """The graphs as the network reads them, with another fusion where asked."""
+    """The graphs as the network reads them, with another fusion where given."""
     return [_refused(to_data(graph), fusion) for graph in graphs]
 
 

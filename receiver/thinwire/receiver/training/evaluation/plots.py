@@ -1,4 +1,4 @@
-"""Pictures of the tables. Every title says where the images come from, and that phantoms are synthetic."""
+"""Pictures of the tables. Every title names the source of the images, and that phantoms are synthetic."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -124,7 +124,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Habit:
-    """What a body and its radiograph have that is no finding: each is a strength, 0 where absent."""
+    """The properties of a body and its radiograph that are no findings: each is a strength, 0 where absent."""
 
     fat: float
     breast: tuple[float, float]

@@ -76,7 +76,7 @@ class Raster:
         self._draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=_level(value))
 
     def attenuation(self, blur: float) -> Plane | float:
-        """What was drawn, blurred by `blur` chest units; 0.0 when nothing was."""
+        """The drawing, blurred by `blur` chest units; 0.0 where nothing was drawn."""
         if self._empty:
             return 0.0
         canvas = self._canvas.reduce(self._fold) if self._fold > 1 else self._canvas
