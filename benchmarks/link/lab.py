@@ -31,7 +31,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Lab(Protocol):
-    """What a bench sees of the two ends and of the link between them."""
+    """The two ends and the link between them, as a bench uses them."""
 
     profile: Profile
     board: SharedCounters
@@ -43,7 +43,7 @@ class Lab(Protocol):
     """The address on which the hub's servers listen for the clinic."""
 
     def clinic(self, words: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
-        """Start a process at the clinic; what it says goes to `log`."""
+        """Start a process at the clinic; its output goes to `log`."""
         ...
 
     def hub(self, words: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process: ...

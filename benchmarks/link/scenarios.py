@@ -1,4 +1,4 @@
-"""What is measured: each scenario takes a case and gives a row."""
+"""The scenarios: each takes a case and gives a row."""
 
 import contextlib
 import hashlib
@@ -59,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cases of a bench share."""
+    """The common part of all cases of a bench."""
 
     studies: Path
     """Folder of the study files."""
@@ -83,7 +83,7 @@ def running(case: Case, setting: Setting, *, steady: bool) -> Iterator[tuple[Lab
         peer.start()
         if isinstance(peer, Thinwire):
             peer.warm_up(study_file(STUDIES[SMALL], setting.studies, SEED + 1))
-        # What the warm-up left on its way belongs to no run.
+        # Packets of the warm-up that are still on their way belong to no run.
         time.sleep(SETTLE_SECONDS + profile.round_trip)
         yield lab, peer
 
@@ -194,7 +194,7 @@ def fresh(case: Case, setting: Setting) -> dict[str, Any]:
         peer.kill_clinic()
         peer.start_hub()
         peer.until_ready(hub=True)
-        # What the killed process left on its way belongs to no dial.
+        # Packets of the killed process that are still on their way belong to no dial.
         time.sleep(SETTLE_SECONDS + PROFILES[case.profile].round_trip)
         before = lab.board.up
         down_before = lab.board.down

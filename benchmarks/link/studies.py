@@ -46,7 +46,7 @@ STUDIES: dict[str, StudySize] = {
         StudySize("small-8bit", 160, 128, 8, quantum=3.0, electronic=0.5),
     )
 }
-"""The small one is what is sent as urgent behind a bulk transfer."""
+"""The small one is sent as urgent behind a bulk transfer."""
 
 
 def stored_values(size: StudySize, seed: int = SEED) -> NDArray[np.uint16]:

@@ -37,9 +37,9 @@ class TransferResult:
     given_up: bool = False
     """It failed, and nobody gives it again."""
     verified: bool | None = None
-    """Whether what the hub has is what was sent; None: nobody looked."""
+    """Whether the hub's files equal those sent; None: not checked."""
     needed: int | None = None
-    """Bytes of what was to be sent: the file, recompressed or sealed where it is. None: nobody asked."""
+    """Bytes to send: the file, recompressed or sealed where it is. None: not measured."""
 
     @property
     def stored(self) -> bool:
@@ -124,7 +124,7 @@ class TransferRun:
             journey.needed = self.peer.needed(journey.sending)
 
     def told(self) -> dict[str, Any]:
-        """What every row has of a run."""
+        """The columns of a run that every row has."""
         up, down = self.lab.board.up, self.lab.board.down
         worst, late = self.lab.board.lateness
         return {

@@ -121,7 +121,7 @@ class StorescuTls(Storescu):
 
 
 class StorescuTlsJpegLs(StorescuJpegLs):
-    """Recompressed as JPEG-LS, over TLS: what comes nearest to thinwire in what it promises."""
+    """Recompressed as JPEG-LS, over TLS: the nearest to thinwire in its guarantees."""
 
     name = "storescu-tls-jpegls"
     tls = True
