@@ -1,4 +1,4 @@
-"""Does the emulator do what the profile says? Real traffic through it, beside the profile's figures.
+"""Check of the emulator against its profile. Real traffic through it, beside the profile's figures.
 
     python -m benchmarks.link.check [PROFILE ...] [--seconds 10] [--json FILE]
 
@@ -77,8 +77,8 @@ def ping(lab: Lab, profile: Profile, count: int) -> Check:
 def goodput(lab: Lab, profile: Profile, upward: bool, seconds: float) -> Check:
     """A TCP stream's bytes a second, once it has filled the line.
 
-    Its window is more than the line holds and less than the queue does: without a drop, what the reader gets in a time
-    is what crossed in it.
+    Its window is more than the line holds and less than the queue does: without a drop, the bytes read in a time
+    are those that crossed in it.
     """
     way = profile.up if upward else profile.down
     window = int(way.rate / 8 * profile.round_trip) + way.queue // 3

@@ -2,11 +2,10 @@
 
     python -m benchmarks.link.clinic_day [--profiles gprs,vsat] [--seed 1] [--out FILE]
 
-The sender's own scheduler and pace (`thinwire.sender.link`) decide the order and time of each part, under a
-clock that is moved by hand; the line is the emulator's model. Beside it: the same studies, first come first served,
-each sent whole and without loss by one association, begun anew where an outage broke it. Both send the same bytes of
-pixels, so that the difference is the order, the resumption and the graph. No socket, no process, no thread: a day takes a
-minute.
+The sender's own scheduler and pace (`thinwire.sender.link`) decide the order and time of each part, under a clock that
+is moved by hand; the line is the emulator's model. Beside it: the same studies, first come first served, each sent
+whole and without loss by one association, begun anew where an outage broke it. Both send the same bytes of pixels, so
+that the difference is the order, the resumption and the graph. No socket, no process, no thread: a day takes a minute.
 
 Left out: packet loss (TCP repeats lost packets: the line is slower by that share), and the hub's computing time.
 """

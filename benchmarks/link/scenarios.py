@@ -89,7 +89,7 @@ def running(case: Case, setting: Setting, *, steady: bool) -> Iterator[tuple[Lab
 
 
 def limit(profile: Profile, size: int) -> float:
-    """Seconds after which a run is given up: six times what the raw bytes take, outages included."""
+    """Seconds after which a run is given up: six times the time of the raw bytes, outages included."""
     share = 1.0
     if profile.schedule is not None:
         share = profile.schedule.up / (profile.schedule.up + profile.schedule.down)
@@ -250,7 +250,7 @@ SCENARIOS: dict[str, Callable[[Case, Setting], dict[str, Any]]] = {
 
 
 def run(case: Case, setting: Setting) -> dict[str, Any]:
-    """The case's row. What a peer does is in the row; a lab that does not work raises."""
+    """The case's row. A peer's failure is in the row; a lab that does not work raises."""
     began = time.time()
     told = SCENARIOS[case.scenario](case, setting)
     return {**asdict(case), "seed": case.seed, "congestion": setting.congestion, "taken_at": began, **told}

@@ -337,7 +337,7 @@ def _not_run(names: Iterable[str]) -> str:
 
 
 def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
-    """All tables with what they were taken on."""
+    """All tables with their machine and versions."""
     emulations = ", ".join(values(rows, "emulation"))
     parts = [
         "# Measured links",

@@ -78,10 +78,10 @@ class Peer(ABC):
 
     @abstractmethod
     def start_hub(self) -> None:
-        """Start what takes studies, or start it again on the same folder; returns at once."""
+        """Start the hub's server, or start it again on the same folder; returns at once."""
 
     def start_clinic(self) -> None:  # noqa: B027 - most have nothing that runs at the clinic
-        """Start what stays at the clinic, or start it again on the same folder; returns at once."""
+        """Start the clinic's server, if any, or start it again on the same folder; returns at once."""
 
     def until_ready(self, hub: bool) -> None:
         """Wait until this end serves."""

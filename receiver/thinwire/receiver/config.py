@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
     metrics: MetricsSettings = MetricsSettings()
     reflection: bool = False
-    """Whether the gRPC server tells callers what services it has."""
+    """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT
     """Lines for people, or one JSON object a line."""
 

@@ -344,7 +344,7 @@ def _begin(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """The database's own words for what happened, as errors that say what to do."""
+    """The database's own errors as ours, which carry a remedy."""
     try:
         yield
     except OperationalError as error:

@@ -2,8 +2,8 @@
 
 The transform is learned for rate and distortion together (Balle, Laparra, Simoncelli: End-to-end Optimized Image
 Compression, arXiv 1611.01704): bits under a logistic model of each symbol, with uniform noise in the place of rounding;
-and, of the rounded symbols with a straight-through gradient, how far the features are from what they were, how far what
-the finding and cell heads say of them, and how far what the decoder writes from them. One transform serves every level:
+and, of the rounded symbols with a straight-through gradient, the distance of the features from the original ones, and
+the change in the outputs of the finding heads, the cell heads and the decoder. One transform serves every level:
 a level is a step.
 """
 
@@ -140,7 +140,7 @@ def kept_patches(read: AttendedImages, valid: NDArray[np.bool_], most: int = MOS
 
 @torch.no_grad()
 def faithful_level(coder: Coder, model: ReportModel, held_out: KeptPatches) -> int:
-    """The coarsest level at which the heads still say what they say of the features as they are."""
+    """The coarsest level at which the heads' outputs still agree with those from the original features."""
     answers = _answers(model, held_out.context, held_out.feature)
     for level in reversed(range(coder.levels)):
         received = [
@@ -259,7 +259,7 @@ def _answers(model: ReportModel, context: Tensor, feature: Tensor) -> tuple[Tens
 
 
 def _apart(now: Tensor, before: Tensor) -> Tensor:
-    """How far probabilities are from what they were (Kullback-Leibler)."""
+    """Kullback-Leibler divergence of each probability from the original one, in nats."""
     wanted = torch.sigmoid(before)
     return F.binary_cross_entropy_with_logits(now, wanted) - F.binary_cross_entropy_with_logits(before, wanted)
 

@@ -87,7 +87,7 @@ class Sample:
 
 
 def role_of(name: str) -> Role:
-    """A role by the digest of a patient or seed, so that it never depends on what else is in the corpus."""
+    """A role by the digest of a patient or seed, so that it never depends on the rest of the corpus."""
     share = int.from_bytes(hashlib.sha256(f"thinwire role {name}".encode()).digest()[:4], "big") / 2**32
     return next(role for role, up_to in ROLES if share < up_to)
 

@@ -24,7 +24,7 @@ HALVED_FROM = 256
 
 
 class ExportDiffers(RuntimeError):
-    """An exported model does not compute what torch computes."""
+    """An exported model's outputs differ from torch's."""
 
 
 def export(model: ReportModel, folder: Path, seed: int = 0) -> dict[str, float]:

@@ -102,7 +102,7 @@ def read_images(
     progress: Callable[[int, int], None],
     batch: int = 128,
 ) -> AttendedImages:
-    """Let a text attend to images that were looked at: the given report, or what the model writes.
+    """The attention of a text on encoded images: the given report, or the model's own text.
 
     With an indication the decoder is prompted with it and writes on; the concepts are the indication's alone.
     """

@@ -133,7 +133,7 @@ class ReportDecoder(nn.Module):
         """features [B, N, d], valid bool [B, N], tokens int64 [B, T] that begin with the start token.
 
         Returns logits [B, T, V] and attention [B, T, N]: last layer, mean over heads. A row of attention sums to 1
-        less what the null keys took.
+        less the null keys' share.
         """
         cells = features.shape[1]
         keys, open_keys = self._keys(features, valid)
@@ -185,7 +185,7 @@ class Outputs:
     cell_logits: Tensor
     """[B, N, F]: is this finding in this cell?"""
     imitation: Tensor
-    """[B, N, TEACHER_WIDTH]: what the teacher would say of each cell."""
+    """[B, N, TEACHER_WIDTH]: the predicted teacher's features of each cell."""
 
 
 class ReportModel(nn.Module):
@@ -217,7 +217,7 @@ class ReportModel(nn.Module):
         """Greedy reports for a batch, after prompts where there are any.
 
         prompts: int64 [B, P], start token first, PAD after each prompt's end. Returns tokens int64 [B, T] in the same
-        form and attention [B, T, N] of the tokens before the end (0 after): what `Attention.write` sums at the clinic.
+        form and attention [B, T, N] of the tokens before the end (0 after), as `Attention.write` sums it at the clinic.
         """
         batch, device, max_tokens = len(features), features.device, self.preset.max_tokens
         if prompts is None:

@@ -58,8 +58,8 @@ GUIDES = {TextSource.GENERATED: 1, TextSource.REPORT: 1, TextSource.INDICATION: 
 """Under each source of text the MPNN meets every n-th image; writing on from an indication is the slow one."""
 
 OTHER_RETENTIONS = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
-"""Every other image also comes pruned to one of these percents, so that the MPNN can read what a clinic that keeps more
-or less sends, and so that "unpruned" is a fair comparator."""
+"""Every other image also comes pruned to one of these percents, so that the MPNN can read graphs of a clinic that keeps
+more or less, and so that "unpruned" is a fair comparator."""
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def _seconds(work: Path) -> dict[str, float]:
 
 @contextmanager
 def _timed(work: Path, part: str) -> Iterator[None]:
-    """Adds the wall time to what the part took before the run was stopped; a killed attempt's own time is not known."""
+    """Adds the wall time to the part's time before the run was stopped; a killed attempt's own time is not known."""
     began = time.monotonic()
     yield
     took = _seconds(work)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from thinwire.shared.clock import Clock
 
 _PACKETS, _FIRST_PACKETS = 12, 4
-"""A rate is measured over so many packets at least: one more or less is then 8 %. While the link was never full, what
-it bears at least is wanted sooner."""
+"""A rate is measured over so many packets at least: one more or less is then 8 %. While the link was never full, a
+lower bound of its rate is needed sooner."""
 _SPAN, _FIRST_SPAN, _MEMORY = 0.2, 0.02, 2.0
 """Seconds over which a rate is measured, also while the link was never full, and for which it counts, at least; and a
 round trip and eight."""
@@ -23,7 +23,7 @@ _GROWTH = 1.25
 """A round that is not faster by so much, three times over, ends the start-up."""
 _ROUNDS = 3
 _WAITING = 1.25
-"""Round trips of the smallest that the smoothed one takes, beside what waits where all is well, once a link is full."""
+"""Round trips of the smallest that the smoothed one takes, beside the normal queue, once a link is full."""
 _LATE, _AGAIN = 5.0, 30.0
 """Seconds for which packets are late before the round trip is measured anew, and until that is done again."""
 
@@ -90,7 +90,7 @@ class FlowMeter:
         self.held += size
 
     def ran_dry(self) -> None:
-        """There is nothing to send: for a while what arrives says nothing of how fast the link can be."""
+        """Nothing is due: for a while the delivered bytes do not measure the link's rate."""
         self._dry_at, self._dry = self.clock.monotonic(), True
 
     def note(self, flow: Flow, queue: float, known: float) -> None:
@@ -149,7 +149,7 @@ class FlowMeter:
 
     def _base(self, flow: Flow, queue: float, now: float) -> float:
         """TCP remembers its smallest round trip for minutes. Where all is late, either the line became slower or the
-        path longer: it is let run empty once, and what one piece alone takes tells which."""
+        path longer: it is let run empty once, and the time of one piece alone shows which."""
         if self._alone_at is not None and flow.delivered > self._delivered:
             # The first packet of the piece that went alone.
             took = now - self._alone_at - min(self._alone, self.packet) / (self._latest or 1.0)

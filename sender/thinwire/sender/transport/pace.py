@@ -13,8 +13,8 @@ rule; there too where a proxy on the way acknowledges bytes that the hub has yet
 Then two things hold a piece back. It is not sent before the link is about to need it: one chunk crosses and one stands
 behind it, which is at most a round trip and CHUNK_SECONDS for something urgent, while the smallest chunk allows it.
 How far the queue really is from that is read from the acknowledgements, and the sending goes a little slower or
-faster for it. And no more is on its way than two bandwidth-delay products and what a hub collects before it answers:
-so a packet that TCP sends again, behind which everything waits for a round trip, does not stop the link.
+faster for it. And no more is on its way than two bandwidth-delay products and the bytes that a hub collects before it
+answers: so a packet that TCP sends again, behind which everything waits for a round trip, does not stop the link.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ _LEAST_MEMORY = 2.0
 _ROUND_TRIP_LIFE = 30.0
 """Seconds after which the round trip is measured anew, on a link that holds little for that moment..."""
 _ROUND_TRIP_LIVES = 40
-"""...and at least so many round trips: what that moment costs is about 1 % of the link."""
+"""...and at least so many round trips: the cost of that moment is about 1 % of the link."""
 _DRAIN = 0.75
 _SLOWEST, _FASTEST = 0.75, 1.15
 """Share of the measured rate at which is sent, by how long the queue is."""
@@ -101,7 +101,7 @@ class RateSample:
 
 @dataclass
 class Pace:
-    """One stream's measure. before: what the stream before it measured on the same link."""
+    """One stream's measure. before: the previous stream's estimates of the same link."""
 
     clock: Clock
     before: Measured | None = None
@@ -139,7 +139,7 @@ class Pace:
 
     @property
     def _standing(self) -> int:
-        """Bytes that are kept waiting on the link behind what crosses it."""
+        """Bytes that are kept waiting on the link behind the piece that crosses it."""
         return int(self.chunk + max(self.chunk / 2, _PACKETS * min(self.chunk, _PACKET)))
 
     @property

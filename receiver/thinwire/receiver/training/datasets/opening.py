@@ -1,4 +1,4 @@
-"""Any data set by one line of text: what the command line takes."""
+"""Any data set by one line of text, as given on the command line."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +38,7 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
     report of Open-i that says the same of it, for research). strict: stop at the first missing or malformed file. seed:
     splits, and which study of a patient.
 
-    Raises BadConfiguration for an unknown kind or option and for a folder without what the kind needs.
+    Raises BadConfiguration for an unknown kind or option and for a folder without the files of its kind.
     """
     kind, separator, rest = spec.partition(":")
     place, _, query = rest.partition("?")

@@ -1,4 +1,4 @@
-"""Which studies of a data set are used and for what: by digest of the patient, so that no patient has two roles."""
+"""The used studies of a data set and their roles: by digest of the patient, so that no patient has two roles."""
 
 import hashlib
 import math

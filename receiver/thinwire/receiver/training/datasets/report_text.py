@@ -1,4 +1,4 @@
-"""A real report as a sample's sentences: its sections, what each sentence asserts, and labels where there are none."""
+"""A real report as a sample's sentences: its sections, each sentence's assertions, and labels where there are none."""
 
 import math
 import re

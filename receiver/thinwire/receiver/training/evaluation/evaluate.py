@@ -86,7 +86,7 @@ def evaluate(
     radgraph: its model, for the table of reports. proxies: archive of Open-i's reports; the manifest's images then come
     with a report of the same findings, and those that find none are left out.
 
-    Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns what the JSON holds. seeds: of
+    Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns the JSON's content. seeds: of
     random choice. full=False leaves out the slow parts: all retentions, most comparators, reports of kept cells.
     Raises BadConfiguration when there is nothing to evaluate on.
     """

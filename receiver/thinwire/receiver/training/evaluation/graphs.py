@@ -1,4 +1,4 @@
-"""Arms of the evaluation: the graphs of one choice of text and patches, and what the hub's network reads in them.
+"""Arms of the evaluation: the graphs of one choice of text and patches, and the hub's predictions from them.
 
 The graphs are those of the sender's `fuse`, features after the bundle's quantiser. Only the fusion edge is found
 faster here, since an arm that keeps every cell would spend minutes on betweenness.

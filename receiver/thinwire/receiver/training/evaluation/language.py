@@ -144,7 +144,7 @@ def radgraph_f1(
 ) -> dict[str, Any]:
     """radgraph_f1: mean of the micro F1 of entities and of relations by the RadGraph model (Yu 2023, Patterns).
 
-    None without the model. Only what the closed vocabulary names counts, so that the figure is not the published one
+    None without the model. Only concepts of the closed vocabulary count, so that the figure is not the published one
     to the digit. Raises BadConfiguration where the model cannot be run.
     """
     if extractor is None:

@@ -108,7 +108,7 @@ class Heart:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A finding in the chest. What `x`, `y`, `size`, `shape` mean depends on the name; see phantom_film."""
+    """A finding in the chest. The meaning of `x`, `y`, `size`, `shape` depends on the name; see phantom_film."""
 
     name: str
     side: str

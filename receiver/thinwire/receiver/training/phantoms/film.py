@@ -228,7 +228,7 @@ def _branches(rng: np.random.Generator, lung: Lung) -> tuple[Points, Points, Poi
 
 
 def _lines(raster: Raster, plan: Plan) -> None:
-    """Pleural lines, skin folds, and what lies on or in the patient."""
+    """Pleural lines, skin folds, and devices on or in the patient."""
     for lesion in plan.lesions:
         if lesion.name == "pneumothorax":
             _, edge = pleural_line(plan.lung(lesion.side), lesion)
