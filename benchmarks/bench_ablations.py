@@ -1,4 +1,4 @@
-"""What each part of the training is worth: the report model trained small, one part added or taken away at a time.
+"""The gain from each part of the training: the report model trained small, one part added or taken away at a time.
 
 `python -m benchmarks.bench_ablations --work FOLDER` trains every arm on the same phantoms (synthetic) at a small
 working size and judges it on phantoms of the calibration role, which no arm learns from or chooses its epoch by. A

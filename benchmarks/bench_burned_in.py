@@ -3,9 +3,9 @@
     python -m benchmarks.bench_burned_in [--phantoms 60]
 
 Text is drawn by us with the two fonts that PIL brings, on phantoms of 1024 pixels on the long side: words that name a
-patient, a place, a view. It has sharp strokes and one grey level; what a machine burns in before it compresses may be
-seen less often. Nobody has marked which of the real images carry text, and some do (PORTABLE, AP ERECT): an alarm there
-may be right, and its share is no false-alarm rate.
+patient, a place, a view. It has sharp strokes and one grey level; text that a machine burns in before it compresses may
+be seen less often. Nobody has marked which of the real images carry text, and some do (PORTABLE, AP ERECT): an alarm
+there may be right, and its share is no false-alarm rate.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SIZES = (8, 12, 18, 48)
 BITMAP = "bitmap"
 """PIL's bitmap font, capital letters of 7 pixels."""
 CONTRASTS = (40, 80, 120, None)
-"""Grey levels of 255 between text and the median of what is under it; None: white or black, whichever is farther."""
+"""Grey levels of 255 between text and the median of the image under it; None: white or black, whichever is farther."""
 PLACES = ("corner", "middle", "bottom")
 REAL_SOURCES = ("nih14", "covidcxr", "kermany224")
 REAL_IMAGES = 200

@@ -1,4 +1,4 @@
-"""Research run: what the bundle's features say of RSNA's readings on nih14, heads cross-fitted by patient.
+"""Research run: RSNA's readings on nih14 predicted from the bundle's features, heads cross-fitted by patient.
 
     python -m benchmarks.bench_cross_fit --manifest CSV --bundle DIR --cache DIR [--seeds 3] [--epochs 8] [--out FILE]
 

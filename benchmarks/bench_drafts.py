@@ -39,7 +39,7 @@ def written(drafter: Drafter, graphs: Sequence[FusedGraph]) -> Iterator[Text]:
 
 
 def drafted(bundle: Bundle, beams: int, graphs: Sequence[FusedGraph]) -> tuple[Row, list[str]]:
-    """What is told of the texts of one arm, and the texts."""
+    """The figures of one arm's texts, and the texts."""
     drafter = Drafter(bundle, beams)
     texts = list(written(drafter, graphs))
     told: Row = {

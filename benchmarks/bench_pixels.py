@@ -1,9 +1,9 @@
-"""What the pixels tier costs in bytes and seconds: thinwire's archive beside the same file with JPEG-LS, zstd, itself.
+"""The cost of the pixels tier in bytes and seconds: thinwire's archive beside the same file with JPEG-LS, zstd, itself.
 
     python -m benchmarks.bench_pixels [FOLDER] [--images FOLDER] [--efforts] [--out benchmarks/results/pixels.json]
 
 FOLDER: DICOM files, ../shared/data/dicom by default; --images: PNG and JPEG pictures, ../shared/data/fullres.
-Each file is packed alone, unpacked and compared byte for byte. Beside it stands what a lossless peer would send: the
+Each file is packed alone, unpacked and compared byte for byte. Beside it stand the bytes of a lossless peer: the
 same file with its pixels as lossless JPEG-LS, header counted on both sides. Files whose pixels are compressed, and
 pictures, are also measured as they would come from a detector: pixels decoded and stored uncompressed (Explicit VR
 Little Endian). Where the source was compressed with loss, that is no detector's noise, and its row says so. --efforts
@@ -48,7 +48,7 @@ LOSSLESS = frozenset(  # PS3.5 section 10 and PS3.6 A: transfer syntaxes that lo
 
 
 def timed(act: Callable[[], bytes]) -> tuple[bytes, float]:
-    """The result and the seconds of processor time: what one core needs, whoever shares it."""
+    """The result and the seconds of processor time on one core, whatever else runs."""
     started = time.process_time()
     result = act()
     return result, time.process_time() - started

@@ -7,7 +7,7 @@ Graphs of synthetic phantoms, made by the bundle with the text withheld (it writ
 Training and validation phantoms are of the roles `graph` and `validation`, the test phantoms held out. Every arm has
 the same widths, batches, epochs and hiding (the network of the published code its own widths); its parameters are
 counted. Scores are the mean logit over the seeds. One arm learned from and is judged on the unpruned graphs of the same
-images, so that the pruned ones are set beside a reader that knows what it reads.
+images, so that the pruned ones are compared with a reader trained on unpruned ones.
 """
 
 import argparse
@@ -71,7 +71,7 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Part:
-    """The graphs of one role, ready to be edited, and what is true of them."""
+    """The graphs of one role, ready to be edited, and their labels."""
 
     samples: list[Sample]
     graphs: list[FusedGraph]

@@ -94,7 +94,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "Stents": ("stent",),
 }
 
-# What of the labels says that one of the five findings is there.
+# Labels that stand for one of the five findings.
 FINDING_LABELS: dict[str, tuple[str, ...]] = {
     "consolidation": ("Consolidation",),
     "effusion": ("Pleural Effusion", "Hydropneumothorax"),
@@ -261,7 +261,7 @@ def label_recall(reports: Sequence[Report], graphs: Sequence[Concepts], vocabula
 
 
 def five_findings(reports: Sequence[Report], graphs: Sequence[Concepts], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Against the labels, which leave out what the coders took for a minor or an uncertain matter."""
+    """Against the labels, which leave out minor and uncertain findings."""
     result = {}
     for finding in FINDINGS:
         labelled = [any(carries(label, key) for label in r.labels for key in FINDING_LABELS[finding]) for r in reports]
@@ -295,7 +295,7 @@ def sides_of(graph: Concepts, vocabulary: Vocabulary, names: Sequence[str]) -> s
     """The sides at which a concept that stands is located: "left", "right", both or neither."""
     stands = np.isin(graph.concept, [vocabulary.index(name) for name in names]) & (graph.assertion != Assertion.ABSENT)
     reached = set(np.flatnonzero(stands).tolist())
-    # A finding is where what suggests it is, a quality where what it describes is, a structure where its places are.
+    # A finding takes the place of its signs, a quality the place of its subject, a structure its own places.
     for step, onward in (
         (Relation.SUGGESTIVE_OF, False),
         (Relation.MODIFY, True),

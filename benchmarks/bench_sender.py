@@ -1,9 +1,9 @@
-"""What a study costs at the clinic: milliseconds by stage, peak memory, bytes of the sealed graph.
+"""The cost of a study at the clinic: milliseconds by stage, peak memory, bytes of the sealed graph.
 
     python -m benchmarks.bench_sender [--studies 20] [--large]
 
 Two bundles: the default one, and with --large a randomly initialised Swin of about six million parameters at 1024 x
-1024 pixels, which says what a larger model would cost and nothing about quality. Studies are synthetic phantoms; each
+1024 pixels, which gives a larger model's cost and no measure of quality. Studies are synthetic phantoms; each
 bundle is measured in a process of its own, on two cores, with a given report and with a generated text.
 """
 

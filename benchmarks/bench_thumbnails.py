@@ -313,7 +313,7 @@ def main() -> None:
             endpoint = make[name]()
             rows += endpoint_rows(sight, endpoint, wanted, FineTuning(options.epochs), options.workers or 2)
             images[endpoint.name] = {"train": len(endpoint.train), "test": len(endpoint.test)}
-            # After each endpoint, so that a run that is cut leaves what it has.
+            # After each endpoint, so that an interrupted run leaves its finished endpoints.
             save(options.out, command, what, rows)
             plot(rows, options.out.with_suffix(".png"))
 

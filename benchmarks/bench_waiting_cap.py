@@ -1,4 +1,4 @@
-"""What the waiting cap buys and costs, by simulation: days and nights of arrivals, one reader at the top of the list.
+"""Benefit and cost of the waiting cap, by simulation: days and nights of arrivals, one reader at the top of the list.
 
     python -m benchmarks.bench_waiting_cap [--seeds 200]
 
@@ -104,7 +104,7 @@ def policies() -> dict[str, tuple[timedelta | None, bool]]:
 
 
 def rows_of(seeds: int) -> list[dict[str, Any]]:
-    """A row for each policy and urgency: over the seeds, the mean of what each seed's days gave.
+    """A row for each policy and urgency: over the seeds, the mean of the seeds' results.
 
     The same arrivals for every policy, so that `to_no_cap` (this policy less `by urgency, no cap`) is by seed.
     """

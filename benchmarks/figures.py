@@ -1,9 +1,9 @@
 """Writes the figures of benchmarks/results into DOCUMENTS, between their markers.
 
     python -m benchmarks.figures            write
-    python -m benchmarks.figures --check    fail where a document is not what the results say
+    python -m benchmarks.figures --check    fail where a document differs from the results
 
-No figure in those documents is typed by hand. What a result file holds is taken with `python -m benchmarks.evidence`.
+No figure in those documents is typed by hand. `python -m benchmarks.evidence` writes a result file.
 """
 
 import argparse
@@ -179,7 +179,7 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("studies over emulated links", link.lines, ("link",)),
     ("export", export, ()),
 )
-"""Words where it is not measured yet, what makes the lines, the files."""
+"""Words where it is not measured yet, the function of the lines, the files."""
 
 
 def measured(results: Results) -> dict[str, str]:
@@ -229,7 +229,7 @@ DOCUMENTS: dict[str, Callable[[Results], dict[str, str]]] = {
 
 
 def stale(results: Results, root: Path = ROOT, write: bool = False) -> list[str]:
-    """Names of documents that are not what the results say; written anew where asked."""
+    """Names of documents that differ from the results; written anew where requested."""
     found = []
     for name, make in DOCUMENTS.items():
         path = root / name

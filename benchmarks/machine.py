@@ -1,4 +1,4 @@
-"""On what a figure was measured."""
+"""The machine on which a figure was measured."""
 
 import os
 import platform

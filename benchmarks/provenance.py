@@ -1,4 +1,4 @@
-"""What a figure is of: the bundle that was measured, the phantoms that were drawn."""
+"""The origin of a figure: the bundle that was measured, the phantoms that were drawn."""
 
 import hashlib
 from functools import cache

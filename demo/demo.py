@@ -139,7 +139,7 @@ def watch(outbox: Outbox, studies: dict[str, Sent], sender: subprocess.Popen[str
 
 
 def draw_all(hub_folder: Path, pictures: Path, studies: dict[str, Sent]) -> None:
-    """What `thinwire-receiver export` writes, for every study in one process: torch is slow to load."""
+    """The files of `thinwire-receiver export`, for every study in one process: torch is slow to load."""
     from thinwire.receiver.export.study_files import export_study
     from thinwire.receiver.hub import open_hub
 
@@ -157,9 +157,9 @@ def seconds_to_triage(entry: OutboxEntry, outbox: Outbox) -> float | None:
 def result(
     rows: list[dict[str, object]], entries: list[OutboxEntry], outbox: Outbox, studies: dict[str, Sent]
 ) -> Table:
-    """What a person wants to know, most urgent first."""
+    """The table for a person, most urgent study first."""
     by_id = {entry.study.hex(): entry for entry in entries}
-    table = Table(title="What crossed, most urgent first", header_style="bold", show_lines=True)
+    table = Table(title="Studies at the hub, most urgent first", header_style="bold", show_lines=True)
     table.add_column("study", max_width=24)
     table.add_column("urgency", max_width=26)
     table.add_column("findings (95 % interval)", no_wrap=True)

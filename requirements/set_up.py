@@ -1,6 +1,6 @@
 """Makes a virtual environment from a lock: `python requirements/set_up.py FOLDER LOCK`.
 
-One line a step. What pip says goes to FOLDER/set-up.log; where a step fails, its errors are shown whole.
+One line a step. pip's output goes to FOLDER/set-up.log; where a step fails, its errors are shown whole.
 """
 
 import subprocess

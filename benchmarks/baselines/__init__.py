@@ -1,1 +1,1 @@
-"""Baselines that exist only to be compared with what thinwire ships. Nothing of the product imports them."""
+"""Baselines that exist only to be compared with thinwire's own models. Nothing of the product imports them."""

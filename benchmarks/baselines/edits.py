@@ -1,4 +1,4 @@
-"""Graphs with a part taken out or added, as PyG Data: what the reader then learns without it."""
+"""Graphs with a part removed or added, as PyG Data, for a reader trained without or with it."""
 
 import torch
 from torch_geometric.data import Data

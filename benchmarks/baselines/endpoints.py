@@ -1,4 +1,4 @@
-"""What is asked of which images: each source by itself, never pooled."""
+"""The endpoints and their images: each source by itself, never pooled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

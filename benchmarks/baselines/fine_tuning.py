@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from thinwire.receiver.training.efficientnet import EfficientNetLite0, load_lite0
 
 SIDE = 224
-"""Pixels; what Lite0 was made for."""
+"""Pixels; the input size of Lite0."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def fine_tuned(
     say: Callable[[str], None],
     start: Callable[[], EfficientNetLite0] = load_lite0,
 ) -> EfficientNetLite0:
-    """`fine_tune`, whose weights are kept in the cache: what two benchmarks both train is trained once."""
+    """`fine_tune`, whose weights are kept in the cache: two benchmarks share one training."""
     about = hashlib.sha256(repr((plan, images.shape, labels.astype(np.float32).tolist())).encode() + images.tobytes())
     path = cache / f"lite0-weights-{about.hexdigest()[:20]}.pt"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Graphs of what was seen, pruned and fused with the bundle's concepts, and as the hub receives them."""
+"""Graphs of the models' outputs, pruned and fused with the bundle's concepts, and as the hub receives them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ def made_of(
 ) -> list[FusedGraph]:
     """As the clinic makes them."""
     extractor = RuleExtractor(load_vocabulary().of_bundle(bundle.spec.concepts))
-    # Graphs are made of what was read; the canvases themselves are not looked at again.
+    # Graphs are made of the models' outputs; the canvases are not read again.
     material = Material(samples, (), bundle.spec.working_size)
     policy = KeepPercent(bundle.spec.keep_percent if percent is None else percent)
     return fuse_all(read, material, np.arange(len(samples)), extractor, policy)

@@ -1,4 +1,4 @@
-"""Logistic heads on frozen features: what a vector says of a finding, without touching what made the vector."""
+"""Logistic heads on frozen features: the findings that a vector predicts, without training the network behind it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

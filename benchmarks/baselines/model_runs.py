@@ -1,7 +1,7 @@
-"""What the clinic's own path makes of canvases: encoder, then a text that it writes itself (text withheld).
+"""The outputs of the clinic's own path for canvases: encoder, then a generated text (text withheld).
 
 The same functions as at the clinic (onnxruntime on one core a process), on any canvas: a whole image's or a restored
-thumbnail's. What was seen is kept in a cache folder by chunks, so that a run that was cut goes on where it stood.
+thumbnail's. Outputs are cached in a folder by chunks, so that an interrupted run goes on where it stopped.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ RELATIONS = (
 
 
 def _after(width: int) -> nn.Sequential:
-    """What GINE's own second layer does: without it a round of another convolution would be linear."""
+    """GINE's own second layer: without it a round of another convolution would be linear."""
     return nn.Sequential(nn.GELU(), nn.Linear(width, width))
 
 

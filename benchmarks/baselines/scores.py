@@ -53,7 +53,7 @@ def rows_of(
 ) -> list[Row]:
     """A row for each outcome, then one of their mean where there are several.
 
-    labels, scores [n, L]; ours: scores of what is compared against, on the same images: its keys are `to_ours`,
+    labels, scores [n, L]; ours: scores of the method compared against, on the same images: its keys are `to_ours`,
     `to_ours_low`, `to_ours_high` (this arm less ours).
     """
     wanted = np.asarray(labels, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Thumbnails: the smallest picture of an X-ray that a file of so many bytes holds, and what is left of it.
+"""Thumbnails: the smallest picture of an X-ray that a file of so many bytes holds, and its quality.
 
 For each budget the largest side is taken whose file fits at the codec's quality floor, then the best quality that
-still fits at that side. Sizes are of the whole file, its headers included, since that is what would cross the link.
+still fits at that side. Sizes are of the whole file, its headers included, since the whole file would cross the link.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class Thumbnail:
 def shrink(image: Pixels, codec: str, budgets: Sequence[int]) -> list[Thumbnail | None]:
     """The thumbnail of uint8 [H, W] within each budget of bytes; None where not even the smallest and worst fits.
 
-    What is tried for one budget is not encoded again for another.
+    An encoding tried for one budget serves the others too.
     """
     kind = CODECS[codec]
 

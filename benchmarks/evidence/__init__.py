@@ -1,1 +1,1 @@
-"""What the documents say of the measurements, written from benchmarks/results alone."""
+"""The measurements in the documents, written from benchmarks/results alone."""

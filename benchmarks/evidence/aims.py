@@ -1,4 +1,4 @@
-"""The aims that were set before the bundle was trained, and what came of each."""
+"""The aims that were set before the bundle was trained, and their results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

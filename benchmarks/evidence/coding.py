@@ -1,4 +1,4 @@
-"""What writing a graph costs: AUC, and concepts of the hub's reports, against bytes on the link."""
+"""The cost of coding a graph: AUC, and concepts of the hub's reports, against bytes on the link."""
 
 from benchmarks.evidence.markdown import commands, figure, gap, of_split, paragraphs, table
 from benchmarks.evidence.prediction import one_n

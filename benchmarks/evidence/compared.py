@@ -169,7 +169,7 @@ def head_favour(row: Row) -> tuple[float, float, float] | None:
 
 
 def taught(results: Results, endpoint: str) -> str:
-    """From how many images what is trained here learned, and how many judge."""
+    """The number of training images of each method trained here, and of test images."""
     images = results.result("thumbnails")["images"][endpoint]
     if not images["train"]:
         return f"n = {images['test']} to judge by, which teach by folds too"
@@ -185,7 +185,7 @@ def same_bytes(rows: list[Row]) -> list[tuple[Row, Row | None]]:
 
 
 def same_head(rows: list[Row]) -> list[tuple[Row, Row | None]]:
-    """The same with a logistic head on both, of what one encoder made: like with like."""
+    """The same with a logistic head on both, from one encoder's outputs."""
     return _with_best(rows, OUR_HEAD, THEIR_HEAD)
 
 
@@ -253,7 +253,7 @@ def cross_fitted(results: Results) -> str:
 
 
 def leak(results: Results) -> str:
-    """What phantoms give away to a reader that sees no detail."""
+    """The AUC on phantoms of a reader that sees no detail."""
     found = results.result("phantom_leak")
     names = list(found["auc"])
     return paragraphs(

@@ -1,4 +1,4 @@
-"""What the hub's drafter writes from a pruned graph, beside the decoder that sees every patch."""
+"""The hub's drafts from a pruned graph, beside the decoder that sees every patch."""
 
 from benchmarks.evidence.markdown import commands, figure, paragraphs, table
 from benchmarks.evidence.results import DRAFTS, Results, of, one

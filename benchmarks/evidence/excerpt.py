@@ -1,4 +1,4 @@
-"""Takes what a document needs from an evaluation's folder: its tables, a few pictures, its cases less their texts."""
+"""Excerpt of an evaluation's folder for a document: its tables, a few pictures, its cases less their texts."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def lines(result: Row) -> str:
 
 
 def take(source: Path, name: str, results: Path = RESULTS, pictures: Path = PICTURES) -> list[Path]:
-    """Write `results/NAME.json` and the pictures that belong to it; returns what was written.
+    """Write `results/NAME.json` and the pictures that belong to it; returns the paths written.
 
     source: `evaluation.json` in its folder, or a benchmark's result, whose picture lies beside it. Raises KeyError for
     an evaluation of another name.

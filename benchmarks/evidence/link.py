@@ -1,4 +1,4 @@
-"""The link laboratory in the documents: what a link's figures say in docs/measured.md, and a clinic's day."""
+"""The link laboratory in the documents: a link's figures in docs/measured.md, and a clinic's day."""
 
 from benchmarks.evidence.markdown import commands, paragraphs
 from benchmarks.evidence.results import Results

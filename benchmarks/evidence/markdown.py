@@ -66,7 +66,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def whose(row: Row) -> str:
-    """The images of a row: a data set's name, or that they are synthetic; and what text they have."""
+    """The images of a row: a data set's name, or that they are synthetic; and their text."""
     name = "synthetic phantoms" if row["synthetic"] else row["source"]
     texts = " and ".join(TEXTS[kind] for kind in row["text_kind"].split("+"))
     return f"{name}, {texts}"

@@ -8,7 +8,7 @@ from benchmarks.evidence.results import NotMeasured, Results, shipped_bundle
 
 
 def bundle(_: Results) -> str:
-    """What the bundle that is judged has learned from and what that took."""
+    """The training data of the judged bundle and the cost of its training."""
     index = shipped_bundle()
     told, took = index["provenance"], index["figures"]
     names = {"phantom": "synthetic phantoms"}

@@ -1,4 +1,4 @@
-"""What is read from a pruned graph: AUC against retention and bytes, attention by rank, reports."""
+"""Predictions from a pruned graph: AUC against retention and bytes, attention by rank, reports."""
 
 from benchmarks.evidence.markdown import (
     commands,
@@ -40,7 +40,7 @@ GUIDES = ("generated", "given", "none", "shuffled")
 
 
 def retention(results: Results) -> str:
-    """AUC against what is kept and the bytes of it, the text withheld, each source by itself."""
+    """AUC against kept patches and their bytes, the text withheld, each source by itself."""
     parts = [_retention(name, part) for name, part in _judged(results)]
     return paragraphs(
         f"AUC ({results.result(PHANTOMS)['interval']}), text withheld, by the share of cells that are kept.",
@@ -120,7 +120,7 @@ def shipped(results: Results) -> str:
 
 
 def learned(_: Results) -> str:
-    """From how many graphs of each retention the shipped reader learned: what it reads best is no wonder."""
+    """From how many graphs of each retention the shipped reader learned, which explains where it reads best."""
     graphs = shipped_bundle()["provenance"]["graphs_by_retention"]
     counts = sorted((float(percent), count) for percent, count in graphs.items())
     said = "; ".join(f"{percent:g} %: {count:,}" for percent, count in counts)
@@ -232,7 +232,7 @@ def cases(results: Results) -> str:
 
 
 def kept(results: Results) -> str:
-    """What each guide keeps, with the case notes of covidcxr among them."""
+    """The patches that each guide keeps, with the case notes of covidcxr among them."""
     lines = []
     for name in (PHANTOMS, REAL, BOXES):
         rows = results.table(name, "kept")

@@ -37,7 +37,7 @@ RSNA = "RSNA opacity"
 ALL, UNSEEN = "all", "unseen"
 """Subsets of a source's images: all of them; those alone that taught the encoder nothing."""
 NOT_SCORED = ("covidcxr",)
-"""Sources with hardly an image without the finding: what is kept of them is shown, and their doubt, but no AUC."""
+"""Sources with hardly an image without the finding: their kept patches and calibration are shown, but no AUC."""
 WITHHELD, GIVEN = "generated", "given"
 WHOLE = 100.0
 MEAN = "mean of findings"

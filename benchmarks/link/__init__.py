@@ -1,1 +1,1 @@
-"""The link laboratory: emulated links, and thinwire beside what clinics use today. Docs: docs/link-laboratory.md."""
+"""The link laboratory: emulated links, and thinwire beside today's tools. Docs: docs/link-laboratory.md."""

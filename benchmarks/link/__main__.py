@@ -1,4 +1,4 @@
-"""thinwire beside what clinics use today, on the same emulated links, on one machine in one run.
+"""thinwire beside the tools that clinics use today, on the same emulated links, on one machine in one run.
 
     make bench-link ARGS="--quick"
     python -m benchmarks.link [--profiles gprs,vsat] [--peers ...] [--studies ...] [--scenarios ...] [--repeats 3]
@@ -96,7 +96,7 @@ def _peers(scenario: str, options: argparse.Namespace) -> Sequence[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what was measured."""
+    """Of the measurements."""
     found = {"kernel": platform.release(), "thinwire commit": _said(["git", "rev-parse", "--short", "HEAD"])}
     for package in PACKAGES:
         found[package] = _said(["dpkg-query", "-W", "-f", "${Version}", package]) or "not from a Debian package"

@@ -1,9 +1,9 @@
-"""Does the emulator do what the profile says? Real traffic through it, beside what the profile promises.
+"""Check of the emulator against its profile. Real traffic through it, beside the profile's figures.
 
     python -m benchmarks.link.check [PROFILE ...] [--seconds 10] [--json FILE]
 
 Exit code 1 where a measure is off by more than its tolerance. Rates, round trips and the queue are measured without
-loss: what TCP makes of loss is TCP's business, not the link's. Loss is measured with UDP at half the line's rate.
+loss: TCP's reaction to loss is no property of the link. Loss is measured with UDP at half the line's rate.
 """
 
 import argparse
@@ -77,8 +77,8 @@ def ping(lab: Lab, profile: Profile, count: int) -> Check:
 def goodput(lab: Lab, profile: Profile, upward: bool, seconds: float) -> Check:
     """A TCP stream's bytes a second, once it has filled the line.
 
-    Its window is more than the line holds and less than the queue does: without a drop, what the reader gets in a time
-    is what crossed in it.
+    Its window is more than the line holds and less than the queue does: without a drop, the bytes read in a time
+    are those that crossed in it.
     """
     way = profile.up if upward else profile.down
     window = int(way.rate / 8 * profile.round_trip) + way.queue // 3
@@ -142,7 +142,7 @@ def loss(lab: Lab, profile: Profile, upward: bool, packets: int) -> Check:
 
 
 def queue(lab: Lab, profile: Profile) -> Check:
-    """Packets of a burst that arrive: what the queue holds, and what the line takes while the burst comes."""
+    """Packets of a burst that arrive: the queue's capacity, and the packets that cross during the burst."""
     size = BURST_BYTES + UDP_HEADERS
     holds = 1 + profile.up.queue // size
     sent: list[float] = []

@@ -2,12 +2,12 @@
 
     python -m benchmarks.link.clinic_day [--profiles gprs,vsat] [--seed 1] [--out FILE]
 
-The sender's own scheduler and pace (`thinwire.sender.link`) decide what goes when, under a clock that is moved by hand;
-the line is the emulator's model. Beside it: the same studies, first come first served, each sent whole and without loss
-by one association, begun anew where an outage broke it. Both send the same bytes of pixels, so that what differs is the
-order, the resumption and the graph. No socket, no process, no thread: a day takes a minute.
+The sender's own scheduler and pace (`thinwire.sender.link`) decide the order and time of each part, under a clock that
+is moved by hand; the line is the emulator's model. Beside it: the same studies, first come first served, each sent
+whole and without loss by one association, begun anew where an outage broke it. Both send the same bytes of pixels, so
+that the difference is the order, the resumption and the graph. No socket, no process, no thread: a day takes a minute.
 
-Left out: packet loss (TCP repeats what is lost: the line is slower by that share), and what the other end computes.
+Left out: packet loss (TCP repeats lost packets: the line is slower by that share), and the hub's computing time.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def clinic_day(seed: int, count: int = STUDIES) -> list[Arrival]:
 
 
 def way_of(way: Way) -> Way:
-    """What TCP makes of a line: nothing is lost, and what had to be repeated made it slower."""
+    """A line under TCP: nothing is lost, and retransmissions make it slower."""
     return replace(way, rate=way.rate * (1 - way.loss_share), loss=0.0, burst=None, queue=1 << 40)
 
 
@@ -136,7 +136,7 @@ class DayClock:
 
 @dataclass
 class Message:
-    """What a packet of the simulation stands for."""
+    """The content of a simulated packet."""
 
     stream: int
     number: int
@@ -175,7 +175,7 @@ class ThinDay:
         self._new_stream(None)
 
     def run(self) -> list[Times]:
-        """The whole day and what is left of it in the evening. Raises RuntimeError where it does not end."""
+        """The whole day and the parts unsent in the evening. Raises RuntimeError where it does not end."""
         happens = self._script()
         while len(self.whole) < len(self.day):
             line = [at for at in (self._up.next_at, self._down.next_at, self._wake) if at is not None]
@@ -241,7 +241,7 @@ class ThinDay:
         self._under_way: dict[bytes, Transfer] = {}
         self._by_number: dict[int, Transfer] = {}
 
-    # What follows is the uplink's part of the work: docs/wire-protocol.md.
+    # The methods below are the uplink's part of the work: docs/wire-protocol.md.
 
     def _send(self) -> None:
         self._wake = None

@@ -121,7 +121,7 @@ def main() -> None:
     profile = PROFILES[options.profile]
     profile = profile.lossless if options.lossless else profile.steady if options.steady else profile
     with contextlib.suppress(OSError):
-        # What is busy on the machine must not slow the link; the scheduler's own limit (95 %) guards against us.
+        # Other processes of the machine must not slow the link; the scheduler's own limit (95 %) guards against us.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     with SharedCounters(options.board) as board:
         clinic, hub = open_tun(options.clinic), open_tun(options.hub)

@@ -1,4 +1,4 @@
-"""What goes wrong in a run, as a script: outages and kills, by the bytes that crossed or by the clock."""
+"""The faults of a run, as a script: outages and kills, by the bytes that crossed or by the clock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from benchmarks.link.lab import Lab
 from benchmarks.link.peers.peer import Peer
 
 RESTART_SECONDS = 2.0
-"""After which a service manager starts again what was killed."""
+"""After which a service manager restarts a killed process."""
 
 
 class Act(StrEnum):
-    """What a script does."""
+    """The actions of a script."""
 
     CUT = "link cut"
     BACK = "link back"
@@ -36,7 +36,7 @@ class Faults(Protocol):
     """Asked again and again while a run lasts."""
 
     def due(self, now: float, crossed: int, is_down: bool) -> list[Act]:
-        """What is to be done now. now: seconds since the start; crossed: bytes that reached the hub's side since;
+        """The actions that are due. now: seconds since the start; crossed: bytes that reached the hub's side since;
         is_down: whether the link is down now."""
         ...
 

@@ -1,8 +1,8 @@
 """A clinic and a hub with a link between them, in which a bench starts real processes.
 
 `open_lab` gives a `PacketLab` (namespaces, TUN devices, the emulator) where that is possible, and else, where it may, a
-`RelayLab`: everything on this host, the clinic dialling a relay that shapes TCP streams. What was measured in which is
-said in every row (`Lab.emulation`).
+`RelayLab`: everything on this host, the clinic dialling a relay that shapes TCP streams. The lab of a measurement is
+in every row (`Lab.emulation`).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Lab(Protocol):
-    """What a bench sees of the two ends and of the link between them."""
+    """The two ends and the link between them, as a bench uses them."""
 
     profile: Profile
     board: SharedCounters
@@ -43,7 +43,7 @@ class Lab(Protocol):
     """The address on which the hub's servers listen for the clinic."""
 
     def clinic(self, words: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
-        """Start a process at the clinic; what it says goes to `log`."""
+        """Start a process at the clinic; its output goes to `log`."""
         ...
 
     def hub(self, words: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process: ...
@@ -55,7 +55,7 @@ class Lab(Protocol):
     def at_hub(self) -> contextlib.AbstractContextManager[None]: ...
 
     def reach(self, port: int) -> tuple[str, int]:
-        """Where the clinic finds what listens at the hub's `port`."""
+        """The clinic's address of the server at the hub's `port`."""
         ...
 
 

@@ -10,7 +10,7 @@ The model, in the order in which a packet meets it:
 4. **Propagation**: `delay` seconds and up to `jitter` more, uniformly. A packet never overtakes another unless
    `reorder` says so.
 
-While the direction is down, what waits, what is on the line and what is offered is lost; what had left the line
+While the direction is down, packets that wait, are on the line or are offered are lost; those that had left the line
 arrives. Seconds are of any clock that never steps back. The same seed and the same packets at the same times give the
 same fates.
 """
@@ -117,7 +117,7 @@ class Direction:
         return True
 
     def advance(self, now: float) -> list[tuple[float, bytes]]:
-        """What has arrived by `now`, in the order of arrival, with the exact second of it."""
+        """The packets that arrived by `now`, in the order of arrival, with the exact second of each."""
         while self._waiting and self._off_line_at <= now:
             self._leave_line()
         arrived = []

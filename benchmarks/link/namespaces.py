@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces, and what is set in them. Linux and root.
+"""Two hosts on one machine: network namespaces and their settings. Linux and root.
 
 Everything goes through iproute2; `inside` alone speaks to the kernel itself, so that a bench can open a socket in
 another host without a process for it.
@@ -18,7 +18,7 @@ CLINIC_ADDRESS, HUB_ADDRESS = "10.77.0.1", "10.77.0.2"
 TUN = Path("/dev/net/tun")
 _CLONE_NEWNET = 0x40000000
 _SETTINGS = {
-    # What one run learned of a path must not help the next.
+    # TCP's metrics of a path from one run must not help the next.
     "net.ipv4.tcp_no_metrics_save": "1",
     # A transfer that is silent is TCP's to end, not the lab's: Linux's own defaults are kept everywhere else.
     "net.ipv6.conf.all.disable_ipv6": "1",
@@ -54,7 +54,7 @@ class Host:
 
 
 def missing() -> str | None:
-    """What the packet emulator lacks here, in words; None where it can run."""
+    """The packet emulator's missing requirement, in words; None where it can run."""
     if os.name != "posix" or not Path("/proc/self/ns/net").exists():
         return "network namespaces are Linux's, and this is not Linux"
     if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""The links that are emulated. What each figure is and why: docs/link-laboratory.md."""
+"""The links that are emulated. Figures and their reasons: docs/link-laboratory.md."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ MBIT = 1_000_000.0
 MTU = 1500
 """Bytes of the largest IP packet."""
 LEAST_QUEUE = 20 * MTU
-"""Bytes. Twenty full packets: what a slow modem's driver holds at least (Linux's ppp: txqueuelen 3 to 100)."""
+"""Bytes. Twenty full packets: the least that a slow modem's driver holds (Linux's ppp: txqueuelen 3 to 100)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Profile:
 
     @property
     def lossless(self) -> "Profile":
-        """The same link without loss and outages: what the self-check measures rates on."""
+        """The same link without loss and outages: the self-check measures rates on it."""
         up, down = (replace(way, loss=0.0, burst=None) for way in (self.up, self.down))
         return replace(self, up=up, down=down, schedule=None)
 

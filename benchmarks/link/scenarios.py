@@ -1,4 +1,4 @@
-"""What is measured: each scenario takes a case and gives a row."""
+"""The scenarios: each takes a case and gives a row."""
 
 import contextlib
 import hashlib
@@ -59,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cases of a bench share."""
+    """The common part of all cases of a bench."""
 
     studies: Path
     """Folder of the study files."""
@@ -83,13 +83,13 @@ def running(case: Case, setting: Setting, *, steady: bool) -> Iterator[tuple[Lab
         peer.start()
         if isinstance(peer, Thinwire):
             peer.warm_up(study_file(STUDIES[SMALL], setting.studies, SEED + 1))
-        # What the warm-up left on its way belongs to no run.
+        # Packets of the warm-up that are still on their way belong to no run.
         time.sleep(SETTLE_SECONDS + profile.round_trip)
         yield lab, peer
 
 
 def limit(profile: Profile, size: int) -> float:
-    """Seconds after which a run is given up: six times what the raw bytes take, outages included."""
+    """Seconds after which a run is given up: six times the time of the raw bytes, outages included."""
     share = 1.0
     if profile.schedule is not None:
         share = profile.schedule.up / (profile.schedule.up + profile.schedule.down)
@@ -194,7 +194,7 @@ def fresh(case: Case, setting: Setting) -> dict[str, Any]:
         peer.kill_clinic()
         peer.start_hub()
         peer.until_ready(hub=True)
-        # What the killed process left on its way belongs to no dial.
+        # Packets of the killed process that are still on their way belong to no dial.
         time.sleep(SETTLE_SECONDS + PROFILES[case.profile].round_trip)
         before = lab.board.up
         down_before = lab.board.down
@@ -250,7 +250,7 @@ SCENARIOS: dict[str, Callable[[Case, Setting], dict[str, Any]]] = {
 
 
 def run(case: Case, setting: Setting) -> dict[str, Any]:
-    """The case's row. What a peer does is in the row; a lab that does not work raises."""
+    """The case's row. A peer's failure is in the row; a lab that does not work raises."""
     began = time.time()
     told = SCENARIOS[case.scenario](case, setting)
     return {**asdict(case), "seed": case.seed, "congestion": setting.congestion, "taken_at": began, **told}

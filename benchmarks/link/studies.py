@@ -1,8 +1,8 @@
 """The studies that cross: made from a phantom by seed, so that every machine sends the same bytes.
 
 A phantom's anatomy is drawn at half size and enlarged, and a detector's noise is laid over it: quantum noise, which
-grows with the square root of what reaches the detector, and the electronics' own. It is what a lossless codec spends
-most of its bytes on. Nobody's X-ray: they measure links and nothing else.
+grows with the square root of the dose at the detector, and the electronics' own. A lossless codec spends
+most of its bytes on it. Nobody's X-ray: they measure links and nothing else.
 """
 
 import io
@@ -46,7 +46,7 @@ STUDIES: dict[str, StudySize] = {
         StudySize("small-8bit", 160, 128, 8, quantum=3.0, electronic=0.5),
     )
 }
-"""The small one is what is sent as urgent behind a bulk transfer."""
+"""The small one is sent as urgent behind a bulk transfer."""
 
 
 def stored_values(size: StudySize, seed: int = SEED) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""Tables and plots of what was measured, for people. Everything is computed from the rows alone."""
+"""Tables and plots of the measurements, for people. Everything is computed from the rows alone."""
 
 import statistics
 from collections import Counter
@@ -171,7 +171,7 @@ def urgents(rows: Sequence[Row]) -> str:
 
 
 def faults(rows: Sequence[Row]) -> str:
-    """What each did at an outage and at kills."""
+    """The results of each at an outage and at kills."""
     lines = []
     for row in rows:
         if row["scenario"] not in ("outage", "kill-clinic", "kill-hub", "barrage", "no-barrage") and not (
@@ -236,7 +236,7 @@ def _fresh_seconds(rows: Iterable[Row]) -> Iterator[float]:
 
 
 Aim = tuple[str, str, bool]
-"""What was aimed at, what came, whether it was reached."""
+"""The aim, the result, whether it was reached."""
 STORED_OF_FLOOR, SOONER, URGENT_OF_IDLE, LINE_IN_BULK = 1.15, 80, 1.5, 0.95
 WHOLE_OF_BEST, SILENT_SECONDS, FRESH_SECONDS, BYTES_OF_NEEDED = 0.97, 1.0, 2.6, 1.05
 
@@ -329,7 +329,7 @@ def _when(rows: Sequence[Row]) -> str:
 
 
 def _not_run(names: Iterable[str]) -> str:
-    """By what is measured, names being those of cases."""
+    """By measurement; the names are those of cases."""
     peers = Counter[tuple[str, str, str]]()
     for scenario, profile, _, study, _ in (name.split(".") for name in names):
         peers[scenario, profile, study] += 1
@@ -337,7 +337,7 @@ def _not_run(names: Iterable[str]) -> str:
 
 
 def document(rows: Sequence[Row], told: dict[str, Any]) -> str:
-    """All tables with what they were taken on."""
+    """All tables with their machine and versions."""
     emulations = ", ".join(values(rows, "emulation"))
     parts = [
         "# Measured links",

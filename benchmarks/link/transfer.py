@@ -1,4 +1,4 @@
-"""Studies given at one end, watched until they stand at the other: what every scenario is made of."""
+"""Studies given at one end, watched until they stand at the other: the step of every scenario."""
 
 import time
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from benchmarks.link.lab import Lab
 from benchmarks.link.peers.peer import Peer, Sending
 
 TICK = 0.01
-"""Seconds between two looks: what every moment is exact to."""
+"""Seconds between two readings: the precision of every moment."""
 RETRY_SECONDS = 5.0
 """After which a failed sending is given again, where a script stands around it."""
 LINGER_SECONDS = 60.0
-"""A study whose sender gave up is looked for at the hub so long: some report failure for what arrives."""
+"""A study whose sender gave up is awaited at the hub so long: some report failure for studies that arrive."""
 FLOWING = 3000
 """Bytes at the hub's side after an outage that are more than handshakes and probes."""
 
@@ -37,9 +37,9 @@ class TransferResult:
     given_up: bool = False
     """It failed, and nobody gives it again."""
     verified: bool | None = None
-    """Whether what the hub has is what was sent; None: nobody looked."""
+    """Whether the hub's files equal those sent; None: not checked."""
     needed: int | None = None
-    """Bytes of what was to be sent: the file, recompressed or sealed where it is. None: nobody asked."""
+    """Bytes to send: the file, recompressed or sealed where it is. None: not measured."""
 
     @property
     def stored(self) -> bool:
@@ -60,8 +60,8 @@ class TransferResult:
 
 
 class TransferRun:
-    """lab, peer: started. faults: what goes wrong. persist: whether a script gives a failed study again. phase: seconds
-    of the profile's schedule of outages that are over when the first study is given."""
+    """lab, peer: started. faults: the script of faults. persist: whether a script gives a failed study again. phase:
+    seconds of the profile's schedule of outages that are over when the first study is given."""
 
     def __init__(self, lab: Lab, peer: Peer, faults: Faults, persist: bool, phase: float = 0.0) -> None:
         self.lab, self.peer, self.faults, self.persist = lab, peer, faults, persist
@@ -100,7 +100,7 @@ class TransferRun:
             time.sleep(TICK)
 
     def look(self) -> None:
-        """One turn: faults that are due, what arrived, what failed."""
+        """One turn: due faults, arrivals, failures."""
         for act in self.faults.due(self.now, self.crossed, self.lab.board.is_down):
             do(act, self.lab, self.peer)
             self.happened.append(Happened(self.now, act))
@@ -124,7 +124,7 @@ class TransferRun:
             journey.needed = self.peer.needed(journey.sending)
 
     def told(self) -> dict[str, Any]:
-        """What every row has of a run."""
+        """The columns of a run that every row has."""
         up, down = self.lab.board.up, self.lab.board.down
         worst, late = self.lab.board.lateness
         return {

@@ -1,4 +1,4 @@
-"""README and docs are held to what is there: links, commands, modules, files, and the generated command reference."""
+"""README and docs agree with the tree: links, commands, modules, files, and the generated command reference."""
 
 import ast
 import importlib.util
@@ -153,7 +153,7 @@ def _in_documents() -> list[Place]:
 
 
 def _in_code() -> list[Place]:
-    """Commands in the strings of the code (remedies, help texts, what is printed) and in the pages' templates."""
+    """Commands in the strings of the code (remedies, help texts, output) and in the pages' templates."""
     found: list[Place] = []
     for path in (each for folder in SOURCES for each in sorted(folder.rglob("*"))):
         if path.suffix == ".py":
@@ -168,7 +168,7 @@ def _in_code() -> list[Place]:
 
 
 def _strings(tree: ast.AST) -> Iterator[str]:
-    """Every string, an f-string with X for what is filled in."""
+    """Every string, an f-string with X for each value."""
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -178,7 +178,7 @@ def _strings(tree: ast.AST) -> Iterator[str]:
 
 
 def _fault(words: str) -> str:
-    """What is wrong with a command line, or nothing. Prose after the command is not judged, options are."""
+    """The error of a command line, or nothing. Prose after the command is not judged, options are."""
     given = [word.strip("[].,;:()'\"") for word in words.split()]
     names = [*takewhile(lambda word: word and not word.startswith("-"), given)]
     path = next((" ".join(names[:size]) for size in (3, 2) if " ".join(names[:size]) in COMMANDS), "")

@@ -1,4 +1,4 @@
-"""Every figure in the documents that show some is what benchmarks/results says; what is missing is named."""
+"""Every figure in the documents that show some equals that of benchmarks/results; missing results are named."""
 
 import re
 

@@ -1,6 +1,6 @@
 """Preview and crops of version 1. If one of these fails, the format has changed: give it a new version.
 
-Codecs may find shorter streams in a later release, so the golden files are read; what is around the streams is spelled.
+Codecs may find shorter streams in a later release, so the golden files are read; the framing of the streams is fixed.
 """
 
 import struct

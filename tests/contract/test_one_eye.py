@@ -130,7 +130,7 @@ class Case:
         return dicom(held.astype(np.uint8 if self.bits == 8 else np.uint16), self.syntax, **attributes)
 
     def inside(self) -> NDArray[np.bool_]:
-        """bool [64, 72]: what is no padding."""
+        """bool [64, 72]: pixels that are no padding."""
         found = np.ones((64, 72), bool)
         if self.padding != "none":
             least = self.stored.min()
@@ -186,7 +186,7 @@ class Case:
         return min(0.0, float(ends.min()))
 
     def pixels(self) -> Float:
-        """0..1 between the percentiles of what is no padding (docs/intake.md)."""
+        """0..1 between the percentiles of pixels that are no padding (docs/intake.md)."""
         grey, inside = self.grey(), self.inside()
         low, high = np.percentile(grey[inside], (0.5, 99.5))
         return np.where(inside, np.clip((grey - low) / (high - low), 0, 1), 0)
@@ -221,7 +221,7 @@ RENDERED = [case for case in CASES if case.syntax in RENDERERS and case.voi != "
 
 
 def test_every_part_of_a_combination_meets_every_other() -> None:
-    """What is drawn by lot is spread: each depth, sign, polarity and padding stands beside each VOI transform."""
+    """Random cases cover all combinations: each depth, sign, polarity and padding stands beside each VOI transform."""
     for name, values in (("bits", {8, 10, 12, 16}), ("signed", {True, False}), ("padding", set(PADDINGS))):
         for voi in VOIS:
             assert {getattr(case, name) for case in CASES if case.voi == voi} == values

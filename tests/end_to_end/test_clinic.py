@@ -29,7 +29,7 @@ FILE = dicom(chest(400, 420), PatientID="SECRET-1", PatientName="SECRET^JANE", S
 
 
 def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
-    """What `join` leaves, and ports that are open."""
+    """The settings that `join` leaves, and ports that are open."""
     as_joined(clinic)
     (clinic / "config.toml").write_text(
         f'hub = "127.0.0.1:{hub}"\nlog = "json"\n[deidentify]\npolicy = "basic"\n[page]\nport = {page_port}\n'

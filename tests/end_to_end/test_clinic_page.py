@@ -72,6 +72,6 @@ def test_it_is_accessible_fits_and_works(ends: TwoEnds, url: str) -> None:
         page.get_by_role("button", name="Make urgent").first.click()
         page.get_by_text("urgent", exact=True).first.wait_for()
         assert any(entry.urgent for entry in ends.outbox.entries())
-        # What changes at the clinic appears by itself.
+        # A change at the clinic appears by itself.
         ends.outbox.pause()
         page.get_by_text("All sending is paused").wait_for()

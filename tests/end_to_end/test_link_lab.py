@@ -24,7 +24,7 @@ needs_packets = pytest.mark.skipif(LACKING is not None, reason=f"the packet emul
 
 
 def echoed(lab: Lab, port: int, data: bytes) -> tuple[bytes, float]:
-    """(what came back from an echo at the hub, seconds from the first byte sent)."""
+    """(the bytes of an echo at the hub, seconds from the first byte sent)."""
     with lab.at_hub():
         server = socket.create_server((lab.hub_bind, port))
 

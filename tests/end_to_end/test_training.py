@@ -1,4 +1,4 @@
-"""From nothing to a bundle that both ends load, on a few tiny phantoms; what it learned is not the question here."""
+"""From nothing to a bundle that both ends load, on a few tiny phantoms; the models' quality is not tested here."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The power is cut between receiving an object and taking its study over: what was acknowledged is not lost."""
+"""The power is cut between receiving an object and taking its study over: acknowledged bytes are not lost."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,7 +23,7 @@ def receive(clinic: Clinic, uid: str, study: str, data: bytes) -> None:
     half = clinic.arrivals.incoming / "half"
     half.write_bytes(data)
     clinic.arrivals.keep(half, ReceivedObject(DX, uid, study))
-    half.unlink(missing_ok=True)  # as the port does with what came before
+    half.unlink(missing_ok=True)  # as the port does with earlier partial files
 
 
 def day(clinic: Clinic, acknowledged: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""The link is cut at every message and at any byte; it goes on from what is durable and sends little twice."""
+"""The link is cut at every message and at any byte; it goes on from the durable bytes and sends little twice."""
 
 import asyncio
 from pathlib import Path

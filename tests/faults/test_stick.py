@@ -82,7 +82,7 @@ def test_studies_go_by_stick_and_receipts_come_home(pair: StickPair) -> None:
     assert len(home.receipts) == 8
     assert home.cleared == 6
     assert_arrived(pair, CASES)
-    # What is left tells the hub, by the next journey, that its receipts came home; then nothing is left.
+    # The remaining note tells the hub, by the next journey, that its receipts arrived; then nothing is left.
     (transfer_note,) = [data for data in pair.on_stick().values() if data.startswith(b"TW\x01")]
     assert peek(transfer_note).kind is Kind.TRANSFER_NOTE
     again = pair.at_hub()
@@ -117,7 +117,7 @@ def test_the_power_may_go_at_every_step_of_the_journey(tmp_path: Path, bundle: B
     one = ready.copy(tmp_path / "undisturbed")
     journey(one, CASES[1:])
     assert_arrived(one, CASES[1:])
-    # What comes in between is cut in tests of the link: the same code stores the same objects.
+    # Cuts between these steps are in the tests of the link: the same code stores the same objects.
     passes = Counter(name for name in one.fuse.passed if name.startswith(("offline.", "receipt.")))
     assert set(passes) >= {
         f"offline.{what}.{step}"
@@ -331,7 +331,7 @@ def test_a_full_stick_takes_the_urgent_ones_and_says_so(pair: StickPair, monkeyp
 
     def full(disk: Disk, path: Path, data: bytes, name: str, mode: int = 0o600) -> None:
         if name == "offline.object" and len(list(path.parent.glob("*.sealed"))) > 5:
-            raise DiskFull("no room")
+            raise DiskFull("no space")
         real(disk, path, data, name, mode)
 
     monkeypatch.setattr(Disk, "write", full)

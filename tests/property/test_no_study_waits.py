@@ -28,7 +28,7 @@ def test_the_cap_shortens_the_longest_wait_and_leaves_the_immediate_theirs(seed:
 
     assert longest(sorted_) > longest(fifo)  # what the published deployments saw
     assert longest(capped) < longest(sorted_)
-    # Nothing that is overdue is overtaken but by what is immediate: little more than first come first served.
+    # Nothing that is overdue is overtaken but by an immediate study: little more than first come first served.
     assert longest(capped) <= max(longest(fifo), CAP / timedelta(minutes=1)) + 90
     assert np.mean(capped[Urgency.IMMEDIATE]) < 0.35 * np.mean([w for each in fifo.values() for w in each])
     assert np.mean(capped[Urgency.IMMEDIATE]) < 2 * np.mean(sorted_[Urgency.IMMEDIATE]) + 1

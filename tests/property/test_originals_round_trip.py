@@ -46,7 +46,7 @@ def test_a_damaged_archive_is_refused(data: st.DataObject) -> None:
     broken = data.draw(damaged(whole))
     with contextlib.suppress(BadArchive):
         restored = unpack(broken, LIMIT)
-        # What still unpacks holds its digests: nothing of what a member says was touched.
+        # An archive that still unpacks holds its digests: no member's content was changed.
         assert [member.data for member in restored] == [member.data for member in unpack(whole, LIMIT)]
 
 

@@ -1,4 +1,4 @@
-"""What holds for every set of labels and scores."""
+"""Properties of every set of labels and scores."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whatever became of the files on a stick: an import ends with an outcome for each, and stores what was sealed."""
+"""Whatever became of the files on a stick: an import ends with an outcome for each, and stores the sealed objects."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_no_bytes_on_a_stick_stop_an_import(pair: StickPair, data: st.DataObject
             assert {each.study for each in hub.store.studies()} <= {CASE.study}
     finally:
         if other not in files:
-            # A second copy of the waybill goes with it once what it speaks of has arrived.
+            # A second copy of the waybill goes with it once the objects that it lists have arrived.
             path.unlink(missing_ok=True)
         put_back(pair.stick, files)
 

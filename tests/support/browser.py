@@ -35,7 +35,7 @@ def chromium() -> Iterator[Any]:
 
 
 def complaints(page: Any) -> list[str]:
-    """What the page's console will say of errors."""
+    """The errors on the page's console."""
     said: list[str] = []
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("console", lambda words: said.append(words.text) if words.type == "error" else None)
@@ -43,7 +43,7 @@ def complaints(page: Any) -> list[str]:
 
 
 def serious(page: Any) -> list[str]:
-    """What axe-core finds that keeps somebody from using the page."""
+    """axe-core's findings of barriers to using the page."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]

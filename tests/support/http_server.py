@@ -1,4 +1,4 @@
-"""A small HTTP server that a test scripts: it answers as it is told and remembers what it was asked."""
+"""A small HTTP server that a test scripts: it sends the scripted responses and records the requests."""
 
 import contextlib
 import threading
@@ -46,7 +46,7 @@ def answering(script: Callable[[Asked], Answer]) -> Iterator[Scripted]:
         do_GET = do_POST = do_PUT = _any
 
         def log_message(self, format: str, *args: object) -> None:
-            """Tests look at what was asked."""
+            """Silent: tests read the recorded requests."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

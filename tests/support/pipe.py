@@ -17,7 +17,7 @@ LOOKS = 500
 class Pipe:
     """A link of `rate` bytes a second and `delay` seconds of round trip with a queue without end.
 
-    loss: share of packets that are sent a second time, a round trip later; what was sent behind one waits for it, as
+    loss: share of packets that are sent a second time, a round trip later; later packets wait for it, as
     in TCP. tcp: the pace hears what TCP says of the flow, selective acknowledgements included. heaps: the hub
     acknowledges after 256 KiB or 200 ms instead of each piece; either way only what asks for it, or was not told for a
     second. jitter: seconds by which an answer is late at most.

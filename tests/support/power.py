@@ -1,4 +1,4 @@
-"""Power cuts at named steps, and a disk that then loses what was not made durable."""
+"""Power cuts at named steps, and a disk that then loses bytes that were not made durable."""
 
 from collections.abc import Callable
 from pathlib import Path

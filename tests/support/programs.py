@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 SEED = 1_000_000_003
 """Of a phantom that taught the default bundle nothing."""
 PATIENCE = 120.0
-"""Seconds in which another process must have done what is waited for."""
+"""Seconds in which another process must have finished."""
 
 
 def command(name: str, *words: str | Path) -> list[str]:

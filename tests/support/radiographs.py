@@ -1,4 +1,4 @@
-"""What intake makes of a DICOM file."""
+"""Radiographs as intake reads them from a DICOM file."""
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -14,7 +14,7 @@ def read(data: bytes) -> Radiograph:
 
 
 def seen(values: Array | FloatArray) -> FloatArray:
-    """What values look like once their scale is normalised."""
+    """Values after normalisation of their scale."""
     return normalise(values.astype(np.float32))
 
 

@@ -25,8 +25,8 @@ OFFLINE = 1.0
 
 
 class ScriptedLink:
-    """Carries messages between the two ends, in order, `rate` bytes a second, with what is on its way really on its
-    way: it is lost when the link is."""
+    """Carries messages between the two ends, in order, `rate` bytes a second, with the messages in
+    transit really in transit: they are lost when the link is."""
 
     def __init__(self, clock: FakeClock, script: str = "", rate: float = 16_000.0) -> None:
         self.clock = clock

@@ -1,4 +1,4 @@
-"""A peer that does what a script says, and remembers what it was given."""
+"""A peer that follows a script and records its input."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

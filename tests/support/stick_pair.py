@@ -71,7 +71,7 @@ class Clinic:
         return Outbox(self.folder / "outbox", epochs, keys.signing.public_key())
 
     def make_parts(self, outbox: Outbox) -> None:
-        """What the pipeline does, without its models."""
+        """The pipeline's steps, without its models."""
         for entry in outbox.unfinished():
             study, archive = entry.study, outbox.source(entry.study)
             payload = encode(fused(self.bundle.id, study, seed=study[0]), load_coder(self.bundle))

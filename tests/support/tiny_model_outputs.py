@@ -1,4 +1,4 @@
-"""What a bundle might have seen, drawn from a seed: for tests that choose, fuse and judge without a model."""
+"""Model outputs drawn from a seed: for tests that choose, fuse and judge without a model."""
 
 from dataclasses import replace
 

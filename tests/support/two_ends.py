@@ -44,7 +44,7 @@ class Sample:
 
     @property
     def parts(self) -> dict[Kind, bytes]:
-        """What a pipeline makes of it, the manifest aside."""
+        """The parts that a pipeline makes of it, without the manifest."""
         return {Kind.GRAPH: digest(self.source) * 20, Kind.ORIGINALS: self.source}
 
 
@@ -65,7 +65,7 @@ class TwoEnds:
         self.switch_on()
 
     def switch_on(self, fuse: Fuse | None = None, lossy: bool = True) -> None:
-        """Build both ends from what is on disk. fuse: sees every step of both."""
+        """Build both ends from the files on disk. fuse: sees every step of both."""
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse, lossy)
         self.outbox = self.new_outbox()
@@ -97,7 +97,7 @@ class TwoEnds:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
 
     def make_parts(self) -> None:
-        """What the pipeline does: from the source alone, whatever is missing."""
+        """The pipeline's step: make the missing parts from the source alone."""
         for entry in self.outbox.unfinished():
             source = self.outbox.source(entry.study)
             for kind, plaintext in Sample(source).parts.items():
@@ -120,7 +120,7 @@ class TwoEnds:
         return link
 
     def lose_unsynced(self) -> None:
-        """At a power cut: the hub's partial objects lose what was written and not made durable."""
+        """At a power cut: the hub's partial objects lose bytes that were written and not made durable."""
         for path in (self.folder / "hub" / "inbox").glob("*/*"):
             durable = self.inbox.durable(path)
             data = path.read_bytes()

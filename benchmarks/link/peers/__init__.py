@@ -1,4 +1,4 @@
-"""What sends a study from the clinic to the hub: thinwire, and what is used today. All have the interface of `peer`."""
+"""Ways to send a study from the clinic to the hub: thinwire and today's. All have the interface of `peer`."""
 
 from benchmarks.link.peers.dcmtk import Storescu, StorescuJpeg2000, StorescuJpegLs, StorescuTls, StorescuTlsJpegLs
 from benchmarks.link.peers.https import Https

@@ -48,7 +48,7 @@ class Storescu(Peer):
         began = time.monotonic()
         sending = super().send(self._given(study), urgent)
         self._uids[sending.study] = self._uids[study]
-        sending.study, sending.began = study, began  # what the recompression took is part of it
+        sending.study, sending.began = study, began  # the recompression's time is part of it
         return sending
 
     def needed(self, sending: Sending) -> int:
@@ -121,7 +121,7 @@ class StorescuTls(Storescu):
 
 
 class StorescuTlsJpegLs(StorescuJpegLs):
-    """Recompressed as JPEG-LS, over TLS: what comes nearest to thinwire in what it promises."""
+    """Recompressed as JPEG-LS, over TLS: the nearest to thinwire in its guarantees."""
 
     name = "storescu-tls-jpegls"
     tls = True

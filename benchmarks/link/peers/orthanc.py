@@ -22,7 +22,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 class Orthanc(Peer):
-    """What all of them share."""
+    """The common part of all Orthanc peers."""
 
     programs = ("Orthanc",)
     package = "orthanc orthanc-dicomweb"
@@ -93,7 +93,7 @@ class Orthanc(Peer):
         return same_pixels(sending.study, arrived)
 
     def needed(self, sending: Sending) -> int:
-        # Transcoded, the hub has what was sent; compressed on the way, nobody says how much it was.
+        # A transcoded file is at the hub as it was sent; the size of one compressed in transit is not reported.
         arrived = self.at_hub / "arrived.dcm"
         return arrived.stat().st_size if arrived.exists() else super().needed(sending)
 

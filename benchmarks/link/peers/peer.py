@@ -1,4 +1,4 @@
-"""What every way to send a study has in common, so that its rows stand beside the others'."""
+"""The interface of every way to send a study, so that its rows stand beside the others'."""
 
 import shutil
 import socket
@@ -29,12 +29,12 @@ class Sending:
     began: float = field(default_factory=time.monotonic)
     """Seconds, monotonic: when the command was given."""
     process: Process | None = None
-    """What sends it, where that is a process of its own."""
+    """The process that sends it, where that is one of its own."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the sender says of a study: still at it, done, or failed and why."""
+    """The sender's state of a study: in progress, done, or failed and why."""
 
     ended: bool
     failed: str = ""
@@ -51,7 +51,7 @@ class Peer(ABC):
     ports: ClassVar[tuple[int, ...]]
     """On which the hub listens."""
     retries: ClassVar[str]
-    """What it does by itself after a failure; shown beside its figures."""
+    """Its own action after a failure; shown beside its figures."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
@@ -65,7 +65,7 @@ class Peer(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What is not installed, in words."""
+        """The missing programs, in words."""
         lacking = [name for name in cls.programs if shutil.which(name, path=DEBIAN) is None]
         return f"{', '.join(lacking)} not here: apt-get install {cls.package}" if lacking else None
 
@@ -78,10 +78,10 @@ class Peer(ABC):
 
     @abstractmethod
     def start_hub(self) -> None:
-        """Start what takes studies, or start it again on the same folder; returns at once."""
+        """Start the hub's server, or start it again on the same folder; returns at once."""
 
     def start_clinic(self) -> None:  # noqa: B027 - most have nothing that runs at the clinic
-        """Start what stays at the clinic, or start it again on the same folder; returns at once."""
+        """Start the clinic's server, if any, or start it again on the same folder; returns at once."""
 
     def until_ready(self, hub: bool) -> None:
         """Wait until this end serves."""
@@ -96,11 +96,11 @@ class Peer(ABC):
         return sending
 
     def command(self, study: Path, urgent: bool) -> Sequence[str]:
-        """What `send` starts."""
+        """The command that `send` starts."""
         raise NotImplementedError
 
     def verdict(self, sending: Sending) -> Verdict:
-        """What the clinic's side says."""
+        """The state at the clinic."""
         assert sending.process is not None
         code = sending.process.poll()
         if code is None:
@@ -109,7 +109,7 @@ class Peer(ABC):
 
     @abstractmethod
     def moments(self, sending: Sending) -> dict[str, float]:
-        """What has happened so far by name, in seconds, monotonic. `stored`: the whole study is readable at the hub."""
+        """The events so far by name, in seconds, monotonic. `stored`: the whole study is readable at the hub."""
 
     @abstractmethod
     def verified(self, sending: Sending) -> bool:
@@ -129,7 +129,7 @@ class Peer(ABC):
             stop(self.hub_process, kill=True)
 
     def kill_clinic(self) -> None:
-        """What runs and what sends at the clinic."""
+        """Kill the clinic's process and those that send."""
         for process in [self.clinic_process, *(each.process for each in self._sent)]:
             if process is not None:
                 stop(process, kill=True)

@@ -1,4 +1,4 @@
-"""Lossless recompression at the clinic, before a peer sends: what its users do to save the link."""
+"""Lossless recompression at the clinic, before a peer sends: the usual way to save bytes on the link."""
 
 import io
 from collections.abc import Callable

@@ -36,7 +36,7 @@ class Rsync(Peer):
 
     def moments(self, sending: Sending) -> dict[str, float]:
         arrived = self.at_hub / sending.study.name
-        # An interrupted one stands under the same name with what there is of it (--partial).
+        # An interrupted one stands under the same name with its received bytes (--partial).
         if (
             sending.study not in self._stored
             and arrived.exists()

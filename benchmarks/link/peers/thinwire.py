@@ -153,7 +153,7 @@ class Thinwire(Peer):
         super().close()
 
     def _kinds(self, study: StudyKey) -> set[int]:
-        """What the hub has committed of a study."""
+        """The parts of a study that the hub has committed."""
         if self._database is None:
             path = self.at_hub / "thinwire.db"
             self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)

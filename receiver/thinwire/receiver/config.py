@@ -52,7 +52,7 @@ class DraftSettings(BaseModel):
 
     enabled: bool = False
     beams: int = Field(default=4, ge=1, le=16)
-    """Texts that are followed at once for each study; 1 is greedy, faster, and says less of what is true."""
+    """Texts that are followed at once for each study; 1 is greedy, faster, and finds fewer of the true findings."""
     batch: int = Field(default=8, ge=1, le=256)
     """Studies that are drafted at once."""
 
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
     metrics: MetricsSettings = MetricsSettings()
     reflection: bool = False
-    """Whether the gRPC server tells callers what services it has."""
+    """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT
     """Lines for people, or one JSON object a line."""
 
@@ -124,12 +124,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del settings_cls, dotenv_settings, file_secret_settings
-        # What `load_settings` passes in comes from the file, which the environment overrides.
+        # The values that `load_settings` passes in come from the file, which the environment overrides.
         return env_settings, init_settings
 
 
 def load_settings(data: Path) -> Settings:
-    """The settings of the hub in `data`. Raises BadConfiguration that names what is wrong."""
+    """The settings of the hub in `data`. Raises BadConfiguration that names the wrong setting."""
     path = data / FILE
     try:
         with path.open("rb") as file:

@@ -131,7 +131,7 @@ def relative_scores(graph: FusedGraph) -> list[float]:
 
 
 def concept_columns(concepts: Concepts) -> tuple[list[int], list[int]]:
-    """Nodes in two columns: what is observed, and where it is (whatever something is located at), ordered by the
+    """Nodes in two columns: observations, and anatomies (the ends of located-at relations), ordered by the
     barycentre rule so that few edges cross."""
     pairs = [(int(s), int(t)) for s, t, r in concepts.relations if r == Relation.LOCATED_AT]
     places = sorted({t for _, t in pairs})

@@ -68,7 +68,7 @@ def study_key(file_digests: Iterable[Digest]) -> StudyKey:
 
 
 def site_name(text: str) -> SiteName:
-    """Check a site's name; raises ValueError that says what is allowed."""
+    """Check a site's name; raises ValueError that names the allowed characters."""
     if not _SITE.fullmatch(text):
         raise ValueError("a site is named by 1 to 32 of a-z, 0-9 and '-', starting with a letter or digit")
     return SiteName(text)

@@ -133,7 +133,7 @@ def test_shelves_are_kept_by_budget(tmp_path: Path) -> None:
         images = [picture(), picture(160)]
         made = thumbnail_sets("a", images, "jpeg", [64, 1024], tmp_path, pool)
         assert [(one.budget, one.missing, len(one.files)) for one in made] == [(64, 2, 0), (1024, 0, 2)]
-    # The processes are gone: what is not read from the cache would fail.
+    # The processes are gone: a result that is not in the cache would fail.
     assert thumbnail_sets("a", images, "jpeg", [1024, 64], tmp_path, pool) == made[::-1]
 
 

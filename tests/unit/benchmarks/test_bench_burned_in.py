@@ -1,4 +1,4 @@
-"""The bench of burned-in text: what it draws, what it counts, whom it samples."""
+"""The bench of burned-in text: its text, its counts, its samples."""
 
 from pathlib import Path
 

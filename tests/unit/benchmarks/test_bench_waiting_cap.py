@@ -19,7 +19,7 @@ def test_one_reader_takes_what_stands_first() -> None:
     assert 0 < first < second
     assert came_first[Urgency.ROUTINE] == [0]
     assert (sorted_[Urgency.IMMEDIATE], sorted_[Urgency.URGENT], sorted_[Urgency.ROUTINE]) == ([0], [first], [second])
-    # All are overdue at once: what is immediate still goes first, then who came first.
+    # All are overdue at once: the immediate ones still go first, then the earliest.
     capped = waits(coming, timedelta(0), 0)
     assert (capped[Urgency.IMMEDIATE], capped[Urgency.ROUTINE], capped[Urgency.URGENT]) == ([0], [first], [second])
 

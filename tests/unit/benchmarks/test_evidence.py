@@ -1,4 +1,4 @@
-"""What the evidence says of a result, whichever way it came out; results are made up here."""
+"""The sentences on a result, whether good or bad; the results are invented here."""
 
 import json
 from pathlib import Path

@@ -51,7 +51,7 @@ def test_a_study_of_an_outage_is_triaged_when_it_ends_and_goes_on_where_it_was()
     first, second = thin.run()
     assert first.triage < 4
     assert lasts - 60 < second.triage < lasts + 10
-    # What was under way is sent again, never what the hub had.
+    # Parts in transit are sent again, parts at the hub never.
     repeated = thin.sent - 2 * (size + GRAPH_BYTES + MANIFEST_BYTES)
     assert 0 <= repeated < 0.1 * size
     anew, _ = first_come_first_served(VSAT, day)

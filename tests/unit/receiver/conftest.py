@@ -1,4 +1,4 @@
-"""What the tests of the hub share: a bundle that nobody trained, a hub of it in a folder, two ends of a link."""
+"""Fixtures of the hub's tests: an untrained bundle, a hub of it in a folder, two ends of a link."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -31,7 +31,7 @@ from thinwire.shared.identifiers import Urgency
 from thinwire.shared.storage.durable import Disk
 
 SENTENCES = ["right lower lobe consolidation ."]
-"""What the tiny bundle's decoder writes of everything."""
+"""The tiny bundle's decoder's text for every graph."""
 
 
 def idle() -> threading.Event:

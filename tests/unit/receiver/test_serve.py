@@ -77,8 +77,8 @@ def test_it_ends_on_the_keyboard_s_signal_too(data: Path, capsys: pytest.Capture
 
 def test_a_hub_whose_reading_dies_ends_with_its_reason(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(_: HubPipeline) -> None:
-        raise MemoryError("no room for a model")
+        raise MemoryError("no space for a model")
 
     monkeypatch.setattr(HubPipeline, "run", dies)
-    with open_hub(data, SystemClock()) as hub, pytest.raises(MemoryError, match="no room"):
+    with open_hub(data, SystemClock()) as hub, pytest.raises(MemoryError, match="no space"):
         serve(hub, "127.0.0.1:0", None, lambda *_: None)

@@ -1,4 +1,4 @@
-"""What a person at the clinic decides of studies that are here: pause, resume, escalate, retry, export."""
+"""A person's actions on the clinic's studies: pause, resume, escalate, retry, export."""
 
 import json
 import re

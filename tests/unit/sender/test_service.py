@@ -1,4 +1,4 @@
-"""What the clinic's process does with files, without a hub: takes over, refuses, makes parts, never stops for one."""
+"""The clinic's process and files, without a hub: it accepts, refuses, makes parts, and never stops for one file."""
 
 from datetime import UTC, datetime
 from itertools import chain

@@ -97,7 +97,7 @@ class Audit:
 
 
 def append(connection: Connection, message: Message) -> None:
-    """Add a message within a writing transaction, and so with what it tells of, or not at all."""
+    """Add a message within a writing transaction, together with the event that it records, or not at all."""
     last, text = _head(connection), message.xml()
     row = {"number": last.number + 1, "at": micros(message.at), "message": text}
     connection.execute(insert(table).values(**row, digest=_chained(last.digest, text)))

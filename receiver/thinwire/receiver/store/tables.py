@@ -280,7 +280,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains where the block raises.
 
-        Raises DiskFull where there is no room, HubBusy where another process writes for too long.
+        Raises DiskFull where the disk has no space, HubBusy where another process writes for too long.
         """
         with _translated(), self._engine.begin() as connection:
             yield connection
@@ -344,13 +344,13 @@ def _begin(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """The database's own words for what happened, as errors that say what to do."""
+    """The database's own errors as ours, which carry a remedy."""
     try:
         yield
     except OperationalError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            raise DiskFull("no room for the hub's database") from error
+            raise DiskFull("no space for the hub's database") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise HubBusy("another process writes to the hub's database") from error
         raise

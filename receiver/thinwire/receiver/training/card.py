@@ -1,4 +1,4 @@
-"""The model card of a bundle, written from what was measured and nothing else (Mitchell et al., arXiv 1810.03993)."""
+"""The model card of a bundle, written from its measurements and nothing else (Mitchell et al., arXiv 1810.03993)."""
 
 import json
 import shutil

@@ -2,8 +2,8 @@
 
 The transform is learned for rate and distortion together (Balle, Laparra, Simoncelli: End-to-end Optimized Image
 Compression, arXiv 1611.01704): bits under a logistic model of each symbol, with uniform noise in the place of rounding;
-and, of the rounded symbols with a straight-through gradient, how far the features are from what they were, how far what
-the finding and cell heads say of them, and how far what the decoder writes from them. One transform serves every level:
+and, of the rounded symbols with a straight-through gradient, the distance of the features from the original ones, and
+the change in the outputs of the finding heads, the cell heads and the decoder. One transform serves every level:
 a level is a step.
 """
 
@@ -31,14 +31,13 @@ log = logging.getLogger(__name__)
 
 LEVELS = 8
 FINEST = 0.16
-"""Step of the finest level, in standard deviations of what is left of a feature after what was expected; each next
-level's is half an octave larger."""
+"""Step of the finest level, in standard deviations of a feature's residual (the feature less its expected value); each
+next level's is half an octave larger."""
 REACH = 63
 MOST_PATCHES = 12
 """Of an image, in training the transform: those of highest attention."""
 FAITHFUL = 0.99
-"""The level that is used unless asked otherwise is the coarsest at which the heads' answers keep so much of their
-variance."""
+"""The default level is the coarsest at which the heads' answers keep so much of their variance."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Bottleneck:
 
 @dataclass(frozen=True)
 class KeptPatches:
-    """What is kept of some images, in a rectangle."""
+    """The kept patches of some images, in a rectangle."""
 
     feature: Tensor
     """float [n, P, d]"""
@@ -81,7 +80,7 @@ def learn(
 ) -> Tables:
     """The coder of a bundle.
 
-    tokens: int64 [n, T], the reports of all samples. read: (samples, what was read) under each source of text, of
+    tokens: int64 [n, T], the reports of all samples. read: (samples, the models' outputs) under each source of text, of
     images that did not teach the report model. held_out: of the validation split; it chooses the level.
     """
     valid, policy = material.valid, KeepPercent(spec.keep_percent)
@@ -141,7 +140,7 @@ def kept_patches(read: AttendedImages, valid: NDArray[np.bool_], most: int = MOS
 
 @torch.no_grad()
 def faithful_level(coder: Coder, model: ReportModel, held_out: KeptPatches) -> int:
-    """The coarsest level at which the heads still say what they say of the features as they are."""
+    """The coarsest level at which the heads' outputs still agree with those from the original features."""
     answers = _answers(model, held_out.context, held_out.feature)
     for level in reversed(range(coder.levels)):
         received = [
@@ -176,7 +175,7 @@ class _Transform(nn.Module):
         self.level = FINEST * deviation * 2 ** (torch.arange(LEVELS) / 2)
 
     def residual(self, kept: KeptPatches, context: Tensor) -> Tensor:
-        """[n, P, d]: features less what is expected of them."""
+        """[n, P, d]: features less their expected values."""
         return kept.feature - self.usual(kept, context)
 
     def usual(self, kept: KeptPatches, context: Tensor) -> Tensor:
@@ -260,13 +259,13 @@ def _answers(model: ReportModel, context: Tensor, feature: Tensor) -> tuple[Tens
 
 
 def _apart(now: Tensor, before: Tensor) -> Tensor:
-    """How far probabilities are from what they were (Kullback-Leibler)."""
+    """Kullback-Leibler divergence of each probability from the original one, in nats."""
     wanted = torch.sigmoid(before)
     return F.binary_cross_entropy_with_logits(now, wanted) - F.binary_cross_entropy_with_logits(before, wanted)
 
 
 def _written_apart(model: ReportModel, kept: KeptPatches, feature: Tensor, tokens: Tensor) -> Tensor:
-    """How far the next word is from what it was where the decoder reads features as received."""
+    """KL divergence, in nats: the next word by the original features from the next word by the received ones."""
     with torch.no_grad():
         before = F.log_softmax(model.decoder(kept.feature, kept.here, tokens)[0], -1)
     now = F.log_softmax(model.decoder(feature, kept.here, tokens)[0], -1)
@@ -310,7 +309,7 @@ def _predict(kept: KeptPatches, mean: FloatArray, context_mean: FloatArray) -> F
 
 
 def _often(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Counts as positive uint16, with a little for what was never met."""
+    """Counts as positive uint16, with a small count for symbols that never occurred."""
     share = (counts + 0.02 * counts.sum() / len(counts) + 1e-9) / max(1, counts.sum())
     return np.clip(np.rint(share / share.max() * 60_000), 1, 65_535).astype(np.uint16)
 

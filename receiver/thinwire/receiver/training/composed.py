@@ -1,6 +1,6 @@
 """Texts of our own for real images that have labels and boxes but no report: composed, and named so everywhere.
 
-They speak the language of the phantoms' reports. A side, a zone and a size are only said where a box gives them.
+They use the language of the phantoms' reports. They state a side, a zone and a size only where a box gives them.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ _OTHERS: dict[str, tuple[str, ...]] = {
     "Pleural_Thickening": ("Pleural thickening.", "There is thickening of the pleura.", "Pleural thickening noted."),
     "Hernia": ("Hiatal hernia.", "There is a hiatus hernia.", "A hernia is noted behind the heart."),
 }
-"""Other labels of NIH ChestX-ray14, by its names: said, but no finding of ours."""
+"""Other labels of NIH ChestX-ray14, by its names: in the texts, but none of our findings."""
 _LUNGS_CLEAR = ("The lungs are clear.", "Lungs are clear.", "Both lungs are clear.")
 _BONES_NORMAL = ("The bones are intact.", "No acute bony abnormality.", "Bony thorax is unremarkable.")
 _OF_A_CHILD = ("Paediatric chest radiograph.", "Chest radiograph of a child.", "AP view of a child.")
@@ -118,12 +118,12 @@ _WIDE = 0.5
 _ZONE_ENDS = 0.34, 0.54
 """Where the upper and the mid zone of a frontal film end as a rule: shares of its height, our reading of NIH films."""
 _TALL = 0.45
-"""A box taller than this share of the image spans zones, so none is said."""
+"""A box taller than this share of the image spans zones, so the text states none."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the boxes of one finding say of it; empty words where they do not."""
+    """Side, zone and size of one finding by its boxes; empty or None where the boxes do not give them."""
 
     side: str = ""
     """right, left, bilateral or empty."""
@@ -139,10 +139,10 @@ def compose(
     others: Sequence[str],
     paediatric: bool = False,
 ) -> tuple[tuple[Sentence, ...], str]:
-    """(sentences with the finding that each asserts, or None; an indication that says nothing of the labels).
+    """(sentences with the finding that each asserts, or None; an indication that states none of the labels).
 
-    key: gives the wording, always the same for the same key. labels: in the order of FINDINGS, 1, 0 or nan for unknown,
-    of which nothing is said. boxes: (finding, x, y, width, height) in unit image coordinates. others: further labels by
+    key: gives the wording, always the same for the same key. labels: in the order of FINDINGS, 1, 0 or nan for unknown
+    (left out of the texts). boxes: (finding, x, y, width, height) in unit image coordinates. others: further labels by
     their NIH names; unknown ones are left out.
     """
     rng = _stream(key, "report")
@@ -216,7 +216,7 @@ def _zone(centre: float) -> str:
 
 
 def _denials(known: dict[str, float], clear_lungs: bool, rng: np.random.Generator) -> list[str]:
-    """What is said of the findings that are not there: in any order, one by one or together, not always of each."""
+    """Sentences on the absent findings: in any order, one by one or together, not always of each."""
     said = []
     absent = _shuffled([name for name in FINDINGS if known[name] == 0], rng)
     if "cardiomegaly" in absent and rng.random() < 0.6:

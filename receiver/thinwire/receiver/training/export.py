@@ -24,7 +24,7 @@ HALVED_FROM = 256
 
 
 class ExportDiffers(RuntimeError):
-    """An exported model does not compute what torch computes."""
+    """An exported model's outputs differ from torch's."""
 
 
 def export(model: ReportModel, folder: Path, seed: int = 0) -> dict[str, float]:
@@ -63,7 +63,7 @@ def export(model: ReportModel, folder: Path, seed: int = 0) -> dict[str, float]:
 
 
 def rounded(model: ReportModel) -> ReportModel:
-    """The model with its weights rounded to half precision, in place: what is stored is what was measured."""
+    """The model with its weights rounded to half precision, in place, so that the stored model is the measured one."""
     with torch.no_grad():
         for value in model.parameters():
             value.copy_(value.half().float())

@@ -42,7 +42,7 @@ NO_BUNDLE = BundleId(bytes(16))
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """What the encoder makes of some images, before any text."""
+    """The encoder's outputs for some images, before any text."""
 
     features: NDArray[np.float16]
     """[n, N, d]"""
@@ -52,7 +52,7 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class AttendedImages:
-    """What the report model makes of some images under one source of text."""
+    """The report model's outputs for some images under one source of text."""
 
     features: NDArray[np.float16]
     """[n, N, d]"""
@@ -61,7 +61,7 @@ class AttendedImages:
     share: FloatArray
     """[n, N], each row the cumulative attention as shares."""
     texts: list[str]
-    """What the concepts come from: the given text, or the generated one."""
+    """The texts of the concepts: the given text, or the generated one."""
     source: TextSource
 
     def every(self, first: int, step: int) -> "AttendedImages":
@@ -102,7 +102,7 @@ def read_images(
     progress: Callable[[int, int], None],
     batch: int = 128,
 ) -> AttendedImages:
-    """Let a text attend to images that were looked at: the given report, or what the model writes.
+    """The attention of a text on encoded images: the given report, or the model's own text.
 
     With an indication the decoder is prompted with it and writes on; the concepts are the indication's alone.
     """
@@ -166,7 +166,7 @@ def fuse_all(
     policy: Policy,
     choose: Choose = by_attention,
 ) -> list[FusedGraph]:
-    """The FusedGraphs of what was read, as the clinic makes them: not yet through the coder."""
+    """The FusedGraphs of these outputs, as the clinic makes them: not yet through the coder."""
     graphs = []
     for row, index in enumerate(indices):
         grid, sample = material.grid(int(index)), material.samples[index]

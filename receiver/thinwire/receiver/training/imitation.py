@@ -1,4 +1,4 @@
-"""What an ImageNet network says of each cell, for the report encoder to imitate: sight that few X-rays cannot teach.
+"""The features of an ImageNet network by cell, for the report encoder to imitate: few X-rays cannot teach them.
 
 EfficientNet-Lite0 reads the canvas at half its size; its stride-16 map has then one vector for each cell.
 """

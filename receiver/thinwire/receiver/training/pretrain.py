@@ -1,4 +1,4 @@
-"""Before any words: the encoder learns chests by painting in what is hidden (SimMIM, arXiv 2111.09886)."""
+"""Pretraining without text: the encoder learns chests by filling in hidden cells (SimMIM, arXiv 2111.09886)."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HIDDEN = 0.5
 """Share of the cells that are grey in the input."""
 PAINT = 8
-"""Pixels along a painted cell: texture finer than CELL / PAINT pixels is not asked for."""
+"""Pixels along a painted cell: texture finer than CELL / PAINT pixels is no target."""
 
 
 def pretrain(
@@ -84,7 +84,7 @@ def pretrain(
 
 
 def _cells(pixels: Tensor) -> Tensor:
-    """What is to be painted: [B, N, PAINT * PAINT], each cell less its mean, in its standard deviations."""
+    """The reconstruction targets: [B, N, PAINT * PAINT], each cell less its mean, in its standard deviations."""
     small = F.avg_pool2d(pixels, CELL // PAINT)
     cells = F.unfold(small, PAINT, stride=PAINT).transpose(1, 2)
     return (cells - cells.mean(-1, keepdim=True)) / (cells.std(-1, keepdim=True) + 0.02)

@@ -26,7 +26,7 @@ _ZONES = {
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """A report and what it says of the findings."""
+    """A report and its assertions of the findings."""
 
     report: OpenIReport
     role: Role
@@ -40,7 +40,7 @@ class ReportFacts:
 
 
 def read(reports: Iterable[OpenIReport], reader: ReportParser, seed: int = 0) -> list[ReportFacts]:
-    """What each report says. Its role is by digest and seed, the same as when Open-i itself is opened."""
+    """The assertions of each report. Its role is by digest and seed, the same as when Open-i itself is opened."""
     told = []
     for report in reports:
         said = reader.said(report.text.told)
@@ -63,7 +63,7 @@ def pair(samples: Sequence[Sample], told: Sequence[ReportFacts], seed: int = 0) 
 
     A report fits when it states exactly the findings of the image and doubts none, and names the side and the zone of
     each finding where a box of `Sample.boxes` gives them; the boxes that judge (`judge_boxes`) take no part, or the
-    text would give away what it is judged by. An image without findings takes a report of a normal chest. A report
+    text would give away its own label. An image without findings takes a report of a normal chest. A report
     serves one role alone; within it perhaps several images, the least used first. An image with an unknown label, or
     that no report fits, is left out.
     """

@@ -79,7 +79,7 @@ class ImageEncoder(nn.Module):
         return 0.5 * positions(side, self.width)
 
     def hidden(self, pixels: Tensor) -> Tensor:
-        """What the Swin says of each cell, float [B, N, c], of pixels [B, 1, S, S] 0 to 1."""
+        """The Swin's features of each cell, float [B, N, c], of pixels [B, 1, S, S] 0 to 1."""
         # transformers' Swin forgets the shift of its windows for good once an image is no larger than a window.
         for block, shift in self.shifts:
             block.shift_size = shift
@@ -133,7 +133,7 @@ class ReportDecoder(nn.Module):
         """features [B, N, d], valid bool [B, N], tokens int64 [B, T] that begin with the start token.
 
         Returns logits [B, T, V] and attention [B, T, N]: last layer, mean over heads. A row of attention sums to 1
-        less what the null keys took.
+        less the null keys' share.
         """
         cells = features.shape[1]
         keys, open_keys = self._keys(features, valid)
@@ -185,7 +185,7 @@ class Outputs:
     cell_logits: Tensor
     """[B, N, F]: is this finding in this cell?"""
     imitation: Tensor
-    """[B, N, TEACHER_WIDTH]: what the teacher would say of each cell."""
+    """[B, N, TEACHER_WIDTH]: the predicted teacher's features of each cell."""
 
 
 class ReportModel(nn.Module):
@@ -217,7 +217,7 @@ class ReportModel(nn.Module):
         """Greedy reports for a batch, after prompts where there are any.
 
         prompts: int64 [B, P], start token first, PAD after each prompt's end. Returns tokens int64 [B, T] in the same
-        form and attention [B, T, N] of the tokens before the end (0 after): what `Attention.write` sums at the clinic.
+        form and attention [B, T, N] of the tokens before the end (0 after), as `Attention.write` sums it at the clinic.
         """
         batch, device, max_tokens = len(features), features.device, self.preset.max_tokens
         if prompts is None:
@@ -254,7 +254,7 @@ class Targets:
     boxed: Tensor
     """bool [B]: boxes are complete for this image."""
     teacher: Tensor | None = None
-    """[B, N, TEACHER_WIDTH]: what an ImageNet network says of each cell, to be imitated."""
+    """[B, N, TEACHER_WIDTH]: an ImageNet network's features of each cell, to be imitated."""
 
 
 @dataclass(frozen=True)

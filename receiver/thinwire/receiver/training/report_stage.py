@@ -154,7 +154,7 @@ def tone(pixels: Tensor, generator: torch.Generator) -> Tensor:
     toned = pixels.clamp(min=1e-3) ** gamma
     soft = F.interpolate(F.avg_pool2d(toned, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
     toned = toned + sharp * (toned - soft)
-    # Even noise, of the variance asked for: normal numbers cost as much as a stage of the network.
+    # Uniform noise of the given variance: normal numbers cost as much as a stage of the network.
     grain = (torch.rand_like(pixels) - 0.5) * math.sqrt(12)
     return ((toned - 0.5) * gain + 0.5 + shift + noise * grain).clamp(0, 1) * (pixels > 0)
 
@@ -184,7 +184,7 @@ def move(pixels: Tensor, target: Targets, generator: torch.Generator) -> tuple[T
 def narrowed(valid: Tensor, target: Targets, share: float, generator: torch.Generator) -> Tensor:
     """Cells that the decoder may look at: for a share of the boxed images only their boxes and a few cells beside.
 
-    So the decoder also learns to write from what pruning leaves. bool [B, N].
+    So the decoder also learns to write from kept patches. bool [B, N].
     """
     few = torch.rand(valid.shape, generator=generator).to(valid.device) < 4 / valid.shape[1]
     chosen = (torch.rand(len(valid), generator=generator) < share).to(valid.device) & target.boxed
@@ -193,7 +193,7 @@ def narrowed(valid: Tensor, target: Targets, share: float, generator: torch.Gene
 
 
 def _groups(model: ReportModel, preset: Preset, schedule: Schedule) -> list[dict[str, Any]]:
-    """Parameters by what they decay and at which share of the learning rate they learn."""
+    """Parameters by their weight decay and their share of the learning rate."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         share = preset.vision_share if name.startswith("encoder.swin.") else 1.0

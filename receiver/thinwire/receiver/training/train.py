@@ -58,8 +58,8 @@ GUIDES = {TextSource.GENERATED: 1, TextSource.REPORT: 1, TextSource.INDICATION: 
 """Under each source of text the MPNN meets every n-th image; writing on from an indication is the slow one."""
 
 OTHER_RETENTIONS = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
-"""Every other image also comes pruned to one of these percents, so that the MPNN can read what a clinic that keeps more
-or less sends, and so that "unpruned" is a fair comparator."""
+"""Every other image also comes pruned to one of these percents, so that the MPNN can read graphs of a clinic that keeps
+more or less, and so that "unpruned" is a fair comparator."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TrainOptions:
 
     @property
     def work(self) -> Path:
-        """Where the run keeps what it has done."""
+        """The folder of the run's finished stages."""
         return self.out.with_name(self.out.name + ".work")
 
     @property
@@ -103,7 +103,7 @@ class ReportRun:
     """The row of the history whose weights are the model's."""
     roles: dict[str, NDArray[np.int64]]
     summaries: list[Summary]
-    """What each data set gave and what was left out."""
+    """The yield of each data set, and the files left out."""
 
 
 def train(options: TrainOptions, progress: Progress) -> Path:
@@ -166,7 +166,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
 
     @cache
     def read(role: str) -> list[tuple[NDArray[np.int64], graph_stage.AttendedImages]]:
-        """(samples, what was read) under each source of text."""
+        """(samples, the models' outputs) under each source of text."""
         whole = graph_stage.look_at(model, material, roles[role], _counted(progress, f"look: {role}"))
         out = []
         for guide, every in GUIDES.items():
@@ -264,7 +264,7 @@ def train_graph_model(options: TrainOptions, run: ReportRun, progress: Progress)
 
 
 def gather(options: TrainOptions, work: Path, progress: Progress) -> tuple[Material, list[Summary]]:
-    """All samples of a run with their canvases and what the teacher says of them; what each data set left out."""
+    """All samples of a run with their canvases and the teacher's features; the files that each data set left out."""
     workers = options.workers or len(os.sched_getaffinity(0))
     samples: list[corpus.Sample] = []
     canvases: list[NDArray[np.uint8]] = []
@@ -310,7 +310,7 @@ def _tables(
     extractor: RuleExtractor,
     progress: Progress,
 ) -> Tables:
-    """What the coder learns; from the disk where an earlier run left it."""
+    """The trained coder; read from the disk where an earlier run left it."""
     path = options.work / CODER
     if not path.exists():
         material = run.material
@@ -383,7 +383,7 @@ def _seconds(work: Path) -> dict[str, float]:
 
 @contextmanager
 def _timed(work: Path, part: str) -> Iterator[None]:
-    """Adds the wall time to what the part took before the run was stopped; a killed attempt's own time is not known."""
+    """Adds the wall time to the part's time before the run was stopped; a killed attempt's own time is not known."""
     began = time.monotonic()
     yield
     took = _seconds(work)

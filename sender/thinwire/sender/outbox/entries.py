@@ -169,7 +169,7 @@ class OutboxEntry:
     effort: Effort | None = None
     """The compression effort of the originals; stored so that a repeat gives the same bytes."""
     escalated: bool = True
-    """Whether the hub knows the urgency, or will get it with the next part."""
+    """Whether the hub has the urgency, or will receive it with the next part."""
     paused: bool = False
     """Paused by a person at the clinic: nothing is sent until it is resumed."""
     warnings: tuple[str, ...] = ()

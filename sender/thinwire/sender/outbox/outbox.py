@@ -390,7 +390,7 @@ class Outbox:
         ]
 
     def record_escalated(self, study: StudyKey) -> None:
-        """Record that the hub knows of a study's urgency; durable when this returns."""
+        """Record that the hub has a study's urgency; durable when this returns."""
         at = self._at(study)
         with contextlib.suppress(UnknownStudy), at.locked() as entry:
             if not entry.escalated:

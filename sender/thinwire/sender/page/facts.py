@@ -199,7 +199,7 @@ def _report(facts: Mapping[str, object], current_policy: CurrentPolicy) -> dict[
 
 
 def _findings(facts: object) -> tuple[FindingRow, ...]:
-    """Most probable first; what a newer hub says in another form is left out rather than shown wrong."""
+    """Most probable first; a newer hub's answer in an unknown form is left out rather than shown wrong."""
     found = []
     for name, values in facts.items() if isinstance(facts, dict) else ():
         if isinstance(values, list) and len(values) >= 3 and all(isinstance(each, int | float) for each in values[:3]):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from thinwire.shared.clock import Clock
 
 _PACKETS, _FIRST_PACKETS = 12, 4
-"""A rate is measured over so many packets at least: one more or less is then 8 %. While the link was never full, what
-it bears at least is wanted sooner."""
+"""A rate is measured over so many packets at least: one more or less is then 8 %. While the link was never full, a
+lower bound of its rate is needed sooner."""
 _SPAN, _FIRST_SPAN, _MEMORY = 0.2, 0.02, 2.0
 """Seconds over which a rate is measured, also while the link was never full, and for which it counts, at least; and a
 round trip and eight."""
@@ -22,7 +22,7 @@ _GROWTH = 1.25
 """Start-up ends after three rounds that are not faster by this factor."""
 _ROUNDS = 3
 _WAITING = 1.25
-"""Round trips of the smallest that the smoothed one takes, beside what waits where all is well, once a link is full."""
+"""Round trips of the smallest that the smoothed one takes, beside the normal queue, once a link is full."""
 _LATE, _AGAIN = 5.0, 30.0
 """Seconds of late packets before the round trip is measured again, and between two such measurements."""
 
@@ -89,11 +89,11 @@ class FlowMeter:
         self.held += size
 
     def ran_dry(self) -> None:
-        """There is nothing to send: for a while what arrives says nothing of how fast the link can be."""
+        """Nothing is due: for a while the delivered bytes do not measure the link's rate."""
         self._dry_at, self._dry = self.clock.monotonic(), True
 
     def note(self, flow: Flow, queue: float, known: float) -> None:
-        """Take what TCP says now. queue: seconds that bytes wait on the link where all is well. known: bytes a second
+        """Take TCP's present state. queue: seconds that bytes wait on the link where all is well. known: bytes a second
         that an earlier connection had."""
         now = self.clock.monotonic()
         self.held, self.packet = flow.held, flow.packet
@@ -109,7 +109,7 @@ class FlowMeter:
             # A queue has formed: the link is full, and more would only make it longer (as HyStart, RFC 9406).
             self._slow_rounds = _ROUNDS
         if idle:
-            # How long nothing was to be sent says nothing of the link.
+            # Time in which nothing was due does not measure the link.
             self._noted.clear()
             self._noted.append((now, flow.delivered))
             self._idle_until = flow.delivered
@@ -148,7 +148,7 @@ class FlowMeter:
 
     def _base(self, flow: Flow, queue: float, now: float) -> float:
         """TCP remembers its smallest round trip for minutes. Where all is late, either the line became slower or the
-        path longer: it is let run empty once, and what one piece alone takes tells which."""
+        path longer: it is let run empty once, and the time of one piece alone shows which."""
         if self._alone_at is not None and flow.delivered > self._delivered:
             # The first packet of the piece that went alone.
             took = now - self._alone_at - min(self._alone, self.packet) / (self._latest or 1.0)

@@ -99,7 +99,7 @@ class RateSample:
 
 @dataclass
 class Pace:
-    """One stream's measure. before: what the stream before it measured on the same link."""
+    """One stream's measure. before: the previous stream's estimates of the same link."""
 
     clock: Clock
     before: Measured | None = None
@@ -191,7 +191,7 @@ class Pace:
         if self.rate is not None and meter is not None and meter.round_trip is not None:
             crossing = int(self.rate * meter.round_trip)
             if meter.starting:
-                # As TCP's own slow start, held to what is known of the link.
+                # As TCP's own slow start, limited by the known rate of the link.
                 return max(FIRST_WINDOW, min(FIRST_WINDOW + meter.flown, int(_STARTUP_BY_TCP * crossing))) + self.chunk
             return crossing + self._standing
         if self._best is None or self._quickest is None or meter is not None:
@@ -200,7 +200,7 @@ class Pace:
                 return FIRST_WINDOW + flown
             return min(_UNPROVEN, int(self.before.rate * self.before.round_trip) + 2 * self.chunk + flown)
         if self.starting:
-            # Until the link was full once, what little there was to send says nothing.
+            # Until the link was full once, a few bytes do not measure it.
             least = 0 if self._round_end else FIRST_WINDOW
             return max(least, int(_STARTUP_BY_ANSWERS * self._best * self._quickest[0]) + 2 * self.chunk)
         round_trip = self.round_trip or 0.0
@@ -260,7 +260,7 @@ class Pace:
         return RateSample(now, size, self._delivered, self.in_flight, self._delivered_at, self._first_at, asks)
 
     def ran_dry(self) -> None:
-        """There is room and nothing to send: what is on its way says nothing about how fast the link can be."""
+        """The window is open and nothing is due: the bytes on their way do not measure the link's rate."""
         self._dry_at = self.clock.monotonic()
         if self._meter is not None:
             self._meter.ran_dry()
@@ -278,7 +278,7 @@ class Pace:
             self._rates.popleft()
         limited = self._dry_at >= sample.at
         if not limited or rate > (self._best or 0):
-            # The first is always the largest of late: what is smaller and older than another never counts again.
+            # The first is always the largest of late: a smaller and older value never counts again.
             while self._rates and self._rates[-1][1] <= rate:
                 self._rates.pop()
             self._rates.append((now, rate))

@@ -98,7 +98,7 @@ def rank(due: Due) -> tuple[bool, int, float, bytes]:
 def choose(queue: Iterable[Due], under_way: Mapping[bytes, Transfer], window: int, chunk: int) -> Segment | None:
     """The next piece, or None if there is nothing to send before the hub answers.
 
-    queue: what is due, by rank. under_way: by object. window, chunk: bytes.
+    queue: due objects, by rank. under_way: by object. window, chunk: bytes.
     """
     best: Segment | None = None
     ahead = 0

@@ -240,7 +240,7 @@ def _as_image(data: bytes, effort: Effort) -> tuple[int, list[Piece]] | None:
     if image.layout.signed:
         samples ^= _SIGN_BIT
     efforts = jpeg_xl_efforts(effort, image.size)
-    # What effort 7 learns of a small image is learned by one thread; of two halves by two, for a thousandth more bytes.
+    # Effort 7 models a small image in one thread; two halves take two threads, for a thousandth more bytes.
     halves = image.size <= SMALL_IMAGE and effort == "small" and image.rows > 1
     strips = [samples[: image.rows // 2], samples[image.rows // 2 :]] if halves else [samples]
     try:

@@ -8,7 +8,7 @@ VERSION = 1
 SMALLEST_CHUNK = 1 << 10
 LARGEST_CHUNK = 1 << 18
 MAX_MESSAGE = LARGEST_CHUNK + (1 << 16)
-"""Bytes of one message on the wire: the largest chunk and what is around it."""
+"""Bytes of one message on the wire: the largest chunk and its framing."""
 
 HEAD = HEADER_BYTES
 """Least bytes of an object in its offer: they include its header."""

@@ -90,7 +90,7 @@ def test_a_session_ends_idle_at_the_latest_or_with_its_account(accounts: Account
 
 def test_what_goes_wrong_beside_leaves_no_account(accounts: Accounts) -> None:
     def full(_: object) -> None:
-        raise RuntimeError("no room for the audit log")
+        raise RuntimeError("no space for the audit log")
 
     with pytest.raises(RuntimeError):
         accounts.add("a.lund", "Dr. Anna Lund", Role.READER, full)

@@ -24,7 +24,7 @@ def fill(hub: Hub, count: int = 5) -> None:
 
 
 def by_hand(hub: Hub, *statements: str) -> None:
-    """What somebody with the database's file can do."""
+    """Changes that somebody with the database's file can make."""
     with sqlite3.connect(hub.data / DATABASE) as connection:
         for statement in statements:
             connection.execute(statement)

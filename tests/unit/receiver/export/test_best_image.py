@@ -1,4 +1,4 @@
-"""A study's X-ray from the best that is here, and what is not here visibly not there."""
+"""A study's X-ray from its best tier, with missing regions visibly missing."""
 
 import json
 from io import BytesIO
@@ -135,7 +135,7 @@ def test_what_is_still_arriving_is_shown_as_far_as_it_is_verified(hub: Hub, clin
     assert hub.study_images().arriving_labels(hub.store.find(parts.study.hex())) == {1: found.source}
     path = hub.data / "inbox" / clinic.site / coarse.object.hex()
     data = bytearray(path.read_bytes())
-    data[300] ^= 1  # what is not as it was sealed is not shown
+    data[300] ^= 1  # a damaged part is not shown
     path.write_bytes(data)
     assert best_image(hub, clinic, parts) == BestImage(None, "nothing yet")
 

@@ -1,4 +1,4 @@
-"""What goes to a target: planned from receipts, sent once, again where it failed, never another under the same UID."""
+"""Deliveries to a target: planned from receipts, sent once, again where it failed, never another under the same UID."""
 
 from datetime import timedelta
 from io import BytesIO

@@ -24,7 +24,7 @@ from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patc
 from thinwire.shared.identifiers import BundleId, StudyKey, TextSource
 
 SAID = "right lower lobe consolidation ."
-"""What the tiny bundle's decoder writes of everything."""
+"""The tiny bundle's decoder's text for every graph."""
 shipped = pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle")
 
 

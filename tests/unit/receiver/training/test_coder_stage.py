@@ -1,4 +1,4 @@
-"""What the coder learns, on features that are made to be learned."""
+"""Training of the coder, on features made for it."""
 
 import numpy as np
 import pytest

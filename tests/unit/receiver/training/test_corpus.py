@@ -30,7 +30,7 @@ def made(samples: list[corpus.Sample], folder: Path, faults: dict[int, str] | No
 def test_an_image_that_breaks_off_is_named_and_the_others_are_drawn(
     samples: list[corpus.Sample], tmp_path: Path
 ) -> None:
-    for _ in range(2):  # the second time from what is kept
+    for _ in range(2):  # the second time from the cache
         faults: dict[int, str] = {}
         drawn = made(samples, tmp_path / "kept", faults)
         assert list(faults) == [1]

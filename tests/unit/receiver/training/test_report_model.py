@@ -262,7 +262,7 @@ def test_training_may_begin_at_a_smaller_size(tmp_path: Path) -> None:
     best = torch.load(stage.best_path, weights_only=True)["model"]
     # The best epoch is one of the bundle's own size, however low the loss was before.
     assert all(torch.equal(value, stage.model.state_dict()[name]) for name, value in best.items())
-    # What it computes at its own size does not depend on what it saw before.
+    # Its output at its own size does not depend on earlier inputs.
     fresh = ReportModel(preset, tokenizer.get_vocab_size(), len(corpus.FINDINGS)).eval()
     fresh.load_state_dict(best)
     pixels, _ = data.images([0, 1], torch.device("cpu"))

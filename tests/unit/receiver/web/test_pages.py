@@ -1,4 +1,4 @@
-"""The reading room's pages: who may, what is shown, what is written down, and what is refused."""
+"""The reading room's pages: permissions, content, audit messages and refusals."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""STOW-RS and FHIR servers that do well, badly, or only say that they did: what each means for a delivery."""
+"""STOW-RS and FHIR servers that do well, badly, or only claim success: the effect of each on a delivery."""
 
 import json
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""What the viewer gets of a study: the very file that the manifest names, and what is known of its geometry."""
+"""A study in the viewer: the very file that the manifest names, and its known geometry."""
 
 import re
 from collections.abc import Callable

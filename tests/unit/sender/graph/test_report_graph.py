@@ -37,7 +37,7 @@ def listed(text: str) -> set[str]:
 
 
 STATED = [
-    # What is there.
+    # Present.
     ("There is a small left pleural effusion.", "effusion+"),
     ("Right upper lobe consolidation.", "consolidation+"),
     ("NODULE IN THE LEFT MID ZONE", "nodule+"),
@@ -51,7 +51,7 @@ STATED = [
     ("Features of CHF.", "heart failure+"),
     ("Pneumothoraces on both sides.", "pneumothorax+"),
     ("Compression fracture of a mid thoracic vertebra.", "compression deformity+"),
-    # What is denied, by a word before.
+    # Denied, by a word before.
     ("No pneumothorax.", "pneumothorax-"),
     ("No pneumothorax, effusion or consolidation.", "pneumothorax-, effusion-, consolidation-"),
     ("No pneumothorax, pleural effusion, or focal consolidation is seen.", "pneumothorax-, effusion-, consolidation-"),
@@ -74,7 +74,7 @@ STATED = [
     ("Interval removal of the right chest tube.", "chest tube-"),
     ("The lungs do not show consolidation.", "consolidation-"),
     ("No XXXX of pneumothorax. XXXX effusion.", "pneumothorax-, effusion+"),
-    # What is denied, by a word after.
+    # Denied, by a word after.
     ("Pneumothorax is not seen.", "pneumothorax-"),
     ("Effusion, consolidation and pneumothorax are not identified.", "effusion-, consolidation-, pneumothorax-"),
     ("The right effusion has resolved.", "effusion-"),
@@ -104,7 +104,7 @@ STATED = [
     ("Effusion is seen and pneumothorax is not seen.", "effusion+, pneumothorax-"),
     ("Cardiomegaly, no effusion.", "cardiomegaly+, effusion-"),
     ("No pneumothorax with unchanged effusion.", "pneumothorax-, effusion+"),
-    # What only looks like a denial.
+    # Not a denial, although similar.
     ("No change in the right effusion.", "effusion+"),
     ("No significant interval change in cardiomegaly.", "cardiomegaly+"),
     ("The nodule has not significantly changed.", "nodule+"),
@@ -113,7 +113,7 @@ STATED = [
     ("The nodule is not seen on the lateral view.", "nodule+"),
     ("Left basal opacity is not well seen.", "opacity+"),
     ("Almost completely resolved left pneumothorax.", "pneumothorax+"),
-    # What is doubted, by a word before.
+    # Doubted, by a word before.
     ("Possible pneumonia.", "pneumonia?"),
     ("Cannot exclude pneumothorax.", "pneumothorax?"),
     ("Cannot completely rule out a small effusion.", "effusion?"),
@@ -129,7 +129,7 @@ STATED = [
     ("Differential includes pneumonia and atelectasis.", "pneumonia?, atelectasis?"),
     ("There may be a nodule at the right apex.", "nodule?"),
     ("Likely atelectasis.", "atelectasis?"),
-    # What is doubted, by a word after or between.
+    # Doubted, by a word after or between.
     ("A small effusion cannot be excluded.", "effusion?"),
     ("Pneumonia is possible.", "pneumonia?"),
     ("Effusion likely.", "effusion?"),

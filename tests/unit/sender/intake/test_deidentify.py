@@ -1,4 +1,4 @@
-"""What leaves a clinic that de-identifies: the pixels as they were, and nothing that names anybody."""
+"""De-identified files: the pixels as they were, and no identity."""
 
 import hashlib
 from io import BytesIO

@@ -84,7 +84,7 @@ def test_a_budget_that_is_used_up_waits_for_the_clinics_next_month() -> None:
     told = decision(When.ALWAYS, used=9_500_000, budget=10_000_000)
     assert told == Decision(False, "until 1 April: 500,000 bytes of the month's budget are left")
     assert decision(When.ALWAYS, used=8_900_000, budget=10_000_000) == SEND
-    assert not decision(When.ALWAYS, used=8_950_000, budget=10_000_000).sends  # what is around the object counts too
+    assert not decision(When.ALWAYS, used=8_950_000, budget=10_000_000).sends  # the framing of the object counts too
     assert month(policy(When.ALWAYS).local(NOON.replace(hour=23))) == "2026-04"
 
 

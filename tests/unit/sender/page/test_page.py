@@ -1,4 +1,4 @@
-"""The clinic's page: what it shows, that nobody else's page can press its buttons, metrics and health."""
+"""The clinic's page: its content, no use of its buttons by another site's page, metrics and health."""
 
 import re
 from pathlib import Path

@@ -25,7 +25,7 @@ def warm_up(there: Pipe) -> None:
 
 
 def measured(there: Pipe) -> tuple[float, float, float]:
-    """Share of the link that bulk has, and what an urgent byte waits behind it: median and 99th percentile, seconds."""
+    """Bulk's share of the link, and the wait of an urgent byte behind it: median and 99th percentile, seconds."""
     warm_up(there)
     before, began = there.delivered, there.clock.monotonic()
     waits = sorted(there.run(15 + 15 * there.delay + 64 * SMALLEST_CHUNK / there.rate))
@@ -150,7 +150,7 @@ def test_a_link_with_little_to_do_is_not_taken_for_a_slow_one() -> None:
             there.send(1_396)
         there.pace.ran_dry()
         there.run(20, bulk=False)
-    # What eight packets took with their round trip; ten seconds without a byte are no part of it.
+    # The time of eight packets with their round trip; ten seconds without a byte are no part of it.
     assert (there.pace.rate or 0) > 0.8 * 8 * 1_396 / (0.3 + 8 * 1_396 / 64_000)
 
 
@@ -216,7 +216,7 @@ def test_a_hub_that_answers_late_is_taken_for_no_proxy(rate: float, delay: float
 @pytest.mark.parametrize("rate", RATES[1:])
 def test_a_proxy_that_acknowledges_for_the_hub_is_found_out(rate: float) -> None:
     there = Pipe(rate, 0.65, proxy=True)
-    assert max(there.run(10)) <= 9  # seconds of what it took before it was known for what it is
+    assert max(there.run(10)) <= 9  # seconds of data that it took before it was recognised
     share, _, most = measured(there)
     assert share >= 0.95
     assert most <= 0.65 + 2 * there.pace.chunk / rate + PACKET / rate

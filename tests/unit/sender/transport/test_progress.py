@@ -1,4 +1,4 @@
-"""What people see of the clinic's studies and its link."""
+"""The displayed state of the clinic's studies and its link."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -29,7 +29,7 @@ def made(tmp_path: Path) -> TwoEnds:
 
 @pytest.fixture
 def ends(made: TwoEnds) -> TwoEnds:
-    """The same as after a restart: nobody here knows what the hub has of them."""
+    """The same as after a restart: the hub's parts of them are unknown here."""
     for due in made.outbox.due():
         assert made.outbox.first_offer(due)
     return made
@@ -43,7 +43,7 @@ def uplink(ends: TwoEnds) -> UplinkSession:
 
 
 def offers(uplink: UplinkSession) -> list[wire.Offer]:
-    """What is offered before the hub says anything: the record, the graph, the manifest and the originals."""
+    """The offers before the hub's first message: the record, the graph, the manifest and the originals."""
     out = []
     while up := uplink.next():
         assert up.WhichOneof("message") == "offer"
@@ -93,7 +93,7 @@ def test_what_the_hub_cannot_have_follows_its_offer_at_once_and_once_alone(made:
     following = uplink.next()
     assert following is not None
     assert following.chunk.offset == sent
-    # Another stream cannot know what of it arrived.
+    # Another stream cannot know which bytes of it arrived.
     again = made.uplink()
     again.hello()
     assert {up.WhichOneof("message") for up in iter(again.next, None)} == {"offer"}

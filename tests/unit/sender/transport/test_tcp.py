@@ -19,7 +19,7 @@ from thinwire.shared.errors import LinkLost
 
 SECURITY = Security(AUTHORITY.certificate_pem, site_identity())
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
-"""What gRPC says first, as far as the line looks at it."""
+"""gRPC's first bytes, as far as the line reads them."""
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_no_room_for_the_relay_passes_like_an_outage(tmp_path: Path, monkeypatch
 
 
 def trouble(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> str:
-    """What the line says of a hub that answers so; what gRPC reads ends after the greeting."""
+    """The connection's error for a hub with this answer; gRPC's input ends after the greeting."""
 
     async def run() -> str:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)

@@ -43,9 +43,9 @@ class Hub:
         self.connection.set_accept_state()
 
     def answer(self, received: bytes) -> bytes:
-        """Take what came, go on with the handshake; gives what goes back."""
+        """Take the received bytes, go on with the handshake; returns the bytes to send."""
         self.connection.bio_write(received)
-        with contextlib.suppress(SSL.Error):  # what it says of it is in what goes back
+        with contextlib.suppress(SSL.Error):  # its alert is in the bytes to send
             self.connection.do_handshake()
         with contextlib.suppress(SSL.WantReadError):
             return self.connection.bio_read(1 << 16)

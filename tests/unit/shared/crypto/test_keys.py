@@ -234,7 +234,7 @@ def test_a_damaged_token_is_refused() -> None:
             read = read_token(text[:at] + other + text[at + 1 :])
         except NotEnrolled:
             continue
-        # The last byte of what is packed may have bits that say nothing.
+        # The last packed byte may have unused bits.
         assert at >= len(text) - 2
         assert read == read_token(text)
 

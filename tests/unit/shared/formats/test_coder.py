@@ -49,7 +49,7 @@ def test_tables_that_do_not_fit_the_bundle_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_the_context_vector_says_what_to_expect_of_the_patches() -> None:
-    """What the context predicts costs no symbol."""
+    """A symbol that the context predicts costs no bytes."""
     random = np.random.default_rng(0)
     predict = random.normal(size=(4, 4)).astype(np.float32)
     mean = random.normal(size=(4, 4)).astype(np.float32)

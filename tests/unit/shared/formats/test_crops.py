@@ -1,4 +1,4 @@
-"""The crops: stored values bit by bit, rectangle by rectangle, and what is not here is known not to be."""
+"""The crops: stored values bit by bit, rectangle by rectangle, and missing values are marked as missing."""
 
 import struct
 from dataclasses import replace

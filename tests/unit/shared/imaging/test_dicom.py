@@ -1,4 +1,4 @@
-"""What an instance says beside its pixels, and real files."""
+"""An instance's attributes beside its pixels, and real files."""
 
 from typing import Any
 

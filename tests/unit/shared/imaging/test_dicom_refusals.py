@@ -1,4 +1,4 @@
-"""What is no frontal chest radiograph, lies about itself or is damaged is refused, and names nobody."""
+"""Files that are no frontal chest radiograph, contradictory or damaged are refused, without a name in the reason."""
 
 from dataclasses import replace
 from typing import Any

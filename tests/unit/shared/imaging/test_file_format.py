@@ -1,4 +1,4 @@
-"""A file's form: what its meta information says, what its data set is, and the file that a PACS is sent."""
+"""A file's form: its meta information, its data set, and the file that is sent to a PACS."""
 
 import gzip
 import struct

@@ -201,7 +201,7 @@ def test_the_order_of_files_does_not_matter(kinds: list[dict[str, Any]], data: s
 
 
 def outcome(files: list[bytes]) -> object:
-    """The file that is read and what is told, or None where none is a frontal chest."""
+    """The file that is read and the warnings, or None where none is a frontal chest."""
     try:
         found = choose(files)
     except NotChestRadiograph:

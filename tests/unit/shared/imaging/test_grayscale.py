@@ -157,7 +157,7 @@ def test_any_slope_leaves_the_picture(slope: str) -> None:
 
 
 def ramp() -> Array:
-    """12 bits, each value once in order: what a window does to it can be read off."""
+    """12 bits, each value once in order: the effect of a window can be read off."""
     return np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 

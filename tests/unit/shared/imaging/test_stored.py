@@ -1,4 +1,4 @@
-"""Stored values: which bits of a word they are, and what is told where a header contradicts itself."""
+"""Stored values: which bits of a word they are, and the warnings where a header contradicts itself."""
 
 import struct
 from typing import Any

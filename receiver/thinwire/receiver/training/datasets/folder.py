@@ -16,7 +16,7 @@ from thinwire.shared.imaging.dicom import read_instance, require_chest
 
 @dataclass(frozen=True)
 class _FolderImage:
-    """What is kept of a file while the others are read."""
+    """The facts of a file that are kept while the others are read."""
 
     size: tuple[int, int]
     view: str

@@ -24,7 +24,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def found_image(places: Iterable[Path], name: str, summary: Summary) -> tuple[Path, tuple[int, int]] | None:
-    """The first of some places that has an image, with its (height, width); None where the summary says why not."""
+    """The first path with an image and its (height, width); None, with the reason in the summary, where none has."""
     image = next((path for path in places if path.is_file()), None)
     if image is None:
         summary.fault(name, "image missing")

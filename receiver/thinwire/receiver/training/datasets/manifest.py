@@ -117,7 +117,7 @@ def _labels(row: dict[str, str]) -> tuple[float, ...]:
 
 
 def _kind(row: dict[str, str]) -> TextKind | None:
-    """What the row's own text is; None where it has none."""
+    """The kind of the row's own text; None where it has none."""
     return _KINDS.get(row["text_kind"]) if row["text"].strip() else None
 
 

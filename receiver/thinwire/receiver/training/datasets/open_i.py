@@ -37,7 +37,7 @@ _HEADINGS = {
 
 @dataclass(frozen=True)
 class OpenIReport:
-    """One report of the collection; each is of another patient as far as the collection says."""
+    """One report of the collection; the collection names no patients, so each counts as another patient."""
 
     number: str
     text: ReportText

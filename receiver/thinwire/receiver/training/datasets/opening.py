@@ -1,4 +1,4 @@
-"""Any data set by one line of text: what the command line takes."""
+"""Any data set by one line of text, as given on the command line."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,7 +30,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 
 def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Sample], Summary]:
-    """The samples of a data set, and what was left out.
+    """The samples of a data set, and the files left out.
 
     spec: `kind:place`, e.g. "mimic-cxr:/data/mimic", "manifest:/data/manifest.csv", "phantoms:4000". After a "?",
     joined by "&": subset=paper (10,000 images, 15 % with pneumonia, the impression as text), split=official (the data
@@ -38,7 +38,7 @@ def open_data(spec: str, strict: bool = False, seed: int = 0) -> tuple[list[Samp
     report of Open-i that says the same of it, for research). strict: stop at the first missing or malformed file. seed:
     splits, and which study of a patient.
 
-    Raises BadConfiguration for an unknown kind or option and for a folder without what the kind needs.
+    Raises BadConfiguration for an unknown kind or option and for a folder without the files of its kind.
     """
     kind, separator, rest = spec.partition(":")
     place, _, query = rest.partition("?")

@@ -1,4 +1,4 @@
-"""Which studies of a data set are used and for what: by digest of the patient, so that no patient has two roles."""
+"""The used studies of a data set and their roles: by digest of the patient, so that no patient has two roles."""
 
 import hashlib
 import math
@@ -78,7 +78,7 @@ def role_in(split: Split, patient: str) -> Role:
 def samples_of(
     source: str, patients: Iterable[Patient], choice: StudySelection, reader: ReportParser, summary: Summary
 ) -> list[Sample]:
-    """One study a patient, then the paper's subset where it is asked for, as samples in the order of their keys.
+    """One study a patient, then the paper's subset where requested, as samples in the order of their keys.
 
     Raises BadConfiguration when nothing is left.
     """

@@ -1,4 +1,4 @@
-"""A real report as a sample's sentences: its sections, what each sentence asserts, and labels where there are none."""
+"""A real report as a sample's sentences: its sections, each sentence's assertions, and labels where there are none."""
 
 import math
 import re
@@ -84,7 +84,7 @@ class ReportParser:
         }
 
     def said(self, text: str) -> dict[str, Assertion]:
-        """What a text says of each finding that it names; present before uncertain before absent."""
+        """The assertion of each finding that a text names; present before uncertain before absent."""
         concepts = self._extractor.extract(text)
         found: dict[str, set[Assertion]] = {}
         for concept, assertion in zip(concepts.concept.tolist(), concepts.assertion.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a data set gave: how many studies were used, and which files were left out for which reason."""
+"""The yield of a data set: how many studies were used, and which files were left out for which reason."""
 
 from collections import Counter
 from dataclasses import dataclass, field

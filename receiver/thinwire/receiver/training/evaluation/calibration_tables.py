@@ -1,7 +1,7 @@
 """Can the hub's doubt be trusted? Coverage of the conformal sets, share left uncertain, and calibration.
 
 A set's coverage is promised for images like those of the calibration split only; on another source, or in a part of
-one, it is what is measured here.
+one, it is measured here.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What writing costs: AUC of graphs as they are, at every level of the coder, and within budgets of bytes."""
+"""The cost of coding: AUC of graphs as they are, at every level of the coder, and within budgets of bytes."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -58,7 +58,7 @@ def coding_table(source: Source, guides: Sequence[Guide], progress: Progress, wo
 
 
 def _arms(source: Source, guide: Guide) -> Iterator[tuple[Source, str, Row, Sent]]:
-    """(the images, name, what is said of it, what the hub receives)"""
+    """(the images, the arm's name and its description, the graphs that the hub receives)."""
     coder = source.coder
     made = source.made(guide, PatchSelection(ATTENTION, by_attention, source.seen), source.percent)
     yield source, AS_THEY_ARE, {}, (made, [])

@@ -1,4 +1,4 @@
-"""Scores of cells that need no report decoder: what the image shows, what the encoder attends to, what the text names.
+"""Scores of cells that need no report decoder: from the image, the encoder's attention, or the text's names.
 
 Each is another method's idea of what matters, in its simplest form; none is trained further.
 """

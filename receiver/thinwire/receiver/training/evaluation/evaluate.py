@@ -1,4 +1,4 @@
-"""What a bundle is worth, measured on the clinic's own path: onnxruntime, pruning, quantiser, then the hub's MPNN.
+"""The quality of a bundle, measured on the clinic's own path: onnxruntime, pruning, quantiser, then the hub's MPNN.
 
 Everything is written to files, so that nothing in a document is typed by hand: evaluation.json, a CSV for each table,
 and pictures.
@@ -84,10 +84,10 @@ def evaluate(
 
     data: lines of `datasets.opening.open_data`; patients have the split that they had when the bundle was trained.
     radgraph: its model, for the table of reports. proxies: archive of Open-i's reports; the manifest's images then come
-    with a report that says the same of them, and those that find none are left out.
+    with a report of the same findings, and those that find none are left out.
 
-    Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns what the JSON holds. seeds: of
-    random choice. full=False leaves out what is slow: all retentions, most comparators, reports of kept cells.
+    Writes `evaluation.json`, a CSV of each table, PNGs and `cases.md` to `out`; returns the JSON's content. seeds: of
+    random choice. full=False leaves out the slow parts: all retentions, most comparators, reports of kept cells.
     Raises BadConfiguration when there is nothing to evaluate on.
     """
     if split not in SPLITS:
@@ -158,7 +158,7 @@ def _of_manifest(path: Path | None, proxies: Path | None, seed: int) -> list[tup
 
 
 def _not_read(opened: Sequence[tuple[list[Sample], Summary]]) -> list[str]:
-    """What a reader of the cases would miss."""
+    """A line on the lateral images, which are not read; empty where there are none."""
     lateral = sum(summary.skipped[NOT_FRONTAL] for _, summary in opened)
     every = sum(len(found) + summary.left_out for found, summary in opened)
     return [f"{lateral} of {every} are lateral and are not read."] if lateral else []
@@ -277,7 +277,7 @@ def _conclude(source: Source, made: dict[str, list[Row]], out: Path, told: list[
 
 
 def _summary(source: Source, made: dict[str, list[Row]]) -> dict[str, Any]:
-    """What the command line shows of a source before its tables."""
+    """The lines that the command prints for a source before its tables."""
     whole = (r for r in made["retention"] if r["subset"] == ALL)
     kept = next((r for r in whole if r["retention_percent"] == source.percent), {})
     return {

@@ -1,4 +1,4 @@
-"""Arms of the evaluation: the graphs of one choice of text and patches, and what the hub's network reads in them.
+"""Arms of the evaluation: the graphs of one choice of text and patches, and the hub's predictions from them.
 
 The graphs are those of the sender's `fuse`, features after the bundle's quantiser. Only the fusion edge is found
 faster here, since an arm that keeps every cell would spend minutes on betweenness.
@@ -90,7 +90,7 @@ def betweenness(nodes: int, edges: NDArray[np.integer[Any]]) -> NDArray[np.float
 
 
 def data_of(graphs: Sequence[FusedGraph], fusion: Fusion = "single") -> list[Data]:
-    """The graphs as the network reads them, with another fusion where asked."""
+    """The graphs as the network reads them, with another fusion where given."""
     return [_refused(to_data(graph), fusion) for graph in graphs]
 
 

@@ -1,4 +1,4 @@
-"""How close a written report is to the true one: n-grams, longest common subsequence, and what it says.
+"""How close a written report is to the true one: n-grams, longest common subsequence, and findings.
 
 Texts are compared as the radiology report papers do: lower case, words and punctuation marks as tokens. Shares are 0 to
 1. Every figure comes with `_low` and `_high`, its 95 % bootstrap interval by patient.
@@ -144,7 +144,7 @@ def radgraph_f1(
 ) -> dict[str, Any]:
     """radgraph_f1: mean of the micro F1 of entities and of relations by the RadGraph model (Yu 2023, Patterns).
 
-    None without the model. Only what the closed vocabulary names counts, so that the figure is not the published one
+    None without the model. Only concepts of the closed vocabulary count, so that the figure is not the published one
     to the digit. Raises BadConfiguration where the model cannot be run.
     """
     if extractor is None:
@@ -161,7 +161,7 @@ def radgraph_f1(
 
 
 def most_common(reports: Sequence[str]) -> str:
-    """The floor that looks at nothing: the report that stands most often there, the first by letters among equals."""
+    """The floor without any image: the most frequent report, the first by letters among equals."""
     return min(Counter(reports).items(), key=lambda item: (-item[1], item[0]))[0]
 
 

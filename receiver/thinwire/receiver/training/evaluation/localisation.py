@@ -110,7 +110,7 @@ def _middles(cells: bytes, count: int, side: int) -> IntArray:
 
 
 def lung_fields(seen: ModelOutputs) -> tuple[FloatArray, str]:
-    """Share of each cell that is lung, float32 [n, N], and by what: the phantom's plan, or the mean phantom's lungs."""
+    """Lung share of each cell, float32 [n, N], and its source: the phantom's plan, or the mean phantom's lungs."""
     if all(s.seed >= 0 for s in seen.samples):
         planes = [_lungs(s.seed) for s in seen.samples]
         return np.stack([to_cells(p, g) for p, g in zip(planes, seen.grids, strict=True)]), "the phantom's plan"

@@ -1,4 +1,4 @@
-"""What a bundle's own onnxruntime models make of images: features, and attention under each guide.
+"""The outputs of a bundle's own onnxruntime models for images: features, and attention under each guide.
 
 Everything that an arm of the evaluation may choose from is computed once here; arms only choose. One process a core;
 with one worker this process itself.
@@ -73,11 +73,11 @@ class ModelOutputs:
     saliency: FloatArray
     """float32 [n, N]: edge energy of the canvas; the image alone."""
     rollout: FloatArray
-    """float32 [n, N]: what the encoder's own attention says (`comparators.Rollout`); zeros where it shows none."""
+    """float32 [n, N]: the encoder's own attention (`comparators.Rollout`); zeros where it shows none."""
     text_similarity: dict[Guide, FloatArray]
     """float32 [n, N] each: likeness of a cell to the text, without a decoder (`comparators.TextLikeness`)."""
     reports_pruned: list[str]
-    """What the decoder writes of the cells alone that the bundle's own policy keeps; empty strings where no
+    """The decoder's texts from only the cells that the bundle's own policy keeps; empty strings where no
     generated attention was asked for."""
 
     def part(self, rows: Sequence[int] | NDArray[np.int64]) -> "ModelOutputs":
@@ -148,7 +148,7 @@ class ClinicModels:
         patches = PatchGrid(Grid(sample.height, sample.width, size), canvas)
         encoded = self.encoder.encode(patches)
         guidance = {guide: self._guide(encoded, sample, other, guide) for guide in guides}
-        # What a person wrote is in the graph; what was written on board is in it only if nobody wrote anything.
+        # A person's text is in the graph; the decoder's text is in it only where no person wrote one.
         texts = {Guide.GIVEN: sample.report, Guide.SHUFFLED: other, Guide.NONE: ""}
         texts |= {guide: guidance[guide].text for guide in guides if guide is Guide.GENERATED}
         pruned = ""
@@ -190,7 +190,7 @@ def _open(folder: Path) -> None:
 
 
 def _see(job: tuple[Sample, str, tuple[Guide, ...]]) -> _One | str:
-    """What was seen, or why the image could not be."""
+    """The outputs, or the reason why the image could not be read."""
     assert _clinic is not None
     try:
         return _clinic.see(*job)

@@ -1,4 +1,4 @@
-"""Pictures of the tables. Every title says where the images come from, and that phantoms are synthetic."""
+"""Pictures of the tables. Every title names the source of the images, and that phantoms are synthetic."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -125,7 +125,7 @@ def _map(rows: Sequence[Row]) -> Any:
 
 
 def choice_picture(rows: Sequence[Row], path: Path) -> None:
-    """AUC of each choice at the same k, text generated, context node hidden: what the chosen patches alone carry."""
+    """AUC of each choice at the same k, text generated, context node hidden: from the chosen patches alone."""
     shown = _of(rows, guide="generated", hidden="no context node") or list(rows)
     endpoints, names = _values(shown, "endpoint"), _values(shown, "choice")
     figure, axes = _axes(len(endpoints), 2.9, 0.3 * len(names) + 1.3, columns=3)

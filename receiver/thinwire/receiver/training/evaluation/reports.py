@@ -55,7 +55,7 @@ def floor_of(source: Source, listed: Sequence[Sample], progress: Progress, worke
         seeds = (seed for seed in range(10 * FLOOR_IMAGES) if role_of(f"phantom {seed}") == "report")
         chosen = [phantom(seed) for seed, _ in zip(seeds, range(count), strict=False)]
         label = "synthetic training phantoms"
-    # One that cannot be read is no fault of what is judged.
+    # One that cannot be read is no fault of the method that is judged.
     seen = compute_all(
         source.bundle, chosen, lambda _, *rest: progress("floors", *rest), workers, (), summary=Summary("floors")
     )
@@ -119,7 +119,7 @@ def bleu_curve(source: Source, progress: Progress, workers: int) -> list[Row]:
 
 
 def cases(source: Source, predictions: Sequence[Prediction]) -> str:
-    """A few real cases whole, as Markdown: the true text, what was written, what the hub made of it.
+    """A few real cases whole, as Markdown: the true text, the generated text, the hub's prediction.
 
     Only of images with a report or a note of their own; empty where there is none.
     """

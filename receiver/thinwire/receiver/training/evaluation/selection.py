@@ -23,7 +23,7 @@ class PatchSelection:
     name: str
     choose: Choose
     seen: ModelOutputs
-    """What is chosen from: token merging has other features than the rest."""
+    """The features to choose from: token merging has other features than the rest."""
     seed: int | None = None
     """Of a choice that draws lots."""
 
@@ -68,7 +68,7 @@ def centre(seen: ModelOutputs) -> FloatArray:
 
 
 def by_set(seen: ModelOutputs, pick: Callable[[FloatArray, int], NDArray[np.int64]]) -> Choose:
-    """A choice that looks at the features [m, d] of the cells that may be kept, and at how many are wanted."""
+    """A choice from the features [m, d] of the cells that may be kept, and the number that is wanted."""
 
     def choose(row: int, valid: BoolArray, share: FloatArray, policy: Policy) -> IntArray:
         cells = np.flatnonzero(valid)

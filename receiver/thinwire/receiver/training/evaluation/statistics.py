@@ -33,7 +33,7 @@ def resamples(groups: Groups, images: int, seed: int = 0, count: int = RESAMPLES
     else:
         names, of = np.unique(np.asarray(groups), return_inverse=True)
         patients = len(names)
-    # One table after another asks for the same images: drawing anew would take longer than what is done with it.
+    # One table after another asks for the same images: drawing anew would take longer than the statistics.
     draw = _kept if images * count <= WEIGHTS_CACHED else _drawn
     block = max(1, WEIGHTS_AT_ONCE // max(images, 1))
     return iter(draw(patients, np.asarray(of, dtype=np.int64).tobytes(), seed, count, block))
@@ -73,7 +73,7 @@ def auc_of(labels: ArrayLike, scores: ArrayLike, groups: Groups = None, seed: in
     """AUC, average precision and sensitivity at 95 % specificity of scores [n] against labels [n] (1, 0, nan unknown).
 
     Returns auc, auprc and sensitivity_at_95_specificity, each with _low and _high (the AUC's are `low` and `high`),
-    and positive, images, patients: counts of what is known. None where one outcome is missing. Raises ValueError where
+    and positive, images, patients: counts of known labels. None where one outcome is missing. Raises ValueError where
     a score of a known label is not finite.
     """
     return mean_auc_of(labels, [scores], groups, seed)

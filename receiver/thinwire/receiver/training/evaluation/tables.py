@@ -70,7 +70,7 @@ class Source:
 
     @property
     def base(self) -> Row:
-        """What every row begins with."""
+        """The columns with which every row begins."""
         kinds = sorted({s.text_kind for s in self.seen.samples})
         return {"source": self.name, "synthetic": self.synthetic, "text_kind": "+".join(kinds)}
 
@@ -87,7 +87,7 @@ class Source:
                 yield name, (values, at)
 
     def texts(self, guide: Guide) -> NDArray[np.int64]:
-        """What the hub takes each image's text for, [n] (`mpnn.text_index`): no text at all counts as generated."""
+        """The text source of each image at the hub, [n] (`mpnn.text_index`): no text at all counts as generated."""
         return text_index([source_of(guide, sample) for sample in self.seen.samples])
 
     def probabilities(self, logits: Floats, guide: Guide) -> Floats:
@@ -171,7 +171,7 @@ def retention_table(source: Source, guides: Sequence[Guide], percents: Sequence[
 
 
 def _sizes(source: Source, graphs: Sequence[FusedGraph]) -> dict[str, Row]:
-    """What is kept and what it takes, by subset. graphs: as the clinic makes them."""
+    """Kept patches and their cost, by subset. graphs: as the clinic makes them."""
     cells = np.array([len(g.patches.cell) for g in graphs])
     attention = np.array([g.attention_kept for g in graphs])
     size = sealed_bytes(graphs, source.coder)
@@ -222,7 +222,7 @@ def choice_table(source: Source, guides: Sequence[Guide], seeds: int, full: bool
 
 
 def ablation_table(source: Source, guides: Sequence[Guide]) -> list[Row]:
-    """What the trained network loses when a part is taken away at reading; `difference` is whole less this.
+    """The loss of the trained network where a part is removed at inference; `difference` is whole less this.
 
     Context and G2 are hidden as training's dropout hid them. No network is trained anew here.
     """
@@ -265,9 +265,9 @@ def attention_table(source: Source, guides: Sequence[Guide]) -> tuple[list[Row],
 
 
 def kept_table(source: Source, lungs: NDArray[np.float32], lungs_from: str) -> list[Row]:
-    """What is kept under each guide: attention, null keys, lungs, and how far it is what the generated text keeps.
+    """The kept patches under each guide: attention, null keys, lungs, overlap with the generated text's choice.
 
-    lungs: float32 [n, N], share of each cell that is lung field; lungs_from says by what.
+    lungs: float32 [n, N], share of each cell that is lung field; lungs_from names its source.
     """
     seen = source.seen
     kept = {

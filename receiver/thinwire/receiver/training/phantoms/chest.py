@@ -108,7 +108,7 @@ class Heart:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A finding in the chest. What `x`, `y`, `size`, `shape` mean depends on the name; see phantom_film."""
+    """A finding in the chest. The meaning of `x`, `y`, `size`, `shape` depends on the name; see phantom_film."""
 
     name: str
     side: str
@@ -124,7 +124,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Habit:
-    """What a body and its radiograph have that is no finding: each is a strength, 0 where absent."""
+    """The properties of a body and its radiograph that are no findings: each is a strength, 0 where absent."""
 
     fat: float
     breast: tuple[float, float]

@@ -18,7 +18,7 @@ from thinwire.receiver.training.phantoms.grid import (
 
 
 def lesion_field(grid: CoarseGrid, plan: Plan, lesion: Lesion) -> Plane:
-    """Where a finding lies, 0..1; it says where, `Lesion.density` how strongly."""
+    """The place of a finding, 0..1; its strength is `Lesion.density`."""
     if lesion.name == "cardiomegaly":
         return heart_field(grid, plan)
     lung = plan.lung(lesion.side)

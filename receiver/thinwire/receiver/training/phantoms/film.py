@@ -76,7 +76,7 @@ class Raster:
         self._draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=_level(value))
 
     def attenuation(self, blur: float) -> Plane | float:
-        """What was drawn, blurred by `blur` chest units; 0.0 when nothing was."""
+        """The drawing, blurred by `blur` chest units; 0.0 where nothing was drawn."""
         if self._empty:
             return 0.0
         canvas = self._canvas.reduce(self._fold) if self._fold > 1 else self._canvas
@@ -228,7 +228,7 @@ def _branches(rng: np.random.Generator, lung: Lung) -> tuple[Points, Points, Poi
 
 
 def _lines(raster: Raster, plan: Plan) -> None:
-    """Pleural lines, skin folds, and what lies on or in the patient."""
+    """Pleural lines, skin folds, and devices on or in the patient."""
     for lesion in plan.lesions:
         if lesion.name == "pneumothorax":
             _, edge = pleural_line(plan.lung(lesion.side), lesion)

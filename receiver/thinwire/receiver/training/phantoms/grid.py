@@ -1,6 +1,6 @@
 """A coarse grid over the image, and the organs' outlines on it: every plane is float32 [h, w].
 
-The grid is the same whatever the image's size: what is smooth is computed here once and enlarged.
+The grid is the same whatever the image's size: smooth parts are computed here once and enlarged.
 """
 
 from dataclasses import dataclass

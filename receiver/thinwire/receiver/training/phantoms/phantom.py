@@ -50,7 +50,7 @@ class Phantom:
     sentences: tuple[tuple[str, str | None], ...]
     """The report, sentence by sentence, with the finding that each asserts, or None."""
     indication: str
-    """Why the image was asked for; says nothing of what it shows."""
+    """The reason for the examination; it names no finding of the image."""
     plan: Plan
 
     @property

@@ -56,7 +56,7 @@ def choose_findings(seed: int) -> tuple[Wanted, ...]:
 
 
 def _apart(wanted: list[Wanted]) -> list[Wanted]:
-    """A pneumothorax takes a side of its own: what lies beside it would hide in the collapsed lung."""
+    """A pneumothorax takes a side of its own: another finding there would hide in the collapsed lung."""
     pneumothorax = next((w for w in wanted if w.name == "pneumothorax"), None)
     if pneumothorax is None:
         return wanted

@@ -1,4 +1,4 @@
-"""What is said of a phantom: a report in a radiologist's words, and an indication that gives nothing away."""
+"""The texts of a phantom: a report in a radiologist's words, and an indication that names no finding."""
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def indication_of(plan: Plan) -> str:
 
 
 def sentences_of(plan: Plan) -> tuple[Sentence, ...]:
-    """The report: what is there, in varying words and order, then what is not."""
+    """The report: present findings, in varying words and order, then absent ones."""
     rng = stream(plan.seed, WORDS)
     said: list[Sentence] = [(_assert(plan, lesion, rng), lesion.name) for lesion in plan.lesions]
     present = {lesion.name for lesion in plan.lesions}

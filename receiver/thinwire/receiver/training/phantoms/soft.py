@@ -30,7 +30,7 @@ _LUNG_AIR = np.float32(0.60)
 
 @dataclass(frozen=True)
 class Soft:
-    """Coarse planes [h, w]: what is drawn smooth, and where fine structure shows."""
+    """Coarse planes [h, w]: the smooth drawing, and the places of fine structure."""
 
     attenuation: Plane
     vessels: Plane  # 0..1, how much of the vessels shows
@@ -200,7 +200,7 @@ def _gas(grid: CoarseGrid, plan: Plan) -> Plane:
 
 
 def _marks(grid: CoarseGrid, plan: Plan, rng: np.random.Generator) -> Plane:
-    """What a hasty eye takes for a finding: rib callus, a calcified granuloma."""
+    """Structures that resemble a finding: rib callus, a calcified granuloma."""
     total = np.zeros_like(grid.x)
     for strength, size, height in (
         (plan.habit.callus, 0.05, 0.09),

@@ -1,4 +1,4 @@
-"""The table of doubt: what is covered and left open, part by part, on readings that a test makes."""
+"""The table of doubt: coverage and open outcomes, part by part, on readings that a test makes."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Boxes that taught judge nothing; priors come from what is not judged; circular rows say so."""
+"""Boxes that taught judge nothing; priors come from images that are not judged; circular rows say so."""
 
 from collections.abc import Sequence
 from dataclasses import replace

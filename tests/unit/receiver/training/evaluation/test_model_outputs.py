@@ -1,4 +1,4 @@
-"""What is seen is what the clinic's own storey sees; texts are exchanged as they should be; rollout keeps its sum."""
+"""Outputs equal the clinic's own; texts are exchanged as intended; rollout keeps its sum."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from thinwire.sender.graph.pruning import KeepPercent
 from thinwire.shared.formats.bundle import Bundle
 
 WRITTEN = "right lower lobe consolidation ."
-"""What the tiny bundle's decoder writes of any image."""
+"""The tiny bundle's decoder's text for any image."""
 
 
 def quiet(*_: object) -> None:

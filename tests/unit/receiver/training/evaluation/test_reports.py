@@ -1,4 +1,4 @@
-"""What stands behind the floors: the source's own training reports, or phantoms; never who is judged."""
+"""The sources of the floors: the source's own training reports, or phantoms; never who is judged."""
 
 from dataclasses import replace
 

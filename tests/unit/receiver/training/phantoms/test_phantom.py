@@ -1,4 +1,4 @@
-"""Phantoms: the same seed gives the same phantom, and what is said and boxed is what is drawn."""
+"""Phantoms: the same seed gives the same phantom, and its report and boxes agree with its drawing."""
 
 import io
 import warnings
