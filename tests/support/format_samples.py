@@ -150,7 +150,7 @@ def manifest_1() -> Manifest:
         bundle=BUNDLE,
         tiers=(
             TierEntry(Tier.GRAPH, digest(b"sealed graph"), 1046, 985),
-            TierEntry(Tier.ORIGINALS, digest(b"sealed originals"), 5_000_000, 4_998_000),
+            TierEntry(Tier.ORIGINALS, digest(b"sealed pixels"), 5_000_000, 4_998_000),
         ),
         files=FILES,
         identity={"PatientID": "PHANTOM-1", "PatientName": "Phantom^Ännchen", "PatientSex": "O"},
