@@ -141,13 +141,15 @@ def _is_film(instance: Instance) -> bool:
     return instance.modality not in RADIOGRAPHIC
 
 
-def _kind(file: Candidate) -> tuple[int, int, int]:
-    """Radiograph, scanned film or image file; view stated, contradicted or unstated; origin."""
+def _kind(file: Candidate) -> tuple[int, int, int, int]:
+    """Radiograph, scanned film or image file; whether it is a picture made of another image; view stated, contradicted
+    or unstated; origin."""
     instance = file.instance
     if instance is None:
-        return (2, 2, Origin.ORIGINAL)
+        return (2, 0, 2, Origin.ORIGINAL)
     stated = (1 if views_disagree(instance.header) else 0) if instance.view in FRONTAL else 2
-    return (int(_is_film(instance)), stated, origin(instance.header))
+    made = origin(instance.header)
+    return (int(_is_film(instance)), int(made >= Origin.SOFT_TISSUE), stated, made)
 
 
 def _preference(file: Candidate) -> tuple[object, ...]:

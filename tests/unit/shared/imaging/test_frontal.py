@@ -56,6 +56,8 @@ def chosen_rows(*files: bytes) -> int:
         ({"ImageType": ["ORIGINAL", "PRIMARY"]}, {"ImageType": SECONDARY}),
         ({"ImageType": DERIVED, "ViewPosition": "AP"}, {"ImageType": DERIVED, "ViewPosition": None}),
         ({"ViewPosition": "AP"}, {"ImageType": DERIVED}),
+        ({"ViewPosition": None}, {"ImageType": SECONDARY}),
+        ({"ViewPosition": None}, {"SeriesDescription": "Chest PA bone"}),
         ({}, {"PresentationIntentType": RAW}),
         ({"ImageType": DERIVED, "PresentationIntentType": "FOR PRESENTATION"}, {"PresentationIntentType": RAW}),
         ({"PresentationIntentType": RAW}, {"ImageType": DERIVED, "SeriesDescription": "Chest PA Bone"}),

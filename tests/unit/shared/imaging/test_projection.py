@@ -261,6 +261,8 @@ FRONTAL = [
 NEITHER = [
     *("PA AND LAT", "PA y perfil", "face et profil", "de frente e perfil", "p.a. und seitlich", "прямая и боковая"),
     *(
+        "Laterality check",
+        "Lateralidad",
         "正侧位",
         "胸部正側位",
         "正面・側面",
