@@ -45,6 +45,17 @@ def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]
     return members
 
 
+def patient_of(manifest: Manifest) -> bytes | None:
+    """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""
+    number = manifest.identity.get("PatientID", "").strip()
+    return patient_of_number(manifest.site, number) if number else None
+
+
+def patient_of_number(site: SiteName, number: str) -> bytes:
+    """As `patient_of`, from a Patient ID (0010,0020), which is unique within its site."""
+    return digest("\0".join(("thinwire patient v1", site, number)).encode())[:16]
+
+
 @dataclass(frozen=True)
 class Examiner:
     """Checks the content of parts. coder_of: a bundle's coder. max_bytes: limit of unpacked originals and crops."""

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.blobs import Blobs
-from thinwire.receiver.store.content import Content, Files
+from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.tables import (
@@ -426,7 +426,7 @@ def _add_receipt(connection: Connection, site: SiteName, study: StudyKey, status
 
 def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> bool:
     """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown study."""
-    mine = (studies.c.site == site) & (studies.c.study == study)
+    mine = _of(studies, site, study)
     asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
     if asked is False:
         connection.execute(update(studies).where(mine).values(urgent_asked=True))
@@ -436,7 +436,7 @@ def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> boo
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
     """Store the facts of a part's content."""
-    this = (studies.c.site == mine["site"]) & (studies.c.study == mine["study"])
+    this = _of(studies, mine["site"], mine["study"])
     match content:
         case FusedGraph():
             facts = {
@@ -465,17 +465,6 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)
-
-
-def patient_of(manifest: Manifest) -> bytes | None:
-    """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""
-    number = manifest.identity.get("PatientID", "").strip()
-    return patient_of_number(manifest.site, number) if number else None
-
-
-def patient_of_number(site: SiteName, number: str) -> bytes:
-    """As `patient_of`, from a Patient ID (0010,0020), which is unique within its site."""
-    return digest("\0".join(("thinwire patient v1", site, number)).encode())[:16]
 
 
 def _report(row: Row[Any]) -> Report:

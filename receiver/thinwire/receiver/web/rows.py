@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import LEAST_SHOWN, MOST_FINDINGS, age
+from thinwire.receiver.store.content import patient_of_number
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
-from thinwire.receiver.store.store import patient_of_number
 from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.next_tier import NextTier, next_tier
