@@ -17,11 +17,12 @@ from tests.support.clock import START, FakeClock
 from thinwire.receiver.access.audit import read_head
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.forward.queue import queue_of
-from thinwire.receiver.hub import Hub, open_hub
-from thinwire.receiver.store.tables import create_database
+from thinwire.receiver.hub import Hub, bring_forward, open_hub
+from thinwire.receiver.store.tables import HUB
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.storage.migrations import create_database
 
 SAMPLE = Path(__file__).parent / "samples" / "hub-6"
 VALLEY, RIDGE = SiteName("north-valley"), SiteName("ridge")
@@ -46,6 +47,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with sqlite3.connect(data / "thinwire.db") as database:
         database.executescript((data / "thinwire.sql").read_text(encoding="utf-8"))
     (data / "thinwire.sql").unlink()
+    bring_forward(data)
     return data
 
 
@@ -74,7 +76,7 @@ def tables(path: Path) -> set[str]:
 
 
 def test_a_new_database_has_the_same_tables(data: Path, tmp_path: Path) -> None:
-    create_database(tmp_path / "new.db")
+    create_database(tmp_path / "new.db", HUB)
     assert tables(tmp_path / "new.db") == tables(data / "thinwire.db")
 
 

@@ -15,16 +15,18 @@ from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_defaul
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
-from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.store.tables import Database, create_database, open_database
+from thinwire.receiver.store.tables import HUB
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
+from thinwire.shared.storage.migrations import create_database, migrate, open_database, rehearse
 
 DATABASE = "thinwire.db"
 
@@ -81,10 +83,23 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
     id = add_bundle(data / "bundles", bundle, disk)
     make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
-    create_database(data / DATABASE)
+    create_database(data / DATABASE, HUB)
     # Last: a folder without it is not a hub.
     disk.write(data / FILE, TEMPLATE.encode(), "config")
     return id
+
+
+def bring_forward(data: Path, disk: Disk | None = None) -> tuple[int, Path] | None:
+    """Bring the hub's database forward to this version, as `migrations.migrate`. Raises BadConfiguration if another
+    process serves the hub."""
+    disk = disk or Disk(reserve=load_settings(data).disk_reserve)
+    with serving_lock(data):
+        return migrate(data / DATABASE, HUB, disk)
+
+
+def rehearse_migration(data: Path) -> int:
+    """As `migrations.rehearse`, for the hub in `data`; other processes may go on."""
+    return rehearse(data / DATABASE, HUB, Disk(reserve=load_settings(data).disk_reserve))
 
 
 @contextlib.contextmanager
@@ -93,7 +108,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     keys = load_keyring(data / "keys")
-    database = open_database(data / DATABASE)
+    database = open_database(data / DATABASE, HUB)
     try:
         yield Hub(
             data,

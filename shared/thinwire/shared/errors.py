@@ -4,6 +4,7 @@
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
+    │   ├── DatabaseBusy           another process writes to this end's database
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
     │   ├── ReportMoved            another reader saved the report in the meantime
     │   └── DiskFull               no space to write; nothing was acknowledged
@@ -60,6 +61,10 @@ class LinkLost(Retryable):
 
 class HubBusy(Retryable):
     remedy = "Nothing is lost: the sender tries again automatically."
+
+
+class DatabaseBusy(Retryable):
+    remedy = "Nothing is lost: repeat it when the other command has ended."
 
 
 class DiskFull(Retryable):

@@ -19,10 +19,11 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Row, delete, exists, insert, select, update
 
-from thinwire.receiver.store.tables import Database, accounts, invitations, sessions
+from thinwire.receiver.store.tables import accounts, invitations, sessions
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.storage.database import Database
 
 INVITATION = timedelta(hours=24)
 """Validity of a one-time link."""

@@ -12,11 +12,11 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select
 
 from thinwire.receiver.access.audit_message import Message
-from thinwire.receiver.store.tables import Database
 from thinwire.receiver.store.tables import audit as table
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest
+from thinwire.shared.storage.database import Database
 
 GENESIS = Digest(hashlib.sha256(b"thinwire audit v1").digest())
 PAGE = 1000

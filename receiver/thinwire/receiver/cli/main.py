@@ -22,9 +22,10 @@ from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
 from thinwire.receiver.export.picture import picture
-from thinwire.receiver.hub import Hub, make_hub, offline_lock, open_hub
+from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
+from thinwire.receiver.store.tables import HUB
 from thinwire.receiver.store.worklist import WorklistEntry, as_json
 from thinwire.receiver.store.worklist import worklist as order
 from thinwire.receiver.transport.link_status import as_json as link_json
@@ -132,9 +133,38 @@ def serve(
     """
     from thinwire.receiver.serve import serve as serve_hub
 
+    bring_forward(data)
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
+
+
+@app.command(epilog="Example: `thinwire-receiver migrate --data hub --check`")
+def migrate(
+    data: Data,
+    check: Annotated[bool, typer.Option("--check", help="Try it on a copy and change nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Bring the hub's database forward to this version of thinwire. `serve` does the same when it starts.
+
+    A copy of the database is written beside it first. An interrupted migration changes nothing; run it again.
+    """
+    if check:
+        found = rehearse_migration(data)
+        if json_:
+            write_json({"found": found, "program": HUB.version, "needed": found != HUB.version})
+        elif found == HUB.version:
+            typer.echo(f"The database has version {found}, that of this program.")
+        else:
+            typer.echo(f"The database has version {found}; a copy could be brought forward to {HUB.version}.")
+        return
+    done = bring_forward(data)
+    if json_:
+        write_json({"found": HUB.version if done is None else done[0], "program": HUB.version})
+    elif done is None:
+        typer.echo(f"The database has version {HUB.version}, that of this program.")
+    else:
+        typer.echo(f"The database is now of version {HUB.version}. A copy of version {done[0]} is in {done[1]}.")
 
 
 @app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")

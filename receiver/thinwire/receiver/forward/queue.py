@@ -14,10 +14,11 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.store.tables import Database, deliveries, receipts, sent, targets
+from thinwire.receiver.store.tables import deliveries, receipts, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.storage.database import Database
 
 PAGE = 200
 """Limit of receipts in one planning transaction."""

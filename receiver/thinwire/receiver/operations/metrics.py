@@ -12,11 +12,12 @@ from sqlalchemy import case, exists, func, select
 
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
-from thinwire.receiver.store.tables import Database, objects, predictions, receipts, studies
+from thinwire.receiver.store.tables import objects, predictions, receipts, studies
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
 TRIAGE_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200)

@@ -11,13 +11,14 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.sites.keyring import Keyring
-from thinwire.receiver.store.tables import Database, epochs, sites, tokens
+from thinwire.receiver.store.tables import epochs, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EpochKey, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import JoinTokenId, fingerprint, issue_client, make_token, read_token
 from thinwire.shared.errors import NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.storage.database import Database
 
 
 @dataclass(frozen=True)

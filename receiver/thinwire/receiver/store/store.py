@@ -25,12 +25,10 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
-from thinwire.receiver.store.blobs import Blobs
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.tables import (
-    Database,
     drafts,
     files,
     listed,
@@ -48,6 +46,8 @@ from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database
 
 _COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
 """Tiers that the originals replace: with the originals stored, a study is complete without these."""

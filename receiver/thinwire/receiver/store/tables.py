@@ -1,8 +1,5 @@
-"""The hub's tables, and how its database is opened. Format and reasons: docs/store-format.md."""
+"""The hub's tables. Format and reasons: docs/store-format.md."""
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    Engine,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -21,16 +17,12 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    create_engine,
     event,
 )
-from sqlalchemy.exc import OperationalError
 
-from thinwire.shared.errors import BadConfiguration, DiskFull, HubBusy
+from thinwire.shared.storage.migrations import Schema
 
 VERSION = 6
-PATIENCE = 30.0
-"""Seconds that a writer waits for another process, such as the command line beside `serve`."""
 
 TABLES = MetaData()
 
@@ -269,88 +261,10 @@ def _only_added(table: Table, connection: Connection, **_: Any) -> None:
 for _table in (audit, reports):
     event.listen(_table, "after_create", _only_added)
 
-
-class Database:
-    """One SQLite file, used by any number of threads and processes."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction, durable when the block ends; nothing of it remains where the block raises.
-
-        Raises DiskFull where the disk has no space, HubBusy where another process writes for too long.
-        """
-        with _translated(), self._engine.begin() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A view of the database at one moment."""
-        with _translated(), self._engine.connect().execution_options(reads_only=True) as connection:
-            yield connection
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-
-def create_database(path: Path) -> None:
-    """A new database with its tables. The file's folder must exist."""
-    path.touch(mode=0o600, exist_ok=False)
-    engine = _engine(path)
-    with _translated(), engine.begin() as connection:
-        TABLES.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
-    engine.dispose()
-
-
-def open_database(path: Path) -> Database:
-    """Raises BadConfiguration for a file that is missing or of another version."""
-    if not path.is_file():
-        raise BadConfiguration("the folder holds no hub", "Create one: thinwire-receiver init --data DIR.")
-    engine = _engine(path)
-    with _translated(), engine.connect() as connection:
-        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if found != VERSION:
-        engine.dispose()
-        raise BadConfiguration(
-            f"the hub's database is of version {found}, this program reads version {VERSION}",
-            "Run the version of thinwire that made it.",
-        )
-    return Database(engine)
-
-
-def _engine(path: Path) -> Engine:
-    # isolation_level None: sqlite3 opens no transaction of its own; `_begin` does.
-    engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": PATIENCE, "isolation_level": None, "check_same_thread": False}
-    )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes the lock at once: one that first read would otherwise fail where another wrote in between.
-    reads = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """The database's own errors as ours, which carry a remedy."""
-    try:
-        yield
-    except OperationalError as error:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFull("no space for the hub's database") from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise HubBusy("another process writes to the hub's database") from error
-        raise
+HUB = Schema(
+    TABLES,
+    version=VERSION,
+    first=6,
+    revisions=Path(__file__).parent / "revisions",
+    remedy="Bring it forward with `thinwire-receiver migrate --data DIR`, or start `serve`, which does the same.",
+)

@@ -33,7 +33,7 @@ class Blobs:
         path = self._path(name)
         data = path.read_bytes() if path.exists() else b""
         if digest(data) != name:
-            raise BadFormat("a stored part is damaged on the hub's disk", "Restore the hub's blobs/ from its backup.")
+            raise BadFormat("a stored part is damaged on the disk", "Restore blobs/ from its backup.")
         return data
 
     def sweep(self, named: Set[bytes]) -> int:

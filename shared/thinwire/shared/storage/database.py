@@ -1,0 +1,103 @@
+"""A transactional database in one file: SQLite in WAL mode with synchronous=FULL, for any number of threads and
+processes. Its version and the way to the next one: `thinwire.shared.storage.migrations`.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+
+from thinwire.shared.errors import DatabaseBusy, DiskFull
+
+PATIENCE = 30.0
+"""Seconds that a writer waits for another process, such as the command line beside `serve`."""
+
+
+class Database:
+    """One database, used by any number of threads and processes."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self.path = path
+        self._engine = engine
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, durable when the block ends; nothing of it remains if the block raises.
+
+        Raises DiskFull, and DatabaseBusy if another process writes for too long.
+        """
+        with translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A view of the database at one moment."""
+        with translated(), self._engine.connect().execution_options(reads_only=True) as connection:
+            yield connection
+
+    def changes(self) -> "Changes":
+        return Changes(self.path)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class Changes:
+    """Tells whether the database was changed, by any process. A look takes microseconds and reads no row, so that a
+    process may look many times a second. For one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+        self._version = self._look()
+
+    def seen(self) -> bool:
+        """Whether a transaction was committed since the last look."""
+        before, self._version = self._version, self._look()
+        return self._version != before
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _look(self) -> int:
+        with translated():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def engine_of(path: Path) -> Engine:
+    # isolation_level None: sqlite3 opens no transaction of its own; `_begin` does.
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": PATIENCE, "isolation_level": None, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the lock at once: one that first read would otherwise fail where another wrote in between.
+    reads = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The database's own errors as ours, which carry a remedy."""
+    try:
+        yield
+    except (OperationalError, sqlite3.OperationalError) as error:
+        original = error.orig if isinstance(error, OperationalError) else error
+        code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFull("no space for the database") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DatabaseBusy("another process writes to the database") from error
+        raise

@@ -1,0 +1,59 @@
+"""A database of several connections: transactions, and the look for changes."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from thinwire.shared.errors import DatabaseBusy
+from thinwire.shared.storage import database as module
+from thinwire.shared.storage.database import Database, engine_of
+
+ITEMS = Table("items", MetaData(), Column("number", Integer, primary_key=True))
+
+
+def insert_twice(connection: Connection) -> None:
+    for _ in range(2):
+        connection.execute(insert(ITEMS).values(number=1))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    found = Database(tmp_path / "x.db", engine_of(tmp_path / "x.db"))
+    with found.write() as connection:
+        ITEMS.create(connection)
+    return found
+
+
+def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.write() as connection:
+        insert_twice(connection)
+    with database.read() as connection:
+        assert connection.execute(select(ITEMS)).all() == []
+
+
+def test_a_change_is_seen_once_from_every_connection(database: Database) -> None:
+    changes = database.changes()
+    assert not changes.seen()
+    with database.write() as connection:
+        connection.execute(insert(ITEMS).values(number=1))
+    assert changes.seen()
+    assert not changes.seen()
+    with sqlite3.connect(database.path) as other:  # as of another process
+        other.execute("INSERT INTO items VALUES (2)")
+    assert changes.seen()
+    with database.read() as connection:
+        assert len(connection.execute(select(ITEMS)).all()) == 2
+    assert not changes.seen()
+    changes.close()
+
+
+def test_a_writer_that_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    database = Database(tmp_path / "x.db", engine_of(tmp_path / "x.db"))
+    with database.write() as connection:
+        ITEMS.create(connection)
+    with database.write(), pytest.raises(DatabaseBusy), database.write():
+        pass
