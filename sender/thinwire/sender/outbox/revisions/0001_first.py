@@ -1,0 +1,8 @@
+"""Version 1, the first of the clinic's database; folders from before it are read by `thinwire.sender.outbox.earlier`."""
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Nothing: a new database is made from the tables."""

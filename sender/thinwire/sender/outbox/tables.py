@@ -1,0 +1,150 @@
+"""The clinic's tables. Format and reasons: docs/outbox-format.md."""
+
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+from thinwire.shared.storage.migrations import Schema
+
+FILE = "clinic.db"
+
+TABLES = MetaData()
+
+studies = Table(
+    "studies",
+    TABLES,
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("urgent", Boolean, nullable=False),
+    Column("epoch", LargeBinary(8), nullable=False),
+    Column("text_mac", LargeBinary(16), nullable=False),
+    Column("source", LargeBinary(32)),
+    Column("status", String(16)),
+    Column("effort", String(8)),
+    Column("escalated", Boolean, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("overrides", String, nullable=False),
+    Column("warnings", String, nullable=False),
+    # Whether the hub has every planned part: for queries alone, it follows from the parts.
+    Column("at_hub", Boolean, nullable=False),
+    Index("studies_accepted", "accepted_at", "study"),
+    Index("studies_at_hub", "at_hub", "epoch"),
+    Index("studies_escalated", "escalated"),
+)
+parts = Table(
+    "parts",
+    TABLES,
+    Column("study", LargeBinary(16), ForeignKey("studies.study", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("object", LargeBinary(32)),
+    Column("size", BigInteger, nullable=False),
+    Column("plain_size", BigInteger, nullable=False),
+    Column("requested", Boolean, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    Column("reason", String, nullable=False),
+    # For the order of sending: of the study, and whether it is urgent or requested.
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("first", Boolean, nullable=False),
+    Index("parts_due", "state", "kind", "first", "accepted_at", "study"),
+    Index("parts_kept", "kept"),
+)
+receipts = Table(
+    "receipts",
+    TABLES,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("study", LargeBinary(16), ForeignKey("studies.study", ondelete="CASCADE"), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+    Index("receipts_study", "study", "at"),
+)
+epochs = Table(
+    "epochs",
+    TABLES,
+    Column("epoch", LargeBinary(8), primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("announced", Boolean, nullable=False),
+)
+controls = Table(
+    "controls",
+    TABLES,
+    Column("name", String(32), primary_key=True),
+    Column("value", String, nullable=False),
+)
+usage = Table(
+    "usage",
+    TABLES,
+    Column("month", String(7), primary_key=True),
+    Column("up", BigInteger, nullable=False),
+    Column("down", BigInteger, nullable=False),
+)
+arrivals = Table(
+    "arrivals",
+    TABLES,
+    Column("object", LargeBinary(16), primary_key=True),
+    Column("study", LargeBinary(16), nullable=False),
+    # Of a complete study that is being accepted or refused; later objects of the study form another batch.
+    Column("batch", LargeBinary(16)),
+    Column("dataset", LargeBinary(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("arrivals_study", "study", "batch"),
+)
+ledger = Table(
+    "ledger",
+    TABLES,
+    Column("object", LargeBinary(16), primary_key=True),
+    Column("dataset", LargeBinary(32), nullable=False),
+    Column("sop_class", String(64), nullable=False),
+    Column("study", LargeBinary(16)),
+    Column("at", BigInteger, nullable=False),
+    Index("ledger_at", "at"),
+)
+commitments = Table(
+    "commitments",
+    TABLES,
+    Column("request", LargeBinary(16), primary_key=True),
+    Column("machine", String(16), nullable=False),
+    Column("transaction", String(64), nullable=False),
+    Column("objects", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+quarantine = Table(
+    "quarantine",
+    TABLES,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("error", String(64), nullable=False),
+    Column("message", String, nullable=False),
+    Column("remedy", String, nullable=False),
+    Index("quarantine_at", "at"),
+)
+unreadable = Table(
+    "unreadable",
+    TABLES,
+    # Below the data folder; the files stay there.
+    Column("path", String, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+CLINIC = Schema(
+    TABLES,
+    version=1,
+    first=1,
+    revisions=Path(__file__).parent / "revisions",
+    remedy="Bring it forward with `thinwire-sender migrate --data DIR`, or start `run`, which does the same.",
+)
