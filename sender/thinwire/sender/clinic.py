@@ -51,7 +51,7 @@ class JoinedClinic:
     def current_policy(self) -> CurrentPolicy:
         """The tier policy at this moment."""
         return CurrentPolicy.at(
-            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused
+            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.database), self.outbox.paused
         )
 
     def run(self, watch: Path | None) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.support.dicoms import chest, dicom
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
+from tests.support.two_ends import sealed_file
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.intake.quarantine import Quarantine
@@ -18,6 +19,7 @@ from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files, finished
@@ -32,15 +34,18 @@ from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyKey, TextSource, Tier, digest
 from thinwire.shared.imaging.radiograph import open_radiograph
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, open_database
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
     disk, clock = Disk(), SystemClock()
-    outbox_folder = tmp_path / "clinic" / "outbox"
-    keys = tmp_path / "clinic" / "keys" / "epochs"
-    epochs = Epochs(outbox_folder / "epochs", keys, SITE, HUB.public, SITE_SIGNING, disk, clock)
-    return Pipeline(Outbox(outbox_folder, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
+    data = tmp_path / "clinic"
+    data.mkdir()
+    create_database(data / FILE, CLINIC)
+    database = open_database(data / FILE, CLINIC)
+    epochs = Epochs(database, data / "keys" / "epochs", SITE, HUB.public, SITE_SIGNING, disk, clock)
+    return Pipeline(Outbox(data, database, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
 
 
 @pytest.fixture
@@ -82,7 +87,7 @@ def test_every_part_is_made_and_the_originals_hold_the_very_files(
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
-    sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    sealed = sealed_file(outbox, study, Kind.MANIFEST).read_bytes()
     manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
     assert {tier.tier for tier in manifest.tiers} == set(Tier)
     assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.CROPS]
@@ -106,7 +111,7 @@ def test_the_manifest_names_the_file_that_was_read(
     study = outcome.study.key
     while job := pipeline.next_job():
         pipeline.make(*job)
-    sealed = (pipeline.outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    sealed = sealed_file(pipeline.outbox, study, Kind.MANIFEST).read_bytes()
     manifest = read_manifest(open_sealed(sealed, pipeline.outbox.epochs.key)[1], SITE_SIGNING.public_key())
     read_file = (tmp_path / "in" / "1.dcm").read_bytes()
     assert manifest.read_digest == digest(read_file)
@@ -187,7 +192,7 @@ def test_crops_are_of_the_graph_that_was_made_and_no_model_runs_again(
     first = opened(pipeline, study, Kind.CROPS)
     assert runs == []
     # Where its bytes were damaged the graph is made again, and the crops are the same.
-    (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
+    sealed_file(pipeline.outbox, study, Kind.GRAPH).write_bytes(b"damaged")
     assert crops.decode(pipeline.plaintext_of(study, Kind.CROPS), 1 << 26).rectangles == (
         crops.decode(first, 1 << 26).rectangles
     )
@@ -234,8 +239,9 @@ def test_a_held_part_that_is_damaged_when_the_files_are_at_the_hub_alone_is_give
     for due in outbox.due():
         receipt = Receipt(study, SITE, due.object, StudyStatus.STORED, outbox.epochs.clock.now())
         outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
-    (held,) = (outbox.folder / study.hex()).glob("*.sealed")
-    held.write_bytes(b"rotten")
+    (held,) = (kind for kind in Kind if outbox.path(study, kind) is not None)
+    assert held is Kind.CROPS
+    sealed_file(outbox, study, held).write_bytes(b"rotten")
     assert [entry.missing for entry in outbox.recover()] == [(Kind.CROPS,)]
     pipeline.make_all()
     part = outbox.entry(study).part(Kind.CROPS)
@@ -249,7 +255,7 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     [outcome] = accept_files(pipeline, quarantine, [path])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
-    (pipeline.outbox.folder / study.hex() / "source.sealed").write_bytes(b"damaged")
+    sealed_file(pipeline.outbox, study, Kind.SOURCE).write_bytes(b"damaged")
     job = pipeline.next_job()
     assert job is not None
     with pytest.raises(UnknownStudy):
