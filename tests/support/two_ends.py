@@ -22,6 +22,7 @@ from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
 
@@ -57,12 +58,14 @@ def samples(count: int, size: int = 20_000) -> list[Sample]:
     return [Sample(noise(size)) for _ in range(count)]
 
 
-def open_clinic(data: Path, disk: Disk, clock: FakeClock, random: Callable[[int], bytes]) -> Outbox:
-    """The outbox of a clinic of SITE; the folder is made if it does not exist."""
+def open_clinic(
+    data: Path, disk: Disk, clock: FakeClock, random: Callable[[int], bytes], database: Database | None = None
+) -> Outbox:
+    """The outbox of a clinic of SITE; the folder is made if it does not exist. database: one that is open already."""
     if not (data / FILE).exists():
         data.mkdir(parents=True, exist_ok=True)
         create_database(data / FILE, CLINIC)
-    database = open_database(data / FILE, CLINIC)
+    database = database or open_database(data / FILE, CLINIC)
     epochs = Epochs(
         database=database,
         keys=data / "keys" / "epochs",

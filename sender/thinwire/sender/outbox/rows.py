@@ -76,40 +76,37 @@ def read_entries(connection: Connection, query: Select[Any]) -> "list[OutboxEntr
     return found
 
 
-def read_due(connection: Connection) -> list[Due]:
+def _due_query() -> Select[Any]:
     """The waiting parts: of each kind the urgent and requested ones and the others, of each the oldest MOST_DUE; and as
     many of studies with a tier policy of their own, which may go before these."""
     waiting = (parts.c.state == str(PartState.WAITING)) & parts.c.object.is_not(None)
-    keys = parts.c.study, parts.c.kind
+    chosen = select(parts.c.study, parts.c.kind).where(waiting).order_by(parts.c.accepted_at, parts.c.study)
     ranges = [
-        select(*keys)
-        .where(waiting, parts.c.kind == int(kind), parts.c.first == literal(first))
-        .order_by(parts.c.accepted_at, parts.c.study)
-        .limit(MOST_DUE)
-        .subquery()
+        chosen.where(parts.c.kind == int(kind), parts.c.first == literal(first)).limit(MOST_DUE)
         for kind in ORDER
         for first in (True, False)
     ]
-    own = (
-        select(*keys)
-        .join(studies, studies.c.study == parts.c.study)
-        .where(waiting, studies.c.overrides != "{}")
-        .order_by(parts.c.accepted_at, parts.c.study)
-        .limit(MOST_DUE)
-        .subquery()
-    )
-    chosen = union_all(*(select(each) for each in (*ranges, own))).subquery()
-    query = (
+    own = chosen.join(studies, studies.c.study == parts.c.study).where(studies.c.overrides != "{}").limit(MOST_DUE)
+    every = union_all(*(select(each.subquery()) for each in (*ranges, own))).subquery()
+    return (
         select(
             *(parts.c[name] for name in ("object", "size", "kind", "requested", "accepted_at", "study")),
             *(studies.c[name] for name in ("urgent", "epoch", "overrides", "paused")),
         )
         .join(studies, studies.c.study == parts.c.study)
-        .join(chosen, (chosen.c.study == parts.c.study) & (chosen.c.kind == parts.c.kind))
+        .join(every, (every.c.study == parts.c.study) & (every.c.kind == parts.c.kind))
         .order_by(parts.c.accepted_at, parts.c.study, parts.c.kind)
         .distinct()
     )
-    return [due for row in connection.execute(query) for due in _due(row)]
+
+
+_DUE = _due_query()
+"""Built once: it is asked after every change."""
+
+
+def read_due(connection: Connection) -> list[Due]:
+    """The waiting parts; of very many those that are sent first."""
+    return [due for row in connection.execute(_DUE) for due in _due(row)]
 
 
 def unsure_studies() -> Select[Any]:
