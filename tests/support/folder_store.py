@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from thinwire.receiver.sites.enrolment import JoinResult
+from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, open_epoch, peek_epoch
 from thinwire.shared.crypto.keys import HubPrivateKey, JoinTokenId
 from thinwire.shared.errors import NotEnrolled, ThinwireError
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 
@@ -20,7 +22,17 @@ class FolderStore:
     sites: each site's verify key. refuse: raised by `put` where it is set, as a store does whose content checks fail.
     """
 
-    def __init__(self, folder: Path, hub: HubPrivateKey, sites: dict[SiteName, Ed25519PublicKey], disk: Disk) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hub: HubPrivateKey,
+        sites: dict[SiteName, Ed25519PublicKey],
+        disk: Disk,
+        signing: Ed25519PrivateKey,
+        clock: Clock,
+    ) -> None:
+        self.signing = signing
+        self.clock = clock
         self.folder = folder
         self.hub = hub
         self.sites = sites
@@ -59,19 +71,20 @@ class FolderStore:
         path = self.folder / "receipts" / f"{site}.{object.hex()}"
         return path.read_bytes() if path.exists() else None
 
-    def put(
-        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
-    ) -> None:
+    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
         if self.refuse is not None:
             raise self.refuse
-        if self.stored_receipt(site, object) is not None:
-            return
+        if (known := self.stored_receipt(site, object)) is not None:
+            return known
         part = self.folder / "parts" / f"{site}.{header.study.hex()}.{header.kind.name.lower()}"
         if not part.exists() or part.read_bytes()[1:] != plaintext:
             assert not part.exists(), "another content for the same part"
             self.disk.write(part, bytes([urgent]) + plaintext, "ingest_store.part")
         # The receipt makes it stored; the part without it is not seen.
-        self.disk.write(self.folder / "receipts" / f"{site}.{object.hex()}", receipt, "ingest_store.receipt")
+        receipt = Receipt(header.study, site, object, StudyStatus.STORED, self.clock.now())
+        signed = sign_receipt(receipt, self.signing)
+        self.disk.write(self.folder / "receipts" / f"{site}.{object.hex()}", signed, "ingest_store.receipt")
+        return signed
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         paths = sorted(p for p in (self.folder / "receipts").glob(f"{site}.*") if p.suffix != ".taken")

@@ -47,7 +47,6 @@ async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[
     server = HubServer(
         ends.store,
         ends.inbox,
-        HUB_SIGNING,
         SERVER,
         AUTHORITY.certificate_pem,
         SystemClock(),

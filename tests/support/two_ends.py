@@ -69,7 +69,9 @@ class TwoEnds:
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse, lossy)
         self.outbox = self.new_outbox()
-        self.store = FolderStore(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
+        self.store = FolderStore(
+            self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk, HUB_SIGNING, self.clock
+        )
         self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
 
     def new_outbox(self) -> Outbox:
@@ -91,7 +93,7 @@ class TwoEnds:
         return UplinkSession(self.outbox, self.clock, self.disk)
 
     def ingest(self, site: SiteName = SITE) -> IngestSession:
-        return IngestSession(site, self.inbox, self.store, HUB_SIGNING, self.clock, self.disk, self.limits)
+        return IngestSession(site, self.inbox, self.store, self.clock, self.disk, self.limits)
 
     def accept(self, sample: Sample) -> OutboxEntry:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)

@@ -276,7 +276,7 @@ def request(
         if Tier(kind) in found.sealed_sizes:
             _note(f"The {name} {is_or_are} already stored.")
             return
-        hub.store.request(found.site, found.study, kind, hub.clock.now())
+        hub.store.request(found.site, found.study, kind)
     _note(f"The {name} {is_or_are} requested from the clinic.")
 
 
@@ -317,7 +317,7 @@ def export(
         found = hub.store.find(study, named)
         paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
-            hub.store.request(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
+            hub.store.request(found.site, found.study, Kind.ORIGINALS)
             _note("The originals are not stored yet; they are requested from the clinic.")
     if json_:
         write_json([str(path) for path in paths])

@@ -111,9 +111,7 @@ def test_a_hub_that_starts_again_is_found_again(ends: TwoEnds) -> None:
             status = await until_status(uplink, lambda now: now.state is LinkState.WAITING)
             assert "the hub cannot be reached" in status.reason
             accepted(ends, study)
-            server = HubServer(
-                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
-            )
+            server = HubServer(ends.store, ends.inbox, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk)
             assert await server.start(f"127.0.0.1:{port}") == port
             await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
             await server.stop(grace=0)
@@ -252,9 +250,7 @@ def test_a_hub_that_is_not_there(ends: TwoEnds) -> None:
 def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         for listen in (f"127.0.0.1:{port}", "nowhere.invalid:1"):
-            server = HubServer(
-                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
-            )
+            server = HubServer(ends.store, ends.inbox, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk)
             with pytest.raises(BadConfiguration, match="cannot listen"):
                 await server.start(listen)
 
