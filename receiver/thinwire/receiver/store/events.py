@@ -36,6 +36,8 @@ class StudyEvent(StrEnum):
     """A reader signed the report."""
     FORWARDED = "forwarded"
     """A target has every object that is planned for it."""
+    DAMAGED = "damaged"
+    """A stored part was damaged on the disk; it counts as not stored and is requested from the clinic."""
 
 
 EVENT_OF = {

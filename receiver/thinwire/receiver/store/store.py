@@ -407,7 +407,8 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
         )
     }
     wanted: dict[tuple[str, bytes], set[Tier]] = {}
-    for asked in connection.execute(select(requests).where(of_these(requests))):
+    of_tiers = of_these(requests) & requests.c.kind.in_([int(tier) for tier in Tier])
+    for asked in connection.execute(select(requests).where(of_tiers)):
         wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
     found = []
     for row in rows:

@@ -120,6 +120,7 @@ objects = Table(
     _references_study(),
     Index("objects_identity", "site", "object", unique=True),
     Index("objects_study", "site", "study", "kind"),
+    Index("objects_blob", "blob"),
 )
 files = Table(
     "files",

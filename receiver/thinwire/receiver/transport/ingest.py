@@ -177,7 +177,10 @@ class IngestSession:
             for each in self._store.undelivered_receipts(self.site)
             if digest(each) not in self._sent_receipts
         ]
-        for study, kind in self._store.requested_parts(self.site):
+        requested = self._store.requested_parts(self.site)
+        # A part that came and was damaged at the hub is requested again.
+        self._asked &= set(requested)
+        for study, kind in requested:
             if (study, kind) not in self._asked:
                 self._asked.add((study, kind))
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from thinwire.receiver.store.damage import forget
 from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
@@ -154,6 +155,24 @@ def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> No
     assert (down.tier_request.study, down.tier_request.kind) == (STUDY.study, Kind.PREVIEW)
     assert ingest.new_messages() == []
     assert ends.ingest().new_messages() == []  # nothing before hello
+
+
+def test_a_part_that_is_damaged_at_the_hub_is_requested_again_in_the_same_stream(
+    ends: TwoEnds, ingest: IngestSession
+) -> None:
+    graph, originals = sealed(ends, Kind.GRAPH, b"graph"), sealed(ends)
+    ingest.receive(offer(graph, first=len(graph)))
+    ends.store.request(SITE, STUDY.study, Kind.ORIGINALS)
+    assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
+    first = one(ingest.receive(offer(originals, number=2, first=len(originals)))).receipt.signed
+    assert ingest.new_messages() == []
+    with ends.hub.database.write() as connection:
+        forget(connection, digest(STUDY.source), ends.clock.now())
+    assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
+    ends.clock.advance(1)
+    again = one(ingest.receive(offer(originals, number=3, first=len(originals)))).receipt.signed
+    assert again != first
+    assert ends.parts()[STUDY.study, Kind.ORIGINALS] == STUDY.source
 
 
 def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession) -> None:

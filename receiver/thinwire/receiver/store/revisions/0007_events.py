@@ -39,6 +39,7 @@ def upgrade() -> None:
         "AND sum(state IN ('confirmed', 'unconfirmed')) > 0 ORDER BY max(due_at)"
     )
     op.create_index("events_study", "events", ["site", "study", "event"])
+    op.create_index("objects_blob", "objects", ["blob"])
 
 
 def _receipts(connection: sa.Connection) -> Iterator[list[dict[str, Any]]]:
