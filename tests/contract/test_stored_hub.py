@@ -4,25 +4,35 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from tests.support.clock import START, FakeClock
+from tests.support.power import Fuse, PowerCut
+from tests.support.programs import command
 from thinwire.receiver.access.audit import read_head
 from thinwire.receiver.cli.main import app
+from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, bring_forward, open_hub
-from thinwire.receiver.store.tables import HUB
+from thinwire.receiver.store.events import EVENT_OF
+from thinwire.receiver.store.tables import HUB, events, receipts
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadConfiguration, exit_code
+from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey
-from thinwire.shared.storage.migrations import create_database
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, found_version
 
 SAMPLE = Path(__file__).parent / "samples" / "hub-6"
 VALLEY, RIDGE = SiteName("north-valley"), SiteName("ridge")
@@ -37,16 +47,21 @@ LISTED = StudyKey(bytes.fromhex("627cd86b4478dcd87c83b65b02e1c4d6"))
 HEAD = "13:81daab7938587061e5530853f90eb3ff8e0c37acdf8f2ae387ee5e5c50ae55a7"
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("hub") / "hub"
+def as_it_was(data: Path, also: str = "") -> Path:
+    """The folder as version 6 left it. also: SQL that changes it."""
     shutil.copytree(SAMPLE, data)
     (data / "keys").chmod(0o700)
     for key in (data / "keys").iterdir():
         key.chmod(0o600)
-    with sqlite3.connect(data / "thinwire.db") as database:
-        database.executescript((data / "thinwire.sql").read_text(encoding="utf-8"))
+    with closing(sqlite3.connect(data / "thinwire.db")) as database:
+        database.executescript((data / "thinwire.sql").read_text(encoding="utf-8") + also)
     (data / "thinwire.sql").unlink()
+    return data
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = as_it_was(tmp_path_factory.mktemp("hub") / "hub")
     bring_forward(data)
     return data
 
@@ -89,6 +104,83 @@ def test_no_row_is_lost(hub: Hub, data: Path) -> None:
     assert left == Counter(inserted)
 
 
+def events_of(hub: Hub) -> list[tuple[int, datetime, StudyKey, str]]:
+    with hub.database.read() as connection:
+        rows = connection.execute(select(events).order_by(events.c.number)).all()
+    return [(row.number, moment(row.at), StudyKey(row.study), row.event) for row in rows]
+
+
+def test_every_receipt_is_an_event_of_the_same_number_and_time(hub: Hub) -> None:
+    with hub.database.read() as connection:
+        signed = connection.execute(select(receipts.c.number, receipts.c.signed).order_by(receipts.c.number)).all()
+    read = [(number, read_receipt(each, hub.keys.signing.public_key())) for number, each in signed]
+    told = [(number, each.at, each.study, str(EVENT_OF[each.status])) for number, each in read]
+    assert len(told) == 14
+    assert events_of(hub) == told
+
+
+def test_a_target_that_had_planned_everything_plans_nothing_and_another_skips_nothing(hub: Hub) -> None:
+    queue = queue_of(hub)
+    assert queue.unplanned("pacs") is None
+    last, studies = queue.unplanned("fhir") or (0, [])
+    assert last == 14
+    assert {study for _, study in studies} == {COMPLETE, REQUESTED, URGENT, LISTED}
+    before = queue.all()
+    (pacs,) = forwarders(hub)
+    assert not pacs._plan()
+    assert queue.all() == before
+
+
+def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -> None:
+    data = as_it_was(
+        tmp_path / "hub",
+        "UPDATE deliveries SET state = 'confirmed' WHERE state <> 'overtaken';"
+        "INSERT INTO deliveries SELECT 7, 'fhir', site, study, item, version, 'refused', 0, due_at, '', NULL, NULL, "
+        "planned_at FROM deliveries WHERE number = 1;",
+    )
+    bring_forward(data)
+    with open_hub(data, FakeClock()) as hub:
+        number, at, study, event = events_of(hub)[-1]
+        assert (number, study, event) == (15, COMPLETE, "forwarded")
+        assert at == max(each.due for each in queue_of(hub).all() if each.target == "pacs")
+        assert queue_of(hub).unplanned("pacs") is None
+
+
+def test_a_damaged_receipt_stops_no_migration(tmp_path: Path) -> None:
+    data = as_it_was(tmp_path / "hub", "UPDATE receipts SET signed = x'00' WHERE number IN (3, 14);")
+    bring_forward(data)
+    with open_hub(data, FakeClock()) as hub:
+        assert [number for number, *_ in events_of(hub)] == list(range(1, 15))
+
+
+def test_an_interrupted_migration_starts_again(data: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    bring_forward(as_it_was(tmp_path / "rehearsed"), Disk(steps.append))
+    assert {"migrate.copy.before_write", "migrate.before_commit", "migrate.committed"} <= set(steps)
+    cut_short = as_it_was(tmp_path / "cut")
+    for step in steps:
+        with pytest.raises(PowerCut):
+            bring_forward(cut_short, Disk(Fuse((step, 1))))
+        assert found_version(cut_short / "thinwire.db") == (7 if step == "migrate.committed" else 6)
+    assert "version 7" in run(cut_short, "migrate")
+    with open_hub(data, FakeClock()) as whole, open_hub(cut_short, FakeClock()) as hub:
+        assert events_of(hub) == events_of(whole)
+
+
+def test_a_newer_hub_is_refused_with_words_and_untouched(data: Path) -> None:
+    with closing(sqlite3.connect(data / "thinwire.db", isolation_level=None)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '0099'")
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    for words in (["serve", "--listen", "127.0.0.1:0"], ["migrate"], ["migrate", "--check"], ["worklist"]):
+        started = command("thinwire-receiver", *words, "--data", data)
+        done = subprocess.run(started, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == exit_code(BadConfiguration("newer")), done.stderr
+        assert "version 99, which is newer than this program (version 7)" in done.stderr
+        assert "Install the version of thinwire that wrote it" in done.stderr
+    left = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    assert left == before
+
+
 def test_the_worklist_has_every_study_with_its_tiers(data: Path) -> None:
     rows = {row["study"]: row for row in json.loads(run(data, "worklist", "--json"))}
     here = {study: [name for name, size in row["tiers"].items() if size is not None] for study, row in rows.items()}
@@ -128,6 +220,7 @@ def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -
     }
     assert [waiting.study for waiting in hub.store.untriaged()] == [URGENT]
     assert hub.pipeline().predict_waiting() == 1
+    assert (hub.store.last_event(), hub.store.untriaged()) == (15, [])
 
 
 def test_the_complete_study_is_shown_and_exported(data: Path, tmp_path: Path) -> None:

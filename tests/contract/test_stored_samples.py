@@ -43,7 +43,7 @@ def ends(tmp_path: Path) -> TwoEnds:
     shutil.copytree(OUTBOX_3, tmp_path / "clinic")
     ends = TwoEnds(tmp_path, FakeClock(START + timedelta(hours=1)))
     for record in (ends.outbox.folder / "epochs").glob("*.record"):
-        ends.store.admit_epoch(SITE, record.read_bytes())
+        ends.hub.enrolment.admit_epoch(SITE, record.read_bytes())
     return ends
 
 
@@ -82,7 +82,7 @@ def test_no_byte_is_called_damaged_and_every_part_is_sent(ends: TwoEnds, caplog:
 
     ends.carry()
 
-    parts = ends.store.parts(SITE)
+    parts = ends.parts()
     assert parts.keys() == {(ESCALATED, Kind.CROPS)} | {(s, k) for s in (WAITING, HELD, URGENT) for k in KINDS}
     for study in (WAITING, HELD, URGENT):
         assert ends.outbox.entry(study).state is EntryState.ARRIVED
@@ -97,7 +97,7 @@ def test_what_was_not_made_is_made_of_the_files_that_came(ends: TwoEnds) -> None
         ends.outbox.add(ACCEPTED, kind, pack(members, "small"))
     ends.outbox.add(ACCEPTED, Kind.MANIFEST, b"manifest")
     ends.carry()
-    assert unpack(ends.store.parts(SITE)[ACCEPTED, Kind.ORIGINALS], 1 << 16) == members
+    assert unpack(ends.parts()[ACCEPTED, Kind.ORIGINALS], 1 << 16) == members
 
 
 def test_a_changed_study_is_written_in_today_s_words(ends: TwoEnds) -> None:

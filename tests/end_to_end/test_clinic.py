@@ -15,7 +15,7 @@ from tests.support.dicoms import STUDY_UID, chest, dicom
 from tests.support.peers import debian, free_port, storescu
 from tests.support.programs import sending
 from tests.support.real_link import as_joined, serving, until
-from tests.support.two_ends import SITE, TwoEnds
+from tests.support.two_ends import TwoEnds
 from tests.support.xray_machine import Machine
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import default_bundle_folder
@@ -79,9 +79,9 @@ async def day(ends: TwoEnds, folder: Path) -> str:
             await asyncio.to_thread(send, dicom_port, folder)
             await until(lambda: Kind.MANIFEST in kept(folder / "site"))
             assert "waiting" in await asyncio.to_thread(page, page_port)
-            assert ends.store.parts(SITE) == {}
+            assert ends.parts() == {}
             await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
-            await until(lambda: len(ends.store.parts(SITE)) == 4)
+            await until(lambda: len(ends.parts()) == 4)
             await until(lambda: Kind.ORIGINALS not in kept(folder / "site"))
             assert "at the hub" in await asyncio.to_thread(page, page_port)
     return log.read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_what_a_machine_sends_is_at_the_hub_without_identity_and_stays_whole_at_
     log = asyncio.run(day(ends, tmp_path))
     (original,) = (tmp_path / "site" / "originals").iterdir()
     assert b"SECRET-1" in unpack(original.read_bytes(), 1 << 26)[0].data
-    (sent,) = unpack(ends.store.parts(SITE)[StudyKey(bytes.fromhex(original.stem)), Kind.ORIGINALS], 1 << 26)
+    (sent,) = unpack(ends.parts()[StudyKey(bytes.fromhex(original.stem)), Kind.ORIGINALS], 1 << 26)
     pixels = FILE[FILE.index(b"\xe0\x7f\x10\x00") :]
     assert sent.data.endswith(pixels)
     assert all(json.loads(line)["message"] for line in log.splitlines())

@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.two_ends import TwoEnds, samples
 from thinwire.shared.errors import DiskFull
-from thinwire.shared.identifiers import SiteName
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -72,7 +71,7 @@ def test_a_full_hub_gives_no_receipt_and_the_clinic_says_why_it_waits(tmp_path: 
     uplink, ingest = ends.uplink(), ends.ingest()
     ends.carry_on(uplink, ingest)
 
-    assert {kind.name for _, kind in ends.store.parts(SiteName("north-valley"))} == {"GRAPH", "MANIFEST"}
+    assert {kind.name for _, kind in ends.parts()} == {"GRAPH", "MANIFEST"}
     (waiting,) = ends.outbox.due()
     pause = uplink.pauses[waiting.object]
     assert "no space" in pause.reason
@@ -92,13 +91,13 @@ def test_a_hub_that_fills_up_in_the_middle_keeps_what_it_has(tmp_path: Path) -> 
     ends.accept(sample)
     ends.make_parts()
     ends.carry("." * 16 + "x", rate=4_000)
-    ends.store.refuse = DiskFull("the store is full")
+    ends.refusals.append(DiskFull("the store is full"))
     first = ends.carry(rate=4_000)
     refusals = [m.refusal for m in first.arrived if isinstance(m, wire.Down) and m.WhichOneof("message") == "refusal"]
     assert [r.what for r in refusals] == ["the store is full"]
     assert len(ends.outbox.due()) == 1
 
-    ends.store.refuse = None
+    ends.refusals.clear()
     again = ends.carry(rate=4_000)
     assert again.object_bytes < 100
     ends.assert_arrived([sample])

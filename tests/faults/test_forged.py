@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.support.two_ends import SITE, TwoEnds, samples
+from tests.support.two_ends import SITE, TwoEnds, enrolled, samples
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind, new_epoch, seal
@@ -26,7 +26,7 @@ HELLO = wire.Up(hello=wire.Hello(version=VERSION))
 def ends(tmp_path: Path) -> TwoEnds:
     """A study that waits at SITE; the hub serves OTHER as well."""
     ends = TwoEnds(tmp_path)
-    ends.store.sites[OTHER] = OTHER_SIGNING.public_key()
+    enrolled(ends.hub.enrolment, OTHER, OTHER_SIGNING)
     ends.accept(STUDY)
     ends.make_parts()
     return ends
@@ -63,11 +63,11 @@ def test_every_altered_message_is_refused_and_the_study_arrives_all_the_same(tmp
 
 def test_a_whole_stream_is_replayed_to_the_same_hub(ends: TwoEnds) -> None:
     link = ends.carry()
-    parts = ends.store.parts(SITE)
+    parts = ends.parts()
     ingest = greeted(ends)
     for up in link.sent_up[1:]:
         assert codes(ingest.receive(up)) == []
-    assert ends.store.parts(SITE) == parts
+    assert ends.parts() == parts
     assert ends.inbox.objects(SITE) == []
 
 
@@ -77,7 +77,7 @@ def test_a_whole_stream_is_replayed_by_another_site(ends: TwoEnds) -> None:
     refusals = [code for up in link.sent_up[1:] for code in codes(ingest.receive(up))]
     assert refusals[0] == wire.REFUSAL_CODE_FORGED  # the epoch record: signed by another site
     assert set(refusals[1:]) == {wire.REFUSAL_CODE_UNKNOWN_EPOCH}
-    assert ends.store.parts(OTHER) == {}
+    assert ends.parts(OTHER) == {}
     assert ends.inbox.objects(OTHER) == []
 
 
@@ -93,31 +93,31 @@ def test_an_epoch_that_names_a_site_is_signed_by_that_site(ends: TwoEnds) -> Non
 
 def test_an_object_of_another_sites_epoch_is_refused(ends: TwoEnds) -> None:
     key, record = new_epoch(OTHER, ends.outbox.epochs.hub, OTHER_SIGNING, ends.clock)
-    ends.store.admit_epoch(OTHER, record)
+    ends.hub.enrolment.admit_epoch(OTHER, record)
     foreign = seal(key, Kind.GRAPH, STUDY.study, b"graph")
     assert codes(greeted(ends).receive(whole(foreign))) == [wire.REFUSAL_CODE_UNKNOWN_EPOCH]
     assert codes(greeted(ends, OTHER).receive(whole(foreign))) == []
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
 
 
 def test_chunks_that_change_places_end_the_stream(ends: TwoEnds) -> None:
     originals = next(due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
     data = ends.outbox.read(originals, 0, originals.size)
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(originals.epoch))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(originals.epoch))
     ingest = greeted(ends)
     offer = wire.Offer(number=1, object=originals.object, size=originals.size, head=data[:45])
     ingest.receive(wire.Up(offer=offer))
     with pytest.raises(ProtocolBroken, match="gap"):
         ingest.receive(wire.Up(chunk=wire.Chunk(number=1, offset=5_000, data=data[5_000:])))
     ingest.close()
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
     ends.carry()
     ends.assert_arrived([STUDY])
 
 
 def test_the_chunks_of_two_objects_are_exchanged(ends: TwoEnds) -> None:
     epoch = ends.outbox.epochs.current()
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
     one, two = (seal(epoch, Kind.ORIGINALS, STUDY.study, bytes([n]) * 9_000, chunk_log2=12) for n in range(2))
     ingest = greeted(ends)
     for number, data in enumerate((one, two), 1):
@@ -126,14 +126,14 @@ def test_the_chunks_of_two_objects_are_exchanged(ends: TwoEnds) -> None:
     for number, data in ((1, two), (2, one)):
         downs = ingest.receive(wire.Up(chunk=wire.Chunk(number=number, offset=45, data=data[45:])))
         assert codes(downs) == [wire.REFUSAL_CODE_DAMAGED]
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
     assert ends.inbox.objects(SITE) == []
 
 
 def test_a_head_that_is_not_the_objects_own_is_refused(ends: TwoEnds) -> None:
     """The partial on disk is one kind of object, the head of the second offer says another."""
     epoch = ends.outbox.epochs.current()
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
     data = seal(epoch, Kind.ORIGINALS, STUDY.study, STUDY.source)
     crops = seal(epoch, Kind.CROPS, STUDY.study, STUDY.source)
     first = greeted(ends)
@@ -143,12 +143,12 @@ def test_a_head_that_is_not_the_objects_own_is_refused(ends: TwoEnds) -> None:
     second.receive(wire.Up(offer=wire.Offer(number=1, object=digest(data), size=len(data), head=crops[:45])))
     downs = second.receive(wire.Up(chunk=wire.Chunk(number=1, offset=5_000, data=data[5_000:])))
     assert codes(downs) == [wire.REFUSAL_CODE_FORGED]
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
 
 
 def test_a_lying_size_takes_no_memory(ends: TwoEnds) -> None:
     data = seal(ends.outbox.epochs.current(), Kind.ORIGINALS, STUDY.study, STUDY.source)
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = greeted(ends)
     tracemalloc.start()
     ingest.receive(wire.Up(offer=wire.Offer(number=1, object=digest(data), size=2 << 30, head=data[:45])))
@@ -160,16 +160,16 @@ def test_a_lying_size_takes_no_memory(ends: TwoEnds) -> None:
 
 
 def test_an_unknown_bundle_is_refused_and_can_be_tried_again_when_the_hub_has_it(ends: TwoEnds) -> None:
-    ends.store.refuse = UnknownBundle("the hub does not have bundle 00")
+    ends.refusals.append(UnknownBundle("the hub does not have bundle 00"))
     ends.carry()
     entry = ends.outbox.entry(STUDY.study)
     assert entry.state is EntryState.REFUSED
     assert {part.state for part in entry.parts} == {PartState.REFUSED}
     assert "thinwire-receiver bundle add" in entry.part(Kind.GRAPH).reason
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
     assert ends.outbox.source(STUDY.study) == STUDY.source
 
-    ends.store.refuse = None
+    ends.refusals.clear()
     ends.outbox.retry(STUDY.study)
     ends.carry()
     ends.assert_arrived([STUDY])

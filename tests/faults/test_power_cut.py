@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.power import Cutoff, Fuse, PowerCut
-from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples, until_whole
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
+from tests.support.two_ends import Sample, TwoEnds, samples, until_whole
+from thinwire.shared.formats.receipts import StudyStatus
 
 STUDIES = [*samples(2, size=9_000), Sample(b"the urgent one" * 40, words=b"short of breath", urgent=True)]
 
@@ -25,11 +25,7 @@ def live(ends: TwoEnds, accepted: list[Sample]) -> None:
             accepted.append(sample)
     ends.make_parts()
     until_whole(ends, lambda: ends.carry("." * 20 + "x", rate=8_000.0))
-    for sample in STUDIES:
-        at = ends.clock.now()
-        triaged = Receipt(sample.study, SITE, None, StudyStatus.TRIAGED, at, detail({"urgency": "routine"}))
-        if ends.outbox.entry(sample.study).status is not StudyStatus.TRIAGED:
-            ends.store.say(SITE, sign_receipt(triaged, HUB_SIGNING))
+    ends.triage()
     ends.carry()
     ends.accept(LATE)
     ends.carry()
@@ -67,7 +63,7 @@ def test_every_accepted_study_arrives_once_wherever_the_power_is_cut(tmp_path: P
         try:
             ends.assert_arrived(STUDIES)
             assert all(ends.outbox.entry(s.study).status is StudyStatus.TRIAGED for s in STUDIES)
-            assert (ends.store.urgent(SITE, LATE.study), ends.outbox.pending_escalations()) == (True, [])
+            assert (ends.urgent(LATE.study), ends.outbox.pending_escalations()) == (True, [])
             assert not list((tmp_path / name / "clinic").rglob("*.tmp"))
         except AssertionError as error:
             raise AssertionError(f"after a power cut at the {which} {name}: {error}") from error

@@ -262,7 +262,7 @@ def test_half_of_it_came_by_the_link(pair: StickPair) -> None:
     with open_hub(pair.hub, pair.clock, pair.disk) as hub:
         inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
         pipeline = hub.pipeline()
-        session = IngestSession(pair.clinic.site, inbox, pipeline, hub.keys.signing, hub.clock, hub.disk)
+        session = IngestSession(pair.clinic.site, inbox, pipeline, hub.clock, hub.disk)
         session.receive(wire.Up(hello=wire.Hello(version=VERSION)))
         (entry,) = outbox.entries()
         record = outbox.epochs.record(entry.epoch)
@@ -307,7 +307,7 @@ def test_a_request_comes_by_stick_and_its_part_goes_back(pair: StickPair) -> Non
     with open_hub(pair.hub, pair.clock) as hub:
         pair.export()
         pair.at_hub()
-        hub.store.request(pair.clinic.site, study, Kind.PREVIEW, pair.clock.now())
+        hub.store.request(pair.clinic.site, study, Kind.PREVIEW)
     pair.at_hub()
     assert pair.bring_home().requests == 1
     assert outbox.entry(study).part(Kind.PREVIEW).requested

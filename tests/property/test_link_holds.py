@@ -61,7 +61,7 @@ def test_no_message_of_a_clinic_breaks_the_hub(
             break
         ingest.tick()
     ingest.close()
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -90,7 +90,7 @@ def test_no_message_of_a_hub_loses_a_study(tmp_path_factory: pytest.TempPathFact
         ends.outbox.give_up(study.study, part, "not made here")
     for _ in range(2):
         ends.carry()
-    assert ends.store.parts(SITE)[study.study, Kind.ORIGINALS] == study.source
+    assert ends.parts()[study.study, Kind.ORIGINALS] == study.source
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,7 +127,7 @@ def test_an_altered_object_is_never_stored_however_it_is_named(
     """A liar may name the altered bytes by their own digest; the envelope still does not open."""
     ends = TwoEnds(tmp_path_factory.mktemp("altered"))
     epoch = ends.outbox.epochs.current()
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(epoch.id))
     whole = seal(epoch, kind, StudyKey(b"s" * 16), plaintext, chunk_log2=10)
     altered = bytearray(whole)
     altered[flip % len(altered)] ^= 0x40
@@ -145,5 +145,5 @@ def test_an_altered_object_is_never_stored_however_it_is_named(
             wire.REFUSAL_CODE_BAD_FORMAT,
             wire.REFUSAL_CODE_UNKNOWN_EPOCH,
         )
-        assert ends.store.parts(SITE) == {}
+        assert ends.parts() == {}
         assert ends.inbox.objects(SITE) == []

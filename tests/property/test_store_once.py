@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import make_hub, open_hub
 from thinwire.shared.formats.bundle import Bundle
@@ -51,7 +51,7 @@ def _live(data: Path, clinic: Clinic, studies: list[StudyParts], acts: list[int]
                 pipeline.predict_waiting()
                 continue
             part = _part(studies, act)
-            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
 
 
 def _part(studies: list[StudyParts], act: int) -> Sealed:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.hub_folder import Clinic, fused, sealed_manifest, stored
+from tests.support.hub_folder import Clinic, fused, sealed_manifest
 from tests.support.machine_results import image_file
 from thinwire.receiver.config import FILE
 from thinwire.receiver.hub import Hub
@@ -30,7 +30,7 @@ def keep_study(
     parts = [graph, sealed_manifest(clinic, files, bundle.id, graph, whole), *([whole] if originals else [])]
     pipeline = hub.pipeline()
     for part in parts:
-        pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
     if read:
         assert pipeline.predict_waiting() == 1
     return study

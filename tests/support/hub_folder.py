@@ -18,7 +18,6 @@ from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patc
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, sign_manifest
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier, digest, study_key
 from thinwire.shared.imaging.radiograph import open_radiograph
 
@@ -152,9 +151,3 @@ def sealed_manifest(
         read=read,
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))
-
-
-def stored(hub: Hub, clinic: Clinic, part: Sealed) -> bytes:
-    """The receipt that the link would sign for a part."""
-    receipt = Receipt(part.header.study, clinic.site, part.object, StudyStatus.STORED, hub.clock.now())
-    return sign_receipt(receipt, hub.keys.signing)

@@ -7,7 +7,7 @@ from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, manifest_of, stored
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, manifest_of
 from tests.support.tier_samples import sample_crops, sample_preview
 from thinwire.receiver.access.accounts import Accounts, Role
 from thinwire.receiver.hub import Hub
@@ -79,8 +79,7 @@ class ReadingRoom:
 
     def put(self, clinic: Clinic, *parts: Sealed) -> None:
         for part in parts:
-            receipt = stored(self.hub, clinic, part)
-            self.room.pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, receipt)
+            self.room.pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
         self.room.pipeline.predict_waiting()
 
     def put_study(self, clinic: Clinic, parts: StudyParts, *kinds: Kind) -> str:

@@ -5,24 +5,26 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
+from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds, served
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport.connection import HubAddress, Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.crypto.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
+from thinwire.shared.crypto.keys import Authority, Identity, issue_client, issue_server, new_request
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.storage.migrations import create_database
 
-AUTHORITY = new_authority(SystemClock())
 SERVER = issue_server(AUTHORITY, ["localhost"], SystemClock())
 PATIENCE = 120.0
 """Seconds after which a test that waits has failed."""
 
 
 def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Identity:
+    """Of SITE and this hub, the certificate with which it joined; else a new one."""
+    if (authority, site) == (AUTHORITY, SITE):
+        return served()[1]
     key, request = new_request(site)
     return Identity(issue_client(authority, site, request, SystemClock()), key)
 
@@ -44,20 +46,16 @@ def as_joined(clinic: Path) -> None:
     create_database(clinic / FILE, CLINIC)
 
 
+def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:
+    """The real server of the hub of `ends`, not started."""
+    authority, clock = AUTHORITY.certificate_pem, SystemClock()
+    return HubServer(ends.hub.pipeline, ends.inbox, SERVER, authority, clock, ends.disk, ends.limits, reflects)
+
+
 @contextlib.asynccontextmanager
 async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[HubServer, int]]:
     """The hub of `ends` behind its real server; gives it and its port."""
-    server = HubServer(
-        ends.store,
-        ends.inbox,
-        HUB_SIGNING,
-        SERVER,
-        AUTHORITY.certificate_pem,
-        SystemClock(),
-        ends.disk,
-        ends.limits,
-        reflects,
-    )
+    server = hub_server(ends, reflects)
     port = await server.start("127.0.0.1:0")
     try:
         yield server, port

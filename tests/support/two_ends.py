@@ -1,16 +1,28 @@
 """A clinic and a hub in one process, on real folders, that can be switched off at any step and built up again."""
 
+import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy import select
 
 from tests.support.clock import FakeClock
-from tests.support.folder_store import FolderStore, manifest_of
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Fuse, LossyDisk
 from tests.support.scripted_link import ScriptedLink
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.pipeline import HubPipeline
+from thinwire.receiver.sites.enrolment import SiteRegistry
+from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.content import Content, Examiner, Files
+from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.records import StoredPrediction
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.store.tables import HUB, objects
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.receiver.transport.limits import SiteLimits
@@ -19,10 +31,14 @@ from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport.session import UplinkSession
-from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.crypto.keys import HubPrivateKey
-from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
-from thinwire.shared.storage.database import Database
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.envelope import EnvelopeHeader, Kind
+from thinwire.shared.crypto.keys import HubPrivateKey, Identity, new_authority, new_request, read_token
+from thinwire.shared.errors import ThinwireError
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Urgency, digest, study_key
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database, engine_of
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
 
@@ -32,6 +48,9 @@ PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 HUB_KEY = HubPrivateKey(bytes(range(96)))
 HUB_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 SITE_SIGNING = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
+AUTHORITY = new_authority(SystemClock())
+"""Of certificates that are used on real connections, so with the real time."""
+KEYS = Keyring(AUTHORITY, HUB_KEY, HUB_SIGNING)
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,65 @@ def open_clinic(
     return Outbox(data, database, epochs, HUB_SIGNING.public_key())
 
 
+@cache
+def served() -> tuple[bytes, Identity]:
+    """A hub's database in which SITE has joined, made once; and the site's certificate."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "hub.db"
+        create_database(path, HUB)
+        database = Database(path, engine_of(path))
+        identity = enrolled(SiteRegistry(database, KEYS, SystemClock()), SITE, SITE_SIGNING)
+        database.close()
+        return path.read_bytes(), identity
+
+
+def enrolled(registry: SiteRegistry, site: SiteName, signing: Ed25519PrivateKey) -> Identity:
+    """Enrol a site and use its token."""
+    key, request = new_request(site)
+    token = read_token(registry.enrol(site)[0])
+    return Identity(registry.join(token.id, request, signing.public_key().public_bytes_raw()).certificate_pem, key)
+
+
+class AnyContent(Examiner):
+    """Takes bytes that are no graph and no archive: the link's tests are about the way there. The checks of content
+    have tests of their own.
+
+    refusals: the first one is raised, where there is one.
+    """
+
+    def __init__(self, refusals: list[ThinwireError]) -> None:
+        super().__init__(_no_coder)
+        object.__setattr__(self, "refusals", refusals)
+
+    def examine(
+        self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
+    ) -> Content:
+        for refusal in self.refusals:  # type: ignore[attr-defined]
+            raise refusal
+        return Files(((digest(plaintext), len(plaintext)),))
+
+
+class HubEnd:
+    """The hub's store on its folder: database, blobs, enrolled sites, and the pipeline that takes from the link."""
+
+    def __init__(self, folder: Path, disk: Disk, clock: FakeClock, refusals: list[ThinwireError]) -> None:
+        path = folder / "thinwire.db"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(served()[0])
+        self.database = Database(path, engine_of(path))
+        self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, HUB_SIGNING, clock)
+        self.enrolment = SiteRegistry(self.database, KEYS, clock)
+        self.pipeline = HubPipeline(
+            self.store,
+            self.enrolment,
+            Bundles(folder / "bundles"),
+            AnyContent(refusals),
+            ObjectQuarantine(folder / "quarantine", disk, clock),
+            clock,
+        )
+
+
 class TwoEnds:
     """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
 
@@ -87,6 +165,8 @@ class TwoEnds:
         self.clock = clock or FakeClock()
         self.limits = limits
         self.random = counted_bytes(b"two ends")
+        self.refusals: list[ThinwireError] = []
+        """What the hub's check of content raises, where there is something."""
         self.switch_on()
 
     def switch_on(self, fuse: Fuse | None = None, lossy: bool = True) -> None:
@@ -94,8 +174,18 @@ class TwoEnds:
         self.fuse = fuse or Fuse()
         self.disk = LossyDisk(self.fuse, lossy)
         self.outbox = self.new_outbox()
-        self.store = FolderStore(self.folder / "hub", HUB_KEY, {SITE: SITE_SIGNING.public_key()}, self.disk)
+        if hub := self.__dict__.pop("hub", None):
+            hub.database.close()
         self.inbox = Inbox(self.folder / "hub" / "inbox", self.disk, self.clock)
+
+    @cached_property
+    def hub(self) -> HubEnd:
+        """Opened when it is needed: many tests need the clinic alone."""
+        return HubEnd(self.folder / "hub", self.disk, self.clock, self.refusals)
+
+    @property
+    def store(self) -> Store:
+        return self.hub.store
 
     def new_outbox(self) -> Outbox:
         """The clinic's outbox as another process sees it."""
@@ -105,7 +195,7 @@ class TwoEnds:
         return UplinkSession(self.outbox, self.clock, self.disk)
 
     def ingest(self, site: SiteName = SITE) -> IngestSession:
-        return IngestSession(site, self.inbox, self.store, HUB_SIGNING, self.clock, self.disk, self.limits)
+        return IngestSession(site, self.inbox, self.hub.pipeline, self.clock, self.disk, self.limits)
 
     def accept(self, sample: Sample) -> OutboxEntry:
         return self.outbox.accept(sample.study, sample.source, PLAN, sample.words, sample.urgent)
@@ -133,6 +223,26 @@ class TwoEnds:
         link.carry(uplink, ingest, greet)
         return link
 
+    def triage(self) -> None:
+        """The hub's inference: a prediction for every graph that waits."""
+        for waiting in self.store.untriaged():
+            at = self.clock.now()
+            self.store.add_prediction(
+                waiting, StoredPrediction({}, Urgency.ROUTINE, "as the test says", False, BundleId(b"b" * 16), at)
+            )
+
+    def parts(self, site: SiteName = SITE) -> dict[tuple[StudyKey, Kind], bytes]:
+        """Every part that the hub has stored for a site."""
+        columns = objects.c.study, objects.c.kind, objects.c.blob
+        with self.hub.database.read() as connection:
+            rows = connection.execute(select(*columns).where(objects.c.site == site).distinct()).all()
+        found = {(StudyKey(study), Kind(kind)): self.store.blob(Digest(blob)) for study, kind, blob in rows}
+        assert len(found) == len(rows), "two contents of one part"
+        return found
+
+    def urgent(self, study: StudyKey) -> bool:
+        return self.store.study(SITE, study).urgent_asked
+
     def lose_unsynced(self) -> None:
         """At a power cut: the hub's partial objects lose bytes that were written and not made durable."""
         for path in (self.folder / "hub" / "inbox").glob("*/*"):
@@ -142,7 +252,7 @@ class TwoEnds:
 
     def assert_arrived(self, studies: Sequence[Sample]) -> None:
         """Every study is at the hub once and bit by bit, and the clinic knows it and keeps no bytes."""
-        parts = self.store.parts(SITE)
+        parts = self.parts()
         assert {study for study, _ in parts} == {sample.study for sample in studies}
         for sample in studies:
             for kind, plaintext in sample.parts.items():
@@ -167,6 +277,15 @@ def sealed_file(outbox: Outbox, study: StudyKey, kind: Kind) -> Path:
     path = outbox.path(study, kind)
     assert path is not None
     return path
+
+
+def manifest_of(parts: Sequence[Digest]) -> bytes:
+    """A stand-in for a manifest."""
+    return json.dumps([each.hex() for each in parts]).encode()
+
+
+def _no_coder(_: BundleId) -> Coder:
+    raise AssertionError("no graph is decoded here")
 
 
 def until_whole(ends: TwoEnds, act: Callable[[], object], most: int = 50) -> None:

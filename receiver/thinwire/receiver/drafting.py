@@ -14,7 +14,6 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.draft import draft_json
 from thinwire.receiver.store.records import PendingGraph
 from thinwire.receiver.store.store import Store
-from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
@@ -33,14 +32,11 @@ LEAST_URGENT = 19
 class Drafting:
     """`run` is for one thread; the other methods are safe from any thread."""
 
-    def __init__(
-        self, store: Store, bundles: Bundles, settings: DraftSettings, clock: Clock, idle: threading.Event
-    ) -> None:
+    def __init__(self, store: Store, bundles: Bundles, settings: DraftSettings, idle: threading.Event) -> None:
         """idle: set while no graph waits for inference."""
         self._store = store
         self._bundles = bundles
         self._settings = settings
-        self._clock = clock
         self._idle = idle
         self._skipped: set[PendingGraph] = set()
         self._changed = threading.Event()
@@ -105,7 +101,7 @@ class Drafting:
         finally:
             self.under_way = MappingProxyType({})
         for (each, graph), draft in zip(alike, drafter.attended(graphs, texts), strict=True):
-            self._store.add_draft(each, draft_json(draft, graph), self._clock.now())
+            self._store.add_draft(each, draft_json(draft, graph))
         log.info("drafts written: %d", len(alike))
 
     def _may_go_on(self) -> bool:

@@ -59,14 +59,13 @@ class Hub:
             self.bundles,
             examiner,
             quarantine,
-            self.keys.signing,
             self.clock,
             self.settings.batch,
         )
 
     def drafting(self, pipeline: HubPipeline) -> Drafting:
         """Drafting of reports while `pipeline` is idle."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, self.clock, pipeline.idle)
+        drafting = Drafting(self.store, self.bundles, self.settings.draft, pipeline.idle)
         pipeline.on_idle = drafting.wake
         return drafting
 
@@ -117,7 +116,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             disk,
             keys,
             database,
-            Store(database, Blobs(data / "blobs", disk), disk.step),
+            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock),
             SiteRegistry(database, keys, clock),
             Bundles(data / "bundles"),
             Accounts(database, clock),

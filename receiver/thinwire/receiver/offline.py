@@ -138,7 +138,8 @@ class _Import:
         self._numbers = itertools.count(1)
         self._urgent: dict[tuple[SiteName, Digest], bool] = {}
         self._transfer_notes: list[tuple[_File, TransferNote]] = []
-        self._here: dict[tuple[SiteName, Digest], None] = {}
+        self._here: dict[tuple[SiteName, Digest], bytes | None] = {}
+        """The objects on the stick, each with its receipt once it is stored."""
         self._sites: dict[SiteName, None] = {}
         self._done = ObjectImport()
 
@@ -248,17 +249,18 @@ class _Import:
         object, size = self._stick.identity(file.path)
         self._here[file.site, object] = None
         self._sites[file.site] = None
-        if self._pipeline.stored_receipt(file.site, object) is not None:
-            return ImportedFile(ImportOutcome.KNOWN, file.site, file.header.kind, object)
         number, head = next(self._numbers), self._stick.read(file.path, head_size(size, LARGEST_CHUNK))
         urgent = self._urgent.get((file.site, object), False)
         offer = wire.Offer(number=number, object=object, size=size, urgent=urgent, head=head)
+        stored_before = session.stored
         downs, position = session.receive(wire.Up(offer=offer)), 0
         while True:
             for down in downs:
                 _raise(down)
                 if down.HasField("receipt"):
-                    return ImportedFile(ImportOutcome.STORED, file.site, file.header.kind, object)
+                    self._here[file.site, object] = down.receipt.signed
+                    outcome = ImportOutcome.STORED if session.stored > stored_before else ImportOutcome.KNOWN
+                    return ImportedFile(outcome, file.site, file.header.kind, object)
                 position = max(position, down.progress.durable)
             data = self._stick.read(file.path, LARGEST_CHUNK, position)
             if not data or position + len(data) > size:
@@ -278,23 +280,24 @@ class _Import:
         """Write replies to every clinic on the stick, and remove completed transfer notes."""
         self._stick.prepare()
         for file, transfer_note in self._transfer_notes:
-            absent = [
-                each for each, _ in transfer_note.urgent if self._pipeline.stored_receipt(file.site, each) is None
-            ]
+            absent = [each for each, _ in transfer_note.urgent if not self._is_stored(file.site, each)]
             self._done.missing[file.site] += sum((file.site, each) not in self._here for each in absent)
             if not absent:
                 self._stick.remove(file.path)
         for site in sorted(self._sites):
-            mine = (self._pipeline.stored_receipt(site, object) for owner, object in self._here if owner == site)
-            again = [receipt for receipt in mine if receipt is not None]
+            again = [receipt for (owner, _), receipt in self._here.items() if owner == site and receipt is not None]
             self._done.receipts[site] = _reply(self._stick, self._hub, self._pipeline, site, again)
+
+    def _is_stored(self, site: SiteName, object: Digest) -> bool:
+        here = self._here.get((site, object))
+        return here is not None or self._pipeline.stored_receipt(site, object) is not None
 
     def _session(self, site: SiteName) -> IngestSession:
         """The site's end of the protocol. Raises NotEnrolled."""
         if site not in self._sessions:
             self._pipeline.check_site(site, None)
             hub = self._hub
-            session = IngestSession(site, self._inbox, self._pipeline, hub.keys.signing, hub.clock, hub.disk)
+            session = IngestSession(site, self._inbox, self._pipeline, hub.clock, hub.disk)
             self._open_sessions.callback(session.close)
             session.receive(wire.Up(hello=wire.Hello(version=VERSION, software="a stick")))
             self._sessions[site] = session

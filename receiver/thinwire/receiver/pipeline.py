@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from thinwire.receiver.inference.bundles import Bundles
@@ -20,7 +19,7 @@ from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
-from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state, report_detail
+from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
@@ -28,7 +27,6 @@ from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
 if TYPE_CHECKING:
@@ -63,7 +61,6 @@ class HubPipeline:
         bundles: Bundles,
         examiner: Examiner,
         quarantine: ObjectQuarantine,
-        signing: Ed25519PrivateKey,
         clock: Clock,
         batch: int = BATCH,
         notify: Notify = _no_server,
@@ -78,7 +75,6 @@ class HubPipeline:
         self._bundles = bundles
         self._examiner = examiner
         self._quarantine = quarantine
-        self._signing = signing
         self._clock = clock
         self._batch = batch
         self._failed: set[PendingGraph] = set()
@@ -88,22 +84,19 @@ class HubPipeline:
 
     # Ingest.
 
-    def put(
-        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
-    ) -> None:
+    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
         """As `IngestStore.put`: examined, then stored with its receipt; a graph then waits for inference."""
-        if self.store.stored_receipt(site, object) is not None:
-            return
         try:
             verify_key = self._enrolment.verify_key(site, header.epoch)
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
             self._quarantine.add(site, object, plaintext, error)
             raise
-        self.store.add_part(OpenedPart(site, object, header, plaintext, content, urgent), receipt, self._clock.now())
+        receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
+        return receipt
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
         return self._enrolment.join(token, request, signing_key)
@@ -130,7 +123,7 @@ class HubPipeline:
         return self.store.undelivered_receipts(site)
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
-        self.store.record_delivered(site, receipt, self._clock.now())
+        self.store.record_delivered(site, receipt)
 
     def requested_parts(self, site: SiteName) -> Sequence[tuple[StudyKey, Kind]]:
         return self.store.requested_parts(site)
@@ -207,17 +200,7 @@ class HubPipeline:
             for name, p in prediction.findings.items()
         }
         stored = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
-        facts = detail(
-            {
-                "urgency": str(stored.urgency),
-                "reason": stored.reason,
-                "findings": findings,
-                "unfamiliar": stored.unfamiliar,
-                "bundle": stored.bundle.hex(),
-            }
-        )
-        receipt = Receipt(pending.study, pending.site, None, StudyStatus.TRIAGED, at, facts)
-        if self.store.add_prediction(pending, stored, sign_receipt(receipt, self._signing)):
+        if self.store.add_prediction(pending, stored):
             log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
             self.notify(pending.site)
 
@@ -230,8 +213,7 @@ class HubPipeline:
 
     def record_opened(self, site: SiteName, study: StudyKey) -> None:
         """A reader opens a study; for the first time, the clinic gets a receipt. Raises DiskFull, HubBusy."""
-        receipt = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
-        if self.store.record_opened(site, study, sign_receipt(receipt, self._signing)):
+        if self.store.record_opened(site, study):
             self.notify(site)
 
     def report(self, written: Report, event: ReportEvent, also: Callable[[Connection], object]) -> Report:
@@ -244,12 +226,8 @@ class HubPipeline:
         state = next_state(None if before is None else before.state, event)
         text = checked_text(written.text, event)
         report = replace(written, state=state, text=text, at=self._clock.now())
-        receipt = None
+        self.store.add_report(report, also)
         if state is ReportState.FINAL:
-            reported = Receipt(report.study, report.site, None, StudyStatus.REPORTED, report.at, report_detail(report))
-            receipt = sign_receipt(reported, self._signing)
-        self.store.add_report(report, receipt, also)
-        if receipt is not None:
             log.info("site %s: the report on a study is signed", report.site)
             self.notify(report.site)
         return report

@@ -78,7 +78,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     server = HubServer(
         pipeline,
         inbox,
-        hub.keys.signing,
         identity,
         hub.keys.authority.certificate_pem,
         hub.clock,

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.support.dicoms import chest, dicom
-from tests.support.hub_folder import StudyParts, join, stored, study_parts
+from tests.support.hub_folder import StudyParts, join, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli.bundle import figures
@@ -56,7 +56,7 @@ def parts(data: str, bundle: Bundle) -> StudyParts:
         clinic, pipeline = join(hub), hub.pipeline()
         made = study_parts(clinic, bundle)
         part = made.graph
-        pipeline.put(clinic.site, part.object, part.header, part.plaintext, True, stored(hub, clinic, part))
+        pipeline.put(clinic.site, part.object, part.header, part.plaintext, True)
         pipeline.predict_waiting()
     return made
 
@@ -154,7 +154,7 @@ def test_a_prefix_of_two_studies_is_refused(data: str, parts: StudyParts, bundle
     with open_hub(Path(data), SystemClock()) as hub:
         clinic = join(hub, "south-ridge")
         part = study_parts(clinic, bundle).graph
-        hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
     assert isinstance(run("show", parts.study.hex(), "--data", data).exception, UnknownStudy)
     said(run("show", parts.study.hex(), "--data", data, "--site", "south-ridge"))
 
@@ -171,7 +171,7 @@ def test_export_asks_for_the_originals_and_writes_them_once_they_are_here(
         assert len(hub.store.requested_parts(site)) == 1
         clinic = join(hub, site)
         part = clinic.seal(parts.originals.header.kind, parts.study, parts.originals.plaintext)
-        hub.pipeline().put(site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+        hub.pipeline().put(site, part.object, part.header, part.plaintext, False)
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "b")))
     restored = sorted((tmp_path / "b" / stem).iterdir())
     assert tuple(path.read_bytes() for path in restored) == parts.files
@@ -183,7 +183,7 @@ def test_export_writes_the_result_as_dicom_where_nothing_was_drafted(data: str, 
         clinic, pipeline = join(hub), hub.pipeline()
         parts = study_parts(clinic, bundle, files=(image,))
         for part in (parts.graph, parts.originals):
-            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
         pipeline.predict_waiting()
     said(run("export", parts.study.hex(), "--data", data, "--to", str(tmp_path / "out")))
     stem = parts.study.hex()[:16]
@@ -363,7 +363,7 @@ def test_what_goes_on_is_shown_and_tried_again(data: str, bundle: Bundle) -> Non
         parts = study_parts(clinic, bundle)
         for part in (parts.graph, parts.originals):
             pipeline = hub.pipeline()
-            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+            pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
         (each,) = forwarders(hub)
         assert each.work()
     shown = json.loads(said(run("forward", "status", "--data", data, "--json")))

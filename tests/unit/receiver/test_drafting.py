@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, fused, join, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, fused, join, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.cli.main import app
@@ -42,11 +42,11 @@ def idle() -> threading.Event:
 
 def drafting(hub: Hub, rest: threading.Event | None = None, batch: int = 8) -> Drafting:
     settings = DraftSettings(enabled=True, beams=2, batch=batch)
-    return Drafting(hub.store, hub.bundles, settings, hub.clock, rest or idle())
+    return Drafting(hub.store, hub.bundles, settings, rest or idle())
 
 
 def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed) -> None:
-    pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+    pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
 
 
 def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, read: bool = True) -> list[StudyParts]:
@@ -86,9 +86,9 @@ def test_the_most_urgent_study_is_drafted_first(hub: Hub, clinic: Clinic, bundle
     arrived(hub, clinic, bundle, *range(8), read=False)
     words = [Urgency.ROUTINE, Urgency.URGENT, Urgency.UNCERTAIN, Urgency.IMMEDIATE] * 2
     read = dict(zip(hub.store.untriaged(), words, strict=True))
-    for number, (waiting, urgency) in enumerate(read.items()):
+    for waiting, urgency in read.items():
         prediction = StoredPrediction({}, urgency, "as the test says", False, bundle.id, hub.clock.now())
-        assert hub.store.add_prediction(waiting, prediction, b"receipt %d" % number)
+        assert hub.store.add_prediction(waiting, prediction)
     found = hub.store.undrafted(100)
     arrival = list(read)
     assert found == sorted(read, key=lambda each: (ORDER.index(read[each]), arrival.index(each)))

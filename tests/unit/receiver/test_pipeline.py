@@ -10,7 +10,7 @@ from threading import Barrier
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tier_samples import MEANING, sample_crops, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
@@ -43,15 +43,13 @@ from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, diges
 from thinwire.shared.storage.durable import Disk
 
 
-def put(hub: Hub, pipeline: HubPipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
-    receipt = stored(hub, clinic, part)
-    pipeline.put(clinic.site, part.object, part.header, part.plaintext, urgent, receipt)
-    return receipt
+def put(pipeline: HubPipeline, clinic: Clinic, part: Sealed, urgent: bool = False) -> bytes:
+    return pipeline.put(clinic.site, part.object, part.header, part.plaintext, urgent)
 
 
 def put_and_read(hub: Hub, clinic: Clinic, part: Sealed) -> None:
     pipeline = hub.pipeline()
-    put(hub, pipeline, clinic, part)
+    put(pipeline, clinic, part)
     pipeline.predict_waiting()
 
 
@@ -65,14 +63,14 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
     pipeline = hub.pipeline()
     told: list[str] = []
     pipeline.notify = told.append
-    put(hub, pipeline, clinic, parts.graph)
+    put(pipeline, clinic, parts.graph)
     (row,) = worklist(hub.store.studies())
     assert row.urgency is None
     assert pipeline.predict_waiting() == 1
     assert pipeline.predict_waiting() == 0
-    put(hub, pipeline, clinic, parts.originals)
+    put(pipeline, clinic, parts.originals)
     assert next(hub.store.studies()).complete is None
-    put(hub, pipeline, clinic, parts.manifest)
+    put(pipeline, clinic, parts.manifest)
 
     (row,) = worklist(hub.store.studies())
     shown = as_json(row)
@@ -108,7 +106,7 @@ def test_a_study_comes_to_the_worklist_and_word_of_it_back_to_the_clinic(
 
 def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    receipt = put(hub, pipeline, clinic, parts.graph)
+    receipt = put(pipeline, clinic, parts.graph)
     pipeline.record_delivered(clinic.site, digest(receipt))
     pipeline.record_delivered(clinic.site, digest(b"a receipt that never was"))
     assert pipeline.undelivered_receipts(clinic.site) == []
@@ -128,7 +126,7 @@ def test_two_clinics_put_the_same_content_at_once_and_each_has_its_receipt(data:
         graphs = [study_parts(clinic, bundle).graph for clinic in clinics]
         assert graphs[0].plaintext == graphs[1].plaintext
         pipeline = hub.pipeline()
-        receipts = list(threads.map(lambda pair: put(hub, pipeline, *pair), zip(clinics, graphs, strict=True)))
+        receipts = list(threads.map(lambda pair: put(pipeline, *pair), zip(clinics, graphs, strict=True)))
         for clinic, graph, receipt in zip(clinics, graphs, receipts, strict=True):
             assert pipeline.stored_receipt(clinic.site, graph.object) == receipt
         assert blobs(hub) == [digest(graphs[0].plaintext).hex()]
@@ -137,12 +135,11 @@ def test_two_clinics_put_the_same_content_at_once_and_each_has_its_receipt(data:
 
 def test_put_twice_is_put_once(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    first = put(hub, pipeline, clinic, parts.graph)
+    first = put(pipeline, clinic, parts.graph)
     pipeline.predict_waiting()
     hub.clock.advance(60)  # type: ignore[attr-defined]
-    put(hub, pipeline, clinic, parts.graph)
+    assert put(pipeline, clinic, parts.graph) == first
     assert pipeline.predict_waiting() == 0
-    assert pipeline.stored_receipt(clinic.site, parts.graph.object) == first
     assert len(pipeline.undelivered_receipts(clinic.site)) == 2
     assert len(blobs(hub)) == 1
 
@@ -152,10 +149,10 @@ def test_a_part_that_was_sealed_anew_is_kept_once_and_has_its_receipt(
 ) -> None:
     pipeline = hub.pipeline()
     for part in (parts.graph, parts.originals, parts.manifest):
-        put(hub, pipeline, clinic, part)
+        put(pipeline, clinic, part)
     pipeline.predict_waiting()
     later = replace(parts.graph, object=digest(b"sealed anew"))
-    receipt = put(hub, pipeline, clinic, later)
+    receipt = put(pipeline, clinic, later)
     assert pipeline.stored_receipt(clinic.site, later.object) == receipt
     assert pipeline.predict_waiting() == 0
     assert len(blobs(hub)) == 3
@@ -166,7 +163,7 @@ def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: B
     other = join(hub, "south-ridge")
     pipeline = hub.pipeline()
     for each in (clinic, other):
-        put(hub, pipeline, each, study_parts(each, bundle).graph)
+        put(pipeline, each, study_parts(each, bundle).graph)
     assert [each.site for each in hub.store.studies()] == ["north-valley", "south-ridge"]
     assert pipeline.predict_waiting() == 2
     assert len(pipeline.undelivered_receipts(other.site)) == 2
@@ -175,7 +172,7 @@ def test_a_study_of_two_sites_is_two_studies(hub: Hub, clinic: Clinic, bundle: B
 def test_what_was_sent_as_urgent_is_read_first(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
     pipeline = hub.pipeline()
     for seed in range(3):
-        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph, urgent=seed == 2)
+        put(pipeline, clinic, study_parts(clinic, bundle, seed).graph, urgent=seed == 2)
     waiting = hub.store.untriaged()
     assert [each.urgent_asked for each in waiting] == [True, False, False]
     assert [row.study.urgent_asked for row in worklist(hub.store.studies())] == [True, False, False]
@@ -195,7 +192,7 @@ def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clin
     assert study.prediction is not None
     assert study.prediction.urgency in (Urgency.URGENT, Urgency.IMMEDIATE)
     assert pipeline.escalate(clinic.site, parts.study)  # a repeat
-    put(hub, pipeline, clinic, parts.originals, urgent=True)
+    put(pipeline, clinic, parts.originals, urgent=True)
     assert hub.store.untriaged() == []
     told = [read_receipt(r, hub.keys.signing.public_key()) for r in hub.store.undelivered_receipts(clinic.site)]
     assert [each.status for each in told].count(StudyStatus.TRIAGED) == 2
@@ -204,17 +201,17 @@ def test_a_study_that_becomes_urgent_late_is_triaged_anew(hub: Hub, clinic: Clin
 def test_a_late_part_that_is_urgent_lifts_the_study_too(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
     put_and_read(hub, clinic, parts.graph)
-    put(hub, pipeline, clinic, parts.originals, urgent=True)
+    put(pipeline, clinic, parts.originals, urgent=True)
     assert [each.urgent_asked for each in hub.store.untriaged()] == [True]
 
 
 def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    put(hub, pipeline, clinic, parts.graph)
+    put(pipeline, clinic, parts.graph)
     (before,) = hub.store.untriaged()
     pipeline.escalate(clinic.site, parts.study)
     found = StoredPrediction({}, Urgency.ROUTINE, "read before", False, BundleId(b"b" * 16), hub.clock.now())
-    assert not hub.store.add_prediction(before, found, b"receipt")
+    assert not hub.store.add_prediction(before, found)
     assert next(hub.store.studies()).prediction is None
 
 
@@ -224,7 +221,7 @@ def test_studies_are_read_a_page_at_a_time(
     monkeypatch.setattr(store_module, "PAGE", 2)
     pipeline = hub.pipeline()
     for seed in range(5):
-        put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+        put(pipeline, clinic, study_parts(clinic, bundle, seed).graph)
     studies = [each.study for each in hub.store.studies()]
     assert len(set(studies)) == 5
     assert studies == sorted(studies)  # they came at the same moment
@@ -242,7 +239,7 @@ def test_more_graphs_than_a_batch_are_read_in_batches(
     with open_hub(data, FakeClock()) as hub:
         clinic, pipeline = join(hub), hub.pipeline()
         for seed in range(5):
-            put(hub, pipeline, clinic, study_parts(clinic, bundle, seed).graph)
+            put(pipeline, clinic, study_parts(clinic, bundle, seed).graph)
         assert [pipeline.predict_waiting() for _ in range(4)] == [2, 2, 1, 0]
 
 
@@ -278,7 +275,7 @@ def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
     part, error = refused(clinic, parts, bundle)[what]
     pipeline = hub.pipeline()
     with pytest.raises(error):
-        put(hub, pipeline, clinic, part)
+        put(pipeline, clinic, part)
     assert pipeline.stored_receipt(clinic.site, part.object) is None
     assert pipeline.undelivered_receipts(clinic.site) == []
     assert list(hub.store.studies()) == []
@@ -297,15 +294,15 @@ def test_an_archive_that_restores_to_too_much_is_refused(
         study = StudyKey(bytes(16))
         bomb = clinic.seal(Kind.ORIGINALS, study, pack([Member("0000.dcm", bytes(2 << 20))], "fast"))
         with pytest.raises(BadArchive):
-            put(hub, pipeline, clinic, bomb)
+            put(pipeline, clinic, bomb)
 
 
 def test_a_graph_that_cannot_be_read_does_not_stop_the_next(
     hub: Hub, clinic: Clinic, bundle: Bundle, parts: StudyParts
 ) -> None:
     pipeline = hub.pipeline()
-    put(hub, pipeline, clinic, parts.graph)
-    put(hub, pipeline, clinic, study_parts(clinic, bundle, 1).graph)
+    put(pipeline, clinic, parts.graph)
+    put(pipeline, clinic, study_parts(clinic, bundle, 1).graph)
     damaged = hub.data / "blobs" / digest(parts.graph.plaintext).hex()[:2] / digest(parts.graph.plaintext).hex()
     damaged.write_bytes(b"a disk's own words")
     assert pipeline.predict_waiting() == 2
@@ -317,7 +314,7 @@ def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:
     with open_hub(data, FakeClock()) as hub:
         clinic = join(hub)
         parts = study_parts(clinic, bundle)
-        receipt = put(hub, hub.pipeline(), clinic, parts.graph)
+        receipt = put(hub.pipeline(), clinic, parts.graph)
     with open_hub(data, FakeClock()) as hub:
         pipeline = hub.pipeline()
         assert hub.store.sweep() == 0
@@ -335,8 +332,8 @@ STEPS = (
     "store.blob.before_rename",
     "store.blob.before_folder_fsync",
     "store.blob.done",
-    "store.add_part.before_commit",
-    "store.add_part.committed",
+    "store.put.before_commit",
+    "store.put.committed",
     "store.prediction.before_commit",
     "store.prediction.committed",
 )
@@ -355,7 +352,7 @@ def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bund
         pipeline = hub.pipeline()
         known = pipeline.stored_receipt(clinic.site, parts.graph.object)
         assert blobs(hub) == ([] if known is None else [digest(parts.graph.plaintext).hex()])
-        put(hub, pipeline, clinic, parts.graph)
+        put(pipeline, clinic, parts.graph)
         while pipeline.predict_waiting():
             pass
         (study,) = hub.store.studies()
@@ -369,22 +366,22 @@ def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle
         clinic = join(hub)
         parts = study_parts(clinic, bundle)
     with open_hub(data, FakeClock(), Disk(reserve=1 << 62)) as hub, pytest.raises(DiskFull):
-        put(hub, hub.pipeline(), clinic, parts.graph)
+        put(hub.pipeline(), clinic, parts.graph)
     with open_hub(data, FakeClock()) as hub:
         assert list(hub.store.studies()) == []
-        put(hub, hub.pipeline(), clinic, parts.graph)
+        put(hub.pipeline(), clinic, parts.graph)
         assert len(list(hub.store.studies())) == 1
 
 
 def test_a_reader_asks_for_a_part_until_it_is_here(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
     pipeline = hub.pipeline()
-    put(hub, pipeline, clinic, parts.graph)
-    hub.store.request(clinic.site, parts.study, Kind.GRAPH, hub.clock.now())
+    put(pipeline, clinic, parts.graph)
+    hub.store.request(clinic.site, parts.study, Kind.GRAPH)
     assert pipeline.requested_parts(clinic.site) == []
     for _ in range(2):
-        hub.store.request(clinic.site, parts.study, Kind.ORIGINALS, hub.clock.now())
+        hub.store.request(clinic.site, parts.study, Kind.ORIGINALS)
     assert pipeline.requested_parts(clinic.site) == [(parts.study, Kind.ORIGINALS)]
-    put(hub, pipeline, clinic, parts.originals)
+    put(pipeline, clinic, parts.originals)
     assert pipeline.requested_parts(clinic.site) == []
 
 
@@ -397,13 +394,13 @@ def test_preview_and_crops_are_kept_and_nothing_is_missing_without_them_once_the
         Kind.CROPS: clinic.seal(Kind.CROPS, parts.study, sample_crops()),
     }
     for part in (parts.graph, manifest_of(clinic, parts, *tiers.values())):
-        put(hub, pipeline, clinic, part)
+        put(pipeline, clinic, part)
     (study,) = hub.store.studies()
     assert study.complete is False
-    put(hub, pipeline, clinic, parts.originals)
+    put(pipeline, clinic, parts.originals)
     assert next(hub.store.studies()).complete is True
     for kind, part in tiers.items():
-        put(hub, pipeline, clinic, part)
+        put(pipeline, clinic, part)
         assert hub.store.plaintext(clinic.site, parts.study, kind) == part.plaintext
     (study,) = hub.store.studies()
     assert study.complete is True
@@ -424,4 +421,4 @@ def test_crops_over_the_size_limit_of_a_study_are_refused(
         values = stored_values(800, 800)
         large = crops.encode(values, shown(values), [Rectangle(0, 0, 800, 800, 1.0)], MEANING)
         with pytest.raises(BadCrops, match="limit"):
-            put(hub, pipeline, clinic, clinic.seal(Kind.CROPS, StudyKey(bytes(16)), large))
+            put(pipeline, clinic, clinic.seal(Kind.CROPS, StudyKey(bytes(16)), large))

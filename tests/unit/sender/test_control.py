@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from tests.support.dicoms import chest, dicom
 from tests.support.power import Fuse, PowerCut
 from tests.support.real_link import as_joined
-from tests.support.two_ends import PLAN, SITE, TwoEnds, samples
+from tests.support.two_ends import PLAN, TwoEnds, samples
 from thinwire.sender.cli import app
 from thinwire.sender.outbox.entries import EntryState
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -32,7 +32,7 @@ def ends(tmp_path: Path) -> TwoEnds:
 
 
 def there(ends: TwoEnds) -> set[StudyKey]:
-    return {study for study, _ in ends.store.parts(SITE)}
+    return {study for study, _ in ends.parts()}
 
 
 def test_a_paused_study_stays_while_the_others_go(ends: TwoEnds) -> None:
@@ -75,7 +75,7 @@ def test_a_study_becomes_urgent_and_the_hub_learns_it(ends: TwoEnds) -> None:
     assert ends.outbox.pending_escalations() == [FIRST.study]
     ends.carry()
     assert ends.outbox.pending_escalations() == []
-    assert ends.store.urgent(SITE, FIRST.study)
+    assert ends.urgent(FIRST.study)
 
 
 def test_a_study_that_is_not_here_cannot_be_paused(ends: TwoEnds) -> None:

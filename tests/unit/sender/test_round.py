@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.clinic import Clinic, SmallDisk
 from tests.support.dicoms import chest, dicom
-from tests.support.real_link import AUTHORITY, site_identity
-from tests.support.two_ends import TwoEnds, sealed_file
+from tests.support.real_link import site_identity
+from tests.support.two_ends import AUTHORITY, TwoEnds, sealed_file
 from thinwire.sender import pipeline as pipeline_module
 from thinwire.sender.intake import study as study_module
 from thinwire.sender.intake.source import OpenedStudies

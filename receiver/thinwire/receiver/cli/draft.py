@@ -49,7 +49,7 @@ def draft_command(
         (draft,) = drafter.attended([graph], texts)
         made = draft_json(draft, graph)
         waiting = PendingGraph(found.site, found.study, digest(payload), found.urgent_asked)
-        hub.store.add_draft(waiting, made, hub.clock.now())
+        hub.store.add_draft(waiting, made)
     if json_:
         write_json(json.loads(made))
         return

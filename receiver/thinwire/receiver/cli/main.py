@@ -16,6 +16,7 @@ from rich.live import Live
 
 from thinwire.receiver.cli.accounts import account_app, audit_app
 from thinwire.receiver.cli.bundle import bundle_app
+from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
@@ -276,7 +277,7 @@ def request(
         if Tier(kind) in found.sealed_sizes:
             _note(f"The {name} {is_or_are} already stored.")
             return
-        hub.store.request(found.site, found.study, kind, hub.clock.now())
+        hub.store.request(found.site, found.study, kind)
     _note(f"The {name} {is_or_are} requested from the clinic.")
 
 
@@ -317,7 +318,7 @@ def export(
         found = hub.store.find(study, named)
         paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
-            hub.store.request(found.site, found.study, Kind.ORIGINALS, hub.clock.now())
+            hub.store.request(found.site, found.study, Kind.ORIGINALS)
             _note("The originals are not stored yet; they are requested from the clinic.")
     if json_:
         write_json([str(path) for path in paths])
@@ -356,6 +357,7 @@ app.command(name="train", epilog="Example: `thinwire-receiver train all --data p
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")

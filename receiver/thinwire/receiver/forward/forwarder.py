@@ -1,4 +1,4 @@
-"""Forwarding to one target: deliveries are planned from the hub's receipts, sent when due, and confirmed by the peer.
+"""Forwarding to one target: deliveries are planned from the hub's events, sent when due, and confirmed by the peer.
 
 Each target has a thread, so that an unresponsive PACS delays no other.
 """
@@ -19,7 +19,7 @@ from thinwire.shared.errors import Retryable, ThinwireError, UnreadableDicom
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-"""Seconds between two queries for new receipts and due deliveries."""
+"""Seconds between two queries for new events and due deliveries."""
 PAUSE_SECONDS = 30.0
 """Seconds until the next attempt after a full disk, a busy database or an unexpected error."""
 
@@ -54,15 +54,17 @@ class Forwarder:
         self._stop.set()
 
     def work(self) -> bool:
-        """Plan for new receipts, and send the due deliveries of one study. False if there was nothing to do."""
+        """Plan for new events, and send the due deliveries of one study. False if there was nothing to do."""
         return any([self._plan(), self._check_overdue(), self._send()])
 
     def _plan(self) -> bool:
-        last_receipt, studies = self._queue.unplanned(self.target.name)
-        if studies:
-            items = [(study, self._content.items(self.target, study)) for study in studies]
-            self._queue.plan(self.target.name, last_receipt, items)
-        return bool(studies)
+        fresh = self._queue.unplanned(self.target.name)
+        if fresh is None:
+            return False
+        last_event, studies = fresh
+        items = [(study, self._content.items(self.target, study)) for study in studies]
+        self._queue.plan(self.target.name, last_event, items)
+        return True
 
     def _check_overdue(self) -> bool:
         late = self._queue.overdue(self.target.name)

@@ -1,6 +1,6 @@
 """The queue of deliveries to targets, and their states. Format: docs/store-format.md.
 
-Deliveries are planned from the hub's numbered receipts. Each target stores the number of the last receipt that it has
+Deliveries are planned from the hub's numbered events. Each target stores the number of the last event that it has
 planned for, so that a restart loses nothing.
 """
 
@@ -9,19 +9,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
 from thinwire.receiver.hub import Hub
-from thinwire.receiver.store.tables import deliveries, receipts, sent, targets
+from thinwire.receiver.store.events import StudyEvent, add_event
+from thinwire.receiver.store.tables import deliveries, events, sent, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.database import Database
 
 PAGE = 200
-"""Limit of receipts in one planning transaction."""
+"""Limit of events in one planning transaction."""
+PLANNED_ON = frozenset(
+    (StudyEvent.STORED, StudyEvent.PREDICTED, StudyEvent.DRAFTED, StudyEvent.RELEASED, StudyEvent.REPORTED)
+)
+"""The events that may change an object for a target."""
+_OPEN = (str(DeliveryState.WAITING), str(DeliveryState.ASKED), str(DeliveryState.REFUSED))
+_AT_TARGET = (DeliveryState.CONFIRMED, DeliveryState.UNCONFIRMED)
 
 SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
@@ -52,19 +59,20 @@ class Queue:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def unplanned(self, target: str) -> tuple[int, list[SiteStudy]]:
-        """(number of the last receipt read, studies with receipts that this target has not planned for)."""
+    def unplanned(self, target: str) -> tuple[int, list[SiteStudy]] | None:
+        """(number of the last event read, the studies that this target plans for by then); None if there is nothing to
+        plan. The studies are empty where a page of events changed nothing for a target."""
         with self._database.read() as connection:
             planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
-            fresh = receipts.c.number > planned
-            query = select(receipts.c.number, receipts.c.site, receipts.c.study).where(fresh)
-            rows = connection.execute(query.order_by(receipts.c.number).limit(PAGE)).all()
-        keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows)
-        return (rows[-1].number if rows else planned), list(keys)
+            query = select(events.c.number, events.c.site, events.c.study, events.c.event)
+            fresh = query.where(events.c.number > planned).order_by(events.c.number).limit(PAGE)
+            rows = connection.execute(fresh).all()
+        keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
+        return (rows[-1].number, list(keys)) if keys or len(rows) == PAGE else None
 
     def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the last planned receipt. Returns the number of new deliveries."""
+        number of the last planned event. Returns the number of new deliveries."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
@@ -129,9 +137,11 @@ class Queue:
         """Apply an event to a delivery; durable when this returns. Raises ValueError as `after` does."""
         self._step("forward.apply.before_commit")
         with self._database.write() as connection:
-            row = connection.execute(_all().where(deliveries.c.number == number)).one()
-            changed = after(_delivery(row), event, self._clock.now(), reason, instance, transaction)
+            before = _delivery(connection.execute(_all().where(deliveries.c.number == number)).one())
+            changed = after(before, event, self._clock.now(), reason, instance, transaction)
             self._write(connection, changed)
+            if changed.state in _AT_TARGET and before.state not in _AT_TARGET and not _is_open(connection, changed):
+                add_event(connection, changed.site, changed.study, StudyEvent.FORWARDED, self._clock.now())
         self._step("forward.apply.committed")
         return changed
 
@@ -189,6 +199,16 @@ class Queue:
             "asked": delivery.transaction,
         }
         connection.execute(update(deliveries).where(deliveries.c.number == delivery.number).values(values))
+
+
+def _is_open(connection: Connection, delivery: Delivery) -> bool:
+    """Whether the target does not have every object of the delivery's study."""
+    mine = and_(
+        deliveries.c.target == delivery.target,
+        deliveries.c.site == delivery.site,
+        deliveries.c.study == delivery.study,
+    )
+    return bool(connection.scalar(select(exists().where(mine, deliveries.c.state.in_(_OPEN)))))
 
 
 def queue_of(hub: Hub) -> Queue:

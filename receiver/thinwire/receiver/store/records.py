@@ -9,6 +9,7 @@ from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.content import Content
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.crypto.envelope import EnvelopeHeader
+from thinwire.shared.formats.receipts import detail
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
 
@@ -53,6 +54,19 @@ class StoredPrediction:
     unfamiliar: bool
     bundle: BundleId
     at: datetime
+
+
+def prediction_detail(prediction: StoredPrediction) -> bytes:
+    """The detail of the receipt `triaged` (docs/wire-protocol.md)."""
+    return detail(
+        {
+            "urgency": str(prediction.urgency),
+            "reason": prediction.reason,
+            "findings": prediction.findings,
+            "unfamiliar": prediction.unfamiliar,
+            "bundle": prediction.bundle.hex(),
+        }
+    )
 
 
 @dataclass(frozen=True)

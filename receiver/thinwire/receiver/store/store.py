@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -26,10 +26,19 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import Content, Files, patient_of
-from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, StoredStudy
-from thinwire.receiver.store.reports import Report, ReportState
+from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
+from thinwire.receiver.store.records import (
+    OpenedPart,
+    PendingGraph,
+    StoredFinding,
+    StoredPrediction,
+    StoredStudy,
+    prediction_detail,
+)
+from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.tables import (
     drafts,
+    events,
     files,
     listed,
     objects,
@@ -39,13 +48,14 @@ from thinwire.receiver.store.tables import (
     requests,
     studies,
 )
+from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency, digest
+from thinwire.shared.formats.receipts import Receipt, StudyStatus
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
@@ -56,12 +66,24 @@ PAGE = 500
 
 
 class Store:
-    """Safe from any thread and process. The caller of `sweep` holds DATA/lock and DATA/carry.lock."""
+    """Safe from any thread and process. The caller of `sweep` holds DATA/lock and DATA/carry.lock.
 
-    def __init__(self, database: Database, blobs: Blobs, step: Callable[[str], None]) -> None:
+    signing: the hub's key; the store alone signs receipts, each in the transaction that makes it true.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        step: Callable[[str], None],
+        signing: Ed25519PrivateKey,
+        clock: Clock,
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._step = step
+        self._signing = signing
+        self._clock = clock
 
     def sweep(self) -> int:
         """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
@@ -69,21 +91,22 @@ class Store:
             named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
         return self._blobs.sweep(named)
 
-    def add_part(self, part: OpenedPart, receipt: bytes, at: datetime) -> None:
-        """Store a part: its blob first, then its rows and receipt in one transaction; durable when this returns."""
-        if self.stored_receipt(part.site, part.object) is not None:
-            return
+    def put(self, part: OpenedPart) -> bytes:
+        """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
+        returns. Returns the receipt that counts: of an object that is stored already, the first one."""
         blob = self._blobs.write(part.plaintext)
-        self._step("store.add_part.before_commit")
+        self._step("store.put.before_commit")
         mine = {"site": part.site, "study": part.header.study}
         with self._database.write() as connection:
-            if connection.scalar(select(exists().where(_object(part.site, part.object)))):
-                return
+            if (known := _stored_receipt(connection, part.site, part.object)) is not None:
+                return known
+            at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             connection.execute(new.on_conflict_do_nothing())
             if part.urgent:
-                _make_urgent(connection, part.site, part.header.study)
-            number = _add_receipt(connection, part.site, part.header.study, StudyStatus.STORED, receipt)
+                self._make_urgent(connection, part.site, part.header.study)
+            receipt = Receipt(part.header.study, part.site, part.object, StudyStatus.STORED, at)
+            number, signed = add_receipt(connection, receipt, self._signing)
             row = {
                 "object": part.object,
                 "kind": int(part.header.kind),
@@ -99,13 +122,13 @@ class Store:
             connection.execute(
                 delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
-        self._step("store.add_part.committed")
+        self._step("store.put.committed")
+        return signed
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
-        signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
         with self._database.read() as connection:
-            return connection.scalar(signed.where(_object(site, object)))
+            return _stored_receipt(connection, site, object)
 
     def undelivered_receipts(self, site: SiteName) -> list[bytes]:
         """As `IngestStore.undelivered_receipts`."""
@@ -113,11 +136,11 @@ class Store:
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
 
-    def record_delivered(self, site: SiteName, receipt: Digest, at: datetime) -> None:
+    def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
         with self._database.write() as connection:
-            connection.execute(update(receipts).where(this).values(delivered_at=micros(at)))
+            connection.execute(update(receipts).where(this).values(delivered_at=micros(self._clock.now())))
 
     def requested_parts(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
         """As `IngestStore.requested_parts`."""
@@ -125,19 +148,32 @@ class Store:
         with self._database.read() as connection:
             return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
-    def request(self, site: SiteName, study: StudyKey, kind: Kind, at: datetime) -> None:
+    def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
         """Store a reader's request of a tier; no effect if the tier is stored or was requested before."""
         here = _of(objects, site, study) & (objects.c.kind == int(kind))
-        row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
         with self._database.write() as connection:
             if not connection.scalar(select(exists().where(here))):
-                connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
+                at = self._clock.now()
+                row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
+                if connection.execute(insert_new(requests).values(row).on_conflict_do_nothing()).rowcount:
+                    add_event(connection, site, study, StudyEvent.REQUESTED, at)
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
         with self._database.write() as connection:
-            return _make_urgent(connection, site, study)
+            return self._make_urgent(connection, site, study)
+
+    def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:
+        """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown
+        study."""
+        mine = _of(studies, site, study)
+        asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
+        if asked is False:
+            connection.execute(update(studies).where(mine).values(urgent_asked=True))
+            connection.execute(delete(predictions).where(_of(predictions, site, study)))
+            add_event(connection, site, study, StudyEvent.ESCALATED, self._clock.now())
+        return asked is not None
 
     def untriaged(self) -> list[PendingGraph]:
         """Graphs without a prediction: urgent ones first, then in the order of arrival."""
@@ -155,7 +191,7 @@ class Store:
         # A graph that was sealed twice has two objects and needs one prediction.
         return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
 
-    def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction, receipt: bytes) -> bool:
+    def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
         became urgent during inference: then it still waits."""
         row = {
@@ -177,7 +213,9 @@ class Store:
             done = connection.execute(insert_new(predictions).values(row).on_conflict_do_nothing())
             if done.rowcount != 1:
                 return False
-            _add_receipt(connection, waiting.site, waiting.study, StudyStatus.TRIAGED, receipt)
+            facts = prediction_detail(prediction)
+            triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
+            add_receipt(connection, triaged, self._signing)
         self._step("store.prediction.committed")
         return True
 
@@ -204,12 +242,14 @@ class Store:
         with self._database.read() as connection:
             return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
 
-    def add_draft(self, waiting: PendingGraph, draft: bytes, at: datetime) -> None:
+    def add_draft(self, waiting: PendingGraph, draft: bytes) -> None:
         """Store the draft of a graph (docs/report-decoder.md); a later one is ignored."""
+        at = self._clock.now()
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
         with self._database.write() as connection:
-            connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing())
+            if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
+                add_event(connection, waiting.site, waiting.study, StudyEvent.DRAFTED, at)
         self._step("store.draft.committed")
 
     def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
@@ -262,14 +302,15 @@ class Store:
         with self._database.read() as connection:
             return [Digest(each) for each in connection.scalars(query)]
 
-    def record_opened(self, site: SiteName, study: StudyKey, receipt: bytes) -> bool:
-        """Store the signed `opened` receipt. False if the study has one already."""
-        this = _of(receipts, site, study) & (receipts.c.status == str(StudyStatus.OPENED))
+    def record_opened(self, site: SiteName, study: StudyKey) -> bool:
+        """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
         self._step("store.opened.before_commit")
         with self._database.write() as connection:
-            if connection.scalar(select(exists().where(this))):
+            before = _of(events, site, study) & (events.c.event == str(StudyEvent.OPENED))
+            if connection.scalar(select(exists().where(before))):
                 return False
-            _add_receipt(connection, site, study, StudyStatus.OPENED, receipt)
+            opened = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
+            add_receipt(connection, opened, self._signing)
         return True
 
     def report(self, site: SiteName, study: StudyKey) -> Report | None:
@@ -279,10 +320,10 @@ class Store:
             row = connection.execute(newest).one_or_none()
         return None if row is None else _report(row)
 
-    def add_report(self, report: Report, receipt: bytes | None, also: Callable[[Connection], object]) -> None:
+    def add_report(self, report: Report, also: Callable[[Connection], object]) -> None:
         """Store a version of a report, the signed `read` receipt of a final one, and the rows of `also`: all or none.
 
-        Raises ReportMoved if another version was stored in the meantime.
+        Raises ReportMoved if another version was stored in the meantime, BadInput for a text that fits no receipt.
         """
         row = {
             "site": report.site,
@@ -301,8 +342,13 @@ class Store:
             if report.version != (connection.scalar(last) or 0) + 1:
                 raise ReportMoved("the report was saved by somebody else meanwhile")
             connection.execute(insert(reports).values(row))
-            if receipt is not None:
-                _add_receipt(connection, report.site, report.study, StudyStatus.REPORTED, receipt)
+            if report.state is ReportState.FINAL:
+                facts = report_detail(report)
+                signed = Receipt(report.study, report.site, None, StudyStatus.REPORTED, report.at, facts)
+                add_receipt(connection, signed, self._signing)
+            else:
+                event = StudyEvent.RELEASED if report.state is ReportState.PRELIMINARY else StudyEvent.SAVED
+                add_event(connection, report.site, report.study, event, report.at)
             also(connection)
         self._step("store.report.committed")
 
@@ -313,16 +359,10 @@ class Store:
             rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
             return _stored_studies(connection, rows)
 
-    def stamp(self) -> tuple[int, ...]:
-        """Numbers that change with the content of the worklist or of a study's page."""
+    def last_event(self) -> int:
+        """The number of the last event: another one after any change of the worklist or of a study's page."""
         with self._database.read() as connection:
-            last_receipt = connection.scalar(select(func.max(receipts.c.number))) or 0
-            predicted_at = connection.scalar(select(func.max(predictions.c.at))) or 0
-            prediction_count = connection.scalar(select(func.count()).select_from(predictions)) or 0
-            reported_at = connection.scalar(select(func.max(reports.c.at))) or 0
-            drafted_at = connection.scalar(select(func.max(drafts.c.at))) or 0
-            requested = connection.execute(select(func.count(), func.max(requests.c.at))).one()
-        return last_receipt, predicted_at, prediction_count, reported_at, drafted_at, requested[0], requested[1] or 0
+            return last_event(connection)
 
     def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of the newest part of a kind, or None. Raises BadFormat for a damaged blob."""
@@ -356,10 +396,8 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
         (r.site, r.study, r.blob): _prediction(r)
         for r in connection.execute(select(predictions).where(of_these(predictions)))
     }
-    of_opening = of_these(receipts) & (receipts.c.status == str(StudyStatus.OPENED))
-    opened = {
-        (o.site, o.study) for o in connection.execute(select(receipts.c.site, receipts.c.study).where(of_opening))
-    }
+    of_opening = of_these(events) & (events.c.event == str(StudyEvent.OPENED))
+    opened = {(o.site, o.study) for o in connection.execute(select(events.c.site, events.c.study).where(of_opening))}
     written = {
         (r.site, r.study): ReportState(r.state)
         for r in connection.execute(
@@ -369,7 +407,8 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
         )
     }
     wanted: dict[tuple[str, bytes], set[Tier]] = {}
-    for asked in connection.execute(select(requests).where(of_these(requests))):
+    of_tiers = of_these(requests) & requests.c.kind.in_([int(tier) for tier in Tier])
+    for asked in connection.execute(select(requests).where(of_tiers)):
         wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
     found = []
     for row in rows:
@@ -418,20 +457,9 @@ def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
     return and_(table.c.site == site, table.c.study == study)
 
 
-def _add_receipt(connection: Connection, site: SiteName, study: StudyKey, status: StudyStatus, signed: bytes) -> int:
-    row = {"site": site, "study": study, "status": str(status), "digest": digest(signed), "signed": signed}
-    (number,) = connection.execute(insert(receipts).values(row)).inserted_primary_key or (0,)
-    return int(number)
-
-
-def _make_urgent(connection: Connection, site: SiteName, study: StudyKey) -> bool:
-    """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown study."""
-    mine = _of(studies, site, study)
-    asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
-    if asked is False:
-        connection.execute(update(studies).where(mine).values(urgent_asked=True))
-        connection.execute(delete(predictions).where(_of(predictions, site, study)))
-    return asked is not None
+def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
+    signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
+    return connection.scalar(signed.where(_object(site, object)))
 
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 6
+VERSION = 7
 
 TABLES = MetaData()
 
@@ -77,6 +77,18 @@ studies = Table(
     Column("patient", LargeBinary(16)),
     Index("studies_patient", "site", "patient"),
 )
+events = Table(
+    "events",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("site", _site, nullable=False),
+    Column("study", LargeBinary(16), nullable=False),
+    Column("event", String(16), nullable=False),
+    _references_study(),
+    Index("events_study", "site", "study", "event"),
+)
+# A receipt has the number of its event. SQLite adds no reference to a table that is there.
 receipts = Table(
     "receipts",
     TABLES,
@@ -108,6 +120,7 @@ objects = Table(
     _references_study(),
     Index("objects_identity", "site", "object", unique=True),
     Index("objects_study", "site", "study", "kind"),
+    Index("objects_blob", "blob"),
 )
 files = Table(
     "files",

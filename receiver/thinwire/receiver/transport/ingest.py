@@ -9,7 +9,6 @@ import logging
 from dataclasses import dataclass
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
@@ -34,7 +33,6 @@ from thinwire.shared.errors import (
     Retryable,
     ThinwireError,
 )
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import (
     DIGEST_BYTES,
     STUDY_KEY_BYTES,
@@ -101,8 +99,8 @@ class IncomingObject:
 class IngestSession:
     """One session of one site. Methods are called one at a time.
 
-    site: from the client's certificate. signing: the hub's key for receipts. `receive` and `tick` return messages for
-    the clinic; an error that they raise (ProtocolBroken) ends the stream. `close` in any case.
+    site: from the client's certificate. `receive` and `tick` return messages for the clinic; an error that they raise
+    (ProtocolBroken) ends the stream. `close` in any case.
     """
 
     def __init__(
@@ -110,7 +108,6 @@ class IngestSession:
         site: SiteName,
         inbox: Inbox,
         store: IngestStore,
-        signing: Ed25519PrivateKey,
         clock: Clock,
         disk: Disk,
         limits: SiteLimits | None = None,
@@ -119,12 +116,13 @@ class IngestSession:
         self._inbox = inbox
         self._store = store
         self._key_of = key_lookup(store, site)
-        self._signing = signing
         self._clock = clock
         self._disk = disk
         self._limits = limits or SiteLimits()
         self.received = 0
         """Received bytes of objects."""
+        self.stored = 0
+        """Objects that were received and stored."""
         self._greeted = False
         self._last_number = 0
         self._arrivals: dict[int, IncomingTransfer] = {}
@@ -179,7 +177,10 @@ class IngestSession:
             for each in self._store.undelivered_receipts(self.site)
             if digest(each) not in self._sent_receipts
         ]
-        for study, kind in self._store.requested_parts(self.site):
+        requested = self._store.requested_parts(self.site)
+        # A part that came and was damaged at the hub is requested again.
+        self._asked &= set(requested)
+        for study, kind in requested:
             if (study, kind) not in self._asked:
                 self._asked.add((study, kind))
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
@@ -315,12 +316,10 @@ class IngestSession:
         if opened != header:
             raise Forged("the first bytes of an offer are not those of its object")
         self._disk.step("ingest.put.before")
-        receipt = Receipt(opened.study, self.site, object, StudyStatus.STORED, self._clock.now())
-        signed = sign_receipt(receipt, self._signing)
-        self._store.put(self.site, object, opened, plaintext, offer.urgent, signed)
+        receipt = self._store.put(self.site, object, opened, plaintext, offer.urgent)
         self._disk.step("ingest.put.done")
-        # For a repeated object the first receipt stays.
-        return self._receipt(self._store.stored_receipt(self.site, object) or signed)
+        self.stored += 1
+        return self._receipt(receipt)
 
     def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
         """End a transfer. After a temporary refusal its bytes are kept; after a final one they are removed."""

@@ -60,12 +60,10 @@ class IngestStore(EpochKeys, Protocol):
         """The signed `stored` receipt of an object that `put` stored for this site, or None."""
         ...
 
-    def put(
-        self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool, receipt: bytes
-    ) -> None:
-        """Store one part of a study and its signed `stored` receipt, both durable when this returns, or neither.
+    def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
+        """Store one part of a study and sign its `stored` receipt, both durable when this returns, or neither.
 
-        object: SHA-256 of the sealed bytes; a repeat of the same object has no effect, and the first receipt stays.
+        object: SHA-256 of the sealed bytes; a repeat of the same object has no effect, and returns the first receipt.
         header, plaintext: opened and verified, from an epoch of `site`. Another object with the same study, kind
         and plaintext (sealed again after damage at the clinic) is stored once, and gets its own receipt.
         urgent: whether the clinic sent the study as urgent. The receipt is then undelivered.

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_health.v1.health import aio as health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -67,15 +66,14 @@ _OPTIONS = (
 
 
 class HubServer(HubServicer):
-    """inbox, store: shared by all streams. signing: for receipts. identity: the server's certificate and key.
-    authority_pem: the hub's own authority, whose certificates alone may call, health and reflection included.
-    reflects: whether the reflection service is offered."""
+    """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
+    authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
+    service is offered."""
 
     def __init__(
         self,
         store: IngestStore,
         inbox: Inbox,
-        signing: Ed25519PrivateKey,
         identity: Identity,
         authority_pem: bytes,
         clock: Clock,
@@ -85,7 +83,6 @@ class HubServer(HubServicer):
     ) -> None:
         self._store = store
         self._inbox = inbox
-        self._signing = signing
         self._clock = clock
         self._disk = disk
         self._limits = limits
@@ -179,9 +176,7 @@ class HubServer(HubServicer):
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
                 await before.supersede()
-            session = IngestSession(
-                peer.name, self._inbox, self._store, self._signing, self._clock, self._disk, self._limits
-            )
+            session = IngestSession(peer.name, self._inbox, self._store, self._clock, self._disk, self._limits)
             stream = self._streams[peer.name] = SiteStream(session, context, self._clock, lambda: self._end(peer.name))
             log.info("site %s connected", peer.name)
             await stream.run()

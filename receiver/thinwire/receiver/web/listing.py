@@ -99,4 +99,4 @@ async def events(request: Request, context: CurrentContext, _here: BackgroundReq
 def _poll(context: WebContext) -> tuple[tuple[object, ...], bool]:
     links = context.links()
     connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-    return (context.store.stamp(), connected), any(link.arriving for link in links.values())
+    return (context.store.last_event(), connected), any(link.arriving for link in links.values())

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.support.dicoms import chest, dicom
-from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, read_of, stored, study_parts
+from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, read_of, study_parts
 from tests.support.tier_samples import (
     HEIGHT,
     MEANING,
@@ -48,7 +48,7 @@ def parts(hub: Hub, clinic: Clinic, bundle: Bundle) -> StudyParts:
 
 def put(hub: Hub, clinic: Clinic, part: Sealed) -> None:
     pipeline = hub.pipeline()
-    pipeline.put(clinic.site, part.object, part.header, part.plaintext, False, stored(hub, clinic, part))
+    pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
 
 
 def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:

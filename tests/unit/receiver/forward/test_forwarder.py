@@ -1,20 +1,27 @@
-"""Deliveries to a target: planned from receipts, sent once, again where it failed, never another under the same UID."""
+"""Deliveries to a target: planned from events, sent once, again where it failed, never another under the same UID."""
 
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 
 import pydicom
+import pytest
+from sqlalchemy import func, select
 
 from tests.support.clock import START, FakeClock
 from tests.support.forwarded_hub import keep_study
 from tests.support.hub_folder import Clinic
 from tests.support.machine_results import image_file
 from tests.support.scripted_peer import ScriptedPeer
+from thinwire.receiver.forward import queue as queue_module
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder, committed
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.events import StudyEvent
+from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
+from thinwire.receiver.store.tables import events
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
@@ -79,6 +86,58 @@ def test_a_study_goes_when_its_originals_come_and_its_report_when_it_is_read(
     assert hub.pipeline().predict_waiting() == 1
     drain(each)
     assert len(peer.given) == 3
+
+
+def test_a_draft_and_a_report_are_planned_and_what_changes_no_object_is_not(
+    hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = keep_study(hub, clinic, bundle)
+    each, queue = forwarder(hub, ScriptedPeer()), queue_of(hub)
+    drain(each)
+    hub.store.request(clinic.site, study, Kind.PREVIEW)
+    hub.pipeline().record_opened(clinic.site, study)
+    assert queue.unplanned(PACS.name) is None
+    (graph,) = hub.store.undrafted(1)
+    hub.store.add_draft(graph, b"{}")
+    assert queue.unplanned(PACS.name) == (hub.store.last_event(), [(clinic.site, study)])
+    drain(each)
+    report = Report(clinic.site, study, 1, ReportState.DRAFT, "clear", "anna", "Dr. Anna", False, hub.clock.now())
+    hub.pipeline().report(report, ReportEvent.SAVED, lambda _: None)
+    assert queue.unplanned(PACS.name) is None
+    hub.pipeline().report(replace(report, version=2), ReportEvent.RELEASED, lambda _: None)
+    assert queue.unplanned(PACS.name) == (hub.store.last_event(), [(clinic.site, study)])
+    drain(each)
+    # A full page of events that change no object is read once.
+    monkeypatch.setattr(queue_module, "PAGE", 1)
+    hub.store.request(clinic.site, study, Kind.CROPS)
+    assert queue.unplanned(PACS.name) == (hub.store.last_event(), [])
+    drain(each)
+    assert queue.unplanned(PACS.name) is None
+
+
+def test_a_study_is_forwarded_once_the_target_has_every_object(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    study = keep_study(hub, clinic, bundle)
+    each = forwarder(hub, ScriptedPeer([DeliveryEvent.SENT, DeliveryEvent.SENT_AND_ASKED, DeliveryEvent.TURNED_DOWN]))
+    drain(each)
+
+    def forwarded() -> int:
+        query = select(func.count()).where(events.c.study == study, events.c.event == str(StudyEvent.FORWARDED))
+        with hub.database.read() as connection:
+            return connection.scalar(query) or 0
+
+    queue = queue_of(hub)
+    assert (states(queue), forwarded()) == ({"file 0": "unconfirmed", "sr": "asked", "capture": "refused"}, 0)
+    (asked,) = queue.all([DeliveryState.ASKED])
+    queue.apply(asked.number, DeliveryEvent.COMMITTED)
+    assert forwarded() == 0
+    queue.retry()
+    drain(each)
+    assert forwarded() == 1
+    for delivery in queue.all():
+        queue.apply(delivery.number, DeliveryEvent.COMMITTED)
+    assert forwarded() == 1, "a later confirmation is not another arrival"
 
 
 def test_a_study_that_is_read_anew_gets_a_new_report_and_the_old_one_is_not_sent_any_more(

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.clock import START, FakeClock
-from tests.support.hub_folder import join, stored, study_parts
+from tests.support.hub_folder import join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.reading_room import quiet
 from thinwire.receiver.access.audit import append
@@ -44,7 +44,7 @@ def study(data: Path, bundle: Bundle) -> StudyKey:
         clinic = join(hub)
         parts = study_parts(clinic, bundle)
         graph = parts.graph
-        hub.pipeline().put(SITE, graph.object, graph.header, graph.plaintext, False, stored(hub, clinic, graph))
+        hub.pipeline().put(SITE, graph.object, graph.header, graph.plaintext, False)
         return parts.study
 
 

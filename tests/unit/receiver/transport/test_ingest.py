@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from thinwire.receiver.store.damage import forget
 from thinwire.receiver.transport.ingest import PROGRESS_SECONDS, IncomingObject, IngestSession, status_of
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.shared import errors
@@ -21,7 +22,7 @@ HELLO = wire.Up(hello=wire.Hello(version=VERSION))
 @pytest.fixture
 def ingest(ends: TwoEnds) -> IngestSession:
     """A stream on which the epoch was told already."""
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)
     return ingest
@@ -56,7 +57,7 @@ def test_a_small_object_is_stored_at_once_and_never_in_the_inbox(ends: TwoEnds, 
     receipt = read_receipt(down.receipt.signed, HUB_SIGNING.public_key())
     assert (receipt.study, receipt.site, receipt.object) == (STUDY.study, SITE, digest(data))
     assert (receipt.status, receipt.at) == (StudyStatus.STORED, ends.clock.now())
-    assert ends.store.parts(SITE) == {(STUDY.study, Kind.GRAPH): b"graph"}
+    assert ends.parts() == {(STUDY.study, Kind.GRAPH): b"graph"}
     assert not any(step.startswith("inbox") for step in ends.fuse.passed)
 
 
@@ -66,7 +67,7 @@ def test_a_large_object_comes_in_chunks(ends: TwoEnds, ingest: IngestSession) ->
     for start in range(45, len(data), 5_000):
         downs = ingest.receive(chunk(data, start, start + 5_000))
     assert one(downs).WhichOneof("message") == "receipt"
-    assert ends.store.parts(SITE)[STUDY.study, Kind.ORIGINALS] == STUDY.source
+    assert ends.parts()[STUDY.study, Kind.ORIGINALS] == STUDY.source
     assert ends.inbox.objects(SITE) == []
 
 
@@ -147,11 +148,31 @@ def test_receipts_that_were_not_confirmed_come_with_the_next_stream(ends: TwoEnd
 
 
 def test_a_reader_asks_once_a_stream(ends: TwoEnds, ingest: IngestSession) -> None:
-    ends.store.wishes.append((STUDY.study, Kind.PREVIEW))
+    data = sealed(ends, Kind.GRAPH, b"graph")
+    ingest.receive(offer(data, first=len(data)))
+    ends.store.request(SITE, STUDY.study, Kind.PREVIEW)
     down = one(ingest.new_messages())
     assert (down.tier_request.study, down.tier_request.kind) == (STUDY.study, Kind.PREVIEW)
     assert ingest.new_messages() == []
     assert ends.ingest().new_messages() == []  # nothing before hello
+
+
+def test_a_part_that_is_damaged_at_the_hub_is_requested_again_in_the_same_stream(
+    ends: TwoEnds, ingest: IngestSession
+) -> None:
+    graph, originals = sealed(ends, Kind.GRAPH, b"graph"), sealed(ends)
+    ingest.receive(offer(graph, first=len(graph)))
+    ends.store.request(SITE, STUDY.study, Kind.ORIGINALS)
+    assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
+    first = one(ingest.receive(offer(originals, number=2, first=len(originals)))).receipt.signed
+    assert ingest.new_messages() == []
+    with ends.hub.database.write() as connection:
+        forget(connection, digest(STUDY.source), ends.clock.now())
+    assert one(ingest.new_messages()).tier_request.kind == Kind.ORIGINALS
+    ends.clock.advance(1)
+    again = one(ingest.receive(offer(originals, number=3, first=len(originals)))).receipt.signed
+    assert again != first
+    assert ends.parts()[STUDY.study, Kind.ORIGINALS] == STUDY.source
 
 
 def test_what_was_stored_leaves_no_partial(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -197,7 +218,7 @@ def test_a_chunk_that_does_not_continue_ends_the_stream(
     ingest.receive(offer(data))
     with pytest.raises(ProtocolBroken):
         ingest.receive(wire.Up(chunk=wire.Chunk(number=number, offset=start, data=bytes(end - start))))
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
 
 
 def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, ingest: IngestSession) -> None:
@@ -214,7 +235,7 @@ def test_a_chunk_past_the_end_or_longer_than_any_ends_the_stream(ends: TwoEnds, 
 
 def test_an_object_under_way_is_not_offered_twice_and_not_too_many_are(ends: TwoEnds) -> None:
     ends.limits = SiteLimits(under_way=2)
-    ends.store.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
+    ends.hub.enrolment.admit_epoch(SITE, ends.outbox.epochs.record(ends.outbox.epochs.current().id))
     ingest = ends.ingest()
     ingest.receive(HELLO)
     first, second, third = (sealed(ends, plaintext=bytes([n]) * 5_000) for n in range(3))
@@ -271,14 +292,14 @@ def test_what_is_no_object_is_refused(ends: TwoEnds, ingest: IngestSession) -> N
 def test_what_the_store_refuses(
     ends: TwoEnds, ingest: IngestSession, error: ThinwireError, code: wire.RefusalCode, again: int
 ) -> None:
-    ends.store.refuse = error
+    ends.refusals.append(error)
     data = sealed(ends)
     ingest.receive(offer(data))
     refusal = refused(ingest, chunk(data, 45, len(data)))
     assert (refusal.code, refusal.what, refusal.remedy) == (code, str(error), error.remedy)
     assert refusal.again_after_ms == again
     assert bool(ends.inbox.objects(SITE)) == bool(again)
-    assert ends.store.parts(SITE) == {}
+    assert ends.parts() == {}
 
 
 def test_every_error_has_a_status() -> None:
@@ -307,10 +328,10 @@ def test_an_object_that_began_in_chunks_and_then_comes_whole_leaves_no_partial(
 def test_a_late_urge_is_answered_once_it_is_durable(ends: TwoEnds, ingest: IngestSession) -> None:
     data = sealed(ends, Kind.GRAPH, b"graph")
     ingest.receive(offer(data, first=len(data)))
-    assert not ends.store.urgent(SITE, STUDY.study)
+    assert not ends.urgent(STUDY.study)
     down = one(ingest.receive(wire.Up(escalate=wire.Escalate(study=STUDY.study))))
     assert down.escalated.study == STUDY.study
-    assert ends.store.urgent(SITE, STUDY.study)
+    assert ends.urgent(STUDY.study)
     assert one(ingest.receive(wire.Up(escalate=wire.Escalate(study=b"?" * 16)))).escalated.study == b"?" * 16
     with pytest.raises(ProtocolBroken):
         ingest.receive(wire.Up(escalate=wire.Escalate(study=b"short")))

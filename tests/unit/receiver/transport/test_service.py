@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.real_link import AUTHORITY, SERVER, sending, serving, site_identity, until, until_status
-from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
-from thinwire.receiver.sites.enrolment import JoinResult
+from tests.support.real_link import hub_server, sending, serving, site_identity, until, until_status
+from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, Sample, TwoEnds, samples
+from thinwire.receiver.sites.enrolment import SiteRegistry
+from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.transport import service as server_module
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender.outbox.tiers import TierPolicy
@@ -25,16 +26,16 @@ from thinwire.sender.transport.tcp import TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.crypto.keys import Identity, issue_client, make_token, new_authority, new_request, read_token
+from thinwire.shared.crypto.keys import Identity, fingerprint, make_token, new_authority, new_request, read_token
 from thinwire.shared.errors import BadConfiguration, LinkLost, NotEnrolled, ProtocolBroken
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import SiteName
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 
 TOKEN = read_token(make_token(AUTHORITY, SITE, SystemClock()))
+"""A token that the hub's database does not have."""
 KEY, REQUEST = new_request(SITE)
-JOINED = JoinResult(SITE, issue_client(AUTHORITY, SITE, REQUEST, SystemClock()), b"s" * 1216, b"v" * 32)
 
 
 def accepted(ends: TwoEnds, *studies: Sample) -> None:
@@ -89,13 +90,12 @@ def test_the_hubs_later_words_come_down_the_same_stream(ends: TwoEnds) -> None:
         async with sending(ends, port):
             await until(lambda: not ends.outbox.due())
             at = SystemClock().now()
-            ends.store.say(
-                SITE, sign_receipt(Receipt(study.study, SITE, None, StudyStatus.REPORTED, at, detail({})), HUB_SIGNING)
-            )
+            report = Report(SITE, study.study, 1, ReportState.FINAL, "clear", "anna", "Dr. Anna", False, at)
+            ends.store.add_report(report, lambda _: None)
             server.notify(SITE)
             server.notify(SiteName("not-there"))
             await until(lambda: ends.outbox.entry(study.study).status is StudyStatus.REPORTED)
-            ends.store.wishes.append((study.study, Kind.PREVIEW))
+            ends.store.request(SITE, study.study, Kind.PREVIEW)
             await until(lambda: ends.outbox.entry(study.study).part(Kind.PREVIEW).requested)  # no word to the server
 
     with_hub(ends, act)
@@ -111,9 +111,7 @@ def test_a_hub_that_starts_again_is_found_again(ends: TwoEnds) -> None:
             status = await until_status(uplink, lambda now: now.state is LinkState.WAITING)
             assert "the hub cannot be reached" in status.reason
             accepted(ends, study)
-            server = HubServer(
-                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
-            )
+            server = hub_server(ends)
             assert await server.start(f"127.0.0.1:{port}") == port
             await until(lambda: not ends.outbox.due() and not ends.store.undelivered_receipts(SITE))
             await server.stop(grace=0)
@@ -218,20 +216,24 @@ def test_a_site_that_was_removed_is_told_so(ends: TwoEnds) -> None:
 
 
 def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) -> None:
-    ends.store.answers[TOKEN.id] = (b"", JOINED)
+    token = read_token(SiteRegistry(ends.hub.database, KEYS, SystemClock()).enrol(SITE)[0])
+    key, another = (bytes([n]) * 32 for n in (1, 2))
 
     async def act(_: HubServer, port: int) -> None:
         target = f"127.0.0.1:{port}"
-        first = await join(target, TOKEN, REQUEST, b"k" * 32)
-        assert (first.site, first.certificate) == (SITE, JOINED.certificate_pem)
-        assert (first.sealing_key, first.signing_key) == (JOINED.sealing_key, JOINED.signing_key)
-        assert await join(target, TOKEN, REQUEST, b"k" * 32) == first
+        for _attempt in range(2):
+            joined = await join(target, token, REQUEST, key)
+            assert (joined.site, joined.sealing_key) == (SITE, HUB_KEY.public.raw)
+            assert joined.signing_key == HUB_SIGNING.public_key().public_bytes_raw()
+            ends.hub.enrolment.check_site(SITE, fingerprint(joined.certificate))
         with pytest.raises(NotEnrolled, match="used"):
-            await join(target, TOKEN, REQUEST, b"m" * 32)
+            await join(target, token, REQUEST, another)
+        with pytest.raises(NotEnrolled, match="unknown"):
+            await join(target, TOKEN, REQUEST, key)
         with pytest.raises(ProtocolBroken):
-            await join(target, TOKEN, REQUEST, b"short")
+            await join(target, token, REQUEST, b"short")
         with pytest.raises(ProtocolBroken):
-            await join(target, TOKEN, REQUEST * 20, b"k" * 32)
+            await join(target, token, REQUEST * 20, key)
         async with dial(HubAddress(target, AUTHORITY.certificate_pem, site_identity())) as channel:
             with pytest.raises(Exception, match="enrolment needs a join token"):
                 await HubStub(channel).Join(wire.JoinRequest(version=1))
@@ -252,9 +254,7 @@ def test_a_hub_that_is_not_there(ends: TwoEnds) -> None:
 def test_a_port_that_is_taken_or_no_port(ends: TwoEnds) -> None:
     async def act(_: HubServer, port: int) -> None:
         for listen in (f"127.0.0.1:{port}", "nowhere.invalid:1"):
-            server = HubServer(
-                ends.store, ends.inbox, HUB_SIGNING, SERVER, AUTHORITY.certificate_pem, SystemClock(), ends.disk
-            )
+            server = hub_server(ends)
             with pytest.raises(BadConfiguration, match="cannot listen"):
                 await server.start(listen)
 
@@ -320,7 +320,7 @@ def test_a_study_that_becomes_urgent_late_is_made_known(ends: TwoEnds) -> None:
             await until(lambda: not ends.outbox.due())
             ends.outbox.accept(study.study, study.source, TierPolicy().plan, urgent=True)
             await until(lambda: not ends.outbox.pending_escalations())
-        assert ends.store.urgent(SITE, study.study)
+        assert ends.urgent(study.study)
 
     with_hub(ends, act)
 

@@ -10,8 +10,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from tests.support.real_link import AUTHORITY, serving, site_identity
-from tests.support.two_ends import TwoEnds
+from tests.support.real_link import serving, site_identity
+from tests.support.two_ends import AUTHORITY, TwoEnds
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import Identity, new_authority
 

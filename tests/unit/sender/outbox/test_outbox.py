@@ -143,7 +143,7 @@ def test_the_last_copy_stays_until_the_hub_has_every_part(ends: TwoEnds) -> None
     assert entry.missing == (Kind.GRAPH,)
     ends.make_parts()
     ends.carry()
-    assert ends.store.parts(SITE)[STUDY.study, Kind.GRAPH] == STUDY.parts[Kind.GRAPH]
+    assert ends.parts()[STUDY.study, Kind.GRAPH] == STUDY.parts[Kind.GRAPH]
     assert not blobs_of(ends)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.real_link import AUTHORITY, SERVER, site_identity
+from tests.support.real_link import SERVER, site_identity
+from tests.support.two_ends import AUTHORITY
 from thinwire.sender.transport.connection import silent
 from thinwire.sender.transport.network import network_changes, says_new
 from thinwire.sender.transport.tcp import Condition, TcpConnection

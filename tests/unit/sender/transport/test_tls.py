@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from tests.support.real_link import AUTHORITY, SERVER, site_identity
+from tests.support.real_link import SERVER, site_identity
+from tests.support.two_ends import AUTHORITY
 from thinwire.sender.transport.tls import SETTINGS, Security, Tls, WithoutFirstAck
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import Authority, Identity, issue_server, new_authority

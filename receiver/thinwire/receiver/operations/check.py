@@ -1,0 +1,279 @@
+"""`check`: every stored blob, row, receipt, report and the audit chain, and the repair of damaged parts.
+
+Tables are read in pages and files in pieces, so that the memory does not grow with the hub. `serve` may go on
+meanwhile: a row is written after its blob, and a blob of a row is never removed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Row, Select, Table, func, select, tuple_
+from sqlalchemy.exc import DatabaseError
+
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.damage import forget
+from thinwire.receiver.store.events import EVENT_OF
+from thinwire.receiver.store.reports import Report, ReportState, report_detail
+from thinwire.receiver.store.tables import events, files, objects, receipts, reports
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadFormat, BadInput, Forged
+from thinwire.shared.formats.positional import moment
+from thinwire.shared.formats.receipts import StudyStatus, read_receipt
+from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey, digest, study_key
+from thinwire.shared.storage.blobs import Blobs
+
+PAGE = 500
+"""Rows that are read from the database at a time."""
+ASIDE = "_damaged"
+"""DATA/quarantine/_damaged: damaged blobs as they were found, under their names. No site has this name."""
+
+_RESTORE = "Stop `serve` and restore thinwire.db and blobs/ from their backup (docs/hub-administrator.md)."
+_REPAIR = (
+    "Run `thinwire-receiver check --repair`: it requests the part from the clinic, which sends it while it still has "
+    "the study's files."
+)
+
+Progress = Callable[[str, int, int], None]
+"""(what is checked, checked so far, their number)"""
+
+
+class Subject(StrEnum):
+    """The subject of a finding."""
+
+    DATABASE = "database"
+    PART = "part"
+    FILES = "files"
+    RECEIPT = "receipt"
+    EVENT = "event"
+    REPORT = "report"
+    AUDIT = "audit log"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not hold. Names no patient."""
+
+    subject: Subject
+    problem: str
+    remedy: str = _RESTORE
+    site: SiteName | None = None
+    study: StudyKey | None = None
+    blob: Digest | None = None
+    """The damaged or missing blob, which `repair` can request again."""
+
+
+@dataclass
+class Checked:
+    """The numbers of the rows and files that were checked."""
+
+    parts: int = 0
+    receipts: int = 0
+    reports: int = 0
+    audit_messages: int = 0
+    unnamed_files: int = 0
+    """Blobs without a row, as a power cut leaves them; `serve` removes them when it starts."""
+
+
+def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
+    """The findings, one after another; `checked` is counted up meanwhile."""
+    for each in (
+        _database(hub),
+        _parts(hub, checked, progress),
+        _files(hub, checked),
+        _receipts(hub, checked, progress),
+        _reports(hub, checked, progress),
+        _audit(hub, checked),
+    ):
+        try:
+            yield from each
+        except DatabaseError as error:
+            # Its text may quote a row; the next tables may still be readable.
+            yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error.orig).__name__})")
+
+
+def repair(hub: Hub, found: Iterable[Finding]) -> int:
+    """Set damaged blobs aside and request their parts from the clinics; returns the number of parts.
+
+    The file is moved first: a power cut then leaves a blob that is missing, which the next repair takes up.
+    """
+    blobs, aside = (Blobs(hub.data / name, hub.disk) for name in ("blobs", Path("quarantine") / ASIDE))
+    count = 0
+    for blob in dict.fromkeys(each.blob for each in found if each.blob is not None):
+        if blobs.path(blob).exists():
+            hub.disk.make_folder(aside.path(blob).parent)
+            hub.disk.move(blobs.path(blob), aside.path(blob), "check.aside")
+            if aside.is_whole(blob):
+                # A clinic has sent it again meanwhile.
+                hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
+                continue
+        hub.disk.step("check.repair.before_commit")
+        with hub.database.write() as connection:
+            count += len(forget(connection, blob, hub.clock.now()))
+        hub.disk.step("check.repair.committed")
+    return count
+
+
+def _database(hub: Hub) -> Iterator[Finding]:
+    for fault in hub.database.faults():
+        yield Finding(Subject.DATABASE, f"the database is damaged: {fault}")
+
+
+def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:
+    try:
+        checked.audit_messages = hub.audit.verify().number
+    except BadFormat as error:
+        yield Finding(Subject.AUDIT, str(error), error.remedy)
+
+
+def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
+    """Every row of `objects`, its blob and its receipt. One blob is read once."""
+    blobs, total = Blobs(hub.data / "blobs", hub.disk), _count(hub, objects)
+    query = select(
+        objects.c.blob,
+        objects.c.number,
+        objects.c.site,
+        objects.c.study,
+        objects.c.object,
+        objects.c.kind,
+        objects.c.plain_size,
+        receipts.c.site.label("receipt_site"),
+        receipts.c.study.label("receipt_study"),
+        receipts.c.status,
+        receipts.c.signed,
+    ).outerjoin(receipts, receipts.c.number == objects.c.receipt)
+    for blob, rows in groupby(_pages(hub, query, objects.c.blob, objects.c.number), key=attrgetter("blob")):
+        path = blobs.path(Digest(blob))
+        size = path.stat().st_size if path.exists() else None
+        whole = size is not None and blobs.is_whole(Digest(blob))
+        for row in rows:
+            checked.parts += 1
+            progress("parts", checked.parts, total)
+            site, study, name = SiteName(row.site), StudyKey(row.study), _part(row.kind)
+            if not whole:
+                state = "missing" if size is None else "damaged on the disk"
+                yield Finding(Subject.PART, f"{name}: the blob is {state}", _REPAIR, site, study, Digest(blob))
+            elif size != row.plain_size:
+                problem = f"{name}: the row states {row.plain_size} bytes, the blob has {size}"
+                yield Finding(Subject.PART, problem, site=site, study=study)
+            of_it = (row.receipt_site, row.receipt_study, row.status) == (row.site, row.study, str(StudyStatus.STORED))
+            if not of_it or bytes(row.object) not in row.signed:
+                yield Finding(Subject.PART, f"{name}: it has no receipt of its own", site=site, study=study)
+
+
+def _unnamed(hub: Hub) -> Iterator[int]:
+    """The numbers of blobs without a row, folder by folder."""
+    for folder in sorted((hub.data / "blobs").glob("??")):
+        names = sorted(path.name for path in folder.iterdir() if len(path.name) == 2 * DIGEST_BYTES)
+        for start in range(0, len(names), PAGE):
+            page = [bytes.fromhex(name) for name in names[start : start + PAGE]]
+            with hub.database.read() as connection:
+                query = select(func.count(objects.c.blob.distinct())).where(objects.c.blob.in_(page))
+                yield len(page) - (connection.scalar(query) or 0)
+
+
+def _files(hub: Hub, checked: Checked) -> Iterator[Finding]:
+    """The digests of a study's files: the study key is computed from them."""
+    checked.unnamed_files = sum(_unnamed(hub))
+    query = select(files.c.site, files.c.study, files.c.place, files.c.digest)
+    rows = _pages(hub, query, files.c.site, files.c.study, files.c.place)
+    for (site, study), entries in groupby(rows, key=lambda row: (row.site, row.study)):
+        if study_key(Digest(entry.digest) for entry in entries) != study:
+            problem = "the digests of its files do not give the study key"
+            yield Finding(Subject.FILES, problem, site=SiteName(site), study=StudyKey(study))
+
+
+def _receipts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
+    """Every receipt with its event, and every event that needs a receipt."""
+    key, total = hub.keys.signing.public_key(), _count(hub, receipts)
+    query = select(receipts, events.c.event, events.c.study.label("event_study")).outerjoin(
+        events, events.c.number == receipts.c.number
+    )
+    for row in _pages(hub, query, receipts.c.number):
+        checked.receipts += 1
+        progress("receipts", checked.receipts, total)
+        site, study = SiteName(row.site), StudyKey(row.study)
+        try:
+            receipt = read_receipt(row.signed, key)
+        except Forged as error:
+            yield Finding(Subject.RECEIPT, f"receipt {row.number}: {error}", site=site, study=study)
+            continue
+        stated = receipt.site, receipt.study, str(receipt.status), digest(row.signed)
+        if stated != (row.site, row.study, row.status, row.digest):
+            problem = f"receipt {row.number} states something else than its row"
+            yield Finding(Subject.RECEIPT, problem, site=site, study=study)
+        if (row.event, row.event_study) != (str(EVENT_OF[receipt.status]), row.study):
+            yield Finding(Subject.RECEIPT, f"receipt {row.number} has no event of its own", site=site, study=study)
+    told = select(events.c.number, events.c.site, events.c.study).outerjoin(
+        receipts, receipts.c.number == events.c.number
+    )
+    told = told.where(events.c.event.in_([str(event) for event in EVENT_OF.values()]), receipts.c.number.is_(None))
+    for row in _pages(hub, told, events.c.number):
+        problem = f"event {row.number} has no receipt"
+        yield Finding(Subject.EVENT, problem, site=SiteName(row.site), study=StudyKey(row.study))
+
+
+def _reports(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
+    """Every report: its versions without a gap, a signed one with the receipt that states its text."""
+    total = _count(hub, reports)
+    rows = _pages(hub, select(reports), reports.c.site, reports.c.study, reports.c.version)
+    for (site, study), versions in groupby(rows, key=lambda row: (row.site, row.study)):
+        for expected, row in enumerate(versions, start=1):
+            checked.reports += 1
+            progress("reports", checked.reports, total)
+            if row.version != expected:
+                problem = f"version {expected} of the report is missing"
+                yield Finding(Subject.REPORT, problem, site=SiteName(site), study=StudyKey(study))
+                break
+            if row.state == str(ReportState.FINAL) and not _is_signed(hub, row):
+                problem = "the signed report is not that of its receipt"
+                yield Finding(Subject.REPORT, problem, site=SiteName(site), study=StudyKey(study))
+
+
+def _is_signed(hub: Hub, row: Row[Any]) -> bool:
+    of_it = (events.c.site == row.site) & (events.c.study == row.study)
+    query = select(receipts.c.signed).join(events, events.c.number == receipts.c.number)
+    with hub.database.read() as connection:
+        signed = connection.scalars(query.where(of_it, events.c.event == str(EVENT_OF[StudyStatus.REPORTED]))).all()
+    report = Report(
+        SiteName(row.site),
+        StudyKey(row.study),
+        row.version,
+        ReportState.FINAL,
+        row.text,
+        row.reader,
+        row.reader_name,
+        row.from_draft,
+        moment(row.at),
+    )
+    try:
+        return any(read_receipt(each, hub.keys.signing.public_key()).detail == report_detail(report) for each in signed)
+    except (Forged, BadInput):
+        return False
+
+
+def _pages(hub: Hub, query: Select[Any], *key: Column[Any]) -> Iterator[Row[Any]]:
+    """Rows in the order of a key, read page by page."""
+    last: tuple[Any, ...] | None = None
+    while True:
+        page = query.order_by(*key).limit(PAGE)
+        with hub.database.read() as connection:
+            rows = connection.execute(page if last is None else page.where(tuple_(*key) > tuple_(*last))).all()
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        last = tuple(getattr(rows[-1], column.key) for column in key)
+
+
+def _count(hub: Hub, table: Table) -> int:
+    with hub.database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _part(kind: int) -> str:
+    known = {int(each): each.name.lower() for each in Kind}
+    return known.get(kind, f"a part of unknown kind {kind}")

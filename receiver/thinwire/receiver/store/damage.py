@@ -1,0 +1,43 @@
+"""A stored part that is damaged on the disk: it counts as not stored, and is requested from the clinic again."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.store.events import StudyEvent, add_event
+from thinwire.receiver.store.tables import files, objects, requests
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.positional import micros
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+
+
+class DamagedPart(NamedTuple):
+    """A part whose blob is damaged."""
+
+    site: SiteName
+    study: StudyKey
+    kind: Kind
+
+
+def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPart]:
+    """Remove the objects that a damaged blob held, with the facts that only they gave, and request their parts.
+
+    Their receipts stay: they were true. A part that arrives again gets a new one. A prediction stays with its graph's
+    digest, and counts again with the same graph.
+    """
+    these = objects.c.blob == blob
+    parts = connection.execute(select(objects.c.site, objects.c.study, objects.c.kind).where(these).distinct()).all()
+    connection.execute(delete(objects).where(these))
+    for site, study, kind in parts:
+        # An earlier object of the same kind has the same files.
+        earlier = (objects.c.site == site) & (objects.c.study == study) & (objects.c.kind == kind)
+        if kind == int(Kind.ORIGINALS) and not connection.scalar(select(exists().where(earlier))):
+            connection.execute(delete(files).where(files.c.site == site, files.c.study == study))
+        row = {"site": site, "study": study, "kind": kind, "at": micros(at)}
+        connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
+    damaged = [DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts]
+    for part in damaged:
+        add_event(connection, part.site, part.study, StudyEvent.DAMAGED, at)
+    return damaged

@@ -1,0 +1,77 @@
+"""Events of studies, numbered in the order of their transactions: what followed them reads on from its last number.
+
+Forwarding plans from them, and an open page shows the worklist again when their last number is another. An event that
+the clinic is told of has a receipt of the same number. Table: docs/store-format.md.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, func, insert, select
+
+from thinwire.receiver.store.tables import events, receipts
+from thinwire.shared.formats.positional import micros
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
+from thinwire.shared.identifiers import SiteName, StudyKey, digest
+
+
+class StudyEvent(StrEnum):
+    STORED = "stored"
+    """A part of the study is durable at the hub."""
+    PREDICTED = "predicted"
+    DRAFTED = "drafted"
+    """The report decoder has written its draft."""
+    REQUESTED = "requested"
+    """A tier is requested from the clinic."""
+    ESCALATED = "escalated"
+    """The clinic made the study urgent; its prediction is deleted."""
+    OPENED = "opened"
+    """A reader has opened it for the first time."""
+    SAVED = "saved"
+    """A reader saved a report that only readers see."""
+    RELEASED = "released"
+    """A reader released a preliminary report."""
+    REPORTED = "reported"
+    """A reader signed the report."""
+    FORWARDED = "forwarded"
+    """A target has every object that is planned for it."""
+    DAMAGED = "damaged"
+    """A stored part was damaged on the disk; it counts as not stored and is requested from the clinic."""
+
+
+EVENT_OF = {
+    StudyStatus.STORED: StudyEvent.STORED,
+    StudyStatus.TRIAGED: StudyEvent.PREDICTED,
+    StudyStatus.OPENED: StudyEvent.OPENED,
+    StudyStatus.REPORTED: StudyEvent.REPORTED,
+}
+"""The event to which a receipt of each status belongs."""
+
+
+def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
+    """Add an event in the transaction that makes it true; returns its number."""
+    row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
+    (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
+    return int(number)
+
+
+def add_receipt(connection: Connection, receipt: Receipt, signing: Ed25519PrivateKey) -> tuple[int, bytes]:
+    """Add the event of a receipt, and the receipt itself, signed; returns their number and the signed bytes."""
+    signed = sign_receipt(receipt, signing)
+    number = add_event(connection, receipt.site, receipt.study, EVENT_OF[receipt.status], receipt.at)
+    row = {
+        "number": number,
+        "site": receipt.site,
+        "study": receipt.study,
+        "status": str(receipt.status),
+        "digest": digest(signed),
+        "signed": signed,
+    }
+    connection.execute(insert(receipts).values(row))
+    return number, signed
+
+
+def last_event(connection: Connection) -> int:
+    """The number of the last event; 0 before the first."""
+    return connection.scalar(select(func.max(events.c.number))) or 0
