@@ -136,7 +136,9 @@ def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -
         tmp_path / "hub",
         "UPDATE deliveries SET state = 'confirmed' WHERE state <> 'overtaken';"
         "INSERT INTO deliveries SELECT 7, 'fhir', site, study, item, version, 'refused', 0, due_at, '', NULL, NULL, "
-        "planned_at FROM deliveries WHERE number = 1;",
+        "planned_at FROM deliveries WHERE number = 1;"
+        f"INSERT INTO deliveries SELECT 8, 'fhir', site, x'{REQUESTED.hex()}', item, version, 'overtaken', 0, due_at, "
+        "'', NULL, NULL, planned_at FROM deliveries WHERE number = 1;",
     )
     bring_forward(data)
     with open_hub(data, FakeClock()) as hub:
