@@ -53,6 +53,9 @@ PLACE_OF = {
 }
 
 
+UNTRIAGED = (Place.URGENT_UNTRIAGED, Place.ROUTINE_UNTRIAGED)
+
+
 class ReadingState(IntEnum):
     """How far the reading of a study is."""
 
