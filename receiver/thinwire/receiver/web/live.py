@@ -50,6 +50,8 @@ class Watcher:
         self._changes = changes
         self._pages: set[OpenPage] = set()
         self._seen: tuple[int, tuple[str, ...]] | None = None
+        self._stale = True
+        """Something was committed since the last look that succeeded."""
         self._checked = context.clock.monotonic()
 
     @contextmanager
@@ -83,13 +85,14 @@ class Watcher:
 
     def _news(self, secrets: Collection[str]) -> tuple[str | None, Collection[str]]:
         """The event for all pages, or None; and the secrets whose session has ended."""
-        changed, links, before = self._changes.seen(), self._context.links(), self._seen
+        self._stale |= self._changes.seen()
+        links, before = self._context.links(), self._seen
         connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-        last_event = self._context.store.last_event() if changed or before is None else before[0]
-        self._seen = last_event, connected
+        last_event = self._context.store.last_event() if self._stale or before is None else before[0]
         now, ended = self._context.clock.monotonic(), frozenset[str]()
-        if changed or now - self._checked >= SESSIONS_EVERY:
+        if self._stale or now - self._checked >= SESSIONS_EVERY:
             ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now
+        self._seen, self._stale = (last_event, connected), False
         if before is not None and before != self._seen:
             return LIST, ended
         return (PROGRESS if any(link.arriving for link in links.values()) else None), ended
