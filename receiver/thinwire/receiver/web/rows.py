@@ -16,7 +16,7 @@ from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40
 """Rows of a page."""
-MOST_FOUND = 200
+MOST_FOUND = 100
 """Rows that a search shows."""
 BAR = 96
 """Width of an interval's bar, in its own units."""
