@@ -157,6 +157,9 @@ def _matches(entry: WorklistEntry, query: str) -> bool:
     study, number = entry.study, query.strip()
     if number and study.patient == patient_of_number(study.site, number):
         return True
-    begun = [*words(entry), study.study.hex()]
-    wanted = query.lower().replace("-", " ").replace("%", " ").split()
-    return bool(wanted) and all(any(each.startswith(word) for each in begun) for word in wanted)
+    wanted, begun, key = query.lower().replace("%", "").split(), list(words(entry)), study.study.hex()
+    return bool(wanted) and all(
+        all(any(each.startswith(part) for each in begun) for part in word.split("-"))
+        or (len(word) >= 4 and key.startswith(word))
+        for word in wanted
+    )

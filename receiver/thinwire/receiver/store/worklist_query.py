@@ -150,8 +150,9 @@ class Worklist:
         return tuple(None if each is None else (each.position.site, each.position.study) for each in near)
 
     def search(self, query: str, now: datetime, most: int) -> Found:
-        """Studies of which every word of the query begins a word or the study key; or whose patient's number is the
-        query. Words: of site, urgency, reason, suspected or uncertain findings, state, view, modality, text source.
+        """Studies of which every word of the query begins a word or (four digits at least) the study key; or whose
+        patient's number is the query. Words: of site, urgency, reason, suspected or uncertain findings, state, view,
+        modality, text source.
 
         Of more than COUNTED studies the newest are searched.
         """

@@ -11,20 +11,23 @@ from thinwire.receiver.store.tables import sites, studies, worklist, worklist_vo
 from thinwire.receiver.store.worklist_rows import split
 from thinwire.shared.identifiers import SiteName
 
+LEAST_DIGITS = 4
+"""Digits of a study key; fewer would find a study by chance."""
 MOST_EXPANSIONS = 200
 """Words that the beginning of a word may stand for by name."""
 
 
 def matches_of(connection: Connection, query: str, most: int) -> list[Select[Any]]:
     """Queries of the numbers of the rows that match, each of at most so many; of words, the newest."""
-    words, matches = list(dict.fromkeys(split([query]))), []
-    known = [_known(connection, word) for word in words]
-    if words and all(known):
+    wanted = [word for word in dict.fromkeys(query.lower().split()) if any(split([word]))]
+    known = [_known(connection, part) for part in dict.fromkeys(split(wanted))]
+    matches = []
+    if known and all(known):
         matches.append(full_text.numbers_with(known, most))
-    for word in words:
+    for word in wanted:
         # One word is the beginning of the key, the others of words or of the key.
-        if (starts := key_starts(word)) is not None:
-            others = [_contains(other) for other in words if other != word]
+        if (starts := _key_starts(word)) is not None:
+            others = [_has(other) for other in wanted if other != word]
             matches.append(_limited(select(worklist.c.number).where(starts, *others), most))
     if number := query.strip():
         patients = [
@@ -44,9 +47,14 @@ def _known(connection: Connection, beginning: str) -> list[str]:
     return known if len(known) <= MOST_EXPANSIONS else [f"{beginning}*"]
 
 
-def _contains(beginning: str) -> ColumnElement[bool]:
-    starts = key_starts(beginning)
-    among = (literal(" ") + worklist.c.words).contains(f" {beginning}")
+def _key_starts(word: str) -> ColumnElement[bool] | None:
+    return key_starts(word) if len(word) >= LEAST_DIGITS else None
+
+
+def _has(word: str) -> ColumnElement[bool]:
+    """The condition that a row matches a word of the query."""
+    among = and_(*((literal(" ") + worklist.c.words).contains(f" {part}") for part in split([word])))
+    starts = _key_starts(word)
     return among if starts is None else or_(among, starts)
 
 

@@ -74,7 +74,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         ],
         "counts": lambda: worklist.counts(now),
         "beside": lambda: worklist.beside(study.site, study.study, now),
-        "search": lambda: [worklist.search(query, now, 9) for query in ("routine pa", "3f pa", "PHANTOM-1")],
+        "search": lambda: [worklist.search(query, now, 9) for query in ("routine pa", "3f3f pa", "PHANTOM-1")],
         "find": lambda: (hub.store.find(study.study.hex()[:6]), hub.store.find(study.study.hex(), study.site)),
         "of patient": lambda: hub.store.of_patient(study.site, patient),
         "last event": lambda: hub.store.last_event(),
