@@ -224,12 +224,23 @@ def test_studies_are_read_a_page_at_a_time(
         put(pipeline, clinic, study_parts(clinic, bundle, seed).graph)
     studies = [each.study for each in hub.store.studies()]
     assert len(set(studies)) == 5
-    assert studies == sorted(studies)  # they came at the same moment
     assert hub.store.find(studies[3].hex().upper()[:12]).study == studies[3]
-    with pytest.raises(UnknownStudy, match="5 studies"):
-        hub.store.find("")
-    with pytest.raises(UnknownStudy):
-        hub.store.find("%")
+
+
+def test_a_study_is_found_by_the_first_digits_of_its_key(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    other, pipeline = join(hub, "south-ridge"), hub.pipeline()
+    studies = [study_parts(each, bundle, seed) for each in (clinic, other) for seed in range(9)]
+    for each, parts in zip([clinic] * 9 + [other] * 9, studies, strict=True):
+        put(pipeline, each, parts.graph)
+    for parts in studies:
+        key = parts.study.hex()
+        for digits in (5, 6, 31, 32):
+            assert hub.store.find(key[:digits], other.site).study == parts.study
+        with pytest.raises(UnknownStudy, match="several studies"):
+            hub.store.find(key)  # of both sites
+    for nothing in ("", "%", "0" * 32, "f" * 33, "xyz"):
+        with pytest.raises(UnknownStudy, match="no study"):
+            hub.store.find(nothing)
 
 
 def test_more_graphs_than_a_batch_are_read_in_batches(

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import files, objects, requests
+from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
@@ -40,4 +41,5 @@ def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPa
     damaged = [DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts]
     for part in damaged:
         add_event(connection, part.site, part.study, StudyEvent.DAMAGED, at)
+        keep(connection, part.site, part.study)
     return damaged
