@@ -167,9 +167,8 @@ def status(
             time.sleep(EVERY)
     if not watch:
         out.print(_status(clinic))
-        refused = clinic.quarantine.reasons()
-        if refused:
-            out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
+        for last in clinic.quarantine.reasons(1):
+            out.print(f"{clinic.quarantine.count()} refused files in quarantine; the last: {last['what']}")
         out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:

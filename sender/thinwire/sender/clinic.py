@@ -15,11 +15,12 @@ from thinwire.sender import presentation
 from thinwire.sender.config import SenderConfig, read_config
 from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
 from thinwire.sender.intake.deidentify import Deidentifier, load_key
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
@@ -30,7 +31,9 @@ from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import DiskFull, Retryable
 from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, open_database
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class JoinedClinic:
     config: SenderConfig
     clock: Clock = field(repr=False)
     disk: Disk = field(repr=False)
+    database: Database = field(repr=False)
     outbox: Outbox = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     quarantine: Quarantine = field(repr=False)
@@ -60,6 +64,7 @@ class JoinedClinic:
         uplink = self._uplink()
         log.info("execution provider %s", self.pipeline.maker.encoder.provider)
         with self.outbox.own_link():
+            self.quarantine.recover()
             port = self._port()
             with self._page(port):
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
@@ -104,8 +109,8 @@ class JoinedClinic:
         if self.config.dicom.port is None:
             return None
         signing = self.enrolment.signing.private_bytes_raw()
-        arrivals = Arrivals(self.data / "arrivals", signing, self.disk, self.clock, self.outbox.is_whole)
-        return Port(self.config.dicom, arrivals, self.quarantine, self.disk, self.clock)
+        arrivals = Arrivals(self.data / "arrivals", self.database, signing, self.disk, self.clock, self.outbox.is_whole)
+        return Port(self.config.dicom, self.database, arrivals, self.quarantine, self.disk, self.clock)
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
@@ -135,9 +140,10 @@ def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
     if options is not None:
         clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
     pipeline = Pipeline(outbox, config, deidentifier=clean)
-    return JoinedClinic(
-        data, enrolment, config, clock, disk, outbox, pipeline, Quarantine(data / "quarantine", disk, clock)
-    )
+    create_database(data / FILE, CLINIC)
+    database = open_database(data / FILE, CLINIC)
+    quarantine = Quarantine(data / "quarantine", database, disk, clock)
+    return JoinedClinic(data, enrolment, config, clock, disk, database, outbox, pipeline, quarantine)
 
 
 def outbox_of(data: Path) -> Outbox:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.clinic import clinic_database
 from tests.support.dicoms import chest, dicom
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files, finished
@@ -45,7 +46,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 
 @pytest.fixture
 def quarantine(tmp_path: Path) -> Quarantine:
-    return Quarantine(tmp_path / "clinic" / "quarantine", Disk(), SystemClock())
+    return Quarantine(tmp_path / "clinic" / "quarantine", clinic_database(tmp_path / "clinic"), Disk(), SystemClock())
 
 
 def write_study(folder: Path, seed: int) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.clinic import SmallDisk
+from tests.support.clinic import SmallDisk, clinic_database
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer, build
@@ -33,7 +33,9 @@ class Page:
         for sample in (FIRST, SECOND):
             self.ends.accept(sample)
         self.ends.make_parts()
-        self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
+        self.quarantine = Quarantine(
+            folder / "clinic" / "quarantine", clinic_database(folder / "clinic"), self.ends.disk, self.ends.clock
+        )
         self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
