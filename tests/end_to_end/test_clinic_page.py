@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import chromium, complaints, keep, needs_chromium, serious
-from tests.support.clinic import clinic_database
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -39,9 +38,7 @@ def ends(tmp_path: Path) -> TwoEnds:
 
 @pytest.fixture
 def url(ends: TwoEnds) -> Iterator[str]:
-    quarantine = Quarantine(
-        ends.folder / "clinic" / "quarantine", clinic_database(ends.folder / "clinic"), ends.disk, ends.clock
-    )
+    quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.outbox.database, ends.disk, ends.clock)
     quarantine.add(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
 
     def current_policy() -> CurrentPolicy:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.power import Fuse, PowerCut
+from tests.support.power import Cutoff, Fuse, PowerCut
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples, until_whole
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
 
@@ -87,15 +87,3 @@ def test_no_life_of_either_end_is_longer_than_a_few_steps(tmp_path: Path, steps:
     ends.switch_on()
     live(ends, accepted)
     ends.assert_arrived(STUDIES)
-
-
-class Cutoff(Fuse):
-    """Cuts the power after so many steps, whatever they are."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def __call__(self, name: str) -> None:
-        self.blown = self.blown or len(self.passed) >= self.steps
-        super().__call__(name)

@@ -10,6 +10,7 @@ from tests.support.damage import turned
 from tests.support.power import Fuse, PowerCut
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
+from tests.support.two_ends import sealed_file
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.offline import ImportOutcome
 from thinwire.receiver.transport.inbox import Inbox
@@ -59,7 +60,7 @@ def assert_arrived(pair: StickPair, cases: list[Case]) -> None:
             assert entry.status is StudyStatus.TRIAGED
             said = Counter(receipt.status for receipt in outbox.receipts(case.study))
             assert said == {StudyStatus.STORED: 3, StudyStatus.TRIAGED: 1}
-            assert not list((outbox.folder / case.study.hex()).glob("*.sealed"))
+            assert all(outbox.path(case.study, kind) is None for kind in Kind)
     assert not list((pair.hub / "carried").glob("*/*"))
 
 
@@ -376,7 +377,7 @@ def test_a_folder_without_a_stick_is_refused(pair: StickPair) -> None:
 def test_damaged_bytes_at_the_clinic_are_not_carried(pair: StickPair) -> None:
     pair.accept(CASES[:1])
     outbox = pair.clinic.open(pair)
-    part = outbox.folder / CASES[0].study.hex() / "graph.sealed"
+    part = sealed_file(outbox, CASES[0].study, Kind.GRAPH)
     part.write_bytes(turned(part.read_bytes(), -1))
     done = pair.export()
     assert [each.kind for each in done.damaged] == [Kind.GRAPH]

@@ -1,18 +1,15 @@
 """Whatever comes over the link, in whatever order: the right error or none, nothing false stored, nothing lost."""
 
 import contextlib
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from tests.support.two_ends import SITE, TwoEnds, samples
 from thinwire.sender.outbox.entries import PartState
 from thinwire.shared.crypto.envelope import Kind, seal
 from thinwire.shared.errors import ProtocolBroken, ThinwireError
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyKey, digest
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -115,103 +112,6 @@ def test_a_faulty_link_delays_a_study_and_does_nothing_else(
     ends.clock.advance(100)
     ends.carry()
     ends.assert_arrived(studies)
-
-
-class OutboxLives(RuleBasedStateMachine):
-    """An outbox under any sequence of acts, restarts among them, keeps every study whole."""
-
-    studies = Bundle("studies")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mine = samples(3, size=400)
-        self.accepted: set[StudyKey] = set()
-
-    @initialize(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        self.ends = TwoEnds(Path(FOLDERS.mktemp("lives")))
-
-    @rule(target=studies, which=st.integers(0, 2))
-    def accept(self, which: int) -> object:
-        if self.mine[which].study in self.accepted:
-            return multiple()
-        self.ends.accept(self.mine[which])
-        self.accepted.add(self.mine[which].study)
-        return self.mine[which]
-
-    @rule(sample=studies)
-    def make(self, sample: object) -> None:
-        self.ends.make_parts()
-
-    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST]))
-    def stored(self, sample: object, kind: Kind) -> None:
-        entry = self.ends.outbox.entry(sample.study)  # type: ignore[attr-defined]
-        part = entry.part(kind)
-        if part.object is not None:
-            receipt = Receipt(entry.study, SITE, part.object, StudyStatus.STORED, self.ends.clock.now())
-            self.ends.outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
-
-    @rule(sample=studies, kind=st.sampled_from([Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST]))
-    def refused(self, sample: object, kind: Kind) -> None:
-        for due in self.ends.outbox.due():
-            if due.study == sample.study and due.kind is kind:  # type: ignore[attr-defined]
-                self.ends.outbox.record_refusal(due, "no")
-
-    @rule(sample=studies)
-    def retry(self, sample: object) -> None:
-        self.ends.outbox.retry(sample.study)  # type: ignore[attr-defined]
-
-    @rule(sample=studies)
-    def damage_the_graph(self, sample: object) -> None:
-        path = self.ends.outbox.folder / sample.study.hex() / "graph.sealed"  # type: ignore[attr-defined]
-        if path.exists():
-            path.write_bytes(b"rotten")
-
-    @rule(seconds=st.sampled_from([1.0, 3600.0, 100_000.0]))
-    def wait(self, seconds: float) -> None:
-        self.ends.clock.advance(seconds)
-
-    @rule()
-    def restart(self) -> None:
-        self.ends.switch_on()
-        self.ends.outbox.recover()
-
-    @rule(target=studies, sample=consumes(studies))
-    def forget(self, sample: object) -> object:
-        if self.ends.outbox.purge(self.ends.clock.now()):
-            here = {entry.study for entry in self.ends.outbox.entries()}
-            gone, self.accepted = self.accepted - here, self.accepted & here
-            if sample.study in gone:  # type: ignore[attr-defined]
-                return multiple()
-        return sample
-
-    @invariant()
-    def every_study_is_whole(self) -> None:
-        if not hasattr(self, "ends"):
-            return
-        outbox = self.ends.outbox
-        entries = {entry.study: entry for entry in outbox.entries()}
-        assert entries.keys() == self.accepted
-        for sample in self.mine:
-            entry = entries.get(sample.study)
-            if entry and any(part.state is not PartState.STORED for part in entry.parts):
-                assert outbox.source(sample.study) == sample.source
-        for due in outbox.due():
-            sealed = outbox.read(due, 0, due.size)
-            assert len(sealed) in (due.size, len(b"rotten"))
-
-
-FOLDERS: pytest.TempPathFactory
-
-
-TestOutboxLives = OutboxLives.TestCase
-TestOutboxLives.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
-    global FOLDERS
-    FOLDERS = tmp_path_factory
 
 
 @settings(max_examples=40, deadline=None)

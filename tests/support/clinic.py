@@ -45,7 +45,7 @@ class Clinic:
         self.disk = SmallDisk(ends.fuse)
         self.outbox = ends.outbox
         self.data = folder / "clinic"
-        self.database = clinic_database(self.data)
+        self.database = ends.outbox.database
         self.quarantine = Quarantine(self.data / "quarantine", self.database, self.disk, self.clock)
         signing = SITE_SIGNING.private_bytes_raw()
         self.arrivals = Arrivals(

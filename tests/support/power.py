@@ -28,6 +28,18 @@ class Fuse:
             raise PowerCut(name)
 
 
+class Cutoff(Fuse):
+    """Cuts the power after so many steps, whatever they are."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def __call__(self, name: str) -> None:
+        self.blown = self.blown or len(self.passed) >= self.steps
+        super().__call__(name)
+
+
 class LossyDisk(Disk):
     """Loses at a power cut what the file system may lose: the bytes of a file before fsync, a rename before the
     folder's fsync. lossy=False keeps it all, as a killed process does."""

@@ -16,6 +16,7 @@ from thinwire.receiver import offline as at_hub
 from thinwire.receiver.hub import make_hub, open_hub
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport import offline as at_clinic
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import new_request, read_token
@@ -27,6 +28,7 @@ from thinwire.shared.formats.payload import encode
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest, study_key
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, open_database
 
 SITE = SiteName("north-valley")
 
@@ -59,8 +61,11 @@ class Clinic:
     def open(self, pair: "StickPair") -> Outbox:
         with open_hub(pair.hub, pair.clock) as hub:
             keys = hub.keys
+        self.folder.mkdir(parents=True, exist_ok=True)
+        create_database(self.folder / FILE, CLINIC)
+        database = open_database(self.folder / FILE, CLINIC)
         epochs = Epochs(
-            records=self.folder / "outbox" / "epochs",
+            database=database,
             keys=self.folder / "keys" / "epochs",
             site=self.site,
             hub=keys.sealing.public,
@@ -68,7 +73,7 @@ class Clinic:
             disk=pair.disk,
             clock=pair.clock,
         )
-        return Outbox(self.folder / "outbox", epochs, keys.signing.public_key())
+        return Outbox(self.folder, database, epochs, keys.signing.public_key())
 
     def make_parts(self, outbox: Outbox) -> None:
         """The pipeline's steps, without its models."""

@@ -17,10 +17,14 @@ from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.sender.outbox.entries import EntryState, OutboxEntry
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import HubPrivateKey
 from thinwire.shared.identifiers import SiteName, StudyKey, digest, study_key
+from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, open_database
 
 SITE = SiteName("north-valley")
 PLAN = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
@@ -54,6 +58,27 @@ def samples(count: int, size: int = 20_000) -> list[Sample]:
     return [Sample(noise(size)) for _ in range(count)]
 
 
+def open_clinic(
+    data: Path, disk: Disk, clock: FakeClock, random: Callable[[int], bytes], database: Database | None = None
+) -> Outbox:
+    """The outbox of a clinic of SITE; the folder is made if it does not exist. database: one that is open already."""
+    if not (data / FILE).exists():
+        data.mkdir(parents=True, exist_ok=True)
+        create_database(data / FILE, CLINIC)
+    database = database or open_database(data / FILE, CLINIC)
+    epochs = Epochs(
+        database=database,
+        keys=data / "keys" / "epochs",
+        site=SITE,
+        hub=HUB_KEY.public,
+        signing=SITE_SIGNING,
+        disk=disk,
+        clock=clock,
+        random_bytes=random,
+    )
+    return Outbox(data, database, epochs, HUB_SIGNING.public_key())
+
+
 class TwoEnds:
     """folder: holds clinic/ and hub/. Everything else is built from there, by `switch_on`."""
 
@@ -74,18 +99,7 @@ class TwoEnds:
 
     def new_outbox(self) -> Outbox:
         """The clinic's outbox as another process sees it."""
-        clinic = self.folder / "clinic"
-        epochs = Epochs(
-            records=clinic / "outbox" / "epochs",
-            keys=clinic / "keys" / "epochs",
-            site=SITE,
-            hub=HUB_KEY.public,
-            signing=SITE_SIGNING,
-            disk=self.disk,
-            clock=self.clock,
-            random_bytes=self.random,
-        )
-        return Outbox(clinic / "outbox", epochs, HUB_SIGNING.public_key())
+        return open_clinic(self.folder / "clinic", self.disk, self.clock, self.random)
 
     def uplink(self) -> UplinkSession:
         return UplinkSession(self.outbox, self.clock, self.disk)
@@ -138,9 +152,21 @@ class TwoEnds:
             assert entry.state is EntryState.ARRIVED
             receipts = {receipt.object for receipt in self.outbox.receipts(sample.study)}
             assert receipts >= {part.object for part in entry.parts}
-            assert not list((self.outbox.folder / sample.study.hex()).glob("*.sealed"))
+        assert not blobs_of(self)
         assert not self.store.undelivered_receipts(SITE)
         assert not list((self.folder / "hub" / "inbox").glob("*/*"))
+
+
+def blobs_of(ends: TwoEnds) -> list[Path]:
+    """The clinic's sealed bytes, of all studies."""
+    return sorted(each for each in (ends.folder / "clinic" / "blobs").rglob("*") if each.is_file())
+
+
+def sealed_file(outbox: Outbox, study: StudyKey, kind: Kind) -> Path:
+    """The file of a part, or of the source, which the clinic must have."""
+    path = outbox.path(study, kind)
+    assert path is not None
+    return path
 
 
 def until_whole(ends: TwoEnds, act: Callable[[], object], most: int = 50) -> None:

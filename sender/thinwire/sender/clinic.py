@@ -20,7 +20,6 @@ from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
-from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
@@ -31,9 +30,7 @@ from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import DiskFull, Retryable
 from thinwire.shared.identifiers import StudyKey
-from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
-from thinwire.shared.storage.migrations import create_database, open_database
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +44,6 @@ class JoinedClinic:
     config: SenderConfig
     clock: Clock = field(repr=False)
     disk: Disk = field(repr=False)
-    database: Database = field(repr=False)
     outbox: Outbox = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     quarantine: Quarantine = field(repr=False)
@@ -55,7 +51,7 @@ class JoinedClinic:
     def current_policy(self) -> CurrentPolicy:
         """The tier policy at this moment."""
         return CurrentPolicy.at(
-            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.folder), self.outbox.paused
+            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.database), self.outbox.paused
         )
 
     def run(self, watch: Path | None) -> None:
@@ -140,10 +136,8 @@ def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
     if options is not None:
         clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
     pipeline = Pipeline(outbox, config, deidentifier=clean)
-    create_database(data / FILE, CLINIC)
-    database = open_database(data / FILE, CLINIC)
-    quarantine = Quarantine(data / "quarantine", database, disk, clock)
-    return JoinedClinic(data, enrolment, config, clock, disk, database, outbox, pipeline, quarantine)
+    quarantine = Quarantine(data / "quarantine", outbox.database, disk, clock)
+    return JoinedClinic(data, enrolment, config, clock, disk, outbox, pipeline, quarantine)
 
 
 def outbox_of(data: Path) -> Outbox:

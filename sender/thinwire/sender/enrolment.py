@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from thinwire.sender.config import FILE, template
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.tables import CLINIC
+from thinwire.sender.outbox.tables import FILE as FILE_OF_DATABASE
 from thinwire.sender.transport.connection import HubAddress
 from thinwire.sender.transport.connection import join as call_join
 from thinwire.shared.clock import Clock
@@ -31,6 +33,7 @@ from thinwire.shared.crypto.keys import (
 from thinwire.shared.errors import BadConfiguration, NotEnrolled
 from thinwire.shared.identifiers import SiteName, site_name
 from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database, open_database
 
 SIGNING, TLS_KEY, REQUEST, CERTIFICATE = "signing.key", "tls.key.pem", "tls.request.pem", "tls.certificate.pem"
 AUTHORITY, HUB_SEALING, HUB_SIGNING = "authority.pem", "hub-sealing.pub", "hub-signing.pub"
@@ -67,6 +70,7 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
         disk.write(keys / REQUEST, request, "join.request")
     signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
     _exchange(keys, token, target, signing, disk)
+    create_database(data / FILE_OF_DATABASE, CLINIC)
     disk.write(data / FILE, template(target).encode(), "join.config")
     return token.site
 
@@ -117,9 +121,11 @@ def load_enrolment(data: Path) -> Enrolment:
 
 
 def open_outbox(data: Path, enrolment: Enrolment, disk: Disk, clock: Clock) -> Outbox:
-    """The clinic's outbox with its epochs."""
+    """The clinic's outbox with its epochs. Raises BadConfiguration for a database that is missing or of another
+    version."""
+    database = open_database(data / FILE_OF_DATABASE, CLINIC)
     epochs = Epochs(
-        records=data / "outbox" / "epochs",
+        database=database,
         keys=data / "keys" / "epochs",
         site=enrolment.site,
         hub=enrolment.hub,
@@ -127,4 +133,4 @@ def open_outbox(data: Path, enrolment: Enrolment, disk: Disk, clock: Clock) -> O
         disk=disk,
         clock=clock,
     )
-    return Outbox(data / "outbox", epochs, enrolment.hub_signing)
+    return Outbox(data, database, epochs, enrolment.hub_signing)

@@ -5,14 +5,14 @@ text  -> report graph (G2)
 G1 + G2 -> fusion -> FusedGraph -> payload -> envelope -> outbox
 
 The other parts: the image as displayed (preview), the kept patches and their surroundings (crops), the files
-(originals), and their signed list (manifest).
+(originals), and their signed list (manifest). All parts of a study are made from one opened study.
 """
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from threading import Lock
@@ -30,7 +30,8 @@ from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
-from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.intake.source import OpenedStudies, OpenedStudy, file_members, open_study, text_member
+from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import ALWAYS_MADE, TierPolicy, When
@@ -42,20 +43,17 @@ from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.formats.graph import FusedGraph, IntArray
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.formats.originals import Member, effort_for, pack, unpack
+from thinwire.shared.formats.originals import Effort, effort_for, pack
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, StudyKey, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, TextSource, Tier
 from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
 
-LARGEST_SOURCE = 2 << 30
-"""Limit of a study's source archive, unpacked, in bytes."""
-WORKERS = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
-"""Kinds of parts that are made in parallel: a graph does not wait for another study's preview or originals."""
-_TEXT_MEMBER = {TextSource.REPORT: "report.txt", TextSource.INDICATION: "indication.txt"}
-_STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indication-stays.txt"}
-"""Member names of the text that guides the graph and does not leave the clinic."""
+ROUND = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
+"""The parts in the order in which they are made: a step for all studies before the next step for any."""
+WORKERS = (ROUND[:1], ROUND[1:])
+"""Steps that are made in parallel: a graph does not wait for a bulk part of another study."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +132,29 @@ def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
 
 
-def file_members(study: Study) -> list[Member]:
-    """The study's files under neutral names, in their order."""
-    suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
-    return [Member(f"{n:04}.{suffix[file.media]}", file.data) for n, file in enumerate(study.files)]
+def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: BundleId, send_identity: bool) -> Manifest:
+    """The manifest of a study. entry: the study in the outbox, with every other part made, or given up."""
+    tiers = tuple(
+        TierEntry(tier, part.object, part.size, part.plain_size)
+        for tier in Tier
+        for part in [entry.part(Kind(tier))]
+        if part.object is not None and part.state is not PartState.ABSENT
+    )
+    return Manifest(
+        study=study.key,
+        site=site,
+        created=entry.accepted,
+        bundle=bundle,
+        tiers=tiers,
+        files=tuple((file.digest, len(file.data)) for file in study.files),
+        identity=fitting_identity(study.identity) if send_identity else {},
+        read=FileRead.fitting(
+            study.read,
+            study.sop_instance_uid if send_identity else "",
+            study.frontal.display,
+            (*entry.warnings, *study.warnings),
+        ),
+    )
 
 
 @contextmanager
@@ -163,13 +180,7 @@ class Pipeline:
         self.config = config
         self.tiers = tiers or config.tier_policy()
         self._model_lock = Lock()
-        self._made: dict[Kind, Callable[[StudyKey], bytes]] = {
-            Kind.GRAPH: self._graph,
-            Kind.PREVIEW: self._preview,
-            Kind.CROPS: self._crops,
-            Kind.ORIGINALS: self._originals,
-            Kind.MANIFEST: self._manifest,
-        }
+        self._opened = OpenedStudies()
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -198,28 +209,29 @@ class Pipeline:
         """
         members = file_members(study)
         text_bytes = b""
-        if study.text is not None and (given or study.text_stays):
-            name = (_STAYING if study.text_stays else _TEXT_MEMBER)[study.text_source]
-            members.append(Member(name, study.text.encode()))
-            text_bytes = f"{name}\n{study.text}".encode()
+        if (given or study.text_stays) and (text := text_member(study)) is not None:
+            members.append(text)
+            text_bytes = text.name.encode() + b"\n" + text.data
         plan = self.tiers.plan_of(overrides)
         return self.outbox.accept(study.key, pack(members, "fast"), plan, text_bytes, urgent, overrides, study.warnings)
 
     def next_job(
-        self, but: Collection[StudyKey] = (), kinds: Sequence[Kind] = tuple(chain(*WORKERS))
+        self, but: Collection[StudyKey] = (), steps: Sequence[Sequence[Kind]] = ROUND
     ) -> tuple[StudyKey, Kind] | None:
-        """The next part to make: any study's graph before any other part, urgent studies first, then the oldest.
+        """The next part to make: of the first step that any study still needs, urgent studies first, then the oldest.
 
-        kinds: limited to these, in this order. A manifest lists the other parts and so waits for them. No other part
-        is made while a graph is to be made, which needs the same cores.
+        steps: limited to these, in this order. Within a step, one study's parts follow each other. A manifest lists the
+        other parts and so waits for them. No other part is made while a graph is to be made, which needs the same
+        cores.
         """
         unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        if Kind.GRAPH not in kinds and any(Kind.GRAPH in entry.missing for entry in unfinished):
+        if Kind.GRAPH not in chain(*steps) and any(Kind.GRAPH in entry.missing for entry in unfinished):
             return None
-        for kind in kinds:
+        for step in steps:
             for entry in unfinished:
-                if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
-                    return entry.study, kind
+                for kind in step:
+                    if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
+                        return entry.study, kind
         return None
 
     def make_all(self) -> None:
@@ -235,10 +247,16 @@ class Pipeline:
     def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and store it in the outbox. A part that cannot be made is given up with its reason.
 
-        Raises DiskFull, and UnknownStudy for damaged bytes at the clinic: the part is then still missing.
+        The study stays open for its next part. Raises DiskFull, and UnknownStudy for damaged bytes at the clinic: the
+        part is then still missing.
         """
         try:
-            plaintext = self.plaintext_of(study, kind)
+            opened = self._opened.take(study) or self.open(study)
+            try:
+                plaintext = self.plaintext_of(opened, kind)
+            finally:
+                if any(each is not kind for each in self.outbox.entry(study).missing):
+                    self._opened.put(opened)
         except UnknownStudy:
             if kind in ALWAYS_MADE or self.outbox.entry(study).part(Kind.ORIGINALS).state is not PartState.STORED:
                 raise
@@ -254,78 +272,49 @@ class Pipeline:
         part = self.outbox.add(study, kind, plaintext, hold=held)
         log.info("study %s: %s of %d bytes", study.hex(), kind.name.lower(), part.size)
 
-    def plaintext_of(self, study: StudyKey, kind: Kind) -> bytes:
-        """The plaintext of one part. Raises BadInput, BadArchive, UnknownStudy."""
-        return self._made[kind](study)
+    def open(self, study: StudyKey) -> OpenedStudy:
+        """Unseal and unpack an accepted study. Raises BadArchive, UnknownStudy."""
+        return open_study(study, self.outbox.source(study))
 
-    def _members(self, study: StudyKey) -> list[Member]:
-        return unpack(self.outbox.source(study), LARGEST_SOURCE)
+    def plaintext_of(self, opened: OpenedStudy, kind: Kind) -> bytes:
+        """The plaintext of one part; the same bytes whenever it is made. Raises BadInput, BadArchive, UnknownStudy."""
+        match kind:
+            case Kind.GRAPH:
+                return self._payload(opened)
+            case Kind.PREVIEW:
+                return preview_of(opened.study.frontal, self.config.preview_bytes)
+            case Kind.CROPS:
+                return crops_of(opened.study.frontal, self._graph(opened))
+            case Kind.ORIGINALS:
+                return pack(opened.leaving, self._effort(opened))
+            case Kind.MANIFEST:
+                entry, epochs = self.outbox.entry(opened.key), self.outbox.epochs
+                manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, self.config.send_identity)
+                return sign_manifest(manifest, epochs.signing)
+        raise ValueError(f"{kind.name.lower()} is no part of a study")
 
-    def _study(self, study: StudyKey) -> Study:
-        """The study as it was accepted."""
-        members = self._members(study)
-        source = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
-        text = next((m for m in members if m.name in source), None)
-        loaded = load_study(
-            [m.data for m in members if m.name not in source],
-            text.data.decode() if text else None,
-            source[text.name] if text else TextSource.INDICATION,
-        )
-        return replace(loaded, key=study)
+    def _payload(self, opened: OpenedStudy) -> bytes:
+        """The payload of the graph; the models run once for an opened study."""
+        if opened.graph is None:
+            with self._model_lock:
+                opened.graph = self.maker.make_graph(opened.study).payload
+        return opened.graph
 
-    def _graph(self, study: StudyKey) -> bytes:
-        return self._graph_result(self._study(study)).payload
-
-    def _graph_result(self, study: Study) -> GraphResult:
-        with self._model_lock:
-            return self.maker.make_graph(study)
-
-    def _preview(self, study: StudyKey) -> bytes:
-        return preview_of(self._study(study).frontal, self.config.preview_bytes)
-
-    def _crops(self, study: StudyKey) -> bytes:
-        """From the graph that was made before; its bytes stay at the clinic while a part is missing."""
-        loaded = self._study(study)
-        payload = self.outbox.plaintext(study, Kind.GRAPH)
-        try:
-            graph = decode(payload or b"", study, self._coder_of)
-        except (BadPayload, UnknownBundle):  # removed in the meantime, or of another bundle than the present one
-            graph = decode(self._graph_result(loaded).payload, study, self._coder_of)
-        return crops_of(loaded.frontal, graph)
+    def _graph(self, opened: OpenedStudy) -> FusedGraph:
+        """The graph as the hub reads it. Its bytes stay at the clinic while another part is missing."""
+        if opened.graph is None:
+            stored = self.outbox.plaintext(opened.key, Kind.GRAPH)
+            # Otherwise it was removed or damaged in the meantime, or is of another bundle than the present one.
+            with suppress(BadPayload, UnknownBundle):
+                return decode(stored or b"", opened.key, self._coder_of)
+        return decode(self._payload(opened), opened.key, self._coder_of)
 
     def _coder_of(self, bundle: BundleId) -> Coder:
         if bundle != self.bundle.id:
             raise UnknownBundle("the stored graph was made with another bundle")
         return self.coder
 
-    def _originals(self, study: StudyKey) -> bytes:
-        members = [each for each in self._members(study) if each.name not in _STAYING.values()]
+    def _effort(self, opened: OpenedStudy) -> Effort:
+        """The compression effort of the originals, by the speed of the link when they were first made."""
         rate = read_status(self.outbox.folder, self.outbox.epochs.clock.now()).rate
-        wanted = effort_for(sum(len(member.data) for member in members), rate)
-        return pack(members, self.outbox.fix_effort(study, wanted))
-
-    def _manifest(self, study: StudyKey) -> bytes:
-        loaded = self._study(study)
-        entry = self.outbox.entry(study)
-        tiers = tuple(
-            TierEntry(tier, part.object, part.size, part.plain_size)
-            for tier in Tier
-            for part in [entry.part(Kind(tier))]
-            if part.object is not None and part.state is not PartState.ABSENT
-        )
-        manifest = Manifest(
-            study=study,
-            site=self.outbox.epochs.site,
-            created=entry.accepted,
-            bundle=self.bundle.id,
-            tiers=tiers,
-            files=tuple((file.digest, len(file.data)) for file in loaded.files),
-            identity=fitting_identity(loaded.identity) if self.config.send_identity else {},
-            read=FileRead.fitting(
-                loaded.read,
-                loaded.sop_instance_uid if self.config.send_identity else "",
-                loaded.frontal.display,
-                (*entry.warnings, *loaded.warnings),
-            ),
-        )
-        return sign_manifest(manifest, self.outbox.epochs.signing)
+        return self.outbox.fix_effort(opened.key, effort_for(sum(len(each.data) for each in opened.leaving), rate))

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
+from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
-from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, file_members, preview_of
+from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, preview_of
 from thinwire.sender.service import Accepted, RefusedStudy
 from thinwire.sender.transport import link_status as link_status_file
 from thinwire.sender.transport.link_status import LinkState, LinkStatus

@@ -147,12 +147,10 @@ class Service:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
         self.pipeline.outbox.recover()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._purge(stop))]
-        workers = [
-            ThreadPoolExecutor(1, initializer=_lower_priority if Kind.GRAPH not in each else None) for each in WORKERS
-        ]
+        workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         stuck: dict[StudyKey, float] = {}
-        for worker, kinds in zip(workers, WORKERS, strict=True):
-            tasks.append(asyncio.ensure_future(self._make(stop, worker, kinds, stuck)))
+        for worker, steps in zip(workers, WORKERS, strict=True):
+            tasks.append(asyncio.ensure_future(self._make(stop, worker, steps, stuck)))
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
         if self.port is not None:
@@ -172,14 +170,14 @@ class Service:
                 worker.shutdown()
 
     async def _make(
-        self, stop: asyncio.Event, worker: Executor, kinds: Sequence[Kind], stuck: dict[StudyKey, float]
+        self, stop: asyncio.Event, worker: Executor, steps: Sequence[Sequence[Kind]], stuck: dict[StudyKey, float]
     ) -> None:
-        """Makes the missing parts of these kinds, one after another, in parallel with the link. stuck: parts and the
+        """Makes the missing parts of these steps, one after another, in parallel with the link. stuck: parts and the
         monotonic time before which no worker tries them again."""
         folder = self.pipeline.outbox.folder
         while not stop.is_set():
             now, changed = self.clock.monotonic(), folder.stat().st_mtime_ns
-            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, kinds)
+            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, steps)
             if job is not None:
                 try:
                     await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)

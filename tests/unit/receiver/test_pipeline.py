@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -111,6 +113,26 @@ def test_what_the_clinic_has_is_not_told_again(hub: Hub, clinic: Clinic, parts: 
     pipeline.record_delivered(clinic.site, digest(b"a receipt that never was"))
     assert pipeline.undelivered_receipts(clinic.site) == []
     assert pipeline.stored_receipt(clinic.site, parts.graph.object) == receipt
+
+
+def test_two_clinics_put_the_same_content_at_once_and_each_has_its_receipt(data: Path, bundle: Bundle) -> None:
+    """Each thread waits before the rename until the other one is there."""
+    barrier = Barrier(2)
+
+    def met(step: str) -> None:
+        if step == "store.blob.before_rename":
+            barrier.wait(timeout=30)
+
+    with open_hub(data, FakeClock(), Disk(met)) as hub, ThreadPoolExecutor(2) as threads:
+        clinics = [join(hub, site) for site in ("north-valley", "south-valley")]
+        graphs = [study_parts(clinic, bundle).graph for clinic in clinics]
+        assert graphs[0].plaintext == graphs[1].plaintext
+        pipeline = hub.pipeline()
+        receipts = list(threads.map(lambda pair: put(hub, pipeline, *pair), zip(clinics, graphs, strict=True)))
+        for clinic, graph, receipt in zip(clinics, graphs, receipts, strict=True):
+            assert pipeline.stored_receipt(clinic.site, graph.object) == receipt
+        assert blobs(hub) == [digest(graphs[0].plaintext).hex()]
+        assert pipeline.predict_waiting() == 2
 
 
 def test_put_twice_is_put_once(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.support.clinic import clinic_database
 from tests.support.dicoms import chest, dicom
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
+from tests.support.two_ends import sealed_file
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.intake.study import Study
@@ -20,7 +21,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
-from thinwire.sender.pipeline import WORKERS, GraphResult, Pipeline
+from thinwire.sender.pipeline import ROUND, WORKERS, GraphResult, Pipeline
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files, finished
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind, open_sealed
@@ -38,10 +39,10 @@ from thinwire.shared.storage.durable import Disk
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
     disk, clock = Disk(), SystemClock()
-    outbox_folder = tmp_path / "clinic" / "outbox"
-    keys = tmp_path / "clinic" / "keys" / "epochs"
-    epochs = Epochs(outbox_folder / "epochs", keys, SITE, HUB.public, SITE_SIGNING, disk, clock)
-    return Pipeline(Outbox(outbox_folder, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
+    data = tmp_path / "clinic"
+    database = clinic_database(data)
+    epochs = Epochs(database, data / "keys" / "epochs", SITE, HUB.public, SITE_SIGNING, disk, clock)
+    return Pipeline(Outbox(data, database, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_every_part_is_made_and_the_originals_hold_the_very_files(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == list(chain(*WORKERS))
+    assert made == list(chain(*ROUND))
     outbox = pipeline.outbox
     entry = outbox.entry(study)
     assert entry.urgent
@@ -83,7 +84,7 @@ def test_every_part_is_made_and_the_originals_hold_the_very_files(
     members = unpack(outbox.source(study), 1 << 26)
     assert [m.data for m in members if m.name == "0000.dcm"] == [path.read_bytes()]
     assert [m.data for m in members if m.name == "report.txt"] == [b"Left effusion."]
-    sealed = (outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    sealed = sealed_file(outbox, study, Kind.MANIFEST).read_bytes()
     manifest = read_manifest(open_sealed(sealed, outbox.epochs.key)[1], SITE_SIGNING.public_key())
     assert {tier.tier for tier in manifest.tiers} == set(Tier)
     assert [part.kind for part in entry.parts if part.state is PartState.HELD] == [Kind.CROPS]
@@ -107,7 +108,7 @@ def test_the_manifest_names_the_file_that_was_read(
     study = outcome.study.key
     while job := pipeline.next_job():
         pipeline.make(*job)
-    sealed = (pipeline.outbox.folder / study.hex() / "manifest.sealed").read_bytes()
+    sealed = sealed_file(pipeline.outbox, study, Kind.MANIFEST).read_bytes()
     manifest = read_manifest(open_sealed(sealed, pipeline.outbox.epochs.key)[1], SITE_SIGNING.public_key())
     read_file = (tmp_path / "in" / "1.dcm").read_bytes()
     assert manifest.read_digest == digest(read_file)
@@ -138,7 +139,7 @@ def test_the_graph_of_every_study_goes_before_any_originals(
     while job := pipeline.next_job():
         made.append(job[1])
         pipeline.make(*job)
-    assert made == [kind for kind in chain(*WORKERS) for _ in range(2)]
+    assert made == [kind for step in ROUND for _ in range(2) for kind in step]
 
 
 def opened(pipeline: Pipeline, study: StudyKey, kind: Kind) -> bytes:
@@ -186,12 +187,12 @@ def test_crops_are_of_the_graph_that_was_made_and_no_model_runs_again(
     monkeypatch.setattr(pipeline.maker, "make_graph", counted)
     pipeline.make(study, Kind.CROPS)
     first = opened(pipeline, study, Kind.CROPS)
+    # After a restart they are of the stored graph.
+    assert pipeline.plaintext_of(pipeline.open(study), Kind.CROPS) == first
     assert runs == []
     # Where its bytes were damaged the graph is made again, and the crops are the same.
-    (pipeline.outbox.folder / study.hex() / "graph.sealed").write_bytes(b"damaged")
-    assert crops.decode(pipeline.plaintext_of(study, Kind.CROPS), 1 << 26).rectangles == (
-        crops.decode(first, 1 << 26).rectangles
-    )
+    sealed_file(pipeline.outbox, study, Kind.GRAPH).write_bytes(b"damaged")
+    assert pipeline.plaintext_of(pipeline.open(study), Kind.CROPS) == first
     assert runs == [study]
 
 
@@ -201,20 +202,17 @@ def test_nothing_is_made_while_a_graph_is_to_be_made_and_the_manifest_waits_for_
     [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
-    graphs, views, rest = WORKERS
-    assert pipeline.next_job(kinds=graphs) == (study, Kind.GRAPH)
-    assert pipeline.next_job(kinds=views) is None
-    assert pipeline.next_job(kinds=rest) is None
+    graphs, others = WORKERS
+    assert pipeline.next_job(steps=graphs) == (study, Kind.GRAPH)
+    assert pipeline.next_job(steps=others) is None
     pipeline.make(study, Kind.GRAPH)
-    assert pipeline.next_job(kinds=graphs) is None
-    assert pipeline.next_job(kinds=rest) == (study, Kind.ORIGINALS)
+    assert pipeline.next_job(steps=graphs) is None
+    # The manifest waits for the other parts, also for one that was made out of turn.
     pipeline.make(study, Kind.ORIGINALS)
-    assert pipeline.next_job(kinds=rest) is None
-    for kind in views:
-        assert pipeline.next_job(kinds=views) == (study, kind)
+    for kind in (Kind.PREVIEW, Kind.CROPS, Kind.MANIFEST):
+        assert pipeline.next_job(steps=others) == (study, kind)
         pipeline.make(study, kind)
-    assert pipeline.next_job(kinds=views) is None
-    assert pipeline.next_job(kinds=rest) == (study, Kind.MANIFEST)
+    assert pipeline.next_job(steps=others) is None
 
 
 def test_everything_is_made_without_a_link(tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine) -> None:
@@ -235,8 +233,9 @@ def test_a_held_part_that_is_damaged_when_the_files_are_at_the_hub_alone_is_give
     for due in outbox.due():
         receipt = Receipt(study, SITE, due.object, StudyStatus.STORED, outbox.epochs.clock.now())
         outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
-    (held,) = (outbox.folder / study.hex()).glob("*.sealed")
-    held.write_bytes(b"rotten")
+    (held,) = (kind for kind in Kind if outbox.path(study, kind) is not None)
+    assert held is Kind.CROPS
+    sealed_file(outbox, study, held).write_bytes(b"rotten")
     assert [entry.missing for entry in outbox.recover()] == [(Kind.CROPS,)]
     pipeline.make_all()
     part = outbox.entry(study).part(Kind.CROPS)
@@ -250,7 +249,7 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     [outcome] = accept_files(pipeline, quarantine, [path])
     assert isinstance(outcome, Accepted)
     study = outcome.study.key
-    (pipeline.outbox.folder / study.hex() / "source.sealed").write_bytes(b"damaged")
+    sealed_file(pipeline.outbox, study, Kind.SOURCE).write_bytes(b"damaged")
     job = pipeline.next_job()
     assert job is not None
     with pytest.raises(UnknownStudy):

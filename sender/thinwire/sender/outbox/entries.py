@@ -1,23 +1,16 @@
 """An entry of the outbox: a study, its parts, their states and transitions."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from thinwire.sender.outbox.tiers import PendingPart, When, read_kind
+from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey
 from thinwire.shared.transitions import Transitions
-
-VERSION = 4
-_READ_VERSIONS = (3, VERSION)
-"""Version 3 has other names for two kinds; `read_kind` reads both."""
-_EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
 class PartState(StrEnum):
@@ -43,6 +36,10 @@ class PartEvent(StrEnum):
     ADDED = "added"
     HELD_BACK = "held back"
     REQUESTED = "requested"
+    RESENT = "resent"
+    """Requested after it was stored: the hub has lost it, and its bytes are still here."""
+    REMADE = "remade"
+    """The same, and it can only be made again."""
     RELEASED = "released"
     """The clinic changed the tier policy of the study."""
     STORED = "stored"
@@ -51,6 +48,8 @@ class PartEvent(StrEnum):
     DAMAGED = "damaged"
     GIVEN_UP = "given up"
 
+
+_REQUESTS = (PartEvent.REQUESTED, PartEvent.RESENT, PartEvent.REMADE)
 
 TRANSITIONS = Transitions(
     "part",
@@ -73,6 +72,8 @@ TRANSITIONS = Transitions(
         # Every new session repeats receipts and requests.
         (PartState.STORED, PartEvent.STORED): PartState.STORED,
         (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
+        (PartState.STORED, PartEvent.RESENT): PartState.WAITING,
+        (PartState.STORED, PartEvent.REMADE): PartState.MISSING,
         (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
         (PartState.REFUSED, PartEvent.REQUESTED): PartState.REFUSED,
         (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
@@ -106,13 +107,15 @@ class Part:
     """Bytes before sealing."""
     requested: bool = False
     """Requested by a reader: sent like an urgent one."""
+    kept: bool = False
+    """Whether its sealed bytes are among the clinic's blobs, under `object`."""
     reason: str = ""
     """Why it is refused or absent, and the remedy."""
 
     def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not allow."""
         state = TRANSITIONS.after(self.state, event)
-        return replace(self, state=state, reason=reason, requested=self.requested or event is PartEvent.REQUESTED)
+        return replace(self, state=state, reason=reason, requested=self.requested or event in _REQUESTS)
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class OutboxEntry:
     """16 bytes: a keyed digest of the text beside the files; without the key the text cannot be guessed."""
     parts: tuple[Part, ...]
     """In the order of their kinds."""
+    source: Digest | None = None
+    """The blob with the sealed archive of its files and text; None when the originals replace it, or are at the hub."""
     status: StudyStatus | None = None
     """The last status of the study in the hub's receipts, in the order of StudyStatus."""
     overrides: Mapping[Kind, When] = field(default_factory=dict)
@@ -222,71 +227,3 @@ class OutboxEntry:
             for part in self.parts
             if part.state in states and part.object is not None
         ]
-
-    def to_json(self) -> bytes:
-        return json.dumps(
-            {
-                "version": VERSION,
-                "study": self.study.hex(),
-                "accepted": self.accepted.isoformat(),
-                "urgent": self.urgent,
-                "epoch": self.epoch.hex(),
-                "mark": self.text_mac.hex(),
-                "status": self.status,
-                "effort": self.effort,
-                "urged": self.escalated,
-                "paused": self.paused,
-                "warnings": self.warnings,
-                "tiers": {kind.name.lower(): when for kind, when in sorted(self.overrides.items())},
-                "parts": [_part_to_json(part) for part in self.parts],
-            },
-            indent=1,
-        ).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "OutboxEntry":
-        """The inverse of `to_json`. Raises ValueError."""
-        try:
-            facts = json.loads(data)
-            if facts["version"] not in _READ_VERSIONS:
-                raise ValueError(f"version {facts['version']}")
-            return cls(
-                study=StudyKey(bytes.fromhex(facts["study"])),
-                accepted=datetime.fromisoformat(facts["accepted"]).astimezone(UTC),
-                urgent=bool(facts["urgent"]),
-                epoch=EpochId(bytes.fromhex(facts["epoch"])),
-                text_mac=bytes.fromhex(facts["mark"]),
-                status=StudyStatus(facts["status"]) if facts["status"] else None,
-                parts=tuple(_part_from_json(part) for part in facts["parts"]),
-                effort=_EFFORTS[facts["effort"]] if facts["effort"] else None,
-                escalated=bool(facts["urged"]),
-                paused=bool(facts["paused"]),
-                warnings=tuple(str(each) for each in facts["warnings"]),
-                overrides={read_kind(kind): When(when) for kind, when in facts["tiers"].items()},
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("not an entry of the outbox") from error
-
-
-def _part_to_json(part: Part) -> dict[str, Any]:
-    return {
-        "kind": part.kind.name.lower(),
-        "state": part.state,
-        "object": part.object.hex() if part.object else None,
-        "size": part.size,
-        "plain_size": part.plain_size,
-        "requested": part.requested,
-        "reason": part.reason,
-    }
-
-
-def _part_from_json(facts: dict[str, Any]) -> Part:
-    return Part(
-        kind=read_kind(facts["kind"]),
-        state=PartState(facts["state"]),
-        object=Digest(bytes.fromhex(facts["object"])) if facts["object"] else None,
-        size=int(facts["size"]),
-        plain_size=int(facts["plain_size"]),
-        requested=bool(facts["requested"]),
-        reason=str(facts["reason"]),
-    )

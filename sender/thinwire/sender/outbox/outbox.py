@@ -1,11 +1,12 @@
 """The outbox: the clinic's durable queue of studies. Format: docs/outbox-format.md.
 
-An accepted study survives kill -9 and a power cut. Each study has a folder: `state.json`, `source.sealed` (its files
-and text, until every part is made), the sealed parts until the hub's receipts for them are durable, and `receipts/`.
-Every change replaces a file atomically.
+An accepted study survives kill -9 and a power cut. Its state is in the clinic's database: a row of the study, one of
+each part, the hub's receipts. Its sealed bytes are blobs beside it: the source (its files and text, until every part is
+made) and the parts (until the hub's receipts for them are durable). A blob is durable before the transaction that names
+it, and is removed after the transaction that no longer does.
 
-Several processes may use one outbox: `send` accepts while `run` makes parts and sends. Each change of a study is made
-under a lock on its folder; the process that uses the link holds `own_link`.
+Several processes may use one outbox: `send` accepts while `run` makes parts and sends. Each change is one transaction;
+the process that uses the link holds `own_link`.
 """
 
 import contextlib
@@ -13,10 +14,8 @@ import fcntl
 import hmac
 import logging
 import mmap
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -25,39 +24,62 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
-from thinwire.sender.outbox.study_folder import StudyFolder
+from thinwire.sender.outbox.rows import (
+    UnreadableEntry,
+    add_entry,
+    read_due,
+    read_entries,
+    read_entry,
+    remove_entry,
+    unsure_studies,
+    write_entry,
+)
+from thinwire.sender.outbox.tables import FILE, controls, parts, receipts, studies, unreadable
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
-from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
+from thinwire.shared.errors import AlreadyAccepted, BadFormat, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.originals import Effort
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
-from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, StudyKey, digest
-from thinwire.shared.storage.durable import Disk, flock, sweep
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, EpochId, StudyKey, digest
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.durable import Disk, flock
 
 log = logging.getLogger(__name__)
 
-_NEW = ".new-"
 _PAUSED = "paused"
-"""An empty file: all sending is paused."""
+"""A control: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
 
 
-class Outbox:
-    """folder: DATA/outbox. hub_signing: the hub's key, which verifies receipts."""
+@dataclass(frozen=True)
+class Unreadable:
+    """Something at the clinic that this version cannot read, and keeps. path: below the data folder."""
 
-    def __init__(self, folder: Path, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
-        self.folder = folder
+    path: str
+    reason: str
+
+
+class Outbox:
+    """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
+
+    def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
+        self.folder = data / "outbox"
+        """Locks, and the link status for other processes."""
+        self.database = database
         self.epochs = epochs
         self._hub_signing = hub_signing
         self._disk: Disk = epochs.disk
-        # Receipts may use the disk reserve: without them no bytes could be removed.
-        self._small = Disk(self._disk.step, reserve=0)
-        self._entry_cache: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
         self._unoffered: set[Digest] = set()
-        self._disk.make_folder(folder)
+        self._disk.make_folder(self.folder)
+        self._blobs = Blobs(data / "blobs", self._disk)
 
     # For commands and the pipeline.
 
@@ -79,122 +101,140 @@ class Outbox:
         overrides. Raises AlreadyAccepted for the same files with another text, DiskFull.
         """
         text_mac = self._text_mac(text_bytes)
-        if self._at(study).path.is_dir():
+        if self._known(study) is not None:
             return self._accept_again(study, source, text_mac, urgent, overrides)
         # The source stays until the parts are made.
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no space for the study and its parts")
-        new = StudyFolder(self.folder / (_NEW + self.epochs.random_bytes(8).hex()), self._disk)
+        # `recover` removes blobs without a row; it does not while this lock is held.
         with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
             epoch = self.epochs.current()
-            parts = tuple(Part(kind) for kind in sorted(plan))
             entry = OutboxEntry(
                 study,
                 self.epochs.clock.now(),
                 urgent,
                 epoch.id,
                 text_mac,
-                parts,
-                None,
-                dict(overrides),
+                tuple(Part(kind) for kind in sorted(plan)),
+                self._blobs.write(seal(epoch, Kind.SOURCE, study, source)),
+                overrides=dict(overrides),
                 warnings=tuple(warnings),
             )
-            try:
-                with self._disk.full_is_an_error():
-                    new.path.mkdir(mode=0o700)
-                    self._disk.write(new.source, seal(epoch, Kind.SOURCE, study, source), "accept.source")
-                    new.write(entry, "accept.state")
-                    self._disk.move(new.path, self._at(study).path, "accept.publish")
-            except (DiskFull, OSError):
-                shutil.rmtree(new.path, ignore_errors=True)
-                if not self._at(study).path.is_dir():
-                    raise
-                # Another process accepted the same study at the same time.
-                return self._accept_again(study, source, text_mac, urgent, overrides)
-        return entry
+            with self._transaction("accept") as connection:
+                accepted_by_another = read_entry(connection, study) is not None
+                if not accepted_by_another:
+                    add_entry(connection, entry)
+        return self._accept_again(study, source, text_mac, urgent, overrides) if accepted_by_another else entry
 
     def entries(self) -> list[OutboxEntry]:
         """All studies in the outbox, oldest first."""
-        found: dict[Path, tuple[tuple[int, int], OutboxEntry]] = {}
-        for study in self._folders():
-            try:
-                status = study.state.stat()
-                stamp = (status.st_ino, status.st_mtime_ns)
-                known = self._entry_cache.get(study.path)
-                found[study.path] = known if known and known[0] == stamp else (stamp, study.read())
-            except (FileNotFoundError, UnknownStudy):
-                continue  # removed by another process
-            except ValueError:
-                log.error("the state of study %s is damaged; the file is not changed", study.path.name)
-        self._entry_cache = found
-        return sorted((entry for _, entry in found.values()), key=lambda entry: (entry.accepted, entry.study))
+        query = select(studies).order_by(studies.c.accepted_at, studies.c.study)
+        with self.database.read() as connection:
+            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+
+    def newest(self, most: int) -> list[OutboxEntry]:
+        """The studies that were accepted last, newest first."""
+        query = select(studies).order_by(studies.c.accepted_at.desc(), studies.c.study.desc()).limit(most)
+        with self.database.read() as connection:
+            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+
+    def count(self) -> int:
+        """Number of studies in the outbox."""
+        with self.database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(studies)) or 0
+
+    def unreadable(self) -> list[Unreadable]:
+        """Everything at the clinic that this version cannot read: rows of the database, and files of an earlier version
+        that could not be brought forward. It is kept as it is."""
+        with self.database.read() as connection:
+            found = [Unreadable(row.path, row.reason) for row in connection.execute(select(unreadable))]
+            unsure = read_entries(connection, unsure_studies())
+        found += [Unreadable(FILE, str(each)) for each in unsure if isinstance(each, UnreadableEntry)]
+        return sorted(found, key=lambda each: (each.path, each.reason))
 
     def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
-        return self._at(study).read()
+        with self.database.read() as connection:
+            return _found(connection, study)
 
     def is_whole(self, study: StudyKey) -> bool:
         """Whether the outbox has the study, and the bytes from which its missing parts are made."""
         try:
-            entry = self.entry(study)
-        except UnknownStudy:
-            return False
-        if not entry.missing:
-            return True
-        try:
-            self.source(study)
+            if self.entry(study).missing:
+                self.source(study)
         except UnknownStudy:
             return False
         return True
 
     def find(self, prefix: str) -> OutboxEntry:
         """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
-        matches = [entry for entry in self.entries() if entry.study.hex().startswith(prefix.lower())]
+        first, last = _key_range(prefix)
+        query = select(studies).where(studies.c.study.between(first, last)).limit(2)
+        with self.database.read() as connection:
+            matches = [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
         if len(matches) != 1:
-            raise UnknownStudy(f"{len(matches) or 'no'} studies have a key that starts with these digits")
+            raise UnknownStudy(f"{'several' if matches else 'no'} studies have a key that starts with these digits")
         return matches[0]
 
     def unfinished(self) -> list[OutboxEntry]:
         """Studies with missing parts, urgent ones first, then the oldest."""
-        return sorted((entry for entry in self.entries() if entry.missing), key=lambda entry: not entry.urgent)
+        missing = select(parts.c.study).where(parts.c.state == str(PartState.MISSING))
+        order = studies.c.urgent.desc(), studies.c.accepted_at, studies.c.study
+        query = select(studies).where(studies.c.study.in_(missing)).order_by(*order)
+        with self.database.read() as connection:
+            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
 
     def source(self, study: StudyKey) -> bytes:
         """The archive from `accept`, or the originals, which have the same files and text.
 
         Raises UnknownStudy if neither can be opened: the study must then be sent again.
         """
-        at = self._at(study)
-        for path in (at.source, at.part(Kind.ORIGINALS)):
-            with contextlib.suppress(FileNotFoundError, Forged):
-                return open_sealed(path.read_bytes(), self.epochs.key)[1]
+        entry = self._known(study)
+        originals = None if entry is None else entry.part(Kind.ORIGINALS).object
+        for name in () if entry is None else (entry.source, originals):
+            if name is not None:
+                with contextlib.suppress(BadFormat, Forged):
+                    return open_sealed(self._blobs.read(name), self.epochs.key)[1]
         raise UnknownStudy(
             f"the bytes of study {study.hex()} are gone or damaged at the clinic", "Send the same study again."
         )
 
     def plaintext(self, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of a part; None if its bytes are absent or damaged."""
-        with contextlib.suppress(FileNotFoundError, Forged):
-            header, plaintext = open_sealed(self._at(study).part(kind).read_bytes(), self.epochs.key)
-            return plaintext if (header.kind, header.study) == (kind, study) else None
+        entry = self._known(study)
+        name = None if entry is None else entry.part(kind).object
+        if name is not None:
+            with contextlib.suppress(BadFormat, Forged):
+                header, plaintext = open_sealed(self._blobs.read(name), self.epochs.key)
+                return plaintext if (header.kind, header.study) == (kind, study) else None
         return None
+
+    def path(self, study: StudyKey, kind: Kind) -> Path | None:
+        """The file with the sealed bytes of a part, or of the source; None if the clinic does not have them."""
+        entry = self.entry(study)
+        part = entry.part(kind)
+        name = entry.source if kind is Kind.SOURCE else part.object if part.kept else None
+        return None if name is None else self._blobs.path(name)
 
     def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal and store a part; durable when this returns. hold: it is sent only on a reader's request.
 
         Idempotent for the same bytes. Raises DiskFull, UnknownStudy, ValueError for other bytes.
         """
-        sealed = seal(self.epochs.key(self.entry(study).epoch), kind, study, plaintext)
-        at = self._at(study)
-        with at.locked() as entry:
-            part = entry.part(kind)
-            if part.state is not PartState.MISSING and part.object == digest(sealed):
+        before = self.entry(study)
+        sealed = seal(self.epochs.key(before.epoch), kind, study, plaintext)
+        name = digest(sealed)
+        if before.part(kind).state is PartState.MISSING:
+            self._blobs.write(sealed)
+        with self._change(study, "part") as change:
+            part = change.entry.part(kind)
+            if part.state is not PartState.MISSING and part.object == name:
                 return part
             made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
-            made = replace(made, object=digest(sealed), size=len(sealed), plain_size=len(plaintext))
-            self._disk.write(at.part(kind), sealed, "part")
             if part.object is None:
-                self._unoffered.add(digest(sealed))
-            at.clear(at.write(entry.with_part(made), "part.state"))
+                self._unoffered.add(name)
+            made = replace(made, object=name, size=len(sealed), plain_size=len(plaintext), kept=True)
+            change.entry = change.entry.with_part(made)
         return made
 
     def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
@@ -207,27 +247,23 @@ class Outbox:
         Returns the parts that are retried. A part that could not be made is not retried if the study's files are only
         at the hub. Raises UnknownStudy, DiskFull.
         """
-        at = self._at(study)
-        with at.locked() as entry:
-            states = [PartState.REFUSED]
-            if any(part.state is PartState.ABSENT for part in entry.parts):
-                with contextlib.suppress(UnknownStudy):
-                    self.source(study)
-                    states.append(PartState.ABSENT)
-            again = [part for part in entry.parts if part.state in states]
+        states = [PartState.REFUSED]
+        if any(part.state is PartState.ABSENT for part in self.entry(study).parts):
+            with contextlib.suppress(UnknownStudy):
+                self.source(study)
+                states.append(PartState.ABSENT)
+        with self._change(study, "control.retry") as change:
+            again = [part for part in change.entry.parts if part.state in states]
             for part in again:
-                entry = entry.with_part(part.after(PartEvent.RETRIED))
-            if again:
-                at.write(entry, "control.retry")
+                change.entry = change.entry.with_part(part.after(PartEvent.RETRIED))
         return tuple(part.kind for part in again)
 
     def make_urgent(self, study: StudyKey) -> OutboxEntry:
         """Escalate a study at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
-        at = self._at(study)
-        with at.locked() as entry:
-            if not entry.urgent:
-                entry = at.write(replace(entry, urgent=True, escalated=False), "control.urgent")
-        return entry
+        with self._change(study, "control.urgent") as change:
+            if not change.entry.urgent:
+                change.entry = replace(change.entry, urgent=True, escalated=False)
+        return change.entry
 
     def pause(self, study: StudyKey | None = None) -> None:
         """Pause the sending of a study, or of all (None), until it is resumed; durable when this returns.
@@ -244,33 +280,35 @@ class Outbox:
     @property
     def paused(self) -> bool:
         """Whether all sending is paused."""
-        return (self.folder / _PAUSED).exists()
+        with self.database.read() as connection:
+            return connection.scalar(select(controls.c.name).where(controls.c.name == _PAUSED)) is not None
 
     def receipts(self, study: StudyKey) -> list[Receipt]:
         """The hub's receipts for a study, oldest first."""
-        receipts = []
-        for path in self._at(study).receipts.glob("*.receipt"):
+        found = []
+        with self.database.read() as connection:
+            signed = connection.scalars(select(receipts.c.signed).where(receipts.c.study == study)).all()
+        for each in signed:
             try:
-                receipts.append(read_receipt(path.read_bytes(), self._hub_signing))
+                found.append(read_receipt(each, self._hub_signing))
             except Forged:
                 log.error("a receipt of study %s is damaged; the study's state is not affected", study.hex())
-        return sorted(receipts, key=lambda each: (each.at, each.object or b""))
+        return sorted(found, key=lambda each: (each.at, each.object or b""))
 
     def purge(self, before: datetime) -> int:
         """Remove the entries of studies that are at the hub and were accepted before a time, and unused epochs; returns
         the number of entries."""
+        old = select(studies.c.study).where(studies.c.at_hub, studies.c.accepted_at < micros(before))
+        with self.database.read() as connection:
+            candidates = [StudyKey(each) for each in connection.scalars(old)]
         removed = 0
-        for entry in self.entries():
-            at = self._at(entry.study)
-            if entry.accepted >= before or not entry.is_at_hub:
-                continue
-            with contextlib.suppress(UnknownStudy), at.locked() as now:
-                if at.may_delete_last_copy(now):
-                    away = self.folder / (_NEW + "gone-" + entry.study.hex())
-                    self._disk.move(at.path, away, "purge")
-                    shutil.rmtree(away)
-                    removed += 1
-        self.epochs.purge({entry.epoch for entry in self.entries() if not entry.is_at_hub})
+        for study in candidates:
+            with contextlib.suppress(UnknownStudy):
+                removed += self._remove(study)
+        needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
+        with self.database.read() as connection:
+            used = {EpochId(each) for each in connection.scalars(needed)}
+        self.epochs.purge(used)
         return removed
 
     # For the link.
@@ -302,14 +340,18 @@ class Outbox:
         Returns the studies with missing parts, including those whose bytes are damaged or absent.
         """
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-            for half in self.folder.glob(_NEW + "*"):
-                shutil.rmtree(half)
+            with self.database.read() as connection:
+                kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
+                sources = connection.scalars(select(studies.c.source).where(studies.c.source.is_not(None)))
+                named = {name for name in (*kept, *sources) if name is not None}
+            self._blobs.sweep(named)
             self.epochs.sweep()
-        for entry in self.entries():
-            at = self._at(entry.study)
-            with contextlib.suppress(UnknownStudy), at.locked() as now:
-                sweep(at.path)
-                at.check_bytes(now)
+        with_bytes = select(parts.c.study).where(parts.c.kept).distinct()
+        with self.database.read() as connection:
+            here = [StudyKey(each) for each in connection.scalars(with_bytes)]
+        for study in here:
+            with contextlib.suppress(UnknownStudy):
+                self._check(study)
         return self.unfinished()
 
     def first_offer(self, due: Due) -> bool:
@@ -320,14 +362,15 @@ class Outbox:
         return fresh
 
     def due(self) -> list[Due]:
-        """All waiting parts."""
-        return [due for entry in self.entries() for due in entry.due()]
+        """The waiting parts; of very many, those that are sent first (`rows.read_due`)."""
+        with self.database.read() as connection:
+            return read_due(connection)
 
     def read(self, due: Due, offset: int, length: int) -> bytes:
         """Bytes of an object; fewer than `length` only at its end. Raises FileNotFoundError."""
         if due.kind is None:
             return self.epochs.record(due.epoch)[offset : offset + length]
-        with self._at(due.study).part(due.kind).open("rb") as file:
+        with self._blobs.path(due.object).open("rb") as file:
             file.seek(offset)
             return file.read(length)
 
@@ -337,7 +380,7 @@ class Outbox:
 
         Raises FileNotFoundError.
         """
-        with self._at(due.study).part(cast(Kind, due.kind)).open("rb") as file:
+        with self._blobs.path(due.object).open("rb") as file:
             # Not closed explicitly: a traceback may still refer to it; the last reference closes it.
             yield cast(bytes, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
@@ -345,9 +388,8 @@ class Outbox:
         """Whether the stored bytes are those of the object; if not, the part becomes missing."""
         if due.kind is None:
             return True
-        at = self._at(due.study)
-        with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            return due.object in (each.object for each in at.check_bytes(entry).due())
+        with contextlib.suppress(UnknownStudy):
+            return due.object in (each.object for each in self._check(due.study).due())
         return False
 
     def record_receipt(self, signed: bytes) -> Receipt:
@@ -358,108 +400,201 @@ class Outbox:
         receipt = read_receipt(signed, self._hub_signing)
         if receipt.site != self.epochs.site:
             raise Forged("a receipt is for another site")
-        at = self._at(receipt.study)
-        with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            self._small.make_folder(at.receipts)
-            self._small.write(at.receipts / f"{digest(signed)[:16].hex()}.receipt", signed, "receipt")
+        row = {
+            "digest": digest(signed),
+            "study": receipt.study,
+            "status": str(receipt.status),
+            "at": micros(receipt.at),
+            "signed": signed,
+        }
+        with contextlib.suppress(UnknownStudy), self._change(receipt.study, "receipt") as change:
+            change.connection.execute(insert_new(receipts).values(row).on_conflict_do_nothing())
+            entry = change.entry
             furthest = max(entry.status or receipt.status, receipt.status, key=_STATUS_ORDER.index)
             after = replace(entry, status=furthest)
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
                     after = after.with_part(part.after(PartEvent.STORED))
-            if after != entry:
-                at.write(after, "receipt.state")
-            at.clear(after)
+            change.entry = after
         return receipt
 
     def fix_effort(self, study: StudyKey, wanted: Effort) -> Effort:
         """The compression effort of the originals: the stored one, else `wanted`, which is then stored. Raises
         UnknownStudy."""
-        at = self._at(study)
-        with at.locked() as entry:
-            if entry.effort is None:
-                at.write(replace(entry, effort=wanted), "effort")
-            return entry.effort or wanted
+        with self._change(study, "effort") as change:
+            if change.entry.effort is None:
+                change.entry = replace(change.entry, effort=wanted)
+        return change.entry.effort or wanted
 
     def pending_escalations(self) -> list[StudyKey]:
         """Studies that became urgent after the hub had stored a part, and whose urgency the hub has not confirmed."""
-        return [
-            entry.study
-            for entry in self.entries()
-            if entry.urgent and not entry.escalated and any(part.state is PartState.STORED for part in entry.parts)
-        ]
+        late = select(studies).where(~studies.c.escalated, studies.c.urgent).order_by(studies.c.accepted_at)
+        with self.database.read() as connection:
+            found = [each for each in read_entries(connection, late) if isinstance(each, OutboxEntry)]
+        return [entry.study for entry in found if any(part.state is PartState.STORED for part in entry.parts)]
 
     def record_escalated(self, study: StudyKey) -> None:
         """Record that the hub has a study's urgency; durable when this returns."""
-        at = self._at(study)
-        with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            if not entry.escalated:
-                at.write(replace(entry, escalated=True), "urged")
+        with contextlib.suppress(UnknownStudy), self._change(study, "escalated") as change:
+            change.entry = replace(change.entry, escalated=True)
 
     def record_refusal(self, due: Due, reason: str) -> None:
         """Record the hub's final refusal of a part. reason: shown to people."""
-        at = self._at(due.study)
-        with contextlib.suppress(UnknownStudy), at.locked() as entry:
-            for part in entry.parts:
+        with contextlib.suppress(UnknownStudy), self._change(due.study, "part") as change:
+            for part in change.entry.parts:
                 if part.object == due.object and part.state is PartState.WAITING:
-                    at.write(entry.with_part(part.after(PartEvent.REFUSED, reason)), "part.state")
+                    change.entry = change.entry.with_part(part.after(PartEvent.REFUSED, reason))
 
     def request(self, study: StudyKey, kind: Kind) -> None:
-        """Record a reader's request of a part; a part that was not planned becomes missing. Raises UnknownStudy."""
-        self._event(study, kind, PartEvent.REQUESTED)
+        """Record the hub's request of a part; a part that was not planned becomes missing.
+
+        A request of a stored part means that the hub has lost it: it is sent again from its bytes, or made again from
+        the study's files. Without either it stays as it is. Raises UnknownStudy.
+        """
+        part = self.entry(study).part(kind)
+        event = PartEvent.REQUESTED
+        if part.state is PartState.STORED and part.kept and self._holds(part):
+            event = PartEvent.RESENT
+        elif part.state is PartState.STORED and self._can_be_remade(study):
+            event = PartEvent.REMADE
+        self._event(study, kind, event)
 
     # Private.
 
+    @contextlib.contextmanager
+    def _transaction(self, name: str) -> Iterator[Connection]:
+        """Steps: name.before_commit, name.committed."""
+        with self.database.write() as connection:
+            yield connection
+            self._disk.step(f"{name}.before_commit")
+        self._disk.step(f"{name}.committed")
+
+    @contextlib.contextmanager
+    def _change(self, study: StudyKey, name: str) -> "Iterator[_Change]":
+        """One change of a study in one transaction; then the bytes that it no longer needs are removed. Raises
+        UnknownStudy."""
+        with self._transaction(name) as connection:
+            before = _found(connection, study)
+            change = _Change(connection, before)
+            yield change
+            change.entry, gone = without_unneeded(change.entry, self._holds)
+            if change.entry != before:
+                write_entry(connection, before, change.entry)
+        for each in gone:
+            self._blobs.remove(each, "clear.blob")
+
+    def _check(self, study: StudyKey) -> OutboxEntry:
+        """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded bytes
+        are removed."""
+        entry = self.entry(study)
+        damaged = [
+            part
+            for part in entry.parts
+            if part.state in (PartState.WAITING, PartState.HELD) and not (part.kept and self._holds(part))
+        ]
+        if damaged or without_unneeded(entry, self._holds)[1]:
+            with self._change(study, "part") as change:
+                for part in damaged:
+                    if change.entry.part(part.kind) == part:
+                        log.warning(
+                            "study %s: its %s file is damaged and is made again", study.hex(), part.kind.name.lower()
+                        )
+                        lost = replace(part.after(PartEvent.DAMAGED), kept=False)
+                        change.entry = change.entry.with_part(lost)
+            return change.entry
+        return entry
+
+    def _remove(self, study: StudyKey) -> bool:
+        """Remove a study with its receipts and bytes, if the clinic may delete its last copy."""
+        with self._transaction("purge") as connection:
+            entry = _found(connection, study)
+            if not may_delete_last_copy(entry, self._holds):
+                return False
+            remove_entry(connection, study)
+        for part in entry.parts:
+            if part.kept and part.object:
+                self._blobs.remove(part.object, "purge.blob")
+        return True
+
+    def _holds(self, part: Part) -> bool:
+        """Whether the stored bytes are those of the part."""
+        return part.object is not None and self._blobs.is_whole(part.object, part.size)
+
+    def _can_be_remade(self, study: StudyKey) -> bool:
+        with contextlib.suppress(UnknownStudy):
+            self.source(study)
+            return True
+        return False
+
+    def _known(self, study: StudyKey) -> OutboxEntry | None:
+        with contextlib.suppress(UnknownStudy):
+            return self.entry(study)
+        return None
+
     def _set_paused(self, study: StudyKey | None, paused: bool) -> None:
-        if study is None and paused:
-            self._small.write(self.folder / _PAUSED, b"", "control.pause")
-        elif study is None:
-            self._small.remove(self.folder / _PAUSED, "control.resume")
+        if study is None:
+            with self._transaction("control.pause") as connection:
+                connection.execute(delete(controls).where(controls.c.name == _PAUSED))
+                if paused:
+                    connection.execute(insert(controls).values(name=_PAUSED, value=""))
         else:
-            at = self._at(study)
-            with at.locked() as entry:
-                if entry.paused is not paused:
-                    at.write(replace(entry, paused=paused), "control.study")
+            with self._change(study, "control.study") as change:
+                change.entry = replace(change.entry, paused=paused)
 
     def _accept_again(
         self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]
     ) -> OutboxEntry:
-        at = self._at(study)
-        with at.locked() as entry:
-            if not hmac.compare_digest(entry.text_mac, text_mac):
-                raise AlreadyAccepted(f"study {study.hex()} was accepted before with another text")
-            changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
-            if urgent and not entry.urgent:
-                # The parts at the hub did not carry the urgency.
-                changed = replace(changed, escalated=False)
-            for part in entry.parts:
-                if part.state is PartState.HELD and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST:
-                    changed = changed.with_part(part.after(PartEvent.RELEASED))
-            if changed != entry:
-                entry = at.write(changed, "accept.again")
-            if entry.missing:
-                try:
-                    self.source(study)
-                except UnknownStudy:  # its bytes were damaged; the repeat replaces them
-                    sealed = seal(self.epochs.key(entry.epoch), Kind.SOURCE, study, source)
-                    self._disk.write(at.source, sealed, "accept.source")
-        return entry
+        with flock(self.folder / "accept.lock", fcntl.LOCK_SH):
+            found = self.entry(study)
+            sealed: Digest | None = None
+            if found.missing and not self._can_be_remade(study):  # its bytes were damaged; the repeat replaces them
+                sealed = self._blobs.write(seal(self.epochs.key(found.epoch), Kind.SOURCE, study, source))
+            with self._change(study, "accept.again") as change:
+                entry = change.entry
+                if not hmac.compare_digest(entry.text_mac, text_mac):
+                    raise AlreadyAccepted(f"study {study.hex()} was accepted before with another text")
+                changed = replace(entry, urgent=entry.urgent or urgent, overrides={**entry.overrides, **overrides})
+                if urgent and not entry.urgent:
+                    # The parts at the hub did not carry the urgency.
+                    changed = replace(changed, escalated=False)
+                for part in entry.parts:
+                    if (
+                        part.state is PartState.HELD
+                        and overrides.get(part.kind, When.ON_REQUEST) is not When.ON_REQUEST
+                    ):
+                        changed = changed.with_part(part.after(PartEvent.RELEASED))
+                change.entry = changed if sealed is None else replace(changed, source=sealed)
+        return change.entry
 
     def _event(self, study: StudyKey, kind: Kind, event: PartEvent, reason: str = "") -> None:
-        at = self._at(study)
-        with at.locked() as entry:
-            after = entry.with_part(entry.part(kind).after(event, reason))
-            if after != entry:
-                at.clear(at.write(after, "part.state"))
+        with self._change(study, "part") as change:
+            change.entry = change.entry.with_part(change.entry.part(kind).after(event, reason))
 
     def _text_mac(self, text_bytes: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text_bytes, "sha256")[:16]
 
-    def _folders(self) -> Iterator[StudyFolder]:
-        for name in os.listdir(self.folder):  # noqa: PTH208 (called several times a second)
-            if len(name) == 2 * STUDY_KEY_BYTES and not name.startswith("."):
-                yield StudyFolder(self.folder / name, self._small)
 
-    def _at(self, study: StudyKey) -> StudyFolder:
-        return StudyFolder(self.folder / study.hex(), self._small)
+@dataclass
+class _Change:
+    """A change of one study within a transaction. entry: replaced by the changed one."""
+
+    connection: Connection
+    entry: OutboxEntry
+
+
+def _found(connection: Connection, study: StudyKey) -> OutboxEntry:
+    """Raises UnknownStudy."""
+    entry = read_entry(connection, study)
+    if entry is None:
+        raise UnknownStudy(f"study {study.hex()} is not in this outbox")
+    return entry
+
+
+def _key_range(prefix: str) -> tuple[bytes, bytes]:
+    """The first and the last study key that start with these hex digits. Raises UnknownStudy for other text."""
+    digits = 2 * STUDY_KEY_BYTES
+    try:
+        return bytes.fromhex(prefix.ljust(digits, "0")[:digits]), bytes.fromhex(prefix.ljust(digits, "f")[:digits])
+    except ValueError as error:
+        raise UnknownStudy("a study key has hex digits alone") from error

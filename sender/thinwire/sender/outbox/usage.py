@@ -1,38 +1,39 @@
 """Bytes on the link by month, for the data budget. Format: docs/outbox-format.md.
 
-`outbox/usage.json` has the count of each month plus an allowance. It is written before the count exceeds it, and
-exactly at the end of a session. After a power cut the count is at most ALLOWANCE bytes too high, never too low.
+The database has the count of each month plus an allowance. It is written before the count exceeds it, and exactly at
+the end of a session. After a power cut the count is at most ALLOWANCE bytes too high, never too low.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from thinwire.shared.errors import DiskFull
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.sender.outbox.tables import usage
+from thinwire.shared.errors import DatabaseBusy, DiskFull
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-FILE = "usage.json"
 ALLOWANCE = 256 << 10
-"""Bytes that are counted without writing the file."""
+"""Bytes that are counted without writing."""
 _MONTHS = 13
-"""Months in the file."""
+"""Months that are kept."""
 
 
 @dataclass
 class Usage:
-    """folder: DATA/outbox. Only the process with `own_link` writes; others may read."""
+    """Only the process with `own_link` writes; others may read."""
 
-    folder: Path
+    database: Database
     disk: Disk
     _months: dict[str, list[int]] = field(default_factory=dict)
     _written: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._months = read_usage(self.folder)
+        self._months = read_usage(self.database)
         self._written = {month: list(ways) for month, ways in self._months.items()}
 
     def used(self, month: str) -> int:
@@ -40,35 +41,34 @@ class Usage:
         return sum(self._months.get(month, (0, 0)))
 
     def add(self, month: str, up: int, down: int) -> None:
-        """Count bytes; the file has at least the count when this returns."""
+        """Count bytes; the database has at least the count when this returns."""
         ways = self._months.setdefault(month, [0, 0])
         ways[0] += up
         ways[1] += down
         if sum(ways) > sum(self._written.get(month, (0, 0))):
-            self._write({**self._months, month: [ways[0] + ALLOWANCE, ways[1]]})
+            self._write(month, ways[0] + ALLOWANCE, ways[1])
 
     def write_exact(self) -> None:
         """Write the exact count at the end of a session."""
-        if self._months != self._written:
-            self._write(self._months)
+        for month, ways in self._months.items():
+            if ways != self._written.get(month):
+                self._write(month, *ways)
 
-    def _write(self, months: dict[str, list[int]]) -> None:
-        newest = {month: list(months[month]) for month in sorted(months)[-_MONTHS:]}
-        facts = {"version": VERSION, "months": {m: {"up": u, "down": d} for m, (u, d) in newest.items()}}
+    def _write(self, month: str, up: int, down: int) -> None:
+        row = {"month": month, "up": up, "down": down}
+        newest = select(usage.c.month).order_by(usage.c.month.desc()).limit(_MONTHS)
         try:
-            self.disk.write(self.folder / FILE, json.dumps(facts, indent=1).encode(), "usage")
-        except DiskFull:
-            log.error("the disk is full: the bytes of this month are counted only in memory")
-        self._written = newest
+            self.disk.step("usage.before_commit")
+            with self.database.write() as connection:
+                connection.execute(insert_new(usage).values(row).on_conflict_do_update(["month"], set_=row))
+                connection.execute(delete(usage).where(usage.c.month.not_in(newest)))
+            self.disk.step("usage.committed")
+        except (DiskFull, DatabaseBusy) as error:
+            log.error("%s: the bytes of this month are counted only in memory", error)
+        self._written[month] = [up, down]
 
 
-def read_usage(folder: Path) -> dict[str, list[int]]:
-    """Bytes (up, down) by month from the file; empty for an absent or damaged file."""
-    try:
-        facts = json.loads((folder / FILE).read_bytes())
-        return {str(month): [int(ways["up"]), int(ways["down"])] for month, ways in facts["months"].items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        log.error("outbox/usage.json is damaged: this month's bytes are counted from zero")
-        return {}
+def read_usage(database: Database) -> dict[str, list[int]]:
+    """Bytes (up, down) by month."""
+    with database.read() as connection:
+        return {row.month: [row.up, row.down] for row in connection.execute(select(usage))}

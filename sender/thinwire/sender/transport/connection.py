@@ -143,7 +143,7 @@ class Uplink:
         self._clock = clock
         self._disk = disk
         self._policy = policy or TierPolicy()
-        self._usage = Usage(outbox.folder, disk)
+        self._usage = Usage(outbox.database, disk)
         self._on_change = on_change
         self._uniform = uniform
         self._wake = asyncio.Event()

@@ -1,5 +1,7 @@
 """Content-addressed files: DATA/blobs/ab/<SHA-256 hex>. A blob is immutable; its name is its content."""
 
+import hashlib
+import os
 from collections.abc import Set
 from pathlib import Path
 
@@ -16,11 +18,15 @@ class Blobs:
         self._disk = disk
         disk.make_folder(folder)
 
+    def path(self, name: Digest) -> Path:
+        """Where a blob lies, if it is here."""
+        return self._folder / name.hex()[:2] / name.hex()
+
     def write(self, data: bytes) -> Digest:
         """Store `data`, durable when this returns; an existing blob is not written again. Raises DiskFull."""
         name = digest(data)
-        path = self._path(name)
-        if not path.exists():
+        path = self.path(name)
+        if not self.is_whole(name, len(data)):
             self._disk.make_folder(path.parent)
             self._disk.write(path, data, "store.blob")
         else:
@@ -30,11 +36,27 @@ class Blobs:
 
     def read(self, name: Digest) -> bytes:
         """The bytes of a blob that the database names. Raises BadFormat for a damaged file."""
-        path = self._path(name)
+        path = self.path(name)
         data = path.read_bytes() if path.exists() else b""
         if digest(data) != name:
             raise BadFormat("a stored part is damaged on the disk", "Restore blobs/ from its backup.")
         return data
+
+    def is_whole(self, name: Digest, size: int | None = None) -> bool:
+        """Whether a blob is here with all its bytes. size: bytes, compared before the content is read."""
+        try:
+            with self.path(name).open("rb") as file:
+                if size is not None and os.fstat(file.fileno()).st_size != size:
+                    return False
+                return hashlib.file_digest(file, "sha256").digest() == name
+        except FileNotFoundError:
+            return False
+
+    def remove(self, name: Digest, step: str) -> None:
+        """Remove a blob that the database no longer names; durable when this returns."""
+        path = self.path(name)
+        if path.exists():
+            self._disk.remove(path, step)
 
     def sweep(self, named: Set[bytes]) -> int:
         """Remove half-written files and blobs outside `named`; returns how many. Only while nothing else writes."""
@@ -44,6 +66,3 @@ class Blobs:
                 self._disk.remove(path, "store.sweep")
                 removed += 1
         return removed
-
-    def _path(self, name: Digest) -> Path:
-        return self._folder / name.hex()[:2] / name.hex()

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,14 +45,16 @@ class Disk:
 
     def write(self, path: Path, data: bytes, name: str, mode: int = 0o600) -> None:
         """Replace `path` by `data`, atomically and durably. Steps: name.before_write, .before_fsync,
-        .before_rename, .before_folder_fsync, .done. Raises DiskFull; then `path` is as it was."""
+        .before_rename, .before_folder_fsync, .done. Several writers may replace one path at once: the last one's data
+        stays. Raises DiskFull; then `path` is as it was."""
         with self.full_is_an_error():
             if self.free(path.parent) < len(data):
                 raise DiskFull(f"no space for {len(data)} bytes")
             self.step(f"{name}.before_write")
-            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            # Another thread or process may write the same path now; `sweep` finds the name.
+            beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
             try:
-                handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+                handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 try:
                     with os.fdopen(handle, "wb", closefd=False) as file:
                         file.write(data)

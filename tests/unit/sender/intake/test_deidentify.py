@@ -227,7 +227,7 @@ class TestOfAWholeClinic:
         outcome = self.taken(clinic, tmp_path / "in", [named()], words)
         assert isinstance(outcome, Accepted)
         study, outbox = outcome.study.key, clinic.outbox
-        assert clinic.pipeline._study(study).text == words.text
+        assert clinic.pipeline.open(study).study.text == words.text
         assert outbox.plaintext(study, Kind.ORIGINALS) is None
         for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
             clinic.pipeline.make(study, kind)
@@ -256,7 +256,7 @@ class TestOfAWholeClinic:
         assert isinstance(outcome, Accepted)
         assert len(outcome.study.files) == 1
         assert "1 of 2 files are not radiographs and stay at the clinic" in outcome.study.warnings
-        assert clinic.pipeline._study(outcome.study.key).text == f"fever, {SECRET}"
+        assert clinic.pipeline.open(outcome.study.key).study.text == f"fever, {SECRET}"
 
     def test_a_picture_without_a_header_is_refused(self, clinic: Clinic, tmp_path: Path) -> None:
         picture = BytesIO()

@@ -115,7 +115,7 @@ def test_what_intake_reads_comes_as_it_was_encoded(clinic: Clinic, machine: Mach
     assert [status.Status for status in machine.send(dicom(syntax=syntax))] == [SUCCESS]
     clinic.settle()
     (entry,) = clinic.outbox.entries()
-    assert clinic.service.pipeline._study(entry.study).frontal.pixels.shape == (96, 112)
+    assert clinic.pipeline.open(entry.study).study.frontal.pixels.shape == (96, 112)
 
 
 def test_the_same_object_again_does_nothing_before_and_after_it_was_taken_over(
@@ -187,7 +187,7 @@ def test_a_scanned_page_comes_beside_the_image_and_is_refused_alone(clinic: Clin
     (files,) = clinic.files()
     assert len(files) == 2
     (entry,) = clinic.outbox.entries()
-    assert clinic.service.pipeline._study(entry.study).sop_instance_uid == f"{STUDY_UID}.1.1"
+    assert clinic.pipeline.open(entry.study).study.sop_instance_uid == f"{STUDY_UID}.1.1"
     (reason,) = clinic.quarantine.reasons()
     assert "scanned page or film" in str(reason["what"])
 

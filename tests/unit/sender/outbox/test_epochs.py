@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import START, FakeClock
+from tests.support.format_samples import counted_bytes
 from tests.support.two_ends import HUB_KEY, SITE, SITE_SIGNING, TwoEnds
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.shared.crypto.envelope import open_epoch
@@ -40,20 +41,23 @@ def test_a_day_has_one_epoch(epochs: Epochs) -> None:
 def test_a_clock_that_ran_ahead_makes_no_epoch_that_lasts(epochs: Epochs, tmp_path: Path) -> None:
     clock_of(epochs).advance(DAY)
     ahead = epochs.current()
-    back = TwoEnds(tmp_path, FakeClock(START)).outbox.epochs
-    assert back.current() != ahead
+    ends = TwoEnds(tmp_path, FakeClock(START))
+    ends.random = counted_bytes(b"later")
+    assert ends.new_outbox().epochs.current() != ahead
 
 
 def test_a_key_without_its_record_is_not_used(epochs: Epochs) -> None:
     key = epochs.current()
-    (epochs.records / f"{key.id.hex()}.record").unlink()
+    with epochs.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM epochs")
     assert epochs.current() != key
 
 
-def test_the_outbox_alone_holds_no_key(epochs: Epochs) -> None:
+def test_the_database_and_the_blobs_hold_no_key(epochs: Epochs) -> None:
     key = epochs.current()
-    outbox = b"".join(path.read_bytes() for path in epochs.records.parent.rglob("*") if path.is_file())
-    assert key.key not in outbox
+    beside = [path for path in epochs.database.path.parent.rglob("*") if path.is_file() and "keys" not in path.parts]
+    assert epochs.database.path in beside
+    assert not any(key.key in path.read_bytes() for path in beside)
     assert (epochs.keys / f"{key.id.hex()}.key").stat().st_mode & 0o077 == 0
 
 
@@ -80,7 +84,8 @@ def test_purge_keeps_what_is_young_and_what_is_used(epochs: Epochs) -> None:
     assert epochs.key(young.id) == young
     with pytest.raises(BadConfiguration, match="missing"):
         epochs.key(unused.id)
-    assert not list(epochs.records.glob(f"{unused.id.hex()}*"))
+    with pytest.raises(FileNotFoundError):
+        epochs.record(unused.id)
 
 
 def test_a_damaged_key_is_named_and_does_not_stop_the_next_study(epochs: Epochs) -> None:

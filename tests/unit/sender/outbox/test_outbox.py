@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.damage import turned
-from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, samples
+from tests.support.power import PowerCut
+from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, blobs_of, samples, sealed_file
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
@@ -19,8 +20,10 @@ def ends(tmp_path: Path) -> TwoEnds:
     return TwoEnds(tmp_path)
 
 
-def folder_of(ends: TwoEnds, sample: Sample = STUDY) -> Path:
-    return ends.outbox.folder / sample.study.hex()
+def here(ends: TwoEnds, kind: Kind) -> bool:
+    """Whether the clinic has the bytes of a part of STUDY, by its database and on its disk."""
+    path = ends.outbox.path(STUDY.study, kind)
+    return path is not None and path in blobs_of(ends)
 
 
 def stored(ends: TwoEnds, kind: Kind, status: StudyStatus = StudyStatus.STORED, site: SiteName = SITE) -> bytes:
@@ -41,8 +44,8 @@ def test_nothing_of_a_study_can_be_read_in_the_outbox(ends: TwoEnds) -> None:
     sample = Sample(b"NOBODY^AT ALL" * 100, words=b"chest pain")
     ends.accept(sample)
     ends.make_parts()
-    for path in ends.outbox.folder.rglob("*"):
-        if path.is_file():
+    for path in (ends.folder / "clinic").rglob("*"):
+        if path.is_file() and "keys" not in path.parts:
             assert b"NOBODY" not in path.read_bytes()
             assert b"chest" not in path.read_bytes()
             assert path.stat().st_mode & 0o077 == 0
@@ -80,9 +83,9 @@ def test_parts_are_due_when_they_are_made_and_the_source_goes_with_the_last(ends
     ends.outbox.add(STUDY.study, Kind.GRAPH, b"graph")
     assert [due.kind for due in ends.outbox.due()] == [Kind.GRAPH]
     originals = ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
-    assert (folder_of(ends) / "source.sealed").exists()
+    assert here(ends, Kind.SOURCE)
     ends.outbox.add(STUDY.study, Kind.MANIFEST, b"manifest")
-    assert not (folder_of(ends) / "source.sealed").exists()
+    assert not here(ends, Kind.SOURCE)
     assert ends.outbox.source(STUDY.study) == STUDY.source
     assert originals.plain_size == len(STUDY.source)
     (due,) = (due for due in ends.outbox.due() if due.kind is Kind.ORIGINALS)
@@ -104,8 +107,8 @@ def test_bytes_go_only_when_the_receipt_is_here(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.make_parts()
     ends.outbox.record_receipt(stored(ends, Kind.GRAPH))
-    assert not (folder_of(ends) / "graph.sealed").exists()
-    assert (folder_of(ends) / "originals.sealed").exists()
+    assert not here(ends, Kind.GRAPH)
+    assert here(ends, Kind.ORIGINALS)
     assert ends.outbox.entry(STUDY.study).state is EntryState.SENDING
     for kind in (Kind.ORIGINALS, Kind.MANIFEST):
         ends.outbox.record_receipt(stored(ends, kind))
@@ -119,20 +122,20 @@ def test_stored_bytes_stay_while_a_part_is_yet_to_be_made(ends: TwoEnds) -> None
     ends.accept(STUDY)
     ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
     ends.outbox.record_receipt(stored(ends, Kind.ORIGINALS))
-    (folder_of(ends) / "source.sealed").unlink()
+    sealed_file(ends.outbox, STUDY.study, Kind.SOURCE).unlink()
     assert ends.outbox.source(STUDY.study) == STUDY.source
     ends.make_parts()
-    assert (folder_of(ends) / "originals.sealed").exists()
+    assert here(ends, Kind.ORIGINALS)
     for kind in (Kind.GRAPH, Kind.MANIFEST):
         ends.outbox.record_receipt(stored(ends, kind))
-    assert not (folder_of(ends) / "originals.sealed").exists()
+    assert not here(ends, Kind.ORIGINALS)
 
 
 def test_the_last_copy_stays_until_the_hub_has_every_part(ends: TwoEnds) -> None:
     """The graph is damaged unseen when the hub's receipt for the originals comes: it is made anew of them."""
     ends.accept(STUDY)
     ends.make_parts()
-    (folder_of(ends) / "graph.sealed").write_bytes(b"rotten")
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).write_bytes(b"rotten")
     for kind in (Kind.ORIGINALS, Kind.MANIFEST):
         ends.outbox.record_receipt(stored(ends, kind))
     ends.switch_on()
@@ -141,13 +144,13 @@ def test_the_last_copy_stays_until_the_hub_has_every_part(ends: TwoEnds) -> None
     ends.make_parts()
     ends.carry()
     assert ends.store.parts(SITE)[STUDY.study, Kind.GRAPH] == STUDY.parts[Kind.GRAPH]
-    assert not list(folder_of(ends).glob("*.sealed"))
+    assert not blobs_of(ends)
 
 
 def test_the_source_stays_where_the_originals_made_of_it_are_damaged(ends: TwoEnds) -> None:
     ends.accept(STUDY)
     ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
-    (folder_of(ends) / "originals.sealed").write_bytes(b"rotten")
+    sealed_file(ends.outbox, STUDY.study, Kind.ORIGINALS).write_bytes(b"rotten")
     ends.make_parts()
     assert ends.outbox.source(STUDY.study) == STUDY.source
 
@@ -158,10 +161,10 @@ def test_the_last_copy_goes_when_what_is_held_for_a_request_is_whole(ends: TwoEn
     ends.outbox.add(STUDY.study, Kind.CROPS, b"crops", hold=True)
     ends.make_parts()
     if harm:
-        (folder_of(ends) / "crops.sealed").write_bytes(b"rotten")
+        sealed_file(ends.outbox, STUDY.study, Kind.CROPS).write_bytes(b"rotten")
     for kind in PLAN:
         ends.outbox.record_receipt(stored(ends, kind))
-    assert (folder_of(ends) / "originals.sealed").exists() is harm
+    assert here(ends, Kind.ORIGINALS) is harm
 
 
 def test_the_hubs_furthest_word_counts(ends: TwoEnds) -> None:
@@ -197,7 +200,7 @@ def test_a_refused_part_is_kept_and_can_be_tried_again(ends: TwoEnds) -> None:
     ends.outbox.record_refusal(graph, "unknown bundle")
     part = ends.outbox.entry(STUDY.study).part(Kind.GRAPH)
     assert (part.state, part.reason) == (PartState.REFUSED, "unknown bundle")
-    assert (folder_of(ends) / "graph.sealed").exists()
+    assert here(ends, Kind.GRAPH)
     ends.outbox.retry(STUDY.study)
     assert graph in ends.outbox.due()
 
@@ -234,7 +237,7 @@ def test_a_part_that_cannot_be_made_does_not_hold_up_the_study(ends: TwoEnds) ->
 def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
     ends.accept(STUDY)
     ends.make_parts()
-    path = folder_of(ends) / "graph.sealed"
+    path = sealed_file(ends.outbox, STUDY.study, Kind.GRAPH)
     data = path.read_bytes()
     path.unlink()
     if harm != "removed":
@@ -248,19 +251,49 @@ def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
 
 def test_a_study_whose_bytes_are_all_damaged_can_be_given_again(ends: TwoEnds) -> None:
     ends.accept(STUDY)
-    (folder_of(ends) / "source.sealed").write_bytes(b"")
+    sealed_file(ends.outbox, STUDY.study, Kind.SOURCE).write_bytes(b"")
     with pytest.raises(UnknownStudy, match="damaged"):
         ends.outbox.source(STUDY.study)
     ends.accept(STUDY)
     assert ends.outbox.source(STUDY.study) == STUDY.source
 
 
-def test_one_damaged_state_does_not_stop_the_others(ends: TwoEnds) -> None:
-    other, _ = samples(2, size=100)
+def alter(ends: TwoEnds, statement: str) -> None:
+    """Change the clinic's database by hand."""
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE parts SET state = 'teleported'",
+        "UPDATE parts SET kind = 77 WHERE kind = 3",
+        "UPDATE studies SET status = 'dictated'",
+        "UPDATE studies SET effort = 'huge'",
+        'UPDATE studies SET overrides = \'{"hologram": "always"}\'',
+    ],
+)
+def test_an_entry_of_an_unknown_form_is_kept_and_named_and_stops_no_other(ends: TwoEnds, harm: str) -> None:
     ends.accept(STUDY)
+    ends.make_parts()
+    assert ends.outbox.unreadable() == []
+    alter(ends, harm)
+    before = blobs_of(ends)
+    other, _ = samples(2, size=100)
     ends.accept(other)
-    (folder_of(ends) / "state.json").write_bytes(b"{")
-    assert [entry.study for entry in ends.new_outbox().entries()] == [other.study]
+    for outbox in (ends.outbox, ends.new_outbox()):
+        assert [entry.study for entry in outbox.entries()] == [other.study]
+        (found,) = outbox.unreadable()
+        assert STUDY.study.hex() in found.reason
+        with pytest.raises(UnknownStudy, match="does not know"):
+            outbox.entry(STUDY.study)
+    ends.switch_on()
+    ends.outbox.recover()
+    ends.make_parts()
+    ends.carry()
+    assert ends.outbox.entry(other.study).state is EntryState.ARRIVED
+    assert set(before) <= set(blobs_of(ends))
 
 
 def test_unfinished_studies_are_worked_on_by_urgency_and_age(ends: TwoEnds) -> None:
@@ -286,32 +319,45 @@ def test_an_error_while_the_link_is_owned_is_not_taken_for_another_owner(ends: T
         raise BlockingIOError
 
 
-def test_recovery_leaves_a_study_that_is_being_accepted(ends: TwoEnds) -> None:
-    half = ends.outbox.folder / ".new-00"
+@pytest.mark.parametrize("step", ["store.blob.done", "accept.before_commit"])
+def test_recovery_leaves_a_study_that_is_being_accepted(ends: TwoEnds, step: str) -> None:
+    def in_the_middle(passed: str) -> None:
+        if passed == step:
+            # The writing transaction is open at the second: the other process only looks for bytes without a row.
+            ends.outbox.recover() if step == "store.blob.done" else None
 
-    def in_the_middle(step: str) -> None:
-        if step == "accept.state.before_fsync":
-            ends.new_outbox().recover()
-
-    half.mkdir()
     ends.disk.step = in_the_middle
     ends.accept(STUDY)
-    assert half.exists()
+    ends.disk.step = lambda _: None
     ends.outbox.recover()
-    assert not half.exists()
     assert ends.outbox.source(STUDY.study) == STUDY.source
+
+
+def test_recovery_removes_bytes_without_a_row(ends: TwoEnds) -> None:
+    def cut(passed: str) -> None:
+        if passed == "accept.before_commit":
+            raise PowerCut
+
+    ends.disk.step = cut
+    with pytest.raises(PowerCut):
+        ends.accept(STUDY)
+    ends.switch_on()
+    assert len(blobs_of(ends)) == 1
+    ends.outbox.recover()
+    assert blobs_of(ends) == []
+    assert ends.outbox.entries() == []
 
 
 def test_two_processes_accept_the_same_study_at_once(ends: TwoEnds) -> None:
     def in_the_middle(step: str) -> None:
-        if step == "accept.publish.before_rename":
+        if step == "store.blob.done":
             ends.disk.step = lambda _: None
             ends.new_outbox().accept(STUDY.study, STUDY.source, PLAN)
 
     ends.disk.step = in_the_middle
     ends.accept(STUDY)
     assert len(ends.outbox.entries()) == 1
-    assert not list(ends.outbox.folder.glob(".new-*"))
+    assert len(blobs_of(ends)) == 1
 
 
 def test_old_studies_are_forgotten_once_they_arrived(ends: TwoEnds) -> None:
@@ -355,6 +401,6 @@ def test_a_damaged_receipt_does_not_hide_the_others(ends: TwoEnds) -> None:
     ends.make_parts()
     ends.outbox.record_receipt(stored(ends, Kind.GRAPH))
     ends.outbox.record_receipt(stored(ends, Kind.ORIGINALS))
-    next((folder_of(ends) / "receipts").iterdir()).write_bytes(b"")
+    alter(ends, "UPDATE receipts SET signed = x'00' WHERE rowid = (SELECT min(rowid) FROM receipts)")
     assert len(ends.outbox.receipts(STUDY.study)) == 1
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED

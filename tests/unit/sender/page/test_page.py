@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.clinic import SmallDisk, clinic_database
+from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -34,7 +34,7 @@ class Page:
             self.ends.accept(sample)
         self.ends.make_parts()
         self.quarantine = Quarantine(
-            folder / "clinic" / "quarantine", clinic_database(folder / "clinic"), self.ends.disk, self.ends.clock
+            folder / "clinic" / "quarantine", self.ends.outbox.database, self.ends.disk, self.ends.clock
         )
         self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(

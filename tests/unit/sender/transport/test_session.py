@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples, sealed_file
 from thinwire.sender.outbox.entries import PartState
 from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
 from thinwire.sender.transport.session import LONGEST_STALL, STALL_SECONDS, UplinkSession
@@ -205,14 +205,14 @@ def test_an_epoch_record_that_is_refused_holds_its_objects_back(ends: TwoEnds, u
 def test_a_damaged_part_is_made_anew(ends: TwoEnds, uplink: UplinkSession) -> None:
     _, graph, *_ = offers(uplink)
     uplink.receive(WELCOME)
-    (ends.outbox.folder / STUDY.study.hex() / "graph.sealed").write_bytes(b"rotten")
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).write_bytes(b"rotten")
     uplink.receive(refusal(graph.number, wire.REFUSAL_CODE_DAMAGED))
     assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH,)
     assert uplink.next() is None
 
 
 def test_a_part_that_is_gone_is_not_offered(ends: TwoEnds, uplink: UplinkSession) -> None:
-    (ends.outbox.folder / STUDY.study.hex() / "graph.sealed").unlink()
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).unlink()
     assert len(offers(uplink)) == 3
     assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH,)
 
@@ -357,8 +357,9 @@ def test_a_study_that_becomes_urgent_late_is_told_until_the_hub_knows(ends: TwoE
 
 
 def test_an_epoch_whose_record_is_gone_holds_back_its_own_studies_alone(ends: TwoEnds) -> None:
-    epoch = ends.outbox.epochs.current().id
-    (ends.outbox.epochs.records / f"{epoch.hex()}.record").unlink()
+    ends.outbox.epochs.current()
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM epochs")
     other, _ = samples(2, size=100)
     ends.accept(other)
     ends.outbox.add(other.study, Kind.GRAPH, b"graph")

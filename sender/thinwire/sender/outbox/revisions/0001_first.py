@@ -1,4 +1,4 @@
-"""Version 1, the first of the clinic's database; earlier folders are read by `thinwire.sender.outbox.earlier`."""
+"""Version 1, the first of the clinic's database. Folders from before it: `thinwire.sender.outbox.earlier`."""
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,215 @@
+"""Entries of the outbox as rows of the clinic's database, and back."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, insert, literal, select, union_all, update
+
+from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
+from thinwire.sender.outbox.tables import parts, studies
+from thinwire.sender.outbox.tiers import ORDER, When
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import UnknownStudy
+from thinwire.shared.formats.originals import Effort
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.identifiers import Digest, EpochId, StudyKey
+
+MOST_DUE = 500
+"""Objects of one kind and urgency that are considered for sending at a time."""
+_PAGE = 500
+_EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
+
+
+class UnreadableEntry(UnknownStudy):
+    """A row with a value that this version does not know. It is kept as it is."""
+
+    remedy = "It is kept as it is, and `status` lists it. Install the version of thinwire that wrote it."
+
+
+def add_entry(connection: Connection, entry: OutboxEntry) -> None:
+    connection.execute(insert(studies).values(_study_row(entry)))
+    if entry.parts:
+        connection.execute(insert(parts), [_part_row(entry, part) for part in entry.parts])
+
+
+def write_entry(connection: Connection, before: OutboxEntry, entry: OutboxEntry) -> None:
+    """Replace the rows that differ."""
+    row = _study_row(entry)
+    if row != _study_row(before):
+        connection.execute(update(studies).where(studies.c.study == entry.study).values(row))
+    known = {part.kind: _part_row(before, part) for part in before.parts}
+    for part in entry.parts:
+        row = _part_row(entry, part)
+        if known.get(part.kind) != row:
+            this = (parts.c.study == entry.study) & (parts.c.kind == int(part.kind))
+            act = update(parts).where(this) if part.kind in known else insert(parts)
+            connection.execute(act.values(row))
+
+
+def remove_entry(connection: Connection, study: StudyKey) -> None:
+    connection.execute(delete(studies).where(studies.c.study == study))
+
+
+def read_entry(connection: Connection, study: StudyKey) -> OutboxEntry | None:
+    """Raises UnreadableEntry."""
+    found = list(read_entries(connection, select(studies).where(studies.c.study == study)))
+    for each in found:
+        if isinstance(each, UnreadableEntry):
+            raise each
+        return each
+    return None
+
+
+def read_entries(connection: Connection, query: Select[Any]) -> "list[OutboxEntry | UnreadableEntry]":
+    """The entries of these rows of `studies`, in their order; an error in the place of an unreadable one."""
+    rows = connection.execute(query).all()
+    found: list[OutboxEntry | UnreadableEntry] = []
+    for start in range(0, len(rows), _PAGE):
+        page = rows[start : start + _PAGE]
+        of_these = parts.c.study.in_([row.study for row in page])
+        by_study: dict[bytes, list[Row[Any]]] = {}
+        for part in connection.execute(select(parts).where(of_these).order_by(parts.c.kind)):
+            by_study.setdefault(part.study, []).append(part)
+        found += [_entry(row, by_study.get(row.study, [])) for row in page]
+    return found
+
+
+def _due_query() -> Select[Any]:
+    """The waiting parts: of each kind the urgent and requested ones and the others, of each the oldest MOST_DUE; and as
+    many of studies with a tier policy of their own, which may go before these."""
+    waiting = (parts.c.state == str(PartState.WAITING)) & parts.c.object.is_not(None)
+    chosen = select(parts.c.study, parts.c.kind).where(waiting).order_by(parts.c.accepted_at, parts.c.study)
+    ranges = [
+        chosen.where(parts.c.kind == int(kind), parts.c.first == literal(first)).limit(MOST_DUE)
+        for kind in ORDER
+        for first in (True, False)
+    ]
+    own = chosen.join(studies, studies.c.study == parts.c.study).where(studies.c.overrides != "{}").limit(MOST_DUE)
+    every = union_all(*(select(each.subquery()) for each in (*ranges, own))).subquery()
+    return (
+        select(
+            *(parts.c[name] for name in ("object", "size", "kind", "requested", "accepted_at", "study")),
+            *(studies.c[name] for name in ("urgent", "epoch", "overrides", "paused")),
+        )
+        .join(studies, studies.c.study == parts.c.study)
+        .join(every, (every.c.study == parts.c.study) & (every.c.kind == parts.c.kind))
+        .order_by(parts.c.accepted_at, parts.c.study, parts.c.kind)
+        .distinct()
+    )
+
+
+_DUE = _due_query()
+"""Built once: it is asked after every change."""
+
+
+def read_due(connection: Connection) -> list[Due]:
+    """The waiting parts; of very many those that are sent first."""
+    return [due for row in connection.execute(_DUE) for due in _due(row)]
+
+
+def unsure_studies() -> Select[Any]:
+    """The rows of `studies` that this version may not be able to read, found by their values."""
+    others = select(parts.c.study).where(
+        parts.c.state.not_in([str(each) for each in PartState]) | parts.c.kind.not_in([int(each) for each in Kind])
+    )
+    return select(studies).where(
+        studies.c.study.in_(others)
+        | studies.c.status.not_in([str(each) for each in StudyStatus])
+        | studies.c.effort.not_in(list(_EFFORTS))
+        | (studies.c.overrides != "{}")
+    )
+
+
+def _due(row: Row[Any]) -> list[Due]:
+    """Empty for a row that this version cannot read; its study is listed as unreadable."""
+    try:
+        return [
+            Due(
+                Digest(row.object),
+                row.size,
+                row.urgent,
+                moment(row.accepted_at),
+                EpochId(row.epoch),
+                StudyKey(row.study),
+                Kind(row.kind),
+                _overrides(row.overrides),
+                row.requested,
+                row.paused,
+            )
+        ]
+    except (ValueError, KeyError):
+        return []
+
+
+def _study_row(entry: OutboxEntry) -> dict[str, Any]:
+    return {
+        "study": entry.study,
+        "accepted_at": micros(entry.accepted),
+        "urgent": entry.urgent,
+        "epoch": entry.epoch,
+        "text_mac": entry.text_mac,
+        "source": entry.source,
+        "status": None if entry.status is None else str(entry.status),
+        "effort": entry.effort,
+        "escalated": entry.escalated,
+        "paused": entry.paused,
+        "overrides": json.dumps({kind.name.lower(): str(when) for kind, when in sorted(entry.overrides.items())}),
+        "warnings": json.dumps(entry.warnings),
+        "at_hub": entry.is_at_hub,
+    }
+
+
+def _part_row(entry: OutboxEntry, part: Part) -> dict[str, Any]:
+    return {
+        "study": entry.study,
+        "kind": int(part.kind),
+        "state": str(part.state),
+        "object": part.object,
+        "size": part.size,
+        "plain_size": part.plain_size,
+        "requested": part.requested,
+        "kept": part.kept,
+        "reason": part.reason,
+        "accepted_at": micros(entry.accepted),
+        "first": entry.urgent or part.requested,
+    }
+
+
+def _entry(row: Row[Any], part_rows: Iterable[Row[Any]]) -> OutboxEntry | UnreadableEntry:
+    try:
+        return OutboxEntry(
+            study=StudyKey(row.study),
+            accepted=moment(row.accepted_at),
+            urgent=row.urgent,
+            epoch=EpochId(row.epoch),
+            text_mac=row.text_mac,
+            parts=tuple(_part(each) for each in part_rows),
+            source=None if row.source is None else Digest(row.source),
+            status=None if row.status is None else StudyStatus(row.status),
+            overrides=_overrides(row.overrides),
+            effort=None if row.effort is None else _EFFORTS[row.effort],
+            escalated=row.escalated,
+            paused=row.paused,
+            warnings=tuple(json.loads(row.warnings)),
+        )
+    except (ValueError, KeyError) as error:
+        return UnreadableEntry(f"study {row.study.hex()}: a value that this version does not know ({error})")
+
+
+def _part(row: Row[Any]) -> Part:
+    return Part(
+        Kind(row.kind),
+        PartState(row.state),
+        None if row.object is None else Digest(row.object),
+        row.size,
+        row.plain_size,
+        row.requested,
+        row.kept,
+        row.reason,
+    )
+
+
+def _overrides(text: str) -> dict[Kind, When]:
+    return {Kind[name.upper()]: When(when) for name, when in json.loads(text).items()} if text != "{}" else {}
