@@ -105,8 +105,10 @@ class JoinedClinic:
         if self.config.dicom.port is None:
             return None
         signing = self.enrolment.signing.private_bytes_raw()
-        arrivals = Arrivals(self.data / "arrivals", self.database, signing, self.disk, self.clock, self.outbox.is_whole)
-        return Port(self.config.dicom, self.database, arrivals, self.quarantine, self.disk, self.clock)
+        arrivals = Arrivals(
+            self.data / "arrivals", self.outbox.database, signing, self.disk, self.clock, self.outbox.is_whole
+        )
+        return Port(self.config.dicom, self.outbox.database, arrivals, self.quarantine, self.disk, self.clock)
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
