@@ -8,7 +8,7 @@ STUDIES ?=
 # Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest wire commands clean
+.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -99,6 +99,10 @@ contracts: $(STAMP)
 # Distributed by file, so that the tests of one file share its fixtures.
 pytest: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile -q -rs
+
+# The tests of durability with ten times the examples, from random seeds.
+soak: $(STAMP)
+	THINWIRE_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile -q -rs tests/property/test_outbox_holds.py tests/property/test_link_holds.py tests/faults
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import sqlite3
 import urllib.parse
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,12 @@ def send(port: int, folder: Path) -> None:
         assert [status.Status for status in Machine(port).send(FILE)] == [0]
 
 
+def kept(clinic: Path) -> set[int]:
+    """The kinds of the parts whose bytes the clinic has."""
+    with closing(sqlite3.connect(clinic / "clinic.db")) as database:
+        return {kind for (kind,) in database.execute("SELECT kind FROM parts WHERE kept")}
+
+
 async def day(ends: TwoEnds, folder: Path) -> str:
     """A machine sends while the clinic is paused; then sending goes on. Gives the log."""
     dicom_port, page_port = free_port(), free_port()
@@ -69,13 +77,12 @@ async def day(ends: TwoEnds, folder: Path) -> str:
             form = {"token": found[1], "act": "pause"}
             assert "Resume sending" in await asyncio.to_thread(page, page_port, form)
             await asyncio.to_thread(send, dicom_port, folder)
-            outbox = folder / "site" / "outbox"
-            await until(lambda: bool(list(outbox.glob("*/manifest.sealed"))))
+            await until(lambda: Kind.MANIFEST in kept(folder / "site"))
             assert "waiting" in await asyncio.to_thread(page, page_port)
             assert ends.store.parts(SITE) == {}
             await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
             await until(lambda: len(ends.store.parts(SITE)) == 4)
-            await until(lambda: not list(outbox.glob("*/originals.sealed")))
+            await until(lambda: Kind.ORIGINALS not in kept(folder / "site"))
             assert "at the hub" in await asyncio.to_thread(page, page_port)
     return log.read_text(encoding="utf-8")
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from tests.support.two_ends import HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport.connection import HubAddress, Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.keys import Authority, Identity, issue_client, issue_server, new_authority, new_request
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.storage.migrations import create_database
 
 AUTHORITY = new_authority(SystemClock())
 SERVER = issue_server(AUTHORITY, ["localhost"], SystemClock())
@@ -26,7 +28,7 @@ def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Id
 
 
 def as_joined(clinic: Path) -> None:
-    """Write into a clinic's data folder the keys that `join` leaves: those of `TwoEnds`."""
+    """Write into a clinic's data folder what `join` leaves: the keys of `TwoEnds`, and a database if there is none."""
     keys = clinic / "keys"
     keys.mkdir(parents=True, exist_ok=True)
     identity = site_identity()
@@ -39,6 +41,7 @@ def as_joined(clinic: Path) -> None:
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
     }.items():
         (keys / name).write_bytes(data)
+    create_database(clinic / FILE, CLINIC)
 
 
 @contextlib.asynccontextmanager

@@ -1,10 +1,11 @@
 """The clinic's process: accepts studies, makes their parts and keeps the link, until it is stopped or has finished."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,8 +28,10 @@ from thinwire.shared.identifiers import StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS, FOLDER_POLL_SECONDS = 0.1, 0.02
-"""Seconds between two checks of the outbox for studies of other processes, and of its folder for a new name."""
+LOOK_SECONDS = 0.025
+"""Seconds between two looks for changes of the outbox by other processes; a look costs microseconds."""
+UNTIL_SECONDS = 1.0
+"""Longest time between two checks of the condition of `Service.run`."""
 WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 """Seconds without a change before a watched folder is read: a study's files arrive one by one."""
@@ -135,8 +138,8 @@ class Service:
         self.uplink = uplink
         self.quarantine = quarantine
         self.clock = clock
-        self._made = 0
-        """Set for each new part: another may now be due."""
+        self._changed = asyncio.Event()
+        """Set, and replaced by a new one, after every change of the outbox by any process."""
 
     async def run(
         self,
@@ -146,7 +149,7 @@ class Service:
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
         self.pipeline.outbox.recover()
-        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._purge(stop))]
+        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._look(stop), self._purge(stop))]
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         stuck: dict[StudyKey, float] = {}
         for worker, steps in zip(workers, WORKERS, strict=True):
@@ -158,9 +161,10 @@ class Service:
             tasks.append(asyncio.ensure_future(self._receive(stop, self.port)))
         try:
             while not stop.is_set() and not until():
-                done, _ = await asyncio.wait(tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await _first(UNTIL_SECONDS, stop.wait(), self._changed.wait(), *tasks)
+                for task in tasks:
+                    if task.done():
+                        task.result()
         finally:
             stop.set()
             if self.port is not None:
@@ -174,38 +178,41 @@ class Service:
     ) -> None:
         """Makes the missing parts of these steps, one after another, in parallel with the link. stuck: parts and the
         monotonic time before which no worker tries them again."""
-        folder = self.pipeline.outbox.folder
         while not stop.is_set():
-            now, changed = self.clock.monotonic(), folder.stat().st_mtime_ns
+            # Taken before the query, so that no change is missed.
+            now, changed = self.clock.monotonic(), self._changed
             job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, steps)
-            if job is not None:
-                try:
-                    await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
-                    self._made += 1
-                    self.uplink.wake()
-                except DiskFull as error:
-                    log.error("%s; %s", error, error.remedy)
-                    await _pause(stop, STUCK_SECONDS)
-                except UnknownStudy as error:
-                    # Its bytes are damaged; other studies continue, and this one does when its files are sent again.
-                    log.error("%s; %s", error, error.remedy)
-                    stuck[job[0]] = now + STUCK_SECONDS
+            if job is None:
+                await _first(STUCK_SECONDS, stop.wait(), changed.wait())
                 continue
-            made, until = self._made, now + POLL_SECONDS
-            while not stop.is_set() and self.clock.monotonic() < until:
-                # The link sends the graph now, before the next check of the whole outbox.
-                if self._made != made or folder.stat().st_mtime_ns != changed:
-                    break
-                await _pause(stop, FOLDER_POLL_SECONDS)
+            try:
+                await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
+            except Retryable as error:
+                log.error("%s; %s", error, error.remedy)
+                await _pause(stop, STUCK_SECONDS)
+            except UnknownStudy as error:
+                # Its bytes are damaged; other studies continue, and this one does when its files are sent again.
+                log.error("%s; %s", error, error.remedy)
+                stuck[job[0]] = now + STUCK_SECONDS
+
+    async def _look(self, stop: asyncio.Event) -> None:
+        """Wakes the workers and the link after every change of the outbox."""
+        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+            while not stop.is_set():
+                if changes.seen():
+                    self._changed.set()
+                    self._changed = asyncio.Event()
+                    self.uplink.wake()
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """Removes the entries of studies that arrived long ago."""
         while not stop.is_set():
             await _pause(stop, PURGE_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
-            self.pipeline.outbox.purge(self.clock.now() - keep)
+            await asyncio.to_thread(self.pipeline.outbox.purge, self.clock.now() - keep)
             if self.port is not None:
-                self.port.arrivals.purge(self.clock.now() - keep)
+                await asyncio.to_thread(self.port.arrivals.purge, self.clock.now() - keep)
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""
@@ -280,6 +287,13 @@ def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
     """Wait for `stop`, at most `seconds`."""
-    waiting = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({waiting}, timeout=seconds)
-    waiting.cancel()
+    await _first(seconds, stop.wait())
+
+
+async def _first(seconds: float, *awaited: Awaitable[object]) -> None:
+    """Wait for the first of these, at most `seconds`. Tasks go on, coroutines are cancelled."""
+    waiting = [asyncio.ensure_future(each) for each in awaited]
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for each, given in zip(waiting, awaited, strict=True):
+        if each is not given:
+            each.cancel()

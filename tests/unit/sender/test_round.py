@@ -11,7 +11,7 @@ import pytest
 from tests.support.clinic import Clinic, SmallDisk
 from tests.support.dicoms import chest, dicom
 from tests.support.real_link import AUTHORITY, site_identity
-from tests.support.two_ends import TwoEnds
+from tests.support.two_ends import TwoEnds, sealed_file
 from thinwire.sender import pipeline as pipeline_module
 from thinwire.sender.intake import study as study_module
 from thinwire.sender.intake.source import OpenedStudies
@@ -102,7 +102,7 @@ def test_a_part_made_again_is_the_same_object(clinic: Clinic, tmp_path: Path) ->
     clinic.pipeline.make_all()
     made = objects(clinic, study)
     for kind in (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.MANIFEST):
-        (clinic.outbox.folder / study.hex() / f"{kind.name.lower()}.sealed").write_bytes(b"damaged")
+        sealed_file(clinic.outbox, study, kind).write_bytes(b"damaged")
         assert [entry.missing for entry in clinic.outbox.recover()] == [(kind,)]
         Pipeline(clinic.outbox, clinic.pipeline.config).make_all()
         assert objects(clinic, study) == made

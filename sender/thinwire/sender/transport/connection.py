@@ -32,8 +32,12 @@ from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1
-"""Seconds between two checks of the outbox for parts of other processes."""
+IDLE_SECONDS = 1.0
+"""Longest time between two checks for an object that may be sent; a change of the outbox wakes the stream at once."""
+POLICY_SECONDS = 5.0
+"""Seconds after which the tier policy decides again: it depends on the time and on the data budget."""
+REFRESH_SHARE = 10
+"""Time between two readings of a changed outbox, as a multiple of the time that the last took."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between two attempts to dial (back-off): doubled each time, with jitter."""
 
@@ -143,6 +147,7 @@ class Uplink:
         self._clock = clock
         self._disk = disk
         self._policy = policy or TierPolicy()
+        self._changes = outbox.database.changes()
         self._usage = Usage(outbox.database, disk)
         self._on_change = on_change
         self._uniform = uniform
@@ -170,6 +175,7 @@ class Uplink:
                         await self._back_off(await stream, stopped)
         finally:
             stopped.cancel()
+            self._changes.close()
             self._report(LinkStatus(LinkState.STOPPED))
             link_status.write_status(self._outbox.folder, self._known(self.status), self._clock.now())
 
@@ -255,11 +261,15 @@ class Uplink:
         self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection, answers: deque[wire.Up]
     ) -> None:
         await call.write(session.hello())
-        polled = self._clock.monotonic()
+        refreshed, next_refresh, changed = self._clock.monotonic(), 0.0, False
         while True:
-            if self._clock.monotonic() - polled >= POLL_SECONDS or (self._wake.is_set() and not session.pace.in_flight):
+            now = self._clock.monotonic()
+            changed |= self._changes.seen()
+            # The policy may let another object go when time passes.
+            if (changed and now >= next_refresh) or now - refreshed >= POLICY_SECONDS:
                 session.refresh()
-                polled = self._clock.monotonic()
+                refreshed, changed = now, False
+                next_refresh = now + REFRESH_SHARE * (self._clock.monotonic() - now)
             self._wake.clear()
             if (flow := tcp.flow) is not None:
                 session.pace.heard(flow)
@@ -270,7 +280,8 @@ class Uplink:
                 self._report_session(session)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(POLL_SECONDS, session.pace.wait or POLL_SECONDS))
+                pause = max(0.0, next_refresh - now) if changed else IDLE_SECONDS
+                await asyncio.wait_for(self._wake.wait(), min(pause, session.pace.wait or pause))
 
     async def _tick(self, session: UplinkSession, tcp: TcpConnection) -> None:
         """Once a second: count bytes, report the status, and check for a silent hub."""

@@ -303,7 +303,7 @@ def test_a_clinic_counts_what_crossed_and_leaves_what_it_measured(ends: TwoEnds)
             await until(lambda: not ends.outbox.due())
 
     with_hub(ends, act)
-    ((up, down),) = read_usage(ends.outbox.folder).values()
+    ((up, down),) = read_usage(ends.outbox.database).values()
     assert 300_000 < up < 400_000
     assert 1_000 < down < 50_000
     left = link_status.read_status(ends.outbox.folder, SystemClock().now())

@@ -34,7 +34,7 @@ from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.deidentify import KEY_BYTES, Dates, Deidentifier, Options, Uids, load_key
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.service import Accepted, RefusedStudy, StudyText, accept_files
-from thinwire.shared.crypto.envelope import Kind, open_sealed
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
 from thinwire.shared.formats.manifest import read_manifest
 from thinwire.shared.formats.originals import unpack
@@ -231,11 +231,11 @@ class TestOfAWholeClinic:
         assert outbox.plaintext(study, Kind.ORIGINALS) is None
         for kind in (Kind.PREVIEW, Kind.ORIGINALS, Kind.GRAPH, Kind.CROPS, Kind.MANIFEST):
             clinic.pipeline.make(study, kind)
-        sealed = outbox.folder / study.hex()
-        for part in sorted(sealed.glob("*.sealed")):
-            assert SECRET.encode() not in open_sealed(part.read_bytes(), outbox.epochs.key)[1]
-        (file,) = unpack(open_sealed((sealed / "originals.sealed").read_bytes(), outbox.epochs.key)[1], 1 << 26)
-        manifest_bytes = open_sealed((sealed / "manifest.sealed").read_bytes(), outbox.epochs.key)[1]
+        plaintexts = {kind: outbox.plaintext(study, kind) or b"" for kind in Kind if outbox.path(study, kind)}
+        assert len(plaintexts) == 5
+        assert not any(SECRET.encode() in each for each in plaintexts.values())
+        (file,) = unpack(plaintexts[Kind.ORIGINALS], 1 << 26)
+        manifest_bytes = plaintexts[Kind.MANIFEST]
         manifest = read_manifest(manifest_bytes, SITE_SIGNING.public_key())
         # Bit-exact is the file as it was released: the manifest names its digest, and the study's id follows from it.
         assert manifest.files == ((digest(file.data), len(file.data)),)

@@ -5,10 +5,10 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from thinwire.receiver.store.blobs import Blobs
 
 from tests.support.power import Fuse, PowerCut
 from thinwire.shared.errors import BadFormat
+from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.durable import Disk
 
 WRITERS = 2
