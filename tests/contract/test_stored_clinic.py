@@ -20,8 +20,9 @@ from tests.support.dicoms import CR, DX
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.two_ends import HUB_SIGNING, TwoEnds, until_whole
 from thinwire.sender.modality.arrivals import ObjectState
-from thinwire.sender.outbox import earlier
-from thinwire.sender.outbox.earlier import Forwarded, bring_forward, rehearse_forward, require_forward
+from thinwire.sender.outbox import earlier_rows
+from thinwire.sender.outbox.earlier import bring_forward, rehearse_forward, require_forward
+from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.tables import CLINIC, FILE, TABLES, arrivals, batches, commitments
 from thinwire.sender.outbox.usage import read_usage
@@ -90,7 +91,7 @@ def content(data: Path) -> dict[str, Any]:
 
 
 def test_every_study_is_as_its_state_said(data: Path) -> None:
-    assert forward(data) == Forwarded(None, None, studies=9, objects=5, refused=3)
+    assert forward(data) == Forwarded(None, studies=9, objects=5, refused=3)
     outbox = opened(data).outbox
     assert {entry.study.hex() for entry in outbox.entries()} == STUDIES
     for name in STUDIES:
@@ -259,7 +260,7 @@ def test_a_folder_is_brought_forward_once(data: Path) -> None:
     before = content(data)
     ends = opened(data)
     ends.outbox.resume()
-    assert forward(data) == Forwarded(CLINIC.version)
+    assert forward(data) == Forwarded(CLINIC.version, needed=False)
     ends.outbox.pause()
     assert content(data) == before
 
@@ -267,7 +268,7 @@ def test_a_folder_is_brought_forward_once(data: Path) -> None:
 def test_a_rehearsal_counts_and_changes_nothing(data: Path) -> None:
     (data / "outbox" / HALF / "state.json").write_bytes(b"{")
     found = rehearse_forward(data, Disk(), FakeClock(NOW))
-    assert found == Forwarded(None, None, studies=8, objects=5, refused=3, unreadable=1)
+    assert found == Forwarded(None, studies=8, objects=5, refused=3, unreadable=1)
     (data / "outbox" / HALF / "state.json").write_bytes((OUTBOX_4 / HALF / "state.json").read_bytes())
     assert {path.relative_to(data) for path in data.rglob("*")} == {
         p.relative_to(CLINIC_4) for p in CLINIC_4.rglob("*")
@@ -323,7 +324,7 @@ def test_a_state_that_cannot_be_read_is_kept_and_listed_and_stops_no_other(
     assert found.path in caplog.text
     outbox.recover()
     require_forward(data)
-    assert forward(data) == Forwarded(CLINIC.version)
+    assert forward(data) == Forwarded(CLINIC.version, needed=False)
 
     # Restored from a backup, it is taken in.
     state.write_bytes((OUTBOX_4 / WAITING / "state.json").read_bytes())
@@ -338,6 +339,24 @@ def test_a_state_that_is_gone_hides_no_sealed_file(data: Path) -> None:
     forward(data)
     assert [each.path for each in opened(data).outbox.unreadable()] == [f"outbox/{WAITING}"]
     assert len(list((data / "outbox" / WAITING).glob("*.sealed"))) == 5
+
+
+def test_the_key_of_a_study_that_cannot_be_read_is_kept(data: Path) -> None:
+    """Both of its epoch and, since its state does not tell which that is, of others."""
+    for name in STUDIES - {DELIVERED, HALF}:
+        shutil.rmtree(data / "outbox" / name)
+    state = data / "outbox" / HALF / "state.json"
+    state.write_bytes(b"")
+    forward(data)
+    ends = opened(data)
+    ends.clock.advance(30 * 86400)
+    assert ends.outbox.purge(ends.clock.now()) == 1
+    assert len(list((data / "keys" / "epochs").glob("*.key"))) == 2
+    state.write_bytes((OUTBOX_4 / HALF / "state.json").read_bytes())
+    forward(data, again=True)
+    assert ends.outbox.source(StudyKey(bytes.fromhex(HALF)))
+    ends.outbox.purge(ends.clock.now())
+    assert len(list((data / "keys" / "epochs").glob("*.key"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -485,7 +504,7 @@ def test_a_file_system_without_hard_links_gets_copies(data: Path, monkeypatch: p
 
 
 def test_progress_is_told(data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(earlier, "_EVERY", 5)
+    monkeypatch.setattr(earlier_rows, "_EVERY", 5)
     with caplog.at_level("INFO", "thinwire"):
         forward(data)
     assert "10 files and folders of an earlier version are read" in caplog.text

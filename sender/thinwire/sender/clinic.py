@@ -17,6 +17,8 @@ from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
 from thinwire.sender.intake.deidentify import Deidentifier, load_key
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
+from thinwire.sender.outbox.earlier import bring_forward, rehearse_forward, require_forward
+from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -127,12 +129,17 @@ class JoinedClinic:
             server.close()
 
 
-def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
-    """The clinic in `data`. graph_bytes: replaces the configured value. Raises NotEnrolled, BadConfiguration."""
+def open_clinic(data: Path, graph_bytes: int | None = None, forward: bool = False) -> JoinedClinic:
+    """The clinic in `data`. graph_bytes: replaces the configured value. forward: bring a folder of an earlier version
+    forward, which is refused without. Raises NotEnrolled, BadConfiguration, and as `bring_forward` does."""
     enrolment, config = load_enrolment(data), read_config(data)
     if graph_bytes is not None:
         config = config.model_copy(update={"graph_bytes": graph_bytes})
     disk, clock = Disk(), SystemClock()
+    if forward:
+        bring_forward(data, disk, clock)
+    else:
+        require_forward(data)
     outbox = open_outbox(data, enrolment, disk, clock)
     options, clean = config.deidentify.options, None
     if options is not None:
@@ -144,7 +151,17 @@ def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
 
 def outbox_of(data: Path) -> Outbox:
     """The outbox, for commands without settings. Raises NotEnrolled, BadConfiguration."""
-    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
+    enrolment = load_enrolment(data)
+    require_forward(data)
+    return open_outbox(data, enrolment, Disk(), SystemClock())
+
+
+def bring_clinic_forward(data: Path, check: bool) -> Forwarded:
+    """Bring the clinic in `data` forward, also what could not be read before; or (check) say what that would do, and
+    change nothing. Raises NotEnrolled, and as `bring_forward` does."""
+    load_enrolment(data)
+    disk, clock = Disk(), SystemClock()
+    return rehearse_forward(data, disk, clock) if check else bring_forward(data, disk, clock, again=True)
 
 
 async def _until_stopped(service: Service, watch: Path | None) -> None:

@@ -31,8 +31,6 @@ _Value = TypeVar("_Value")
 
 STATE_VERSIONS = (3, 4)
 """Version 3 has other names for two kinds; `read_kind` reads both."""
-NAME_BYTES = 16
-"""Of a keyed name of an object or study, and of a request."""
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _MOST = 1 << 62

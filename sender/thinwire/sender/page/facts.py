@@ -89,6 +89,8 @@ class PageState:
     studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
+    unreadable: int
+    """Number of files that this version cannot read, and keeps."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class ClinicState:
             studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
             more=len(entries) - len(newest),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
+            unreadable=self.outbox.count_unreadable(),
         )
 
     def _study(
