@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -69,10 +70,7 @@ class Quarantine:
                 copy, name, size = self._copy(source)
         except OSError:
             return None
-        try:
-            return self._record(name, size, error, copy)
-        finally:
-            copy.unlink(missing_ok=True)
+        return self._keep(copy, name, size, error)
 
     def take_over(self, path: Path, error: ThinwireError) -> Digest:
         """Move a file on the same file system to quarantine, of any size. Raises DiskFull, DatabaseBusy."""
@@ -80,7 +78,9 @@ class Quarantine:
         if size > self._limit:
             return self._record(name, size, error)
         self._disk.make_folder(self._folder)
-        return self._record(name, size, error, path)
+        half = self._folder / f".{name.hex()}.{secrets.token_hex(8)}{_HALF}"
+        self._disk.adopt(path, half, "quarantine.taken")
+        return self._keep(half, name, size, error)
 
     def reasons(self, most: int | None = None) -> list[dict[str, object]]:
         """The refused files with their reasons, oldest first. most: only so many of the newest."""
@@ -122,14 +122,22 @@ class Quarantine:
         if kept > left:
             log.error("%d refused files are missing in quarantine: only their reasons are left", kept - left)
 
+    def _keep(self, half: Path, name: Digest, size: int, error: ThinwireError) -> Digest:
+        """Store a durable file beside the others under its own name."""
+        try:
+            return self._record(name, size, error, half)
+        finally:
+            half.unlink(missing_ok=True)
+
     def _record(self, name: Digest, size: int, error: ThinwireError, file: Path | None = None) -> Digest:
-        """Store the reason, and the file unless it is here; then remove what had to make room."""
+        """Store the reason, and the file unless it is here; then remove what had to make room. file: durable, so that
+        no other process waits for its bytes."""
         with self._database.write() as connection:
             connection.execute(delete(quarantine).where(quarantine.c.digest == name))
             gone = self._evict_oldest(connection, size if file else 0)
             # Under the database's lock, so that no other process takes the file for one without a row.
             if file is not None and not self._path(name).exists():
-                self._disk.adopt(file, self._path(name), "quarantine.data")
+                self._disk.move(file, self._path(name), "quarantine.data")
             row = {
                 "digest": name,
                 "size": size,
@@ -179,7 +187,7 @@ class Quarantine:
         return self._folder / (name.hex() + _SUFFIX)
 
     def _copy(self, source: bytes | Path) -> tuple[Path, Digest, int]:
-        """A copy beside the files, not durable yet; its digest and size. Raises OSError."""
+        """A durable copy beside the files; its digest and size. Raises OSError."""
         handle, name = tempfile.mkstemp(prefix=".", suffix=_HALF, dir=self._folder)
         copy, found, size = Path(name), hashlib.sha256(), 0
         try:
@@ -188,6 +196,9 @@ class Quarantine:
                     file.write(chunk)
                     found.update(chunk)
                     size += len(chunk)
+                self._disk.step("quarantine.copy.before_fsync")
+                file.flush()
+                os.fsync(handle)
         except BaseException:
             copy.unlink()
             raise

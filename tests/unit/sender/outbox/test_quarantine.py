@@ -124,15 +124,19 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_wherever_the_power_is_cut_a_repeat_ends_the_same(tmp_path: Path) -> None:
     def act(data: Path, fuse: Fuse) -> None:
-        clock = FakeClock()
+        clock, moved = FakeClock(), data.parent / "moved"
         quarantine = quarantine_in(data, LossyDisk(fuse), clock, limit=2 * (4096 + 1000))
         for each in (b"a" * 1000, b"b" * 1000, b"a" * 1000, b"c" * 1000):
             clock.advance(1)
-            quarantine.add(each, ERROR)
+            if each[:1] == b"b":
+                moved.write_bytes(each)
+                quarantine.take_over(moved, ERROR)
+            else:
+                quarantine.add(each, ERROR)
 
     whole = Fuse()
     act(tmp_path / "whole", whole)
-    assert {"quarantine.data.before_fsync", "quarantine.row.committed", "quarantine.remove.done"} <= set(whole.passed)
+    assert {"quarantine.copy.before_fsync", "quarantine.row.committed", "quarantine.remove.done"} <= set(whole.passed)
     for name, count in {(name, whole.passed[: n + 1].count(name)) for n, name in enumerate(whole.passed)}:
         data = tmp_path / f"{name}-{count}"
         with pytest.raises(PowerCut):
