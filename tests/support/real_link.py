@@ -31,6 +31,12 @@ def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Id
 
 def as_joined(clinic: Path) -> None:
     """Write into a clinic's data folder what `join` leaves: the keys of `TwoEnds`, and a database if there is none."""
+    write_keys(clinic)
+    create_database(clinic / FILE, CLINIC)
+
+
+def write_keys(clinic: Path) -> None:
+    """The enrolment of a clinic, which earlier versions wrote too."""
     keys = clinic / "keys"
     keys.mkdir(parents=True, exist_ok=True)
     identity = site_identity()
@@ -43,7 +49,6 @@ def as_joined(clinic: Path) -> None:
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
     }.items():
         (keys / name).write_bytes(data)
-    create_database(clinic / FILE, CLINIC)
 
 
 def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:
