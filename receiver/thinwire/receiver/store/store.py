@@ -28,6 +28,7 @@ from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
 from thinwire.receiver.store.records import (
+    COVERED,
     OpenedPart,
     PendingGraph,
     StoredFinding,
@@ -59,8 +60,6 @@ from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Ti
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
-_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
-"""Tiers that the originals replace: with the originals stored, a study is complete without these."""
 PAGE = 500
 """Studies that are read from the database at a time."""
 
@@ -87,9 +86,13 @@ class Store:
 
     def sweep(self) -> int:
         """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
+        return self._blobs.sweep(self.named)
+
+    def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
+        """Those of these blobs that a row names."""
+        query = select(objects.c.blob).where(objects.c.blob.in_(blobs)).distinct()
         with self._database.read() as connection:
-            named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
-        return self._blobs.sweep(named)
+            return frozenset(connection.scalars(query))
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
@@ -418,7 +421,7 @@ def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[St
         complete = None
         if int(Kind.MANIFEST) in here:
             # A part that was sealed again has another digest and the same content.
-            covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
+            covered = COVERED if int(Kind.ORIGINALS) in here else frozenset()
             complete = all(
                 (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
                 for tier, object, size in lists.get(key, [])
