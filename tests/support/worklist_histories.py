@@ -12,15 +12,16 @@ from tests.support.hub_folder import Clinic, fused, join
 from tests.support.reading_room import quiet
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.records import OpenedPart, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
-from thinwire.receiver.store.tables import events
+from thinwire.receiver.store.tables import events, objects
 from thinwire.receiver.store.worklist import WorklistEntry, worklist
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Urgency, digest
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Urgency, digest
 
 SITES = (SiteName("north-valley"), SiteName("ridge"))
 FINDINGS = ("consolidation", "effusion", "pneumothorax")
@@ -37,7 +38,9 @@ Act = tuple[str, int, int]
 
 acts = st.lists(
     st.tuples(
-        st.sampled_from(["graph", "urgent", "manifest", "escalate", "predict", "open", "report", "wait", "request"]),
+        st.sampled_from(
+            ["graph", "urgent", "manifest", "escalate", "predict", "open", "report", "wait", "request", "damage"]
+        ),
         st.integers(0, 2 * STUDIES - 1),
         st.integers(0, 11),
     ),
@@ -80,6 +83,12 @@ class History:
             case "predict":
                 for waiting in [each for each in store.untriaged() if (each.site, each.study) == (site, study)]:
                     store.add_prediction(waiting, self._prediction(choice))
+            case "damage":
+                graphs = (objects.c.site == site) & (objects.c.study == study) & (objects.c.kind == int(Kind.GRAPH))
+                newest = select(objects.c.blob).where(graphs).order_by(objects.c.number.desc()).limit(1)
+                with self.hub.database.write() as connection:
+                    if (blob := connection.scalar(newest)) is not None:
+                        forget(connection, Digest(blob), self.clock.now())
             case "wait":
                 self.clock.advance(60.0 * 20 * choice)
             case _ if self._known(site, study):

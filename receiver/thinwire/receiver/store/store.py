@@ -46,7 +46,7 @@ from thinwire.receiver.store.tables import (
     studies,
     worklist,
 )
-from thinwire.receiver.store.worklist_rows import keep
+from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import ReportMoved, UnknownStudy
@@ -179,20 +179,22 @@ class Store:
         return asked is not None
 
     def untriaged(self) -> list[PendingGraph]:
-        """Graphs without a prediction: urgent ones first, then in the order of arrival."""
+        """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
         predicted = exists().where(
             _of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob
         )
+        untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .where(objects.c.kind == int(Kind.GRAPH), ~predicted)
+            .select_from(worklist)
+            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
+            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
+            .where(untriaged, _newest(), ~predicted)
             .order_by(studies.c.urgent_asked.desc(), objects.c.number)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        # A graph that was sealed twice has two objects and needs one prediction.
-        return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
+        return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
@@ -225,12 +227,6 @@ class Store:
 
     def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        newer = objects.alias()
-        newest = ~exists().where(
-            _of(newer, objects.c.site, objects.c.study),
-            newer.c.kind == objects.c.kind,
-            newer.c.number > objects.c.number,
-        )
         drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
         rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
         query = (
@@ -239,7 +235,7 @@ class Store:
             .join(
                 predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
             )
-            .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
+            .where(objects.c.kind == int(Kind.GRAPH), _newest(), ~drafted)
             .order_by(rank, objects.c.number)
             .limit(most)
         )
@@ -382,6 +378,14 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+def _newest() -> ColumnElement[bool]:
+    """No later object of the same study and kind is stored."""
+    newer = objects.alias()
+    return ~exists().where(
+        _of(newer, objects.c.site, objects.c.study), newer.c.kind == objects.c.kind, newer.c.number > objects.c.number
+    )
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:

@@ -35,8 +35,8 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
         lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
     predicted = {(r.site, r.study, r.blob): _prediction(r) for r in connection.execute(of_these(predictions))}
     wanted: dict[tuple[str, bytes], set[Tier]] = {}
-    # The hub may also have requested a manifest, which is no tier.
-    for asked in connection.execute(of_these(requests).where(requests.c.kind.in_([int(tier) for tier in Tier]))):
+    of_tiers = requests.c.kind.in_([int(tier) for tier in Tier])
+    for asked in connection.execute(of_these(requests).where(of_tiers)):
         wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
     found = {}
     facts = of_these(studies, worklist.c.number, worklist.c.opened, worklist.c.report)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, exists, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.inference.calibration import PredictionSet
@@ -53,6 +53,9 @@ PLACE_OF = {
 }
 
 
+UNTRIAGED = (Place.URGENT_UNTRIAGED, Place.ROUTINE_UNTRIAGED)
+
+
 class ReadingState(IntEnum):
     """How far the reading of a study is."""
 
@@ -69,11 +72,9 @@ class ReadingState(IntEnum):
 
 def keep(connection: Connection, site: str, study: bytes) -> None:
     """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study."""
-    facts = connection.execute(_facts(site, study)).one_or_none()
+    facts, before = _read(connection, site, study)
     if facts is None:
         return
-    mine = and_(worklist.c.site == site, worklist.c.study == study)
-    before = connection.execute(select(worklist).where(mine)).one_or_none()
     row = _row(facts)
     if before is None:
         row |= {"site": site, "study": study, "received_at": facts.received_at}
@@ -81,9 +82,9 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
         _count(connection, site, row["state"], row["place"], 1)
         full_text.add(connection, number, row["words"])
     else:
-        if all(getattr(before, name) == value for name, value in row.items()):
+        if _same(before, row):
             return
-        connection.execute(update(worklist).where(mine).values(row))
+        connection.execute(update(worklist).where(worklist.c.number == before.number).values(row))
         if (before.state, before.place) != (row["state"], row["place"]):
             _count(connection, site, before.state, before.place, -1)
             _count(connection, site, row["state"], row["place"], 1)
@@ -92,6 +93,26 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
             full_text.add(connection, before.number, row["words"])
     for word in sorted(set(row["words"].split()) - set("" if before is None else before.words.split())):
         connection.execute(insert_new(worklist_vocabulary).values(word=word).on_conflict_do_nothing())
+
+
+def is_kept(connection: Connection, site: str, study: bytes) -> bool:
+    """Whether the row of a study is up to date."""
+    facts, before = _read(connection, site, study)
+    return facts is not None and before is not None and _same(before, _row(facts))
+
+
+def miscounted(connection: Connection) -> bool:
+    """Whether the counts differ from the rows."""
+    c = worklist_counts.c
+    stored = select(c.site, c.state, c.place, c.studies).where(c.studies != 0)
+    return set(map(tuple, connection.execute(stored))) != set(map(tuple, connection.execute(_counted())))
+
+
+def rebuild(connection: Connection) -> None:
+    """The counts and the index of the words anew from the rows."""
+    connection.execute(delete(worklist_counts))
+    connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
+    full_text.rebuild(connection)
 
 
 def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
@@ -132,6 +153,22 @@ def words_of(facts: Mapping[str, Any]) -> str:
 def split(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         yield from WORD.findall(text.lower())
+
+
+def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | None, Row[Any] | None]:
+    """What the row of a study depends on, and the row; None for one that is missing."""
+    mine = and_(worklist.c.site == site, worklist.c.study == study)
+    facts = connection.execute(_facts(site, study)).one_or_none()
+    return facts, connection.execute(select(worklist).where(mine)).one_or_none()
+
+
+def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
+    return all(getattr(before, name) == value for name, value in row.items())
+
+
+def _counted() -> Select[Any]:
+    key = worklist.c.site, worklist.c.state, worklist.c.place
+    return select(*key, func.count()).group_by(*key)
 
 
 def _facts(site: str, study: bytes) -> Select[Any]:

@@ -22,6 +22,7 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.operations import check as check_module
 from thinwire.receiver.operations.check import Checked, Finding, Subject, check, repair
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
+from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.bundle import Bundle
@@ -109,6 +110,32 @@ def test_a_row_that_does_not_hold_is_found(
     if subject not in (Subject.AUDIT, Subject.DATABASE):
         assert {each.study for each in findings} == {kept.study}
     assert repair(hub, findings) == 0, "only parts can be requested again"
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DELETE FROM worklist", "is missing"),
+        ("UPDATE worklist SET place = 5 - place", "its row differs"),
+        ("UPDATE worklist SET done = 0, state = 1, report = NULL", "its row differs"),
+        ("DELETE FROM worklist_counts", "the counts differ"),
+        ("UPDATE worklist_counts SET studies = studies + 1", "the counts differ"),
+    ],
+)
+def test_a_worklist_that_is_not_that_of_the_studies_is_made_anew(
+    hub: Hub, clinic: Clinic, kept: StudyParts, statement: str, words: str
+) -> None:
+    before = hub.worklist.search("signed", hub.clock.now(), 9)
+    assert len(before.entries) == 1
+    sql(hub.data, statement)
+    findings = found(hub)
+    assert {each.subject for each in findings} == {Subject.WORKLIST}
+    assert any(words in each.problem for each in findings)
+    assert all(each.repairable and "--repair" in each.remedy for each in findings)
+    assert repair(hub, findings) == 0
+    assert found(hub) == []
+    assert hub.worklist.search("signed", hub.clock.now(), 9) == before
+    assert hub.worklist.page(Selection(ListState.READ), hub.clock.now(), 9).entries == before.entries
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def slow(hub: Hub, asked: list[Statement]) -> list[str]:
             steps = [str(row[3]) for row in plan]
             lists = "UNION ALL" in statement
             for step in steps:
-                scan = re.match(r"SCAN (\w+)", step)
+                scan = re.match(r"SCAN (\w+?)(_\d+)?( |$)", step)
                 if (scan and scan[1] in LARGE) or (lists and "TEMP B-TREE" in step):
                     found.append(f"{step}: {statement}")
     return found
@@ -77,6 +77,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "search": lambda: [worklist.search(query, now, 9) for query in ("routine pa", "3f3f pa", "PHANTOM-1")],
         "find": lambda: (hub.store.find(study.study.hex()[:6]), hub.store.find(study.study.hex(), study.site)),
         "of patient": lambda: hub.store.of_patient(study.site, patient),
+        "untriaged": lambda: hub.store.untriaged(),
         "last event": lambda: hub.store.last_event(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
     }
