@@ -465,6 +465,12 @@ class Outbox:
             event = PartEvent.RESENT
         elif part.state is PartState.STORED and self._can_be_remade(study):
             event = PartEvent.REMADE
+        elif part.state is PartState.STORED:
+            log.warning(
+                "the hub requests the %s of study %s again; the clinic no longer has the study's files",
+                kind.name.lower(),
+                study.hex(),
+            )
         self._event(study, kind, event)
 
     # Private.
