@@ -25,6 +25,7 @@ from thinwire.receiver.cli.main import app
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, bring_forward, open_hub
+from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.tables import HUB, events, receipts, worklist, worklist_counts, worklist_vocabulary
@@ -150,6 +151,10 @@ def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -
         assert (number, study, event) == (15, COMPLETE, "forwarded")
         assert at == max(each.due for each in queue_of(hub).all() if each.target == "pacs")
         assert queue_of(hub).unplanned("pacs") is None
+
+
+def test_the_migrated_hub_has_no_finding(hub: Hub) -> None:
+    assert list(check(hub, Checked(), lambda *_: None)) == []
 
 
 def test_a_damaged_receipt_stops_no_migration(tmp_path: Path) -> None:

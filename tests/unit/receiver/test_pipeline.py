@@ -16,6 +16,7 @@ from tests.support.tier_samples import MEANING, sample_crops, sample_preview, sh
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store import store as store_module
 from thinwire.receiver.store.records import StoredPrediction
@@ -370,6 +371,7 @@ def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bund
         assert study.prediction is not None
         assert len(pipeline.undelivered_receipts(clinic.site)) == 2
         assert known is None or pipeline.stored_receipt(clinic.site, parts.graph.object) == known
+        assert list(check(hub, Checked(), lambda *_: None)) == []
 
 
 def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle: Bundle) -> None:

@@ -137,7 +137,10 @@ def serve(
     """
     from thinwire.receiver.serve import serve as serve_hub
 
-    bring_forward(data)
+    brought = bring_forward(data)
+    if brought is not None:
+        found, copy = brought
+        _note(f"The database was brought forward to version {HUB.version}. A copy of version {found} is in {copy}.")
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))

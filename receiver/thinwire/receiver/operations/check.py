@@ -25,7 +25,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, Forged
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey, digest, study_key
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
 from thinwire.shared.storage.blobs import Blobs
 
 PAGE = 500
@@ -92,7 +92,7 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     for each in (
         _database(hub),
         _parts(hub, checked, progress),
-        _files(hub, checked),
+        _files(hub),
         _receipts(hub, checked, progress),
         _reports(hub, checked, progress),
         _audit(hub, checked),
@@ -193,22 +193,12 @@ def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
             of_it = (row.receipt_site, row.receipt_study, row.status) == (row.site, row.study, str(StudyStatus.STORED))
             if not of_it or bytes(row.object) not in row.signed:
                 yield Finding(Subject.PART, f"{name}: it has no receipt of its own", site=site, study=study)
+    for page in blobs.pages():
+        checked.unnamed_files += len(page) - len(hub.store.named(page))
 
 
-def _unnamed(hub: Hub) -> Iterator[int]:
-    """The numbers of blobs without a row, folder by folder."""
-    for folder in sorted((hub.data / "blobs").glob("??")):
-        names = sorted(path.name for path in folder.iterdir() if len(path.name) == 2 * DIGEST_BYTES)
-        for start in range(0, len(names), PAGE):
-            page = [bytes.fromhex(name) for name in names[start : start + PAGE]]
-            with hub.database.read() as connection:
-                query = select(func.count(objects.c.blob.distinct())).where(objects.c.blob.in_(page))
-                yield len(page) - (connection.scalar(query) or 0)
-
-
-def _files(hub: Hub, checked: Checked) -> Iterator[Finding]:
+def _files(hub: Hub) -> Iterator[Finding]:
     """The digests of a study's files: the study key is computed from them."""
-    checked.unnamed_files = sum(_unnamed(hub))
     query = select(files.c.site, files.c.study, files.c.place, files.c.digest)
     rows = _pages(hub, query, files.c.site, files.c.study, files.c.place)
     for (site, study), entries in groupby(rows, key=lambda row: (row.site, row.study)):

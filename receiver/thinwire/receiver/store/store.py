@@ -1,7 +1,7 @@
 """The hub's store of studies: objects and their facts, predictions, reports, receipts. Format: docs/store-format.md."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -84,9 +84,13 @@ class Store:
 
     def sweep(self) -> int:
         """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
+        return self._blobs.sweep(self.named)
+
+    def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
+        """Those of these blobs that a row names."""
+        query = select(objects.c.blob).where(objects.c.blob.in_(blobs)).distinct()
         with self._database.read() as connection:
-            named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
-        return self._blobs.sweep(named)
+            return frozenset(connection.scalars(query))
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this

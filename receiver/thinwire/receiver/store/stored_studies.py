@@ -7,15 +7,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, select
 
 from thinwire.receiver.inference.calibration import PredictionSet
-from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
+from thinwire.receiver.store.records import COVERED, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import listed, objects, predictions, requests, studies, worklist
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, BundleId, SiteName, StudyKey, Tier, Urgency
-
-_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
-"""Tiers that the originals replace: with the originals stored, a study is complete without these."""
 
 
 def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[StoredStudy]:
@@ -50,7 +47,7 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
         complete = None
         if int(Kind.MANIFEST) in here:
             # A part that was sealed again has another digest and the same content.
-            covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
+            covered = COVERED if int(Kind.ORIGINALS) in here else frozenset()
             complete = all(
                 (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
                 for tier, object, size in lists.get(key, [])

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.presentation import bytes_text, seconds_text
 from thinwire.sender.transport import link_status
@@ -89,6 +89,8 @@ class PageState:
     studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
+    unreadable: int
+    """Number of files that this version cannot read, and keeps."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,6 @@ class ClinicState:
         crossing = {each.object: each for each in link.transfers}
         newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
         budget = current_policy.policy.budget
-        refused = self.quarantine.reasons()
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -133,7 +134,8 @@ class ClinicState:
             coming=self.coming(),
             studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
             more=len(entries) - len(newest),
-            refused=tuple(refused[: -MOST_REFUSED - 1 : -1]),
+            refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
+            unreadable=self.outbox.count_unreadable(),
         )
 
     def _study(
