@@ -14,7 +14,7 @@ import fcntl
 import hmac
 import logging
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +30,11 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
     add_entry,
+    missing_parts,
     read_due,
     read_entries,
     read_entry,
@@ -57,6 +59,8 @@ log = logging.getLogger(__name__)
 _PAUSED = "paused"
 """A control: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
+_ASKED = 500
+"""Objects in one query."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Outbox:
     """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
 
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
+        self.overview = Overview(database)
         self.folder = data / "outbox"
         """Locks, and the link status for other processes."""
         self.database = database
@@ -126,22 +131,25 @@ class Outbox:
                     add_entry(connection, entry)
         return self._accept_again(study, source, text_mac, urgent, overrides) if accepted_by_another else entry
 
-    def entries(self) -> list[OutboxEntry]:
-        """All studies in the outbox, oldest first."""
+    def entries(self, *states: PartState) -> list[OutboxEntry]:
+        """The studies with a part in one of these states, oldest first; without states all studies (of very many:
+        `Overview.each`)."""
+        with_one = select(parts.c.study).where(parts.c.state.in_([str(state) for state in states]))
         query = select(studies).order_by(studies.c.accepted_at, studies.c.study)
         with self.database.read() as connection:
-            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+            found = read_entries(connection, query.where(studies.c.study.in_(with_one)) if states else query)
+        return [each for each in found if isinstance(each, OutboxEntry)]
 
-    def newest(self, most: int) -> list[OutboxEntry]:
-        """The studies that were accepted last, newest first."""
-        query = select(studies).order_by(studies.c.accepted_at.desc(), studies.c.study.desc()).limit(most)
+    def stored(self, objects: Collection[Digest]) -> set[Digest]:
+        """Those of these objects that are stored at the hub."""
+        found: set[Digest] = set()
+        of_these = list(objects)
+        is_stored = parts.c.state == str(PartState.STORED)
         with self.database.read() as connection:
-            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
-
-    def count(self) -> int:
-        """Number of studies in the outbox."""
-        with self.database.read() as connection:
-            return connection.scalar(select(func.count()).select_from(studies)) or 0
+            for start in range(0, len(of_these), _ASKED):
+                query = select(parts.c.object).where(parts.c.object.in_(of_these[start : start + _ASKED]), is_stored)
+                found |= {Digest(each) for each in connection.scalars(query)}
+        return found
 
     def unreadable(self) -> list[Unreadable]:
         """Everything at the clinic that this version cannot read: rows of the database, and files of an earlier version
@@ -183,6 +191,19 @@ class Outbox:
         query = select(studies).where(studies.c.study.in_(missing)).order_by(*order)
         with self.database.read() as connection:
             return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+
+    def next_missing(self, kinds: Sequence[Kind], but: Collection[StudyKey] = ()) -> tuple[StudyKey, Kind] | None:
+        """The first missing part of these kinds that can be made now: of urgent studies first, then of the oldest, of
+        one study in the order of `kinds`. but: studies that are left out.
+
+        A manifest lists the other parts and so waits for them.
+        """
+        with self.database.read() as connection, missing_parts(connection, kinds) as found:
+            for study, kind in found:
+                with contextlib.suppress(UnreadableEntry):
+                    if study not in but and (kind is not Kind.MANIFEST or _found(connection, study).missing == (kind,)):
+                        return study, kind
+        return None
 
     def source(self, study: StudyKey) -> bytes:
         """The archive from `accept`, or the originals, which have the same files and text.
