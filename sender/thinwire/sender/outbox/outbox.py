@@ -17,6 +17,7 @@ import mmap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -83,6 +84,8 @@ class Outbox:
         self._hub_signing = hub_signing
         self._disk: Disk = epochs.disk
         self._unoffered: set[Digest] = set()
+        self._whole: set[Digest] = set()
+        """Objects to be sent whose bytes this process made or compared."""
         self._disk.make_folder(self.folder)
         self._blobs = Blobs(data / "blobs", self._disk)
 
@@ -254,6 +257,7 @@ class Outbox:
             made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             if part.object is None:
                 self._unoffered.add(name)
+            self._whole.add(name)
             made = replace(made, object=name, size=len(sealed), plain_size=len(plaintext), kept=True)
             change.entry = change.entry.with_part(made)
         return made
@@ -356,10 +360,17 @@ class Outbox:
             raise Retryable("another export or import is running", "Wait until it ends, then repeat.") from error
 
     def recover(self) -> list[OutboxEntry]:
-        """After a start, with `own_link`: remove incomplete files and check the stored bytes.
+        """Everything that is to be done after a start, with `own_link`: `sweep`, and `check_stored` for all studies.
 
         Returns the studies with missing parts, including those whose bytes are damaged or absent.
         """
+        self.sweep()
+        for study in self.with_bytes():
+            self.check_stored(study)
+        return self.unfinished()
+
+    def sweep(self) -> None:
+        """After a start, with `own_link`: remove incomplete files, and blobs that no study has."""
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             with self.database.read() as connection:
                 kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
@@ -367,13 +378,24 @@ class Outbox:
                 named = {name for name in (*kept, *sources) if name is not None}
             self._blobs.sweep(named)
             self.epochs.sweep()
-        with_bytes = select(parts.c.study).where(parts.c.kept).distinct()
+
+    def with_bytes(self) -> list[StudyKey]:
+        """The studies of which the clinic has sealed parts."""
         with self.database.read() as connection:
-            here = [StudyKey(each) for each in connection.scalars(with_bytes)]
-        for study in here:
-            with contextlib.suppress(UnknownStudy):
-                self._check(study)
-        return self.unfinished()
+            return [StudyKey(each) for each in connection.scalars(select(parts.c.study).where(parts.c.kept).distinct())]
+
+    def check_stored(self, study: StudyKey) -> None:
+        """Compare the stored bytes of a study with its entry: parts with absent or damaged bytes become missing;
+        unneeded bytes are removed."""
+        with contextlib.suppress(UnknownStudy):
+            self._check(study)
+
+    def may_offer(self, due: Due) -> bool:
+        """Whether the bytes of an object that is not offered yet are whole; if not, the part becomes missing.
+
+        Bytes that this process made, or has compared once, are not read again.
+        """
+        return due.object in self._whole or self.check(due)
 
     def first_offer(self, due: Due) -> bool:
         """Whether this process made an object and has not offered it, so that the hub has no part of it. True at most
@@ -409,8 +431,11 @@ class Outbox:
         """Whether the stored bytes are those of the object; if not, the part becomes missing."""
         if due.kind is None:
             return True
-        with contextlib.suppress(UnknownStudy):
-            return due.object in (each.object for each in self._check(due.study).due())
+        if self._blobs.is_whole(due.object, due.size):
+            self._whole.add(due.object)
+            return True
+        self._whole.discard(due.object)
+        self.check_stored(due.study)
         return False
 
     def record_receipt(self, signed: bytes) -> Receipt:
@@ -436,6 +461,7 @@ class Outbox:
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
                     after = after.with_part(part.after(PartEvent.STORED))
+                    self._whole.discard(part.object)
             change.entry = after
         return receipt
 
@@ -507,13 +533,12 @@ class Outbox:
     def _check(self, study: StudyKey) -> OutboxEntry:
         """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded bytes
         are removed."""
-        entry = self.entry(study)
-        damaged = [
-            part
-            for part in entry.parts
-            if part.state in (PartState.WAITING, PartState.HELD) and not (part.kept and self._holds(part))
-        ]
-        if damaged or without_unneeded(entry, self._holds)[1]:
+        entry, holds = self.entry(study), cache(self._holds)
+        here = [part for part in entry.parts if part.state in (PartState.WAITING, PartState.HELD)]
+        damaged = [part for part in here if not (part.kept and holds(part))]
+        self._whole |= {part.object for part in here if part.object and part.state is PartState.WAITING}
+        self._whole -= {part.object for part in damaged}
+        if damaged or without_unneeded(entry, holds)[1]:
             with self._change(study, "part") as change:
                 for part in damaged:
                     if change.entry.part(part.kind) == part:
