@@ -25,7 +25,7 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
@@ -136,7 +136,7 @@ class Outbox:
 
     def entries(self, *states: PartState) -> list[OutboxEntry]:
         """The studies with a part in one of these states, oldest first; without states all studies (of very many:
-        `Overview.each`)."""
+        `Overview.pages`)."""
         with_one = select(parts.c.study).where(parts.c.state.in_([str(state) for state in states]))
         query = select(studies).order_by(studies.c.accepted_at, studies.c.study)
         with self.database.read() as connection:
@@ -308,11 +308,14 @@ class Outbox:
         with self.database.read() as connection:
             return connection.scalar(select(controls.c.name).where(controls.c.name == _PAUSED)) is not None
 
-    def receipts(self, study: StudyKey) -> list[Receipt]:
-        """The hub's receipts for a study, oldest first."""
+    def receipts(self, study: StudyKey, *statuses: StudyStatus) -> list[Receipt]:
+        """The hub's receipts for a study, of these statuses or of all, oldest first."""
         found = []
+        query = select(receipts.c.signed).where(receipts.c.study == study)
+        if statuses:
+            query = query.where(receipts.c.status.in_([str(each) for each in statuses]))
         with self.database.read() as connection:
-            signed = connection.scalars(select(receipts.c.signed).where(receipts.c.study == study)).all()
+            signed = connection.scalars(query).all()
         for each in signed:
             try:
                 found.append(read_receipt(each, self._hub_signing))

@@ -26,8 +26,8 @@ class Overview:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def each(self) -> Iterator[OutboxEntry]:
-        """All studies, oldest first, read in pages: the whole outbox is neither in memory nor read at one moment."""
+    def pages(self) -> Iterator[list[OutboxEntry]]:
+        """All studies, oldest first, in pages, each as it is when it is read."""
         order = studies.c.accepted_at, studies.c.study
         last: tuple[int, bytes] = (0, b"")
         while True:
@@ -38,7 +38,7 @@ class Overview:
                 found = read_entries(connection, page)
             if not rows:
                 return
-            yield from (each for each in found if isinstance(each, OutboxEntry))
+            yield [each for each in found if isinstance(each, OutboxEntry)]
             last = rows[-1].accepted_at, rows[-1].study
 
     def newest(self, most: int) -> list[OutboxEntry]:
@@ -74,4 +74,3 @@ class Overview:
         with self._database.read() as connection:
             found = connection.scalar(select(func.min(parts.c.accepted_at)).where(unsent))
         return None if found is None else moment(found)
-
