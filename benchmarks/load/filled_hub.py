@@ -55,7 +55,13 @@ def fill(data: Path, studies: int, unread: Sequence[bool], now: datetime, seed: 
     """Fill the empty hub in `data`. unread [studies]: whether each is without a signed report, the oldest first."""
     rng = np.random.default_rng(seed)
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as database:
-        database.execute("PRAGMA synchronous = OFF")
+        # Without a journal, in memory, and with the indices made at the end: minutes instead of half an hour.
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -2000000", "temp_store = MEMORY"):
+            database.execute(f"PRAGMA {pragma}")
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        indices = database.execute(query).fetchall()
+        for name, _ in indices:
+            database.execute(f"DROP INDEX {name}")
         tally: Counter[tuple[str, int, int]] = Counter()
         words: set[str] = set()
         for start, rows in _filled(rng, studies, unread, now):
@@ -75,8 +81,10 @@ def fill(data: Path, studies: int, unread: Sequence[bool], now: datetime, seed: 
         database.executemany("INSERT INTO worklist_counts VALUES (?, ?, ?, ?)", [(*k, n) for k, n in tally.items()])
         database.executemany("INSERT INTO worklist_vocabulary VALUES (?)", [(word,) for word in sorted(words)])
         database.execute("INSERT INTO worklist_words (worklist_words) VALUES ('rebuild')")
+        for _, sql in indices:
+            database.execute(sql)
         database.execute("COMMIT")
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def _filled(

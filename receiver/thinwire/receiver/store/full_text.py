@@ -1,9 +1,11 @@
-"""The index of the worklist's words: SQLite's FTS5. Why: docs/decisions/0012. The one place that knows it."""
+"""The index of the worklist's words: SQLite's FTS5. Why: docs/decisions/0013. The one place that knows it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Select, column, select, text
+
+from thinwire.shared.errors import BadConfiguration
 
 TABLE = "worklist_words"
 MAKE = (
@@ -13,6 +15,9 @@ MAKE = (
 
 
 def make(_table: Any, connection: Connection, **_: Any) -> None:
+    """Raises BadConfiguration for an SQLite without FTS5."""
+    if not connection.exec_driver_sql("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").scalar():
+        raise BadConfiguration("SQLite has no FTS5", "Use a Python whose SQLite has it, such as Debian's.")
     connection.exec_driver_sql(MAKE)
 
 
