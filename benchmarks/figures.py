@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean as mean_of
 from typing import Any
 
-from benchmarks.evidence import headlines, link
+from benchmarks.evidence import headlines, link, worklist
 from benchmarks.evidence.burned_in import burned_in
 from benchmarks.evidence.compared import FIRST, HEADS, UNPRUNED, same_bytes, same_bytes_words, same_head, taught
 from benchmarks.evidence.markdown import figure, share
@@ -177,6 +177,7 @@ GROUPS: tuple[tuple[str, Callable[[Results], list[Line]], tuple[str, ...]], ...]
     ("tier 0 beside thumbnails", thumbnails, ("thumbnails",)),
     ("originals beside JPEG-LS", originals, ("pixels",)),
     ("studies over emulated links", link.lines, ("link",)),
+    ("the worklist's times", worklist.lines, ("worklist",)),
     ("export", export, ()),
 )
 """Words where it is not measured yet, the function of the lines, the files."""

@@ -224,7 +224,7 @@ def main() -> None:
             sent = send(studies, clinic)
             outbox = open_outbox(clinic, load_enrolment(clinic), Disk(), SystemClock())
             entries = watch(outbox, sent, sender, folder / HUB_FILES[1])
-        rows = json.loads(call(*command("thinwire-receiver", "worklist", "--data", hub, "--json")))
+        rows = json.loads(call(*command("thinwire-receiver", "worklist", "--data", hub, "--all", "--json")))
         draw_all(hub, pictures, sent)
     console.print(result(rows, entries, outbox, sent))
     if not options.studies:

@@ -30,6 +30,7 @@ REQUIRED = (
     "burned_in",
     "link",
     "link_day",
+    "worklist",
 )
 """The proxy pairs (PROXY) are a research run and may be left out."""
 OURS = "cumulative cross-attention"

@@ -1,0 +1,1 @@
+"""A hub under the load of years."""

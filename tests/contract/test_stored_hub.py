@@ -13,19 +13,24 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from tests.support.clock import START, FakeClock
 from tests.support.power import Fuse, PowerCut
 from tests.support.programs import command
+from tests.support.worklist_histories import defined
 from thinwire.receiver.access.audit import read_head
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, bring_forward, open_hub
+from thinwire.receiver.operations.check import Checked, check
+from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import EVENT_OF
-from thinwire.receiver.store.tables import HUB, events, receipts
+from thinwire.receiver.store.tables import HUB, events, receipts, worklist, worklist_counts, worklist_vocabulary
+from thinwire.receiver.store.worklist_order import ListState, Selection
+from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, exit_code
 from thinwire.shared.formats.positional import moment
@@ -136,7 +141,9 @@ def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -
         tmp_path / "hub",
         "UPDATE deliveries SET state = 'confirmed' WHERE state <> 'overtaken';"
         "INSERT INTO deliveries SELECT 7, 'fhir', site, study, item, version, 'refused', 0, due_at, '', NULL, NULL, "
-        "planned_at FROM deliveries WHERE number = 1;",
+        "planned_at FROM deliveries WHERE number = 1;"
+        f"INSERT INTO deliveries SELECT 8, 'fhir', site, x'{REQUESTED.hex()}', item, version, 'overtaken', 0, due_at, "
+        "'', NULL, NULL, planned_at FROM deliveries WHERE number = 1;",
     )
     bring_forward(data)
     with open_hub(data, FakeClock()) as hub:
@@ -144,6 +151,10 @@ def test_a_study_that_was_forwarded_is_told_after_all_receipts(tmp_path: Path) -
         assert (number, study, event) == (15, COMPLETE, "forwarded")
         assert at == max(each.due for each in queue_of(hub).all() if each.target == "pacs")
         assert queue_of(hub).unplanned("pacs") is None
+
+
+def test_the_migrated_hub_has_no_finding(hub: Hub) -> None:
+    assert list(check(hub, Checked(), lambda *_: None)) == []
 
 
 def test_a_damaged_receipt_stops_no_migration(tmp_path: Path) -> None:
@@ -161,8 +172,8 @@ def test_an_interrupted_migration_starts_again(data: Path, tmp_path: Path) -> No
     for step in steps:
         with pytest.raises(PowerCut):
             bring_forward(cut_short, Disk(Fuse((step, 1))))
-        assert found_version(cut_short / "thinwire.db") == (7 if step == "migrate.committed" else 6)
-    assert "version 7" in run(cut_short, "migrate")
+        assert found_version(cut_short / "thinwire.db") == (HUB.version if step == "migrate.committed" else 6)
+    assert f"version {HUB.version}" in run(cut_short, "migrate")
     with open_hub(data, FakeClock()) as whole, open_hub(cut_short, FakeClock()) as hub:
         assert events_of(hub) == events_of(whole)
 
@@ -175,14 +186,14 @@ def test_a_newer_hub_is_refused_with_words_and_untouched(data: Path) -> None:
         started = command("thinwire-receiver", *words, "--data", data)
         done = subprocess.run(started, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == exit_code(BadConfiguration("newer")), done.stderr
-        assert "version 99, which is newer than this program (version 7)" in done.stderr
+        assert f"version 99, which is newer than this program (version {HUB.version})" in done.stderr
         assert "Install the version of thinwire that wrote it" in done.stderr
     left = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     assert left == before
 
 
 def test_the_worklist_has_every_study_with_its_tiers(data: Path) -> None:
-    rows = {row["study"]: row for row in json.loads(run(data, "worklist", "--json"))}
+    rows = {row["study"]: row for row in json.loads(run(data, "worklist", "--all", "--json"))}
     here = {study: [name for name, size in row["tiers"].items() if size is not None] for study, row in rows.items()}
     assert here == {
         COMPLETE.hex(): ["graph", "preview", "crops", "originals"],
@@ -195,6 +206,33 @@ def test_the_worklist_has_every_study_with_its_tiers(data: Path) -> None:
     assert rows[URGENT.hex()]["urgent_asked"] is True
     assert rows[COMPLETE.hex()]["complete"] is True
     assert rows[LISTED.hex()]["site"] == RIDGE
+
+
+def test_the_migrated_worklist_is_the_one_that_this_version_would_have_kept(hub: Hub) -> None:
+    now, cap = hub.clock.now(), hub.settings.cap
+    listed = [entry for page in hub.worklist.stream(Selection(ListState.ALL), now, 2) for entry in page]
+    assert [entry.study.study for entry in listed] == [REQUESTED, URGENT, LISTED, COMPLETE]
+    assert listed == defined(hub, cap)
+    found = {query: hub.worklist.search(query, now, 9).entries for query in ("ridge", "not triaged", "signed", "pa")}
+    kept = _worklist_rows(hub)
+    with hub.database.write() as connection:
+        for table in (worklist, worklist_counts, worklist_vocabulary):
+            connection.execute(delete(table))
+        full_text.rebuild(connection)
+        for entry in listed:
+            keep(connection, entry.study.site, entry.study.study)
+    assert _worklist_rows(hub) == kept
+    assert {query: hub.worklist.search(query, now, 9).entries for query in found} == found
+    assert all(found.values())
+
+
+def _worklist_rows(hub: Hub) -> list[list[tuple[object, ...]]]:
+    with hub.database.read() as connection:
+        tables = [
+            select(*(column for column in table.c if column.name != "number"))
+            for table in (worklist, worklist_counts, worklist_vocabulary)
+        ]
+        return [sorted(map(tuple, connection.execute(table)), key=repr) for table in tables]
 
 
 def test_studies_predictions_requests_and_receipts_read_as_they_were(hub: Hub) -> None:

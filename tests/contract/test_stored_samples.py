@@ -7,15 +7,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from tests.support.clock import START, FakeClock
-from tests.support.two_ends import SITE, TwoEnds
+from tests.support.two_ends import SITE, TwoEnds, blobs_of
+from thinwire.sender.outbox.earlier import bring_forward
 from thinwire.sender.outbox.entries import EntryState, OutboxEntry, PartState
+from thinwire.sender.outbox.tables import studies
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats import crops
 from thinwire.shared.formats.originals import pack, unpack
 from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.storage.durable import Disk
 
 OUTBOX_3 = Path(__file__).parent / "samples" / "outbox-3"
 TIERS = (Kind.GRAPH, Kind.PREVIEW, Kind.CROPS, Kind.ORIGINALS)
@@ -41,8 +45,10 @@ ACCEPTED = named("fea72a71d169383d7febbe2a8c6e449a")
 def ends(tmp_path: Path) -> TwoEnds:
     """The clinic as its earlier version left it, and a hub that has its epoch and no study yet."""
     shutil.copytree(OUTBOX_3, tmp_path / "clinic")
-    ends = TwoEnds(tmp_path, FakeClock(START + timedelta(hours=1)))
-    for record in (ends.outbox.folder / "epochs").glob("*.record"):
+    clock = FakeClock(START + timedelta(hours=1))
+    assert bring_forward(tmp_path / "clinic", Disk(), clock).studies == 6
+    ends = TwoEnds(tmp_path, clock)
+    for record in (OUTBOX_3 / "outbox" / "epochs").glob("*.record"):
         ends.hub.enrolment.admit_epoch(SITE, record.read_bytes())
     return ends
 
@@ -88,7 +94,7 @@ def test_no_byte_is_called_damaged_and_every_part_is_sent(ends: TwoEnds, caplog:
         assert ends.outbox.entry(study).state is EntryState.ARRIVED
         assert unpack(parts[study, Kind.ORIGINALS], 1 << 16)
         assert crops.decode(parts[study, Kind.CROPS], 1 << 16).rectangles
-        assert not list((ends.outbox.folder / study.hex()).glob("*.sealed"))
+    assert len(blobs_of(ends)) == 1  # the source of ACCEPTED
 
 
 def test_what_was_not_made_is_made_of_the_files_that_came(ends: TwoEnds) -> None:
@@ -100,11 +106,9 @@ def test_what_was_not_made_is_made_of_the_files_that_came(ends: TwoEnds) -> None
     assert unpack(ends.parts()[ACCEPTED, Kind.ORIGINALS], 1 << 16) == members
 
 
-def test_a_changed_study_is_written_in_today_s_words(ends: TwoEnds) -> None:
-    before = ends.outbox.entry(HELD)
-    ends.outbox.resume(HELD)
-    facts = json.loads((ends.outbox.folder / HELD.hex() / "state.json").read_bytes())
-    assert facts["version"] == 4
-    assert facts["tiers"].keys() == {"crops", "originals"}
-    assert {part["kind"] for part in facts["parts"]} == {kind.name.lower() for kind in KINDS}
-    assert ends.outbox.entry(HELD).parts == before.parts
+def test_the_kinds_have_today_s_names(ends: TwoEnds) -> None:
+    with ends.outbox.database.read() as connection:
+        stored = connection.execute(select(studies.c.overrides).where(studies.c.study == HELD)).scalar_one()
+    assert json.loads(stored).keys() == {"crops", "originals"}
+    safe = ends.folder / "clinic" / "earlier" / "outbox" / HELD.hex()
+    assert [path.name for path in safe.iterdir()] == ["state.json"]

@@ -8,8 +8,8 @@ import pytest
 from tests.support.browser import chromium, complaints, keep, needs_chromium, serious
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
 from thinwire.sender.config import PageSettings
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
@@ -38,7 +38,7 @@ def ends(tmp_path: Path) -> TwoEnds:
 
 @pytest.fixture
 def url(ends: TwoEnds) -> Iterator[str]:
-    quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.disk, ends.clock)
+    quarantine = Quarantine(ends.folder / "clinic" / "quarantine", ends.outbox.database, ends.disk, ends.clock)
     quarantine.add(b"x", NotChestRadiograph("its modality is CT, not CR, DX or RG"))
 
     def current_policy() -> CurrentPolicy:

@@ -34,7 +34,7 @@ class Hub:
     target: str
 
     def worklist(self) -> list[dict[str, object]]:
-        rows: list[dict[str, object]] = json.loads(at_hub("worklist", "--data", self.data, "--json"))
+        rows: list[dict[str, object]] = json.loads(at_hub("worklist", "--data", self.data, "--all", "--json"))
         return rows
 
 

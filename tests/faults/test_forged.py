@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.support.two_ends import SITE, TwoEnds, enrolled, samples
+from tests.support.hub_end import enrolled
+from tests.support.two_ends import SITE, TwoEnds, samples
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind, new_epoch, seal

@@ -11,6 +11,7 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, study_parts
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import make_hub, open_hub
+from thinwire.receiver.operations.check import Checked, check
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
 from thinwire.shared.storage.durable import Disk
@@ -73,6 +74,7 @@ def _check(data: Path, clinic: Clinic, studies: list[StudyParts], put: set[int])
             digest((s.graph, s.originals, s.manifest)[a // 2].plaintext).hex() for a in put for s in [studies[a % 2]]
         }
         assert {path.name for path in (data / "blobs").rglob("?" * 64)} == wanted
+        assert list(check(hub, Checked(), lambda *_: None)) == []
         for number, each in enumerate(studies):
             if number in put and number + 4 in put:
                 assert kept[each.study].complete is (number + 2 in put)

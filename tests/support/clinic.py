@@ -6,14 +6,24 @@ from tests.support.clock import FakeClock
 from tests.support.power import Fuse, LossyDisk
 from tests.support.two_ends import SITE_SIGNING, TwoEnds
 from thinwire.sender.config import DicomSettings, Machine, SenderConfig
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
+from thinwire.sender.outbox.quarantine import Quarantine
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
 from thinwire.shared.formats.originals import unpack
+from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.migrations import create_database, open_database
 
 PORT = DicomSettings(port=0, bind="127.0.0.1", machines={"XRAY1": Machine(address="127.0.0.1")})
+
+
+def clinic_database(data: Path) -> Database:
+    """The database of a clinic's data folder; a new one if it has none."""
+    data.mkdir(parents=True, exist_ok=True)
+    create_database(data / FILE, CLINIC)
+    return open_database(data / FILE, CLINIC)
 
 
 class SmallDisk(LossyDisk):
@@ -35,10 +45,13 @@ class Clinic:
         self.disk = SmallDisk(ends.fuse)
         self.outbox = ends.outbox
         self.data = folder / "clinic"
-        self.quarantine = Quarantine(self.data / "quarantine", self.disk, self.clock)
+        self.database = ends.outbox.database
+        self.quarantine = Quarantine(self.data / "quarantine", self.database, self.disk, self.clock)
         signing = SITE_SIGNING.private_bytes_raw()
-        self.arrivals = Arrivals(self.data / "arrivals", signing, self.disk, self.clock, self.outbox.is_whole)
-        self.port = Port(settings, self.arrivals, self.quarantine, self.disk, self.clock)
+        self.arrivals = Arrivals(
+            self.data / "arrivals", self.database, signing, self.disk, self.clock, self.outbox.is_whole
+        )
+        self.port = Port(settings, self.database, self.arrivals, self.quarantine, self.disk, self.clock)
         self.pipeline = Pipeline(self.outbox, SenderConfig(provider="cpu"))
         self.service = Service(self.pipeline, None, self.quarantine, self.clock, self.port)  # type: ignore[arg-type]
 

@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, SITE, SITE_SIGNING, TwoEnds, served
+from tests.support.hub_end import served
+from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, SITE_SIGNING, TwoEnds
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
 from thinwire.sender.outbox.tables import CLINIC, FILE
@@ -24,13 +25,19 @@ PATIENCE = 120.0
 def site_identity(authority: Authority = AUTHORITY, site: SiteName = SITE) -> Identity:
     """Of SITE and this hub, the certificate with which it joined; else a new one."""
     if (authority, site) == (AUTHORITY, SITE):
-        return served()[1]
+        return served(KEYS, SITE, SITE_SIGNING)[1]
     key, request = new_request(site)
     return Identity(issue_client(authority, site, request, SystemClock()), key)
 
 
 def as_joined(clinic: Path) -> None:
     """Write into a clinic's data folder what `join` leaves: the keys of `TwoEnds`, and a database if there is none."""
+    write_keys(clinic)
+    create_database(clinic / FILE, CLINIC)
+
+
+def write_keys(clinic: Path) -> None:
+    """The enrolment of a clinic, which earlier versions wrote too."""
     keys = clinic / "keys"
     keys.mkdir(parents=True, exist_ok=True)
     identity = site_identity()
@@ -43,7 +50,6 @@ def as_joined(clinic: Path) -> None:
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
     }.items():
         (keys / name).write_bytes(data)
-    create_database(clinic / FILE, CLINIC)
 
 
 def hub_server(ends: TwoEnds, reflects: bool = False) -> HubServer:

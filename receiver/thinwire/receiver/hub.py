@@ -19,6 +19,7 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB
+from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
@@ -44,6 +45,7 @@ class Hub:
     bundles: Bundles = field(repr=False)
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
+    worklist: Worklist = field(repr=False)
 
     def study_images(self) -> StudyImages:
         """The best available image of each study."""
@@ -121,6 +123,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Bundles(data / "bundles"),
             Accounts(database, clock),
             Audit(database),
+            Worklist(database, settings.cap),
         )
     finally:
         database.close()

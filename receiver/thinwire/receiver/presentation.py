@@ -33,8 +33,7 @@ LEAST_SHOWN = 0.1
 
 def worklist_table(rows: Sequence[WorklistEntry], now: datetime) -> Table:
     """now: for the age of each study."""
-    title = f"{len(rows)} studies" if len(rows) != 1 else "1 study"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("urgency", no_wrap=True)
     table.add_column("age", justify="right", no_wrap=True)
     table.add_column("site", no_wrap=True, overflow="ellipsis", max_width=12)

@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.live import Live as RichLive
 
 from thinwire.sender import presentation
-from thinwire.sender.clinic import JoinedClinic, open_clinic, outbox_of
-from thinwire.sender.config import SenderConfig, read_when
+from thinwire.sender.clinic import JoinedClinic, bring_clinic_forward, open_clinic, outbox_of
+from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.study import load_study
@@ -109,7 +109,7 @@ def send(
         raise typer.BadParameter(
             "--graph-bytes needs --wait here; otherwise `run` makes the graph: give --graph-bytes to `run`"
         )
-    clinic = open_clinic(data, graph_bytes)
+    clinic = open_clinic(data, graph_bytes, forward=True)
     outbox = clinic.outbox
     study_text = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | RefusedStudy] = []
@@ -145,12 +145,33 @@ def run(
     watch: Annotated[Path | None, typer.Option("--watch", help="Accept studies that appear in this folder.")] = None,
     graph_bytes: GraphBytes = None,
 ) -> None:
-    """Prepare and send accepted studies until stopped (Ctrl-C, SIGTERM). One such process a data folder."""
+    """Prepare and send accepted studies until stopped (Ctrl-C, SIGTERM). One such process a data folder.
+
+    A data folder of an earlier version is brought forward first, as by `migrate`.
+    """
     if watch is not None and not watch.is_dir():
         raise BadInput(f"{watch} is not a folder", "Create the folder to which the modality exports.")
-    clinic = open_clinic(data, graph_bytes)
-    log_to(sys.stderr, clinic.config.log)
-    clinic.run(watch)
+    if data.is_dir():
+        log_to(sys.stderr, read_config(data).log)
+    open_clinic(data, graph_bytes, forward=True).run(watch)
+
+
+@app.command(epilog="Example: thinwire-sender migrate --data clinic --check")
+def migrate(
+    data: Data,
+    check: Annotated[bool, typer.Option("--check", help="Say what it would do, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the data folder of an earlier version forward to this one. `run`, `send` and `export` do the same.
+
+    First stop `run` of the earlier version. Nothing is lost: an interrupted migration is repeated, and what cannot be
+    read stays in its place; `status` lists it. Small files of the earlier version stay in DATA/earlier.
+    """
+    done = bring_clinic_forward(data, check)
+    if as_json:
+        out.print_json(json.dumps(presentation.forwarded_json(done)))
+    else:
+        presentation.show_forwarded(done, check, out)
 
 
 @app.command(epilog="Example: thinwire-sender status --data clinic --watch")
@@ -174,9 +195,9 @@ def status(
         if whole:
             _print_all(clinic)
         out.print(_status(clinic, 0 if whole else SHOWN))
-        refused = clinic.quarantine.reasons()
-        if refused:
-            out.print(f"{len(refused)} refused files in quarantine; the last: {refused[-1]['what']}")
+        for last in clinic.quarantine.reasons(1):
+            out.print(f"{clinic.quarantine.count()} refused files in quarantine; the last: {last['what']}")
+        presentation.show_unreadable(clinic.outbox.unreadable(), out)
         out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
@@ -228,6 +249,7 @@ def _print_json(clinic: JoinedClinic) -> None:
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),
+        "unreadable": [presentation.unreadable_json(each) for each in outbox.unreadable()],
     }
     typer.echo(json.dumps(head)[:-1] + ', "studies": [', nl=False)
     before = "\n"
@@ -307,7 +329,7 @@ def export(
     link or by `thinwire-sender import`. Objects that cross both ways count once. The command is idempotent; `run` may
     go on meanwhile.
     """
-    clinic = open_clinic(data)
+    clinic = open_clinic(data, forward=True)
     outbox = clinic.outbox
     with outbox.own_stick():
         clinic.make_parts()

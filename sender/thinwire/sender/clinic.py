@@ -15,11 +15,13 @@ from thinwire.sender import presentation
 from thinwire.sender.config import SenderConfig, read_config
 from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
 from thinwire.sender.intake.deidentify import Deidentifier, load_key
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
+from thinwire.sender.outbox.earlier import bring_forward, rehearse_forward, require_forward
+from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.usage import read_usage
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
@@ -60,6 +62,7 @@ class JoinedClinic:
         uplink = self._uplink()
         log.info("execution provider %s", self.pipeline.maker.encoder.provider)
         with self.outbox.own_link():
+            self.quarantine.recover()
             port = self._port()
             with self._page(port):
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
@@ -104,8 +107,10 @@ class JoinedClinic:
         if self.config.dicom.port is None:
             return None
         signing = self.enrolment.signing.private_bytes_raw()
-        arrivals = Arrivals(self.data / "arrivals", signing, self.disk, self.clock, self.outbox.is_whole)
-        return Port(self.config.dicom, arrivals, self.quarantine, self.disk, self.clock)
+        arrivals = Arrivals(
+            self.data / "arrivals", self.outbox.database, signing, self.disk, self.clock, self.outbox.is_whole
+        )
+        return Port(self.config.dicom, self.outbox.database, arrivals, self.quarantine, self.disk, self.clock)
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
@@ -124,25 +129,39 @@ class JoinedClinic:
             server.close()
 
 
-def open_clinic(data: Path, graph_bytes: int | None = None) -> JoinedClinic:
-    """The clinic in `data`. graph_bytes: replaces the configured value. Raises NotEnrolled, BadConfiguration."""
+def open_clinic(data: Path, graph_bytes: int | None = None, forward: bool = False) -> JoinedClinic:
+    """The clinic in `data`. graph_bytes: replaces the configured value. forward: bring a folder of an earlier version
+    forward, which is refused without. Raises NotEnrolled, BadConfiguration, and as `bring_forward` does."""
     enrolment, config = load_enrolment(data), read_config(data)
     if graph_bytes is not None:
         config = config.model_copy(update={"graph_bytes": graph_bytes})
     disk, clock = Disk(), SystemClock()
+    if forward:
+        bring_forward(data, disk, clock)
+    else:
+        require_forward(data)
     outbox = open_outbox(data, enrolment, disk, clock)
     options, clean = config.deidentify.options, None
     if options is not None:
         clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)
     pipeline = Pipeline(outbox, config, deidentifier=clean)
-    return JoinedClinic(
-        data, enrolment, config, clock, disk, outbox, pipeline, Quarantine(data / "quarantine", disk, clock)
-    )
+    quarantine = Quarantine(data / "quarantine", outbox.database, disk, clock)
+    return JoinedClinic(data, enrolment, config, clock, disk, outbox, pipeline, quarantine)
 
 
 def outbox_of(data: Path) -> Outbox:
     """The outbox, for commands without settings. Raises NotEnrolled, BadConfiguration."""
-    return open_outbox(data, load_enrolment(data), Disk(), SystemClock())
+    enrolment = load_enrolment(data)
+    require_forward(data)
+    return open_outbox(data, enrolment, Disk(), SystemClock())
+
+
+def bring_clinic_forward(data: Path, check: bool) -> Forwarded:
+    """Bring the clinic in `data` forward, also what could not be read before; or (check) say what that would do, and
+    change nothing. Raises NotEnrolled, and as `bring_forward` does."""
+    load_enrolment(data)
+    disk, clock = Disk(), SystemClock()
+    return rehearse_forward(data, disk, clock) if check else bring_forward(data, disk, clock, again=True)
 
 
 async def _until_stopped(service: Service, watch: Path | None) -> None:

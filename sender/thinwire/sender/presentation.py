@@ -20,9 +20,11 @@ from thinwire.sender.config import SenderConfig
 from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
+from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartState, totals_of
-from thinwire.sender.outbox.outbox import Outbox
+from thinwire.sender.outbox.outbox import Outbox, Unreadable
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.tables import CLINIC
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, preview_of
 from thinwire.sender.service import Accepted, RefusedStudy
@@ -135,6 +137,51 @@ def show_imported(done: ReplyImport, out: Console) -> None:
         out.print(f"{done.foreign} replies are not for this clinic and stay on the stick")
     for error in done.refused:
         out.print(f"refused: {error}. {error.remedy}", style="bold red", markup=False, highlight=False)
+
+
+def forwarded_json(done: Forwarded) -> dict[str, Any]:
+    """The output of `migrate --json`."""
+    counts = {"studies": done.studies, "objects": done.objects, "refused_files": done.refused}
+    return {
+        "found": done.found,
+        "program": CLINIC.version,
+        "needed": done.needed,
+        **counts,
+        "unreadable": done.unreadable,
+        "copy": None if done.copy is None else str(done.copy),
+    }
+
+
+def show_forwarded(done: Forwarded, check: bool, out: Console) -> None:
+    if not done.needed and not done.unreadable:
+        out.print("The data folder is of this version of thinwire.")
+        return
+    held = f"{_studies(done.studies)}, {done.objects} objects from modalities, {done.refused} refused files"
+    out.print(f"{'Can be brought' if check else 'Brought'} forward: {held}", highlight=False)
+    if done.copy is not None:
+        out.print(f"A copy of the database of version {done.found} is in {done.copy}", highlight=False)
+    if done.unreadable:
+        told = "see the lines above" if check else "`thinwire-sender status` lists it"
+        out.print(f"[bold yellow]Cannot be read, and is kept: {done.unreadable}[/]; {told}", highlight=False)
+
+
+UNREADABLE = (
+    "Restore it from a backup, or install the version of thinwire that wrote it; then run `thinwire-sender migrate`."
+)
+"""The remedy for what this version cannot read."""
+
+
+def unreadable_json(found: Unreadable) -> dict[str, str]:
+    return {"path": found.path, "reason": found.reason, "remedy": UNREADABLE}
+
+
+def show_unreadable(found: Sequence[Unreadable], out: Console) -> None:
+    """Everything at the clinic that this version cannot read, with its reason; nothing for none."""
+    if found:
+        out.print(f"[bold yellow]Cannot be read, and is kept: {len(found)}[/]", highlight=False)
+        for each in found:
+            out.print(f"  {each.path}: {each.reason}", markup=False, highlight=False)
+        out.print(UNREADABLE, highlight=False)
 
 
 def _kind(due: Due) -> str:

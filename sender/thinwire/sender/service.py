@@ -12,11 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study, load_study
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import WORKERS, Pipeline
 from thinwire.sender.transport.connection import Uplink
@@ -255,19 +255,19 @@ class Service:
             try:
                 await asyncio.to_thread(self.accept_arrived, port)
                 await asyncio.to_thread(port.commitments.answer)
-            except DiskFull as error:
+            except Retryable as error:
                 log.error("%s; %s", error, error.remedy)
                 await _pause(stop, STUCK_SECONDS)
             await _pause(stop, WATCH_SECONDS)
 
     def accept_arrived(self, port: "Port") -> None:
         """Accept the complete studies from modalities. Raises DiskFull; their files are then still there."""
-        for files in list(port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way)):
+        for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way):
             verdicts: dict[Path, StudyKey | None] = {}
             for outcome in accept_files(self.pipeline, self.quarantine, files):
                 _log_outcome(outcome)
                 verdicts |= dict.fromkeys(outcome.paths, outcome.study.key if isinstance(outcome, Accepted) else None)
-            port.arrivals.record_verdicts(verdicts, port.sop_class_of)
+            port.arrivals.record_verdicts(verdicts)
 
     def _accept_paths(self, paths: Sequence[Path]) -> None:
         for outcome in accept_files(self.pipeline, self.quarantine, paths):

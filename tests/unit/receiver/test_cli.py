@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
+from benchmarks.load.filled_hub import fill
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import StudyParts, join, study_parts
 from tests.support.power import Fuse, PowerCut
@@ -135,6 +136,22 @@ def test_older_names_are_hidden(data: str) -> None:
 def test_an_empty_worklist_is_a_worklist(data: str) -> None:
     assert json.loads(said(run("worklist", "--data", data, "--json"))) == []
     assert "0 studies" in said(run("worklist", "--data", data))
+
+
+def test_the_worklist_is_a_page_of_what_is_to_read_and_all_of_it_on_request(data: str) -> None:
+    fill(Path(data), 100, [number < 90 for number in range(100)], SystemClock().now())
+    shown = run("worklist", "--data", data)
+    assert "90 studies to read" in said(shown)
+    assert shown.stderr.strip() == "50 more to read; --all lists every study."
+    page = json.loads(run("worklist", "--data", data, "--json").stdout)
+    assert len(page) == 40
+    whole = run("worklist", "--data", data, "--all", "--json")
+    every = json.loads(said(whole))
+    assert whole.stderr == ""
+    assert every[:40] == page
+    assert [row["report"] == "final" for row in every] == [False] * 90 + [True] * 10
+    assert len({row["study"] for row in every}) == 100
+    assert "100 studies\n" in said(run("worklist", "--data", data, "--all"))
 
 
 def test_worklist_and_show(data: str, parts: StudyParts) -> None:

@@ -16,6 +16,7 @@ from tests.support.tier_samples import MEANING, sample_crops, sample_preview, sh
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
 from thinwire.receiver.hub import Hub, open_hub
+from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.store import store as store_module
 from thinwire.receiver.store.records import StoredPrediction
@@ -224,12 +225,23 @@ def test_studies_are_read_a_page_at_a_time(
         put(pipeline, clinic, study_parts(clinic, bundle, seed).graph)
     studies = [each.study for each in hub.store.studies()]
     assert len(set(studies)) == 5
-    assert studies == sorted(studies)  # they came at the same moment
     assert hub.store.find(studies[3].hex().upper()[:12]).study == studies[3]
-    with pytest.raises(UnknownStudy, match="5 studies"):
-        hub.store.find("")
-    with pytest.raises(UnknownStudy):
-        hub.store.find("%")
+
+
+def test_a_study_is_found_by_the_first_digits_of_its_key(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    other, pipeline = join(hub, "south-ridge"), hub.pipeline()
+    studies = [study_parts(each, bundle, seed) for each in (clinic, other) for seed in range(9)]
+    for each, parts in zip([clinic] * 9 + [other] * 9, studies, strict=True):
+        put(pipeline, each, parts.graph)
+    for parts in studies:
+        key = parts.study.hex()
+        for digits in (5, 6, 31, 32):
+            assert hub.store.find(key[:digits], other.site).study == parts.study
+        with pytest.raises(UnknownStudy, match="several studies"):
+            hub.store.find(key)  # of both sites
+    for nothing in ("", "%", "0" * 32, "f" * 33, "xyz"):
+        with pytest.raises(UnknownStudy, match="no study"):
+            hub.store.find(nothing)
 
 
 def test_more_graphs_than_a_batch_are_read_in_batches(
@@ -359,6 +371,7 @@ def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bund
         assert study.prediction is not None
         assert len(pipeline.undelivered_receipts(clinic.site)) == 2
         assert known is None or pipeline.stored_receipt(clinic.site, parts.graph.object) == known
+        assert list(check(hub, Checked(), lambda *_: None)) == []
 
 
 def test_a_full_disk_leaves_nothing_and_the_next_try_succeeds(data: Path, bundle: Bundle) -> None:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.clinic import clinic_database
 from tests.support.dicoms import chest, dicom
 from tests.support.format_samples import HUB, HUB_SIGNING, SITE, SITE_SIGNING
 from tests.support.two_ends import sealed_file
 from thinwire.receiver.training.phantoms.phantom import describe, render, to_dicom
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
-from thinwire.sender.outbox.tables import CLINIC, FILE
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.pipeline import ROUND, WORKERS, GraphResult, Pipeline
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files, finished
@@ -34,23 +34,20 @@ from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyKey, TextSource, Tier, digest
 from thinwire.shared.imaging.radiograph import open_radiograph
 from thinwire.shared.storage.durable import Disk
-from thinwire.shared.storage.migrations import create_database, open_database
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
     disk, clock = Disk(), SystemClock()
     data = tmp_path / "clinic"
-    data.mkdir()
-    create_database(data / FILE, CLINIC)
-    database = open_database(data / FILE, CLINIC)
+    database = clinic_database(data)
     epochs = Epochs(database, data / "keys" / "epochs", SITE, HUB.public, SITE_SIGNING, disk, clock)
     return Pipeline(Outbox(data, database, epochs, HUB_SIGNING.public_key()), SenderConfig(provider="cpu"))
 
 
 @pytest.fixture
 def quarantine(tmp_path: Path) -> Quarantine:
-    return Quarantine(tmp_path / "clinic" / "quarantine", Disk(), SystemClock())
+    return Quarantine(tmp_path / "clinic" / "quarantine", clinic_database(tmp_path / "clinic"), Disk(), SystemClock())
 
 
 def write_study(folder: Path, seed: int) -> Path:

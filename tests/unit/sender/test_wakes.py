@@ -14,8 +14,8 @@ from tests.support.real_link import serving, site_identity, until
 from tests.support.two_ends import AUTHORITY, TwoEnds, open_clinic
 from thinwire.sender import service
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import FILE
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
@@ -53,7 +53,7 @@ def is_stored(ends: TwoEnds, study: StudyKey) -> bool:
 async def running(ends: TwoEnds, port: int) -> AsyncIterator[Service]:
     address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
     uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.99)
-    quarantine = Quarantine(ends.folder / "quarantine", ends.disk, ends.clock)
+    quarantine = Quarantine(ends.folder / "quarantine", ends.outbox.database, ends.disk, ends.clock)
     found = Service(Pipeline(ends.outbox, SenderConfig(provider="cpu")), uplink, quarantine, SystemClock())
     stop = asyncio.Event()
     task = asyncio.ensure_future(found.run(stop))

@@ -18,7 +18,10 @@ def check_command(
     data: Data,
     json_: Json = False,
     repair_: Annotated[
-        bool, typer.Option("--repair", help="Request parts whose files are damaged or missing from the clinics.")
+        bool,
+        typer.Option(
+            "--repair", help="Request damaged or missing parts from the clinics; bring the worklist up to date."
+        ),
     ] = False,
 ) -> None:
     """Check every stored part against its digest, every row, receipt and report, and the audit log.
@@ -26,8 +29,8 @@ def check_command(
     Each finding names the study and says what to do. Exit code 70 if there is a finding, also a repaired one.
 
     --repair sets a damaged file aside in quarantine/ and requests its part from the clinic, which sends it while it
-    still has the study's files; until then the part counts as not stored. Nothing else is changed. `serve` may go on
-    meanwhile.
+    still has the study's files; until then the part counts as not stored. Rows of the worklist that differ from their
+    study are made anew. Nothing else is changed. `serve` may go on meanwhile.
     """
     checked, found, requested = Checked(), list[Finding](), 0
     with open_hub(data, SystemClock()) as hub, meter(Console(stderr=True)) as draw:
@@ -64,5 +67,5 @@ def _json(finding: Finding) -> dict[str, Any]:
         "study": None if finding.study is None else finding.study.hex(),
         "problem": finding.problem,
         "remedy": finding.remedy,
-        "repairable": finding.blob is not None,
+        "repairable": finding.repairable,
     }

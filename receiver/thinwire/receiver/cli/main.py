@@ -21,14 +21,14 @@ from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
-from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
+from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json, write_json_list
 from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
 from thinwire.receiver.store.tables import HUB
 from thinwire.receiver.store.worklist import WorklistEntry, as_json
-from thinwire.receiver.store.worklist import worklist as order
+from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.receiver.transport.link_status import as_json as link_json
 from thinwire.receiver.transport.link_status import read_status
 from thinwire.shared.addresses import address_text
@@ -58,6 +58,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+_PAGE = 40
+"""Rows of the worklist at a time."""
 
 _REQUESTABLE = {
     "preview": Kind.PREVIEW,
@@ -134,7 +137,10 @@ def serve(
     """
     from thinwire.receiver.serve import serve as serve_hub
 
-    bring_forward(data)
+    brought = bring_forward(data)
+    if brought is not None:
+        found, copy = brought
+        _note(f"The database was brought forward to version {HUB.version}. A copy of version {found} is in {copy}.")
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
@@ -195,8 +201,13 @@ def status(
 
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
-def worklist(data: Data, json_: Json = False) -> None:
-    """List the studies in reading order: most urgent first, then oldest first. Reported studies are last.
+def worklist(
+    data: Data,
+    json_: Json = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every study, also the signed ones, which are last.")] = False,
+) -> None:
+    """List the studies to read, in reading order: most urgent first, then oldest first. The first page is shown, and
+    how many more there are; with `--all` every study. `--json` gives the same studies as a list.
 
     A study that has waited for longer than `waiting_cap` (config.toml) is listed before all that are not immediate.
 
@@ -204,12 +215,19 @@ def worklist(data: Data, json_: Json = False) -> None:
     it.
     """
     with open_hub(data, SystemClock()) as hub:
-        now = hub.clock.now()
-        rows = order(hub.store.studies(), now, hub.settings.cap)
-    if json_:
-        write_json([as_json(row) for row in rows])
-    else:
-        stdout().print(worklist_table(rows, now))
+        now, selection = hub.clock.now(), Selection(ListState.ALL if all_ else ListState.WAITING)
+        page = hub.worklist.page(selection, now, _PAGE)
+        pages = hub.worklist.stream(selection, now, _PAGE) if all_ else iter([page.entries])
+        if json_:
+            write_json_list(as_json(row) for rows in pages for row in rows)
+        else:
+            stdout().print(
+                f"{page.selected:,} {'study' if page.selected == 1 else 'studies'}{'' if all_ else ' to read'}"
+            )
+            for rows in pages:
+                stdout().print(worklist_table(rows, now))
+    if page.later is not None and not all_:
+        _note(f"{page.selected - len(page.entries):,} more to read; --all lists every study.")
 
 
 @app.command(epilog="Example: `thinwire-receiver show 3fa9 --data hub`")

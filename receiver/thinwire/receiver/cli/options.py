@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,15 @@ Study = Annotated[str, typer.Argument(help="Study key or its first digits, as on
 def stdout(width: int = 100) -> Console:
     """width: where standard output is no terminal."""
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+
+
+def write_json_list(values: Iterable[Any]) -> None:
+    """As `write_json` with a list, of which one value is in memory at a time."""
+    between = "["
+    for value in values:
+        typer.echo(between + "\n" + indent(json.dumps(value, indent=1, ensure_ascii=False), " "), nl=False)
+        between = ","
+    typer.echo("[]" if between == "[" else "\n]")
 
 
 def write_json(value: Any) -> None:

@@ -4,7 +4,7 @@ Tables are read in pages and files in pieces, so that the memory does not grow w
 meanwhile: a row is written after its blob, and a blob of a row is never removed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -19,12 +19,13 @@ from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
-from thinwire.receiver.store.tables import events, files, objects, receipts, reports
+from thinwire.receiver.store.tables import events, files, objects, receipts, reports, studies
+from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, rebuild
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, Forged
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey, digest, study_key
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
 from thinwire.shared.storage.blobs import Blobs
 
 PAGE = 500
@@ -37,6 +38,8 @@ _REPAIR = (
     "Run `thinwire-receiver check --repair`: it requests the part from the clinic, which sends it while it still has "
     "the study's files."
 )
+
+_KEEP = "Run `thinwire-receiver check --repair`: it makes the worklist anew from the studies."
 
 Progress = Callable[[str, int, int], None]
 """(what is checked, checked so far, their number)"""
@@ -52,6 +55,7 @@ class Subject(StrEnum):
     EVENT = "event"
     REPORT = "report"
     AUDIT = "audit log"
+    WORKLIST = "worklist"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ class Finding:
     study: StudyKey | None = None
     blob: Digest | None = None
     """The damaged or missing blob, which `repair` can request again."""
+
+    @property
+    def repairable(self) -> bool:
+        return self.blob is not None or self.subject is Subject.WORKLIST
 
 
 @dataclass
@@ -84,10 +92,11 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     for each in (
         _database(hub),
         _parts(hub, checked, progress),
-        _files(hub, checked),
+        _files(hub),
         _receipts(hub, checked, progress),
         _reports(hub, checked, progress),
         _audit(hub, checked),
+        _worklist(hub),
     ):
         try:
             yield from each
@@ -96,8 +105,9 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
             yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error.orig).__name__})")
 
 
-def repair(hub: Hub, found: Iterable[Finding]) -> int:
-    """Set damaged blobs aside and request their parts from the clinics; returns the number of parts.
+def repair(hub: Hub, found: Sequence[Finding]) -> int:
+    """Set damaged blobs aside and request their parts from the clinics; returns the number of parts. Bring rows of
+    the worklist up to date.
 
     The file is moved first: a power cut then leaves a blob that is missing, which the next repair takes up.
     """
@@ -115,12 +125,32 @@ def repair(hub: Hub, found: Iterable[Finding]) -> int:
         with hub.database.write() as connection:
             count += len(forget(connection, blob, hub.clock.now()))
         hub.disk.step("check.repair.committed")
+    if listed := [each for each in found if each.subject is Subject.WORKLIST]:
+        with hub.database.write() as connection:
+            for each in listed:
+                if each.site is not None and each.study is not None:
+                    keep(connection, each.site, each.study)
+            rebuild(connection)
     return count
 
 
 def _database(hub: Hub) -> Iterator[Finding]:
     for fault in hub.database.faults():
         yield Finding(Subject.DATABASE, f"the database is damaged: {fault}")
+
+
+def _worklist(hub: Hub) -> Iterator[Finding]:
+    """The row of every study, and their counts."""
+    query = select(studies.c.site, studies.c.study)
+    for row in _pages(hub, query, studies.c.site, studies.c.study):
+        with hub.database.read() as connection:
+            kept = is_kept(connection, row.site, row.study)
+        if not kept:
+            problem = "its row differs from the study, or is missing"
+            yield Finding(Subject.WORKLIST, problem, _KEEP, SiteName(row.site), StudyKey(row.study))
+    with hub.database.read() as connection:
+        if miscounted(connection):
+            yield Finding(Subject.WORKLIST, "the counts differ from the rows", _KEEP)
 
 
 def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:
@@ -163,22 +193,12 @@ def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
             of_it = (row.receipt_site, row.receipt_study, row.status) == (row.site, row.study, str(StudyStatus.STORED))
             if not of_it or bytes(row.object) not in row.signed:
                 yield Finding(Subject.PART, f"{name}: it has no receipt of its own", site=site, study=study)
+    for page in blobs.pages():
+        checked.unnamed_files += len(page) - len(hub.store.named(page))
 
 
-def _unnamed(hub: Hub) -> Iterator[int]:
-    """The numbers of blobs without a row, folder by folder."""
-    for folder in sorted((hub.data / "blobs").glob("??")):
-        names = sorted(path.name for path in folder.iterdir() if len(path.name) == 2 * DIGEST_BYTES)
-        for start in range(0, len(names), PAGE):
-            page = [bytes.fromhex(name) for name in names[start : start + PAGE]]
-            with hub.database.read() as connection:
-                query = select(func.count(objects.c.blob.distinct())).where(objects.c.blob.in_(page))
-                yield len(page) - (connection.scalar(query) or 0)
-
-
-def _files(hub: Hub, checked: Checked) -> Iterator[Finding]:
+def _files(hub: Hub) -> Iterator[Finding]:
     """The digests of a study's files: the study key is computed from them."""
-    checked.unnamed_files = sum(_unnamed(hub))
     query = select(files.c.site, files.c.study, files.c.place, files.c.digest)
     rows = _pages(hub, query, files.c.site, files.c.study, files.c.place)
     for (site, study), entries in groupby(rows, key=lambda row: (row.site, row.study)):

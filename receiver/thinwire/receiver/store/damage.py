@@ -7,7 +7,9 @@ from sqlalchemy import Connection, delete, exists, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
+from thinwire.receiver.store.records import COVERED
 from thinwire.receiver.store.tables import files, objects, requests
+from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
@@ -22,7 +24,8 @@ class DamagedPart(NamedTuple):
 
 
 def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPart]:
-    """Remove the objects that a damaged blob held, with the facts that only they gave, and request their parts.
+    """Remove the objects that a damaged blob held, with the facts that only they gave, and request their parts; returns
+    the parts that are requested, which leaves out those that the stored originals replace.
 
     Their receipts stay: they were true. A part that arrives again gets a new one. A prediction stays with its graph's
     digest, and counts again with the same graph.
@@ -30,14 +33,17 @@ def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPa
     these = objects.c.blob == blob
     parts = connection.execute(select(objects.c.site, objects.c.study, objects.c.kind).where(these).distinct()).all()
     connection.execute(delete(objects).where(these))
-    for site, study, kind in parts:
-        # An earlier object of the same kind has the same files.
-        earlier = (objects.c.site == site) & (objects.c.study == study) & (objects.c.kind == kind)
-        if kind == int(Kind.ORIGINALS) and not connection.scalar(select(exists().where(earlier))):
-            connection.execute(delete(files).where(files.c.site == site, files.c.study == study))
-        row = {"site": site, "study": study, "kind": kind, "at": micros(at)}
-        connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
-    damaged = [DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts]
-    for part in damaged:
+    requested = []
+    for part in (DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts):
+        # Another archive of the originals has the same files.
+        originals = (objects.c.site == part.site) & (objects.c.study == part.study)
+        here = connection.scalar(select(exists().where(originals, objects.c.kind == int(Kind.ORIGINALS))))
+        if part.kind is Kind.ORIGINALS and not here:
+            connection.execute(delete(files).where(files.c.site == part.site, files.c.study == part.study))
+        if not (here and part.kind in COVERED):
+            row = {"site": part.site, "study": part.study, "kind": int(part.kind), "at": micros(at)}
+            connection.execute(insert_new(requests).values(row).on_conflict_do_nothing())
+            requested.append(part)
         add_event(connection, part.site, part.study, StudyEvent.DAMAGED, at)
-    return damaged
+        keep(connection, part.site, part.study)
+    return requested

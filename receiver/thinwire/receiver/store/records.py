@@ -12,6 +12,9 @@ from thinwire.shared.crypto.envelope import EnvelopeHeader
 from thinwire.shared.formats.receipts import detail
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
 
+COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
+"""Tiers that the originals replace: with the originals stored, a study is complete without these."""
+
 
 class StoredFinding(NamedTuple):
     """One predicted finding: probability and interval, 0 to 1, and its prediction set."""

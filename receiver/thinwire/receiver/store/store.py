@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
-    Table,
     and_,
     case,
     delete,
@@ -18,24 +17,22 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
 from thinwire.receiver.store.records import (
     OpenedPart,
     PendingGraph,
-    StoredFinding,
     StoredPrediction,
     StoredStudy,
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
+from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
     drafts,
     events,
@@ -47,7 +44,9 @@ from thinwire.receiver.store.tables import (
     reports,
     requests,
     studies,
+    worklist,
 )
+from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import ReportMoved, UnknownStudy
@@ -55,12 +54,10 @@ from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, Tier, Urgency
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
-_COVERED = frozenset((int(Tier.PREVIEW), int(Tier.CROPS)))
-"""Tiers that the originals replace: with the originals stored, a study is complete without these."""
 PAGE = 500
 """Studies that are read from the database at a time."""
 
@@ -87,9 +84,13 @@ class Store:
 
     def sweep(self) -> int:
         """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
+        return self._blobs.sweep(self.named)
+
+    def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
+        """Those of these blobs that a row names."""
+        query = select(objects.c.blob).where(objects.c.blob.in_(blobs)).distinct()
         with self._database.read() as connection:
-            named = frozenset(connection.scalars(select(objects.c.blob).distinct()))
-        return self._blobs.sweep(named)
+            return frozenset(connection.scalars(query))
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
@@ -122,6 +123,7 @@ class Store:
             connection.execute(
                 delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
+            keep(connection, part.site, part.header.study)
         self._step("store.put.committed")
         return signed
 
@@ -173,23 +175,26 @@ class Store:
             connection.execute(update(studies).where(mine).values(urgent_asked=True))
             connection.execute(delete(predictions).where(_of(predictions, site, study)))
             add_event(connection, site, study, StudyEvent.ESCALATED, self._clock.now())
+            keep(connection, site, study)
         return asked is not None
 
     def untriaged(self) -> list[PendingGraph]:
-        """Graphs without a prediction: urgent ones first, then in the order of arrival."""
+        """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
         predicted = exists().where(
             _of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob
         )
+        untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .where(objects.c.kind == int(Kind.GRAPH), ~predicted)
+            .select_from(worklist)
+            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
+            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
+            .where(untriaged, _newest(), ~predicted)
             .order_by(studies.c.urgent_asked.desc(), objects.c.number)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        # A graph that was sealed twice has two objects and needs one prediction.
-        return list(dict.fromkeys(PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows))
+        return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
@@ -216,17 +221,12 @@ class Store:
             facts = prediction_detail(prediction)
             triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
             add_receipt(connection, triaged, self._signing)
+            keep(connection, waiting.site, waiting.study)
         self._step("store.prediction.committed")
         return True
 
     def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        newer = objects.alias()
-        newest = ~exists().where(
-            _of(newer, objects.c.site, objects.c.study),
-            newer.c.kind == objects.c.kind,
-            newer.c.number > objects.c.number,
-        )
         drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
         rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
         query = (
@@ -235,7 +235,7 @@ class Store:
             .join(
                 predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
             )
-            .where(objects.c.kind == int(Kind.GRAPH), newest, ~drafted)
+            .where(objects.c.kind == int(Kind.GRAPH), _newest(), ~drafted)
             .order_by(rank, objects.c.number)
             .limit(most)
         )
@@ -260,41 +260,42 @@ class Store:
             return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
 
     def studies(self) -> Iterator[StoredStudy]:
-        """All studies, oldest first, read from the database page by page."""
-        order = studies.c.received_at, studies.c.site, studies.c.study
-        last: tuple[int, str, bytes] | None = None
+        """All studies in the order in which they became known, read from the database page by page."""
+        last = 0
         while True:
+            page = select(worklist.c.number).where(worklist.c.number > last).order_by(worklist.c.number).limit(PAGE)
             with self._database.read() as connection:
-                page = select(studies).order_by(*order).limit(PAGE)
-                rows = connection.execute(page if last is None else page.where(tuple_(*order) > tuple_(*last))).all()
-                found = _stored_studies(connection, rows)
+                numbers = connection.scalars(page).all()
+                found = stored_studies(connection, numbers)
             yield from found
-            if len(rows) < PAGE:
+            if len(numbers) < PAGE:
                 return
-            last = rows[-1].received_at, rows[-1].site, rows[-1].study
+            last = numbers[-1]
 
     def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
         """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
-        starts = func.lower(func.hex(studies.c.study)).startswith(prefix.lower(), autoescape=True)
+        starts = key_starts(prefix.lower())
+        if starts is None:
+            raise UnknownStudy("no study has a key that starts with these digits")
+        query = select(worklist.c.number).where(starts if site is None else starts & (worklist.c.site == site))
         with self._database.read() as connection:
-            query = select(studies).where(starts if site is None else starts & (studies.c.site == site))
-            rows = connection.execute(query).all()
-            if not rows:
+            numbers = connection.scalars(query.limit(2)).all()
+            if not numbers:
                 raise UnknownStudy("no study has a key that starts with these digits")
-            if len(rows) > 1:
+            if len(numbers) > 1:
                 raise UnknownStudy(
-                    f"{len(rows)} studies have a key that starts with these digits",
+                    "several studies have a key that starts with these digits",
                     "Give more digits of the key, or --site where two clinics sent the same files.",
                 )
-            return _stored_studies(connection, rows)[0]
+            return stored_studies(connection, numbers)[0]
 
     def study(self, site: SiteName, study: StudyKey) -> StoredStudy:
         """One study by its whole key. Raises UnknownStudy."""
         with self._database.read() as connection:
-            rows = connection.execute(select(studies).where(_of(studies, site, study))).all()
-            if not rows:
+            number = connection.scalar(select(worklist.c.number).where(_of(worklist, site, study)))
+            if number is None:
                 raise UnknownStudy("the hub has no such study")
-            return _stored_studies(connection, rows)[0]
+            return stored_studies(connection, [number])[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
         """SHA-256 of each file of the study, in the order of its archive; empty without the originals."""
@@ -311,6 +312,7 @@ class Store:
                 return False
             opened = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
             add_receipt(connection, opened, self._signing)
+            keep(connection, site, study)
         return True
 
     def report(self, site: SiteName, study: StudyKey) -> Report | None:
@@ -349,15 +351,18 @@ class Store:
             else:
                 event = StudyEvent.RELEASED if report.state is ReportState.PRELIMINARY else StudyEvent.SAVED
                 add_event(connection, report.site, report.study, event, report.at)
+            keep(connection, report.site, report.study)
             also(connection)
         self._step("store.report.committed")
 
     def of_patient(self, site: SiteName, patient: bytes) -> list[StoredStudy]:
         """The studies of one patient of a site, newest first."""
+        joined = _of(worklist, studies.c.site, studies.c.study)
         this = (studies.c.site == site) & (studies.c.patient == patient)
+        query = select(worklist.c.number).join_from(studies, worklist, joined).where(this)
         with self._database.read() as connection:
-            rows = connection.execute(select(studies).where(this).order_by(studies.c.received_at.desc())).all()
-            return _stored_studies(connection, rows)
+            numbers = connection.scalars(query.order_by(worklist.c.received_at.desc())).all()
+            return stored_studies(connection, numbers)
 
     def last_event(self) -> int:
         """The number of the last event: another one after any change of the worklist or of a study's page."""
@@ -375,78 +380,12 @@ class Store:
         return self._blobs.read(name)
 
 
-def _stored_studies(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredStudy]:
-    """The studies of these rows, with the facts from the other tables."""
-    if not rows:
-        return []
-    keys = [(row.site, row.study) for row in rows]
-
-    def of_these(table: Table) -> ColumnElement[bool]:
-        return tuple_(table.c.site, table.c.study).in_(keys)
-
-    stored: dict[tuple[str, bytes], dict[int, tuple[bytes, int, int]]] = {}
-    known: set[tuple[str, bytes]] = set()
-    for o in connection.execute(select(objects).where(of_these(objects)).order_by(objects.c.number)):
-        stored.setdefault((o.site, o.study), {})[o.kind] = (o.blob, o.plain_size, o.sealed_size)
-        known.add((o.site, o.object))
-    lists: dict[tuple[str, bytes], list[tuple[int, bytes, int]]] = {}
-    for entry in connection.execute(select(listed).where(of_these(listed))):
-        lists.setdefault((entry.site, entry.study), []).append((entry.tier, entry.object, entry.plain_size))
-    predicted = {
-        (r.site, r.study, r.blob): _prediction(r)
-        for r in connection.execute(select(predictions).where(of_these(predictions)))
-    }
-    of_opening = of_these(events) & (events.c.event == str(StudyEvent.OPENED))
-    opened = {(o.site, o.study) for o in connection.execute(select(events.c.site, events.c.study).where(of_opening))}
-    written = {
-        (r.site, r.study): ReportState(r.state)
-        for r in connection.execute(
-            select(reports.c.site, reports.c.study, reports.c.state)
-            .where(of_these(reports))
-            .order_by(reports.c.version)
-        )
-    }
-    wanted: dict[tuple[str, bytes], set[Tier]] = {}
-    of_tiers = of_these(requests) & requests.c.kind.in_([int(tier) for tier in Tier])
-    for asked in connection.execute(select(requests).where(of_tiers)):
-        wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
-    found = []
-    for row in rows:
-        key = (row.site, row.study)
-        here = stored.get(key, {})
-        graph = here.get(int(Kind.GRAPH))
-        complete = None
-        if int(Kind.MANIFEST) in here:
-            # A part that was sealed again has another digest and the same content.
-            covered = _COVERED if int(Kind.ORIGINALS) in here else frozenset()
-            complete = all(
-                (row.site, object) in known or tier in covered or (tier in here and here[tier][1] == size)
-                for tier, object, size in lists.get(key, [])
-            )
-        found.append(
-            StoredStudy(
-                site=SiteName(row.site),
-                study=StudyKey(row.study),
-                received=moment(row.received_at),
-                urgent_asked=row.urgent_asked,
-                bundle=None if row.bundle is None else BundleId(row.bundle),
-                text_source=row.text_source,
-                modality=row.modality,
-                view_position=row.view_position,
-                patches_kept=row.patches_kept,
-                patches_total=row.patches_total,
-                attention_kept=row.attention_kept,
-                sealed_sizes={tier: here[int(tier)][2] for tier in Tier if int(tier) in here},
-                complete=complete,
-                prediction=None if graph is None else predicted.get((*key, graph[0])),
-                opened=key in opened,
-                report=written.get(key),
-                requested=frozenset(wanted.get(key, ())),
-                listed={Tier(tier): size for tier, _, size in sorted(lists.get(key, []))},
-                patient=row.patient,
-            )
-        )
-    return found
+def _newest() -> ColumnElement[bool]:
+    """No later object of the same study and kind is stored."""
+    newer = objects.alias()
+    return ~exists().where(
+        _of(newer, objects.c.site, objects.c.study), newer.c.kind == objects.c.kind, newer.c.number > objects.c.number
+    )
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
@@ -506,14 +445,4 @@ def _report(row: Row[Any]) -> Report:
         row.reader_name,
         row.from_draft,
         moment(row.at),
-    )
-
-
-def _prediction(row: Row[Any]) -> StoredPrediction:
-    findings = {
-        name: StoredFinding(value, low, high, PredictionSet(outcome))
-        for name, (value, low, high, outcome) in json.loads(row.findings).items()
-    }
-    return StoredPrediction(
-        findings, Urgency(row.urgency), row.reason, row.unfamiliar, BundleId(row.bundle), moment(row.at)
     )

@@ -20,9 +20,10 @@ from sqlalchemy import (
     event,
 )
 
+from thinwire.receiver.store import full_text
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 7
+VERSION = 8
 
 TABLES = MetaData()
 
@@ -75,7 +76,7 @@ studies = Table(
     Column("patches_total", Integer),
     Column("attention_kept", Float),
     Column("patient", LargeBinary(16)),
-    Index("studies_patient", "site", "patient"),
+    Index("studies_patient", "patient", "site"),
 )
 events = Table(
     "events",
@@ -225,6 +226,35 @@ reports = Table(
     Column("at", BigInteger, nullable=False),
     _references_study(),
 )
+worklist = Table(
+    "worklist",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("site", _site, nullable=False),
+    Column("study", LargeBinary(16), nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("done", Boolean, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("opened", Boolean, nullable=False),
+    Column("report", String(16)),
+    Column("words", String, nullable=False),
+    _references_study(),
+    Index("worklist_study", "study", "site", unique=True),
+    Index("worklist_order", "done", "place", "received_at", "site", "study"),
+    Index("worklist_state", "state", "place", "received_at", "site", "study"),
+    Index("worklist_site_order", "site", "done", "place", "received_at", "study"),
+    Index("worklist_site_state", "site", "state", "place", "received_at", "study"),
+)
+worklist_counts = Table(
+    "worklist_counts",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("state", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("studies", Integer, nullable=False),
+)
+worklist_vocabulary = Table("worklist_vocabulary", TABLES, Column("word", String, primary_key=True))
 accounts = Table(
     "accounts",
     TABLES,
@@ -273,6 +303,7 @@ def _only_added(table: Table, connection: Connection, **_: Any) -> None:
 
 for _table in (audit, reports):
     event.listen(_table, "after_create", _only_added)
+event.listen(worklist, "after_create", full_text.make)
 
 HUB = Schema(
     TABLES,

@@ -47,14 +47,18 @@ class WorklistEntry:
 
 
 def worklist(studies: Iterable[StoredStudy], now: datetime | None = None, cap: timedelta = CAP) -> list[WorklistEntry]:
-    """The studies in reading order, those with a signed report last. now: UTC; None: no waiting cap."""
+    """The studies in reading order, those with a signed report last. now: UTC; None: no waiting cap.
+
+    This is the definition of the order; the hub reads it from an index (`worklist_query`).
+    """
     rows = [
-        WorklistEntry(study, now is not None and _unread(study) and now - study.received >= cap) for study in studies
+        WorklistEntry(study, now is not None and unread(study) and now - study.received >= cap) for study in studies
     ]
     return sorted(rows, key=_place)
 
 
-def _unread(study: StoredStudy) -> bool:
+def unread(study: StoredStudy) -> bool:
+    """Without a signed report."""
     return study.report is not ReportState.FINAL
 
 

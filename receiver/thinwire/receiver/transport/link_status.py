@@ -70,6 +70,14 @@ def read_status(data: Path, now: datetime) -> tuple[bool, list[SiteLink]]:
     return serves, links
 
 
+def stamp(data: Path) -> int:
+    """A number that changes when the status is written; 0 before the first."""
+    try:
+        return (data / FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def as_json(link: SiteLink) -> dict[str, Any]:
     """As `status --json` gives it."""
     arriving = [

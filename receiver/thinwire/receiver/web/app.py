@@ -1,8 +1,9 @@
 """The reading room as a web application: routes, error pages and limits. Use: docs/radiologist.md."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from thinwire.receiver.web import audit_page, listing, sign_in, study
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
+from thinwire.receiver.web.live import SharedRows, Watcher
 from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy
@@ -43,8 +45,9 @@ def status_of(error: ThinwireError) -> HTTPStatus:
 
 
 def make_app(context: WebContext) -> FastAPI:
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limited)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_running)
     app.state.context = context
+    app.state.shared_rows = SharedRows(context.clock.monotonic)
     if context.provider is not None:
         add_provider(app, context, context.provider)
     app.add_middleware(Guard, most_posted=MOST_POSTED, origin=context.origin)
@@ -62,9 +65,15 @@ def make_app(context: WebContext) -> FastAPI:
 
 
 @asynccontextmanager
-async def _limited(_app: FastAPI) -> AsyncIterator[None]:
+async def _running(app: FastAPI) -> AsyncIterator[None]:
     current_default_thread_limiter().total_tokens = THREADS
-    yield
+    context: WebContext = app.state.context
+    with closing(context.hub.database.changes()) as changes:
+        app.state.watcher = Watcher(context, changes)
+        watching = asyncio.create_task(app.state.watcher.run())
+        yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def _sign_in(request: Request, _error: Exception) -> Response:

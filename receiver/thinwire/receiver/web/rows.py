@@ -1,29 +1,25 @@
 """The worklist as a page shows it: rows with texts and numbers, filters, search, pagination."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from thinwire.receiver.inference.calibration import PredictionSet
-from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.presentation import LEAST_SHOWN, MOST_FINDINGS, age
-from thinwire.receiver.store.content import patient_of_number
 from thinwire.receiver.store.records import StoredFinding, StoredStudy
 from thinwire.receiver.store.worklist import WorklistEntry
+from thinwire.receiver.store.worklist_order import ListState, Position, Selection, position_of
+from thinwire.receiver.store.worklist_query import Count, Counts, Worklist
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.next_tier import NextTier, next_tier
 from thinwire.shared.identifiers import SiteName, Tier, Urgency
 
 PAGE = 40
 """Rows of a page."""
-MOST_FOUND = 200
+MOST_FOUND = 100
 """Rows that a search shows."""
 BAR = 96
 """Width of an interval's bar, in its own units."""
-
-STATES = ("waiting", "new", "opened", "preliminary", "read", "all")
-"""Which studies are shown: those without a signed report, not opened yet, opened, with a preliminary, signed, all."""
-
 
 _MEANING = {PredictionSet.YES: "suspected", PredictionSet.NO: "not suspected", PredictionSet.EITHER: "uncertain"}
 
@@ -168,123 +164,95 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Filter:
-    state: str = "waiting"
-    urgency: str = ""
-    site: str = ""
-    page: int = 1
+    """The list that an address asks for, and the position at which its page begins or ends."""
 
-    def matches(self, entry: WorklistEntry) -> bool:
-        study = entry.study
-        if self.urgency and str(entry.urgency or "") != self.urgency:
-            return False
-        if self.site and study.site != self.site:
-            return False
-        match self.state:
-            case "all":
-                return True
-            case "read":
-                return entry.done
-            case "new":
-                return not entry.done and not study.opened and study.report is None
-            case "opened":
-                return not entry.done and study.opened
-            case "preliminary":
-                return not entry.done and study.report is not None and study.report.value == "preliminary"
-            case _:
-                return not entry.done
+    selection: Selection = field(default_factory=Selection)
+    after: Position | None = None
+    before: Position | None = None
 
-    def query(self, **change: str | int) -> str:
+    @property
+    def state(self) -> str:
+        return str(self.selection.state)
+
+    @property
+    def urgency(self) -> str:
+        return str(self.selection.urgency or "")
+
+    @property
+    def site(self) -> str:
+        return str(self.selection.site or "")
+
+    def query(self, **change: object) -> str:
         """The address of the list with these changes, at its first page unless given."""
-        values = {"state": self.state, "urgency": self.urgency, "site": self.site, "page": 1, **change}
-        plain = {"state": "waiting", "urgency": "", "site": "", "page": 1}
-        query = "&".join(f"{name}={value}" for name, value in values.items() if value != plain[name])
+        values = {"state": self.state, "urgency": self.urgency, "site": self.site, **change}
+        query = "&".join(f"{name}={value}" for name, value in values.items() if value and value != _PLAIN.get(name))
         return f"/?{query}" if query else "/"
 
 
-def filter_of(state: str, urgency: str, site: str, page: int, sites: Sequence[SiteName]) -> Filter:
+_PLAIN = {"state": str(ListState.WAITING)}
+
+
+def filter_of(state: str, urgency: str, site: str, after: str, before: str, sites: Sequence[SiteName]) -> Filter:
     """The filter that the parameters of an address give; an unknown value counts as not given."""
-    return Filter(
-        state if state in STATES else "waiting",
-        urgency if urgency in [str(each) for each in Urgency] else "",
-        site if site in sites else "",
-        max(1, page),
+    selection = Selection(
+        ListState(state) if state in list(ListState) else ListState.WAITING,
+        Urgency(urgency) if urgency in list(Urgency) else None,
+        SiteName(site) if site in sites else None,
     )
+    starts, ends = (
+        None if at is None or selection.site not in (None, at.site) else at
+        for at in (position_of(after), position_of(before))
+    )
+    return Filter(selection, starts, ends)
 
 
 @dataclass(frozen=True)
 class WorklistPage:
-    """One page of the worklist."""
+    """One page of the worklist, or the result of a search."""
 
     rows: tuple[WorklistRow, ...] = field(repr=False)
-    found: int
-    """Rows that match the filter, on all pages."""
-    pages: int
-    page: int
-    waiting: int
-    """Studies without a signed report, whatever the filter."""
-    overdue: int
+    found: Count
+    """Studies that match the filter or the search, on all pages."""
+    earlier: Position | None
+    later: Position | None
+    counts: Counts
     longest: str | None
-    """The longest waiting time of these."""
-    counts: Mapping[str, int]
-    """Of those, by urgency."""
+    """The longest waiting time of an unread study."""
     cap: str
 
 
 def worklist_page(
-    entries: Sequence[WorklistEntry], chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+    worklist: Worklist, chosen: Filter, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
 ) -> WorklistPage:
-    """entries: all, in the order of the worklist."""
-    left = [entry for entry in entries if chosen.matches(entry)]
-    pages = max(1, -(-len(left) // PAGE))
-    page = min(chosen.page, pages)
-    return _page(entries, left[(page - 1) * PAGE : page * PAGE], len(left), pages, page, links, now, cap)
+    page = worklist.page(chosen.selection, now, PAGE, chosen.after, chosen.before)
+    return _page(worklist, page.entries, Count(page.selected), page.earlier, page.later, links, now, cap)
 
 
-def search(
-    entries: Sequence[WorklistEntry], query: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
+def search_page(
+    worklist: Worklist, query: str, links: Mapping[SiteName, SiteLink], now: datetime, cap: timedelta
 ) -> WorklistPage:
-    """Studies in which every word of the query is found: in the site, the study key, the urgency with its reason, a
-    finding that is suspected or uncertain, the view or the state; or whose patient's number is the query."""
-    wanted = query.lower().split()
-    found = [entry for entry in entries if wanted and all(word in _search_text(entry) for word in wanted)]
-    number = query.strip()
-    if number:
-        also = [entry for entry in entries if entry.study.patient == patient_of_number(entry.study.site, number)]
-        found += [entry for entry in also if entry not in found]
-    return _page(entries, found[:MOST_FOUND], len(found), 1, 1, links, now, cap)
-
-
-def _search_text(entry: WorklistEntry) -> str:
-    study = entry.study
-    texts = [study.site, study.study.hex(), str(entry.urgency or "not triaged"), study.text_source or ""]
-    texts += [study.modality or "", study.view_position or "", str(study.report or "")]
-    if study.prediction is not None:
-        texts.append(study.prediction.reason)
-        texts += [name for name, found in study.prediction.findings.items() if found.outcome is not PredictionSet.NO]
-    return " ".join(texts).lower()
+    """As `Worklist.search`."""
+    found = worklist.search(query, now, MOST_FOUND)
+    return _page(worklist, found.entries, found.count, None, None, links, now, cap)
 
 
 def _page(
-    entries: Iterable[WorklistEntry],
-    shown: Sequence[WorklistEntry],
-    found: int,
-    pages: int,
-    page: int,
+    worklist: Worklist,
+    entries: Sequence[WorklistEntry],
+    found: Count,
+    earlier: Position | None,
+    later: Position | None,
     links: Mapping[SiteName, SiteLink],
     now: datetime,
     cap: timedelta,
 ) -> WorklistPage:
-    waiting = [entry for entry in entries if not entry.done]
-    oldest = min((entry.study.received for entry in waiting), default=None)
-    counts = {str(each): sum(entry.urgency is each for entry in waiting) for each in ORDER}
+    counts = worklist.counts(now)
     return WorklistPage(
-        tuple(WorklistRow(entry, now, links.get(entry.study.site)) for entry in shown),
+        tuple(WorklistRow(entry, now, links.get(entry.study.site)) for entry in entries),
         found,
-        pages,
-        page,
-        len(waiting),
-        sum(entry.overdue for entry in waiting),
-        None if oldest is None else age((now - oldest).total_seconds()),
+        earlier,
+        later,
         counts,
+        None if counts.oldest is None else age((now - counts.oldest).total_seconds()),
         duration(cap.total_seconds()),
     )

@@ -13,7 +13,7 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
-from thinwire.receiver.store.worklist import WorklistEntry, worklist
+from thinwire.receiver.store.worklist import WorklistEntry
 from thinwire.receiver.web.context import WebContext
 from thinwire.receiver.web.draft import DraftPanel, draft_panel
 from thinwire.receiver.web.drawing import drawing, heats
@@ -24,7 +24,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, Tier, site_name
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, Tier, site_name
 
 router = APIRouter(prefix="/studies/{site}/{study}")
 
@@ -265,12 +265,8 @@ def _taken(manifest: Manifest, study: StoredStudy) -> str:
 
 def _beside(context: WebContext, study: StoredStudy) -> dict[str, str | None]:
     """The addresses of the studies before and after this one on the worklist."""
-    rows = worklist(context.store.studies(), context.clock.now(), context.cap)
-    keys = [(row.study.site, row.study.study) for row in rows if not row.done or row.study.study == study.study]
-    at = keys.index((study.site, study.study)) if (study.site, study.study) in keys else None
-    near: dict[str, str | None] = {"previous": None, "next": None}
-    for name, step in (("previous", -1), ("next", 1)):
-        if at is not None and 0 <= at + step < len(keys):
-            where: tuple[SiteName, bytes] = keys[at + step]
-            near[name] = f"/studies/{where[0]}/{where[1].hex()}"
-    return near
+    near = context.hub.worklist.beside(study.site, study.study, context.clock.now())
+    return {
+        name: None if key is None else f"/studies/{key[0]}/{key[1].hex()}"
+        for name, key in zip(("previous", "next"), near, strict=True)
+    }

@@ -1,16 +1,15 @@
 """Objects received from modalities: durable before the acknowledgement, then moved to the outbox study by study.
 
-Folder: docs/outbox-format.md. Names are keyed digests of UIDs, since a UID identifies a patient in the modality's
-records. Receiving, accepting and storage commitment may run in different threads.
+Files: DATA/arrivals/<object>.dcm; rows: tables `batches`, `arrivals`, `ledger`. Names are keyed digests of UIDs, since
+a UID identifies a patient in the modality's records. An object's file is durable before its row, and loses its row
+before it is removed: a file without a row is only to be removed. Receiving, accepting and storage commitment may run in
+different threads.
 """
 
-import hashlib
 import hmac
-import json
 import logging
-import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,22 +17,25 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import Connection, delete, func, insert, select, update
 
+from thinwire.sender.outbox.tables import arrivals, batches, ledger, studies, unreadable
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import DiskFull, UidReused
+from thinwire.shared.errors import DatabaseBusy, DiskFull, UidReused
+from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import StudyKey
-from thinwire.shared.storage.durable import Disk, sweep
+from thinwire.shared.imaging.file_format import dataset_digest
+from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-INCOMING, LEDGER = "incoming", "ledger"
-_SUFFIX = ".dcm"
-_TAKING_OVER, _DONE = ".judging", ".judged"
-"""Suffixes of a study's folder: while it is accepted or refused, and when its files are only to be removed."""
+_INCOMING, _SUFFIX = "incoming", ".dcm"
 _NAME_BYTES = 16
-_META_LENGTH_AT, _META_AT = 140, 144
-"""Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
+_MOST_NAMES = 500
+"""Names in one query."""
+_MOST_PURGED = 10_000
+"""Ledger entries that one transaction removes."""
 
 
 class ObjectState(StrEnum):
@@ -75,32 +77,36 @@ class LedgerEntry:
 
 
 class Arrivals:
-    """folder: DATA/arrivals. signing: the site's signing key, 32 bytes, from which names are keyed. is_whole: whether
-    the outbox has all bytes of a study."""
+    """folder: DATA/arrivals, for one process at a time. signing: the site's signing key, 32 bytes, from which names are
+    keyed. is_whole: whether the outbox has all bytes of a study."""
 
     def __init__(
-        self, folder: Path, signing: bytes, disk: Disk, clock: Clock, is_whole: Callable[[StudyKey], bool]
+        self,
+        folder: Path,
+        database: Database,
+        signing: bytes,
+        disk: Disk,
+        clock: Clock,
+        is_whole: Callable[[StudyKey], bool],
     ) -> None:
         self.folder = folder
+        self._database = database
         self._disk = disk
         self._clock = clock
         self._is_whole = is_whole
         self._key = HKDF(SHA256(), 32, salt=None, info=b"thinwire arrivals v1").derive(signing)
         self._lock = threading.Lock()
-        self._moved: dict[str, float] = {}
+        self._moved: dict[bytes, float] = {}
+        """Monotonic time of the last object of each study."""
         self._opened = clock.monotonic()
-        for name in (INCOMING, LEDGER):
-            disk.make_folder(folder / name)
+        disk.make_folder(self.incoming)
         self.sweep_incoming()
-        for done in folder.glob("*" + _DONE):
-            shutil.rmtree(done)
-        for half in (folder / LEDGER, folder):
-            sweep(half)
+        self._remove_unnamed()
 
     @property
     def incoming(self) -> Path:
         """The folder of objects that are being received; its content is temporary."""
-        return self.folder / INCOMING
+        return self.folder / _INCOMING
 
     def sweep_incoming(self) -> None:
         """Remove the files of interrupted transfers. No transfer may be in progress."""
@@ -110,122 +116,207 @@ class Arrivals:
     def keep(self, path: Path, sent: ReceivedObject) -> bool:
         """Make an object durable; False if it was received before. path: its file in `incoming`, which is moved.
 
-        Raises DiskFull, and UidReused for another object with a known UID: the file then stays.
+        Raises UidReused for another object with a known UID: the file then stays; DiskFull, DatabaseBusy.
         """
-        name = self._name(sent.sop_instance)
-        folder = self.folder / self._name(sent.study or sent.sop_instance)
+        name, study = self._name(sent.sop_instance), self._name(sent.study or sent.sop_instance)
         dataset = dataset_digest(path)
         with self._lock:
-            self._moved[folder.name] = self._clock.monotonic()
-            before = self._pending(name)
-            known = self.known(sent.sop_instance)
+            self._moved[study] = self._clock.monotonic()
+            with self._database.read() as connection:
+                before = connection.execute(select(arrivals.c.dataset).where(arrivals.c.object == name)).scalar()
             if before is not None:
-                return self._again(dataset, dataset_digest(before))
+                return self._again(dataset, before)
+            known = self.known(sent.sop_instance)
             if known is not None and known.study is not None and self._is_whole(known.study):
                 return self._again(dataset, known.dataset)
             # The outbox packs it and makes its parts before the first byte can be sent.
             if self._disk.free(self.folder) < 2 * path.stat().st_size:
                 raise DiskFull("no space for the object and its parts")
-            self._disk.make_folder(folder)
-            self._disk.adopt(path, folder / (name + _SUFFIX), "arrival")
+            self._disk.adopt(path, self._file(name), "arrival")
+            try:
+                self._insert(name, study, dataset, sent.sop_class)
+            except (DiskFull, DatabaseBusy):
+                self._file(name).unlink(missing_ok=True)
+                raise
         return True
 
     def waiting(self) -> int:
         """Number of studies that are not yet in the outbox."""
-        return len(self._studies())
+        with self._database.read() as connection:
+            return connection.execute(select(func.count()).select_from(batches)).scalar_one()
 
     def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
-        """The files of each study without a new object for `seconds`, moved so that late objects form another study.
+        """The files of each study without a new object for `seconds`; late objects form another study.
 
         under_way: studies (`ReceivedObject.study`, or `ReceivedObject.sop_instance` without one) with an object from an
-        open association.
+        open association. An object whose file is missing or damaged is left out: it counts as not received.
         """
         busy = {self._name(uid) for uid in under_way}
-        for folder in self._studies():
-            if folder.suffix != _TAKING_OVER:
-                quiet = self._clock.monotonic() - self._moved.get(folder.name, self._opened)
-                if folder.name in busy or quiet < seconds or folder.with_suffix(_TAKING_OVER).exists():
-                    continue
-                with self._lock:
-                    self._disk.move(folder, folder.with_suffix(_TAKING_OVER), "arrival.judge")
-                    self._moved.pop(folder.name, None)
-                folder = folder.with_suffix(_TAKING_OVER)
-            yield tuple(sorted(folder.glob("*" + _SUFFIX)))
+        with self._database.read() as connection:
+            rows = connection.execute(select(batches).order_by(batches.c.batch)).all()
+        in_progress = {row.study for row in rows if row.complete}
+        for row in rows:
+            if not row.complete and (
+                row.study in busy or row.study in in_progress or not self._completed(row.batch, row.study, seconds)
+            ):
+                continue
+            files = self._files(row.batch)
+            if files:
+                yield files
 
-    def record_verdicts(self, verdicts: Mapping[Path, StudyKey | None], class_of: Callable[[Path], str]) -> None:
+    def record_verdicts(self, verdicts: Mapping[Path, StudyKey | None]) -> None:
         """Record that all files of a study from `complete_studies` are in the outbox, or (None) in quarantine, and
         remove them. After an interruption the study is accepted or refused again, with the same result."""
-        for path, study in sorted(verdicts.items()):
-            entry = {
-                "version": VERSION,
-                "dataset": dataset_digest(path).hex(),
-                "sop_class": class_of(path),
-                "study": study.hex() if study else None,
-                "at": self._clock.now().isoformat(),
-            }
-            self._disk.write(self._ledger(path.stem), json.dumps(entry).encode(), "arrival.ledger")
-        for folder in sorted({path.parent for path in verdicts}):
-            self._disk.move(folder, folder.with_suffix(_DONE), "arrival.judged")
-            shutil.rmtree(folder.with_suffix(_DONE))
+        at = micros(self._clock.now())
+        with self._lock:  # the same object, received again, takes the same name
+            with self._database.write() as connection:
+                emptied = set()
+                for path, study in sorted(verdicts.items()):
+                    name = bytes.fromhex(path.stem)
+                    row = connection.execute(select(arrivals).where(arrivals.c.object == name)).one()
+                    connection.execute(delete(ledger).where(ledger.c.object == name))
+                    entry = {"object": name, "dataset": row.dataset, "sop_class": row.sop_class}
+                    connection.execute(insert(ledger).values(**entry, study=study, at=at))
+                    connection.execute(delete(arrivals).where(arrivals.c.object == name))
+                    emptied.add(row.batch)
+                for batch in emptied:
+                    _remove_empty(connection, batch)
+                self._disk.step("arrival.ledger.before_commit")
+            self._disk.step("arrival.ledger.committed")
+            for path in verdicts:
+                # Not made durable: a file that comes back after a power cut has no row.
+                path.unlink(missing_ok=True)
+                self._disk.step("arrival.judged.removed")
 
     def state_of(self, sop_instance: str) -> ObjectState:
-        name = self._name(sop_instance)
-        if self._pending(name) is not None:
+        if self.pending([sop_instance]):
             return ObjectState.PENDING
         known = self.known(sop_instance)
         return ObjectState.UNKNOWN if known is None else known.state_of
 
+    def pending(self, sop_instances: Sequence[str]) -> bool:
+        """Whether the study of one of these objects is neither accepted nor refused yet."""
+        names = [self._name(uid) for uid in sop_instances]
+        with self._database.read() as connection:
+            return any(
+                connection.execute(select(arrivals.c.object).where(arrivals.c.object.in_(some)).limit(1)).first()
+                for some in _parts_of(names)
+            )
+
     def known(self, sop_instance: str) -> LedgerEntry | None:
-        """The ledger's entry of an object; None for a damaged entry, whose object then counts as new."""
-        try:
-            facts = json.loads(self._ledger(self._name(sop_instance)).read_bytes())
-            study = StudyKey(bytes.fromhex(facts["study"])) if facts["study"] else None
-            at = datetime.fromisoformat(facts["at"])
-            return LedgerEntry(bytes.fromhex(facts["dataset"]), str(facts["sop_class"]), study, at)
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            log.error("an entry of arrivals/ledger is damaged: its object counts as new")
-            return None
+        """The ledger's entry of an object."""
+        return self.all_known([sop_instance]).get(sop_instance)
+
+    def all_known(self, sop_instances: Sequence[str]) -> dict[str, LedgerEntry]:
+        """The ledger's entries of several objects, without those that it does not have."""
+        uids = {self._name(uid): uid for uid in sop_instances}
+        found = {}
+        with self._database.read() as connection:
+            for some in _parts_of(list(uids)):
+                for row in connection.execute(select(ledger).where(ledger.c.object.in_(some))):
+                    study = StudyKey(row.study) if row.study is not None else None
+                    found[uids[row.object]] = LedgerEntry(row.dataset, row.sop_class, study, moment(row.at))
+        return found
 
     def purge(self, before: datetime) -> None:
         """Remove entries older than `before` of studies that the outbox no longer has."""
-        for path in sorted((self.folder / LEDGER).glob("*.json")):
-            try:
-                facts = json.loads(path.read_bytes())
-                here = facts["study"] and self._is_whole(StudyKey(bytes.fromhex(facts["study"])))
-                old = datetime.fromisoformat(facts["at"]) < before
-            except (ValueError, KeyError, TypeError):
-                here, old = False, True
-            if old and not here:
-                self._disk.remove(path, "arrival.purge")
+        in_outbox = select(studies.c.study).where(studies.c.study == ledger.c.study).exists()
+        old = select(ledger.c.object).where(ledger.c.at < micros(before), ~in_outbox).limit(_MOST_PURGED)
+        removed = _MOST_PURGED
+        while removed == _MOST_PURGED:
+            with self._database.write() as connection:
+                removed = connection.execute(delete(ledger).where(ledger.c.object.in_(old))).rowcount
+                self._disk.step("arrival.purge.before_commit")
 
     def _again(self, dataset: bytes, before: bytes) -> bool:
         if dataset != before:
             raise UidReused("another object with this SOP Instance UID was received before")
         return False
 
-    def _studies(self) -> list[Path]:
-        return sorted(
-            each
-            for each in self.folder.iterdir()
-            if len(each.stem) == 2 * _NAME_BYTES and each.suffix in ("", _TAKING_OVER) and any(each.glob("*" + _SUFFIX))
-        )
+    def _insert(self, name: bytes, study: bytes, dataset: bytes, sop_class: str) -> None:
+        """The row of an object whose file is durable."""
+        with self._database.write() as connection:
+            collecting = (batches.c.study == study) & ~batches.c.complete
+            batch = connection.execute(select(batches.c.batch).where(collecting)).scalar()
+            if batch is None:
+                new = insert(batches).values(study=study, complete=False).returning(batches.c.batch)
+                batch = connection.execute(new).scalar_one()
+            row = {"object": name, "batch": batch, "dataset": dataset, "sop_class": sop_class}
+            connection.execute(insert(arrivals).values(row))
+            connection.execute(delete(unreadable).where(unreadable.c.path == self._below(name)))
+            self._disk.step("arrival.row.before_commit")
+        self._disk.step("arrival.row.committed")
 
-    def _pending(self, name: str) -> Path | None:
-        """The file of an object whose study is neither accepted nor refused yet."""
-        return next((each / (name + _SUFFIX) for each in self._studies() if (each / (name + _SUFFIX)).exists()), None)
+    def _completed(self, batch: int, study: bytes, seconds: float) -> bool:
+        """Whether no object of a study came for `seconds`; its batch is then complete."""
+        with self._lock:
+            if self._clock.monotonic() - self._moved.get(study, self._opened) < seconds:
+                return False
+            with self._database.write() as connection:
+                connection.execute(update(batches).where(batches.c.batch == batch).values(complete=True))
+                self._disk.step("arrival.complete.before_commit")
+            self._moved.pop(study, None)
+        self._disk.step("arrival.complete.committed")
+        return True
 
-    def _ledger(self, name: str) -> Path:
-        return self.folder / LEDGER / f"{name}.json"
+    def _files(self, batch: int) -> tuple[Path, ...]:
+        """The files of a batch. Those that are missing or damaged lose their row and are told once."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(arrivals).where(arrivals.c.batch == batch)).all()
+        whole, lost = [], []
+        for row in rows:
+            path = self._file(row.object)
+            reason = "is missing" if not path.exists() else "" if _holds(path, row.dataset) else "is damaged"
+            if reason:
+                lost.append((row.object, f"the file of an object from a modality {reason}; send the study again"))
+            else:
+                whole.append(path)
+        if lost:
+            log.error("%d files in arrivals are missing or damaged: send the study again from the modality", len(lost))
+            with self._database.write() as connection:
+                for name, reason in lost:
+                    connection.execute(delete(arrivals).where(arrivals.c.object == name))
+                    connection.execute(delete(unreadable).where(unreadable.c.path == self._below(name)))
+                    known = {"path": self._below(name), "reason": reason, "at": micros(self._clock.now())}
+                    connection.execute(insert(unreadable).values(known))
+                _remove_empty(connection, batch)
+        return tuple(sorted(whole))
 
-    def _name(self, uid: str) -> str:
-        return hmac.digest(self._key, uid.encode(errors="replace"), "sha256")[:_NAME_BYTES].hex()
+    def _remove_unnamed(self) -> None:
+        """Remove the files without a row, of objects that were not acknowledged or whose study was judged."""
+        found = [path for path in self.folder.glob("*" + _SUFFIX) if len(path.stem) == 2 * _NAME_BYTES]
+        for some in _parts_of([bytes.fromhex(path.stem) for path in found]):
+            with self._database.read() as connection:
+                named = set(connection.execute(select(arrivals.c.object).where(arrivals.c.object.in_(some))).scalars())
+                paths = [self._below(name) for name in some]
+                kept = set(connection.execute(select(unreadable.c.path).where(unreadable.c.path.in_(paths))).scalars())
+            for name in some:
+                if name not in named and self._below(name) not in kept:
+                    self._disk.remove(self._file(name), "arrival.unnamed")
+
+    def _file(self, name: bytes) -> Path:
+        return self.folder / (name.hex() + _SUFFIX)
+
+    def _below(self, name: bytes) -> str:
+        """The path of an object's file below the data folder."""
+        return f"{self.folder.name}/{name.hex()}{_SUFFIX}"
+
+    def _name(self, uid: str) -> bytes:
+        return hmac.digest(self._key, uid.encode(errors="replace"), "sha256")[:_NAME_BYTES]
 
 
-def dataset_digest(path: Path) -> bytes:
-    """SHA-256 of a file's data set: what follows its meta information, which names the software that wrote it."""
-    with path.open("rb") as file:
-        file.seek(_META_LENGTH_AT)
-        file.seek(_META_AT + int.from_bytes(file.read(4), "little"))
-        return hashlib.file_digest(file, "sha256").digest()
+def _remove_empty(connection: Connection, batch: int) -> None:
+    """Remove a batch without objects."""
+    left = select(arrivals.c.object).where(arrivals.c.batch == batch).exists()
+    connection.execute(delete(batches).where(batches.c.batch == batch, ~left))
+
+
+def _holds(path: Path, dataset: bytes) -> bool:
+    try:
+        return dataset_digest(path) == dataset
+    except OSError:
+        return False
+
+
+def _parts_of(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (names[start : start + _MOST_NAMES] for start in range(0, len(names), _MOST_NAMES))

@@ -9,16 +9,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
+from sqlalchemy import delete, insert, select, update
 
-from thinwire.sender.modality.arrivals import Arrivals, ObjectState
+from thinwire.sender.modality.arrivals import Arrivals
+from thinwire.sender.outbox.tables import commitments, request_id
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import ProtocolBroken
-from thinwire.shared.identifiers import digest
-from thinwire.shared.storage.durable import Disk, sweep
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,7 @@ PROCESSING_FAILURE, NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0110, 0x0112, 0x0119
 MOST_OBJECTS = 4096
 GIVE_UP = timedelta(days=7)
 """Time after which an undeliverable report is dropped."""
-RETRY_SECONDS = 60.0
-
-_FAILURE = {ObjectState.REFUSED: PROCESSING_FAILURE, ObjectState.UNKNOWN: NO_SUCH_INSTANCE}
+RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,27 @@ class Request:
 
 
 class Commitments:
-    """folder: DATA/arrivals/commitments. deliver: sends a report (AE title, event type, event information) to a
-    modality; returns whether the modality accepted it."""
+    """deliver: sends a report (AE title, event type, event information) to a modality; returns whether the modality
+    accepted it."""
 
     def __init__(
-        self, folder: Path, arrivals: Arrivals, disk: Disk, clock: Clock, deliver: Callable[[str, int, Dataset], bool]
+        self,
+        database: Database,
+        arrivals: Arrivals,
+        disk: Disk,
+        clock: Clock,
+        deliver: Callable[[str, int, Dataset], bool],
     ) -> None:
-        self._folder = folder
+        self._database = database
         self._arrivals = arrivals
         self._disk = disk
         self._clock = clock
         self._deliver = deliver
-        self._next: dict[Path, float] = {}
-        disk.make_folder(folder)
-        sweep(folder)
 
     def ask(self, machine: str, action: Dataset) -> None:
         """Store a modality's request; durable when this returns. action: Action Information (PS3.4 J.3.2).
 
-        Raises ProtocolBroken, DiskFull.
+        Raises ProtocolBroken, DiskFull, DatabaseBusy.
         """
         transaction = str(action.get("TransactionUID", ""))
         items = action.get("ReferencedSOPSequence") or []
@@ -75,55 +77,70 @@ class Commitments:
         ]
         if not transaction or not 1 <= len(objects) <= MOST_OBJECTS or not all(all(each) for each in objects):
             raise ProtocolBroken("a commitment request names no transaction or no objects")
-        facts = {
+        at = micros(self._clock.now())
+        row = {
+            "request": request_id(machine, transaction),
             "machine": machine,
-            "transaction": transaction,
-            "objects": objects,
-            "at": self._clock.now().isoformat(),
+            "transaction_uid": transaction,
+            "objects": json.dumps(objects),
+            "at": at,
+            "due": at,
         }
-        name = digest(f"{machine}\n{transaction}".encode()).hex()[:32]
-        self._disk.write(self._folder / f"{name}.json", json.dumps(facts).encode(), "commitment")
+        with self._database.write() as connection:
+            connection.execute(delete(commitments).where(commitments.c.request == row["request"]))
+            connection.execute(insert(commitments).values(row))
+            self._disk.step("commitment.before_commit")
+        self._disk.step("commitment.committed")
 
     def answer(self) -> int:
         """Send the reports that are ready; returns how many were accepted. An unreachable modality is tried again."""
         taken = 0
-        for path in sorted(self._folder.glob("*.json")):
-            if self._next.get(path, 0.0) > self._clock.monotonic():
+        now = micros(self._clock.now())
+        later = now + RETRY_SECONDS * 1_000_000
+        with self._database.read() as connection:
+            # A later time than the next attempt was written before the clock was set back.
+            due = (commitments.c.due <= now) | (commitments.c.due > later)
+            requests = connection.execute(select(commitments.c.request).where(due))
+            found = list(requests.scalars())
+        for name in found:
+            request = self._read(name)
+            if request is None:
                 continue
-            request = _read(path)
-            if request is None or self._clock.now() - request.at > GIVE_UP:
-                log.warning(
-                    "a storage commitment report was dropped: the modality did not accept it for 7 days, "
-                    "or the request is damaged"
-                )
-                self._forget(path)
+            if self._clock.now() - request.at > GIVE_UP:
+                log.warning("a storage commitment report was dropped: the modality did not accept it for 7 days")
+                self._forget(name)
                 continue
             report = self.report(request)
             if report is None:
                 continue
             if self._deliver(request.machine, *report):
-                self._forget(path)
+                self._forget(name)
                 taken += 1
             else:
-                self._next[path] = self._clock.monotonic() + RETRY_SECONDS
+                with self._database.write() as connection:
+                    connection.execute(update(commitments).where(commitments.c.request == name).values(due=later))
         return taken
 
     def report(self, request: Request) -> tuple[int, Dataset] | None:
         """Event type and event information; None while the study of one of the objects is not complete."""
+        instances = [instance for _, instance in request.objects]
+        if self._arrivals.pending(instances):
+            return None
+        all_known = self._arrivals.all_known(instances)
         good: list[Dataset] = []
         bad: list[Dataset] = []
         for sop_class, instance in request.objects:
-            state_of = self._arrivals.state_of(instance)
-            if state_of is ObjectState.PENDING:
-                return None
-            known = self._arrivals.known(instance)
+            known = all_known.get(instance)
             item = Dataset()
             item.ReferencedSOPClassUID = sop_class
             item.ReferencedSOPInstanceUID = instance
-            if state_of is ObjectState.ACCEPTED and known is not None and known.sop_class == sop_class:
+            if known is not None and known.study is not None and known.sop_class == sop_class:
                 good.append(item)
                 continue
-            item.FailureReason = _FAILURE.get(state_of, CLASS_CONFLICT)
+            if known is None:
+                item.FailureReason = NO_SUCH_INSTANCE
+            else:
+                item.FailureReason = PROCESSING_FAILURE if known.study is None else CLASS_CONFLICT
             bad.append(item)
         found = Dataset()
         found.TransactionUID = request.transaction
@@ -131,21 +148,21 @@ class Commitments:
         _put(found, "FailedSOPSequence", bad)
         return (SOME_FAILED if bad else ALL_COMMITTED), found
 
-    def _forget(self, path: Path) -> None:
-        self._next.pop(path, None)
-        self._disk.remove(path, "commitment.done")
+    def _read(self, name: bytes) -> Request | None:
+        """None if it was answered in the meantime."""
+        with self._database.read() as connection:
+            row = connection.execute(select(commitments).where(commitments.c.request == name)).first()
+        if row is None:
+            return None
+        objects = tuple((str(kind), str(instance)) for kind, instance in json.loads(row.objects))
+        return Request(row.machine, row.transaction_uid, objects, moment(row.at))
+
+    def _forget(self, name: bytes) -> None:
+        with self._database.write() as connection:
+            connection.execute(delete(commitments).where(commitments.c.request == name))
 
 
 def _put(dataset: Dataset, keyword: str, items: Sequence[Dataset]) -> None:
     """Set a sequence; an empty one must be absent (PS3.4 J.3.3.1.1)."""
     if items:
         setattr(dataset, keyword, DicomSequence(items))
-
-
-def _read(path: Path) -> Request | None:
-    try:
-        facts = json.loads(path.read_bytes())
-        objects = tuple((str(kind), str(instance)) for kind, instance in facts["objects"])
-        return Request(str(facts["machine"]), str(facts["transaction"]), objects, datetime.fromisoformat(facts["at"]))
-    except (ValueError, KeyError, TypeError):
-        return None

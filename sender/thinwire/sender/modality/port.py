@@ -19,14 +19,15 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Presentation
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from thinwire.sender.config import DicomSettings
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.modality.arrivals import Arrivals, ReceivedObject
 from thinwire.sender.modality.commitment import Commitments
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, UnreadableDicom
+from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, Retryable, UnreadableDicom
 from thinwire.shared.imaging.codestream import SYNTAXES
 from thinwire.shared.imaging.dicom import require_radiographic
 from thinwire.shared.imaging.header import FileLimits, glance
+from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,16 @@ class Port:
     """One open port. `open` and `close`; the associations run in threads of pynetdicom."""
 
     def __init__(
-        self, settings: DicomSettings, arrivals: Arrivals, quarantine: Quarantine, disk: Disk, clock: Clock
+        self,
+        settings: DicomSettings,
+        database: Database,
+        arrivals: Arrivals,
+        quarantine: Quarantine,
+        disk: Disk,
+        clock: Clock,
     ) -> None:
         self.settings = settings
-        self.commitments = Commitments(arrivals.folder / "commitments", arrivals, disk, clock, self.deliver)
+        self.commitments = Commitments(database, arrivals, disk, clock, self.deliver)
         self.arrivals = arrivals
         self._quarantine = quarantine
         self._disk = disk
@@ -111,14 +118,6 @@ class Port:
         with self._lock:
             return {uid for studies in self._open.values() for uid in studies}
 
-    @staticmethod
-    def sop_class_of(path: Path) -> str:
-        """The SOP class of a file that was received here; empty if it cannot be read."""
-        try:
-            return glance(path, FileLimits()).text("SOPClassUID")
-        except UnreadableDicom:
-            return ""
-
     def _requested(self, event: evt.Event) -> None:
         machine = self.settings.machines.get(_caller(event.assoc))
         if machine is None or machine.address not in ("", event.assoc.requestor.address):
@@ -154,14 +153,14 @@ class Port:
             fresh = self.arrivals.keep(path, sent)
             log.info("an object from a modality is stored%s", "" if fresh else " (it was received before)")
             return _status(SUCCESS)
-        except DiskFull as error:
+        except Retryable as error:
             log.error("%s; %s", error, error.remedy)
             return _status(FULL, str(error))
         except BadInput as error:
             log.warning("an object from a modality was refused: %s. %s", error, error.remedy)
             try:
                 self._quarantine.take_over(path, error)
-            except DiskFull as full:
+            except Retryable as full:
                 log.error("%s; %s", full, full.remedy)
             return _status(MISMATCH if isinstance(error, Mismatch) else REFUSED, str(error))
 
@@ -189,7 +188,7 @@ class Port:
         except ProtocolBroken as error:
             log.warning("%s", error)
             return INVALID_ARGUMENT, None
-        except DiskFull as error:
+        except Retryable as error:
             log.error("%s; %s", error, error.remedy)
             return NO_RESOURCES, None
         return SUCCESS, None

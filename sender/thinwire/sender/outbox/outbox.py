@@ -25,7 +25,7 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
@@ -162,6 +162,11 @@ class Outbox:
             unsure = read_entries(connection, unsure_studies())
         found += [Unreadable(FILE, str(each)) for each in unsure if isinstance(each, UnreadableEntry)]
         return sorted(found, key=lambda each: (each.path, each.reason))
+
+    def count_unreadable(self) -> int:
+        """Number of files that this version cannot read; rows are not examined, so that it is cheap."""
+        with self.database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(unreadable)) or 0
 
     def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
@@ -336,7 +341,10 @@ class Outbox:
         needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
         with self.database.read() as connection:
             used = {EpochId(each) for each in connection.scalars(needed)}
-        self.epochs.purge(used)
+            unread = connection.scalar(select(unreadable.c.path).where(unreadable.c.path.like("outbox/%")).limit(1))
+        # A study that could not be brought forward may need any of them.
+        if unread is None:
+            self.epochs.purge(used)
         return removed
 
     # For the link.
@@ -507,6 +515,12 @@ class Outbox:
             event = PartEvent.RESENT
         elif part.state is PartState.STORED and self._can_be_remade(study):
             event = PartEvent.REMADE
+        elif part.state is PartState.STORED:
+            log.warning(
+                "the hub requests the %s of study %s again; the clinic no longer has the study's files",
+                kind.name.lower(),
+                study.hex(),
+            )
         self._event(study, kind, event)
 
     # Private.

@@ -13,8 +13,10 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
 )
 
+from thinwire.shared.identifiers import digest
 from thinwire.shared.storage.migrations import Schema
 
 FILE = "clinic.db"
@@ -92,16 +94,23 @@ usage = Table(
     Column("up", BigInteger, nullable=False),
     Column("down", BigInteger, nullable=False),
 )
+batches = Table(
+    "batches",
+    TABLES,
+    Column("batch", Integer, primary_key=True),
+    Column("study", LargeBinary(16), nullable=False),
+    # A complete batch is being accepted or refused; later objects of its study form another one.
+    Column("complete", Boolean, nullable=False),
+    UniqueConstraint("study", "complete"),
+)
 arrivals = Table(
     "arrivals",
     TABLES,
     Column("object", LargeBinary(16), primary_key=True),
-    Column("study", LargeBinary(16), nullable=False),
-    # Of a complete study that is being accepted or refused; later objects of the study form another batch.
-    Column("batch", LargeBinary(16)),
+    Column("batch", Integer, ForeignKey("batches.batch"), nullable=False),
     Column("dataset", LargeBinary(32), nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Index("arrivals_study", "study", "batch"),
+    Column("sop_class", String(64), nullable=False),
+    Index("arrivals_batch", "batch"),
 )
 ledger = Table(
     "ledger",
@@ -109,6 +118,7 @@ ledger = Table(
     Column("object", LargeBinary(16), primary_key=True),
     Column("dataset", LargeBinary(32), nullable=False),
     Column("sop_class", String(64), nullable=False),
+    # None if the study was refused.
     Column("study", LargeBinary(16)),
     Column("at", BigInteger, nullable=False),
     Index("ledger_at", "at"),
@@ -118,21 +128,26 @@ commitments = Table(
     TABLES,
     Column("request", LargeBinary(16), primary_key=True),
     Column("machine", String(16), nullable=False),
-    Column("transaction", String(64), nullable=False),
+    Column("transaction_uid", String(64), nullable=False),
     Column("objects", String, nullable=False),
     Column("at", BigInteger, nullable=False),
+    # The next attempt to deliver the report.
+    Column("due", BigInteger, nullable=False),
+    Index("commitments_due", "due"),
 )
 quarantine = Table(
     "quarantine",
     TABLES,
     Column("digest", LargeBinary(32), primary_key=True),
     Column("size", BigInteger, nullable=False),
+    # False for a file over the limit, of which there is the reason alone.
     Column("kept", Boolean, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("error", String(64), nullable=False),
     Column("message", String, nullable=False),
     Column("remedy", String, nullable=False),
-    Index("quarantine_at", "at"),
+    # Holds what the size limit is computed from.
+    Index("quarantine_at", "at", "digest", "kept", "size"),
 )
 unreadable = Table(
     "unreadable",
@@ -150,3 +165,8 @@ CLINIC = Schema(
     revisions=Path(__file__).parent / "revisions",
     remedy="Bring it forward with `thinwire-sender migrate --data DIR`, or start `run`, which does the same.",
 )
+
+
+def request_id(machine: str, transaction: str) -> bytes:
+    """The key of a storage commitment request, 16 bytes. machine: its AE title; transaction: its Transaction UID."""
+    return digest(f"{machine}\n{transaction}".encode())[:16]

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.presentation import bytes_text, seconds_text
 from thinwire.sender.transport import link_status
@@ -89,6 +89,8 @@ class PageState:
     studies: tuple[StudyRow, ...]
     more: int
     refused: tuple[Mapping[str, object], ...]
+    unreadable: int
+    """Number of files that this version cannot read, and keeps."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,6 @@ class ClinicState:
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         budget = current_policy.policy.budget
-        refused = self.quarantine.reasons()
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -132,7 +133,8 @@ class ClinicState:
             coming=self.coming(),
             studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
             more=max(0, self.outbox.overview.count() - len(newest)),
-            refused=tuple(refused[: -MOST_REFUSED - 1 : -1]),
+            refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
+            unreadable=self.outbox.count_unreadable(),
         )
 
     def _study(

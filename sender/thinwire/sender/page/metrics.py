@@ -44,6 +44,6 @@ class ClinicMetrics(Collector):
         if current_policy.policy.budget is not None:
             yield GaugeMetricFamily("thinwire_month_budget_bytes", "The month's budget.", current_policy.policy.budget)
         yield GaugeMetricFamily("thinwire_arriving_studies", "Studies that machines send now.", self._clinic.coming())
-        refused = len(self._clinic.quarantine.reasons())
+        refused = self._clinic.quarantine.count()
         yield GaugeMetricFamily("thinwire_quarantine_files", "Refused files with their reasons.", refused)
         yield GaugeMetricFamily("thinwire_disk_free_bytes", "Free for studies.", self._clinic.free())

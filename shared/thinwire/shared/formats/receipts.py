@@ -62,10 +62,16 @@ def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:
 
 def read_receipt(data: bytes, key: Ed25519PublicKey) -> Receipt:
     """The receipt in `data`. key: the hub's. The signature is verified before parsing. Raises Forged."""
-    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
     if len(data) > MAX_RECEIPT:
         raise Forged("a receipt is longer than the limit")
-    verify(key, _CONTEXT, signature, body)
+    verify(key, _CONTEXT, data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:])
+    return parse_receipt(data)
+
+
+def parse_receipt(data: bytes) -> Receipt:
+    """The same without the signature's verification: for a receipt that this end verified when it stored it. Raises
+    Forged for another form."""
+    body = data[SIGNATURE_BYTES:]
     fields = Fields.of(body, _FIELDS, MAX_RECEIPT, Forged, "receipt")
     fields.integer("version", VERSION, VERSION)
     study = StudyKey(fields.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES))

@@ -4,10 +4,12 @@ The meta information is often missing or describes another file. The encoding is
 the data set and from its pixel data.
 """
 
+import hashlib
 import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from thinwire.shared.errors import UnreadableDicom
@@ -20,6 +22,8 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 PREFIX_AT, PREFIX = 128, b"DICM"  # PS3.10 7.1
 SYNTAX, MEDIA_CLASS, MEDIA_INSTANCE = 0x0010, 0x0002, 0x0003
 """Elements of group 0002: transfer syntax, SOP class and SOP instance."""
+_META_LENGTH_AT, _META_AT = 140, 144
+"""Of a file with preamble: the value of (0002,0000), and the byte from which it counts (PS3.10 7.1)."""
 _LENGTH = 0x0000
 
 _VR = re.compile(rb"A[ESTW-]|AE|AS|AT|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HLQSTV]|TM|U[CILNRSTV]")
@@ -172,3 +176,12 @@ def _inflated(body: bytes, most_bytes: int, form: int) -> bytes:
     if not inflating.eof:
         raise UnreadableDicom("the file is cut short: its deflated data does not end")
     return plain
+
+
+def dataset_digest(path: Path) -> bytes:
+    """SHA-256, 32 bytes, of a file's data set: what follows its meta information, which names the software that wrote
+    it. The file has preamble and meta information. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(_META_LENGTH_AT)
+        file.seek(_META_AT + int.from_bytes(file.read(4), "little"))
+        return hashlib.file_digest(file, "sha256").digest()

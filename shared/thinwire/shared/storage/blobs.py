@@ -2,12 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Set
+import re
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, digest
 from thinwire.shared.storage.durable import Disk, sweep
+
+PAGE = 500
+"""Names of blobs in memory at a time."""
+
+
+_NAME = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 
 
 class Blobs:
@@ -58,11 +65,24 @@ class Blobs:
         if path.exists():
             self._disk.remove(path, step)
 
-    def sweep(self, named: Set[bytes]) -> int:
-        """Remove half-written files and blobs outside `named`; returns how many. Only while nothing else writes."""
+    def pages(self) -> Iterator[list[Digest]]:
+        """The names of the blobs that are here, in order, at most PAGE at a time. Other files are passed over."""
+        for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]/")):
+            names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+            for start in range(0, len(names), PAGE):
+                yield [Digest(bytes.fromhex(name)) for name in names[start : start + PAGE]]
+
+    def sweep(self, named: Set[bytes] | Callable[[list[Digest]], Set[bytes]]) -> int:
+        """Remove half-written files and unnamed blobs; returns how many. Only while nothing else writes.
+
+        named: the blobs that the database names; or a function that gives those of a page, for a database whose names
+        do not fit in memory.
+        """
         removed = sweep(self._folder)
-        for path in sorted(self._folder.glob(f"??/{'?' * 2 * DIGEST_BYTES}")):
-            if bytes.fromhex(path.name) not in named:
-                self._disk.remove(path, "store.sweep")
-                removed += 1
+        for page in self.pages():
+            kept = named(page) if callable(named) else named
+            for name in page:
+                if name not in kept:
+                    self.remove(name, "store.sweep")
+                    removed += 1
         return removed

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
+from tests.support.tier_samples import sample_crops
 from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.cli.main import app
@@ -21,10 +22,12 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.operations import check as check_module
 from thinwire.receiver.operations.check import Checked, Finding, Subject, check, repair
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
+from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.storage import blobs as blobs_module
 
 
 @pytest.fixture
@@ -110,6 +113,32 @@ def test_a_row_that_does_not_hold_is_found(
 
 
 @pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DELETE FROM worklist", "is missing"),
+        ("UPDATE worklist SET place = 5 - place", "its row differs"),
+        ("UPDATE worklist SET done = 0, state = 1, report = NULL", "its row differs"),
+        ("DELETE FROM worklist_counts", "the counts differ"),
+        ("UPDATE worklist_counts SET studies = studies + 1", "the counts differ"),
+    ],
+)
+def test_a_worklist_that_is_not_that_of_the_studies_is_made_anew(
+    hub: Hub, clinic: Clinic, kept: StudyParts, statement: str, words: str
+) -> None:
+    before = hub.worklist.search("signed", hub.clock.now(), 9)
+    assert len(before.entries) == 1
+    sql(hub.data, statement)
+    findings = found(hub)
+    assert {each.subject for each in findings} == {Subject.WORKLIST}
+    assert any(words in each.problem for each in findings)
+    assert all(each.repairable and "--repair" in each.remedy for each in findings)
+    assert repair(hub, findings) == 0
+    assert found(hub) == []
+    assert hub.worklist.search("signed", hub.clock.now(), 9) == before
+    assert hub.worklist.page(Selection(ListState.READ), hub.clock.now(), 9).entries == before.entries
+
+
+@pytest.mark.parametrize(
     ("act", "words"),
     [
         (damage, "damaged on the disk"),
@@ -173,6 +202,17 @@ def test_a_graph_and_a_manifest_are_requested_too_and_the_prediction_counts_agai
     assert hub.store.study(clinic.site, kept.study).prediction == prediction
 
 
+def test_crops_are_not_requested_again_where_the_originals_are_here(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
+    crops = clinic.seal(Kind.CROPS, kept.study, sample_crops())
+    hub.pipeline().put(clinic.site, crops.object, crops.header, crops.plaintext, False)
+    damage(blob(hub.data, crops.plaintext))
+    assert repair(hub, found(hub)) == 0
+    assert hub.store.requested_parts(clinic.site) == [(kept.study, Kind.PREVIEW)]
+    study = hub.store.study(clinic.site, kept.study)
+    assert (Tier.CROPS in study.sealed_sizes, study.complete) == (False, True)
+    assert found(hub) == []
+
+
 def test_one_blob_of_two_clinics_is_requested_from_both(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
     other = join(hub, "south-ridge")
     again = other.seal(Kind.ORIGINALS, kept.study, kept.originals.plaintext)
@@ -220,15 +260,19 @@ def test_a_repair_goes_on_wherever_the_power_is_cut(data: Path, hub: Hub, clinic
             assert Tier.ORIGINALS not in again.store.study(clinic.site, kept.study).sealed_sizes
 
 
-def test_unfinished_files_are_counted_and_are_no_finding(hub: Hub, kept: StudyParts) -> None:
+def test_unfinished_files_are_counted_and_are_no_finding(
+    hub: Hub, kept: StudyParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for content in (b"of a cut", b"of another"):
         path = blob(hub.data, content)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
+    monkeypatch.setattr(blobs_module, "PAGE", 1)
     checked = Checked()
     assert list(check(hub, checked, lambda *_: None)) == []
     assert checked.unnamed_files == 2
     assert hub.store.sweep() == 2
+    assert found(hub) == []
 
 
 def test_the_command_names_the_study_and_ends_with_a_code(

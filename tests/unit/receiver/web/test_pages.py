@@ -188,8 +188,16 @@ def test_pages_filters_and_search(room: ReadingRoom, clinic: Clinic, bundle: Bun
     room.put(clinic, parts.manifest)
     reader = room.person("anna")
     assert len(rows(reader.get("/"))) == PAGE
-    assert len(rows(reader.get("/?page=2"))) == 2
-    assert len(rows(reader.get("/?page=99"))) == 2
+    first = reader.get("/")
+    assert f"{PAGE} of {PAGE + 2}" in first
+    (later,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = reader.get(later.replace("&amp;", "&"))
+    assert len(rows(second)) == 2
+    assert not set(rows(first)) & set(rows(second))
+    assert 'rel="next"' not in second
+    (earlier,) = re.findall(r'rel="prev" href="([^"]+)"', second)
+    assert rows(reader.get(earlier.replace("&amp;", "&"))) == rows(first)
+    assert rows(reader.get("/rows?after=nonsense&before=1.2.3.<b>.00")) == rows(first)
     assert rows(reader.get("/?state=read")) == []
     by_urgency = [
         len(rows(reader.get(f"/?urgency={name}"))) for name in ("immediate", "urgent", "uncertain", "routine")

@@ -11,6 +11,7 @@ import pytest
 from pydicom import dcmread
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from sqlalchemy import select
 
 from tests.support.clinic import PORT, Clinic
 from tests.support.dicoms import (
@@ -35,6 +36,7 @@ from thinwire.sender.config import DicomSettings
 from thinwire.sender.config import Machine as MachineSettings
 from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
 from thinwire.sender.modality.port import FULL, MISMATCH, REFUSED, SUCCESS
+from thinwire.sender.outbox.tables import commitments
 from thinwire.shared.crypto.envelope import Kind
 
 INSTANCE = f"{STUDY_UID}.1.1"
@@ -310,7 +312,8 @@ def test_a_machine_that_is_away_is_asked_again_and_forgotten_after_a_week(clinic
     ended(clinic)
     clinic.clock.advance(8 * 86400)
     assert clinic.port.commitments.answer() == 0
-    assert list((clinic.arrivals.folder / "commitments").glob("*.json")) == []
+    with clinic.database.read() as connection:
+        assert connection.execute(select(commitments)).all() == []
 
 
 def test_names_on_disk_and_log_lines_tell_no_uid_and_no_patient(

@@ -4,13 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageSettings
-from thinwire.sender.intake.quarantine import Quarantine
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.quarantine import Quarantine
+from thinwire.sender.outbox.tables import unreadable
 from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer, build
@@ -33,7 +35,9 @@ class Page:
         for sample in (FIRST, SECOND):
             self.ends.accept(sample)
         self.ends.make_parts()
-        self.quarantine = Quarantine(folder / "clinic" / "quarantine", self.ends.disk, self.ends.clock)
+        self.quarantine = Quarantine(
+            folder / "clinic" / "quarantine", self.ends.outbox.database, self.ends.disk, self.ends.clock
+        )
         self.clinic = ClinicState(self.ends.outbox, self.quarantine, self.current_policy, lambda: 2)
         self.client = TestClient(
             build(self.clinic, PageSettings(port=0)),
@@ -152,6 +156,13 @@ def test_another_name_is_not_served(page: Page, host: str) -> None:
 def test_what_is_no_button_or_no_study_is_refused(page: Page, form: dict[str, str], code: int) -> None:
     assert page.client.post("/act", data={"token": page.token(), **form}).status_code == code
     assert page.client.post("/act", content=b"a" * 5000).status_code == 413
+
+
+def test_what_cannot_be_read_is_counted(page: Page) -> None:
+    assert "cannot be read" not in page.client.get("/studies").text
+    with page.ends.outbox.database.write() as connection:
+        connection.execute(insert(unreadable).values(path="outbox/00", reason="it is damaged", at=0))
+    assert "Files that cannot be read, and are kept: 1." in page.client.get("/studies").text
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(page: Page) -> None:

@@ -50,3 +50,15 @@ def test_a_damaged_blob_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "blobs" / name.hex()[:2] / name.hex()).write_bytes(b"contents")
     with pytest.raises(BadFormat):
         blobs.read(name)
+
+
+def test_files_of_others_are_passed_over(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", Disk())
+    name = blobs.write(b"content")
+    (tmp_path / "blobs" / "aa").touch()
+    (tmp_path / "blobs" / "lost+found").mkdir()
+    (blobs.path(name).parent / ("z" * 64)).touch()
+    (blobs.path(name).parent / "notes.txt").touch()
+    assert list(blobs.pages()) == [[name]]
+    assert blobs.sweep({name}) == 0
+    assert len(list((tmp_path / "blobs").rglob("*"))) == 6

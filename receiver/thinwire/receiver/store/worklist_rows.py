@@ -1,0 +1,230 @@
+"""The worklist's rows: one a study, kept by every transaction that changes its study, with their counts and words.
+
+`keep` computes a row from the other tables, which it repeats in the form in which the worklist is read: by place and
+time of arrival, from an index. Tables: docs/store-format.md. Queries: `worklist_query`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store import full_text
+from thinwire.receiver.store.events import StudyEvent
+from thinwire.receiver.store.reports import ReportState
+from thinwire.receiver.store.tables import (
+    events,
+    objects,
+    predictions,
+    reports,
+    studies,
+    worklist,
+    worklist_counts,
+    worklist_vocabulary,
+)
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.identifiers import Urgency
+
+WORD = re.compile("[a-z0-9]+")
+"""A word of the search, in lower case."""
+
+
+class Place(IntEnum):
+    """The place of a study in the reading order; before triage, the clinic's wish gives it."""
+
+    IMMEDIATE = 0
+    URGENT = 1
+    URGENT_UNTRIAGED = 2
+    UNCERTAIN = 3
+    ROUTINE = 4
+    ROUTINE_UNTRIAGED = 5
+
+
+PLACE_OF = {
+    Urgency.IMMEDIATE: Place.IMMEDIATE,
+    Urgency.URGENT: Place.URGENT,
+    Urgency.UNCERTAIN: Place.UNCERTAIN,
+    Urgency.ROUTINE: Place.ROUTINE,
+}
+
+
+UNTRIAGED = (Place.URGENT_UNTRIAGED, Place.ROUTINE_UNTRIAGED)
+
+
+class ReadingState(IntEnum):
+    """How far the reading of a study is."""
+
+    NEW = 0
+    OPENED = 1
+    """Opened by a reader; at most the draft of a report."""
+    DRAFTED = 2
+    """The draft of a report, and not opened."""
+    PRELIMINARY_OPENED = 3
+    PRELIMINARY = 4
+    """A preliminary report, and not opened."""
+    SIGNED = 5
+
+
+def keep(connection: Connection, site: str, study: bytes) -> None:
+    """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study."""
+    facts, before = _read(connection, site, study)
+    if facts is None:
+        return
+    row = _row(facts)
+    if before is None:
+        row |= {"site": site, "study": study, "received_at": facts.received_at}
+        (number,) = connection.execute(insert(worklist).values(row)).inserted_primary_key or (0,)
+        _count(connection, site, row["state"], row["place"], 1)
+        full_text.add(connection, number, row["words"])
+    else:
+        if _same(before, row):
+            return
+        connection.execute(update(worklist).where(worklist.c.number == before.number).values(row))
+        if (before.state, before.place) != (row["state"], row["place"]):
+            _count(connection, site, before.state, before.place, -1)
+            _count(connection, site, row["state"], row["place"], 1)
+        if before.words != row["words"]:
+            full_text.remove(connection, before.number, before.words)
+            full_text.add(connection, before.number, row["words"])
+    for word in sorted(set(row["words"].split()) - set("" if before is None else before.words.split())):
+        connection.execute(insert_new(worklist_vocabulary).values(word=word).on_conflict_do_nothing())
+
+
+def is_kept(connection: Connection, site: str, study: bytes) -> bool:
+    """Whether the row of a study is up to date."""
+    facts, before = _read(connection, site, study)
+    return facts is not None and before is not None and _same(before, _row(facts))
+
+
+def miscounted(connection: Connection) -> bool:
+    """Whether the counts differ from the rows."""
+    c = worklist_counts.c
+    stored = select(c.site, c.state, c.place, c.studies).where(c.studies != 0)
+    return set(map(tuple, connection.execute(stored))) != set(map(tuple, connection.execute(_counted())))
+
+
+def rebuild(connection: Connection) -> None:
+    """The counts and the index of the words anew from the rows."""
+    connection.execute(delete(worklist_counts))
+    connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
+    full_text.rebuild(connection)
+
+
+def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
+    """urgency: of the prediction, None before triage."""
+    if urgency is None:
+        return Place.URGENT_UNTRIAGED if urgent_asked else Place.ROUTINE_UNTRIAGED
+    return PLACE_OF[urgency]
+
+
+def reading_state(opened: bool, report: ReportState | None) -> ReadingState:
+    match report:
+        case ReportState.FINAL:
+            return ReadingState.SIGNED
+        case ReportState.PRELIMINARY:
+            return ReadingState.PRELIMINARY_OPENED if opened else ReadingState.PRELIMINARY
+        case ReportState.DRAFT:
+            return ReadingState.OPENED if opened else ReadingState.DRAFTED
+        case None:
+            return ReadingState.OPENED if opened else ReadingState.NEW
+
+
+def words_of(facts: Mapping[str, Any]) -> str:
+    """The words of a study for the search: ascending, each once, with a space between.
+
+    facts: site, text_source, modality, view_position, urgency, reason, findings (JSON), opened, report.
+    """
+    texts = [facts["site"], facts["text_source"], facts["modality"], facts["view_position"]]
+    texts += [facts["urgency"] or "not triaged", facts["reason"], facts["report"]]
+    if facts["report"] == ReportState.FINAL:
+        texts.append("signed")
+    elif facts["report"] is None:
+        texts.append("opened" if facts["opened"] else "new")
+    found = json.loads(facts["findings"] or "{}")
+    texts += [name for name, (*_, outcome) in found.items() if outcome != PredictionSet.NO]
+    return " ".join(sorted(set(split(text for text in texts if text))))
+
+
+def split(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from WORD.findall(text.lower())
+
+
+def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | None, Row[Any] | None]:
+    """What the row of a study depends on, and the row; None for one that is missing."""
+    mine = and_(worklist.c.site == site, worklist.c.study == study)
+    facts = connection.execute(_facts(site, study)).one_or_none()
+    return facts, connection.execute(select(worklist).where(mine)).one_or_none()
+
+
+def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
+    return all(getattr(before, name) == value for name, value in row.items())
+
+
+def _counted() -> Select[Any]:
+    key = worklist.c.site, worklist.c.state, worklist.c.place
+    return select(*key, func.count()).group_by(*key)
+
+
+def _facts(site: str, study: bytes) -> Select[Any]:
+    """The query of what a row depends on."""
+    graph = (
+        select(objects.c.blob)
+        .where(objects.c.site == site, objects.c.study == study, objects.c.kind == int(Kind.GRAPH))
+        .order_by(objects.c.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    report = (
+        select(reports.c.state)
+        .where(reports.c.site == site, reports.c.study == study)
+        .order_by(reports.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    opened = exists().where(events.c.site == site, events.c.study == study, events.c.event == str(StudyEvent.OPENED))
+    predicted = and_(
+        predictions.c.site == studies.c.site, predictions.c.study == studies.c.study, predictions.c.blob == graph
+    )
+    return (
+        select(
+            studies.c.site,
+            studies.c.received_at,
+            studies.c.urgent_asked,
+            studies.c.text_source,
+            studies.c.modality,
+            studies.c.view_position,
+            predictions.c.urgency,
+            predictions.c.reason,
+            predictions.c.findings,
+            report.label("report"),
+            opened.label("opened"),
+        )
+        .select_from(studies.outerjoin(predictions, predicted))
+        .where(studies.c.site == site, studies.c.study == study)
+    )
+
+
+def _row(facts: Row[Any]) -> dict[str, Any]:
+    report = None if facts.report is None else ReportState(facts.report)
+    state = reading_state(facts.opened, report)
+    urgency = None if facts.urgency is None else Urgency(facts.urgency)
+    return {
+        "done": state is ReadingState.SIGNED,
+        "state": int(state),
+        "place": int(place(urgency, facts.urgent_asked)),
+        "opened": facts.opened,
+        "report": facts.report,
+        "words": words_of(facts._asdict()),
+    }
+
+
+def _count(connection: Connection, site: str, state: int, place: int, by: int) -> None:
+    added = insert_new(worklist_counts).values(site=site, state=state, place=place, studies=by)
+    more = {"studies": worklist_counts.c.studies + by}
+    connection.execute(added.on_conflict_do_update(index_elements=["site", "state", "place"], set_=more))

@@ -1,0 +1,103 @@
+"""The hub's end of a link: its real store on a folder, whose database is made once and copied."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy import event
+
+from thinwire.receiver.inference.bundles import Bundles
+from thinwire.receiver.pipeline import HubPipeline
+from thinwire.receiver.sites.enrolment import SiteRegistry
+from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.content import Content, Examiner, Files
+from thinwire.receiver.store.quarantine import ObjectQuarantine
+from thinwire.receiver.store.store import Store
+from thinwire.receiver.store.tables import HUB
+from thinwire.shared.clock import Clock, SystemClock
+from thinwire.shared.crypto.envelope import EnvelopeHeader
+from thinwire.shared.crypto.keys import Identity, new_request, read_token
+from thinwire.shared.errors import ThinwireError
+from thinwire.shared.formats.coder import Coder
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, digest
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database, engine_of
+from thinwire.shared.storage.durable import Disk
+from thinwire.shared.storage.migrations import create_database
+
+
+@cache
+def served(keys: Keyring, site: SiteName, signing: Ed25519PrivateKey) -> tuple[bytes, Identity]:
+    """The database of a hub that a site has joined, and the site's certificate."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "hub.db"
+        create_database(path, HUB)
+        database = Database(path, engine_of(path))
+        # With the real time: the certificate is used on real connections.
+        identity = enrolled(SiteRegistry(database, keys, SystemClock()), site, signing)
+        database.close()
+        return path.read_bytes(), identity
+
+
+def enrolled(registry: SiteRegistry, site: SiteName, signing: Ed25519PrivateKey) -> Identity:
+    """Enrol a site and use its token."""
+    key, request = new_request(site)
+    token = read_token(registry.enrol(site)[0])
+    return Identity(registry.join(token.id, request, signing.public_key().public_bytes_raw()).certificate_pem, key)
+
+
+class AnyContent(Examiner):
+    """Takes bytes that are no graph and no archive: the link's tests are about the way there. The checks of content
+    have tests of their own.
+
+    refusals: the first one is raised, where there is one.
+    """
+
+    def __init__(self, refusals: list[ThinwireError]) -> None:
+        super().__init__(_no_coder)
+        object.__setattr__(self, "refusals", refusals)
+
+    def examine(
+        self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
+    ) -> Content:
+        for refusal in self.refusals:  # type: ignore[attr-defined]
+            raise refusal
+        return Files(((digest(plaintext), len(plaintext)),))
+
+
+class HubEnd:
+    """empty: the database before the first start, as `served` gives it."""
+
+    def __init__(
+        self, folder: Path, empty: bytes, keys: Keyring, disk: Disk, clock: Clock, refusals: list[ThinwireError]
+    ) -> None:
+        path = folder / "thinwire.db"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(empty)
+        engine = engine_of(path)
+        # A cut is an exception here, which loses nothing that SQLite wrote: its fsync would only slow the tests.
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        self.database = Database(path, engine)
+        self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, keys.signing, clock)
+        self.enrolment = SiteRegistry(self.database, keys, clock)
+        self.pipeline = HubPipeline(
+            self.store,
+            self.enrolment,
+            Bundles(folder / "bundles"),
+            AnyContent(refusals),
+            ObjectQuarantine(folder / "quarantine", disk, clock),
+            clock,
+        )
+
+
+def manifest_of(parts: Sequence[Digest]) -> bytes:
+    """A stand-in for a manifest."""
+    return json.dumps([each.hex() for each in parts]).encode()
+
+
+def _no_coder(_: BundleId) -> Coder:
+    raise AssertionError("no graph is decoded here")

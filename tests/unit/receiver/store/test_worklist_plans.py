@@ -1,0 +1,116 @@
+"""The worklist's queries read ranges of indices: no table is scanned, and no list is sorted."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, event
+
+from tests.support.hub_folder import Clinic, StudyParts
+from tests.support.worklist_histories import SELECTIONS
+from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.tables import TABLES
+from thinwire.receiver.store.worklist_order import Position, Selection
+
+LARGE = {table.name for table in TABLES.sorted_tables} - {"sites", "worklist_counts", "worklist_vocabulary"}
+"""Tables that grow with the number of studies."""
+INDICES = ("worklist_order", "worklist_state", "worklist_site_order", "worklist_site_state", "worklist_study")
+
+Statement = tuple[str, object]
+
+
+@pytest.fixture
+def filled(hub: Hub, clinic: Clinic, parts: StudyParts) -> Hub:
+    pipeline = hub.pipeline()
+    for part in (parts.graph, parts.manifest):
+        pipeline.put(clinic.site, part.object, part.header, part.plaintext, False)
+    pipeline.predict_waiting()
+    return hub
+
+
+@contextmanager
+def statements() -> Iterator[list[Statement]]:
+    """What is asked of any database meanwhile."""
+    asked: list[Statement] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: object, _context: object, _many: bool) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def slow(hub: Hub, asked: list[Statement]) -> list[str]:
+    """Steps of the plans that take longer, the more studies there are."""
+    found = []
+    with hub.database.read() as connection:
+        for statement, parameters in asked:
+            if not statement.startswith("SELECT"):
+                continue
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
+            steps = [str(row[3]) for row in plan]
+            lists = "UNION ALL" in statement
+            for step in steps:
+                scan = re.match(r"SCAN (\w+?)(_\d+)?( |$)", step)
+                if (scan and scan[1] in LARGE) or (lists and "TEMP B-TREE" in step):
+                    found.append(f"{step}: {statement}")
+    return found
+
+
+def everything(hub: Hub) -> dict[str, Callable[[], object]]:
+    now, worklist = hub.clock.now(), hub.worklist
+    study = next(hub.store.studies())
+    at = Position(0, 2, 0, study.site, study.study)
+    assert study.patient is not None
+    patient = study.patient
+    return {
+        "pages": lambda: [worklist.page(each, now, 2) for each in SELECTIONS],
+        "deep pages": lambda: [
+            worklist.page(each, now, 2, **side) for each in SELECTIONS for side in ({"after": at}, {"before": at})
+        ],
+        "counts": lambda: worklist.counts(now),
+        "beside": lambda: worklist.beside(study.site, study.study, now),
+        "search": lambda: [worklist.search(query, now, 9) for query in ("routine pa", "3f3f pa", "PHANTOM-1")],
+        "find": lambda: (hub.store.find(study.study.hex()[:6]), hub.store.find(study.study.hex(), study.site)),
+        "of patient": lambda: hub.store.of_patient(study.site, patient),
+        "untriaged": lambda: hub.store.untriaged(),
+        "last event": lambda: hub.store.last_event(),
+        "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
+    }
+
+
+def test_no_query_reads_all_studies(filled: Hub) -> None:
+    for name, ask in everything(filled).items():
+        with statements() as asked:
+            ask()
+        assert asked, name
+        assert slow(filled, asked) == [], name
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_without_an_index_a_query_reads_more(filled: Hub, index: str) -> None:
+    with filled.database.write() as connection:
+        connection.exec_driver_sql(f"DROP INDEX {index}")
+    with statements() as asked:
+        for ask in everything(filled).values():
+            ask()
+    assert slow(filled, asked)
+
+
+def test_a_change_of_a_study_reads_its_own_rows(filled: Hub) -> None:
+    study = next(filled.store.studies())
+    with statements() as asked:
+        filled.store.escalate(study.site, study.study)
+        filled.store.record_opened(study.site, study.study)
+    assert slow(filled, asked) == []
+
+
+def test_one_page_is_a_handful_of_queries(filled: Hub) -> None:
+    with statements() as asked:
+        filled.worklist.page(Selection(), filled.clock.now(), 40)
+        filled.worklist.counts(filled.clock.now())
+    assert len(asked) < 20
