@@ -4,11 +4,11 @@
 
 FOLDER: a checkout of the version before this one. Both versions run in the same environment, one after the other, each
 with a hub and a clinic of its own: real processes on loopback. One synthetic study crosses; its entry, with its parts
-and receipts, is copied until the outbox has the number of entries, all of studies at the hub. Then `thinwire-sender run`
-(which also prints when it starts to make a part and when it offers one) is measured at rest, first connected to the
-hub, which is idle too, then with no hub: processor time from /proc, resident memory. A wake-up is the time from the
-return of `accept` in another process, after its commit, to the start of making the study's graph, and from the durable
-graph to its offer.
+and receipts, is copied until the outbox has the number of entries, all of studies at the hub. Then
+`thinwire-sender run`, which also prints when it starts to make a part and when it offers one, is measured at rest,
+first connected to the hub, which is idle too, then with no hub: processor time from /proc, resident memory. A wake-up
+is the time from the return of `accept` in another process, after its commit, to the start of making the study's graph,
+and from the durable graph to its offer.
 """
 
 import argparse
@@ -168,7 +168,10 @@ def at_rest(running: Process, seconds: float) -> dict[str, float]:
     return {"core_percent": round(100 * share, 2), "memory_mb": round(memory(pid), 1)}
 
 
-def wake_ups(running: Process, accepting: Process, studies: Studies, repeats: int, hub: bool) -> dict[str, Any]:
+def wake_ups(
+    running: Process, accepting: Process, studies: Studies, repeats: int, hub: bool, waiting: list[str]
+) -> dict[str, Any]:
+    """waiting: gets the studies that could not be sent."""
     found: dict[str, list[float]] = {"accepted_to_graph_begun": []}
     if hub:
         found |= {"graph_stored_to_offered": [], "accepted_to_offered": []}
@@ -183,9 +186,9 @@ def wake_ups(running: Process, accepting: Process, studies: Studies, repeats: in
             found["graph_stored_to_offered"].append(offered - made)
             found["accepted_to_offered"].append(offered - float(at))
             accepting.ask(f"arrived {study}")
-        # All parts are made, and each worker and the link are at rest again.
         else:
-            running.until("made", "MANIFEST")
+            running.until("made", "MANIFEST")  # the last part: the workers are at rest again
+            waiting.append(study)
         time.sleep(0.5)
     return {
         name: {"repeats": len(each), "median_ms": _ms(statistics.median(each)), "max_ms": _ms(max(each))}
@@ -199,7 +202,7 @@ def _ms(seconds: float) -> float:
 
 def measured(version: Version, entries: list[int], seconds: float, repeats: int) -> list[dict[str, Any]]:
     version.set_up()
-    studies, rows = Studies(version.folder), []
+    studies, waiting, rows = Studies(version.folder), list[str](), list[dict[str, Any]]()
     run = sys.executable, PROCESS, "run", version.clinic
     with version.process(sys.executable, PROCESS, "accept", version.clinic) as accepting:
         accepting.lines.get(timeout=PATIENCE)
@@ -212,14 +215,16 @@ def measured(version: Version, entries: list[int], seconds: float, repeats: int)
                 with version.hub():
                     while version.link() != "connected":
                         time.sleep(0.1)
+                    while waiting:
+                        accepting.ask(f"arrived {waiting.pop()}")
                     rest = at_rest(running, seconds)
                     # The first loads the models.
-                    wake_ups(running, accepting, studies, 1, hub=True)
+                    wake_ups(running, accepting, studies, 1, True, waiting)
                     rows.append({"entries": count, "hub": True, **rest})
-                    rows[-1] |= wake_ups(running, accepting, studies, repeats, hub=True)
+                    rows[-1] |= wake_ups(running, accepting, studies, repeats, True, waiting)
                     print(json.dumps(rows[-1]), flush=True)
                 rows.append({"entries": count, "hub": False, **at_rest(running, seconds)})
-                rows[-1] |= wake_ups(running, accepting, studies, (repeats + 1) // 2, hub=False)
+                rows[-1] |= wake_ups(running, accepting, studies, (repeats + 1) // 2, False, waiting)
                 print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -242,7 +247,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--only", choices=("before", "after"), help="Measure one, and write nothing.")
     given = parser.parse_args()
-    checkouts = {"before": given.before, "after": ROOT}
+    checkouts = {"after": ROOT, "before": given.before}
     result: dict[str, Any] = {
         "command": "python -m benchmarks.load.clinic --before FOLDER"
         f" --entries {' '.join(map(str, given.entries))} --seconds {given.seconds:g} --repeats {given.repeats}",

@@ -1,8 +1,8 @@
-"""One process of a clinic for `benchmarks.load.clinic`. Runs with any version of thinwire since 0.1 that is on the path.
+"""One process of a clinic for `benchmarks.load.clinic`, of the version of thinwire that is on the path.
 
-python clinic_process.py run DATA            `thinwire-sender run`, which also prints when it makes, has and offers a part
-python clinic_process.py accept DATA         accepts the files that it reads from standard input, one a line
-python clinic_process.py fill DATA COUNT     copies the one study that is at the hub, until there are COUNT entries
+python clinic_process.py run DATA           `thinwire-sender run`; prints when it makes, has and offers a part
+python clinic_process.py accept DATA        accepts the files that it reads from standard input, one a line
+python clinic_process.py fill DATA COUNT    copies the one study that is at the hub, until there are COUNT entries
 """
 
 import functools
@@ -10,8 +10,10 @@ import json
 import os
 import secrets
 import shutil
+import sqlite3
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,34 +90,29 @@ def fill(data: str, count: str) -> None:
 
 
 def _fill_tables(path: Path, count: int) -> None:
-    import sqlite3
-
     with sqlite3.connect(path, isolation_level=None) as database:
         database.execute("BEGIN")
-        columns = {
-            name: [row[1] for row in database.execute(f"PRAGMA table_info({name})")]
-            for name in ("studies", "parts", "receipts")
-        }
         (first, at) = database.execute("SELECT study, accepted_at FROM studies WHERE at_hub LIMIT 1").fetchone()
         there = database.execute("SELECT count(*) FROM studies").fetchone()[0]
+        inserts = [_insert(database, name) for name in ("studies", "parts", "receipts")]
         for number in range(there, count):
-            study = secrets.token_bytes(16)
-            changed = {"study": "?", "accepted_at": "?"}
-            for name in columns:
-                values = ["randomblob(32)" if each == "digest" else changed.get(each, each) for each in columns[name]]
-                given = [
-                    study if each == "study" else at - number * 60_000_000 for each in columns[name] if each in changed
-                ]
-                database.execute(
-                    f"INSERT INTO {name} SELECT {', '.join(values)} FROM {name} WHERE study = ?", [*given, first]
-                )
+            given = {"study": secrets.token_bytes(16), "at": at - number * 60_000_000, "first": first}
+            for insert in inserts:
+                database.execute(insert, given)
         database.execute("COMMIT")
 
 
+def _insert(database: sqlite3.Connection, name: str) -> str:
+    """A statement that copies the rows of a study in a table."""
+    columns = [row[1] for row in database.execute(f"PRAGMA table_info({name})")]
+    changed = {"study": ":study", "accepted_at": ":at", "digest": "randomblob(32)"}
+    values = ", ".join(changed.get(each, f'"{each}"') for each in columns)
+    return f"INSERT INTO {name} SELECT {values} FROM {name} WHERE study = :first"
+
+
 def _fill_folders(outbox: Path, count: int) -> None:
-    there = [each for each in outbox.iterdir() if len(each.name) == 32 and each.is_dir()]
-    first = min(there)
-    facts = json.loads((first / "state.json").read_bytes())
+    there = {each: json.loads((each / "state.json").read_bytes()) for each in outbox.iterdir() if len(each.name) == 32}
+    first, facts = next((each, facts) for each, facts in there.items() if all(_done(part) for part in facts["parts"]))
     at = datetime.fromisoformat(facts["accepted"])
     for number in range(len(there), count):
         study = secrets.token_hex(16)
@@ -125,5 +122,10 @@ def _fill_folders(outbox: Path, count: int) -> None:
     os.sync()
 
 
+def _done(part: Mapping[str, object]) -> bool:
+    return part["state"] in ("stored", "held")
+
+
 if __name__ == "__main__":
-    {"run": run, "accept": accept, "fill": fill}[sys.argv[1]](*sys.argv[2:])
+    role, *given = sys.argv[1:]
+    {"run": run, "accept": accept, "fill": fill}[role](*given)  # type: ignore[operator]
