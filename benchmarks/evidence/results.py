@@ -24,6 +24,7 @@ REQUIRED = (
     "phantom_leak",
     "sender",
     "hub",
+    "clinic_idle",
     "pixels",
     "report_graph",
     "waiting_cap",

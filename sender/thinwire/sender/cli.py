@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -46,6 +46,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+SHOWN = 20
+"""Studies that `status` lists: the newest."""
 out = Console()
 err = Console(stderr=True)
 
@@ -177,17 +179,22 @@ def status(
     data: Data,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat once a second until interrupted.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="List all studies; JSON always has all.")] = False,
 ) -> None:
-    """List the studies at the clinic: their tiers, transfers, reasons for waiting, and the hub's receipts."""
+    """List the newest studies at the clinic: their tiers, transfers, reasons for waiting, and the hub's receipts."""
+    if watch and whole:
+        raise typer.BadParameter("give --watch or --all, not both")
     clinic = open_clinic(data)
     if as_json:
         while True:
-            out.print_json(json.dumps(_status_json(clinic)))
+            _print_json(clinic)
             if not watch:
                 return
             time.sleep(EVERY)
     if not watch:
-        out.print(_status(clinic))
+        if whole:
+            _print_all(clinic)
+        out.print(_status(clinic, 0 if whole else SHOWN))
         for last in clinic.quarantine.reasons(1):
             out.print(f"{clinic.quarantine.count()} refused files in quarantine; the last: {last['what']}")
         presentation.show_unreadable(clinic.outbox.unreadable(), out)
@@ -195,39 +202,63 @@ def status(
         return
     with RichLive(console=out, auto_refresh=False) as view:
         while True:
-            view.update(_status(clinic), refresh=True)
+            view.update(_status(clinic, SHOWN), refresh=True)
             time.sleep(EVERY)
 
 
-def _status(clinic: JoinedClinic) -> Group:
+def _status(clinic: JoinedClinic, most: int) -> Group:
+    """The newest studies, at most `most`, and the summary of all."""
     current_policy, outbox = clinic.current_policy(), clinic.outbox
-    entries, link = outbox.entries(), link_status.read_status(outbox.folder, current_policy.now)
-    studies = presentation.status_table(entries, outbox, link, current_policy.waits(entries))
+    shown, due = outbox.overview.newest(most)[::-1], outbox.due()
+    link, states = link_status.read_status(outbox.folder, current_policy.now), outbox.overview.states()
+    tiers = by_tier(outbox.overview.totals(), due, link, current_policy)
     budget = (
         "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
     )
     used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; continue with: thinwire-sender resume"
-    return Group(studies, "", presentation.tiers_table(by_tier(entries, link, current_policy), link), used)
+    count = presentation.states_text(states)
+    if most and sum(states.values()) > most:
+        count += f"; the newest {most} are shown, all with --all"
+    summary = presentation.tiers_table(tiers, link), count, used
+    if not most:
+        return Group(*summary)
+    return Group(presentation.status_table(shown, outbox, link, current_policy.waits(shown, due)), "", *summary)
 
 
-def _status_json(clinic: JoinedClinic) -> dict[str, Any]:
+def _print_all(clinic: JoinedClinic) -> None:
+    """All studies, oldest first, page by page."""
     current_policy, outbox = clinic.current_policy(), clinic.outbox
-    entries, link = outbox.entries(), link_status.read_status(outbox.folder, current_policy.now)
-    waits = current_policy.waits(entries)
-    return {
+    due, link = outbox.due(), link_status.read_status(outbox.folder, current_policy.now)
+    for page in outbox.overview.pages():
+        out.print(presentation.status_table(page, outbox, link, current_policy.waits(page, due)), "")
+
+
+def _print_json(clinic: JoinedClinic) -> None:
+    """All studies, one a line, printed while they are read."""
+    current_policy, outbox = clinic.current_policy(), clinic.outbox
+    due, link = outbox.due(), link_status.read_status(outbox.folder, current_policy.now)
+    tiers = by_tier(outbox.overview.totals(), due, link, current_policy)
+    head = {
         "site": str(outbox.epochs.site),
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
         "execution_provider": presentation.provider(clinic.config),
         "link": presentation.link_json(link),
         "paused": current_policy.paused,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
-        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in by_tier(entries, link, current_policy)},
-        "studies": [presentation.entry_json(entry, outbox, waits) for entry in entries],
+        "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),
         "unreadable": [presentation.unreadable_json(each) for each in outbox.unreadable()],
     }
+    typer.echo(json.dumps(head)[:-1] + ', "studies": [', nl=False)
+    before = "\n"
+    for page in outbox.overview.pages():
+        waits = current_policy.waits(page, due)
+        for entry in page:
+            typer.echo(before + json.dumps(presentation.entry_json(entry, outbox, waits)), nl=False)
+            before = ",\n"
+    typer.echo("\n]}")
 
 
 Which = Annotated[str | None, typer.Argument(help="The study key or its first digits; all sending by default.")]
@@ -302,8 +333,10 @@ def export(
     outbox = clinic.outbox
     with outbox.own_stick():
         clinic.make_parts()
-        chosen = [outbox.find(each) for each in study] if study else outbox.entries()
-        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(include_held or held)])
+        held = include_held or held
+        here = (PartState.MISSING, PartState.WAITING, *((PartState.HELD,) if held else ()))
+        chosen = [outbox.find(each) for each in study] if study else outbox.entries(*here)
+        done = export_to(Stick(to), outbox, [due for entry in chosen for due in entry.due(held)])
     unmade = sum(len(entry.missing) for entry in chosen)
     if as_json:
         out.print_json(json.dumps(presentation.exported_json(done, unmade)))

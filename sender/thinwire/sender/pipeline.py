@@ -224,15 +224,9 @@ class Pipeline:
         other parts and so waits for them. No other part is made while a graph is to be made, which needs the same
         cores.
         """
-        unfinished = [entry for entry in self.outbox.unfinished() if entry.study not in but]
-        if Kind.GRAPH not in chain(*steps) and any(Kind.GRAPH in entry.missing for entry in unfinished):
+        if Kind.GRAPH not in chain(*steps) and self.outbox.next_missing((Kind.GRAPH,), but):
             return None
-        for step in steps:
-            for entry in unfinished:
-                for kind in step:
-                    if kind in entry.missing and (kind is not Kind.MANIFEST or entry.missing == (kind,)):
-                        return entry.study, kind
-        return None
+        return next((job for step in steps if (job := self.outbox.next_missing(step, but))), None)
 
     def make_all(self) -> None:
         """Make all missing parts now. The caller holds `outbox.own_link`. Raises DiskFull."""

@@ -21,7 +21,7 @@ from thinwire.sender.graph.encoder import choose_provider
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.earlier_rows import Forwarded
-from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
+from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartState, totals_of
 from thinwire.sender.outbox.outbox import Outbox, Unreadable
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tables import CLINIC
@@ -236,7 +236,7 @@ def entry_json(
 
 def result(entry: OutboxEntry, outbox: Outbox) -> dict[str, Any] | None:
     """The result of the hub's triage, from its signed receipt."""
-    triaged = [r for r in outbox.receipts(entry.study) if r.status is StudyStatus.TRIAGED]
+    triaged = outbox.receipts(entry.study, StudyStatus.TRIAGED)
     found: dict[str, Any] | None = json.loads(triaged[-1].detail) if triaged else None
     return found
 
@@ -268,6 +268,12 @@ def status_table(
     if not entries:
         table.add_row("no study here")
     return table
+
+
+def states_text(states: Mapping[EntryState, int]) -> str:
+    """Number of studies by state, as "1,204 studies: 2 accepted, 1,202 arrived"."""
+    counts = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
+    return f"{sum(states.values()):,} studies{f': {counts}' if counts else ''}"
 
 
 def tiers_table(tiers: Sequence[TierProgress], link: LinkStatus) -> Table:
@@ -370,7 +376,8 @@ class LiveProgress:
         entries = [self._outbox.entry(study) for study in self._studies]
         link = self._link or link_status_file.read_status(self._outbox.folder, current_policy.now)
         table = status_table(entries, self._outbox, link, current_policy.waits(entries))
-        self._view.update(Group(table, "", tiers_table(by_tier(entries, link, current_policy), link)))
+        due = [each for entry in entries for each in entry.due()]
+        self._view.update(Group(table, "", tiers_table(by_tier(totals_of(entries), due, link, current_policy), link)))
 
 
 @contextmanager

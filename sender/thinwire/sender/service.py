@@ -28,8 +28,9 @@ from thinwire.shared.identifiers import StudyKey, TextSource
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.025
-"""Seconds between two looks for changes of the outbox by other processes; a look costs microseconds."""
+LOOK_SECONDS = 0.035
+"""Seconds between two looks for changes of the outbox by other processes. A look costs microseconds; the wake-up for it
+is most of an idle clinic's processor time (benchmarks/load/clinic.py)."""
 UNTIL_SECONDS = 1.0
 """Longest time between two checks of the condition of `Service.run`."""
 WATCH_SECONDS = 1.0
@@ -148,12 +149,13 @@ class Service:
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
-        self.pipeline.outbox.recover()
+        self.pipeline.outbox.sweep()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._look(stop), self._purge(stop))]
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         stuck: dict[StudyKey, float] = {}
         for worker, steps in zip(workers, WORKERS, strict=True):
             tasks.append(asyncio.ensure_future(self._make(stop, worker, steps, stuck)))
+        tasks.append(asyncio.ensure_future(self._check_stored(stop, workers[-1])))
         if watch is not None:
             tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
         if self.port is not None:
@@ -161,7 +163,8 @@ class Service:
             tasks.append(asyncio.ensure_future(self._receive(stop, self.port)))
         try:
             while not stop.is_set() and not until():
-                await _first(UNTIL_SECONDS, stop.wait(), self._changed.wait(), *tasks)
+                going = [task for task in tasks if not task.done()]
+                await _first(UNTIL_SECONDS, stop.wait(), self._changed.wait(), *going)
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -194,6 +197,19 @@ class Service:
                 # Its bytes are damaged; other studies continue, and this one does when its files are sent again.
                 log.error("%s; %s", error, error.remedy)
                 stuck[job[0]] = now + STUCK_SECONDS
+
+    async def _check_stored(self, stop: asyncio.Event, worker: Executor) -> None:
+        """Compares all stored bytes with the outbox, once, study by study beside the making of parts. The link does not
+        wait for it: it compares the bytes of an object before the first offer."""
+        outbox = self.pipeline.outbox
+        for study in await asyncio.to_thread(outbox.with_bytes):
+            if stop.is_set():
+                return
+            try:
+                await asyncio.get_running_loop().run_in_executor(worker, outbox.check_stored, study)
+            except (Retryable, OSError) as error:
+                # The link compares what it offers, so that a study that is left out here is not sent unseen.
+                log.error("the stored bytes of study %s could not be compared: %s", study.hex(), error)
 
     async def _look(self, stop: asyncio.Event) -> None:
         """Wakes the workers and the link after every change of the outbox."""
@@ -293,7 +309,9 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 async def _first(seconds: float, *awaited: Awaitable[object]) -> None:
     """Wait for the first of these, at most `seconds`. Tasks go on, coroutines are cancelled."""
     waiting = [asyncio.ensure_future(each) for each in awaited]
-    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for each, given in zip(waiting, awaited, strict=True):
-        if each is not given:
-            each.cancel()
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each, given in zip(waiting, awaited, strict=True):
+            if each is not given:
+                each.cancel()

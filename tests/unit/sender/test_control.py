@@ -11,6 +11,7 @@ from tests.support.dicoms import chest, dicom
 from tests.support.power import Fuse, PowerCut
 from tests.support.real_link import as_joined
 from tests.support.two_ends import PLAN, TwoEnds, samples
+from thinwire.sender import cli
 from thinwire.sender.cli import app
 from thinwire.sender.outbox.entries import EntryState
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -92,6 +93,26 @@ def command(ends: TwoEnds, *arguments: str) -> Result:
 
 def retry(ends: TwoEnds, study: str) -> Result:
     return command(ends, "retry", study)
+
+
+def status(ends: TwoEnds, *words: str) -> Result:
+    as_joined(ends.folder / "clinic")
+    return CliRunner().invoke(app, ["status", "--data", str(ends.folder / "clinic"), *words], catch_exceptions=False)
+
+
+def test_status_lists_the_newest_studies_and_counts_all(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends.clock.advance(1)
+    ends.accept(THIRD)
+    monkeypatch.setattr(cli, "SHOWN", 1)
+    told = status(ends).stdout
+    assert [sample.study.hex()[:12] in told for sample in (FIRST, SECOND, THIRD)] == [False, False, True]
+    assert "3 studies: 1 accepted, 2 sending; the newest 1 are shown, all with --all" in " ".join(told.split())
+    told = status(ends, "--all").stdout
+    assert [told.count(sample.study.hex()[:12]) for sample in (FIRST, SECOND, THIRD)] == [1, 1, 1]
+    assert status(ends, "--all", "--watch").exit_code == 2
+    found = json.loads(status(ends, "--json").stdout)
+    assert {each["study"] for each in found["studies"]} == {each.study.hex() for each in (FIRST, SECOND, THIRD)}
+    assert found["tiers"]["originals"]["waits"] == {"to be made": 1}
 
 
 @pytest.mark.parametrize("name", ["escalate", "urgent"])

@@ -1,6 +1,6 @@
 """An entry of the outbox: a study, its parts, their states and transitions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -116,6 +116,26 @@ class Part:
         """The part after `event`. Raises ValueError for an event that this state does not allow."""
         state = TRANSITIONS.after(self.state, event)
         return replace(self, state=state, reason=reason, requested=self.requested or event in _REQUESTS)
+
+
+@dataclass(frozen=True)
+class PartTotal:
+    """All parts of one kind and state."""
+
+    kind: Kind
+    state: PartState
+    count: int
+    size: int
+    """Sealed bytes of all."""
+
+
+def totals_of(entries: "Iterable[OutboxEntry]") -> list[PartTotal]:
+    """The totals of these studies."""
+    sizes: dict[tuple[Kind, PartState], list[int]] = {}
+    for entry in entries:
+        for part in entry.parts:
+            sizes.setdefault((part.kind, part.state), []).append(part.size)
+    return [PartTotal(kind, state, len(each), sum(each)) for (kind, state), each in sorted(sizes.items())]
 
 
 @dataclass(frozen=True)

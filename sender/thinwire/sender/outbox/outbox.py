@@ -14,9 +14,10 @@ import fcntl
 import hmac
 import logging
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -30,9 +31,11 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
     add_entry,
+    missing_parts,
     read_due,
     read_entries,
     read_entry,
@@ -57,6 +60,8 @@ log = logging.getLogger(__name__)
 _PAUSED = "paused"
 """A control: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
+_ASKED = 500
+"""Objects in one query."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Outbox:
     """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
 
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
+        self.overview = Overview(database)
         self.folder = data / "outbox"
         """Locks, and the link status for other processes."""
         self.database = database
@@ -78,6 +84,8 @@ class Outbox:
         self._hub_signing = hub_signing
         self._disk: Disk = epochs.disk
         self._unoffered: set[Digest] = set()
+        self._whole: set[Digest] = set()
+        """Objects to be sent whose bytes this process made or compared."""
         self._disk.make_folder(self.folder)
         self._blobs = Blobs(data / "blobs", self._disk)
 
@@ -126,22 +134,25 @@ class Outbox:
                     add_entry(connection, entry)
         return self._accept_again(study, source, text_mac, urgent, overrides) if accepted_by_another else entry
 
-    def entries(self) -> list[OutboxEntry]:
-        """All studies in the outbox, oldest first."""
+    def entries(self, *states: PartState) -> list[OutboxEntry]:
+        """The studies with a part in one of these states, oldest first; without states all studies (of very many:
+        `Overview.pages`)."""
+        with_one = select(parts.c.study).where(parts.c.state.in_([str(state) for state in states]))
         query = select(studies).order_by(studies.c.accepted_at, studies.c.study)
         with self.database.read() as connection:
-            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+            found = read_entries(connection, query.where(studies.c.study.in_(with_one)) if states else query)
+        return [each for each in found if isinstance(each, OutboxEntry)]
 
-    def newest(self, most: int) -> list[OutboxEntry]:
-        """The studies that were accepted last, newest first."""
-        query = select(studies).order_by(studies.c.accepted_at.desc(), studies.c.study.desc()).limit(most)
+    def stored(self, objects: Collection[Digest]) -> set[Digest]:
+        """Those of these objects that are stored at the hub."""
+        found: set[Digest] = set()
+        of_these = list(objects)
+        is_stored = parts.c.state == str(PartState.STORED)
         with self.database.read() as connection:
-            return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
-
-    def count(self) -> int:
-        """Number of studies in the outbox."""
-        with self.database.read() as connection:
-            return connection.scalar(select(func.count()).select_from(studies)) or 0
+            for start in range(0, len(of_these), _ASKED):
+                query = select(parts.c.object).where(parts.c.object.in_(of_these[start : start + _ASKED]), is_stored)
+                found |= {Digest(each) for each in connection.scalars(query)}
+        return found
 
     def unreadable(self) -> list[Unreadable]:
         """Everything at the clinic that this version cannot read: rows of the database, and files of an earlier version
@@ -188,6 +199,19 @@ class Outbox:
         query = select(studies).where(studies.c.study.in_(missing)).order_by(*order)
         with self.database.read() as connection:
             return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
+
+    def next_missing(self, kinds: Sequence[Kind], but: Collection[StudyKey] = ()) -> tuple[StudyKey, Kind] | None:
+        """The first missing part of these kinds that can be made now: of urgent studies first, then of the oldest, of
+        one study in the order of `kinds`. but: studies that are left out.
+
+        A manifest lists the other parts and so waits for them.
+        """
+        with self.database.read() as connection, missing_parts(connection, kinds) as found:
+            for study, kind in found:
+                with contextlib.suppress(UnreadableEntry):
+                    if study not in but and (kind is not Kind.MANIFEST or _found(connection, study).missing == (kind,)):
+                        return study, kind
+        return None
 
     def source(self, study: StudyKey) -> bytes:
         """The archive from `accept`, or the originals, which have the same files and text.
@@ -238,6 +262,7 @@ class Outbox:
             made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             if part.object is None:
                 self._unoffered.add(name)
+            self._whole.add(name)
             made = replace(made, object=name, size=len(sealed), plain_size=len(plaintext), kept=True)
             change.entry = change.entry.with_part(made)
         return made
@@ -288,11 +313,14 @@ class Outbox:
         with self.database.read() as connection:
             return connection.scalar(select(controls.c.name).where(controls.c.name == _PAUSED)) is not None
 
-    def receipts(self, study: StudyKey) -> list[Receipt]:
-        """The hub's receipts for a study, oldest first."""
+    def receipts(self, study: StudyKey, *statuses: StudyStatus) -> list[Receipt]:
+        """The hub's receipts for a study, of these statuses or of all, oldest first."""
         found = []
+        query = select(receipts.c.signed).where(receipts.c.study == study)
+        if statuses:
+            query = query.where(receipts.c.status.in_([str(each) for each in statuses]))
         with self.database.read() as connection:
-            signed = connection.scalars(select(receipts.c.signed).where(receipts.c.study == study)).all()
+            signed = connection.scalars(query).all()
         for each in signed:
             try:
                 found.append(read_receipt(each, self._hub_signing))
@@ -343,10 +371,17 @@ class Outbox:
             raise Retryable("another export or import is running", "Wait until it ends, then repeat.") from error
 
     def recover(self) -> list[OutboxEntry]:
-        """After a start, with `own_link`: remove incomplete files and check the stored bytes.
+        """Everything that is to be done after a start, with `own_link`: `sweep`, and `check_stored` for all studies.
 
         Returns the studies with missing parts, including those whose bytes are damaged or absent.
         """
+        self.sweep()
+        for study in self.with_bytes():
+            self.check_stored(study)
+        return self.unfinished()
+
+    def sweep(self) -> None:
+        """After a start, with `own_link`: remove incomplete files, and blobs that no study has."""
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             with self.database.read() as connection:
                 kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
@@ -354,13 +389,24 @@ class Outbox:
                 named = {name for name in (*kept, *sources) if name is not None}
             self._blobs.sweep(named)
             self.epochs.sweep()
-        with_bytes = select(parts.c.study).where(parts.c.kept).distinct()
+
+    def with_bytes(self) -> list[StudyKey]:
+        """The studies of which the clinic has sealed parts."""
         with self.database.read() as connection:
-            here = [StudyKey(each) for each in connection.scalars(with_bytes)]
-        for study in here:
-            with contextlib.suppress(UnknownStudy):
-                self._check(study)
-        return self.unfinished()
+            return [StudyKey(each) for each in connection.scalars(select(parts.c.study).where(parts.c.kept).distinct())]
+
+    def check_stored(self, study: StudyKey) -> None:
+        """Compare the stored bytes of a study with its entry: parts with absent or damaged bytes become missing;
+        unneeded bytes are removed."""
+        with contextlib.suppress(UnknownStudy):
+            self._check(study)
+
+    def may_offer(self, due: Due) -> bool:
+        """Whether the bytes of an object that is not offered yet are whole; if not, the part becomes missing.
+
+        Bytes that this process made, or has compared once, are not read again.
+        """
+        return due.object in self._whole or self.check(due)
 
     def first_offer(self, due: Due) -> bool:
         """Whether this process made an object and has not offered it, so that the hub has no part of it. True at most
@@ -396,8 +442,11 @@ class Outbox:
         """Whether the stored bytes are those of the object; if not, the part becomes missing."""
         if due.kind is None:
             return True
-        with contextlib.suppress(UnknownStudy):
-            return due.object in (each.object for each in self._check(due.study).due())
+        if self._blobs.is_whole(due.object, due.size):
+            self._whole.add(due.object)
+            return True
+        self._whole.discard(due.object)
+        self.check_stored(due.study)
         return False
 
     def record_receipt(self, signed: bytes) -> Receipt:
@@ -423,6 +472,7 @@ class Outbox:
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
                     after = after.with_part(part.after(PartEvent.STORED))
+                    self._whole.discard(part.object)
             change.entry = after
         return receipt
 
@@ -500,13 +550,12 @@ class Outbox:
     def _check(self, study: StudyKey) -> OutboxEntry:
         """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded bytes
         are removed."""
-        entry = self.entry(study)
-        damaged = [
-            part
-            for part in entry.parts
-            if part.state in (PartState.WAITING, PartState.HELD) and not (part.kept and self._holds(part))
-        ]
-        if damaged or without_unneeded(entry, self._holds)[1]:
+        entry, holds = self.entry(study), cache(self._holds)
+        here = [part for part in entry.parts if part.state in (PartState.WAITING, PartState.HELD)]
+        damaged = [part for part in here if not (part.kept and holds(part))]
+        self._whole |= {part.object for part in here if part.object and part.state is PartState.WAITING}
+        self._whole -= {part.object for part in damaged}
+        if damaged or without_unneeded(entry, holds)[1]:
             with self._change(study, "part") as change:
                 for part in damaged:
                     if change.entry.part(part.kind) == part:

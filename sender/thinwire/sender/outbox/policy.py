@@ -9,10 +9,11 @@ from thinwire.sender.outbox.tiers import Decision, PendingPart, TierPolicy, deci
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, StudyKey
 
-_REASON = {
+REASONS = {
     PartState.MISSING: "to be made",
     PartState.HELD: "until a reader asks for it",
 }
+"""Why a part waits that is not due."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,17 @@ class CurrentPolicy:
             return True
         return part.state is PartState.WAITING and self._decide(_asked(entry, part), idle=True).sends
 
-    def waits(self, entries: Iterable[OutboxEntry]) -> dict[tuple[StudyKey, Kind], str]:
-        """Why each part waits, as text; parts that may be sent are left out."""
+    def waits(self, entries: Iterable[OutboxEntry], due: Iterable[Due] = ()) -> dict[tuple[StudyKey, Kind], str]:
+        """Why each part of these studies waits, as text; parts that may be sent are left out. due: of all studies; a
+        part may wait until they are sent."""
         entries = list(entries)
-        _, waiting = self.partition((due for entry in entries for due in entry.due()), {})
+        every = {each.object: each for each in (*due, *(own for entry in entries for own in entry.due()))}
+        _, waiting = self.partition(every.values(), {})
         reasons = {(due.study, due.kind): reason for due, reason in waiting if due.kind is not None}
         for entry in entries:
             for part in entry.parts:
-                if part.state in _REASON:
-                    reasons[entry.study, part.kind] = _REASON[part.state]
+                if part.state in REASONS:
+                    reasons[entry.study, part.kind] = REASONS[part.state]
         return reasons
 
     def _decide(self, pending: PendingPart, idle: bool) -> Decision:

@@ -1,12 +1,14 @@
 """Entries of the outbox as rows of the clinic's database, and back."""
 
+import contextlib
+import heapq
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, literal, select, union_all, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, literal, select, union_all, update
 
-from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState
+from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState, PartTotal
 from thinwire.sender.outbox.tables import parts, studies
 from thinwire.sender.outbox.tiers import ORDER, When
 from thinwire.shared.crypto.envelope import Kind
@@ -107,6 +109,51 @@ _DUE = _due_query()
 def read_due(connection: Connection) -> list[Due]:
     """The waiting parts; of very many those that are sent first."""
     return [due for row in connection.execute(_DUE) for due in _due(row)]
+
+
+def _missing_query(urgent: bool, first: bool) -> Select[Any]:
+    return (
+        select(parts.c.study, parts.c.accepted_at)
+        .join(studies, studies.c.study == parts.c.study)
+        .where(
+            parts.c.state == str(PartState.MISSING),
+            parts.c.kind == bindparam("of_kind"),
+            parts.c.first == literal(first),
+            studies.c.urgent == literal(urgent),
+        )
+        .order_by(parts.c.accepted_at, parts.c.study)
+    )
+
+
+_MISSING = [(urgent, _missing_query(urgent, first)) for urgent, first in ((True, True), (False, True), (False, False))]
+"""Each is one range of the index `parts_due`, in its order."""
+
+
+@contextlib.contextmanager
+def missing_parts(connection: Connection, kinds: Sequence[Kind]) -> Iterator[Iterator[tuple[StudyKey, Kind]]]:
+    """The missing parts of these kinds: of urgent studies first, then of the oldest, of one study in the order of
+    `kinds`. Rows are read as they are consumed; valid within the block."""
+    with contextlib.ExitStack() as opened:
+        ranges = []
+        for place, kind in enumerate(kinds):
+            for urgent, query in _MISSING:
+                rows = opened.enter_context(contextlib.closing(connection.execute(query, {"of_kind": int(kind)})))
+                ranges.append(_placed(rows, urgent, place))
+        yield ((StudyKey(study), kinds[place]) for *_, study, place in heapq.merge(*ranges))
+
+
+def _placed(rows: Iterable[Row[Any]], urgent: bool, place: int) -> Iterator[tuple[bool, int, bytes, int]]:
+    for row in rows:
+        yield not urgent, row.accepted_at, row.study, place
+
+
+def read_totals(connection: Connection) -> list[PartTotal]:
+    """The parts by kind and state, without those that this version cannot read. Index-only."""
+    each = parts.c.state, parts.c.kind
+    query = select(*each, func.count(), func.sum(parts.c.size)).group_by(*each)
+    known = set(map(str, PartState)), set(map(int, Kind))
+    rows = [row for row in connection.execute(query).all() if row.state in known[0] and row.kind in known[1]]
+    return [PartTotal(Kind(kind), PartState(state), count, size) for state, kind, count, size in rows]
 
 
 def unsure_studies() -> Select[Any]:

@@ -41,7 +41,7 @@ studies = Table(
     # Whether the hub has every planned part: for queries alone, it follows from the parts.
     Column("at_hub", Boolean, nullable=False),
     Index("studies_accepted", "accepted_at", "study"),
-    Index("studies_at_hub", "at_hub", "epoch"),
+    Index("studies_at_hub", "at_hub", "accepted_at", "epoch"),
     Index("studies_escalated", "escalated"),
 )
 parts = Table(
@@ -59,7 +59,9 @@ parts = Table(
     # For the order of sending: of the study, and whether it is urgent or requested.
     Column("accepted_at", BigInteger, nullable=False),
     Column("first", Boolean, nullable=False),
-    Index("parts_due", "state", "kind", "first", "accepted_at", "study"),
+    # With the size, so that totals are read from the index alone.
+    Index("parts_due", "state", "kind", "first", "accepted_at", "study", "size"),
+    Index("parts_object", "object"),
     Index("parts_kept", "kept"),
 )
 receipts = Table(

@@ -20,7 +20,7 @@ from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey
 
 MOST_STUDIES = 200
-"""The newest are shown; `status` lists all."""
+"""The newest are shown; `status --all` lists all."""
 MOST_REFUSED = 20
 _STATUS_LABELS = {
     StudyStatus.STORED: "at the hub",
@@ -117,11 +117,10 @@ class ClinicState:
 
     def shown(self) -> PageState:
         current_policy = self.current_policy()
-        entries = self.outbox.entries()
+        newest, due = self.outbox.overview.newest(MOST_STUDIES), self.outbox.due()
         link = link_status.read_status(self.outbox.folder, current_policy.now)
-        waits, seconds = current_policy.waits(entries), study_seconds(entries, link, current_policy)
+        waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
-        newest = sorted(entries, key=lambda each: (each.accepted, each.study), reverse=True)[:MOST_STUDIES]
         budget = current_policy.policy.budget
         return PageState(
             site=str(self.outbox.epochs.site),
@@ -133,7 +132,7 @@ class ClinicState:
             share=None if not budget else min(100, 100 * current_policy.used // budget),
             coming=self.coming(),
             studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
-            more=len(entries) - len(newest),
+            more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
             unreadable=self.outbox.count_unreadable(),
         )

@@ -1,6 +1,5 @@
 """The clinic's figures for Prometheus, read when they are asked for. No label names a study or a patient."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -11,8 +10,6 @@ from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState
 
-_OPEN = (PartState.MISSING, PartState.HELD, PartState.WAITING)
-
 
 class ClinicMetrics(Collector):
     """Names and meanings: docs/technician.md."""
@@ -22,22 +19,19 @@ class ClinicMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox
-        entries = outbox.entries()
+        states, totals, oldest = outbox.overview.states(), outbox.overview.totals(), outbox.overview.oldest_unsent()
         link = link_status.read_status(outbox.folder, current_policy.now)
-        states = Counter(entry.state for entry in entries)
         studies = GaugeMetricFamily("thinwire_studies", "Studies at the clinic.", labels=["state"])
         for state in EntryState:
             studies.add_metric([state], states[state])
         yield studies
-        parts = Counter((part.kind.name.lower(), str(part.state)) for entry in entries for part in entry.parts)
         family = GaugeMetricFamily("thinwire_parts", "Parts of studies.", labels=["tier", "state"])
-        for labels, count in sorted(parts.items()):
-            family.add_metric(labels, count)
+        for each in totals:
+            family.add_metric((each.kind.name.lower(), each.state), each.count)
         yield family
-        waiting = [part.size for entry in entries for part in entry.parts if part.state is PartState.WAITING]
-        yield GaugeMetricFamily("thinwire_waiting_bytes", "Sealed bytes that wait for the link.", sum(waiting))
-        unsent = [entry.accepted for entry in entries if any(part.state in _OPEN[::2] for part in entry.parts)]
-        age = (current_policy.now - min(unsent)).total_seconds() if unsent else 0.0
+        waiting = sum(each.size for each in totals if each.state is PartState.WAITING)
+        yield GaugeMetricFamily("thinwire_waiting_bytes", "Sealed bytes that wait for the link.", waiting)
+        age = (current_policy.now - oldest).total_seconds() if oldest else 0.0
         yield GaugeMetricFamily("thinwire_oldest_unsent_seconds", "Age of the oldest study not at the hub whole.", age)
         connected = link.state is LinkState.CONNECTED
         yield GaugeMetricFamily("thinwire_link_connected", "Whether the link to the hub stands.", connected)

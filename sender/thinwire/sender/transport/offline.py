@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinwire.sender.outbox.entries import Due, PartState
+from thinwire.sender.outbox.entries import Due
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.transport.schedule import rank
 from thinwire.shared.crypto.envelope import (
@@ -165,14 +165,8 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
     """Update this clinic's files on the stick: one transfer note, no received objects, no unused epoch records.
 
     put, taken: the additions to the transfer note. Returns the number of removed objects."""
-    arrived = {
-        part.object
-        for entry in outbox.entries()
-        for part in entry.parts
-        if part.state is PartState.STORED and part.object
-    }
     urgent, receipts = dict(put), dict(taken or {})
-    here: set[Digest] = set()
+    there: dict[Digest, tuple[Path, EpochId]] = {}
     epochs: set[EpochId] = set()
     records: dict[EpochId, Path] = {}
     transfer_notes: dict[Path, TransferNote] = {}
@@ -189,16 +183,19 @@ def _tidy(stick: Stick, outbox: Outbox, put: dict[Digest, bool], taken: dict[Dig
             transfer_note = _own_transfer_note(stick, outbox, path)
             if transfer_note is not None:
                 transfer_notes[path] = transfer_note
-        elif (object := _named(path)) in arrived:
+        elif (object := _named(path)) is not None:
+            there[object] = path, header.epoch
+    arrived = outbox.stored(there)
+    for object, (path, epoch_id) in there.items():
+        if object in arrived:
             stick.remove(path)
             cleared += 1
-        elif object is not None:
-            here.add(object)
-            epochs.add(header.epoch)
+        else:
+            epochs.add(epoch_id)
     for transfer_note in transfer_notes.values():
         urgent |= {object: flag for object, flag in transfer_note.urgent if object not in urgent}
         receipts |= dict.fromkeys(transfer_note.taken)
-    listed = sorted((object, flag) for object, flag in urgent.items() if object in here)
+    listed = sorted((object, flag) for object, flag in urgent.items() if object in there and object not in arrived)
     now = TransferNote(tuple(listed[:MOST_OBJECTS]), tuple(sorted(receipts)[:MOST_TAKEN]))
     same = next((path for path, transfer_note in transfer_notes.items() if transfer_note == now), None)
     if same is None and now != TransferNote():

@@ -1,17 +1,20 @@
 """Progress of the clinic's studies by tier: parts at the hub, in transfer and waiting, with reasons and times."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thinwire.sender.outbox.entries import Due, OutboxEntry, PartState
-from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.entries import Due, PartState, PartTotal
+from thinwire.sender.outbox.policy import REASONS, CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.transport.link_status import LinkState, LinkStatus, TransferProgress
 from thinwire.sender.transport.schedule import rank
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, StudyKey
+
+_AFTER_OTHERS = "until others of this tier are sent"
+"""Reason of waiting parts beyond those that the link considers at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +38,46 @@ class TierProgress:
     """Reasons for waiting, with the number of parts."""
 
 
-def by_tier(entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy) -> list[TierProgress]:
-    """One for each kind of which the clinic has or had a part, in sending order."""
-    entries = list(entries)
+def by_tier(
+    totals: Iterable[PartTotal], due: Iterable[Due], link: LinkStatus, current_policy: CurrentPolicy
+) -> list[TierProgress]:
+    """One for each kind of which the clinic has or had a part, in sending order. due: the waiting parts; of very many,
+    those that are sent first."""
+    counts = {(each.kind, each.state): each for each in totals}
+    due = list(due)
     crossing = {each.object: each for each in link.transfers}
-    waits = current_policy.waits(entries)
-    seconds = _estimates(entries, crossing, current_policy, link)
+    reasons = {each.object: reason for each, reason in current_policy.partition(due, {})[1]}
+    seconds = {each.kind: seconds for each, seconds in _arrivals(due, crossing, current_policy, link)}
     found = []
     for kind in ORDER:
-        parts = [(entry, part) for entry in entries for part in entry.parts if part.kind is kind]
-        open_parts = [(e, p) for e, p in parts if p.state in (PartState.MISSING, PartState.HELD, PartState.WAITING)]
-        known = [crossing[p.object] for _, p in open_parts if p.object in crossing]
-        if parts:
+        of_kind = [each for (this, _), each in counts.items() if this is kind]
+        open_parts = [each for each in of_kind if each.state in (PartState.MISSING, PartState.HELD, PartState.WAITING)]
+        known = [crossing[each.object] for each in due if each.kind is kind and each.object in crossing]
+        if of_kind:
             found.append(
                 TierProgress(
                     kind=kind,
-                    stored=sum(p.state is PartState.STORED for _, p in parts),
-                    open=len(open_parts),
-                    size=sum(p.size for _, p in open_parts),
+                    stored=sum(each.count for each in of_kind if each.state is PartState.STORED),
+                    open=sum(each.count for each in open_parts),
+                    size=sum(each.size for each in open_parts),
                     sent=sum(each.sent for each in known),
                     durable=sum(each.durable for each in known),
                     seconds=seconds.get(kind),
-                    waits=Counter(waits[e.study, kind] for e, _ in open_parts if (e.study, kind) in waits),
+                    waits=_reasons(open_parts, [each for each in due if each.kind is kind], reasons),
                 )
             )
     return found
+
+
+def _reasons(open_parts: Iterable[PartTotal], due: Sequence[Due], reasons: Mapping[Digest, str]) -> dict[str, int]:
+    """Reasons for waiting of the parts of one kind, with the number of parts. reasons: by object, of parts in `due`."""
+    found = Counter(reasons[each.object] for each in due if each.object in reasons)
+    for each in open_parts:
+        if each.state is PartState.WAITING:
+            found[_AFTER_OTHERS] += each.count - len(due)
+        else:
+            found[REASONS[each.state]] += each.count
+    return {reason: count for reason, count in found.items() if count > 0}
 
 
 def as_json(tier: TierProgress) -> dict[str, Any]:
@@ -75,26 +93,15 @@ def as_json(tier: TierProgress) -> dict[str, Any]:
     }
 
 
-def study_seconds(
-    entries: Iterable[OutboxEntry], link: LinkStatus, current_policy: CurrentPolicy
-) -> dict[StudyKey, float]:
-    """Seconds until all parts of each study that may be sent are at the hub, at the measured rate; empty if unknown."""
+def study_seconds(due: Iterable[Due], link: LinkStatus, current_policy: CurrentPolicy) -> dict[StudyKey, float]:
+    """Seconds until all parts of each study that may be sent are at the hub, at the measured rate; empty if unknown.
+    due: as for `by_tier`."""
     crossing = {each.object: each for each in link.transfers}
-    return {due.study: seconds for due, seconds in _arrivals(entries, crossing, current_policy, link)}
-
-
-def _estimates(
-    entries: Iterable[OutboxEntry],
-    crossing: Mapping[Digest, TransferProgress],
-    current_policy: CurrentPolicy,
-    link: LinkStatus,
-) -> dict[Kind, float]:
-    found = _arrivals(entries, crossing, current_policy, link)
-    return {due.kind: seconds for due, seconds in found if due.kind is not None}
+    return {each.study: seconds for each, seconds in _arrivals(due, crossing, current_policy, link)}
 
 
 def _arrivals(
-    entries: Iterable[OutboxEntry],
+    due: Iterable[Due],
     crossing: Mapping[Digest, TransferProgress],
     current_policy: CurrentPolicy,
     link: LinkStatus,
@@ -103,8 +110,8 @@ def _arrivals(
     if link.state is not LinkState.CONNECTED or not link.rate:
         return
     bytes_before = 0
-    going, _ = current_policy.partition(sorted((due for entry in entries for due in entry.due()), key=rank), {})
-    for due in going:
-        known = crossing.get(due.object)
-        bytes_before += due.size - (known.durable if known else 0)
-        yield due, bytes_before / link.rate + (link.round_trip or 0.0)
+    going, _ = current_policy.partition(sorted(due, key=rank), {})
+    for each in going:
+        known = crossing.get(each.object)
+        bytes_before += each.size - (known.durable if known else 0)
+        yield each, bytes_before / link.rate + (link.round_trip or 0.0)

@@ -1,5 +1,6 @@
 """The clinic's end of a session as a state machine: messages in, messages out. Protocol: docs/wire-protocol.md."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -301,11 +302,11 @@ class UplinkSession:
                 yield due
 
     def _read(self, piece: Segment) -> bytes | None:
-        """The piece's bytes; None if they are missing, and its object is then removed from the queue."""
-        try:
-            data = self._outbox.read(piece.due, piece.offset, piece.length)
-        except FileNotFoundError:
-            data = b""
+        """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue."""
+        data = b""
+        if piece.transfer is not None or self._outbox.may_offer(piece.due):
+            with contextlib.suppress(FileNotFoundError):
+                data = self._outbox.read(piece.due, piece.offset, piece.length)
         if len(data) == piece.length:
             return data
         self._outbox.check(piece.due)

@@ -35,7 +35,8 @@ def crossing(ends: TwoEnds, kind: Kind, sent: int, durable: int) -> TransferProg
 
 def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> None:
     link = LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5, (crossing(ends, Kind.ORIGINALS, 20_000, 15_000),))
-    graph, manifest, originals = by_tier(ends.outbox.entries(), link, CurrentPolicy(TierPolicy(), START, 0))
+    totals = ends.outbox.overview.totals()
+    graph, manifest, originals = by_tier(totals, ends.outbox.due(), link, CurrentPolicy(TierPolicy(), START, 0))
     assert [each.kind for each in (graph, manifest, originals)] == [Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS]
     assert (originals.stored, originals.open, originals.sent, originals.durable) == (0, 2, 20_000, 15_000)
     assert originals.size > 100_000
@@ -43,16 +44,16 @@ def test_each_tier_says_what_is_sent_durable_and_until_when(ends: TwoEnds) -> No
     assert originals.seconds == pytest.approx(everything / 10_000 + 0.5)
     assert graph.seconds == pytest.approx(graph.size / 10_000 + 0.5)
     assert as_json(originals)["durable"] == 15_000
-    stopped = by_tier(
-        ends.outbox.entries(), replace(link, state=LinkState.WAITING), CurrentPolicy(TierPolicy(), START, 0)
-    )
+    link = replace(link, state=LinkState.WAITING)
+    stopped = by_tier(totals, ends.outbox.due(), link, CurrentPolicy(TierPolicy(), START, 0))
     assert {each.seconds for each in stopped} == {None}
 
 
 def test_what_waits_says_why(ends: TwoEnds) -> None:
     entries = ends.outbox.entries()
     current_policy = CurrentPolicy(NIGHTLY, START, 0)
-    graph, _, originals = by_tier(entries, LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5), current_policy)
+    totals, link = ends.outbox.overview.totals(), LinkStatus(LinkState.CONNECTED, "", 10_000.0, 0.5)
+    graph, _, originals = by_tier(totals, ends.outbox.due(), link, current_policy)
     assert (graph.waits, originals.waits) == ({}, {"until 20:00": 2})
     assert originals.seconds is None
     assert set(current_policy.waits(entries)) == {(entry.study, Kind.ORIGINALS) for entry in entries}

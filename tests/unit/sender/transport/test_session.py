@@ -72,6 +72,30 @@ def test_the_first_flight_needs_no_answer(ends: TwoEnds, uplink: UplinkSession) 
     assert {crossing.kind for crossing in uplink.transfers} == {None, Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS}
 
 
+def test_no_byte_of_a_damaged_object_is_offered_after_a_restart(ends: TwoEnds) -> None:
+    sealed_file(ends.outbox, STUDY.study, Kind.ORIGINALS).write_bytes(b"damaged")
+    ends.switch_on()  # nothing is compared at the start
+    uplink = ends.uplink()
+    uplink.hello()
+    _, graph, manifest = offers(uplink)
+    entry = ends.outbox.entry(STUDY.study)
+    assert {graph.object, manifest.object} == {entry.part(kind).object for kind in (Kind.GRAPH, Kind.MANIFEST)}
+    assert entry.missing == (Kind.ORIGINALS,)
+
+
+def test_the_bytes_of_an_object_are_compared_once(ends: TwoEnds) -> None:
+    ends.switch_on()
+    (graph,) = (due for due in ends.outbox.due() if due.kind is Kind.GRAPH)
+    assert ends.outbox.may_offer(graph)
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).write_bytes(b"damaged")
+    assert ends.outbox.may_offer(graph)
+    # The hub says that it is damaged: it is compared again, and made again.
+    assert not ends.outbox.check(graph)
+    assert not ends.outbox.may_offer(graph)
+    ends.make_parts()
+    assert ends.outbox.may_offer(graph)
+
+
 def test_it_goes_on_from_where_the_hub_is(uplink: UplinkSession) -> None:
     *_, originals = offers(uplink)
     uplink.receive(WELCOME)

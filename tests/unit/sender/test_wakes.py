@@ -1,0 +1,105 @@
+"""The clinic's process at rest asks its database nothing; a change by another process wakes workers and link."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from tests.support.dicoms import chest, dicom
+from tests.support.real_link import serving, site_identity, until
+from tests.support.two_ends import AUTHORITY, TwoEnds, open_clinic
+from thinwire.sender import service
+from thinwire.sender.config import SenderConfig
+from thinwire.sender.outbox.entries import OutboxEntry, PartState
+from thinwire.sender.outbox.quarantine import Quarantine
+from thinwire.sender.outbox.tables import FILE
+from thinwire.sender.pipeline import Pipeline
+from thinwire.sender.service import Service
+from thinwire.sender.transport import connection
+from thinwire.sender.transport.connection import HubAddress, Uplink
+from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.formats.originals import Member, pack
+from thinwire.shared.identifiers import StudyKey, digest, study_key
+from thinwire.shared.storage.database import Database, engine_of
+
+NEVER = 1e6
+
+
+@pytest.fixture(autouse=True)
+def only_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer wakes anything within the test."""
+    monkeypatch.setattr(service, "STUCK_SECONDS", NEVER)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", NEVER)
+    monkeypatch.setattr(connection, "POLICY_SECONDS", NEVER)
+
+
+def accept_elsewhere(ends: TwoEnds, seed: int) -> OutboxEntry:
+    """As `send` does in another process, with another connection to the database. No graph, which needs models."""
+    file = dicom(chest(60, 50, seed=seed))
+    plan = (Kind.MANIFEST, Kind.ORIGINALS)
+    return ends.new_outbox().accept(study_key([digest(file)]), pack([Member("0000.dcm", file)], "fast"), plan)
+
+
+def is_stored(ends: TwoEnds, study: StudyKey) -> bool:
+    return ends.outbox.entry(study).part(Kind.ORIGINALS).state is PartState.STORED
+
+
+@contextlib.asynccontextmanager
+async def running(ends: TwoEnds, port: int) -> AsyncIterator[Service]:
+    address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, site_identity())
+    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.99)
+    quarantine = Quarantine(ends.folder / "quarantine", ends.outbox.database, ends.disk, ends.clock)
+    found = Service(Pipeline(ends.outbox, SenderConfig(provider="cpu")), uplink, quarantine, SystemClock())
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(found.run(stop))
+    try:
+        yield found
+    finally:
+        stop.set()
+        await task
+
+
+def test_a_study_of_another_process_is_made_and_sent_at_once(tmp_path: Path) -> None:
+    asyncio.run(_sent_at_once(TwoEnds(tmp_path)))
+
+
+async def _sent_at_once(ends: TwoEnds) -> None:
+    async with serving(ends) as (_, port), running(ends, port):
+        for seed in range(2):  # the second while the first stream stands and rests
+            study = accept_elsewhere(ends, seed).study
+            await until(partial(is_stored, ends, study))
+
+
+def test_at_rest_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = TwoEnds(tmp_path)
+    path, asked = tmp_path / "clinic" / FILE, list[str]()
+    engine = engine_of(path)
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    ends.outbox = open_clinic(path.parent, ends.disk, ends.clock, ends.random, Database(path, engine))
+    asyncio.run(_at_rest(ends, asked, monkeypatch))
+
+
+async def _at_rest(ends: TwoEnds, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(ends) as (_, port), running(ends, port) as found:
+        study = accept_elsewhere(ends, 0).study
+        await until(partial(is_stored, ends, study))
+        await until(lambda: not found.uplink.status.transfers)
+        monkeypatch.setattr(service, "LOOK_SECONDS", 0.0)
+        await _looks(50)
+        asked.clear()
+        await _looks(500)
+        assert asked == []
+        # The same looks see a change.
+        accept_elsewhere(ends, 1)
+        await until(lambda: bool(asked))
+
+
+async def _looks(count: int) -> None:
+    """Turns of the event loop: with LOOK_SECONDS 0 each has one look for changes."""
+    for _ in range(count):
+        await asyncio.sleep(0)
