@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from thinwire.shared.storage import database
+
 # Before torch is loaded, here and in the processes that tests start. With two threads each, two workers on two cores
 # wait for each other: a training that takes 2 s took 26 s.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +20,7 @@ def _quick_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(os, "fdatasync", lambda handle: None)
+        patch.setattr(database, "PRAGMAS", (*database.PRAGMAS, "synchronous = OFF"))
         yield
 
 

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import event
 
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
@@ -78,10 +77,7 @@ class HubEnd:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
-        engine = engine_of(path)
-        # A cut is an exception here, which loses nothing that SQLite wrote: its fsync would only slow the tests.
-        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        self.database = Database(path, engine)
+        self.database = Database(path, engine_of(path))
         self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.pipeline = HubPipeline(

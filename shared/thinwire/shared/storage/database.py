@@ -16,6 +16,8 @@ from thinwire.shared.errors import DatabaseBusy, DiskFull
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
 
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+
 
 class Database:
     """One database, used by any number of threads and processes."""
@@ -86,7 +88,7 @@ def engine_of(path: Path) -> Engine:
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 

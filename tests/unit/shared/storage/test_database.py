@@ -1,6 +1,8 @@
 """A database of several connections: transactions, and the look for changes."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,15 @@ def test_a_writer_that_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytes
         ITEMS.create(connection)
     with database.write(), pytest.raises(DatabaseBusy), database.write():
         pass
+
+
+def test_a_process_waits_until_its_transactions_are_on_the_disk(tmp_path: Path) -> None:
+    """In a process of its own: here SQLite does not wait (tests/conftest.py)."""
+    code = (
+        "import sys, pathlib; from thinwire.shared.storage.database import engine_of\n"
+        "with engine_of(pathlib.Path(sys.argv[1])).connect() as connection:\n"
+        "    for pragma in ('journal_mode', 'synchronous', 'foreign_keys'):\n"
+        "        print(connection.exec_driver_sql(f'PRAGMA {pragma}').scalar())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.db"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["wal", "2", "1"]
