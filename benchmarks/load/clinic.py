@@ -38,7 +38,7 @@ BIN = Path(sys.executable).parent
 FIRST = 1_000_000_200
 SIZE = 640, 560
 """Pixels of a study."""
-PATIENCE = 300.0
+PATIENCE = 120.0
 SETTLE = 6.0
 """Seconds after a start or a change before a measurement begins."""
 
