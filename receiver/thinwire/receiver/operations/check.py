@@ -84,7 +84,7 @@ class Checked:
     reports: int = 0
     audit_messages: int = 0
     unnamed_files: int = 0
-    """Blobs without a row, as a power cut leaves them; `serve` removes them when it starts."""
+    """Blobs without a row: of a power cut, or newer than a database that was restored."""
 
 
 def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
