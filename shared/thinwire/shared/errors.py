@@ -5,6 +5,7 @@
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
     │   ├── DatabaseBusy           another process writes to this end's database
+    │   ├── DatabaseUnusable       this end's database is damaged, or cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
     │   ├── ReportMoved            another reader saved the report in the meantime
     │   └── DiskFull               no space to write; nothing was acknowledged
@@ -65,6 +66,16 @@ class HubBusy(Retryable):
 
 class DatabaseBusy(Retryable):
     remedy = "Nothing is lost: repeat it when the other command has ended."
+
+
+class DatabaseUnusable(Retryable):
+    """Retryable, so that the other end keeps its studies until a person has mended this one."""
+
+    code = 74  # EX_IOERR
+    remedy = (
+        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
+        "(docs/hub-administrator.md, Restore)."
+    )
 
 
 class DiskFull(Retryable):

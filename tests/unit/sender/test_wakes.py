@@ -11,12 +11,13 @@ from sqlalchemy import event
 
 from tests.support.dicoms import chest, dicom
 from tests.support.real_link import serving, site_identity, until
-from tests.support.two_ends import AUTHORITY, TwoEnds, open_clinic
+from tests.support.two_ends import AUTHORITY, TwoEnds, open_clinic, sealed_file
 from thinwire.sender import service
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import FILE
+from thinwire.sender.outbox.tiers import TierPolicy, When
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
 from thinwire.sender.transport import connection
@@ -38,15 +39,15 @@ def only_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "POLICY_SECONDS", NEVER)
 
 
-def accept_elsewhere(ends: TwoEnds, seed: int) -> OutboxEntry:
+def accept_elsewhere(ends: TwoEnds, seed: int, *more: Kind) -> OutboxEntry:
     """As `send` does in another process, with another connection to the database. No graph, which needs models."""
-    file = dicom(chest(60, 50, seed=seed))
-    plan = (Kind.MANIFEST, Kind.ORIGINALS)
+    file = dicom(chest(400, 420, seed=seed))
+    plan = (Kind.MANIFEST, Kind.ORIGINALS, *more)
     return ends.new_outbox().accept(study_key([digest(file)]), pack([Member("0000.dcm", file)], "fast"), plan)
 
 
-def is_stored(ends: TwoEnds, study: StudyKey) -> bool:
-    return ends.outbox.entry(study).part(Kind.ORIGINALS).state is PartState.STORED
+def is_stored(ends: TwoEnds, study: StudyKey, kind: Kind = Kind.ORIGINALS) -> bool:
+    return ends.outbox.entry(study).part(kind).state is PartState.STORED
 
 
 @contextlib.asynccontextmanager
@@ -73,6 +74,24 @@ async def _sent_at_once(ends: TwoEnds) -> None:
         for seed in range(2):  # the second while the first stream stands and rests
             study = accept_elsewhere(ends, seed).study
             await until(partial(is_stored, ends, study))
+
+
+@pytest.mark.parametrize("when", [When.ALWAYS, When.ON_REQUEST])
+def test_bytes_that_were_damaged_before_a_start_are_made_again(tmp_path: Path, when: When) -> None:
+    """Waiting ones before their first offer, held ones beside the making of parts."""
+    ends = TwoEnds(tmp_path)
+    study = accept_elsewhere(ends, 0, Kind.PREVIEW).study
+    policy = TierPolicy({**TierPolicy().when, Kind.PREVIEW: when})
+    Pipeline(ends.outbox, SenderConfig(provider="cpu"), policy).make_all()
+    sealed_file(ends.outbox, study, Kind.PREVIEW).write_bytes(b"damaged")
+    ends.switch_on()
+    asyncio.run(_sent(ends, study))
+
+
+async def _sent(ends: TwoEnds, study: StudyKey) -> None:
+    # With the usual policy, by which a preview that is made again is sent.
+    async with serving(ends) as (_, port), running(ends, port):
+        await until(partial(is_stored, ends, study, Kind.PREVIEW))
 
 
 def test_at_rest_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,12 @@ class Store:
         self._clock = clock
 
     def sweep(self) -> int:
-        """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
-        return self._blobs.sweep(self.named)
+        """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
+
+        A whole blob without a row stays: after the restore of an older database it may be the last copy of a part
+        whose receipt let the clinic remove its own.
+        """
+        return self._blobs.remove_unfinished()
 
     def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
         """Those of these blobs that a row names."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from thinwire.shared.errors import DatabaseBusy, DiskFull
+from thinwire.shared.errors import DatabaseBusy, DatabaseUnusable, DiskFull
 
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
@@ -30,7 +30,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        Raises DiskFull, and DatabaseBusy if another process writes for too long.
+        Raises DiskFull, DatabaseBusy if another process writes for too long, DatabaseUnusable.
         """
         with translated(), self._engine.begin() as connection:
             yield connection
@@ -103,11 +103,19 @@ def translated() -> Iterator[None]:
     """The database's own errors as ours, which carry a remedy."""
     try:
         yield
-    except (OperationalError, sqlite3.OperationalError) as error:
-        original = error.orig if isinstance(error, OperationalError) else error
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        original = error.orig if isinstance(error, DatabaseError) else error
         code = getattr(original, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise DiskFull("no space for the database") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseBusy("another process writes to the database") from error
+        # The errors' own texts may quote a row.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DatabaseUnusable("the database is damaged on the disk") from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
+            raise DatabaseUnusable(
+                "the database cannot be read or written",
+                "Give this user the right to write in the data folder, and see whether its disk works; then repeat.",
+            ) from error
         raise

@@ -260,9 +260,7 @@ def test_a_repair_goes_on_wherever_the_power_is_cut(data: Path, hub: Hub, clinic
             assert Tier.ORIGINALS not in again.store.study(clinic.site, kept.study).sealed_sizes
 
 
-def test_unfinished_files_are_counted_and_are_no_finding(
-    hub: Hub, kept: StudyParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blobs_without_a_row_are_counted_and_kept(hub: Hub, kept: StudyParts, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (b"of a cut", b"of another"):
         path = blob(hub.data, content)
         path.parent.mkdir(exist_ok=True)
@@ -271,8 +269,23 @@ def test_unfinished_files_are_counted_and_are_no_finding(
     checked = Checked()
     assert list(check(hub, checked, lambda *_: None)) == []
     assert checked.unnamed_files == 2
-    assert hub.store.sweep() == 2
-    assert found(hub) == []
+    assert hub.store.sweep() == 0
+    list(check(hub, again := Checked(), lambda *_: None))
+    assert again.unnamed_files == 2
+
+
+def test_no_blob_is_lost_where_an_older_database_is_restored(
+    data: Path, hub: Hub, clinic: Clinic, bundle: Bundle, kept: StudyParts
+) -> None:
+    restored = shutil.copytree(data, data.with_name("restored"))
+    later = study_parts(clinic, bundle, 7).originals
+    hub.pipeline().put(clinic.site, later.object, later.header, later.plaintext, False)
+    shutil.copytree(data / "blobs", restored / "blobs", dirs_exist_ok=True)
+    with open_hub(restored, FakeClock()) as again:
+        assert again.store.sweep() == 0
+        assert blob(restored, later.plaintext).read_bytes() == later.plaintext
+        assert list(check(again, checked := Checked(), lambda *_: None)) == []
+        assert checked.unnamed_files == 1
 
 
 def test_the_command_names_the_study_and_ends_with_a_code(

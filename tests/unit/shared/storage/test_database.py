@@ -1,5 +1,6 @@
 """A database of several connections: transactions, and the look for changes."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from thinwire.shared.errors import DatabaseBusy
+from thinwire.shared.errors import DatabaseBusy, DatabaseUnusable
 from thinwire.shared.storage import database as module
 from thinwire.shared.storage.database import Database, engine_of
+from thinwire.shared.storage.migrations import found_version
 
 ITEMS = Table("items", MetaData(), Column("number", Integer, primary_key=True))
 
@@ -71,3 +73,33 @@ def test_a_process_waits_until_its_transactions_are_on_the_disk(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.db"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["wal", "2", "1"]
+
+
+@pytest.mark.parametrize("kept", [0, 100, 4096])
+def test_a_damaged_file_is_told_with_a_remedy(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "x.db"
+    database = Database(path, engine_of(path))
+    with database.write() as connection:
+        ITEMS.create(connection)
+        connection.execute(insert(ITEMS), [{"number": number} for number in range(5000)])
+    database.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:kept] + b"\xff" * (len(content) - kept))
+    with (
+        pytest.raises(DatabaseUnusable, match="damaged") as found,
+        Database(path, engine_of(path)).read() as connection,
+    ):
+        connection.execute(select(ITEMS)).all()
+    assert "backup" in found.value.remedy
+    if kept < 4096:
+        with pytest.raises(DatabaseUnusable):
+            found_version(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_told_with_a_remedy(database: Database) -> None:
+    database.close()
+    database.path.chmod(0o400)
+    database.path.parent.chmod(0o500)
+    with pytest.raises(DatabaseUnusable, match="read or written"), database.write():
+        pass
