@@ -12,6 +12,7 @@ from tests.support.worklist_histories import SELECTIONS
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.tables import TABLES
 from thinwire.receiver.store.worklist_order import Position, Selection
+from thinwire.shared.formats.positional import LAST_MOMENT
 
 LARGE = {table.name for table in TABLES.sorted_tables} - {"sites", "worklist_counts", "worklist_vocabulary"}
 """Tables that grow with the number of studies."""
@@ -54,7 +55,10 @@ def slow(hub: Hub, asked: list[Statement]) -> list[str]:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
             steps = [str(row[3]) for row in plan]
             lists = "UNION ALL" in statement
+            continued = "(worklist.received_at, " in statement
             for step in steps:
+                if continued and step.startswith("SEARCH worklist") and "(received_at," not in step:
+                    found.append(f"not from the position on: {step}: {statement}")
                 scan = re.match(r"SCAN (\w+?)(_\d+)?( |$)", step)
                 if (scan and scan[1] in LARGE) or (lists and "TEMP B-TREE" in step):
                     found.append(f"{step}: {statement}")
@@ -64,13 +68,16 @@ def slow(hub: Hub, asked: list[Statement]) -> list[str]:
 def everything(hub: Hub) -> dict[str, Callable[[], object]]:
     now, worklist = hub.clock.now(), hub.worklist
     study = next(hub.store.studies())
-    at = Position(0, 2, 0, study.site, study.study)
+    places = [Position(LAST_MOMENT, 1, 0, study.site, study.study), Position(0, 2, 1, study.site, study.study)]
     assert study.patient is not None
     patient = study.patient
     return {
         "pages": lambda: [worklist.page(each, now, 2) for each in SELECTIONS],
         "deep pages": lambda: [
-            worklist.page(each, now, 2, **side) for each in SELECTIONS for side in ({"after": at}, {"before": at})
+            worklist.page(each, now, 2, **{side: at})
+            for each in SELECTIONS
+            for side in ("after", "before")
+            for at in places
         ],
         "counts": lambda: worklist.counts(now),
         "beside": lambda: worklist.beside(study.site, study.study, now),
