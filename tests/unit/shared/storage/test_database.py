@@ -3,13 +3,14 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from thinwire.shared.errors import DatabaseBusy
+from thinwire.shared.errors import DatabaseBusy, StorageFailed
 from thinwire.shared.storage import database as module
 from thinwire.shared.storage.database import Database, engine_of
 
@@ -71,3 +72,22 @@ def test_a_process_waits_until_its_transactions_are_on_the_disk(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.db"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["wal", "2", "1"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:4096], lambda data: bytes(len(data)), lambda data: data[::-1]])
+def test_a_damaged_file_is_told_and_left_as_it_is(database: Database, damage: Callable[[bytes], bytes]) -> None:
+    database.close()  # which moves the log into the file
+    database.path.write_bytes(damage(database.path.read_bytes()))
+    before = database.path.read_bytes()
+    with pytest.raises(StorageFailed, match="damaged") as told, database.read() as connection:
+        connection.execute(select(ITEMS)).all()
+    assert "backup" in told.value.remedy
+    assert database.path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_opened_is_told(database: Database) -> None:
+    database.close()
+    database.path.unlink()
+    database.path.mkdir()
+    with pytest.raises(StorageFailed, match="cannot be read or written"), database.write():
+        pass
