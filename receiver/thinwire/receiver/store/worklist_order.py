@@ -148,7 +148,8 @@ def rank(cutoff: int) -> Label[int]:
 
 def columns_of(state: ListState) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """The equal columns of the unread and of the signed studies of a list."""
-    unread, signed = [("done", 0)], [("done", 1)]
+    unread: list[tuple[str, int]] = [("done", False)]
+    signed: list[tuple[str, int]] = [("done", True)]
     match state:
         case ListState.ALL:
             return unread, signed
