@@ -5,7 +5,7 @@
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
     │   ├── DatabaseBusy           another process writes to this end's database
-    │   ├── DatabaseUnusable       this end's database is damaged, or cannot be read or written
+    │   ├── StorageFailed          the database or the disk of this end cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
     │   ├── ReportMoved            another reader saved the report in the meantime
     │   └── DiskFull               no space to write; nothing was acknowledged
@@ -36,6 +36,7 @@ or a path below a patient's name. gRPC statuses are chosen in `receiver/transpor
 `exit_code` below, which both command lines use.
 """
 
+import os
 from typing import ClassVar
 
 
@@ -68,14 +69,11 @@ class DatabaseBusy(Retryable):
     remedy = "Nothing is lost: repeat it when the other command has ended."
 
 
-class DatabaseUnusable(Retryable):
+class StorageFailed(Retryable):
     """Retryable, so that the other end keeps its studies until a person has mended this one."""
 
     code = 74  # EX_IOERR
-    remedy = (
-        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
-        "(docs/hub-administrator.md, Restore)."
-    )
+    remedy = "Check the disk, and that this user may write in the data folder, then repeat."
 
 
 class DiskFull(Retryable):
@@ -178,6 +176,11 @@ class NotEnrolled(Final):
 class ProtocolBroken(Final):
     code = 76  # EX_PROTOCOL
     remedy = "Install the same version of thinwire at both ends."
+
+
+def system_error(error: OSError) -> StorageFailed:
+    """An error of the operating system as ours; without the path, which may name a patient."""
+    return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
 
 
 def exit_code(error: BaseException) -> int:

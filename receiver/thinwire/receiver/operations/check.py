@@ -22,7 +22,7 @@ from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.tables import events, files, objects, receipts, reports, studies
 from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, rebuild
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, BadInput, DatabaseUnusable, Forged
+from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
@@ -100,9 +100,9 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     ):
         try:
             yield from each
-        except (DatabaseError, DatabaseUnusable) as error:
+        except (DatabaseError, StorageFailed) as error:
             # Its text may quote a row; the next tables may still be readable.
-            yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error).__name__})")
+            yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error.__cause__ or error).__name__})")
 
 
 def repair(hub: Hub, found: Sequence[Finding]) -> int:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from thinwire.sender.outbox.tables import arrivals, batches, ledger, studies, unreadable
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import DatabaseBusy, DiskFull, UidReused
+from thinwire.shared.errors import DiskFull, Retryable, UidReused
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.imaging.file_format import dataset_digest
@@ -135,7 +135,7 @@ class Arrivals:
             self._disk.adopt(path, self._file(name), "arrival")
             try:
                 self._insert(name, study, dataset, sent.sop_class)
-            except (DiskFull, DatabaseBusy):
+            except Retryable:
                 self._file(name).unlink(missing_ok=True)
                 raise
         return True

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
-from thinwire.shared.errors import DatabaseBusy, DatabaseUnusable, DiskFull
+from thinwire.shared.errors import DatabaseBusy, DiskFull, StorageFailed
 
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
@@ -30,7 +30,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        Raises DiskFull, DatabaseBusy if another process writes for too long, DatabaseUnusable.
+        Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long.
         """
         with translated(), self._engine.begin() as connection:
             yield connection
@@ -98,9 +98,20 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
+_UNUSABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM)
+
+
+def damaged(what: str = "the database is damaged") -> StorageFailed:
+    return StorageFailed(
+        what,
+        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
+        "(of a hub: docs/hub-administrator.md, Restore).",
+    )
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """The database's own errors as ours, which carry a remedy."""
+    """The database's own errors as ours, which carry a remedy: DiskFull, DatabaseBusy, StorageFailed."""
     try:
         yield
     except (DatabaseError, sqlite3.DatabaseError) as error:
@@ -112,10 +123,7 @@ def translated() -> Iterator[None]:
             raise DatabaseBusy("another process writes to the database") from error
         # The errors' own texts may quote a row.
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise DatabaseUnusable("the database is damaged on the disk") from error
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-            raise DatabaseUnusable(
-                "the database cannot be read or written",
-                "Give this user the right to write in the data folder, and see whether its disk works; then repeat.",
-            ) from error
+            raise damaged() from error
+        if code in _UNUSABLE:
+            raise StorageFailed("the database cannot be read or written") from error
         raise

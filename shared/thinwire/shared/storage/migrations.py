@@ -17,7 +17,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, create_engine
 
 from thinwire.shared.errors import BadConfiguration, DiskFull
-from thinwire.shared.storage.database import Database, engine_of, translated
+from thinwire.shared.storage.database import Database, damaged, engine_of, translated
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,13 @@ def found_version(path: Path) -> int | None:
 
 
 def version_of(connection: Connection) -> int | None:
-    """None for a database without tables."""
+    """None for a database without tables. Raises StorageFailed."""
     names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
     if "alembic_version" in names:
-        return int(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+        number = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if not str(number).isdecimal():
+            raise damaged("the database has lost its version")
+        return int(str(number))
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) if names else None
 
 

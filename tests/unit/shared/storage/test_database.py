@@ -1,16 +1,16 @@
 """A database of several connections: transactions, and the look for changes."""
 
-import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from thinwire.shared.errors import DatabaseBusy, DatabaseUnusable
+from thinwire.shared.errors import DatabaseBusy, StorageFailed
 from thinwire.shared.storage import database as module
 from thinwire.shared.storage.database import Database, engine_of
 from thinwire.shared.storage.migrations import found_version
@@ -86,20 +86,30 @@ def test_a_damaged_file_is_told_with_a_remedy(tmp_path: Path, kept: int) -> None
     content = path.read_bytes()
     path.write_bytes(content[:kept] + b"\xff" * (len(content) - kept))
     with (
-        pytest.raises(DatabaseUnusable, match="damaged") as found,
+        pytest.raises(StorageFailed, match="damaged") as found,
         Database(path, engine_of(path)).read() as connection,
     ):
         connection.execute(select(ITEMS)).all()
     assert "backup" in found.value.remedy
     if kept < 4096:
-        with pytest.raises(DatabaseUnusable):
+        with pytest.raises(StorageFailed):
             found_version(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write_is_told_with_a_remedy(database: Database) -> None:
+@pytest.mark.parametrize("damage", [lambda data: data[:4096], lambda data: bytes(len(data)), lambda data: data[::-1]])
+def test_a_damaged_file_is_told_and_left_as_it_is(database: Database, damage: Callable[[bytes], bytes]) -> None:
+    database.close()  # which moves the log into the file
+    database.path.write_bytes(damage(database.path.read_bytes()))
+    before = database.path.read_bytes()
+    with pytest.raises(StorageFailed, match="damaged") as told, database.read() as connection:
+        connection.execute(select(ITEMS)).all()
+    assert "backup" in told.value.remedy
+    assert database.path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_opened_is_told(database: Database) -> None:
     database.close()
-    database.path.chmod(0o400)
-    database.path.parent.chmod(0o500)
-    with pytest.raises(DatabaseUnusable, match="read or written"), database.write():
+    database.path.unlink()
+    database.path.mkdir()
+    with pytest.raises(StorageFailed, match="cannot be read or written"), database.write():
         pass
