@@ -1,6 +1,7 @@
 """An idle clinic with many studies in its outbox, and how soon it makes and offers a new one; before and after.
 
-    python -m benchmarks.load.clinic --before FOLDER [--entries 1500 10000] [--seconds 30] [--repeats 20] [--repeats-before 5]
+    python -m benchmarks.load.clinic --before FOLDER [--entries 1500 10000] [--seconds 30] [--repeats 20]
+        [--repeats-before 5]
 
 FOLDER: a checkout of the version before this one. Both versions run in the same environment, one after the other, each
 with a hub and a clinic of its own: real processes on loopback. One synthetic study crosses; its entry, with its parts
