@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,17 @@ def accept_elsewhere(ends: TwoEnds, seed: int, *more: Kind) -> OutboxEntry:
 
 def is_stored(ends: TwoEnds, study: StudyKey, kind: Kind = Kind.ORIGINALS) -> bool:
     return ends.outbox.entry(study).part(kind).state is PartState.STORED
+
+
+class Looks:
+    """Counts the looks for changes, and lets them follow each other quickly."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, _: float) -> None:
+        self.count += 1
+        time.sleep(0.0005)
 
 
 @contextlib.asynccontextmanager
@@ -108,17 +120,12 @@ async def _at_rest(ends: TwoEnds, asked: list[str], monkeypatch: pytest.MonkeyPa
         study = accept_elsewhere(ends, 0).study
         await until(partial(is_stored, ends, study))
         await until(lambda: not found.uplink.status.transfers)
-        monkeypatch.setattr(service, "LOOK_SECONDS", 0.0)
-        await _looks(50)
+        looks = Looks()
+        monkeypatch.setattr(service, "sleep", looks)
+        await until(lambda: looks.count > 50)
         asked.clear()
-        await _looks(500)
+        await until(lambda: looks.count > 500)
         assert asked == []
         # The same looks see a change.
         accept_elsewhere(ends, 1)
         await until(lambda: bool(asked))
-
-
-async def _looks(count: int) -> None:
-    """Turns of the event loop: with LOOK_SECONDS 0 each has one look for changes."""
-    for _ in range(count):
-        await asyncio.sleep(0)
