@@ -11,7 +11,6 @@ from sqlalchemy import (
     FromClause,
     Row,
     and_,
-    case,
     delete,
     exists,
     func,
@@ -21,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
 from thinwire.receiver.store.records import (
@@ -231,16 +229,15 @@ class Store:
 
     def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
-        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
+        # The places ascend as the urgencies do; only studies without a prediction have those of UNTRIAGED.
+        waits = (worklist.c.drafted == 0) & (worklist.c.place < max(UNTRIAGED)) & worklist.c.place.not_in(UNTRIAGED)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .join(
-                predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
-            )
-            .where(objects.c.kind == int(Kind.GRAPH), _newest(), ~drafted)
-            .order_by(rank, objects.c.number)
+            .select_from(worklist)
+            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
+            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
+            .where(waits, _newest())
+            .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
             .limit(most)
         )
         with self._database.read() as connection:
@@ -254,6 +251,7 @@ class Store:
         with self._database.write() as connection:
             if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
                 add_event(connection, waiting.site, waiting.study, StudyEvent.DRAFTED, at)
+                keep(connection, waiting.site, waiting.study)
         self._step("store.draft.committed")
 
     def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
