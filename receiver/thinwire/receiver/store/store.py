@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
+    Select,
     and_,
     delete,
     exists,
@@ -182,18 +183,9 @@ class Store:
 
     def untriaged(self) -> list[PendingGraph]:
         """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
-        predicted = exists().where(
-            _of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob
-        )
-        untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-        query = (
-            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .select_from(worklist)
-            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
-            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
-            .where(untriaged, _newest(), ~predicted)
-            .order_by(studies.c.urgent_asked.desc(), objects.c.number)
-        )
+        waiting = _untriaged(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
+        query = waiting.join(studies, _of(studies, worklist.c.site, worklist.c.study))
+        query = query.order_by(studies.c.urgent_asked.desc(), objects.c.number)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
@@ -380,6 +372,21 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+def untriaged_by_site() -> Select[Any]:
+    """The query of (site, newest graphs without a prediction, when the oldest of them was stored)."""
+    query = _untriaged(objects.c.site, func.count(), func.min(objects.c.stored_at))
+    return query.group_by(objects.c.site).order_by(objects.c.site)
+
+
+def _untriaged(*columns: ColumnElement[Any]) -> Select[Any]:
+    """The newest graphs without a prediction, from the index of the worklist."""
+    predicted = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
+    untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
+    joined = _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH))
+    query = select(*columns).select_from(worklist).join(objects, joined)
+    return query.where(untriaged, _newest(), ~predicted)
 
 
 def _newest() -> ColumnElement[bool]:
