@@ -11,6 +11,7 @@ from tests.support.hub_folder import Clinic, StudyParts
 from tests.support.worklist_histories import SELECTIONS
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.store.tables import TABLES
 from thinwire.receiver.store.worklist_order import Position, Selection
 from thinwire.shared.identifiers import Digest
@@ -76,6 +77,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
     at = Position(0, 2, 0, study.site, study.study)
     assert study.patient is not None
     patient = study.patient
+    counts = Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock)
     return {
         "pages": lambda: [worklist.page(each, now, 2) for each in SELECTIONS],
         "deep pages": lambda: [
@@ -88,6 +90,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "of patient": lambda: hub.store.of_patient(study.site, patient),
         "untriaged": lambda: hub.store.untriaged(),
         "undrafted": lambda: hub.store.undrafted(8),
+        "metrics": lambda: [*counts._studies(), *counts.totals.metrics(hub.database)],
         "last event": lambda: hub.store.last_event(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
     }
