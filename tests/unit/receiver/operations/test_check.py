@@ -26,8 +26,9 @@ from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.identifiers import Digest, SiteName, Tier, digest
 from thinwire.shared.storage import blobs as blobs_module
+from thinwire.shared.storage.durable import Disk
 
 
 @pytest.fixture
@@ -234,6 +235,35 @@ def test_a_part_that_came_again_before_the_repair_stays(hub: Hub, clinic: Clinic
     assert path.read_bytes() == kept.originals.plaintext
     assert found(hub) == []
     assert hub.store.study(clinic.site, kept.study).complete is True
+
+
+def test_a_part_that_comes_again_during_the_repair_stays(data: Path, hub: Hub, kept: StudyParts) -> None:
+    path = blob(data, kept.originals.plaintext)
+
+    def comes(step: str) -> None:
+        if step == "check.repair.before_commit":
+            part = kept.originals
+            assert hub.pipeline().put(SiteName("north-valley"), part.object, part.header, part.plaintext, False)
+
+    damage(path)
+    with open_hub(data, FakeClock(), Disk(comes)) as repaired:
+        assert repair(repaired, found(repaired)) == 0
+        assert found(repaired) == []
+
+
+def test_a_whole_blob_that_was_set_aside_comes_back(data: Path, hub: Hub, kept: StudyParts) -> None:
+    path = blob(data, kept.originals.plaintext)
+    damage(path)
+    findings = found(hub)
+    path.write_bytes(kept.originals.plaintext)
+    with (
+        pytest.raises(PowerCut),
+        open_hub(data, FakeClock(), Disk(Fuse(("check.aside.done", 1)))) as cut,
+    ):
+        repair(cut, findings)
+    assert not path.exists()
+    assert repair(hub, found(hub)) == 0
+    assert found(hub) == []
 
 
 def test_a_repair_goes_on_wherever_the_power_is_cut(data: Path, hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
