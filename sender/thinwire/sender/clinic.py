@@ -90,6 +90,7 @@ class JoinedClinic:
         """
         try:
             with self.outbox.own_link():
+                self.pipeline.sweep()
                 self.outbox.recover()
                 self.outbox.purge(self.clock.now() - timedelta(days=self.config.keep_days))
                 self.pipeline.make_all()

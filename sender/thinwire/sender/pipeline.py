@@ -30,22 +30,30 @@ from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
-from thinwire.sender.intake.source import OpenedStudies, OpenedStudy, file_members, open_study, text_member
+from thinwire.sender.intake.source import (
+    LARGEST_SOURCE,
+    OpenedStudies,
+    OpenedStudy,
+    file_members,
+    open_study,
+    text_bytes,
+    text_member,
+)
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import ALWAYS_MADE, TierPolicy, When
 from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
-from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
+from thinwire.shared.errors import BadArchive, BadInput, BadPayload, ThinwireError, UnknownBundle, UnknownStudy
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.formats.graph import FusedGraph, IntArray
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.formats.originals import Effort, effort_for, pack
+from thinwire.shared.formats.originals import Effort, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier
 from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
@@ -157,6 +165,10 @@ def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: Bundle
     )
 
 
+def _text_of(archive: bytes) -> bytes:
+    return text_bytes(unpack(archive, LARGEST_SOURCE))
+
+
 @contextmanager
 def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
     began = time.perf_counter()
@@ -208,12 +220,27 @@ class Pipeline:
         Raises AlreadyAccepted, DiskFull.
         """
         members = file_members(study)
-        text_bytes = b""
         if (given or study.text_stays) and (text := text_member(study)) is not None:
             members.append(text)
-            text_bytes = text.name.encode() + b"\n" + text.data
-        plan = self.tiers.plan_of(overrides)
-        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_bytes, urgent, overrides, study.warnings)
+        plan, text_ = self.tiers.plan_of(overrides), text_bytes(members)
+        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_, urgent, overrides, study.warnings)
+
+    def sweep(self) -> None:
+        """After a start, with `outbox.own_link`: `Outbox.sweep`, and take back each study of which sealed bytes are
+        left and no row, as when an older copy of the database was restored. What cannot be opened stays and is listed
+        as unreadable."""
+        unopened: dict[Digest, str] = {}
+        left = self.outbox.sweep()
+        for name in left:
+            try:
+                study = self.outbox.take_back(name, self.tiers.plan, _text_of)
+            except ThinwireError as error:
+                unopened[name] = f"no study names it, and it cannot be opened: {error}. {error.remedy}"
+            else:
+                log.warning("study %s has sealed bytes that the database did not name: it is taken back", study.hex())
+        self.outbox.list_unopened(unopened)
+        if len(unopened) < len(left):
+            self.outbox.sweep()  # the blobs that were sealed again
 
     def next_job(
         self, but: Collection[StudyKey] = (), steps: Sequence[Sequence[Kind]] = ROUND

@@ -151,7 +151,7 @@ class Service:
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
-        self.pipeline.outbox.sweep()
+        self.pipeline.sweep()
         tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._look(stop), self._purge(stop))]
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         stuck: dict[StudyKey, float] = {}

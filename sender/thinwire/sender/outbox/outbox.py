@@ -14,7 +14,7 @@ import fcntl
 import hmac
 import logging
 import mmap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, lru_cache, partial
@@ -45,7 +45,7 @@ from thinwire.sender.outbox.rows import (
 )
 from thinwire.sender.outbox.tables import FILE, controls, parts, receipts, studies, unreadable
 from thinwire.sender.outbox.tiers import When
-from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
+from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_sealed, peek, seal
 from thinwire.shared.errors import AlreadyAccepted, BadFormat, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros
@@ -350,8 +350,11 @@ class Outbox:
         needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
         with self.database.read() as connection:
             used = {EpochId(each) for each in connection.scalars(needed)}
-            unread = connection.scalar(select(unreadable.c.path).where(unreadable.c.path.like("outbox/%")).limit(1))
-        # A study that could not be brought forward may need any of them.
+            unread_query = select(unreadable.c.path).where(
+                unreadable.c.path.like("outbox/%") | unreadable.c.path.like("blobs/%")
+            )
+            unread = connection.scalar(unread_query.limit(1))
+        # What could not be read may need any of them.
         if unread is None:
             self.epochs.purge(used)
         return removed
@@ -389,15 +392,56 @@ class Outbox:
             self.check_stored(study)
         return self.unfinished()
 
-    def sweep(self) -> None:
-        """After a start, with `own_link`: remove incomplete files, and blobs that no study has."""
+    def sweep(self) -> list[Digest]:
+        """After a start, with `own_link`: remove incomplete files, and blobs that no study has.
+
+        Returns the blobs that stay although no row names them: each may be the last copy of a study, whose row is lost
+        when an older copy of the database is restored. They are for `take_back`.
+        """
+        left: list[Digest] = []
+
+        def staying(page: list[Digest]) -> set[bytes]:
+            last = [name for name in page if name not in named and self._may_be_last_copy(name)]
+            left.extend(last)
+            return named.union(last)
+
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             with self.database.read() as connection:
                 kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
                 sources = connection.scalars(select(studies.c.source).where(studies.c.source.is_not(None)))
                 named = {name for name in (*kept, *sources) if name is not None}
-            self._blobs.sweep(named)
+            self._blobs.sweep(staying)
             self.epochs.sweep()
+        return left
+
+    def take_back(self, name: Digest, plan: Sequence[Kind], text_of: Callable[[bytes], bytes]) -> StudyKey:
+        """Give a study the bytes of a blob that `sweep` left; a study without a row is accepted anew.
+
+        plan: as for `accept`. text_of: the text in an archive. The bytes are sealed again, in an epoch whose record is
+        here. Raises UnknownStudy for a row that cannot be read; BadFormat, Forged, BadConfiguration for a blob that
+        cannot be opened; DiskFull.
+        """
+        header, source = open_sealed(self._blobs.read(name), self.epochs.key)
+        self.check_stored(header.study)
+        entry = self._known(header.study)
+        if entry is None:
+            self.accept(header.study, source, plan, text_of(source))
+        else:
+            self._accept_again(header.study, source, entry.text_mac, urgent=False, overrides={})
+        return header.study
+
+    def list_unopened(self, reasons: Mapping[Digest, str]) -> None:
+        """List these blobs, which `take_back` could not open, and no others as unreadable."""
+        rows = {self._blobs.path(name).relative_to(self.folder.parent).as_posix(): why for name, why in reasons.items()}
+        blobs = unreadable.c.path.like("blobs/%")
+        with self.database.read() as connection:
+            known = {row.path: row.reason for row in connection.execute(select(unreadable).where(blobs))}
+        if rows != known:
+            at = micros(self.epochs.clock.now())
+            with self._transaction("unopened") as connection:
+                connection.execute(delete(unreadable).where(blobs))
+                for path, reason in rows.items():
+                    connection.execute(insert(unreadable).values(path=path, reason=reason, at=at))
 
     def with_bytes(self) -> list[StudyKey]:
         """The studies of which the clinic has sealed parts."""
@@ -591,6 +635,20 @@ class Outbox:
     def _holds(self, part: Part) -> bool:
         """Whether the stored bytes are those of the part."""
         return part.object is not None and self._blobs.is_whole(part.object, part.size)
+
+    def _may_be_last_copy(self, name: Digest) -> bool:
+        """Whether a blob without a row may hold a study of which nothing else is left."""
+        try:
+            with self._blobs.path(name).open("rb") as file:
+                header = peek(file.read(HEADER_BYTES))
+        except Forged:
+            return self._blobs.is_whole(name)  # of a later version
+        if header.kind not in (Kind.SOURCE, Kind.ORIGINALS):
+            return False
+        entry = self._known(header.study)
+        if entry is not None and may_delete_last_copy(entry, self._holds):
+            return False
+        return not self._can_be_remade(header.study)
 
     def _can_be_remade(self, study: StudyKey) -> bool:
         with contextlib.suppress(UnknownStudy):
