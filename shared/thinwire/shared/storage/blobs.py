@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from thinwire.shared.errors import BadFormat
@@ -76,15 +76,14 @@ class Blobs:
         """Remove half-written files; returns how many. Only while nothing else writes."""
         return sweep(self._folder)
 
-    def sweep(self, named: Set[bytes]) -> int:
-        """Remove half-written files and unnamed blobs; returns how many. Only while nothing else writes.
+    def sweep(self, stays: Callable[[list[Digest]], Set[bytes]]) -> int:
+        """Remove half-written files and unneeded blobs; returns how many. Only while nothing else writes.
 
-        named: the blobs that the database names.
+        stays: of a page of names, those that stay.
         """
         removed = self.remove_unfinished()
         for page in self.pages():
-            for name in page:
-                if name not in named:
-                    self.remove(name, "store.sweep")
-                    removed += 1
+            for name in set(page) - stays(page):
+                self.remove(name, "store.sweep")
+                removed += 1
         return removed
