@@ -150,11 +150,12 @@ class Outbox:
         """Those of these objects that are stored at the hub."""
         found: set[Digest] = set()
         of_these = list(objects)
-        is_stored = parts.c.state == str(PartState.STORED)
         with self.database.read() as connection:
             for start in range(0, len(of_these), _ASKED):
-                query = select(parts.c.object).where(parts.c.object.in_(of_these[start : start + _ASKED]), is_stored)
-                found |= {Digest(each) for each in connection.scalars(query)}
+                # With the state in the condition SQLite would read all stored parts.
+                asked = parts.c.object.in_(of_these[start : start + _ASKED])
+                rows = connection.execute(select(parts.c.object, parts.c.state).where(asked)).all()
+                found |= {Digest(row.object) for row in rows if row.state == str(PartState.STORED)}
         return found
 
     def unreadable(self) -> list[Unreadable]:
