@@ -36,8 +36,8 @@ from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
 EXIT_CODES = (
-    "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
-    "75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
+    "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full or "
+    "unusable · 75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
 )
 app = typer.Typer(
     help="thinwire at the clinic: sends the graph of a chest X-ray first, and the complete study after it.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from time import sleep
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.study import Study, load_study
@@ -26,6 +27,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import StudyKey, TextSource
+from thinwire.shared.storage.database import Changes
 
 log = logging.getLogger(__name__)
 
@@ -224,14 +226,24 @@ class Service:
                 log.error("the stored bytes of study %s could not be compared: %s", study.hex(), told(error))
 
     async def _look(self, stop: asyncio.Event) -> None:
-        """Wakes the workers and the link after every change of the outbox."""
-        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+        """Wakes the workers and the link after every change of the outbox. In a thread of its own: a turn of the event
+        loop for each look would take twice the processor time."""
+        loop = asyncio.get_running_loop()
+
+        def look(changes: Changes) -> None:
             while not stop.is_set():
                 if changes.seen():
-                    self._changed.set()
-                    self._changed = asyncio.Event()
-                    self.uplink.wake()
-                await asyncio.sleep(LOOK_SECONDS)
+                    loop.call_soon_threadsafe(self._wake)
+                sleep(LOOK_SECONDS)
+
+        # Opened before a worker asks for the first time, so that no change is missed.
+        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+            await asyncio.to_thread(look, changes)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.uplink.wake()
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """Removes the entries of studies that arrived long ago."""

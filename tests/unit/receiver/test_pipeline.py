@@ -363,7 +363,8 @@ def test_a_hub_that_dies_anywhere_has_the_study_once_in_the_end(data: Path, bund
         hub.store.sweep()
         pipeline = hub.pipeline()
         known = pipeline.stored_receipt(clinic.site, parts.graph.object)
-        assert blobs(hub) == ([] if known is None else [digest(parts.graph.plaintext).hex()])
+        assert set(blobs(hub)) <= {digest(parts.graph.plaintext).hex()}
+        assert known is None or blobs(hub)
         put(pipeline, clinic, parts.graph)
         while pipeline.predict_waiting():
             pass

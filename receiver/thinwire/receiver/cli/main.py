@@ -43,8 +43,8 @@ from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
-69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
-78 configuration · 130 interrupted.
+69 link lost · 70 refused for good · 74 disk full or unusable · 75 busy, try again · 76 protocol ·
+77 not enrolled or forged · 78 configuration · 130 interrupted.
 
 A hub in four commands: `thinwire-receiver init --data hub`, then `enrol north-valley --data hub` (give the token to
 the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`."""

@@ -84,7 +84,7 @@ class Checked:
     reports: int = 0
     audit_messages: int = 0
     unnamed_files: int = 0
-    """Blobs without a row, as a power cut leaves them; `serve` removes them when it starts."""
+    """Blobs without a row: of a power cut, or newer than a database that was restored."""
 
 
 def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
@@ -117,13 +117,15 @@ def repair(hub: Hub, found: Sequence[Finding]) -> int:
         if blobs.path(blob).exists():
             hub.disk.make_folder(aside.path(blob).parent)
             hub.disk.move(blobs.path(blob), aside.path(blob), "check.aside")
-            if aside.is_whole(blob):
-                # A clinic has sent it again meanwhile.
-                hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
-                continue
+        if aside.is_whole(blob):
+            # A clinic had sent it again before the move, which a power cut may have ended here.
+            hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
+            continue
         hub.disk.step("check.repair.before_commit")
         with hub.database.write() as connection:
-            count += len(forget(connection, blob, hub.clock.now()))
+            # A clinic may have sent it again since the move: its blob is written before its transaction begins.
+            if not blobs.is_whole(blob):
+                count += len(forget(connection, blob, hub.clock.now()))
         hub.disk.step("check.repair.committed")
     if listed := [each for each in found if each.subject is Subject.WORKLIST]:
         with hub.database.write() as connection:

@@ -18,6 +18,7 @@ from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import (
+    drafts,
     events,
     objects,
     predictions,
@@ -188,6 +189,7 @@ def _facts(site: str, study: bytes) -> Select[Any]:
         .scalar_subquery()
     )
     opened = exists().where(events.c.site == site, events.c.study == study, events.c.event == str(StudyEvent.OPENED))
+    drafted = exists().where(drafts.c.site == site, drafts.c.study == study, drafts.c.blob == graph)
     predicted = and_(
         predictions.c.site == studies.c.site, predictions.c.study == studies.c.study, predictions.c.blob == graph
     )
@@ -204,6 +206,7 @@ def _facts(site: str, study: bytes) -> Select[Any]:
             predictions.c.findings,
             report.label("report"),
             opened.label("opened"),
+            drafted.label("drafted"),
         )
         .select_from(studies.outerjoin(predictions, predicted))
         .where(studies.c.site == site, studies.c.study == study)
@@ -220,6 +223,7 @@ def _row(facts: Row[Any]) -> dict[str, Any]:
         "place": int(place(urgency, facts.urgent_asked)),
         "opened": facts.opened,
         "report": facts.report,
+        "drafted": facts.drafted,
         "words": words_of(facts._asdict()),
     }
 

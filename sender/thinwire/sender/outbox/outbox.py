@@ -17,7 +17,7 @@ import mmap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 _PAUSED = "paused"
 """A control: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
+_MOST_VERIFIED = 4096
+"""Receipts that are kept in memory as verified."""
 _ASKED = 500
 """Objects in one query."""
 
@@ -81,7 +83,8 @@ class Outbox:
         """Locks, and the link status for other processes."""
         self.database = database
         self.epochs = epochs
-        self._hub_signing = hub_signing
+        # A page of many studies asks for the same receipts every few seconds.
+        self._read_receipt = lru_cache(_MOST_VERIFIED)(partial(read_receipt, key=hub_signing))
         self._disk: Disk = epochs.disk
         self._unoffered: set[Digest] = set()
         self._whole: set[Digest] = set()
@@ -329,18 +332,24 @@ class Outbox:
 
     def receipts(self, study: StudyKey, *statuses: StudyStatus) -> list[Receipt]:
         """The hub's receipts for a study, of these statuses or of all, oldest first."""
-        found = []
-        query = select(receipts.c.signed).where(receipts.c.study == study)
+        return self.receipts_of([study], *statuses)[study]
+
+    def receipts_of(self, of: Collection[StudyKey], *statuses: StudyStatus) -> dict[StudyKey, list[Receipt]]:
+        """The same for several studies."""
+        found: dict[StudyKey, list[Receipt]] = {study: [] for study in of}
+        query = select(receipts.c.study, receipts.c.signed).where(receipts.c.study.in_(of))
         if statuses:
             query = query.where(receipts.c.status.in_([str(each) for each in statuses]))
         with self.database.read() as connection:
-            signed = connection.scalars(query).all()
-        for each in signed:
+            rows = connection.execute(query).all()
+        for study, signed in rows:
             try:
-                found.append(read_receipt(each, self._hub_signing))
+                found[StudyKey(study)].append(self._read_receipt(signed))
             except Forged:
                 log.error("a receipt of study %s is damaged; the study's state is not affected", study.hex())
-        return sorted(found, key=lambda each: (each.at, each.object or b""))
+        for each in found.values():
+            each.sort(key=lambda receipt: (receipt.at, receipt.object or b""))
+        return found
 
     def purge(self, before: datetime) -> int:
         """Remove the entries of studies that are at the hub and were accepted before a time, and unused epochs; returns
@@ -405,17 +414,14 @@ class Outbox:
         """
         left: list[Digest] = []
 
-        def staying(page: list[Digest]) -> set[bytes]:
-            last = [name for name in page if name not in named and self._may_be_last_copy(name)]
-            left.extend(last)
-            return named.union(last)
-
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             with self.database.read() as connection:
                 kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
                 sources = connection.scalars(select(studies.c.source).where(studies.c.source.is_not(None)))
                 named = {name for name in (*kept, *sources) if name is not None}
-            self._blobs.sweep(staying)
+            unnamed = (name for page in self._blobs.pages() for name in page if name not in named)
+            left = [name for name in unnamed if self._may_be_last_copy(name)]
+            self._blobs.sweep(named.union(left))
             self.epochs.sweep()
         return left
 
@@ -512,7 +518,7 @@ class Outbox:
 
         A receipt for an unknown study is only verified. Raises Forged, DiskFull.
         """
-        receipt = read_receipt(signed, self._hub_signing)
+        receipt = self._read_receipt(signed)
         if receipt.site != self.epochs.site:
             raise Forged("a receipt is for another site")
         row = {

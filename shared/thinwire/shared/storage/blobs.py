@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from thinwire.shared.errors import BadFormat
@@ -72,17 +72,19 @@ class Blobs:
             for start in range(0, len(names), PAGE):
                 yield [Digest(bytes.fromhex(name)) for name in names[start : start + PAGE]]
 
-    def sweep(self, named: Set[bytes] | Callable[[list[Digest]], Set[bytes]]) -> int:
+    def remove_unfinished(self) -> int:
+        """Remove half-written files; returns how many. Only while nothing else writes."""
+        return sweep(self._folder)
+
+    def sweep(self, named: Set[bytes]) -> int:
         """Remove half-written files and unnamed blobs; returns how many. Only while nothing else writes.
 
-        named: the blobs that the database names; or a function that gives those of a page, for a database whose names
-        do not fit in memory.
+        named: the blobs that the database names.
         """
-        removed = sweep(self._folder)
+        removed = self.remove_unfinished()
         for page in self.pages():
-            kept = named(page) if callable(named) else named
             for name in page:
-                if name not in kept:
+                if name not in named:
                     self.remove(name, "store.sweep")
                     removed += 1
         return removed

@@ -103,7 +103,9 @@ _UNUSABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IO
 
 def damaged(what: str = "the database is damaged") -> StorageFailed:
     return StorageFailed(
-        what, "Stop all programs of thinwire, copy the data folder, then restore the database from a backup."
+        what,
+        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
+        "(of a hub: docs/hub-administrator.md, Restore).",
     )
 
 
@@ -119,6 +121,7 @@ def translated() -> Iterator[None]:
             raise DiskFull("no space for the database") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseBusy("another process writes to the database") from error
+        # The errors' own texts may quote a row.
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise damaged() from error
         if code in _UNUSABLE:

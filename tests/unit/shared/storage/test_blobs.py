@@ -44,6 +44,15 @@ def test_a_half_written_blob_is_swept(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "blobs").rglob("*") if each.is_file()] == [kept.hex()]
 
 
+def test_whole_blobs_stay_where_only_unfinished_files_are_removed(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        Blobs(tmp_path / "blobs", Disk(Fuse(("store.blob.before_rename", 1)), reserve=0)).write(b"half")
+    blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
+    kept = blobs.write(b"whole")
+    assert blobs.remove_unfinished() == 1
+    assert [each.name for each in (tmp_path / "blobs").rglob("*") if each.is_file()] == [kept.hex()]
+
+
 def test_a_damaged_blob_is_not_read(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
     name = blobs.write(b"content")
