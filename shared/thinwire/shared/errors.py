@@ -37,6 +37,8 @@ or a path below a patient's name. gRPC statuses are chosen in `receiver/transpor
 """
 
 import os
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -181,6 +183,17 @@ class ProtocolBroken(Final):
 def system_error(error: OSError) -> StorageFailed:
     """An error of the operating system as ours; without the path, which may name a patient."""
     return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
+
+
+def told(error: Exception) -> str:
+    """An error for a log or a table: ours with its remedy, and of any other only its kind and place, since its text may
+    name a patient."""
+    if isinstance(error, ThinwireError):
+        return f"{error}. {error.remedy}"
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    return (
+        f"unexpected error ({type(error).__name__}{''.join(f', {Path(at.filename).name}:{at.lineno}' for at in place)})"
+    )
 
 
 def exit_code(error: BaseException) -> int:

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -13,7 +14,7 @@ from sqlalchemy import event
 from tests.support.dicoms import chest, dicom
 from tests.support.real_link import serving, site_identity, until
 from tests.support.two_ends import AUTHORITY, TwoEnds, open_clinic, sealed_file
-from thinwire.sender import service
+from thinwire.sender import pipeline, service
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -23,11 +24,12 @@ from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
 from thinwire.sender.transport import connection
 from thinwire.sender.transport.connection import HubAddress, Uplink
+from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import StudyKey, digest, study_key
-from thinwire.shared.storage.database import Database, engine_of
+from thinwire.shared.storage.database import Changes, Database, engine_of
 
 NEVER = 1e6
 
@@ -129,3 +131,44 @@ async def _at_rest(ends: TwoEnds, asked: list[str], monkeypatch: pytest.MonkeyPa
         # The same looks see a change.
         accept_elsewhere(ends, 1)
         await until(lambda: bool(asked))
+
+
+def test_an_error_that_nobody_foresaw_stops_one_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "STUCK_SECONDS", 0.05)
+    asyncio.run(_one_thing(TwoEnds(tmp_path), monkeypatch))
+
+
+async def _one_thing(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = accept_elsewhere(ends, 0)
+    file = dicom(chest(60, 50, seed=0))
+    falls = set[str]()
+
+    def unless_bad(members: list[Member], *rest: Any) -> bytes:
+        if file in [each.data for each in members]:
+            raise RuntimeError("of Jane Doe")
+        return pack(members, *rest)
+
+    def once(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*given: Any) -> Any:
+            if name not in falls:
+                falls.add(name)
+                raise ValueError("of Jane Doe")
+            return act(*given)
+
+        return instead
+
+    monkeypatch.setattr(pipeline, "pack", unless_bad)
+    monkeypatch.setattr(UplinkSession, "receive", once("link", UplinkSession.receive))
+    monkeypatch.setattr(Changes, "seen", once("look", Changes.seen))
+    async with serving(ends) as (_, port), running(ends, port):
+        for seed in (1, 2):
+            study = accept_elsewhere(ends, seed).study
+            await until(partial(is_stored, ends, study))
+        await until(lambda: bool(ends.outbox.entry(bad.study).part(Kind.ORIGINALS).reason))
+        assert falls == {"link", "look"}
+        part = ends.outbox.entry(bad.study).part(Kind.ORIGINALS)
+        assert part.state is PartState.MISSING
+        assert part.reason.startswith("unexpected error (RuntimeError, test_wakes.py:")
+        monkeypatch.setattr(pipeline, "pack", pack)
+        await until(partial(is_stored, ends, bad.study))
+        assert ends.outbox.entry(bad.study).part(Kind.ORIGINALS).reason == ""

@@ -204,16 +204,19 @@ class Outbox:
         with self.database.read() as connection:
             return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
 
-    def next_missing(self, kinds: Sequence[Kind], but: Collection[StudyKey] = ()) -> tuple[StudyKey, Kind] | None:
+    def next_missing(
+        self, kinds: Sequence[Kind], but: Collection[tuple[StudyKey, Kind]] = ()
+    ) -> tuple[StudyKey, Kind] | None:
         """The first missing part of these kinds that can be made now: of urgent studies first, then of the oldest, of
-        one study in the order of `kinds`. but: studies that are left out.
+        one study in the order of `kinds`. but: parts that are left out.
 
         A manifest lists the other parts and so waits for them.
         """
         with self.database.read() as connection, missing_parts(connection, kinds) as found:
             for study, kind in found:
                 with contextlib.suppress(UnreadableEntry):
-                    if study not in but and (kind is not Kind.MANIFEST or _found(connection, study).missing == (kind,)):
+                    alone = kind is not Kind.MANIFEST or _found(connection, study).missing == (kind,)
+                    if alone and (study, kind) not in but:
                         return study, kind
         return None
 
@@ -252,7 +255,8 @@ class Outbox:
     def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal and store a part; durable when this returns. hold: it is sent only on a reader's request.
 
-        Idempotent for the same bytes. Raises DiskFull, UnknownStudy, ValueError for other bytes.
+        Idempotent for the same bytes; without effect for a part that is stored, as by a receipt that came meanwhile.
+        Raises DiskFull, UnknownStudy, ValueError for other bytes.
         """
         before = self.entry(study)
         sealed = seal(self.epochs.key(before.epoch), kind, study, plaintext)
@@ -261,7 +265,7 @@ class Outbox:
             self._blobs.write(sealed)
         with self._change(study, "part") as change:
             part = change.entry.part(kind)
-            if part.state is not PartState.MISSING and part.object == name:
+            if part.state is PartState.STORED or (part.state is not PartState.MISSING and part.object == name):
                 return part
             made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             if part.object is None:
@@ -273,7 +277,17 @@ class Outbox:
 
     def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
         """Record that a part cannot be made; the study is sent without it. reason: shown to people; no identity."""
-        self._event(study, kind, PartEvent.GIVEN_UP, reason)
+        with self._change(study, "part") as change:
+            part = change.entry.part(kind)
+            if part.state is not PartState.STORED:  # a receipt may have come meanwhile
+                change.entry = change.entry.with_part(part.after(PartEvent.GIVEN_UP, reason))
+
+    def note_failure(self, study: StudyKey, kind: Kind, reason: str) -> None:
+        """Record why a part is still missing. reason: as for `give_up`. Raises UnknownStudy."""
+        with self._change(study, "part") as change:
+            part = change.entry.part(kind)
+            if part.state is PartState.MISSING:
+                change.entry = change.entry.with_part(replace(part, reason=reason))
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
         """Retry the refused parts and those that could not be made; durable when this returns.
@@ -401,17 +415,14 @@ class Outbox:
         """
         left: list[Digest] = []
 
-        def staying(page: list[Digest]) -> set[bytes]:
-            last = [name for name in page if name not in named and self._may_be_last_copy(name)]
-            left.extend(last)
-            return named.union(last)
-
         with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             with self.database.read() as connection:
                 kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
                 sources = connection.scalars(select(studies.c.source).where(studies.c.source.is_not(None)))
                 named = {name for name in (*kept, *sources) if name is not None}
-            self._blobs.sweep(staying)
+            unnamed = (name for page in self._blobs.pages() for name in page if name not in named)
+            left = [name for name in unnamed if self._may_be_last_copy(name)]
+            self._blobs.sweep(named.union(left))
             self.epochs.sweep()
         return left
 
@@ -575,7 +586,11 @@ class Outbox:
                 kind.name.lower(),
                 study.hex(),
             )
-        self._event(study, kind, event)
+        with self._change(study, "part") as change:
+            now = change.entry.part(kind)
+            # Another process may have taken the same request, from a stick.
+            taken = now.after(event if now.state is part.state else PartEvent.REQUESTED)
+            change.entry = change.entry.with_part(taken)
 
     # Private.
 
@@ -696,10 +711,6 @@ class Outbox:
                         changed = changed.with_part(part.after(PartEvent.RELEASED))
                 change.entry = changed if sealed is None else replace(changed, source=sealed)
         return change.entry
-
-    def _event(self, study: StudyKey, kind: Kind, event: PartEvent, reason: str = "") -> None:
-        with self._change(study, "part") as change:
-            change.entry = change.entry.with_part(change.entry.part(kind).after(event, reason))
 
     def _text_mac(self, text_bytes: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")

@@ -24,7 +24,7 @@ from thinwire.sender.transport.tcp import Condition, TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
-from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
+from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError, told
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
@@ -174,7 +174,7 @@ class Uplink:
                     if stop.is_set():
                         stream.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await self._back_off(await stream, stopped)
+                        await self._back_off(await _reason_of(stream), stopped)
         finally:
             stopped.cancel()
             self._changes.close()
@@ -392,6 +392,15 @@ class Uplink:
             self._on_change(status)
             if told.state is not status.state:
                 link_status.write_status(self._outbox.folder, self._known(status), self._clock.now())
+
+
+async def _reason_of(stream: "asyncio.Task[ThinwireError]") -> ThinwireError:
+    """Why a stream ended. An error that nobody foresaw, too, ends the stream alone."""
+    try:
+        return await stream
+    except Exception as error:  # noqa: BLE001 - see above
+        log.error("the stream ended: %s", told(error))
+        return LinkLost(f"the link was lost: {told(error)}")
 
 
 class _Dead(Retryable):

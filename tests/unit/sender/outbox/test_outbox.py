@@ -234,6 +234,26 @@ def test_a_part_that_cannot_be_made_does_not_hold_up_the_study(ends: TwoEnds) ->
     assert entry.part(Kind.GRAPH).reason == "the encoder could not run"
 
 
+def test_a_receipt_for_a_part_that_was_lost_meanwhile_counts(ends: TwoEnds) -> None:
+    """The hub repeats it in every session: an error would end each of them."""
+    ends.accept(STUDY)
+    ends.make_parts()
+    receipt = stored(ends, Kind.GRAPH)
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).write_bytes(b"damaged")
+    ends.outbox.recover()
+    ends.outbox.note_failure(STUDY.study, Kind.GRAPH, "the encoder could not run")
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).reason == "the encoder could not run"
+    ends.outbox.give_up(STUDY.study, Kind.GRAPH, "the encoder cannot run")
+    ends.outbox.record_receipt(receipt)
+    before = ends.outbox.entry(STUDY.study)
+    assert before.part(Kind.GRAPH).state is PartState.STORED
+    # A worker that began to make it before the receipt came.
+    ends.outbox.give_up(STUDY.study, Kind.GRAPH, "too late")
+    ends.outbox.note_failure(STUDY.study, Kind.GRAPH, "too late")
+    ends.outbox.add(STUDY.study, Kind.GRAPH, b"another graph")
+    assert ends.outbox.entry(STUDY.study) == before
+
+
 @pytest.mark.parametrize("harm", ["removed", "cut short", "altered"])
 def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
     ends.accept(STUDY)
