@@ -114,6 +114,6 @@ def translated() -> Iterator[None]:
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             raise DatabaseUnusable(
                 "the database cannot be read or written",
-                "Give this user the right to write in the data folder, and see whether its disk works; then repeat.",
+                "See whether its disk is full or fails, and whether this user may write in the folder; then repeat.",
             ) from error
         raise
