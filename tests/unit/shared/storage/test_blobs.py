@@ -61,6 +61,18 @@ def test_a_damaged_blob_is_not_read(tmp_path: Path) -> None:
         blobs.read(name)
 
 
+def test_a_blob_that_the_disk_cannot_read_is_damaged(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
+    name = blobs.write(b"content")
+    blobs.path(name).unlink()
+    blobs.path(name).symlink_to(blobs.path(name).name)  # the system refuses to read it, as with a bad sector
+    assert not blobs.is_whole(name)
+    with pytest.raises(BadFormat):
+        blobs.read(name)
+    assert blobs.write(b"content") == name
+    assert blobs.read(name) == b"content"
+
+
 def test_files_of_others_are_passed_over(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs", Disk())
     name = blobs.write(b"content")
