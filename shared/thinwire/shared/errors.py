@@ -75,7 +75,7 @@ class StorageFailed(Retryable):
     """Retryable, so that the other end keeps its studies until a person has mended this one."""
 
     code = 74  # EX_IOERR
-    remedy = "Check the disk, and that this user may write in the data folder, then repeat."
+    remedy = "See whether the disk is full or fails, and whether this user may write in the data folder; then repeat."
 
 
 class DiskFull(Retryable):

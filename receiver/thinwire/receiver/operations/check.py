@@ -20,7 +20,7 @@ from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.tables import events, files, objects, receipts, reports, studies
-from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, rebuild
+from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, misindexed, rebuild
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
 from thinwire.shared.formats.positional import moment
@@ -153,6 +153,10 @@ def _worklist(hub: Hub) -> Iterator[Finding]:
     with hub.database.read() as connection:
         if miscounted(connection):
             yield Finding(Subject.WORKLIST, "the counts differ from the rows", _KEEP)
+    with hub.database.write() as connection:
+        differ = misindexed(connection)
+    if differ:
+        yield Finding(Subject.WORKLIST, "the words of the search differ from the rows", _KEEP)
 
 
 def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:

@@ -109,11 +109,18 @@ def miscounted(connection: Connection) -> bool:
     return set(map(tuple, connection.execute(stored))) != set(map(tuple, connection.execute(_counted())))
 
 
+def misindexed(connection: Connection) -> bool:
+    """Whether the words of the search differ from those of the rows; in a transaction that may write."""
+    return bool(_unknown_words(connection)) or full_text.differs(connection)
+
+
 def rebuild(connection: Connection) -> None:
-    """The counts and the index of the words anew from the rows."""
+    """The counts and the words of the search anew from the rows."""
     connection.execute(delete(worklist_counts))
     connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
     full_text.rebuild(connection)
+    if unknown := _unknown_words(connection):
+        connection.execute(insert(worklist_vocabulary), [{"word": word} for word in sorted(unknown)])
 
 
 def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
@@ -165,6 +172,13 @@ def _read(connection: Connection, site: str, study: bytes) -> tuple[Row[Any] | N
 
 def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
     return all(getattr(before, name) == value for name, value in row.items())
+
+
+def _unknown_words(connection: Connection) -> set[str]:
+    """Words of rows that the vocabulary lacks."""
+    # Few rows differ in their words.
+    used = {word for words in connection.scalars(select(worklist.c.words).distinct()) for word in words.split()}
+    return used - set(connection.scalars(select(worklist_vocabulary.c.word)))
 
 
 def _counted() -> Select[Any]:

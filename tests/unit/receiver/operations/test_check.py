@@ -120,6 +120,8 @@ def test_a_row_that_does_not_hold_is_found(
         ("UPDATE worklist SET place = 5 - place", "its row differs"),
         ("UPDATE worklist SET done = 0, state = 1, report = NULL", "its row differs"),
         ("DELETE FROM worklist_counts", "the counts differ"),
+        ("DELETE FROM worklist_vocabulary WHERE word = 'signed'", "the words of the search differ"),
+        ("INSERT INTO worklist_words (worklist_words) VALUES ('delete-all')", "the words of the search differ"),
         ("UPDATE worklist_counts SET studies = studies + 1", "the counts differ"),
     ],
 )
