@@ -231,10 +231,12 @@ class Service:
         loop = asyncio.get_running_loop()
 
         def look(changes: Changes) -> None:
+            changed = True  # an error may have ended the look before
             while not stop.is_set():
-                if changes.seen():
+                if changed:
                     loop.call_soon_threadsafe(self._wake)
                 sleep(LOOK_SECONDS)
+                changed = changes.seen()
 
         # Opened before a worker asks for the first time, so that no change is missed.
         with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
