@@ -150,7 +150,7 @@ def test_a_bad_file_is_refused_and_kept_and_the_next_study_goes_on(tmp_path: Pat
         assert "broken" not in json.dumps(status)  # a file's name may carry a patient's
 
 
-@pytest.mark.parametrize("step", ["accept.source.before_rename", "part.before_folder_fsync", "receipt.before_write"])
+@pytest.mark.parametrize("step", ["accept.before_commit", "store.blob.before_folder_fsync", "receipt.before_commit"])
 def test_a_killed_sender_loses_nothing(tmp_path: Path, hub: Path, study: Path, step: str) -> None:
     with serving(hub) as (running, _):
         clinic = joined(tmp_path, running)
