@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from thinwire.shared.crypto.envelope import EnvelopeHeader, Kind
-from thinwire.shared.errors import BadArchive, BadFormat, Forged
+from thinwire.shared.errors import BadArchive, BadFormat, BadInput, Forged, OverLimits
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.coder import Coder
 from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest, read_manifest
-from thinwire.shared.formats.originals import Member, unpack
+from thinwire.shared.formats.originals import Member, each_member, unpack
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, digest, study_key
+from thinwire.shared.imaging.radiograph import require_bounded
 
 _OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
 """Names of the study's files in its archive; the text beside them is not part of the study key."""
@@ -43,6 +44,27 @@ def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]
     if study_key(digest(each.data) for each in members) != study:
         raise BadArchive("an archive holds other files than its study's")
     return members
+
+
+def examined(archive: bytes, study: StudyKey, max_bytes: int) -> Files:
+    """The study's files, each within the limits of one file; one is in memory at a time. Raises BadArchive.
+
+    A file that cannot be read is stored as it is: it takes no more memory than it has bytes.
+    """
+    entries = []
+    for number, member in enumerate(each_member(archive, max_bytes), 1):
+        if not _OWN_FILE.fullmatch(member.name):
+            continue
+        entries.append((digest(member.data), len(member.data)))
+        try:
+            require_bounded(member.data)
+        except OverLimits as error:
+            raise BadArchive(f"file {number} of the study: {error}", error.remedy) from error
+        except BadInput:
+            continue
+    if study_key(each for each, _ in entries) != study:
+        raise BadArchive("an archive holds other files than its study's")
+    return Files(tuple(entries))
 
 
 def patient_of(manifest: Manifest) -> bytes | None:
@@ -79,8 +101,7 @@ class Examiner:
             case Kind.CROPS:
                 return crops.decode(plaintext, self.max_bytes)
             case Kind.ORIGINALS:
-                members = study_files(plaintext, header.study, self.max_bytes)
-                return Files(tuple((digest(each.data), len(each.data)) for each in members))
+                return examined(plaintext, header.study, self.max_bytes)
             case Kind.MANIFEST:
                 manifest = read_manifest(plaintext, verify_key)
                 if (manifest.study, manifest.site) != (header.study, site):
