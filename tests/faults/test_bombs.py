@@ -3,10 +3,18 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.bombs import BOMBS
+from tests.support.bombs import BOMBS, deflated_zeros, of_file
+from tests.support.two_ends import TwoEnds, samples
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.process import DecodingProcess
+from thinwire.sender.outbox.entries import EntryState
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadArchive
+from thinwire.shared.identifiers import digest, study_key
 
 MOST_BYTES = 200 << 20
 """Peak memory of one input: three times what any input may expand to."""
@@ -36,3 +44,20 @@ def test_a_bomb_is_refused_in_little_memory(name: str, outcomes: dict[str, tuple
     assert "MemoryError" not in outcome
     assert grown < MOST_BYTES
     assert seconds < MOST_SECONDS
+
+
+def test_the_clinic_shows_why_its_study_was_refused(tmp_path: Path) -> None:
+    (study,) = samples(1, size=12_000)
+    ends, process = TwoEnds(tmp_path), DecodingProcess()
+    file = deflated_zeros()
+    with pytest.raises(BadArchive) as refusal:
+        Decoder(process, 2 << 30).examine(of_file(file), study_key([digest(file)]))
+    process.close()
+    ends.accept(study)
+    ends.make_parts()
+    ends.refusals.append(refusal.value)
+    ends.carry()
+    entry = ends.outbox.entry(study.study)
+    assert entry.state is EntryState.REFUSED
+    assert "inflates to more than the limit" in entry.part(Kind.ORIGINALS).reason
+    assert "No radiograph is that large" in entry.part(Kind.ORIGINALS).reason

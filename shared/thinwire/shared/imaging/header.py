@@ -98,6 +98,8 @@ def parsing(failure: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except MemoryError:
+            raise OverLimits("it takes more memory than one file may have") from None
         except PARSER_ERRORS as error:
             raise UnreadableDicom(f"{failure} ({type(error).__name__})") from None
 
