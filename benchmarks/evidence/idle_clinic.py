@@ -29,9 +29,13 @@ def lines(results: Results) -> list[Line]:
 
 
 def _rest(row: Row) -> str:
+    if not row.get("connected", True):
+        return f"{row['core_percent']:.2g} % of a core, and not connected after four minutes"
     return f"{row['core_percent']:.2g} % of a core, {row['memory_mb']:,.0f} MB"
 
 
 def _time(row: Row, name: str) -> str:
+    if name not in row:
+        return "not measured, since it was not connected"
     found = row[name]
     return f"{found['median_ms']:,.0f} ms median, {found['max_ms']:,.0f} ms worst of {found['repeats']}"

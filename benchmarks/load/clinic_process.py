@@ -20,7 +20,9 @@ from typing import Any
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    """One line in one write: threads speak at the same time."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 def told(owner: Any, name: str, word: str, when: str) -> None:

@@ -172,6 +172,7 @@ def _study(
         place=int(place(urgency, asked)),
         opened=opened,
         report=None if report is None else str(report),
+        drafted=False,
         words=words_of({"site": site, **facts, **predicted, "opened": opened, "report": report}),
     )
     return receipt

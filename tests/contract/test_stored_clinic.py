@@ -478,12 +478,13 @@ def test_a_newer_database_is_refused_and_left_as_it_was(data: Path) -> None:
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("gone", ["earlier", "blobs"])
-def test_a_folder_without_its_database_gets_no_empty_one(data: Path, gone: str) -> None:
+@pytest.mark.parametrize("gone", [["earlier"], ["blobs"], ["earlier", *(f"blobs/{n:02x}" for n in range(256))]])
+def test_a_folder_without_its_database_gets_no_empty_one(data: Path, gone: list[str]) -> None:
     forward(data)
     for path in (*data.glob(f"{FILE}*"),):
         path.unlink()
-    shutil.rmtree(data / gone)
+    for each in gone:
+        shutil.rmtree(data / each, ignore_errors=True)
     for act in (forward, require_forward):
         with pytest.raises(BadConfiguration, match="is missing"):
             act(data)

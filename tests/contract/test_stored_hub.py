@@ -24,7 +24,7 @@ from thinwire.receiver.access.audit import read_head
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.forward.forwarding import forwarders
 from thinwire.receiver.forward.queue import queue_of
-from thinwire.receiver.hub import Hub, bring_forward, open_hub
+from thinwire.receiver.hub import Hub, bring_forward, offline_lock, open_hub
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import EVENT_OF
@@ -32,7 +32,7 @@ from thinwire.receiver.store.tables import HUB, events, receipts, worklist, work
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadConfiguration, exit_code
+from thinwire.shared.errors import BadConfiguration, HubBusy, exit_code
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey
@@ -176,6 +176,17 @@ def test_an_interrupted_migration_starts_again(data: Path, tmp_path: Path) -> No
     assert f"version {HUB.version}" in run(cut_short, "migrate")
     with open_hub(data, FakeClock()) as whole, open_hub(cut_short, FakeClock()) as hub:
         assert events_of(hub) == events_of(whole)
+
+
+def test_an_import_of_the_earlier_version_ends_before_the_migration(tmp_path: Path) -> None:
+    data = as_it_was(tmp_path / "hub")
+    with offline_lock(data):
+        with pytest.raises(HubBusy):
+            bring_forward(data)
+        assert found_version(data / "thinwire.db") == 6
+    assert bring_forward(data) is not None
+    with offline_lock(data):
+        assert bring_forward(data) is None
 
 
 def test_a_newer_hub_is_refused_with_words_and_untouched(data: Path) -> None:

@@ -1,5 +1,7 @@
 """The power is cut between receiving an object and taking its study over: acknowledged bytes are not lost."""
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -126,6 +128,39 @@ def test_a_lost_file_is_told_and_stops_nothing_else(
     assert len(clinic.outbox.entries()) == 3
     with clinic.database.read() as connection:
         assert connection.execute(select(unreadable)).all() == []
+
+
+def test_received_objects_outlive_the_restoration_of_an_older_database(tmp_path: Path) -> None:
+    """The machine may have removed them: they were acknowledged."""
+    clinic = Clinic(tmp_path)
+    older = clinic.data.parent / "older.db"
+    with contextlib.closing(sqlite3.connect(clinic.database.path)) as source:
+        source.execute("VACUUM INTO ?", (str(older),))
+    for uid, data in FILES.items():
+        receive(clinic, uid, STUDY_UID, data)
+    foreign = clinic.arrivals.folder / f"{bytes(16).hex()}.dcm"
+    for data in (FILES[f"{STUDY_UID}.1.1"], b"no DICOM"):
+        foreign.write_bytes(data)
+        clinic.database.close()
+        with (
+            contextlib.closing(sqlite3.connect(older)) as source,
+            contextlib.closing(sqlite3.connect(clinic.database.path)) as target,
+        ):
+            source.backup(target)
+        clinic = Clinic(tmp_path)
+        assert [clinic.arrivals.state_of(uid) for uid in FILES] == [ObjectState.PENDING] * 2
+        (listed,) = clinic.outbox.unreadable()
+        assert clinic.data / listed.path == foreign
+        assert foreign.read_bytes() == data
+    clinic = Clinic(tmp_path)  # it is listed once
+    clinic.settle()
+    assert sorted(map(sorted, clinic.files())) == [sorted(FILES.values())]
+    assert list(clinic.arrivals.folder.glob("*.dcm")) == [foreign]
+    # Judged and not yet removed.
+    name = clinic.arrivals._file(clinic.arrivals._name(f"{STUDY_UID}.1.1"))
+    name.write_bytes(FILES[f"{STUDY_UID}.1.1"])
+    Clinic(tmp_path)
+    assert list(clinic.arrivals.folder.glob("*.dcm")) == [foreign]
 
 
 def test_an_object_that_cannot_be_recorded_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

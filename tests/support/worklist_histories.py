@@ -30,7 +30,7 @@ SELECTIONS = [
 ]
 CAP = timedelta(minutes=240)
 BUNDLE = BundleId(b"b" * 16)
-STUDIES = 9
+STUDIES = 4
 """At each site."""
 
 Act = tuple[str, int, int]
@@ -44,6 +44,7 @@ acts = st.lists(
         st.integers(0, 2 * STUDIES - 1),
         st.integers(0, 11),
     ),
+    min_size=15,
     max_size=60,
 )
 
@@ -90,7 +91,7 @@ class History:
                     if (blob := connection.scalar(newest)) is not None:
                         forget(connection, Digest(blob), self.clock.now())
             case "wait":
-                self.clock.advance(60.0 * 20 * choice)
+                self.clock.advance(60.0 * 60 * (choice % 4))  # so that some wait for exactly the cap
             case _ if self._known(site, study):
                 self._read(name, site, study, choice)
 

@@ -14,7 +14,7 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.draft import draft_json
 from thinwire.receiver.store.records import PendingGraph
 from thinwire.receiver.store.store import Store
-from thinwire.shared.errors import BadBundle, BadFormat, Retryable, UnknownBundle
+from thinwire.shared.errors import BadFormat, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, StudyKey
@@ -72,13 +72,21 @@ class Drafting:
         waiting = [each for each in found if each not in self._skipped][: self._settings.batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for bundle in sorted({graph.bundle for _, graph in graphs}):
-            alike = [pair for pair in graphs if pair[1].bundle == bundle]
-            try:
-                self._draft(alike)
-            except (BadBundle, UnknownBundle) as error:
-                for each, _ in alike:
-                    self._skip(each, error)
+            self._draft_each([pair for pair in graphs if pair[1].bundle == bundle])
         return len(waiting)
+
+    def _draft_each(self, alike: list[tuple[PendingGraph, FusedGraph]]) -> None:
+        """All at once; after a failure one by one, so that one graph cannot stop the others."""
+        try:
+            self._draft(alike)
+        except Retryable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one graph does to a decoder, the others go on
+            if len(alike) > 1:
+                for each in alike:
+                    self._draft_each([each])
+            else:
+                self._skip(alike[0][0], error)
 
     def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         try:

@@ -29,7 +29,7 @@ from thinwire.shared.identifiers import BundleId
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
-from thinwire.shared.storage.migrations import create_database, migrate, open_database, rehearse
+from thinwire.shared.storage.migrations import create_database, found_version, migrate, open_database, rehearse
 
 DATABASE = "thinwire.db"
 
@@ -94,10 +94,13 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
 
 def bring_forward(data: Path, disk: Disk | None = None) -> tuple[int, Path] | None:
     """Bring the hub's database forward to this version, as `migrations.migrate`. Raises BadConfiguration if another
-    process serves the hub."""
-    disk = disk or Disk(reserve=load_settings(data).disk_reserve)
+    process serves the hub, HubBusy if an import of the earlier version goes on."""
+    disk, path = disk or Disk(reserve=load_settings(data).disk_reserve), data / DATABASE
     with serving_lock(data):
-        return migrate(data / DATABASE, HUB, disk)
+        if found_version(path) == HUB.version:
+            return None  # an import of this version may go on
+        with offline_lock(data):
+            return migrate(path, HUB, disk)
 
 
 def rehearse_migration(data: Path) -> int:

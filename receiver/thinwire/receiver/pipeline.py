@@ -24,7 +24,7 @@ from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import BadFormat, Forged, Retryable, ThinwireError, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
@@ -186,7 +186,7 @@ class HubPipeline:
         """All graphs of one bundle at once; after a failure one by one, so that one graph cannot stop the others."""
         try:
             predictions = self._bundles.predictor(_bundle(graphs[0])).read([graph for _, graph in graphs])
-        except (ThinwireError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever one graph does to a model, the others go on
             if len(graphs) > 1:
                 return [done for each in graphs for done in self._predict([each])]
             self._skip(graphs[0][0], error)

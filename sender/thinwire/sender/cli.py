@@ -27,7 +27,7 @@ from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code
+from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import TextSource
@@ -36,8 +36,8 @@ from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
 EXIT_CODES = (
-    "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full · "
-    "75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
+    "Exit codes: 0 done · 65 refused input · 66 no such study · 69 link lost · 70 final error · 74 disk full or "
+    "unusable · 75 try again later · 76 protocol · 77 not enrolled or forged · 78 configuration · 130 interrupted."
 )
 app = typer.Typer(
     help="thinwire at the clinic: sends the graph of a chest X-ray first, and the complete study after it.",
@@ -431,9 +431,10 @@ def main() -> None:
     """Entry point: errors become one line with a remedy and the exit code of their class."""
     try:
         app()
-    except ThinwireError as error:
-        err.print(str(error), style="bold red", markup=False, highlight=False)
-        err.print(error.remedy, markup=False, highlight=False)
-        sys.exit(exit_code(error))
+    except (ThinwireError, OSError) as error:
+        known = system_error(error) if isinstance(error, OSError) else error
+        err.print(str(known), style="bold red", markup=False, highlight=False)
+        err.print(known.remedy, markup=False, highlight=False)
+        sys.exit(exit_code(known))
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))

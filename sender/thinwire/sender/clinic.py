@@ -30,7 +30,7 @@ from thinwire.sender.service import Service, finished
 from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
-from thinwire.shared.errors import DiskFull, Retryable
+from thinwire.shared.errors import Retryable
 from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.storage.durable import Disk
 
@@ -75,28 +75,38 @@ class JoinedClinic:
             show.refresh()
             return all(finished(self.outbox.entry(study), self.current_policy()) for study in studies)
 
-        try:
-            with self.outbox.own_link():
+        with self._link() as owned:
+            if owned:
                 service = Service(self.pipeline, self._uplink(show.link), self.quarantine, self.clock)
                 asyncio.run(service.run(asyncio.Event(), until=arrived))
-        except Retryable:
-            while not arrived():
-                time.sleep(0.2)
+        while not arrived():
+            time.sleep(0.2)
 
     def make_parts(self) -> None:
         """The work of `run` before an export, if it does not run: make parts, remove old entries.
 
-        Raises DiskFull.
+        Raises Retryable, as DiskFull.
         """
-        try:
-            with self.outbox.own_link():
+        with self._link() as owned:
+            if owned:
+                self.pipeline.sweep()
                 self.outbox.recover()
                 self.outbox.purge(self.clock.now() - timedelta(days=self.config.keep_days))
                 self.pipeline.make_all()
-        except DiskFull:
-            raise
-        except Retryable:
-            log.debug("another process makes the parts")
+            else:
+                log.debug("another process makes the parts")
+
+    @contextlib.contextmanager
+    def _link(self) -> Iterator[bool]:
+        """Own the link while the block runs, unless another process does: False then."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self.outbox.own_link())
+            except Retryable:
+                owned = False
+            else:
+                owned = True
+            yield owned
 
     def _uplink(self, on_change: Callable[[LinkStatus], None] = lambda _: None) -> Uplink:
         address = self.enrolment.address(self.config.hub)

@@ -30,22 +30,40 @@ from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier
-from thinwire.sender.intake.source import OpenedStudies, OpenedStudy, file_members, open_study, text_member
+from thinwire.sender.intake.source import (
+    LARGEST_SOURCE,
+    OpenedStudies,
+    OpenedStudy,
+    file_members,
+    open_study,
+    text_bytes,
+    text_member,
+)
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import ALWAYS_MADE, TierPolicy, When
 from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
-from thinwire.shared.errors import BadArchive, BadInput, BadPayload, UnknownBundle, UnknownStudy
+from thinwire.shared.errors import (
+    BadArchive,
+    BadConfiguration,
+    BadInput,
+    BadPayload,
+    Retryable,
+    ThinwireError,
+    UnknownBundle,
+    UnknownStudy,
+    told,
+)
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.formats.graph import FusedGraph, IntArray
 from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
-from thinwire.shared.formats.originals import Effort, effort_for, pack
+from thinwire.shared.formats.originals import Effort, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
-from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, TextSource, Tier
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier
 from thinwire.shared.imaging.dicom import Radiograph
 
 log = logging.getLogger(__name__)
@@ -54,6 +72,10 @@ ROUND = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFE
 """The parts in the order in which they are made: a step for all studies before the next step for any."""
 WORKERS = (ROUND[:1], ROUND[1:])
 """Steps that are made in parallel: a graph does not wait for a bulk part of another study."""
+
+
+Job = tuple[StudyKey, Kind]
+"""A part to be made."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +179,10 @@ def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: Bundle
     )
 
 
+def _text_of(archive: bytes) -> bytes:
+    return text_bytes(unpack(archive, LARGEST_SOURCE))
+
+
 @contextmanager
 def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
     began = time.perf_counter()
@@ -208,21 +234,34 @@ class Pipeline:
         Raises AlreadyAccepted, DiskFull.
         """
         members = file_members(study)
-        text_bytes = b""
         if (given or study.text_stays) and (text := text_member(study)) is not None:
             members.append(text)
-            text_bytes = text.name.encode() + b"\n" + text.data
-        plan = self.tiers.plan_of(overrides)
-        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_bytes, urgent, overrides, study.warnings)
+        plan, text_ = self.tiers.plan_of(overrides), text_bytes(members)
+        return self.outbox.accept(study.key, pack(members, "fast"), plan, text_, urgent, overrides, study.warnings)
 
-    def next_job(
-        self, but: Collection[StudyKey] = (), steps: Sequence[Sequence[Kind]] = ROUND
-    ) -> tuple[StudyKey, Kind] | None:
+    def sweep(self) -> None:
+        """After a start, with `outbox.own_link`: `Outbox.sweep`, and take back each study of which sealed bytes are
+        left and no row, as when an older copy of the database was restored. What cannot be opened stays and is listed
+        as unreadable."""
+        unopened: dict[Digest, str] = {}
+        left = self.outbox.sweep()
+        for name in left:
+            try:
+                study = self.outbox.take_back(name, self.tiers.plan, _text_of)
+            except ThinwireError as error:
+                unopened[name] = f"no study names it, and it cannot be opened: {told(error)}"
+            else:
+                log.warning("study %s has sealed bytes that the database did not name: it is taken back", study.hex())
+        self.outbox.list_unopened(unopened)
+        if len(unopened) < len(left):
+            self.outbox.sweep()  # the blobs that were sealed again
+
+    def next_job(self, but: Collection[Job] = (), steps: Sequence[Sequence[Kind]] = ROUND) -> Job | None:
         """The next part to make: of the first step that any study still needs, urgent studies first, then the oldest.
 
-        steps: limited to these, in this order. Within a step, one study's parts follow each other. A manifest lists the
-        other parts and so waits for them. No other part is made while a graph is to be made, which needs the same
-        cores.
+        but: parts that are left out. steps: limited to these, in this order. Within a step, one study's parts follow
+        each other. A manifest lists the other parts and so waits for them. No other part is made while a graph is to be
+        made, which needs the same cores.
         """
         if Kind.GRAPH not in chain(*steps) and self.outbox.next_missing((Kind.GRAPH,), but):
             return None
@@ -230,19 +269,30 @@ class Pipeline:
 
     def make_all(self) -> None:
         """Make all missing parts now. The caller holds `outbox.own_link`. Raises DiskFull."""
-        damaged: set[StudyKey] = set()
-        while job := self.next_job(damaged):
-            try:
-                self.make(*job)
-            except UnknownStudy as error:
-                log.error("%s; %s", error, error.remedy)
-                damaged.add(job[0])
+        failed: set[Job] = set()
+        while job := self.next_job(failed):
+            if not self.try_make(*job):
+                failed.add(job)
+
+    def try_make(self, study: StudyKey, kind: Kind) -> bool:
+        """`make`; False if it fails and may succeed later: the part is still missing, and its row has the reason.
+        Raises Retryable."""
+        try:
+            self.make(study, kind)
+        except Retryable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one study must not stop the others
+            log.error("the %s of study %s is not made: %s", kind.name.lower(), study.hex(), told(error))
+            with suppress(UnknownStudy):
+                self.outbox.note_failure(study, kind, told(error))
+            return False
+        return True
 
     def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and store it in the outbox. A part that cannot be made is given up with its reason.
 
-        The study stays open for its next part. Raises DiskFull, and UnknownStudy for damaged bytes at the clinic: the
-        part is then still missing.
+        The study stays open for its next part. The part is still missing after an error: DiskFull; UnknownStudy for
+        damaged bytes at the clinic; BadConfiguration for a missing key.
         """
         try:
             opened = self._opened.take(study) or self.open(study)
@@ -258,9 +308,11 @@ class Pipeline:
             log.warning("the %s of study %s cannot be made any more", kind.name.lower(), study.hex())
             self.outbox.give_up(study, kind, "the files of this study are at the hub and no longer at the clinic")
             return
+        except BadConfiguration:
+            raise
         except (BadInput, BadArchive) as error:
             log.error("the %s of study %s cannot be made: %s", kind.name.lower(), study.hex(), error)
-            self.outbox.give_up(study, kind, f"{error}. {error.remedy}")
+            self.outbox.give_up(study, kind, told(error))
             return
         held = self.tiers.held(kind, self.outbox.entry(study).overrides)
         part = self.outbox.add(study, kind, plaintext, hold=held)

@@ -22,8 +22,9 @@ from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartState, totals_of
-from thinwire.sender.outbox.outbox import Outbox, Unreadable
+from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.study_store import Unreadable
 from thinwire.sender.outbox.tables import CLINIC
 from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, preview_of

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.study import Study, load_study
@@ -18,13 +20,14 @@ from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
-from thinwire.sender.pipeline import WORKERS, Pipeline
+from thinwire.sender.pipeline import WORKERS, Job, Pipeline
 from thinwire.sender.transport.connection import Uplink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, DiskFull, Retryable, ThinwireError, UnknownStudy
+from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import StudyKey, TextSource
+from thinwire.shared.storage.database import Changes
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,9 @@ QUIET_SECONDS = 3.0
 """Seconds without a change before a watched folder is read: a study's files arrive one by one."""
 PURGE_SECONDS = 3600.0
 STUCK_SECONDS = 30.0
-"""Seconds until the next attempt after a full disk or damaged bytes of a study."""
+"""Seconds until the next attempt after an error, such as a full disk."""
+LONGEST_STUCK = 3600.0
+"""Longest time between two attempts to make a part; each is twice the last."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,10 @@ def _accept_study(
         )
     except BadInput as error:
         return _refuse(quarantine, files.paths, error)
+    except (ThinwireError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one study must not stop the others
+        return _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
 
 
 def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:
@@ -149,18 +158,24 @@ class Service:
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
-        self.pipeline.outbox.sweep()
-        tasks = [asyncio.ensure_future(each) for each in (self.uplink.run(stop), self._look(stop), self._purge(stop))]
+        self.pipeline.sweep()
+        tasks = [asyncio.ensure_future(self.uplink.run(stop))]
+
+        def begin(act: Callable[[], Awaitable[None]]) -> None:
+            tasks.append(asyncio.ensure_future(_steadily(stop, act)))
+
+        begin(partial(self._look, stop))
+        begin(partial(self._purge, stop))
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
-        stuck: dict[StudyKey, float] = {}
+        stuck: dict[Job, tuple[float, float]] = {}
         for worker, steps in zip(workers, WORKERS, strict=True):
-            tasks.append(asyncio.ensure_future(self._make(stop, worker, steps, stuck)))
-        tasks.append(asyncio.ensure_future(self._check_stored(stop, workers[-1])))
+            begin(partial(self._make, stop, worker, steps, stuck))
+        begin(partial(self._check_stored, stop, workers[-1]))
         if watch is not None:
-            tasks.append(asyncio.ensure_future(self._watch(stop, watch)))
+            begin(partial(self._watch, stop, watch))
         if self.port is not None:
             self.port.open()
-            tasks.append(asyncio.ensure_future(self._receive(stop, self.port)))
+            begin(partial(self._receive, stop, self.port))
         try:
             while not stop.is_set() and not until():
                 going = [task for task in tasks if not task.done()]
@@ -177,26 +192,25 @@ class Service:
                 worker.shutdown()
 
     async def _make(
-        self, stop: asyncio.Event, worker: Executor, steps: Sequence[Sequence[Kind]], stuck: dict[StudyKey, float]
+        self,
+        stop: asyncio.Event,
+        worker: Executor,
+        steps: Sequence[Sequence[Kind]],
+        stuck: dict[Job, tuple[float, float]],
     ) -> None:
-        """Makes the missing parts of these steps, one after another, in parallel with the link. stuck: parts and the
-        monotonic time before which no worker tries them again."""
+        """Makes the missing parts of these steps, one after another, in parallel with the link. stuck: parts that could
+        not be made, with the monotonic time before which no worker tries them again and the pause until then."""
         while not stop.is_set():
             # Taken before the query, so that no change is missed.
             now, changed = self.clock.monotonic(), self._changed
-            job = self.pipeline.next_job({study for study, until in stuck.items() if until > now}, steps)
+            job = self.pipeline.next_job({each for each, (until, _) in stuck.items() if until > now}, steps)
             if job is None:
                 await _first(STUCK_SECONDS, stop.wait(), changed.wait())
-                continue
-            try:
-                await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.make, *job)
-            except Retryable as error:
-                log.error("%s; %s", error, error.remedy)
-                await _pause(stop, STUCK_SECONDS)
-            except UnknownStudy as error:
-                # Its bytes are damaged; other studies continue, and this one does when its files are sent again.
-                log.error("%s; %s", error, error.remedy)
-                stuck[job[0]] = now + STUCK_SECONDS
+            elif await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.try_make, *job):
+                stuck.pop(job, None)
+            else:
+                pause = min(2 * stuck[job][1], LONGEST_STUCK) if job in stuck else STUCK_SECONDS
+                stuck[job] = self.clock.monotonic() + pause, pause
 
     async def _check_stored(self, stop: asyncio.Event, worker: Executor) -> None:
         """Compares all stored bytes with the outbox, once, study by study beside the making of parts. The link does not
@@ -207,19 +221,31 @@ class Service:
                 return
             try:
                 await asyncio.get_running_loop().run_in_executor(worker, outbox.check_stored, study)
-            except (Retryable, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - one study must not stop the others
                 # The link compares what it offers, so that a study that is left out here is not sent unseen.
-                log.error("the stored bytes of study %s could not be compared: %s", study.hex(), error)
+                log.error("the stored bytes of study %s could not be compared: %s", study.hex(), told(error))
 
     async def _look(self, stop: asyncio.Event) -> None:
-        """Wakes the workers and the link after every change of the outbox."""
-        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+        """Wakes the workers and the link after every change of the outbox. In a thread of its own: a turn of the event
+        loop for each look would take twice the processor time."""
+        loop = asyncio.get_running_loop()
+
+        def look(changes: Changes) -> None:
+            changed = True  # an error may have ended the look before
             while not stop.is_set():
-                if changes.seen():
-                    self._changed.set()
-                    self._changed = asyncio.Event()
-                    self.uplink.wake()
-                await asyncio.sleep(LOOK_SECONDS)
+                if changed:
+                    loop.call_soon_threadsafe(self._wake)
+                sleep(LOOK_SECONDS)
+                changed = changes.seen()
+
+        # Opened before a worker asks for the first time, so that no change is missed.
+        with contextlib.closing(self.pipeline.outbox.database.changes()) as changes:
+            await asyncio.to_thread(look, changes)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.uplink.wake()
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """Removes the entries of studies that arrived long ago."""
@@ -241,23 +267,15 @@ class Service:
                 before, changed_at = now, self.clock.monotonic()
             new = [path for path, stamp in now.items() if accepted.get(path) != stamp]
             if new and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
-                try:
-                    await asyncio.to_thread(self._accept_paths, new)
-                    accepted |= {path: now[path] for path in new}
-                except DiskFull as error:
-                    log.error("%s; %s", error, error.remedy)
-                    await _pause(stop, STUCK_SECONDS)
+                await asyncio.to_thread(self._accept_paths, new)
+                accepted |= {path: now[path] for path in new}
             await _pause(stop, WATCH_SECONDS)
 
     async def _receive(self, stop: asyncio.Event, port: "Port") -> None:
         """Accepts complete studies from modalities, and answers their storage commitment requests."""
         while not stop.is_set():
-            try:
-                await asyncio.to_thread(self.accept_arrived, port)
-                await asyncio.to_thread(port.commitments.answer)
-            except Retryable as error:
-                log.error("%s; %s", error, error.remedy)
-                await _pause(stop, STUCK_SECONDS)
+            await asyncio.to_thread(self.accept_arrived, port)
+            await asyncio.to_thread(port.commitments.answer)
             await _pause(stop, WATCH_SECONDS)
 
     def accept_arrived(self, port: "Port") -> None:
@@ -299,6 +317,17 @@ def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
             status = path.stat()
             found[path] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+async def _steadily(stop: asyncio.Event, act: Callable[[], Awaitable[None]]) -> None:
+    """Run one task of the service to its end. After an error it begins again: a full disk, a busy database or an error
+    that nobody foresaw must not end the other tasks."""
+    while not stop.is_set():
+        try:
+            return await act()
+        except Exception as error:  # noqa: BLE001 - see above
+            log.error("%s; next attempt in %.0f s", told(error), STUCK_SECONDS)
+            await _pause(stop, STUCK_SECONDS)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -5,6 +5,7 @@
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
     │   ├── DatabaseBusy           another process writes to this end's database
+    │   ├── StorageFailed          the database or the disk of this end cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
     │   ├── ReportMoved            another reader saved the report in the meantime
     │   └── DiskFull               no space to write; nothing was acknowledged
@@ -36,6 +37,9 @@ or a path below a patient's name. gRPC statuses are chosen in `receiver/transpor
 `exit_code` below, which both command lines use.
 """
 
+import os
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -66,6 +70,13 @@ class HubBusy(Retryable):
 
 class DatabaseBusy(Retryable):
     remedy = "Nothing is lost: repeat it when the other command has ended."
+
+
+class StorageFailed(Retryable):
+    """Retryable, so that the other end keeps its studies until a person has mended this one."""
+
+    code = 74  # EX_IOERR
+    remedy = "See whether the disk is full or fails, and whether this user may write in the data folder; then repeat."
 
 
 class DiskFull(Retryable):
@@ -172,6 +183,22 @@ class NotEnrolled(Final):
 class ProtocolBroken(Final):
     code = 76  # EX_PROTOCOL
     remedy = "Install the same version of thinwire at both ends."
+
+
+def system_error(error: OSError) -> StorageFailed:
+    """An error of the operating system as ours; without the path, which may name a patient."""
+    return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
+
+
+def told(error: Exception) -> str:
+    """An error for a log or a table: ours with its remedy, and of any other only its kind and place, since its text may
+    name a patient."""
+    if isinstance(error, ThinwireError):
+        return f"{error}. {error.remedy}"
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    return (
+        f"unexpected error ({type(error).__name__}{''.join(f', {Path(at.filename).name}:{at.lineno}' for at in place)})"
+    )
 
 
 def exit_code(error: BaseException) -> int:

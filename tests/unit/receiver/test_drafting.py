@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from thinwire.receiver.config import DraftSettings, load_settings
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle
+from thinwire.receiver.inference.draft import Drafter, Text
 from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.serve import _draft
@@ -26,6 +28,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, UnknownStudy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
+from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.identifiers import Urgency
 from thinwire.shared.storage.durable import Disk
@@ -246,6 +249,25 @@ def test_the_newest_graph_counts(hub: Hub, clinic: Clinic, bundle: Bundle) -> No
     assert drafts.draft_waiting() == 1
     kept = json.loads(hub.store.draft(clinic.site, parts.study) or b"")
     assert kept["cells"] == fused(bundle.id, parts.study, 9).patches.cell.tolist()
+
+
+def test_a_graph_that_breaks_the_decoder_costs_one_study_its_draft(
+    hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = arrived(hub, clinic, bundle, 0, 1)
+    stream = Drafter.stream
+
+    def breaks(self: Drafter, graphs: Sequence[FusedGraph]) -> Iterator[tuple[Text, ...]]:
+        if any(graph.study == broken.study for graph in graphs):
+            raise IndexError("as of a layer")
+        return stream(self, graphs)
+
+    monkeypatch.setattr(Drafter, "stream", breaks)
+    drafts = drafting(hub)
+    assert drafts.draft_waiting() == 2
+    assert drafts.draft_waiting() == 0
+    assert said(hub, clinic, broken) is None
+    assert said(hub, clinic, sound)
 
 
 def test_a_lost_bundle_costs_its_studies_their_draft_and_no_other(

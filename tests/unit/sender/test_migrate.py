@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ from typer.testing import CliRunner, Result
 from tests.contract.test_stored_clinic import CLINIC_4, HALF
 from tests.support.dicoms import chest, dicom
 from tests.support.real_link import write_keys
-from thinwire.sender.cli import app
+from thinwire.sender.cli import app, main
 from thinwire.sender.config import FILE as SETTINGS
 from thinwire.sender.config import template
 from thinwire.sender.outbox.tables import FILE
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.errors import BadConfiguration, StorageFailed
 
 
 @pytest.fixture
@@ -84,3 +85,25 @@ def test_status_lists_what_cannot_be_read_and_migrate_tries_it_again(data: Path)
     state.write_bytes(whole)
     assert "Brought forward: 1 study" in text(act(data, "migrate"))
     assert json.loads(text(act(data, "status", "--json")))["unreadable"] == []
+
+
+@pytest.mark.parametrize("what", ["database", "folder"])
+def test_what_cannot_be_read_is_told_in_words(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    text(act(data, "migrate"))
+    for each in data.glob(f"{FILE}-*"):
+        each.unlink()
+    if what == "database":
+        (data / FILE).write_bytes(bytes(range(256)) * 100)
+    else:
+        shutil.rmtree(data / "outbox")
+        (data / "outbox").symlink_to("outbox")
+    for words in (["status"], ["pause"], ["retry", "1a55"], ["export", "--to", str(data / "stick")]):
+        monkeypatch.setattr(sys, "argv", ["thinwire-sender", *words, "--data", str(data)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == StorageFailed.code
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("the database is damaged" if what == "database" else "the system refuses") in told
+        assert "backup" in told or "Check the disk" in told

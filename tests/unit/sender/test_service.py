@@ -1,5 +1,6 @@
 """The clinic's process and files, without a hub: it accepts, refuses, makes parts, and never stops for one file."""
 
+import sqlite3
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -254,7 +255,42 @@ def test_a_study_whose_bytes_were_damaged_waits_aside_and_goes_on_when_given_aga
     assert job is not None
     with pytest.raises(UnknownStudy):
         pipeline.make(*job)
-    assert pipeline.next_job(but={study}) is None
+    assert pipeline.next_job(but={(study, kind) for kind in Kind}) is None
     list(accept_files(pipeline, quarantine, [path]))
     pipeline.make(*job)
     assert pipeline.outbox.entry(study).part(Kind.GRAPH).state is PartState.WAITING
+
+
+@pytest.mark.parametrize("harm", ["", "key", "bytes"])
+def test_a_study_that_a_restored_database_does_not_know_is_taken_back_or_listed(
+    tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine, harm: str
+) -> None:
+    path, text = write_study(tmp_path / "in", 1_000_000_003), StudyText("Left effusion.", TextSource.REPORT)
+    outbox, data = pipeline.outbox, tmp_path / "clinic"
+    with sqlite3.connect(":memory:") as older, sqlite3.connect(outbox.database.path) as database:
+        database.backup(older)
+        (outcome,) = accept_files(pipeline, quarantine, [path], text)
+        older.backup(database)
+    assert isinstance(outcome, Accepted)
+    assert outbox.entries() == []
+    (sealed,) = (data / "blobs").glob("*/*")
+    harmed = sealed if harm == "bytes" else next((data / "keys" / "epochs").iterdir())
+    whole = harmed.read_bytes()
+    if harm:
+        harmed.write_bytes(whole[:-40])
+        pipeline.sweep()
+        (listed,) = outbox.unreadable()
+        assert data / listed.path == sealed
+        assert "backup" in listed.reason
+        assert outbox.entries() == []
+        outbox.purge(SystemClock().now())
+        harmed.write_bytes(whole)
+    pipeline.sweep()
+    assert outbox.unreadable() == []
+    (entry,) = outbox.entries()
+    assert entry.study == outcome.study.key
+    assert set(entry.missing) == {Kind(tier) for tier in Tier} | {Kind.MANIFEST}
+    assert len(list((data / "blobs").glob("*/*"))) == 1
+    assert all(isinstance(each, Accepted) for each in accept_files(pipeline, quarantine, [path], text))
+    members = unpack(outbox.source(entry.study), 1 << 26)
+    assert [m.data for m in members] == [path.read_bytes(), b"Left effusion."]

@@ -48,7 +48,10 @@ def check_command(
             f"of reports and {checked.audit_messages} audit messages"
         )
         if checked.unnamed_files:
-            typer.echo(f"{checked.unnamed_files} unfinished files: `serve` removes them when it starts")
+            typer.echo(
+                f"{checked.unnamed_files} files in blobs/ belong to no row: of a power cut, or newer than a restored "
+                "database. They are kept (docs/hub-administrator.md, Restore)"
+            )
         if repair_:
             typer.echo(f"{requested} parts are requested from the clinics")
     if found:

@@ -34,7 +34,7 @@ from thinwire.receiver.transport.link_status import read_status
 from thinwire.shared.addresses import address_text
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, ThinwireError, exit_code
+from thinwire.shared.errors import BadInput, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, Tier, site_name
@@ -43,8 +43,8 @@ from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
 EPILOG = """Exit codes: 0 done · 1 fault of the program · 2 wrong usage · 65 unusable input · 66 unknown study ·
-69 link lost · 70 refused for good · 74 disk full · 75 busy, try again · 76 protocol · 77 not enrolled or forged ·
-78 configuration · 130 interrupted.
+69 link lost · 70 refused for good · 74 disk full or unusable · 75 busy, try again · 76 protocol ·
+77 not enrolled or forged · 78 configuration · 130 interrupted.
 
 A hub in four commands: `thinwire-receiver init --data hub`, then `enrol north-valley --data hub` (give the token to
 the clinic), `serve --data hub --listen 0.0.0.0:7443`, and `worklist --data hub`."""
@@ -387,12 +387,13 @@ def main() -> None:
     """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
     try:
         app()
-    except (ThinwireError, KeyboardInterrupt) as error:
+    except (ThinwireError, OSError, KeyboardInterrupt) as error:
         err = Console(stderr=True, highlight=False, soft_wrap=True)
-        if isinstance(error, ThinwireError):
-            err.print(str(error), style="bold red", markup=False)
-            err.print(error.remedy, markup=False)
-        sys.exit(exit_code(error))
+        known = system_error(error) if isinstance(error, OSError) else error
+        if isinstance(known, ThinwireError):
+            err.print(str(known), style="bold red", markup=False)
+            err.print(known.remedy, markup=False)
+        sys.exit(exit_code(known))
 
 
 def _listening(hub: Hub, host: str, port: int, web: str | None) -> None:

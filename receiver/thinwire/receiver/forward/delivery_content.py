@@ -16,7 +16,7 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, BadInput, UnknownBundle, UnreadableDicom
+from thinwire.shared.errors import BadFormat, BadInput, Retryable, UnknownBundle, UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.positional import micros
@@ -77,6 +77,10 @@ class DeliveryContent:
                     yield delivery, secondary_capture(result, concept_names(result.graph, self.bundles))
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
+            except Retryable:
+                raise
+            except Exception as error:  # noqa: BLE001 - its text may name a patient, and it must stop no other study
+                yield delivery, UnreadableDicom(f"unexpected error ({type(error).__name__})")
 
     def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Superseded:
         found = fhir_study(study, self.study_images, self.written)

@@ -5,13 +5,13 @@ Each target has a thread, so that an unresponsive PACS delays no other.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
 from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
 from thinwire.receiver.forward.delivery_content import FHIR, DeliveryContent, Superseded
-from thinwire.receiver.forward.peer import Outgoing, Peer, dicom_object
-from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer, dicom_object
+from thinwire.receiver.forward.queue import Items, Queue, SiteStudy
 from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Retryable, ThinwireError, UnreadableDicom
@@ -46,7 +46,7 @@ class Forwarder:
                 log.warning("forwarding to target %s paused: %s", self.target.name, error)
                 self._stop.wait(PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
-                log.error("target %s: unexpected error (%s)", self.target.name, type(error).__name__)
+                log.error("target %s: unexpected error (%s)", self.target.name, _name(error))
                 self._stop.wait(PAUSE_SECONDS)
 
     def stop(self) -> None:
@@ -62,9 +62,19 @@ class Forwarder:
         if fresh is None:
             return False
         last_event, studies = fresh
-        items = [(study, self._content.items(self.target, study)) for study in studies]
-        self._queue.plan(self.target.name, last_event, items)
+        self._queue.plan(self.target.name, last_event, [(study, self._items(study)) for study in studies])
         return True
+
+    def _items(self, study: SiteStudy) -> Items:
+        """The objects of a study; none of one that cannot be read, so that it stops no other. When its damaged part
+        arrives again, that is an event, and the study is planned again."""
+        try:
+            return self._content.items(self.target, study)
+        except Retryable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
+            log.error("target %s: a study of site %s cannot be read (%s)", self.target.name, study[0], _name(error))
+            return []
 
     def _check_overdue(self) -> bool:
         late = self._queue.overdue(self.target.name)
@@ -92,7 +102,7 @@ class Forwarder:
                 except ThinwireError as error:
                     self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(error))
         counted: dict[str, int] = {}
-        for outcome in self._peer.send(outgoing):
+        for outcome in self._outcomes(outgoing):
             number, event, reason, transaction = outcome
             state = self._queue.apply(number, event, reason, instances.get(number), transaction).state
             became = f"{state} ({reason})" if reason else str(state)
@@ -100,6 +110,20 @@ class Forwarder:
         summary = ", ".join(f"{count} {became}" for became, count in sorted(counted.items()))
         log.info("site %s: objects of a study for %s: %s", due[0].site, self.target.name, summary or "none sent")
         return True
+
+    def _outcomes(self, outgoing: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
+        """The peer's outcomes. After an unexpected error the others are tried again later: the next study goes on."""
+        waiting = dict.fromkeys(each.number for each in outgoing)
+        try:
+            for outcome in self._peer.send(outgoing):
+                waiting.pop(outcome.number, None)
+                yield outcome
+        except Retryable:
+            raise
+        except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
+            log.error("target %s: unexpected error (%s)", self.target.name, _name(error))
+            for number in waiting:
+                yield DeliveryOutcome(number, Happened.FAILED, f"unexpected error ({_name(error)})")
 
     def _claimed(self, delivery: Delivery, data: bytes) -> str:
         """The SOP Instance UID of an object. Raises UnreadableDicom if other content was sent under the same UID.
@@ -113,6 +137,10 @@ class Forwarder:
                 "Compare both studies at the hub: the clinic's device gave one UID to two images.",
             )
         return found.instance
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
 
 
 def committed(queue: Queue) -> Callable[[str, frozenset[str], frozenset[str]], None]:

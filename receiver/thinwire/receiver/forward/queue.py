@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
@@ -78,7 +78,7 @@ class Queue:
         count = 0
         with self._database.write() as connection:
             for (site, study), items in wanted:
-                mine = and_(deliveries.c.target == target, deliveries.c.site == site, deliveries.c.study == study)
+                mine = _of_target(target, site, study)
                 for item, version in items:
                     row = {
                         "target": target,
@@ -104,17 +104,22 @@ class Queue:
         return count
 
     def due(self, target: str) -> list[Delivery]:
-        """The due deliveries of the study that has waited longest, in the order of planning."""
+        """The due deliveries of the study that is due longest, in the order of planning."""
         now = micros(self._clock.now())
         ready = and_(
             deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
         )
         with self._database.read() as connection:
-            first = connection.execute(_all().where(ready).order_by(deliveries.c.number).limit(1)).one_or_none()
+            # In the order of the index: a target that is down for days has a long queue.
+            longest = _all().where(ready).order_by(deliveries.c.due_at, deliveries.c.number).limit(1)
+            first = connection.execute(longest).one_or_none()
             if first is None:
                 return []
-            same = and_(ready, deliveries.c.site == first.site, deliveries.c.study == first.study)
-            return [_delivery(row) for row in connection.execute(_all().where(same).order_by(deliveries.c.number))]
+            # Not `ready`: SQLite would then read all that is due.
+            of_study = _of_target(target, first.site, first.study)
+            same = connection.execute(_all().where(of_study).order_by(deliveries.c.number)).all()
+        waiting = str(DeliveryState.WAITING)
+        return [_delivery(row) for row in same if row.state == waiting and row.due_at <= now]
 
     def overdue(self, target: str) -> list[Delivery]:
         """Deliveries without a storage commitment report in time."""
@@ -203,12 +208,12 @@ class Queue:
 
 def _is_open(connection: Connection, delivery: Delivery) -> bool:
     """Whether the target does not have every object of the delivery's study."""
-    mine = and_(
-        deliveries.c.target == delivery.target,
-        deliveries.c.site == delivery.site,
-        deliveries.c.study == delivery.study,
-    )
+    mine = _of_target(delivery.target, delivery.site, delivery.study)
     return bool(connection.scalar(select(exists().where(mine, deliveries.c.state.in_(_OPEN)))))
+
+
+def _of_target(target: str, site: str, study: bytes) -> ColumnElement[bool]:
+    return and_(deliveries.c.target == target, deliveries.c.site == site, deliveries.c.study == study)
 
 
 def queue_of(hub: Hub) -> Queue:

@@ -20,9 +20,9 @@ from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.tables import events, files, objects, receipts, reports, studies
-from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, rebuild
+from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, misindexed, rebuild
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, BadInput, Forged
+from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
@@ -84,7 +84,7 @@ class Checked:
     reports: int = 0
     audit_messages: int = 0
     unnamed_files: int = 0
-    """Blobs without a row, as a power cut leaves them; `serve` removes them when it starts."""
+    """Blobs without a row: of a power cut, or newer than a database that was restored."""
 
 
 def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
@@ -100,9 +100,9 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     ):
         try:
             yield from each
-        except DatabaseError as error:
+        except (DatabaseError, StorageFailed) as error:
             # Its text may quote a row; the next tables may still be readable.
-            yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error.orig).__name__})")
+            yield Finding(Subject.DATABASE, f"a table cannot be read ({type(error.__cause__ or error).__name__})")
 
 
 def repair(hub: Hub, found: Sequence[Finding]) -> int:
@@ -117,13 +117,15 @@ def repair(hub: Hub, found: Sequence[Finding]) -> int:
         if blobs.path(blob).exists():
             hub.disk.make_folder(aside.path(blob).parent)
             hub.disk.move(blobs.path(blob), aside.path(blob), "check.aside")
-            if aside.is_whole(blob):
-                # A clinic has sent it again meanwhile.
-                hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
-                continue
+        if aside.is_whole(blob):
+            # A clinic had sent it again before the move, which a power cut may have ended here.
+            hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
+            continue
         hub.disk.step("check.repair.before_commit")
         with hub.database.write() as connection:
-            count += len(forget(connection, blob, hub.clock.now()))
+            # A clinic may have sent it again since the move: its blob is written before its transaction begins.
+            if not blobs.is_whole(blob):
+                count += len(forget(connection, blob, hub.clock.now()))
         hub.disk.step("check.repair.committed")
     if listed := [each for each in found if each.subject is Subject.WORKLIST]:
         with hub.database.write() as connection:
@@ -151,6 +153,10 @@ def _worklist(hub: Hub) -> Iterator[Finding]:
     with hub.database.read() as connection:
         if miscounted(connection):
             yield Finding(Subject.WORKLIST, "the counts differ from the rows", _KEEP)
+    with hub.database.write() as connection:
+        differ = misindexed(connection)
+    if differ:
+        yield Finding(Subject.WORKLIST, "the words of the search differ from the rows", _KEEP)
 
 
 def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:

@@ -3,16 +3,21 @@
 Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
-from sqlalchemy import case, exists, func, select
+from sqlalchemy import Connection, case, exists, func, select
 
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
-from thinwire.receiver.store.tables import objects, predictions, receipts, studies
+from thinwire.receiver.store.events import StudyEvent, last_event
+from thinwire.receiver.store.store import untriaged_by_site
+from thinwire.receiver.store.tables import events, objects, receipts, sites, studies, worklist_counts
+from thinwire.receiver.store.worklist_rows import PLACE_OF
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
@@ -21,7 +26,7 @@ from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
 TRIAGE_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200)
-"""Seconds from the first part of a study at the hub to its prediction."""
+"""Seconds from the first part of a study at the hub to a prediction."""
 _MICROS = 1_000_000
 
 
@@ -34,6 +39,7 @@ class Counts:
     data: Path
     disk: Disk
     clock: Clock
+    totals: "Totals" = field(default_factory=lambda: Totals())
 
     def describe(self) -> list[Metric]:
         """Empty: the metrics are known only at a scrape."""
@@ -41,7 +47,7 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._studies()
-        yield self._triage()
+        yield from self.totals.metrics(self.database)
         yield from self._deliveries()
         yield from self._links()
         free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
@@ -49,40 +55,26 @@ class Counts:
         yield free
 
     def _studies(self) -> Iterator[Metric]:
-        now = micros(self.clock.now())
-        read = exists().where(
-            predictions.c.site == objects.c.site,
-            predictions.c.study == objects.c.study,
-            predictions.c.blob == objects.c.blob,
-        )
-        of_urgency = select(predictions.c.site, predictions.c.urgency, func.count()).group_by(
-            predictions.c.site, predictions.c.urgency
-        )
-        unread = select(objects.c.site, func.count(), func.min(objects.c.stored_at)).where(
-            objects.c.kind == int(Kind.GRAPH), ~read
-        )
-        stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
+        now, c = micros(self.clock.now()), worklist_counts.c
+        studies_of = func.sum(c.studies)
+        places = [int(place) for place in PLACE_OF.values()]
+        triaged = select(c.site, c.place, studies_of).where(c.place.in_(places)).group_by(c.site, c.place)
+        known = select(c.site, studies_of).group_by(c.site).order_by(c.site)
+        # Of each site from the index; few are undelivered.
+        mine = (receipts.c.site == sites.c.name) & receipts.c.delivered_at.is_(None)
+        undelivered = select(sites.c.name, select(func.count()).where(mine).scalar_subquery()).order_by(sites.c.name)
         with self.database.read() as connection:
-            by_urgency = connection.execute(of_urgency.order_by(predictions.c.site, predictions.c.urgency)).all()
-            waiting = connection.execute(unread.group_by(objects.c.site).order_by(objects.c.site)).all()
-            held = connection.execute(
-                stored.group_by(objects.c.site, objects.c.kind).order_by(objects.c.site, objects.c.kind)
-            ).all()
-            undelivered = connection.execute(
-                select(receipts.c.site, func.count())
-                .where(receipts.c.delivered_at.is_(None))
-                .group_by(receipts.c.site)
-                .order_by(receipts.c.site)
-            ).all()
-            known = connection.execute(
-                select(studies.c.site, func.count()).group_by(studies.c.site).order_by(studies.c.site)
-            ).all()
-        yield _gauge("thinwire_studies", "Studies at the hub.", ["site"], [([s], n) for s, n in known])
+            by_place = connection.execute(triaged.order_by(c.site, c.place)).all()
+            studies_by_site = connection.execute(known).all()
+            waiting = connection.execute(untriaged_by_site()).all()
+            unsent = connection.execute(undelivered).all()
+        urgency_of = {int(place): str(urgency) for urgency, place in PLACE_OF.items()}
+        yield _gauge("thinwire_studies", "Studies at the hub.", ["site"], [([s], n) for s, n in studies_by_site])
         yield _gauge(
             "thinwire_readings",
-            "Predictions, by urgency.",
+            "Studies with a prediction, by urgency.",
             ["site", "urgency"],
-            [([s, u], n) for s, u, n in by_urgency],
+            [([s, urgency_of[place]], n) for s, place, n in by_place],
         )
         yield _gauge("thinwire_untriaged", "Graphs without a prediction.", ["site"], [([s], n) for s, n, _ in waiting])
         yield _gauge(
@@ -91,35 +83,12 @@ class Counts:
             ["site"],
             [([s], max(0, now - at) / _MICROS) for s, _, at in waiting],
         )
-        names = [([s, Kind(kind).name.lower()], count, size) for s, kind, count, size in held]
-        yield _gauge("thinwire_objects", "Sealed objects stored.", ["site", "kind"], [(at, n) for at, n, _ in names])
-        yield _gauge(
-            "thinwire_object_bytes",
-            "Bytes of sealed objects stored.",
-            ["site", "kind"],
-            [(at, n) for at, _, n in names],
-        )
         yield _gauge(
             "thinwire_receipts_undelivered",
             "Receipts that the clinic has not confirmed.",
             ["site"],
-            [([s], n) for s, n in undelivered],
+            [([s], n) for s, n in unsent if n],
         )
-
-    def _triage(self) -> Metric:
-        """Seconds from a study's first part to its newest prediction, over all studies."""
-        seconds = (predictions.c.at - studies.c.received_at) / float(_MICROS)
-        within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
-        mine = (studies.c.site == predictions.c.site) & (studies.c.study == predictions.c.study)
-        query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(
-            predictions, studies, mine
-        )
-        with self.database.read() as connection:
-            count, total, *below = connection.execute(query).one()
-        made = HistogramMetricFamily("thinwire_triage_seconds", "From the first part of a study to its prediction.")
-        buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, below, strict=True)]
-        made.add_metric([], [*buckets, ("+Inf", count)], total)
-        return made
 
     def _deliveries(self) -> Iterator[Metric]:
         now, tallies = self.clock.now(), self.queue.tallies()
@@ -147,6 +116,68 @@ class Counts:
             "thinwire_site_bytes_per_second", "Bytes of objects that arrive, recent average.", ["site"],
             [([link.site], link.rate) for link in links],
         )  # fmt: skip
+
+
+class Totals:
+    """Counts over all that the hub ever stored: the first scrape reads all rows, a later one those since. Safe from any
+    thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event = self._object = 0
+        """The numbers of the last event and object that are counted."""
+        self._stored: Counter[tuple[str, int]] = Counter()
+        self._bytes: Counter[tuple[str, int]] = Counter()
+        self._within = [0] * len(TRIAGE_BUCKETS)
+        self._predicted, self._seconds = 0, 0.0
+
+    def metrics(self, database: Database) -> list[Metric]:
+        with self._lock:
+            with database.read() as connection:
+                self._read_on(connection)
+            key = ["site", "kind"]
+            names = [([site, Kind(kind).name.lower()], (site, kind)) for site, kind in sorted(self._stored)]
+            triage = HistogramMetricFamily(
+                "thinwire_triage_seconds", "From the first part of a study to each of its predictions."
+            )
+            buckets = [(str(float(edge)), n) for edge, n in zip(TRIAGE_BUCKETS, self._within, strict=True)]
+            triage.add_metric([], [*buckets, ("+Inf", self._predicted)], self._seconds)
+            return [
+                _gauge("thinwire_objects", "Sealed objects stored.", key, [(at, self._stored[k]) for at, k in names]),
+                _gauge(
+                    "thinwire_object_bytes",
+                    "Bytes of sealed objects stored.",
+                    key,
+                    [(at, self._bytes[k]) for at, k in names],
+                ),
+                triage,
+            ]
+
+    def _read_on(self, connection: Connection) -> None:
+        fresh = events.c.number > self._event
+        if connection.scalar(select(exists().where(fresh, events.c.event == str(StudyEvent.DAMAGED)))):
+            # Objects were removed, and their numbers are used again.
+            self._object = 0
+            self._stored.clear()
+            self._bytes.clear()
+        stored = select(objects.c.site, objects.c.kind, func.count(), func.sum(objects.c.sealed_size))
+        # With both bounds SQLite reads these rows alone, not an index in the order of the groups.
+        last = connection.scalar(select(func.max(objects.c.number))) or 0
+        since = objects.c.number.between(self._object + 1, last)
+        stored = stored.where(since).group_by(objects.c.site, objects.c.kind)
+        for site, kind, count, size in connection.execute(stored):
+            self._stored[site, kind] += count
+            self._bytes[site, kind] += size
+        seconds = (events.c.at - studies.c.received_at) / float(_MICROS)
+        within = [func.coalesce(func.sum(case((seconds <= edge, 1), else_=0)), 0) for edge in TRIAGE_BUCKETS]
+        mine = (studies.c.site == events.c.site) & (studies.c.study == events.c.study)
+        query = select(func.count(), func.coalesce(func.sum(seconds), 0.0), *within).join_from(events, studies, mine)
+        predicted = query.where(fresh, events.c.event == str(StudyEvent.PREDICTED))
+        count, total, *below = connection.execute(predicted).one()
+        self._predicted += count
+        self._seconds += total
+        self._within = [before + more for before, more in zip(self._within, below, strict=True)]
+        self._object, self._event = last, last_event(connection)
 
 
 def _gauge(name: str, help_text: str, labels: list[str], values: list[tuple[list[str], float]]) -> Metric:

@@ -1,9 +1,11 @@
 """The index of the worklist's words: SQLite's FTS5. Why: docs/decisions/0013. The one place that knows it."""
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Select, column, select, text
+from sqlalchemy.exc import DatabaseError
 
 from thinwire.shared.errors import BadConfiguration
 
@@ -29,6 +31,17 @@ def add(connection: Connection, number: int, words: str) -> None:
 def remove(connection: Connection, number: int, words: str) -> None:
     """words: as they were added."""
     connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}, rowid, words) VALUES ('delete', ?, ?)", (number, words))
+
+
+def differs(connection: Connection) -> bool:
+    """Whether the index is not that of the rows of `worklist`; in a transaction that may write."""
+    try:
+        connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}, rank) VALUES ('integrity-check', 1)")
+    except DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) != sqlite3.SQLITE_CORRUPT_VTAB:
+            raise
+        return True
+    return False
 
 
 def rebuild(connection: Connection) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
+    Select,
     and_,
-    case,
     delete,
     exists,
     func,
@@ -21,7 +21,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.inference.triage import ORDER
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
 from thinwire.receiver.store.records import (
@@ -83,8 +82,12 @@ class Store:
         self._clock = clock
 
     def sweep(self) -> int:
-        """Remove blobs without a row, as a power cut leaves them; once, before any write. Returns their number."""
-        return self._blobs.sweep(self.named)
+        """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
+
+        A whole blob without a row stays: after the restore of an older database it may be the last copy of a part
+        whose receipt let the clinic remove its own.
+        """
+        return self._blobs.remove_unfinished()
 
     def named(self, blobs: Sequence[Digest]) -> frozenset[bytes]:
         """Those of these blobs that a row names."""
@@ -180,18 +183,9 @@ class Store:
 
     def untriaged(self) -> list[PendingGraph]:
         """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
-        predicted = exists().where(
-            _of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob
-        )
-        untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-        query = (
-            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .select_from(worklist)
-            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
-            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
-            .where(untriaged, _newest(), ~predicted)
-            .order_by(studies.c.urgent_asked.desc(), objects.c.number)
-        )
+        waiting = _untriaged(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
+        query = waiting.join(studies, _of(studies, worklist.c.site, worklist.c.study))
+        query = query.order_by(studies.c.urgent_asked.desc(), objects.c.number)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
@@ -227,16 +221,15 @@ class Store:
 
     def undrafted(self, most: int) -> list[PendingGraph]:
         """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        drafted = exists().where(_of(drafts, objects.c.site, objects.c.study), drafts.c.blob == objects.c.blob)
-        rank = case({str(urgency): place for place, urgency in enumerate(ORDER)}, value=predictions.c.urgency)
+        # The places ascend as the urgencies do; only studies without a prediction have those of UNTRIAGED.
+        waits = (worklist.c.drafted == 0) & (worklist.c.place < max(UNTRIAGED)) & worklist.c.place.not_in(UNTRIAGED)
         query = (
             select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .join(studies, _of(studies, objects.c.site, objects.c.study))
-            .join(
-                predictions, _of(predictions, objects.c.site, objects.c.study) & (predictions.c.blob == objects.c.blob)
-            )
-            .where(objects.c.kind == int(Kind.GRAPH), _newest(), ~drafted)
-            .order_by(rank, objects.c.number)
+            .select_from(worklist)
+            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
+            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
+            .where(waits, _newest())
+            .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
             .limit(most)
         )
         with self._database.read() as connection:
@@ -250,6 +243,7 @@ class Store:
         with self._database.write() as connection:
             if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
                 add_event(connection, waiting.site, waiting.study, StudyEvent.DRAFTED, at)
+                keep(connection, waiting.site, waiting.study)
         self._step("store.draft.committed")
 
     def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
@@ -378,6 +372,21 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+def untriaged_by_site() -> Select[Any]:
+    """The query of (site, newest graphs without a prediction, when the oldest of them was stored)."""
+    query = _untriaged(objects.c.site, func.count(), func.min(objects.c.stored_at))
+    return query.group_by(objects.c.site).order_by(objects.c.site)
+
+
+def _untriaged(*columns: ColumnElement[Any]) -> Select[Any]:
+    """The newest graphs without a prediction, from the index of the worklist."""
+    predicted = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
+    untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
+    joined = _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH))
+    query = select(*columns).select_from(worklist).join(objects, joined)
+    return query.where(untriaged, _newest(), ~predicted)
 
 
 def _newest() -> ColumnElement[bool]:

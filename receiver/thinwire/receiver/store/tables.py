@@ -238,6 +238,7 @@ worklist = Table(
     Column("place", Integer, nullable=False),
     Column("opened", Boolean, nullable=False),
     Column("report", String(16)),
+    Column("drafted", Boolean, nullable=False),
     Column("words", String, nullable=False),
     _references_study(),
     Index("worklist_study", "study", "site", unique=True),
@@ -245,6 +246,7 @@ worklist = Table(
     Index("worklist_state", "state", "place", "received_at", "site", "study"),
     Index("worklist_site_order", "site", "done", "place", "received_at", "study"),
     Index("worklist_site_state", "site", "state", "place", "received_at", "study"),
+    Index("worklist_drafted", "drafted", "place", "received_at"),
 )
 worklist_counts = Table(
     "worklist_counts",

@@ -148,7 +148,8 @@ def rank(cutoff: int) -> Label[int]:
 
 def columns_of(state: ListState) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """The equal columns of the unread and of the signed studies of a list."""
-    unread, signed = [("done", 0)], [("done", 1)]
+    unread: list[tuple[str, int]] = [("done", False)]
+    signed: list[tuple[str, int]] = [("done", True)]
     match state:
         case ListState.ALL:
             return unread, signed
@@ -198,15 +199,16 @@ KEY = "number", *ORDER_BY
 def merged(
     ranges: Sequence[Range], *names: str, start: Position | None = None, backward: bool = False
 ) -> CompoundSelect[Any]:
-    """The rows of all ranges. start: those after (backward: before) it."""
+    """The rows of all ranges. start: those after (backward: before) it; it lies within the ranges."""
     return union_all(*(_rows(each, names, start, backward) for each in ranges))
 
 
 def _rows(range_: Range, names: Sequence[str], start: Position | None, backward: bool) -> Select[Any]:
     where: list[ColumnElement[bool]] = [worklist.c[name] == value for name, value in range_.equal]
-    if range_.after is not None:
+    # Of two limits on one side SQLite would take the wider one for the index; the position is the narrower.
+    if range_.after is not None and (start is None or backward):
         where.append(worklist.c.received_at > range_.after)
-    if range_.until is not None:
+    if range_.until is not None and (start is None or not backward):
         where.append(worklist.c.received_at <= range_.until)
     if start is not None:
         # Without the site where it is equal anyway, as in the index.

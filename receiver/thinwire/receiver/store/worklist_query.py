@@ -123,7 +123,7 @@ class Worklist:
             for place, number in connection.execute(tally):
                 waiting += number
                 by_place[Place(place)] = number
-            unread = [Range((("done", 0), ("place", int(place)))) for place in Place]
+            unread = [Range((("done", False), ("place", int(place)))) for place in Place]
             oldest = connection.scalar(merged(unread, "received_at").order_by("received_at").limit(1))
             overdue = _overdue(connection, waiting, micros(now - self._cap))
         return Counts(
@@ -213,6 +213,6 @@ def _overdue(connection: Connection, waiting: int, cutoff: int) -> Count:
 
 def _counted(connection: Connection, **bounds: int) -> int:
     """Unread studies that came within these bounds; at most COUNTED and one."""
-    unread = [Range((("done", 0), ("place", int(place))), **bounds) for place in Place]
+    unread = [Range((("done", False), ("place", int(place))), **bounds) for place in Place]
     few = merged(unread, "received_at").limit(COUNTED + 1).subquery()
     return int(connection.scalar(select(func.count()).select_from(few)) or 0)

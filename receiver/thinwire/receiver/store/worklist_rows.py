@@ -18,6 +18,7 @@ from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import (
+    drafts,
     events,
     objects,
     predictions,
@@ -108,11 +109,18 @@ def miscounted(connection: Connection) -> bool:
     return set(map(tuple, connection.execute(stored))) != set(map(tuple, connection.execute(_counted())))
 
 
+def misindexed(connection: Connection) -> bool:
+    """Whether the words of the search differ from those of the rows; in a transaction that may write."""
+    return bool(_unknown_words(connection)) or full_text.differs(connection)
+
+
 def rebuild(connection: Connection) -> None:
-    """The counts and the index of the words anew from the rows."""
+    """The counts and the words of the search anew from the rows."""
     connection.execute(delete(worklist_counts))
     connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
     full_text.rebuild(connection)
+    if unknown := _unknown_words(connection):
+        connection.execute(insert(worklist_vocabulary), [{"word": word} for word in sorted(unknown)])
 
 
 def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
@@ -166,6 +174,13 @@ def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
     return all(getattr(before, name) == value for name, value in row.items())
 
 
+def _unknown_words(connection: Connection) -> set[str]:
+    """Words of rows that the vocabulary lacks."""
+    # Few rows differ in their words.
+    used = {word for words in connection.scalars(select(worklist.c.words).distinct()) for word in words.split()}
+    return used - set(connection.scalars(select(worklist_vocabulary.c.word)))
+
+
 def _counted() -> Select[Any]:
     key = worklist.c.site, worklist.c.state, worklist.c.place
     return select(*key, func.count()).group_by(*key)
@@ -188,6 +203,7 @@ def _facts(site: str, study: bytes) -> Select[Any]:
         .scalar_subquery()
     )
     opened = exists().where(events.c.site == site, events.c.study == study, events.c.event == str(StudyEvent.OPENED))
+    drafted = exists().where(drafts.c.site == site, drafts.c.study == study, drafts.c.blob == graph)
     predicted = and_(
         predictions.c.site == studies.c.site, predictions.c.study == studies.c.study, predictions.c.blob == graph
     )
@@ -204,6 +220,7 @@ def _facts(site: str, study: bytes) -> Select[Any]:
             predictions.c.findings,
             report.label("report"),
             opened.label("opened"),
+            drafted.label("drafted"),
         )
         .select_from(studies.outerjoin(predictions, predicted))
         .where(studies.c.site == site, studies.c.study == study)
@@ -220,6 +237,7 @@ def _row(facts: Row[Any]) -> dict[str, Any]:
         "place": int(place(urgency, facts.urgent_asked)),
         "opened": facts.opened,
         "report": facts.report,
+        "drafted": facts.drafted,
         "words": words_of(facts._asdict()),
     }
 

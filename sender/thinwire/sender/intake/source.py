@@ -33,6 +33,11 @@ def text_member(study: Study) -> Member | None:
     return Member(names[study.text_source], study.text.encode())
 
 
+def text_bytes(members: Sequence[Member]) -> bytes:
+    """The text in a source archive, as `Outbox.accept` takes it; empty without one."""
+    return next((m.name.encode() + b"\n" + m.data for m in members if m.name in _SOURCE_OF), b"")
+
+
 @dataclass
 class OpenedStudy:
     """An accepted study, opened to make its parts: its source is unsealed and unpacked once, its image decoded once."""

@@ -2,8 +2,8 @@
 
 Files: DATA/arrivals/<object>.dcm; rows: tables `batches`, `arrivals`, `ledger`. Names are keyed digests of UIDs, since
 a UID identifies a patient in the modality's records. An object's file is durable before its row, and loses its row
-before it is removed: a file without a row is only to be removed. Receiving, accepting and storage commitment may run in
-different threads.
+before it is removed: a file without a row is removed if its object was judged, and else received. Receiving, accepting
+and storage commitment may run in different threads.
 """
 
 import hmac
@@ -21,10 +21,11 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from thinwire.sender.outbox.tables import arrivals, batches, ledger, studies, unreadable
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import DatabaseBusy, DiskFull, UidReused
+from thinwire.shared.errors import DiskFull, Retryable, UidReused, UnreadableDicom
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.imaging.file_format import dataset_digest
+from thinwire.shared.imaging.header import FileLimits, glance
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -101,7 +102,7 @@ class Arrivals:
         self._opened = clock.monotonic()
         disk.make_folder(self.incoming)
         self.sweep_incoming()
-        self._remove_unnamed()
+        self._settle_unnamed()
 
     @property
     def incoming(self) -> Path:
@@ -135,7 +136,7 @@ class Arrivals:
             self._disk.adopt(path, self._file(name), "arrival")
             try:
                 self._insert(name, study, dataset, sent.sop_class)
-            except (DiskFull, DatabaseBusy):
+            except Retryable:
                 self._file(name).unlink(missing_ok=True)
                 raise
         return True
@@ -282,17 +283,41 @@ class Arrivals:
                 _remove_empty(connection, batch)
         return tuple(sorted(whole))
 
-    def _remove_unnamed(self) -> None:
-        """Remove the files without a row, of objects that were not acknowledged or whose study was judged."""
+    def _settle_unnamed(self) -> None:
+        """The files without a row: those of judged objects are removed; the others count as received. Their row was not
+        written before a power cut, or an older copy of the database was restored."""
         found = [path for path in self.folder.glob("*" + _SUFFIX) if len(path.stem) == 2 * _NAME_BYTES]
         for some in _parts_of([bytes.fromhex(path.stem) for path in found]):
+            paths = [self._below(name) for name in some]
             with self._database.read() as connection:
                 named = set(connection.execute(select(arrivals.c.object).where(arrivals.c.object.in_(some))).scalars())
-                paths = [self._below(name) for name in some]
                 kept = set(connection.execute(select(unreadable.c.path).where(unreadable.c.path.in_(paths))).scalars())
+                rows = connection.execute(select(ledger.c.object, ledger.c.study).where(ledger.c.object.in_(some)))
+                judged = {row.object: row.study for row in rows}
             for name in some:
-                if name not in named and self._below(name) not in kept:
+                if name in named or self._below(name) in kept:
+                    continue
+                if name in judged and (judged[name] is None or self._is_whole(StudyKey(judged[name]))):
                     self._disk.remove(self._file(name), "arrival.unnamed")
+                else:
+                    self._take_back(name)
+
+    def _take_back(self, name: bytes) -> None:
+        """Write the row of an object's file by its header; a file that cannot be read is listed."""
+        path = self._file(name)
+        try:
+            header = glance(path, FileLimits())
+            instance = header.text("SOPInstanceUID")
+            if self._name(instance) != name:
+                raise UnreadableDicom("its name is of another object")
+        except UnreadableDicom:
+            reason = "no row names it, and it cannot be read"
+            with self._database.write() as connection:
+                row = {"path": self._below(name), "reason": reason, "at": micros(self._clock.now())}
+                connection.execute(insert(unreadable).values(row))
+            return
+        study = self._name(header.text("StudyInstanceUID") or instance)
+        self._insert(name, study, dataset_digest(path), header.text("SOPClassUID"))
 
     def _file(self, name: bytes) -> Path:
         return self.folder / (name.hex() + _SUFFIX)

@@ -91,8 +91,10 @@ def require_forward(data: Path) -> None:
 
 
 def _refuse_lost(data: Path) -> None:
-    """Raises BadConfiguration for a folder whose database is gone: a new one would disown all that lies beside it."""
-    if (data / SAFE_COPY).exists() or any((data / "blobs").glob("??/*")):
+    """Raises BadConfiguration for a folder whose database is gone: a new one would disown all that lies beside it.
+
+    An earlier version makes no folder of blobs; this one makes it after the database."""
+    if (data / SAFE_COPY).exists() or (data / "blobs").exists():
         raise BadConfiguration(
             f"{FILE} is missing in the data folder", "Restore it from a backup. Nothing was changed."
         )

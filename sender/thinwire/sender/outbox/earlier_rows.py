@@ -33,6 +33,7 @@ from thinwire.sender.outbox.earlier_folder import (
     sealed_file,
 )
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
+from thinwire.sender.outbox.quarantine import without_reason
 from thinwire.sender.outbox.rows import add_entry
 from thinwire.sender.outbox.tables import (
     arrivals,
@@ -224,15 +225,7 @@ class Import:
 
     def _without_reason(self, path: Path) -> None:
         """A refused file whose reason a power cut has lost, or that cannot be read."""
-        row = {
-            "digest": bytes.fromhex(path.stem),
-            "size": path.stat().st_size,
-            "kept": True,
-            "at": 0,
-            "error": "",
-            "message": "the reason of this refusal was lost",
-            "remedy": "Send the study again to see the reason.",
-        }
+        row = without_reason(Digest(bytes.fromhex(path.stem)), path.stat().st_size)
         self._done.refused += self._insert(quarantine, row)
 
     def _insert(self, table: Table, row: dict[str, Any]) -> int:

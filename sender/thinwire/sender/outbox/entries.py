@@ -79,6 +79,8 @@ TRANSITIONS = Transitions(
         (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
         (PartState.ABSENT, PartEvent.REQUESTED): PartState.ABSENT,
         (PartState.ABSENT, PartEvent.RETRIED): PartState.MISSING,
+        # Made and offered once, then damaged at the clinic, where it could not be made again.
+        (PartState.ABSENT, PartEvent.STORED): PartState.STORED,
     },
 )
 
@@ -110,7 +112,7 @@ class Part:
     kept: bool = False
     """Whether its sealed bytes are among the clinic's blobs, under `object`."""
     reason: str = ""
-    """Why it is refused or absent, and the remedy."""
+    """Why it is refused or absent, or why it is still missing, and the remedy."""
 
     def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not allow."""

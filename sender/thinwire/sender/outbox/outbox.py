@@ -14,10 +14,10 @@ import fcntl
 import hmac
 import logging
 import mmap
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -25,10 +25,9 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.overview import Overview
@@ -39,55 +38,39 @@ from thinwire.sender.outbox.rows import (
     read_due,
     read_entries,
     read_entry,
-    remove_entry,
-    unsure_studies,
-    write_entry,
 )
-from thinwire.sender.outbox.tables import FILE, controls, parts, receipts, studies, unreadable
+from thinwire.sender.outbox.study_store import StudyStore, known_entry
+from thinwire.sender.outbox.tables import controls, parts, receipts, studies, unreadable
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
-from thinwire.shared.errors import AlreadyAccepted, BadFormat, DiskFull, Forged, Retryable, UnknownStudy
+from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, EpochId, StudyKey, digest
-from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
-from thinwire.shared.storage.durable import Disk, flock
+from thinwire.shared.storage.durable import flock
 
 log = logging.getLogger(__name__)
 
 _PAUSED = "paused"
 """A control: all sending is paused."""
 _STATUS_ORDER = tuple(StudyStatus)
+_MOST_VERIFIED = 4096
+"""Receipts that are kept in memory as verified."""
 _ASKED = 500
 """Objects in one query."""
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Something at the clinic that this version cannot read, and keeps. path: below the data folder."""
-
-    path: str
-    reason: str
-
-
-class Outbox:
+class Outbox(StudyStore):
     """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
 
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
+        super().__init__(data, database, epochs)
         self.overview = Overview(database)
-        self.folder = data / "outbox"
-        """Locks, and the link status for other processes."""
-        self.database = database
-        self.epochs = epochs
-        self._hub_signing = hub_signing
-        self._disk: Disk = epochs.disk
+        # A page of many studies asks for the same receipts every few seconds.
+        self._read_receipt = lru_cache(_MOST_VERIFIED)(partial(read_receipt, key=hub_signing))
         self._unoffered: set[Digest] = set()
-        self._whole: set[Digest] = set()
-        """Objects to be sent whose bytes this process made or compared."""
-        self._disk.make_folder(self.folder)
-        self._blobs = Blobs(data / "blobs", self._disk)
 
     # For commands and the pipeline.
 
@@ -147,40 +130,13 @@ class Outbox:
         """Those of these objects that are stored at the hub."""
         found: set[Digest] = set()
         of_these = list(objects)
-        is_stored = parts.c.state == str(PartState.STORED)
         with self.database.read() as connection:
             for start in range(0, len(of_these), _ASKED):
-                query = select(parts.c.object).where(parts.c.object.in_(of_these[start : start + _ASKED]), is_stored)
-                found |= {Digest(each) for each in connection.scalars(query)}
+                # With the state in the condition SQLite would read all stored parts.
+                asked = parts.c.object.in_(of_these[start : start + _ASKED])
+                rows = connection.execute(select(parts.c.object, parts.c.state).where(asked)).all()
+                found |= {Digest(row.object) for row in rows if row.state == str(PartState.STORED)}
         return found
-
-    def unreadable(self) -> list[Unreadable]:
-        """Everything at the clinic that this version cannot read: rows of the database, and files of an earlier version
-        that could not be brought forward. It is kept as it is."""
-        with self.database.read() as connection:
-            found = [Unreadable(row.path, row.reason) for row in connection.execute(select(unreadable))]
-            unsure = read_entries(connection, unsure_studies())
-        found += [Unreadable(FILE, str(each)) for each in unsure if isinstance(each, UnreadableEntry)]
-        return sorted(found, key=lambda each: (each.path, each.reason))
-
-    def count_unreadable(self) -> int:
-        """Number of files that this version cannot read; rows are not examined, so that it is cheap."""
-        with self.database.read() as connection:
-            return connection.scalar(select(func.count()).select_from(unreadable)) or 0
-
-    def entry(self, study: StudyKey) -> OutboxEntry:
-        """Raises UnknownStudy."""
-        with self.database.read() as connection:
-            return _found(connection, study)
-
-    def is_whole(self, study: StudyKey) -> bool:
-        """Whether the outbox has the study, and the bytes from which its missing parts are made."""
-        try:
-            if self.entry(study).missing:
-                self.source(study)
-        except UnknownStudy:
-            return False
-        return True
 
     def find(self, prefix: str) -> OutboxEntry:
         """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
@@ -200,55 +156,27 @@ class Outbox:
         with self.database.read() as connection:
             return [each for each in read_entries(connection, query) if isinstance(each, OutboxEntry)]
 
-    def next_missing(self, kinds: Sequence[Kind], but: Collection[StudyKey] = ()) -> tuple[StudyKey, Kind] | None:
+    def next_missing(
+        self, kinds: Sequence[Kind], but: Collection[tuple[StudyKey, Kind]] = ()
+    ) -> tuple[StudyKey, Kind] | None:
         """The first missing part of these kinds that can be made now: of urgent studies first, then of the oldest, of
-        one study in the order of `kinds`. but: studies that are left out.
+        one study in the order of `kinds`. but: parts that are left out.
 
         A manifest lists the other parts and so waits for them.
         """
         with self.database.read() as connection, missing_parts(connection, kinds) as found:
             for study, kind in found:
                 with contextlib.suppress(UnreadableEntry):
-                    if study not in but and (kind is not Kind.MANIFEST or _found(connection, study).missing == (kind,)):
+                    alone = kind is not Kind.MANIFEST or known_entry(connection, study).missing == (kind,)
+                    if alone and (study, kind) not in but:
                         return study, kind
         return None
-
-    def source(self, study: StudyKey) -> bytes:
-        """The archive from `accept`, or the originals, which have the same files and text.
-
-        Raises UnknownStudy if neither can be opened: the study must then be sent again.
-        """
-        entry = self._known(study)
-        originals = None if entry is None else entry.part(Kind.ORIGINALS).object
-        for name in () if entry is None else (entry.source, originals):
-            if name is not None:
-                with contextlib.suppress(BadFormat, Forged):
-                    return open_sealed(self._blobs.read(name), self.epochs.key)[1]
-        raise UnknownStudy(
-            f"the bytes of study {study.hex()} are gone or damaged at the clinic", "Send the same study again."
-        )
-
-    def plaintext(self, study: StudyKey, kind: Kind) -> bytes | None:
-        """The plaintext of a part; None if its bytes are absent or damaged."""
-        entry = self._known(study)
-        name = None if entry is None else entry.part(kind).object
-        if name is not None:
-            with contextlib.suppress(BadFormat, Forged):
-                header, plaintext = open_sealed(self._blobs.read(name), self.epochs.key)
-                return plaintext if (header.kind, header.study) == (kind, study) else None
-        return None
-
-    def path(self, study: StudyKey, kind: Kind) -> Path | None:
-        """The file with the sealed bytes of a part, or of the source; None if the clinic does not have them."""
-        entry = self.entry(study)
-        part = entry.part(kind)
-        name = entry.source if kind is Kind.SOURCE else part.object if part.kept else None
-        return None if name is None else self._blobs.path(name)
 
     def add(self, study: StudyKey, kind: Kind, plaintext: bytes, hold: bool = False) -> Part:
         """Seal and store a part; durable when this returns. hold: it is sent only on a reader's request.
 
-        Idempotent for the same bytes. Raises DiskFull, UnknownStudy, ValueError for other bytes.
+        Idempotent for the same bytes; without effect for a part that is stored, as by a receipt that came meanwhile.
+        Raises DiskFull, UnknownStudy, ValueError for other bytes.
         """
         before = self.entry(study)
         sealed = seal(self.epochs.key(before.epoch), kind, study, plaintext)
@@ -257,7 +185,7 @@ class Outbox:
             self._blobs.write(sealed)
         with self._change(study, "part") as change:
             part = change.entry.part(kind)
-            if part.state is not PartState.MISSING and part.object == name:
+            if part.state is PartState.STORED or (part.state is not PartState.MISSING and part.object == name):
                 return part
             made = part.after(PartEvent.HELD_BACK if hold and not part.requested else PartEvent.ADDED)
             if part.object is None:
@@ -269,7 +197,17 @@ class Outbox:
 
     def give_up(self, study: StudyKey, kind: Kind, reason: str) -> None:
         """Record that a part cannot be made; the study is sent without it. reason: shown to people; no identity."""
-        self._event(study, kind, PartEvent.GIVEN_UP, reason)
+        with self._change(study, "part") as change:
+            part = change.entry.part(kind)
+            if part.state is not PartState.STORED:  # a receipt may have come meanwhile
+                change.entry = change.entry.with_part(part.after(PartEvent.GIVEN_UP, reason))
+
+    def note_failure(self, study: StudyKey, kind: Kind, reason: str) -> None:
+        """Record why a part is still missing. reason: as for `give_up`. Raises UnknownStudy."""
+        with self._change(study, "part") as change:
+            part = change.entry.part(kind)
+            if part.state is PartState.MISSING:
+                change.entry = change.entry.with_part(replace(part, reason=reason))
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
         """Retry the refused parts and those that could not be made; durable when this returns.
@@ -315,18 +253,24 @@ class Outbox:
 
     def receipts(self, study: StudyKey, *statuses: StudyStatus) -> list[Receipt]:
         """The hub's receipts for a study, of these statuses or of all, oldest first."""
-        found = []
-        query = select(receipts.c.signed).where(receipts.c.study == study)
+        return self.receipts_of([study], *statuses)[study]
+
+    def receipts_of(self, of: Collection[StudyKey], *statuses: StudyStatus) -> dict[StudyKey, list[Receipt]]:
+        """The same for several studies."""
+        found: dict[StudyKey, list[Receipt]] = {study: [] for study in of}
+        query = select(receipts.c.study, receipts.c.signed).where(receipts.c.study.in_(of))
         if statuses:
             query = query.where(receipts.c.status.in_([str(each) for each in statuses]))
         with self.database.read() as connection:
-            signed = connection.scalars(query).all()
-        for each in signed:
+            rows = connection.execute(query).all()
+        for study, signed in rows:
             try:
-                found.append(read_receipt(each, self._hub_signing))
+                found[StudyKey(study)].append(self._read_receipt(signed))
             except Forged:
                 log.error("a receipt of study %s is damaged; the study's state is not affected", study.hex())
-        return sorted(found, key=lambda each: (each.at, each.object or b""))
+        for each in found.values():
+            each.sort(key=lambda receipt: (receipt.at, receipt.object or b""))
+        return found
 
     def purge(self, before: datetime) -> int:
         """Remove the entries of studies that are at the hub and were accepted before a time, and unused epochs; returns
@@ -341,8 +285,11 @@ class Outbox:
         needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
         with self.database.read() as connection:
             used = {EpochId(each) for each in connection.scalars(needed)}
-            unread = connection.scalar(select(unreadable.c.path).where(unreadable.c.path.like("outbox/%")).limit(1))
-        # A study that could not be brought forward may need any of them.
+            unread_query = select(unreadable.c.path).where(
+                unreadable.c.path.like("outbox/%") | unreadable.c.path.like("blobs/%")
+            )
+            unread = connection.scalar(unread_query.limit(1))
+        # What could not be read may need any of them.
         if unread is None:
             self.epochs.purge(used)
         return removed
@@ -380,26 +327,21 @@ class Outbox:
             self.check_stored(study)
         return self.unfinished()
 
-    def sweep(self) -> None:
-        """After a start, with `own_link`: remove incomplete files, and blobs that no study has."""
-        with contextlib.suppress(BlockingIOError), flock(self.folder / "accept.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-            with self.database.read() as connection:
-                kept = connection.scalars(select(parts.c.object).where(parts.c.kept))
-                sources = connection.scalars(select(studies.c.source).where(studies.c.source.is_not(None)))
-                named = {name for name in (*kept, *sources) if name is not None}
-            self._blobs.sweep(named)
-            self.epochs.sweep()
+    def take_back(self, name: Digest, plan: Sequence[Kind], text_of: Callable[[bytes], bytes]) -> StudyKey:
+        """Give a study the bytes of a blob that `sweep` left; a study without a row is accepted anew.
 
-    def with_bytes(self) -> list[StudyKey]:
-        """The studies of which the clinic has sealed parts."""
-        with self.database.read() as connection:
-            return [StudyKey(each) for each in connection.scalars(select(parts.c.study).where(parts.c.kept).distinct())]
-
-    def check_stored(self, study: StudyKey) -> None:
-        """Compare the stored bytes of a study with its entry: parts with absent or damaged bytes become missing;
-        unneeded bytes are removed."""
-        with contextlib.suppress(UnknownStudy):
-            self._check(study)
+        plan: as for `accept`. text_of: the text in an archive. The bytes are sealed again, in an epoch whose record is
+        here. Raises UnknownStudy for a row that cannot be read; BadFormat, Forged, BadConfiguration for a blob that
+        cannot be opened; DiskFull.
+        """
+        header, source = open_sealed(self._blobs.read(name), self.epochs.key)
+        self.check_stored(header.study)
+        entry = self._known(header.study)
+        if entry is None:
+            self.accept(header.study, source, plan, text_of(source))
+        else:
+            self._accept_again(header.study, source, entry.text_mac, urgent=False, overrides={})
+        return header.study
 
     def may_offer(self, due: Due) -> bool:
         """Whether the bytes of an object that is not offered yet are whole; if not, the part becomes missing.
@@ -454,7 +396,7 @@ class Outbox:
 
         A receipt for an unknown study is only verified. Raises Forged, DiskFull.
         """
-        receipt = read_receipt(signed, self._hub_signing)
+        receipt = self._read_receipt(signed)
         if receipt.site != self.epochs.site:
             raise Forged("a receipt is for another site")
         row = {
@@ -521,78 +463,13 @@ class Outbox:
                 kind.name.lower(),
                 study.hex(),
             )
-        self._event(study, kind, event)
+        with self._change(study, "part") as change:
+            now = change.entry.part(kind)
+            # Another process may have taken the same request, from a stick.
+            taken = now.after(event if now.state is part.state else PartEvent.REQUESTED)
+            change.entry = change.entry.with_part(taken)
 
     # Private.
-
-    @contextlib.contextmanager
-    def _transaction(self, name: str) -> Iterator[Connection]:
-        """Steps: name.before_commit, name.committed."""
-        with self.database.write() as connection:
-            yield connection
-            self._disk.step(f"{name}.before_commit")
-        self._disk.step(f"{name}.committed")
-
-    @contextlib.contextmanager
-    def _change(self, study: StudyKey, name: str) -> "Iterator[_Change]":
-        """One change of a study in one transaction; then the bytes that it no longer needs are removed. Raises
-        UnknownStudy."""
-        with self._transaction(name) as connection:
-            before = _found(connection, study)
-            change = _Change(connection, before)
-            yield change
-            change.entry, gone = without_unneeded(change.entry, self._holds)
-            if change.entry != before:
-                write_entry(connection, before, change.entry)
-        for each in gone:
-            self._blobs.remove(each, "clear.blob")
-
-    def _check(self, study: StudyKey) -> OutboxEntry:
-        """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded bytes
-        are removed."""
-        entry, holds = self.entry(study), cache(self._holds)
-        here = [part for part in entry.parts if part.state in (PartState.WAITING, PartState.HELD)]
-        damaged = [part for part in here if not (part.kept and holds(part))]
-        self._whole |= {part.object for part in here if part.object and part.state is PartState.WAITING}
-        self._whole -= {part.object for part in damaged}
-        if damaged or without_unneeded(entry, holds)[1]:
-            with self._change(study, "part") as change:
-                for part in damaged:
-                    if change.entry.part(part.kind) == part:
-                        log.warning(
-                            "study %s: its %s file is damaged and is made again", study.hex(), part.kind.name.lower()
-                        )
-                        lost = replace(part.after(PartEvent.DAMAGED), kept=False)
-                        change.entry = change.entry.with_part(lost)
-            return change.entry
-        return entry
-
-    def _remove(self, study: StudyKey) -> bool:
-        """Remove a study with its receipts and bytes, if the clinic may delete its last copy."""
-        with self._transaction("purge") as connection:
-            entry = _found(connection, study)
-            if not may_delete_last_copy(entry, self._holds):
-                return False
-            remove_entry(connection, study)
-        for part in entry.parts:
-            if part.kept and part.object:
-                self._blobs.remove(part.object, "purge.blob")
-        return True
-
-    def _holds(self, part: Part) -> bool:
-        """Whether the stored bytes are those of the part."""
-        return part.object is not None and self._blobs.is_whole(part.object, part.size)
-
-    def _can_be_remade(self, study: StudyKey) -> bool:
-        with contextlib.suppress(UnknownStudy):
-            self.source(study)
-            return True
-        return False
-
-    def _known(self, study: StudyKey) -> OutboxEntry | None:
-        with contextlib.suppress(UnknownStudy):
-            return self.entry(study)
-        return None
 
     def _set_paused(self, study: StudyKey | None, paused: bool) -> None:
         if study is None:
@@ -629,29 +506,9 @@ class Outbox:
                 change.entry = changed if sealed is None else replace(changed, source=sealed)
         return change.entry
 
-    def _event(self, study: StudyKey, kind: Kind, event: PartEvent, reason: str = "") -> None:
-        with self._change(study, "part") as change:
-            change.entry = change.entry.with_part(change.entry.part(kind).after(event, reason))
-
     def _text_mac(self, text_bytes: bytes) -> bytes:
         derive = HKDF(SHA256(), 32, salt=None, info=b"thinwire outbox mark v1")
         return hmac.digest(derive.derive(self.epochs.signing.private_bytes_raw()), text_bytes, "sha256")[:16]
-
-
-@dataclass
-class _Change:
-    """A change of one study within a transaction. entry: replaced by the changed one."""
-
-    connection: Connection
-    entry: OutboxEntry
-
-
-def _found(connection: Connection, study: StudyKey) -> OutboxEntry:
-    """Raises UnknownStudy."""
-    entry = read_entry(connection, study)
-    if entry is None:
-        raise UnknownStudy(f"study {study.hex()} is not in this outbox")
-    return entry
 
 
 def _key_range(prefix: str) -> tuple[bytes, bytes]:

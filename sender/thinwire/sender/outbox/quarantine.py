@@ -1,7 +1,8 @@
 """The quarantine: refused files, unchanged, with their reasons; not under their own names, and with a size limit.
 
 Files: DATA/quarantine/<SHA-256>.refused; reasons: table `quarantine`. A file gets its name and its row in one
-transaction, and loses its row before it is removed: a file without a row is only to be removed.
+transaction, and loses its row before it is removed. A file without a row, as when an older copy of the database was
+restored, gets one without a reason, and is the first to make room.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, case, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import quarantine
 from thinwire.shared.clock import Clock
@@ -106,7 +108,7 @@ class Quarantine:
             return connection.execute(select(func.count()).select_from(quarantine)).scalar_one()
 
     def recover(self) -> None:
-        """After a start: remove the files and copies that a power cut left without a row."""
+        """After a start: give files without a row one, and remove copies that a power cut left."""
         if not self._folder.is_dir():
             return
         old = (self._clock.now() - _COPY_LIFE).timestamp()
@@ -116,11 +118,12 @@ class Quarantine:
                 found.append(Digest(bytes.fromhex(each.name.removesuffix(_SUFFIX))))
             elif each.name.endswith(_HALF) and each.stat().st_mtime < old:
                 Path(each.path).unlink(missing_ok=True)
-        left = sum(self._clear(found[start : start + _MOST_NAMES]) for start in range(0, len(found), _MOST_NAMES))
+        for start in range(0, len(found), _MOST_NAMES):
+            self._name_unnamed(found[start : start + _MOST_NAMES])
         with self._database.read() as connection:
             kept = connection.execute(select(func.count()).where(quarantine.c.kept)).scalar_one()
-        if kept > left:
-            log.error("%d refused files are missing in quarantine: only their reasons are left", kept - left)
+        if kept > len(found):
+            log.error("%d refused files are missing in quarantine: only their reasons are left", kept - len(found))
 
     def _keep(self, half: Path, name: Digest, size: int, error: ThinwireError) -> Digest:
         """Store a durable file beside the others under its own name."""
@@ -171,17 +174,28 @@ class Quarantine:
             connection.execute(delete(quarantine).where(quarantine.c.digest.in_(names)))
         return gone
 
-    def _clear(self, names: Sequence[Digest]) -> int:
-        """Remove the files of these digests that have no row; returns the number of those that have one."""
+    def _name_unnamed(self, names: Sequence[Digest]) -> None:
+        """Give the files of these digests that have no row one without a reason."""
+        with self._database.read() as connection:
+            rows = select(quarantine.c.digest).where(quarantine.c.digest.in_(names), quarantine.c.kept)
+            kept = set(connection.execute(rows).scalars())
+        for name in names:
+            if name not in kept:
+                with self._database.write() as connection:
+                    if self._path(name).exists():  # another process may have removed it
+                        row = without_reason(name, self._path(name).stat().st_size)
+                        connection.execute(insert_new(quarantine).values(row).on_conflict_do_nothing())
+
+    def _clear(self, names: Sequence[Digest]) -> None:
+        """Remove the files of these digests that have no row."""
         if not names:
-            return 0
+            return
         with self._database.write() as connection:
             rows = select(quarantine.c.digest).where(quarantine.c.digest.in_(names), quarantine.c.kept)
             kept = set(connection.execute(rows).scalars())
             for name in names:
                 if name not in kept:
                     self._disk.remove(self._path(name), "quarantine.remove")
-        return len(kept)
 
     def _path(self, name: Digest) -> Path:
         return self._folder / (name.hex() + _SUFFIX)
@@ -203,6 +217,19 @@ class Quarantine:
             copy.unlink()
             raise
         return copy, Digest(found.digest()), size
+
+
+def without_reason(name: Digest, size: int) -> dict[str, object]:
+    """The row of a refused file whose reason is lost."""
+    return {
+        "digest": name,
+        "size": size,
+        "kept": True,
+        "at": 0,
+        "error": "",
+        "message": "the reason of this refusal was lost",
+        "remedy": "Send the study again to see the reason.",
+    }
 
 
 def _chunks(path: Path) -> Iterable[bytes]:

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import usage
-from thinwire.shared.errors import DatabaseBusy, DiskFull
+from thinwire.shared.errors import Retryable
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -63,7 +63,7 @@ class Usage:
                 connection.execute(insert_new(usage).values(row).on_conflict_do_update(["month"], set_=row))
                 connection.execute(delete(usage).where(usage.c.month.not_in(newest)))
             self.disk.step("usage.committed")
-        except (DiskFull, DatabaseBusy) as error:
+        except Retryable as error:
             log.error("%s: the bytes of this month are counted only in memory", error)
         self._written[month] = [up, down]
 

@@ -1,7 +1,7 @@
 """The values on the clinic's page, ready for its template, which has no logic."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -121,6 +121,7 @@ class ClinicState:
         link = link_status.read_status(self.outbox.folder, current_policy.now)
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
+        receipts = self.outbox.receipts_of([each.study for each in newest])
         budget = current_policy.policy.budget
         return PageState(
             site=str(self.outbox.epochs.site),
@@ -131,7 +132,9 @@ class ClinicState:
             budget="" if budget is None else bytes_text(budget),
             share=None if not budget else min(100, 100 * current_policy.used // budget),
             coming=self.coming(),
-            studies=tuple(self._study(each, current_policy, waits, seconds, crossing) for each in newest),
+            studies=tuple(
+                self._study(each, current_policy, waits, seconds, crossing, receipts[each.study]) for each in newest
+            ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
             unreadable=self.outbox.count_unreadable(),
@@ -144,8 +147,8 @@ class ClinicState:
         waits: Mapping[tuple[StudyKey, Kind], str],
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
+        receipts: Sequence[Receipt],
     ) -> StudyRow:
-        receipts = self.outbox.receipts(entry.study)
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
         report = _detail(receipts, StudyStatus.REPORTED).get("report")
@@ -183,7 +186,7 @@ def _part(part: Part, why: str, crossing: Mapping[Digest, TransferProgress]) -> 
     return PartRow(part.kind.name.lower(), state, bytes_text(part.size) if part.size else "", percent, waits)
 
 
-def _detail(receipts: list[Receipt], status: StudyStatus) -> dict[str, Any]:
+def _detail(receipts: Sequence[Receipt], status: StudyStatus) -> dict[str, Any]:
     """The facts of the hub's last word of this kind; the receipt's signature was checked."""
     found = [receipt.detail for receipt in receipts if receipt.status is status]
     facts: dict[str, Any] = json.loads(found[-1]) if found else {}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from thinwire.sender.transport.tcp import Condition, TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
-from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError
+from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError, told
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
@@ -36,8 +37,9 @@ IDLE_SECONDS = 1.0
 """Longest time between two checks for an object that may be sent; a change of the outbox wakes the stream at once."""
 POLICY_SECONDS = 5.0
 """Seconds after which the tier policy decides again: it depends on the time and on the data budget."""
-REFRESH_SHARE = 10
-"""Time between two readings of a changed outbox, as a multiple of the time that the last took."""
+REFRESH_SHARE = 5
+"""Time between two readings of a changed outbox, as a multiple of the processor time that the last took. Not of its
+duration: while a graph is made, which takes all cores, that may be tenfold, and the graph is to be sent next."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between two attempts to dial (back-off): doubled each time, with jitter."""
 
@@ -172,7 +174,7 @@ class Uplink:
                     if stop.is_set():
                         stream.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await self._back_off(await stream, stopped)
+                        await self._back_off(await _reason_of(stream), stopped)
         finally:
             stopped.cancel()
             self._changes.close()
@@ -267,9 +269,10 @@ class Uplink:
             changed |= self._changes.seen()
             # The policy may let another object go when time passes.
             if (changed and now >= next_refresh) or now - refreshed >= POLICY_SECONDS:
+                began = time.thread_time()
                 session.refresh()
                 refreshed, changed = now, False
-                next_refresh = now + REFRESH_SHARE * (self._clock.monotonic() - now)
+                next_refresh = self._clock.monotonic() + REFRESH_SHARE * (time.thread_time() - began)
             self._wake.clear()
             if (flow := tcp.flow) is not None:
                 session.pace.heard(flow)
@@ -389,6 +392,15 @@ class Uplink:
             self._on_change(status)
             if told.state is not status.state:
                 link_status.write_status(self._outbox.folder, self._known(status), self._clock.now())
+
+
+async def _reason_of(stream: "asyncio.Task[ThinwireError]") -> ThinwireError:
+    """Why a stream ended. An error that nobody foresaw, too, ends the stream alone."""
+    try:
+        return await stream
+    except Exception as error:  # noqa: BLE001 - see above
+        log.error("the stream ended: %s", told(error))
+        return LinkLost(f"the link was lost: {told(error)}")
 
 
 class _Dead(Retryable):

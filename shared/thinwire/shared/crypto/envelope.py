@@ -48,6 +48,7 @@ _SEALED_KEY_BYTES = 1168
 _EPOCH_CONTEXT = b"thinwire epoch v1"
 _KEY_FILE = struct.Struct(">3sB8sQ32s")
 _KEY_MAGIC = b"TWK"
+_RESTORE = "Restore keys/ from a backup."
 _LAST_SECOND = 253402300799  # 9999-12-31, the last day of datetime
 
 
@@ -104,14 +105,14 @@ class EpochKey:
         """Read the bytes of `to_bytes`. Raises BadConfiguration."""
         head, name = data[: _KEY_FILE.size], data[_KEY_FILE.size :]
         if len(head) < _KEY_FILE.size:
-            raise BadConfiguration("an epoch key file is cut short")
+            raise BadConfiguration("an epoch key file is cut short", _RESTORE)
         magic, version, epoch, created, key = _KEY_FILE.unpack(head)
         try:
             if (magic, version) != (_KEY_MAGIC, VERSION) or created > _LAST_SECOND:
                 raise ValueError("no epoch key")
             return cls(EpochId(epoch), site_name(name.decode("ascii")), key, datetime.fromtimestamp(created, UTC))
         except ValueError as error:
-            raise BadConfiguration("an epoch key file is damaged") from error
+            raise BadConfiguration("an epoch key file is damaged", _RESTORE) from error
 
 
 @dataclass(frozen=True)

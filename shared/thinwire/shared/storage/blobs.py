@@ -1,9 +1,10 @@
 """Content-addressed files: DATA/blobs/ab/<SHA-256 hex>. A blob is immutable; its name is its content."""
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from thinwire.shared.errors import BadFormat
@@ -15,6 +16,16 @@ PAGE = 500
 
 
 _NAME = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
+
+
+_DAMAGE = (errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EISDIR, errno.ELOOP)
+"""The system's errors for a file that is missing, or whose place on the disk cannot be read."""
+
+
+def _refuse_others(error: OSError) -> None:
+    """Raise the error again if it is not of the file itself, such as one of rights or memory."""
+    if error.errno not in _DAMAGE:
+        raise error
 
 
 class Blobs:
@@ -43,8 +54,11 @@ class Blobs:
 
     def read(self, name: Digest) -> bytes:
         """The bytes of a blob that the database names. Raises BadFormat for a damaged file."""
-        path = self.path(name)
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = self.path(name).read_bytes()
+        except OSError as error:
+            _refuse_others(error)
+            data = b""
         if digest(data) != name:
             raise BadFormat("a stored part is damaged on the disk", "Restore blobs/ from its backup.")
         return data
@@ -56,7 +70,8 @@ class Blobs:
                 if size is not None and os.fstat(file.fileno()).st_size != size:
                     return False
                 return hashlib.file_digest(file, "sha256").digest() == name
-        except FileNotFoundError:
+        except OSError as error:
+            _refuse_others(error)
             return False
 
     def remove(self, name: Digest, step: str) -> None:
@@ -72,17 +87,19 @@ class Blobs:
             for start in range(0, len(names), PAGE):
                 yield [Digest(bytes.fromhex(name)) for name in names[start : start + PAGE]]
 
-    def sweep(self, named: Set[bytes] | Callable[[list[Digest]], Set[bytes]]) -> int:
+    def remove_unfinished(self) -> int:
+        """Remove half-written files; returns how many. Only while nothing else writes."""
+        return sweep(self._folder)
+
+    def sweep(self, named: Set[bytes]) -> int:
         """Remove half-written files and unnamed blobs; returns how many. Only while nothing else writes.
 
-        named: the blobs that the database names; or a function that gives those of a page, for a database whose names
-        do not fit in memory.
+        named: the blobs that stay.
         """
-        removed = sweep(self._folder)
+        removed = self.remove_unfinished()
         for page in self.pages():
-            kept = named(page) if callable(named) else named
             for name in page:
-                if name not in kept:
+                if name not in named:
                     self.remove(name, "store.sweep")
                     removed += 1
         return removed

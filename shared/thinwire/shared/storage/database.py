@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from thinwire.shared.errors import DatabaseBusy, DiskFull
+from thinwire.shared.errors import DatabaseBusy, DiskFull, StorageFailed
 
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
@@ -30,7 +30,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        Raises DiskFull, and DatabaseBusy if another process writes for too long.
+        Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long.
         """
         with translated(), self._engine.begin() as connection:
             yield connection
@@ -98,16 +98,32 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
+_UNUSABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM)
+
+
+def damaged(what: str = "the database is damaged") -> StorageFailed:
+    return StorageFailed(
+        what,
+        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
+        "(of a hub: docs/hub-administrator.md, Restore).",
+    )
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """The database's own errors as ours, which carry a remedy."""
+    """The database's own errors as ours, which carry a remedy: DiskFull, DatabaseBusy, StorageFailed."""
     try:
         yield
-    except (OperationalError, sqlite3.OperationalError) as error:
-        original = error.orig if isinstance(error, OperationalError) else error
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        original = error.orig if isinstance(error, DatabaseError) else error
         code = getattr(original, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise DiskFull("no space for the database") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseBusy("another process writes to the database") from error
+        # The errors' own texts may quote a row.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged() from error
+        if code in _UNUSABLE:
+            raise StorageFailed("the database cannot be read or written") from error
         raise

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from thinwire.shared.errors import DiskFull
+from thinwire.shared.errors import BadConfiguration, DiskFull
 
 
 def _no_step(name: str) -> None:
@@ -145,8 +145,19 @@ def sweep(folder: Path) -> int:
 
 @contextlib.contextmanager
 def flock(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock on a file, which is created if missing. how: as for fcntl.flock. Raises BlockingIOError."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold a lock on a file, which is created if missing. how: as for fcntl.flock.
+
+    Raises BlockingIOError, DiskFull; BadConfiguration where the folder cannot be written.
+    """
+    try:
+        with Disk.full_is_an_error():
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise BadConfiguration(
+            "the data folder cannot be written", "Run the command as the user who owns the folder, on a writable disk."
+        ) from error
     try:
         fcntl.flock(handle, how)
         yield

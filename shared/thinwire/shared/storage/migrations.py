@@ -17,7 +17,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, create_engine
 
 from thinwire.shared.errors import BadConfiguration, DiskFull
-from thinwire.shared.storage.database import Database, engine_of, translated
+from thinwire.shared.storage.database import Database, damaged, engine_of, translated
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,13 @@ def found_version(path: Path) -> int | None:
 
 
 def version_of(connection: Connection) -> int | None:
-    """None for a database without tables."""
+    """None for a database without tables. Raises StorageFailed."""
     names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
     if "alembic_version" in names:
-        return int(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+        number = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if not str(number).isdecimal():
+            raise damaged("the database has lost its version")
+        return int(str(number))
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) if names else None
 
 
@@ -93,6 +96,7 @@ def migrate(path: Path, schema: Schema, disk: Disk) -> tuple[int, Path] | None:
     _refuse_foreign(found, schema)
     if found == schema.version:
         return None
+    _remove(_rehearsal(path))
     copy = path.with_name(f"{path.stem}-version-{found}{path.suffix}")
     _copy(path, copy, disk)
     _bring_forward(path, found, schema, disk)
@@ -108,14 +112,25 @@ def rehearse(path: Path, schema: Schema, disk: Disk) -> int:
         raise BadConfiguration("the folder has no database", "Create one with `init` (hub) or `join` (clinic).")
     _refuse_foreign(found, schema)
     if found != schema.version:
-        copy = path.with_name(f".{path.stem}-rehearsal{path.suffix}")
+        copy = _rehearsal(path)
+        # A rehearsal that was killed leaves its log, which would be taken for that of the new copy.
+        _remove(copy)
         try:
             _copy(path, copy, disk)
             _bring_forward(copy, found, schema, disk)
         finally:
-            for each in copy.parent.glob(copy.name + "*"):
-                each.unlink()
+            _remove(copy)
     return found
+
+
+def _rehearsal(path: Path) -> Path:
+    return path.with_name(f".{path.stem}-rehearsal{path.suffix}")
+
+
+def _remove(database: Path) -> None:
+    """Remove a database with its log."""
+    for each in database.parent.glob(database.name + "*"):
+        each.unlink()
 
 
 def _bring_forward(path: Path, found: int, schema: Schema, disk: Disk) -> None:

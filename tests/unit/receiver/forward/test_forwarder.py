@@ -1,5 +1,6 @@
 """Deliveries to a target: planned from events, sent once, again where it failed, never another under the same UID."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
@@ -17,14 +18,18 @@ from thinwire.receiver.forward import queue as queue_module
 from thinwire.receiver.forward.delivery import PATIENCE, DeliveryEvent, DeliveryState
 from thinwire.receiver.forward.delivery_content import DeliveryContent
 from thinwire.receiver.forward.forwarder import Forwarder, committed
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.forward.queue import Queue, queue_of
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.tables import events
 from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.identifiers import digest
+from thinwire.shared.storage.blobs import Blobs
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
@@ -251,6 +256,48 @@ def test_a_damaged_archive_is_refused_with_its_reason(hub: Hub, clinic: Clinic, 
     drain(forwarder(hub, peer))
     (refused,) = queue_of(hub).all()
     assert (refused.state, "damaged" in refused.reason) == (DeliveryState.REFUSED, True)
+
+
+def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes_again(
+    hub: Hub, clinic: Clinic, bundle: Bundle
+) -> None:
+    studies = [keep_study(hub, clinic, bundle, image_file(seed), originals=False) for seed in (1, 2)]
+    manifest = hub.store.plaintext(clinic.site, studies[0], Kind.MANIFEST)
+    assert manifest is not None
+    Blobs(hub.data / "blobs", hub.disk).path(digest(manifest)).write_bytes(manifest[:-1])
+    peer = ScriptedPeer()
+    drain(forwarder(hub, peer, RECORDS))
+    assert [each.study for each in queue_of(hub).all()] == [studies[1]]
+    assert len(peer.given) == 1
+    with hub.database.write() as connection:
+        forget(connection, digest(manifest), hub.clock.now())
+    again = clinic.seal(Kind.MANIFEST, studies[0], manifest)
+    hub.pipeline().put(clinic.site, again.object, again.header, manifest, False)
+    drain(forwarder(hub, peer, RECORDS))
+    assert len(peer.given) == 2
+
+
+def test_a_study_that_breaks_the_peer_is_tried_again_later_and_stops_no_other(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    class Breaking(ScriptedPeer):
+        def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
+            if objects[0].data == broken:
+                raise IndexError("as of a library")
+            yield from super().send(objects)
+
+    broken, sound = image_file(1, SOPInstanceUID="1.2.1"), image_file(2, SOPInstanceUID="1.2.2")
+    for each in (broken, sound):
+        keep_study(hub, clinic, bundle, each, read=False)
+    peer = Breaking()
+    drain(forwarder(hub, peer))
+    assert peer.given == [sound]
+    first, _ = queue_of(hub).all()
+    assert (first.state, first.attempts, first.reason) == (DeliveryState.WAITING, 1, "unexpected error (IndexError)")
+    clock.advance(3600)
+    mended = ScriptedPeer()
+    drain(forwarder(hub, mended))
+    assert mended.given == [broken]
 
 
 def test_a_target_begins_with_the_studies_that_it_asks_for(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:

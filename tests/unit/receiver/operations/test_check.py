@@ -26,8 +26,9 @@ from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Digest, Tier, digest
+from thinwire.shared.identifiers import Digest, SiteName, Tier, digest
 from thinwire.shared.storage import blobs as blobs_module
+from thinwire.shared.storage.durable import Disk
 
 
 @pytest.fixture
@@ -119,6 +120,8 @@ def test_a_row_that_does_not_hold_is_found(
         ("UPDATE worklist SET place = 5 - place", "its row differs"),
         ("UPDATE worklist SET done = 0, state = 1, report = NULL", "its row differs"),
         ("DELETE FROM worklist_counts", "the counts differ"),
+        ("DELETE FROM worklist_vocabulary WHERE word = 'signed'", "the words of the search differ"),
+        ("INSERT INTO worklist_words (worklist_words) VALUES ('delete-all')", "the words of the search differ"),
         ("UPDATE worklist_counts SET studies = studies + 1", "the counts differ"),
     ],
 )
@@ -236,6 +239,35 @@ def test_a_part_that_came_again_before_the_repair_stays(hub: Hub, clinic: Clinic
     assert hub.store.study(clinic.site, kept.study).complete is True
 
 
+def test_a_part_that_comes_again_during_the_repair_stays(data: Path, hub: Hub, kept: StudyParts) -> None:
+    path = blob(data, kept.originals.plaintext)
+
+    def comes(step: str) -> None:
+        if step == "check.repair.before_commit":
+            part = kept.originals
+            assert hub.pipeline().put(SiteName("north-valley"), part.object, part.header, part.plaintext, False)
+
+    damage(path)
+    with open_hub(data, FakeClock(), Disk(comes)) as repaired:
+        assert repair(repaired, found(repaired)) == 0
+        assert found(repaired) == []
+
+
+def test_a_whole_blob_that_was_set_aside_comes_back(data: Path, hub: Hub, kept: StudyParts) -> None:
+    path = blob(data, kept.originals.plaintext)
+    damage(path)
+    findings = found(hub)
+    path.write_bytes(kept.originals.plaintext)
+    with (
+        pytest.raises(PowerCut),
+        open_hub(data, FakeClock(), Disk(Fuse(("check.aside.done", 1)))) as cut,
+    ):
+        repair(cut, findings)
+    assert not path.exists()
+    assert repair(hub, found(hub)) == 0
+    assert found(hub) == []
+
+
 def test_a_repair_goes_on_wherever_the_power_is_cut(data: Path, hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
     path = blob(data, kept.originals.plaintext)
     damage(path)
@@ -260,9 +292,7 @@ def test_a_repair_goes_on_wherever_the_power_is_cut(data: Path, hub: Hub, clinic
             assert Tier.ORIGINALS not in again.store.study(clinic.site, kept.study).sealed_sizes
 
 
-def test_unfinished_files_are_counted_and_are_no_finding(
-    hub: Hub, kept: StudyParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blobs_without_a_row_are_counted_and_kept(hub: Hub, kept: StudyParts, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (b"of a cut", b"of another"):
         path = blob(hub.data, content)
         path.parent.mkdir(exist_ok=True)
@@ -271,8 +301,23 @@ def test_unfinished_files_are_counted_and_are_no_finding(
     checked = Checked()
     assert list(check(hub, checked, lambda *_: None)) == []
     assert checked.unnamed_files == 2
-    assert hub.store.sweep() == 2
-    assert found(hub) == []
+    assert hub.store.sweep() == 0
+    list(check(hub, again := Checked(), lambda *_: None))
+    assert again.unnamed_files == 2
+
+
+def test_no_blob_is_lost_where_an_older_database_is_restored(
+    data: Path, hub: Hub, clinic: Clinic, bundle: Bundle, kept: StudyParts
+) -> None:
+    restored = shutil.copytree(data, data.with_name("restored"))
+    later = study_parts(clinic, bundle, 7).originals
+    hub.pipeline().put(clinic.site, later.object, later.header, later.plaintext, False)
+    shutil.copytree(data / "blobs", restored / "blobs", dirs_exist_ok=True)
+    with open_hub(restored, FakeClock()) as again:
+        assert again.store.sweep() == 0
+        assert blob(restored, later.plaintext).read_bytes() == later.plaintext
+        assert list(check(again, checked := Checked(), lambda *_: None)) == []
+        assert checked.unnamed_files == 1
 
 
 def test_the_command_names_the_study_and_ends_with_a_code(

@@ -13,10 +13,13 @@ from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.operations.monitoring import health, monitoring
+from thinwire.receiver.store.damage import forget
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Digest
+from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.storage.durable import Disk
 
 
@@ -51,6 +54,29 @@ def test_what_is_here_what_waits_and_for_how_long(hub: Hub, bundle: Bundle, cloc
     assert said["thinwire_objects", "originals", "north-valley"] == 2
     assert said["thinwire_object_bytes", "graph", "north-valley"] > 200
     assert said["thinwire_disk_free_bytes",] > 0
+
+
+def test_a_later_scrape_counts_what_came_since_and_what_was_damaged(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:
+    def totals(counts: Counts) -> dict[tuple[str, ...], float]:
+        families = counts.totals.metrics(hub.database)
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    clinic, ever = join(hub), Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock)
+    for seed in (1, 2):
+        study = keep_study(hub, clinic, bundle, image_file(seed), read=False)
+        clock.advance(7)
+        hub.pipeline().predict_waiting()
+        assert totals(ever) == totals(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock))
+    assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 2
+    assert totals(ever)["thinwire_triage_seconds_sum",] == 14
+    last = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)
+    assert last is not None
+    with hub.database.write() as connection:
+        forget(connection, digest(last), clock.now())
+    put_again = clinic.seal(Kind.ORIGINALS, study, last)
+    assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 1
+    hub.pipeline().put(clinic.site, put_again.object, put_again.header, last, False)
+    assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 2
 
 
 def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> None:

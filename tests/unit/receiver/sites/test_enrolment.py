@@ -135,7 +135,7 @@ def test_one_process_serves_a_hub(hub: Hub) -> None:
 
 def test_a_database_of_another_version_is_refused(hub: Hub, clock: FakeClock) -> None:
     with sqlite3.connect(hub.data / "thinwire.db") as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
     with pytest.raises(BadConfiguration, match="version 1"), open_hub(hub.data, clock):
         pass

@@ -9,13 +9,24 @@ from sqlalchemy import Engine, event
 
 from tests.support.hub_folder import Clinic, StudyParts
 from tests.support.worklist_histories import SELECTIONS
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.store.tables import TABLES
 from thinwire.receiver.store.worklist_order import Position, Selection
+from thinwire.shared.formats.positional import LAST_MOMENT
+from thinwire.shared.identifiers import Digest
 
 LARGE = {table.name for table in TABLES.sorted_tables} - {"sites", "worklist_counts", "worklist_vocabulary"}
 """Tables that grow with the number of studies."""
-INDICES = ("worklist_order", "worklist_state", "worklist_site_order", "worklist_site_state", "worklist_study")
+INDICES = (
+    "worklist_order",
+    "worklist_state",
+    "worklist_site_order",
+    "worklist_site_state",
+    "worklist_study",
+    "worklist_drafted",
+)
 
 Statement = tuple[str, object]
 
@@ -54,7 +65,10 @@ def slow(hub: Hub, asked: list[Statement]) -> list[str]:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
             steps = [str(row[3]) for row in plan]
             lists = "UNION ALL" in statement
+            continued = "(worklist.received_at, " in statement
             for step in steps:
+                if continued and step.startswith("SEARCH worklist") and "(received_at," not in step:
+                    found.append(f"not from the position on: {step}: {statement}")
                 scan = re.match(r"SCAN (\w+?)(_\d+)?( |$)", step)
                 if (scan and scan[1] in LARGE) or (lists and "TEMP B-TREE" in step):
                     found.append(f"{step}: {statement}")
@@ -64,13 +78,17 @@ def slow(hub: Hub, asked: list[Statement]) -> list[str]:
 def everything(hub: Hub) -> dict[str, Callable[[], object]]:
     now, worklist = hub.clock.now(), hub.worklist
     study = next(hub.store.studies())
-    at = Position(0, 2, 0, study.site, study.study)
+    places = [Position(LAST_MOMENT, 1, 0, study.site, study.study), Position(0, 2, 1, study.site, study.study)]
     assert study.patient is not None
     patient = study.patient
+    counts = Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock)
     return {
         "pages": lambda: [worklist.page(each, now, 2) for each in SELECTIONS],
         "deep pages": lambda: [
-            worklist.page(each, now, 2, **side) for each in SELECTIONS for side in ({"after": at}, {"before": at})
+            worklist.page(each, now, 2, **{side: at})
+            for each in SELECTIONS
+            for side in ("after", "before")
+            for at in places
         ],
         "counts": lambda: worklist.counts(now),
         "beside": lambda: worklist.beside(study.site, study.study, now),
@@ -78,6 +96,8 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "find": lambda: (hub.store.find(study.study.hex()[:6]), hub.store.find(study.study.hex(), study.site)),
         "of patient": lambda: hub.store.of_patient(study.site, patient),
         "untriaged": lambda: hub.store.untriaged(),
+        "undrafted": lambda: hub.store.undrafted(8),
+        "metrics": lambda: [*counts._studies(), *counts.totals.metrics(hub.database)],
         "last event": lambda: hub.store.last_event(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
     }
@@ -107,6 +127,22 @@ def test_a_change_of_a_study_reads_its_own_rows(filled: Hub) -> None:
         filled.store.escalate(study.site, study.study)
         filled.store.record_opened(study.site, study.study)
     assert slow(filled, asked) == []
+
+
+def test_a_long_queue_of_deliveries_is_not_read_for_the_next_one(filled: Hub) -> None:
+    study, queue = next(filled.store.studies()), queue_of(filled)
+    queue.enter(["pacs"])
+    queue.plan("pacs", 1, [((study.site, study.study), [("sr", Digest(bytes(32))), ("capture", Digest(bytes(32)))])])
+    with statements() as asked:
+        assert [each.item for each in queue.due("pacs")] == ["sr", "capture"]
+    with filled.database.read() as connection:
+        first, same = (
+            [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]  # type: ignore[arg-type]
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+        )
+    assert not any("TEMP B-TREE" in step for step in first)
+    assert any("deliveries_identity" in step for step in same)
 
 
 def test_one_page_is_a_handful_of_queries(filled: Hub) -> None:

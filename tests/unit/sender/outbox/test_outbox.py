@@ -1,3 +1,4 @@
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from tests.support.damage import turned
 from tests.support.power import PowerCut
-from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, blobs_of, samples, sealed_file
+from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, TwoEnds, blobs_of, samples, sealed_file, until_whole
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import AlreadyAccepted, Forged, Retryable, UnknownStudy
@@ -233,6 +234,26 @@ def test_a_part_that_cannot_be_made_does_not_hold_up_the_study(ends: TwoEnds) ->
     assert entry.part(Kind.GRAPH).reason == "the encoder could not run"
 
 
+def test_a_receipt_for_a_part_that_was_lost_meanwhile_counts(ends: TwoEnds) -> None:
+    """The hub repeats it in every session: an error would end each of them."""
+    ends.accept(STUDY)
+    ends.make_parts()
+    receipt = stored(ends, Kind.GRAPH)
+    sealed_file(ends.outbox, STUDY.study, Kind.GRAPH).write_bytes(b"damaged")
+    ends.outbox.recover()
+    ends.outbox.note_failure(STUDY.study, Kind.GRAPH, "the encoder could not run")
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).reason == "the encoder could not run"
+    ends.outbox.give_up(STUDY.study, Kind.GRAPH, "the encoder cannot run")
+    ends.outbox.record_receipt(receipt)
+    before = ends.outbox.entry(STUDY.study)
+    assert before.part(Kind.GRAPH).state is PartState.STORED
+    # A worker that began to make it before the receipt came.
+    ends.outbox.give_up(STUDY.study, Kind.GRAPH, "too late")
+    ends.outbox.note_failure(STUDY.study, Kind.GRAPH, "too late")
+    ends.outbox.add(STUDY.study, Kind.GRAPH, b"another graph")
+    assert ends.outbox.entry(STUDY.study) == before
+
+
 @pytest.mark.parametrize("harm", ["removed", "cut short", "altered"])
 def test_damaged_parts_are_made_anew(ends: TwoEnds, harm: str) -> None:
     ends.accept(STUDY)
@@ -335,17 +356,50 @@ def test_recovery_leaves_a_study_that_is_being_accepted(ends: TwoEnds, step: str
 
 def test_recovery_removes_bytes_without_a_row(ends: TwoEnds) -> None:
     def cut(passed: str) -> None:
-        if passed == "accept.before_commit":
+        if passed == "part.before_commit":
             raise PowerCut
 
+    ends.accept(STUDY)
     ends.disk.step = cut
     with pytest.raises(PowerCut):
-        ends.accept(STUDY)
+        ends.outbox.add(STUDY.study, Kind.ORIGINALS, STUDY.source)
     ends.switch_on()
-    assert len(blobs_of(ends)) == 1
+    assert len(blobs_of(ends)) == 2
     ends.outbox.recover()
-    assert blobs_of(ends) == []
-    assert ends.outbox.entries() == []
+    assert len(blobs_of(ends)) == 1
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["row", "no-row"])
+@pytest.mark.parametrize("made", [True, False], ids=["originals-left", "source-left"])
+def test_the_last_copy_of_a_study_outlives_the_restoration_of_an_older_database(
+    ends: TwoEnds, known: bool, made: bool
+) -> None:
+    if known:
+        ends.accept(STUDY)
+    older = [sqlite3.connect(path) for path in (":memory:", ends.outbox.database.path)]
+    older[1].backup(older[0])
+    ends.accept(STUDY)
+    if made:
+        ends.make_parts()
+    older[0].backup(older[1])
+    for each in older:
+        each.close()
+    ends.switch_on()
+    left = ends.outbox.sweep()
+    ends.outbox.recover()  # as often as it likes
+    assert len(left) == (0 if known and not made else 1)
+    for name in left:
+        assert ends.outbox.take_back(name, PLAN, lambda _: STUDY.words) == STUDY.study
+    assert ends.outbox.sweep() == []
+    assert ends.outbox.source(STUDY.study) == STUDY.source
+    assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST)
+    assert len(blobs_of(ends)) == 1
+    ends.accept(STUDY)  # with the text that it had
+    ends.make_parts()
+    until_whole(ends, ends.carry)
+    ends.assert_arrived([STUDY])
+    assert ends.outbox.sweep() == []
 
 
 def test_two_processes_accept_the_same_study_at_once(ends: TwoEnds) -> None:

@@ -149,7 +149,7 @@ def test_wherever_the_power_is_cut_a_repeat_ends_the_same(tmp_path: Path) -> Non
         assert again.count() == 2
 
 
-def test_a_start_removes_what_has_no_row_and_tells_of_what_has_no_file(
+def test_a_start_names_what_has_no_row_and_tells_of_what_has_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
@@ -163,12 +163,17 @@ def test_a_start_removes_what_has_no_row_and_tells_of_what_has_no_file(
         (folder / copy).touch()
         os.utime(folder / copy, ((clock.now() - age).timestamp(),) * 2)
     quarantine.recover()
-    assert {each.name for each in folder.iterdir()} == {f"{name.hex()}.refused", "notes.refused", ".new.tmp"}
+    unnamed = digest(b"y").hex()
+    files = {f"{name.hex()}.refused", f"{unnamed}.refused", "notes.refused", ".new.tmp"}
+    assert {each.name for each in folder.iterdir()} == files
+    assert [each["what"] for each in quarantine.reasons() if each["digest"] == unnamed] == [
+        "the reason of this refusal was lost"
+    ]
     assert caplog.text == ""
     (folder / f"{name.hex()}.refused").unlink()
     quarantine.recover()
     assert "1 refused files are missing" in caplog.text
-    assert quarantine.count() == 1
+    assert quarantine.count() == 2
     quarantine.add(b"x", ERROR)
     assert kept(tmp_path) >= {name.hex()}
 

@@ -40,7 +40,16 @@ def test_a_half_written_blob_is_swept(tmp_path: Path) -> None:
         Blobs(tmp_path / "blobs", Disk(Fuse(("store.blob.before_rename", 1)), reserve=0)).write(b"half")
     blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
     kept = blobs.write(b"whole")
-    assert blobs.sweep(frozenset([kept])) == 1
+    assert blobs.sweep({kept}) == 1
+    assert [each.name for each in (tmp_path / "blobs").rglob("*") if each.is_file()] == [kept.hex()]
+
+
+def test_whole_blobs_stay_where_only_unfinished_files_are_removed(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        Blobs(tmp_path / "blobs", Disk(Fuse(("store.blob.before_rename", 1)), reserve=0)).write(b"half")
+    blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
+    kept = blobs.write(b"whole")
+    assert blobs.remove_unfinished() == 1
     assert [each.name for each in (tmp_path / "blobs").rglob("*") if each.is_file()] == [kept.hex()]
 
 
@@ -50,6 +59,18 @@ def test_a_damaged_blob_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "blobs" / name.hex()[:2] / name.hex()).write_bytes(b"contents")
     with pytest.raises(BadFormat):
         blobs.read(name)
+
+
+def test_a_blob_that_the_disk_cannot_read_is_damaged(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", Disk(reserve=0))
+    name = blobs.write(b"content")
+    blobs.path(name).unlink()
+    blobs.path(name).symlink_to(blobs.path(name).name)  # the system refuses to read it, as with a bad sector
+    assert not blobs.is_whole(name)
+    with pytest.raises(BadFormat):
+        blobs.read(name)
+    assert blobs.write(b"content") == name
+    assert blobs.read(name) == b"content"
 
 
 def test_files_of_others_are_passed_over(tmp_path: Path) -> None:

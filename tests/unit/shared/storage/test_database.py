@@ -3,15 +3,17 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from thinwire.shared.errors import DatabaseBusy
+from thinwire.shared.errors import DatabaseBusy, StorageFailed
 from thinwire.shared.storage import database as module
 from thinwire.shared.storage.database import Database, engine_of
+from thinwire.shared.storage.migrations import found_version
 
 ITEMS = Table("items", MetaData(), Column("number", Integer, primary_key=True))
 
@@ -71,3 +73,43 @@ def test_a_process_waits_until_its_transactions_are_on_the_disk(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.db"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["wal", "2", "1"]
+
+
+@pytest.mark.parametrize("kept", [0, 100, 4096])
+def test_a_damaged_file_is_told_with_a_remedy(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "x.db"
+    database = Database(path, engine_of(path))
+    with database.write() as connection:
+        ITEMS.create(connection)
+        connection.execute(insert(ITEMS), [{"number": number} for number in range(5000)])
+    database.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:kept] + b"\xff" * (len(content) - kept))
+    with (
+        pytest.raises(StorageFailed, match="damaged") as found,
+        Database(path, engine_of(path)).read() as connection,
+    ):
+        connection.execute(select(ITEMS)).all()
+    assert "backup" in found.value.remedy
+    if kept < 4096:
+        with pytest.raises(StorageFailed):
+            found_version(path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:4096], lambda data: bytes(len(data)), lambda data: data[::-1]])
+def test_a_damaged_file_is_told_and_left_as_it_is(database: Database, damage: Callable[[bytes], bytes]) -> None:
+    database.close()  # which moves the log into the file
+    database.path.write_bytes(damage(database.path.read_bytes()))
+    before = database.path.read_bytes()
+    with pytest.raises(StorageFailed, match="damaged") as told, database.read() as connection:
+        connection.execute(select(ITEMS)).all()
+    assert "backup" in told.value.remedy
+    assert database.path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_opened_is_told(database: Database) -> None:
+    database.close()
+    database.path.unlink()
+    database.path.mkdir()
+    with pytest.raises(StorageFailed, match="cannot be read or written"), database.write():
+        pass

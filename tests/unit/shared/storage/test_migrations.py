@@ -112,6 +112,16 @@ def test_a_rehearsal_changes_nothing(old: Path, tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {"old.db", "revisions"}
 
 
+def test_what_a_killed_rehearsal_left_disturbs_nothing_and_is_removed(old: Path, tmp_path: Path) -> None:
+    left = [old.with_name(f".{old.stem}-rehearsal{old.suffix}{end}") for end in ("", "-wal")]
+    for act in (rehearse, migrate):
+        for each in left:
+            each.write_bytes(b"of a killed process")
+        act(old, schema(tmp_path / "revisions", 3), Disk())
+        assert not any(each.exists() for each in left)
+    assert found_version(old) == 3
+
+
 def test_a_rehearsal_tells_of_a_migration_that_fails(old: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(old, isolation_level=None)) as raw:
         raw.execute("ALTER TABLE items ADD weight INTEGER")

@@ -22,7 +22,10 @@ SELECT studies.site, studies.study, studies.received_at, studies.urgent_asked, s
   studies.view_position, readings.urgency, readings.reason, readings.findings,
   (SELECT state FROM reports WHERE site = studies.site AND study = studies.study ORDER BY version DESC LIMIT 1)
     AS report,
-  EXISTS (SELECT 1 FROM events WHERE site = studies.site AND study = studies.study AND event = 'opened') AS opened
+  EXISTS (SELECT 1 FROM events WHERE site = studies.site AND study = studies.study AND event = 'opened') AS opened,
+  EXISTS (SELECT 1 FROM drafts WHERE site = studies.site AND study = studies.study
+    AND blob = (SELECT blob FROM objects WHERE site = studies.site AND study = studies.study AND kind = 0
+      ORDER BY number DESC LIMIT 1)) AS drafted
 FROM studies LEFT JOIN readings ON readings.site = studies.site AND readings.study = studies.study
   AND readings.blob = (SELECT blob FROM objects WHERE site = studies.site AND study = studies.study AND kind = 0
     ORDER BY number DESC LIMIT 1)
@@ -43,6 +46,7 @@ def upgrade() -> None:
         sa.Column("place", sa.Integer(), nullable=False),
         sa.Column("opened", sa.Boolean(), nullable=False),
         sa.Column("report", sa.String(16)),
+        sa.Column("drafted", sa.Boolean(), nullable=False),
         sa.Column("words", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
         sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
@@ -79,6 +83,7 @@ def upgrade() -> None:
     op.create_index("worklist_state", "worklist", ["state", "place", "received_at", "site", "study"])
     op.create_index("worklist_site_order", "worklist", ["site", "done", "place", "received_at", "study"])
     op.create_index("worklist_site_state", "worklist", ["site", "state", "place", "received_at", "study"])
+    op.create_index("worklist_drafted", "worklist", ["drafted", "place", "received_at"])
     op.drop_index("studies_patient")
     op.create_index("studies_patient", "studies", ["patient", "site"])
 
@@ -107,6 +112,7 @@ def _row(study: Any) -> dict[str, Any]:
         "place": PLACE_OF[study.urgency] if study.urgency else untriaged,
         "opened": bool(study.opened),
         "report": study.report,
+        "drafted": bool(study.drafted),
         "words": _words(study),
     }
 
