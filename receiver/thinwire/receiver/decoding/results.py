@@ -44,8 +44,8 @@ def radiograph(fields: list[Any], buffers: list[bytes]) -> Radiograph:
     stored_shape, levels_shape, facts, orientation, view, modality, burned_in, warnings = fields
     stored = shaped(stored_shape, buffers[0], _STORED, 2)
     levels = shaped(levels_shape, buffers[1], _LEVELS, 1).astype(np.float32)
-    samples = stored.astype(np.int32)
-    samples -= samples.min()
+    samples = stored.astype(np.uint16)  # of signed values modulo 65,536, as the difference is
+    samples -= np.uint16(int(stored.min()) & 0xFFFF)
     return Radiograph(
         pixels=levels[samples],
         stored=stored,
