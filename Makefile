@@ -100,9 +100,10 @@ contracts: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile -q -rs
 
-# The tests of durability with ten times the examples, from random seeds.
+# The property tests of durability with ten times the examples, from random seeds.
+SOAKED = outbox_holds link_holds stick_holds store_once deliveries_hold worklist_query nothing_starves
 soak: $(STAMP)
-	THINWIRE_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile -q -rs tests/property/test_outbox_holds.py tests/property/test_link_holds.py tests/faults
+	THINWIRE_SOAK=1 $(BIN)/pytest --timeout 7200 -n 2 --dist loadfile -q $(SOAKED:%=tests/property/test_%.py)
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

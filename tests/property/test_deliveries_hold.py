@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import START
+from tests.support.soak import TIMES
 from thinwire.receiver.forward.delivery import (
     LONGEST_PAUSE,
     PATIENCE,
@@ -20,7 +21,7 @@ from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 ENDS = (DeliveryState.CONFIRMED, DeliveryState.SUPERSEDED)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * TIMES, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(DeliveryEvent), st.integers(0, 10_000)), max_size=40))
 def test_a_delivery_is_always_due_soon_enough_or_has_ended(steps: list[tuple[DeliveryEvent, int]]) -> None:
     now = START

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.soak import TIMES
 from tests.support.two_ends import SITE, TwoEnds, samples
 from thinwire.sender.outbox.entries import PartState
 from thinwire.shared.crypto.envelope import Kind, seal
@@ -46,7 +47,7 @@ downs = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80 * TIMES, deadline=None)
 @given(messages=st.lists(ups, max_size=12))
 def test_no_message_of_a_clinic_breaks_the_hub(
     tmp_path_factory: pytest.TempPathFactory, messages: list[wire.Up]
@@ -64,7 +65,7 @@ def test_no_message_of_a_clinic_breaks_the_hub(
     assert ends.parts() == {}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50 * TIMES, deadline=None)
 @given(messages=st.lists(downs, max_size=12))
 def test_no_message_of_a_hub_loses_a_study(tmp_path_factory: pytest.TempPathFactory, messages: list[wire.Down]) -> None:
     ends = TwoEnds(tmp_path_factory.mktemp("clinic"))
@@ -93,7 +94,7 @@ def test_no_message_of_a_hub_loses_a_study(tmp_path_factory: pytest.TempPathFact
     assert ends.parts()[study.study, Kind.ORIGINALS] == study.source
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25 * TIMES, deadline=None)
 @given(scripts=st.lists(st.text("....xdrft", min_size=1, max_size=40), max_size=5))
 def test_a_faulty_link_delays_a_study_and_does_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, scripts: list[str]
@@ -114,7 +115,7 @@ def test_a_faulty_link_delays_a_study_and_does_nothing_else(
     ends.assert_arrived(studies)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 * TIMES, deadline=None)
 @given(
     plaintext=st.binary(min_size=3_000, max_size=9_000),
     cut=st.integers(0, 9_000),

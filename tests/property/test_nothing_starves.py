@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import START
+from tests.support.soak import TIMES
 from thinwire.sender.outbox.entries import Due
 from thinwire.sender.transport.schedule import SHARE, FairShare, Transfer, TransferState, age, rank
 from thinwire.shared.crypto.envelope import Kind
@@ -22,7 +23,7 @@ arrivals = st.lists(
 """(bytes that were sent since the one before, kind, bytes, urgent), in the order of acceptance."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * TIMES, deadline=None)
 @given(arrivals=arrivals, chunk=st.sampled_from([1_024, 4_000]))
 def test_nothing_waits_longer_than_the_floor_allows(arrivals: list[tuple[int, Kind, int, bool]], chunk: int) -> None:
     coming: list[tuple[int, Due]] = []

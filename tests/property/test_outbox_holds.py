@@ -1,6 +1,5 @@
 """The outbox on its real storage, under any sequence of acts, power cuts and restarts: every study stays whole."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,13 @@ from hypothesis.stateful import (
 from tests.support.clock import FakeClock
 from tests.support.format_samples import counted_bytes
 from tests.support.power import Cutoff, Fuse, LossyDisk, PowerCut
+from tests.support.soak import SOAK, TIMES
 from tests.support.two_ends import HUB_SIGNING, PLAN, SITE, Sample, open_clinic, samples
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import StudyKey
 
-SOAK = "THINWIRE_SOAK" in os.environ
-EXAMPLES = 3000 if SOAK else 300
 STEPS = 50
 KINDS = (Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST)
 FOLDERS: pytest.TempPathFactory
@@ -168,5 +166,5 @@ def test_every_study_stays_whole() -> None:
     """From the seed with which the outbox of folders once lost a study; `make soak` begins anywhere."""
     machine = OutboxLives if SOAK else seed(9)(OutboxLives)
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
+        machine, settings=settings(max_examples=300 * TIMES, stateful_step_count=STEPS, deadline=None)
     )

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.damage import damaged
+from tests.support.soak import TIMES
 from tests.support.stick_pair import Case, StickPair
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import open_hub
@@ -27,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> StickPair:
 
 
 @settings(
-    max_examples=40,
+    max_examples=40 * TIMES,
     deadline=None,
     derandomize=True,
     database=None,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, study_parts
+from tests.support.soak import TIMES
 from tests.support.tiny_bundle import tiny_bundle
 from thinwire.receiver.hub import make_hub, open_hub
 from thinwire.receiver.operations.check import Checked, check
@@ -24,7 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=st.lists(st.integers(0, REPORTED), max_size=14))
 def test_put_twice_is_put_once(bundle: Bundle, acts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:

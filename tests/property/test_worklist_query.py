@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
+from tests.support.soak import TIMES
 from tests.support.tiny_bundle import tiny_bundle
 from tests.support.worklist_histories import CAP, SELECTIONS, STUDIES, Act, History, acts, selected, words
 from thinwire.receiver.hub import make_hub, open_hub
@@ -59,7 +60,7 @@ def rest(history: History, selection: Selection, most: int, after: Position | No
         assert after == page.later
 
 
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=20 * TIMES)
 @given(played=acts, most=st.integers(1, 7), chosen=st.lists(st.sampled_from(SELECTIONS), max_size=8))
 def test_pages_filters_and_counts_are_those_of_the_definition(
     bundle: Bundle, played: list[Act], most: int, chosen: list[Selection]
@@ -83,7 +84,7 @@ def test_pages_filters_and_counts_are_those_of_the_definition(
             assert rest(history, Selection(), most) == [e for e in history.listed() if not e.done]
 
 
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=10 * TIMES)
 @given(played=acts, most=st.integers(1, 5))
 def test_pages_lead_back_and_studies_to_their_neighbours(bundle: Bundle, played: list[Act], most: int) -> None:
     with history_of(bundle) as history:
@@ -105,7 +106,7 @@ def test_pages_lead_back_and_studies_to_their_neighbours(bundle: Bundle, played:
             assert worklist.page(Selection(), now, most, before=after.earlier).entries == before.entries
 
 
-@settings(quick, max_examples=12)
+@settings(quick, max_examples=12 * TIMES)
 @given(played=acts, meanwhile=acts, most=st.integers(1, 5), cut=st.integers(0, 4))
 def test_a_study_that_keeps_its_place_is_on_one_page_while_others_change(
     bundle: Bundle, played: list[Act], meanwhile: list[Act], most: int, cut: int
@@ -141,7 +142,7 @@ QUERIES = (
 )
 
 
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=10 * TIMES)
 @given(played=acts, digits=st.integers(1, 8), number=st.integers(0, 2 * STUDIES - 1), words_=st.sampled_from(QUERIES))
 def test_the_search_finds_what_has_every_word_and_nothing_else(
     bundle: Bundle, played: list[Act], digits: int, number: int, words_: str
