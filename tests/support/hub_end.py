@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.process import EXAMINING
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
@@ -56,7 +58,7 @@ class AnyContent(Examiner):
     """
 
     def __init__(self, refusals: list[ThinwireError]) -> None:
-        super().__init__(_no_coder)
+        super().__init__(_no_coder, Decoder(EXAMINING, 1 << 20))
         object.__setattr__(self, "refusals", refusals)
 
     def examine(

@@ -9,6 +9,8 @@ from pathlib import Path
 from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.process import EXAMINING, RENDERING
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
@@ -50,10 +52,10 @@ class Hub:
     def study_images(self) -> StudyImages:
         """The best available image of each study."""
         arriving = PartialReader(self.data / "inbox", self.enrolment)
-        return StudyImages(self.store, arriving, self.settings.largest_study)
+        return StudyImages(self.store, arriving, Decoder(RENDERING, self.settings.largest_study))
 
     def pipeline(self) -> HubPipeline:
-        examiner = Examiner(self.bundles.coder, self.settings.largest_study)
+        examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))
         quarantine = ObjectQuarantine(self.data / "quarantine", self.disk, self.clock)
         return HubPipeline(
             self.store,

@@ -12,6 +12,7 @@
     └── Final                      repeating the same act cannot help
         ├── BadInput               a file, text or argument cannot be used
         │   ├── UnreadableDicom    not DICOM, or its pixel data cannot be decoded
+        │   │   └── OverLimits     its bytes would become more than the limits of one file
         │   ├── NotChestRadiograph the header describes another examination
         │   ├── UnreadableText     the text of the study cannot be read
         │   ├── AlreadyAccepted    the same files were accepted before with another text
@@ -102,6 +103,10 @@ class BadInput(Final):
 
 class UnreadableDicom(BadInput):
     remedy = "Export the study from the modality or PACS again. The file is stored unchanged in quarantine."
+
+
+class OverLimits(UnreadableDicom):
+    remedy = "No radiograph is that large or that compressible. Export the study from the modality or PACS again."
 
 
 class NotChestRadiograph(BadInput):

@@ -10,12 +10,14 @@ from threading import Barrier
 
 import pytest
 
+from tests.support.bombs import PeakMemory, deflated_zeros, of_file
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, Sealed, StudyParts, join, manifest_of, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tier_samples import MEANING, sample_crops, sample_preview, shown
 from tests.support.tier_samples import stored as stored_values
 from tests.support.tiny_bundle import FINDINGS
+from thinwire.receiver.decoding.process import EXAMINING
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.mpnn import Prediction, Predictor
 from thinwire.receiver.operations.check import Checked, check
@@ -43,7 +45,7 @@ from thinwire.shared.formats.crops import Rectangle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, digest
+from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, digest, study_key
 from thinwire.shared.storage.durable import Disk
 
 
@@ -298,6 +300,24 @@ def test_content_that_does_not_hold_is_refused_and_nothing_of_it_is_stored(
     kept = {path.name for path in (hub.data / "quarantine" / clinic.site).iterdir()}
     assert f"{part.object.hex()}.json" in kept
     assert (f"{part.object.hex()}.bin" in kept) is (what != "manifest")
+
+
+def test_a_bomb_is_refused_in_another_process_before_its_receipt_and_the_next_part_is_stored(
+    hub: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    pipeline, file = hub.pipeline(), deflated_zeros()
+    bomb = clinic.seal(Kind.ORIGINALS, study_key([digest(file)]), of_file(file))
+    put(pipeline, clinic, parts.originals)  # so that the process is there
+    assert EXAMINING.pid is not None
+    here, there = PeakMemory(), PeakMemory(EXAMINING.pid)
+    with pytest.raises(BadArchive, match="file 1 of the study: the file inflates to more than") as refusal:
+        put(pipeline, clinic, bomb)
+    assert "No radiograph" in refusal.value.remedy
+    assert here.growth() < 20 << 20
+    assert there.growth() < 200 << 20
+    assert pipeline.stored_receipt(clinic.site, bomb.object) is None
+    put(pipeline, clinic, parts.manifest)
+    assert [each.study for each in hub.store.studies()] == [parts.study]
 
 
 def test_an_archive_that_restores_to_too_much_is_refused(

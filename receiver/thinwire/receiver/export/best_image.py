@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thinwire.receiver.store.content import study_files
+from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, UnreadableDicom
-from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import Grid
 from thinwire.shared.formats.manifest import Manifest, stored_manifest
@@ -26,8 +25,6 @@ from thinwire.shared.formats.pixel_layout import MAX_PIXELS
 from thinwire.shared.formats.preview import Preview
 from thinwire.shared.identifiers import SiteName, StudyKey, Tier, digest
 from thinwire.shared.imaging.dicom import Radiograph
-from thinwire.shared.imaging.frontal import choose
-from thinwire.shared.imaging.radiograph import open_radiograph
 
 log = logging.getLogger(__name__)
 
@@ -71,19 +68,19 @@ class Original:
 
 @dataclass(frozen=True)
 class StudyImages:
-    """Opens the stored and the arriving tiers of a study. max_bytes: limit of unpacked originals and crops."""
+    """Opens the stored and the arriving tiers of a study."""
 
     store: Store
     arriving: PartialReader
-    max_bytes: int
+    decoder: Decoder
 
     def preview(self, site: SiteName, study: StudyKey) -> Preview | None:
         """The preview, or its layers that have arrived. Raises BadFormat for a damaged blob."""
         whole = self.store.plaintext(site, study, Kind.PREVIEW)
         if whole is not None:
-            return preview.decode(whole)
+            return self.decoder.preview(whole, whole=True)
         try:
-            return preview.decode_prefix(self.arriving.prefix(site, study, Kind.PREVIEW))
+            return self.decoder.preview(self.arriving.prefix(site, study, Kind.PREVIEW), whole=False)
         except BadFormat as error:
             log.warning("site %s: an arriving preview cannot be read: %s", site, error)
             return None
@@ -92,9 +89,9 @@ class StudyImages:
         """The crops, or those that have arrived. Raises BadFormat for a damaged blob."""
         whole = self.store.plaintext(site, study, Kind.CROPS)
         if whole is not None:
-            return crops.decode(whole, self.max_bytes)
+            return self.decoder.crops(whole, whole=True)
         try:
-            return crops.decode_prefix(self.arriving.prefix(site, study, Kind.CROPS), self.max_bytes)
+            return self.decoder.crops(self.arriving.prefix(site, study, Kind.CROPS), whole=False)
         except BadFormat as error:
             log.warning("site %s: arriving crops cannot be read: %s", site, error)
             return None
@@ -113,7 +110,7 @@ class StudyImages:
     def files(self, site: SiteName, study: StudyKey) -> list[Member]:
         """The study's files; empty without the originals. Raises BadFormat for a damaged blob."""
         archive = self.store.plaintext(site, study, Kind.ORIGINALS)
-        return [] if archive is None else study_files(archive, study, self.max_bytes)
+        return [] if archive is None else self.decoder.files(archive, study)
 
     def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
         """The manifest, with the patient's identity; None if it is not received. Raises BadManifest."""
@@ -131,9 +128,9 @@ class StudyImages:
         manifest = self.manifest(site, study)
         if manifest is not None and manifest.read is not None:
             member = next(each for each in files if digest(each.data) == manifest.read_digest)
-            found = Original(member, open_radiograph(member.data), True, manifest.read.warnings)
+            found = Original(member, self.decoder.open(member.data), True, manifest.read.warnings)
         else:
-            chosen = choose([each.data for each in files])
+            chosen = self.decoder.choose([each.data for each in files])
             found = Original(
                 files[chosen.index], chosen.radiograph, False, (*chosen.warnings, *chosen.radiograph.warnings)
             )

@@ -5,9 +5,7 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from io import BytesIO
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
@@ -19,7 +17,7 @@ from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
-from thinwire.shared.imaging.header import part10
+from thinwire.shared.imaging.header import attributes
 from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
@@ -119,7 +117,7 @@ def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage) -> Ma
 def header_of(data: bytes) -> Dataset | None:
     """A file's attributes before its pixel data, with or without preamble; None if it is not a DICOM file."""
     try:
-        return pydicom.dcmread(BytesIO(part10(data, DEFAULT_LIMITS)), stop_before_pixels=True)
+        return attributes(data, DEFAULT_LIMITS)
     except BadInput:
         return None
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import NamedTuple, Protocol
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
+from thinwire.shared.imaging.header import DicomHeader, parse
 
 
 class DeliveryOutcome(NamedTuple):
@@ -53,37 +51,27 @@ def dicom_object(data: bytes) -> DicomObject:
     """Raises UnreadableDicom for a file that cannot be sent unchanged; the message has no identifier."""
     if data[128:132] != b"DICM":
         raise UnreadableDicom("the clinic sent a picture that is no DICOM file", "It can be exported from the hub.")
-    try:
-        found = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-        meta = found.file_meta
-        return DicomObject(
-            data,
-            UID(str(meta.MediaStorageSOPClassUID)),
-            str(found.SOPInstanceUID),
-            UID(str(meta.TransferSyntaxUID)),
-            str(found.StudyInstanceUID),
-            str(found.SeriesInstanceUID),
-        )
-    except (InvalidDicomError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        raise UnreadableDicom("a file has no header with which it can be sent") from error
+    header = parse(data, DEFAULT_LIMITS)
+    uids = [header.text(f"{each}UID") for each in ("SOPClass", "SOPInstance", "StudyInstance", "SeriesInstance")]
+    if not all(uids):
+        raise UnreadableDicom("a file has no header with which it can be sent")
+    sop_class, instance, study, series = uids
+    return DicomObject(data, UID(sop_class), instance, UID(header.transfer_syntax), study, series)
 
 
 def same_object(mine: bytes, theirs: bytes) -> bool:
     """Whether a peer's copy has the image that was sent: bit for bit in the same transfer syntax, else by its size.
 
-    A peer may convert the transfer syntax (PS3.18 8.7.3) and coerce identity and other attributes (PS3.4 B.4.1).
+    A peer may convert the transfer syntax (PS3.18 8.7.3) and coerce identity and other attributes (PS3.4 B.4.1). Raises
+    UnreadableDicom: one of the two cannot be read.
     """
-    sent, stored = (pydicom.dcmread(BytesIO(data)) for data in (mine, theirs))
-    if sent.SOPInstanceUID != stored.SOPInstanceUID:
+    sent, stored = (parse(data, DEFAULT_LIMITS) for data in (mine, theirs))
+    if sent.text("SOPInstanceUID") != stored.text("SOPInstanceUID"):
         return False
-    if sent.file_meta.TransferSyntaxUID != stored.file_meta.TransferSyntaxUID:
+    if sent.transfer_syntax != stored.transfer_syntax:
         return _size(sent) == _size(stored)
-    return _pixels(sent) == _pixels(stored)
+    return sent.data("PixelData") == stored.data("PixelData")
 
 
-def _size(found: Dataset) -> tuple[object, ...]:
-    return tuple(found.get(keyword) for keyword in ("Rows", "Columns", "BitsStored"))
-
-
-def _pixels(found: Dataset) -> bytes:
-    return bytes(found.get("PixelData", b""))
+def _size(header: DicomHeader) -> tuple[object, ...]:
+    return tuple(header.integer(keyword) for keyword in ("Rows", "Columns", "BitsStored"))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from pydicom.errors import InvalidDicomError
 
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.peer import DeliveryOutcome, DicomObject, Outgoing, dicom_object, same_object
@@ -74,7 +73,7 @@ class StowPeer:
             try:
                 if theirs is not None and not same_object(each.data, theirs):
                     return DeliveryEvent.TURNED_DOWN, "the server has another image under the same SOP Instance UID"
-            except (InvalidDicomError, AttributeError, ValueError):
+            except UnreadableDicom:
                 theirs = None
             if theirs is not None:
                 return DeliveryEvent.FOUND_AT_TARGET, ""

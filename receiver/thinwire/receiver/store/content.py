@@ -1,25 +1,18 @@
 """Checks of a part's content before it is stored, and the facts that the hub takes from it."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.shared.crypto.envelope import EnvelopeHeader, Kind
-from thinwire.shared.errors import BadArchive, BadFormat, Forged
-from thinwire.shared.formats import crops, preview
+from thinwire.shared.errors import BadFormat, Forged
 from thinwire.shared.formats.coder import Coder
-from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest, read_manifest
-from thinwire.shared.formats.originals import Member, unpack
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.formats.preview import Preview
-from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, digest, study_key
-
-_OWN_FILE = re.compile(r"[0-9]{4}\.[a-z0-9]+")
-"""Names of the study's files in its archive; the text beside them is not part of the study key."""
+from thinwire.shared.identifiers import BundleId, Digest, SiteName, digest
 
 
 @dataclass(frozen=True)
@@ -30,19 +23,7 @@ class Files:
     """(SHA-256, bytes)"""
 
 
-Content = FusedGraph | Preview | Crops | Files | Manifest
-
-
-def study_files(archive: bytes, study: StudyKey, max_bytes: int) -> list[Member]:
-    """The study's files from its originals archive, byte for byte. Raises BadArchive.
-
-    max_bytes: limit of the unpacked archive. The study key is computed from the files' digests, so an archive of other
-    files is refused.
-    """
-    members = [each for each in unpack(archive, max_bytes) if _OWN_FILE.fullmatch(each.name)]
-    if study_key(digest(each.data) for each in members) != study:
-        raise BadArchive("an archive holds other files than its study's")
-    return members
+Content = FusedGraph | Files | Manifest | None
 
 
 def patient_of(manifest: Manifest) -> bytes | None:
@@ -58,29 +39,30 @@ def patient_of_number(site: SiteName, number: str) -> bytes:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Checks the content of parts. coder_of: a bundle's coder. max_bytes: limit of unpacked originals and crops."""
+    """Checks the content of parts. coder_of: a bundle's coder. decoder: opens what holds images and files."""
 
     coder_of: Callable[[BundleId], Coder]
-    max_bytes: int = 2 << 30
+    decoder: Decoder
 
     def examine(
         self, site: SiteName, header: EnvelopeHeader, plaintext: bytes, verify_key: Ed25519PublicKey
     ) -> Content:
         """The content of a part. verify_key: the site's key at the time of the part's epoch.
 
-        Raises BadPayload, UnknownBundle, BadPreview, BadCrops, BadArchive, BadManifest, Forged; BadFormat for a kind
-        that never crosses.
+        None for previews and crops, of which nothing is stored but their bytes. Raises BadPayload, UnknownBundle,
+        BadPreview, BadCrops, BadArchive, BadManifest, Forged; BadFormat for a kind that never crosses.
         """
         match header.kind:
             case Kind.GRAPH:
                 return decode(plaintext, header.study, self.coder_of)
             case Kind.PREVIEW:
-                return preview.decode(plaintext)
+                self.decoder.preview(plaintext, whole=True)
+                return None
             case Kind.CROPS:
-                return crops.decode(plaintext, self.max_bytes)
+                self.decoder.crops(plaintext, whole=True)
+                return None
             case Kind.ORIGINALS:
-                members = study_files(plaintext, header.study, self.max_bytes)
-                return Files(tuple((digest(each.data), len(each.data)) for each in members))
+                return Files(self.decoder.examine(plaintext, header.study))
             case Kind.MANIFEST:
                 manifest = read_manifest(plaintext, verify_key)
                 if (manifest.study, manifest.site) != (header.study, site):

@@ -5,7 +5,7 @@ A file that cannot be read becomes a refusal, and the search continues.
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from thinwire.sender.intake.study import read_file
@@ -18,6 +18,8 @@ from thinwire.shared.imaging.raster import raster_media
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 _DIRECTORY_NAME = "DICOMDIR"
+_MOST_RECORDED = 2_000_000
+"""Elements and items of a DICOMDIR: about 20,000 images."""
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
 _NO_PATH = "Check the path: it must be a readable file or folder."
 
@@ -99,13 +101,14 @@ def _files_below(path: Path) -> Iterator[_Found]:
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and (Path(folder) / name).is_file():
+            if not name.startswith(".") and name.upper() != _DIRECTORY_NAME and (Path(folder) / name).is_file():
                 yield _Found(Path(folder) / name, named=False)
 
 
 def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     """The files that a DICOMDIR refers to, in its own folder or below (PS3.10 8.5)."""
     try:
+        limits = replace(limits, elements=_MOST_RECORDED, sequence_bytes=limits.file_bytes)
         records = parse(read_file(path, limits), limits).items("DirectoryRecordSequence")
     except BadInput as error:
         yield Refused(error, (path,))

@@ -7,7 +7,7 @@ guess costs size only, since each member has its digest and is restored once whi
 import hashlib
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.shared.errors import BadArchive
+from thinwire.shared.formats.expansion import ALWAYS, most_plain
 from thinwire.shared.formats.pixel_layout import MAX_PIXELS, ImagePlace, Layout, find_image, find_jpeg, jpeg_xl_size
 from thinwire.shared.formats.positional import Fields
 from thinwire.shared.formats.positional import pack as positional
@@ -42,6 +43,10 @@ _ZSTD_LEVEL: dict[Effort, int] = {"fast": 3, "quick": 3, "small": 9}
 _ZSTD_SMALL_PART = 19
 _THREADS = 2
 """Threads of libjxl; the bytes do not depend on it."""
+
+MOST_BLANK = 4 * ALWAYS
+"""Bytes that any archive may unpack to: a study of several blank images."""
+_TOO_LARGE = "No study of radiographs is that large or that compressible. Send its images as several studies."
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
 CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, struct.error)
@@ -90,6 +95,8 @@ def pack(members: Sequence[Member], effort: Effort) -> bytes:
     if len(set(names)) != len(names) or len(names) > MAX_MEMBERS or not all(map(_NAME.fullmatch, names)):
         raise ValueError("members need distinct neutral names, such as 0000.dcm")
     packed = [(member, _pieces(member.data, effort)) for member in members]
+    if not _moderate((piece.plain_size, len(piece.packed)) for _, pieces in packed for piece in pieces):
+        packed = [(each, [Piece(PieceCodec.STORED, each.data, len(each.data))]) for each in members]
     index = positional([_entry(member, pieces) for member, pieces in packed])
     bodies = (piece.packed for _, pieces in packed for piece in pieces)
     return b"".join((HEADER.pack(MAGIC, VERSION, len(index)), index, *bodies))
@@ -115,13 +122,20 @@ def jpeg_xl_efforts(effort: Effort, size: int) -> tuple[int, ...]:
 def unpack(archive: bytes, max_bytes: int) -> list[Member]:
     """The members of an archive.
 
-    max_bytes: limit of all members together, checked before any is unpacked. Raises BadArchive: any departure from the
-    format.
+    max_bytes: limit of all members together. Raises BadArchive: any departure from the format.
     """
+    return list(each_member(archive, max_bytes))
+
+
+def each_member(archive: bytes, max_bytes: int) -> Iterator[Member]:
+    """As `unpack`, one member at a time. All sizes are checked before the first member is unpacked: each piece by
+    `most_plain`, the sum by it, MOST_BLANK and `max_bytes`."""
     index, at = _index(archive)
-    if sum(size for _, size, _, _ in index) > max_bytes:
-        raise BadArchive(f"the archive unpacks to more than the limit of {max_bytes} bytes")
-    members = []
+    total = sum(size for _, size, _, _ in index)
+    if total > max_bytes:
+        raise BadArchive(f"the archive unpacks to more than the limit of {max_bytes} bytes", _TOO_LARGE)
+    if not _moderate((piece.plain_size, packed) for *_, pieces in index for piece, packed in pieces):
+        raise BadArchive("the archive unpacks to many times its size, over the limit", _TOO_LARGE)
     for name, _, sha, pieces in index:
         parts = []
         for piece, packed_size in pieces:
@@ -130,8 +144,14 @@ def unpack(archive: bytes, max_bytes: int) -> list[Member]:
         data = b"".join(parts)
         if hashlib.sha256(data).digest() != sha:
             raise BadArchive("a member does not unpack to its digest")
-        members.append(Member(name, data))
-    return members
+        yield Member(name, data)
+
+
+def _moderate(sizes: Iterable[tuple[int, int]]) -> bool:
+    """Whether no piece, and not their sum, expands too much. sizes: plain and packed bytes of each piece."""
+    known = list(sizes)
+    plain, packed = (sum(each) for each in zip((0, 0), *known, strict=True))
+    return plain <= max(MOST_BLANK, most_plain(packed)) and all(one <= most_plain(other) for one, other in known)
 
 
 def _entry(member: Member, pieces: Sequence[Piece]) -> list[object]:

@@ -15,7 +15,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.errors import OverLimits, UnreadableDicom
+from thinwire.shared.formats.expansion import most_plain
 from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Samples = NDArray[np.integer]
@@ -25,6 +26,9 @@ CODEC_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError,
 
 MAX_TILES = 16384
 """Limit of tiles: OpenJPEG allocates state for every tile that a stream states."""
+
+MAX_SCANS = 32
+"""Limit of scans: a progressive JPEG has about ten."""
 
 _ITEM = struct.Struct("<HHL")
 _SIZ = struct.Struct(">HHHHLLLLLLLLH")
@@ -85,7 +89,7 @@ def decode(pixel_data: bytes, syntax: str, shape: FrameShape, swapped: bool = Fa
     """Samples of one frame.
 
     pixel_data: the value of Pixel Data (7FE0,0010). swapped: 8-bit samples are in big-endian words (PS3.5 8.1.1).
-    Raises UnreadableDicom.
+    Raises UnreadableDicom; OverLimits before anything of the image's size is made.
     """
     if syntax in _NATIVE:
         return Decoded(_native(pixel_data, shape, _NATIVE[syntax], swapped), shape.bits_allocated)
@@ -94,11 +98,18 @@ def decode(pixel_data: bytes, syntax: str, shape: FrameShape, swapped: bool = Fa
             "its transfer syntax is not supported",
             "Export the study uncompressed (Explicit VR Little Endian).",
         )
+    require_room(shape.bytes, len(pixel_data))
     decoded = _CODECS[syntax](b"".join(fragments(pixel_data)), shape)
     expected = (shape.rows, shape.columns) if shape.samples == 1 else (shape.rows, shape.columns, shape.samples)
     if decoded.samples.shape != expected:
         raise UnreadableDicom("its pixels decode to another size than its header says")
     return decoded
+
+
+def require_room(plain: int, packed: int) -> None:
+    """Refuse pixels that become more than `most_plain`, in bytes. Raises OverLimits."""
+    if plain > most_plain(packed):
+        raise OverLimits(f"{packed} bytes of compressed pixels claim to be {plain} bytes, over the limit")
 
 
 def fragments(pixel_data: bytes) -> list[bytes]:
@@ -197,7 +208,8 @@ def _jpeg_xl(frame: bytes, shape: FrameShape) -> Decoded:
 def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
     """Walk the markers of a JPEG or JPEG-LS stream (ITU-T T.81 B.1, T.87 C.1) to its end.
 
-    allowed: start-of-frame markers. Raises UnreadableDicom for a broken, truncated or other stream.
+    allowed: start-of-frame markers. Raises UnreadableDicom for a broken, truncated or other stream; OverLimits for more
+    than MAX_SCANS scans, each of which a progressive decoder applies to the whole image.
     """
     broken = UnreadableDicom("its JPEG stream is broken or cut short")
     # In scan data FF is followed by 00 (JPEG) or by a bit 0 (JPEG-LS); anything else is a marker.
@@ -206,7 +218,7 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
     )
     if frame[:2] != b"\xff\xd8":
         raise broken
-    at, found = 2, None
+    at, found, scans = 2, None, 0
     while True:
         if frame[at : at + 1] != b"\xff" or at + 2 > len(frame):
             raise broken
@@ -228,6 +240,9 @@ def jpeg_stream(frame: bytes, allowed: frozenset[int]) -> CodestreamInfo:
             raise UnreadableDicom("its JPEG stream is of a kind that its transfer syntax does not allow")
         at += length
         if marker == _SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise OverLimits(f"its JPEG stream has more than {MAX_SCANS} scans")
             after = marker_in_scan.search(frame, at)
             if after is None or found is None:
                 raise broken

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
+from thinwire.shared.errors import NotChestRadiograph, OverLimits, UnreadableDicom
 from thinwire.shared.formats.crops import Meaning, Photometric
 from thinwire.shared.formats.display import Display
 from thinwire.shared.formats.graph import FloatArray
 from thinwire.shared.imaging import geometry, grayscale
-from thinwire.shared.imaging.codestream import Decoded, FrameShape, Samples, decode
+from thinwire.shared.imaging.codestream import Decoded, FrameShape, Samples, decode, require_room
 from thinwire.shared.imaging.header import DicomHeader, FileLimits, parse
 from thinwire.shared.imaging.projection import (
     FRONTAL,
@@ -179,11 +179,18 @@ def require_image(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> No
 
 
 def require_size(rows: int, columns: int, limits: FileLimits) -> None:
-    """Raises NotChestRadiograph: too small; UnreadableDicom: over the limit."""
+    """Raises NotChestRadiograph: too small; OverLimits."""
     if min(rows, columns) < limits.shortest_side:
         raise NotChestRadiograph(f"it has {rows} x {columns} pixels: too small for a radiograph")
     if rows * columns > limits.pixels:
-        raise UnreadableDicom(f"it claims {rows} x {columns} pixels, over the limit")
+        raise OverLimits(f"it claims {rows} x {columns} pixels, over the limit")
+
+
+def require_plausible(instance: Instance) -> None:
+    """Refuse one compressed image whose header claims far more pixels than its bytes can hold. Raises OverLimits."""
+    pixel_data = instance.header.data("PixelData") if instance.header.encapsulated else None
+    if pixel_data is not None and instance.frames == 1:
+        require_room(instance.rows * instance.columns, len(pixel_data))
 
 
 def radiograph(instance: Instance, limits: FileLimits = DEFAULT_LIMITS) -> Radiograph:

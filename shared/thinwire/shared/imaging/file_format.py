@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.errors import OverLimits, UnreadableDicom
+from thinwire.shared.formats.expansion import most_plain
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -30,6 +31,7 @@ _VR = re.compile(rb"A[ESTW-]|AE|AS|AT|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HL
 _LONG_VR = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _RAW, _WRAPPED = -zlib.MAX_WBITS, zlib.MAX_WBITS | 32
 """Raw deflated data, and deflated data in a zlib or gzip wrapper."""
+_STEP = 1 << 20
 _MOST_GROUP = 0x00FF
 """A data set begins with a low group, usually 0008."""
 
@@ -76,7 +78,8 @@ class Layers:
 def layers(data: bytes, most_bytes: int) -> Layers:
     """The layers of a file. most_bytes: limit of the inflated data set.
 
-    Raises UnreadableDicom: not DICOM, deflated data that does not end or is over the limit; struct.error, zlib.error.
+    Raises UnreadableDicom: not DICOM, deflated data that does not end; OverLimits: deflated data that becomes more than
+    the limit, or than `most_plain`; struct.error, zlib.error.
     """
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
     start = _start(data)
@@ -89,6 +92,7 @@ def layers(data: bytes, most_bytes: int) -> Layers:
         return replace(found, encoding=encoding)
     if not meta:
         raise UnreadableDicom(_CUT if prefixed else "not a DICOM file")
+    most_bytes = min(most_bytes, most_plain(len(body)))
     try:
         plain = _inflated(body, most_bytes, _RAW)
     except (zlib.error, UnreadableDicom):
@@ -168,14 +172,21 @@ def _meta(data: bytes, at: int) -> tuple[dict[int, str], int, bool]:
 
 
 def _inflated(body: bytes, most_bytes: int, form: int) -> bytes:
-    """A deflated data set (PS3.5 A.5), in bounded memory. Raises UnreadableDicom, zlib.error."""
-    inflating = zlib.decompressobj(form)
-    plain = inflating.decompress(body, most_bytes)
-    if inflating.unconsumed_tail:
-        raise UnreadableDicom(f"the file inflates to more than the limit of {most_bytes} bytes")
-    if not inflating.eof:
+    """A deflated data set (PS3.5 A.5). It is inflated twice: its size is known before memory of that size is taken.
+
+    Raises UnreadableDicom, OverLimits, zlib.error.
+    """
+    counting, size = zlib.decompressobj(form), 0
+    for at in range(0, len(body), _STEP):
+        rest = body[at : at + _STEP]
+        while not counting.eof and (part := counting.decompress(rest, _STEP)):
+            rest = counting.unconsumed_tail
+            size += len(part)
+            if size > most_bytes:
+                raise OverLimits(f"the file inflates to more than the limit of {most_bytes} bytes")
+    if not counting.eof:
         raise UnreadableDicom("the file is cut short: its deflated data does not end")
-    return plain
+    return zlib.decompress(body, form, max(size, 1))
 
 
 def dataset_digest(path: Path) -> bytes:

@@ -28,7 +28,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.errors import OverLimits, UnreadableDicom
 from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.codestream import COMPRESSED, SYNTAXES, stream_syntax
 from thinwire.shared.imaging.file_format import (
@@ -51,6 +51,7 @@ _UNDEFINED = 0xFFFFFFFF
 _END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 """Sequence Delimitation Item (PS3.5 A.4)."""
 _ITEM = b"\xfe\xff\x00\xe0"
+_ITEM_BIG = b"\xff\xfe\xe0\x00"
 _GLANCE = 64 << 10
 """Bytes of a value above which `glance` does not load it."""
 
@@ -83,6 +84,10 @@ class FileLimits:
     """Rows x columns; the largest detectors in use have about 20 million pixels."""
     shortest_side: int = 64
     """Pixels of a side; a smaller image is an icon or a thumbnail."""
+    elements: int = 100_000
+    """Elements and items: an empty one has 8 bytes in the file and 600 in memory. A radiograph has a few hundred."""
+    sequence_bytes: int = 4 << 20
+    """Bytes of all sequences of defined length, which pydicom parses when they are asked for."""
 
 
 @contextlib.contextmanager
@@ -93,6 +98,8 @@ def parsing(failure: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except MemoryError:
+            raise OverLimits("it takes more memory than one file may have") from None
         except PARSER_ERRORS as error:
             raise UnreadableDicom(f"{failure} ({type(error).__name__})") from None
 
@@ -233,9 +240,23 @@ class DicomHeader:
 def parse(data: bytes, limits: FileLimits) -> DicomHeader:
     """The whole data set of one DICOM file, with or without preamble (PS3.10 7.1).
 
-    Raises UnreadableDicom: over the limits, not DICOM, cut short.
+    Raises UnreadableDicom: not DICOM, cut short; OverLimits.
     """
     return _parsed(data, limits)[1]
+
+
+def attributes(data: bytes, limits: FileLimits) -> Dataset:
+    """The attributes of one DICOM file before its pixels, as pydicom has them, to be copied into new objects.
+
+    Raises UnreadableDicom: as `part10` does.
+    """
+    found, header = _parsed(data, limits)
+    if found.deflated:  # pydicom inflates without bound
+        header.transfer_syntax = found.encoding.syntax
+        found = replace(found, body=found.plain, deflated=False, regular=False)
+    regular = BytesIO(_part10(data, found, header))
+    with parsing("its bytes do not parse as DICOM"):
+        return pydicom.dcmread(regular, stop_before_pixels=True)
 
 
 def part10(data: bytes, limits: FileLimits) -> bytes:
@@ -251,7 +272,10 @@ def part10(data: bytes, limits: FileLimits) -> bytes:
     Raises UnreadableDicom: as `parse` does; also for a data set without SOP Class UID or SOP Instance UID, which no
     peer can store.
     """
-    found, header = _parsed(data, limits)
+    return _part10(data, *_parsed(data, limits))
+
+
+def _part10(data: bytes, found: Layers, header: DicomHeader) -> bytes:
     sop_class, sop_instance = header.text("SOPClassUID"), header.text("SOPInstanceUID")
     if not sop_class or not sop_instance:
         raise UnreadableDicom("it has no SOP Class UID or no SOP Instance UID, so a PACS cannot store it")
@@ -275,23 +299,63 @@ def part10(data: bytes, limits: FileLimits) -> bytes:
 
 def _parsed(data: bytes, limits: FileLimits) -> tuple[Layers, DicomHeader]:
     if len(data) > limits.file_bytes:
-        raise UnreadableDicom(f"the file has {len(data)} bytes, over the limit of {limits.file_bytes}")
+        raise OverLimits(f"the file has {len(data)} bytes, over the limit of {limits.file_bytes}")
     prefixed = data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX
     with parsing("its bytes do not parse as DICOM" if prefixed else "not a DICOM file"):
         found = layers(data, limits.file_bytes)
-        dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
+        dataset = _read(found, limits)
         if not dataset and found.encoding.little:  # pydicom returns nothing without a sequence delimiter
             found = replace(found, plain=found.plain + _END, body=found.body + _END, regular=False)
-            dataset = read_dataset(BytesIO(found.plain), *found.encoding, stop_when=_end_after_pixels())
+            dataset = _read(found, limits)
         # A parser finds an element in almost any bytes; these elements are in every DICOM object.
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "DirectoryRecordSequence")):
             raise UnreadableDicom("the file is cut short or is not a DICOM object" if prefixed else "not a DICOM file")
         _require_whole(dataset)
+        _require_few(dataset, limits)
         syntax = _true_syntax(found, dataset)
         notes = _contradictions(found, dataset, syntax)
         encodings, note = encodings_of(_terms(dataset), list(_texts(dataset)))
         _set_encodings(dataset, encodings)
         return found, DicomHeader(dataset, syntax, notes=(*notes, note) if note else notes)
+
+
+class _Counted(BytesIO):
+    """A data set that is read at most so many times: pydicom reads once or more for each element and item."""
+
+    def __init__(self, data: bytes, limits: FileLimits) -> None:
+        super().__init__(data)
+        self._most = self._left = limits.elements
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise OverLimits(f"the file has more than {self._most} elements, over the limit")
+        return super().read(size)
+
+
+def _read(found: Layers, limits: FileLimits) -> Dataset:
+    return read_dataset(_Counted(found.plain, limits), *found.encoding, stop_when=_end_after_pixels())
+
+
+def _require_few(dataset: Dataset, limits: FileLimits) -> None:
+    """Refuse more bytes or items in sequences than the limits; those of undefined length are already parsed."""
+    rest, size, items = [dataset], 0, 0
+    while rest:
+        current = rest.pop()
+        for tag in current.keys():  # noqa: SIM118  (iterating a Dataset converts every element)
+            element = current.get_item(tag)
+            if isinstance(element, DataElement) and element.VR == "SQ":
+                rest += element.value
+            elif isinstance(element, RawDataElement) and isinstance(element.value, bytes) and _may_be_sequence(element):
+                size += len(element.value)
+                items += element.value.count(_ITEM) + element.value.count(_ITEM_BIG)
+    if size > limits.sequence_bytes or items > limits.elements:
+        raise OverLimits(f"the file has {size} bytes and {items} items in sequences, over the limit")
+
+
+def _may_be_sequence(element: RawDataElement) -> bool:
+    unnamed = element.VR in (None, "UN") and dictionary_has_tag(element.tag)
+    return str(dictionary_VR(element.tag) if unnamed else element.VR) == "SQ"
 
 
 def _end_after_pixels() -> Callable[[BaseTag, str | None, int], bool]:

@@ -19,7 +19,7 @@ def size_of(path: Path) -> tuple[int, int]:
         return instance.rows, instance.columns
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a radiograph can be that large
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             return image.height, image.width
 
 
