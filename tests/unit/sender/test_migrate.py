@@ -106,4 +106,4 @@ def test_what_cannot_be_read_is_told_in_words(
         assert ended.value.code == StorageFailed.code
         told = " ".join(capsys.readouterr().err.split())
         assert ("the database is damaged" if what == "database" else "the system refuses") in told
-        assert "backup" in told or "Check the disk" in told
+        assert "backup" in told or "See whether the disk" in told
