@@ -79,6 +79,8 @@ class OutboxLives(RuleBasedStateMachine):
 
     @rule(sample=studies, kind=st.sampled_from(KINDS))
     def stored(self, sample: Sample, kind: Kind) -> None:
+        if sample.study not in self.accepted:
+            return  # `forget` has removed it with another study
         part = self.outbox.entry(sample.study).part(kind)
         if part.object is not None:
             receipt = Receipt(sample.study, SITE, part.object, StudyStatus.STORED, self.clock.now())
@@ -92,15 +94,21 @@ class OutboxLives(RuleBasedStateMachine):
 
     @rule(sample=studies)
     def retry(self, sample: Sample) -> None:
+        if sample.study not in self.accepted:
+            return  # `forget` has removed it with another study
         self.outbox.retry(sample.study)
 
     @rule(sample=studies, kind=st.sampled_from([*KINDS, Kind.CROPS]))
     def request(self, sample: Sample, kind: Kind) -> None:
         """Of a part that the hub has lost, or that a reader wants to see."""
+        if sample.study not in self.accepted:
+            return  # `forget` has removed it with another study
         self.outbox.request(sample.study, kind)
 
     @rule(sample=studies)
     def damage_the_graph(self, sample: Sample) -> None:
+        if sample.study not in self.accepted:
+            return  # `forget` has removed it with another study
         path = self.outbox.path(sample.study, Kind.GRAPH)
         if path is not None and path.exists():
             path.write_bytes(b"rotten")
