@@ -275,7 +275,7 @@ def main() -> None:
                 try:
                     repeats = given.repeats if word == "after" else given.repeats_before
                     rows = measured(version, given.entries, given.seconds, repeats)
-                except Exception:
+                except Exception:  # raised again, after the clinic's last lines
                     print("".join((version.folder / "log").read_text().splitlines(keepends=True)[-40:]))
                     raise
                 result[word] = {"commit": commit(checkout), "rows": rows}

@@ -43,7 +43,7 @@ from thinwire.sender.outbox.study_store import StudyStore, known_entry
 from thinwire.sender.outbox.tables import controls, parts, receipts, studies, unreadable
 from thinwire.sender.outbox.tiers import When
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
-from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, Retryable, UnknownStudy
+from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
@@ -84,7 +84,8 @@ class Outbox(StudyStore):
         overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
     ) -> OutboxEntry:
-        """Accept a study: durable when this returns; without effect after an error.
+        """Accept a study: durable when this returns. After an error it is not accepted; but if its sealed bytes were
+        written, the next start accepts it.
 
         source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text_bytes:
         the text beside the files; it must be the same in a repeat. overrides: the tier policy of the study, where it
@@ -295,27 +296,6 @@ class Outbox(StudyStore):
         return removed
 
     # For the link.
-
-    @contextlib.contextmanager
-    def own_link(self) -> Iterator[None]:
-        """Hold the lock of the one process that uses the link and repairs the outbox. Raises Retryable."""
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(flock(self.folder / "link.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise Retryable(
-                    "another process already sends from this data folder", "Use that process, or stop it first."
-                ) from error
-            yield
-
-    @contextlib.contextmanager
-    def own_stick(self) -> Iterator[None]:
-        """Hold the lock of the one process with an offline transfer; independent of the link. Raises Retryable."""
-        try:
-            with flock(self.folder / "stick.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-                yield
-        except BlockingIOError as error:
-            raise Retryable("another export or import is running", "Wait until it ends, then repeat.") from error
 
     def recover(self) -> list[OutboxEntry]:
         """Everything that is to be done after a start, with `own_link`: `sweep`, and `check_stored` for all studies.

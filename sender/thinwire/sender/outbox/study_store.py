@@ -26,7 +26,7 @@ from thinwire.sender.outbox.rows import (
 )
 from thinwire.sender.outbox.tables import FILE, parts, studies, unreadable
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_sealed, peek
-from thinwire.shared.errors import BadFormat, Forged, UnknownStudy
+from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, StudyKey
 from thinwire.shared.storage.blobs import Blobs
@@ -65,6 +65,27 @@ class StudyStore:
         """Objects to be sent whose bytes this process made or compared."""
         self._disk.make_folder(self.folder)
         self._blobs = Blobs(data / "blobs", self._disk)
+
+    @contextlib.contextmanager
+    def own_link(self) -> Iterator[None]:
+        """Hold the lock of the one process that uses the link and repairs the outbox. Raises Retryable."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(flock(self.folder / "link.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise Retryable(
+                    "another process already sends from this data folder", "Use that process, or stop it first."
+                ) from error
+            yield
+
+    @contextlib.contextmanager
+    def own_stick(self) -> Iterator[None]:
+        """Hold the lock of the one process with an offline transfer; independent of the link. Raises Retryable."""
+        try:
+            with flock(self.folder / "stick.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError as error:
+            raise Retryable("another export or import is running", "Wait until it ends, then repeat.") from error
 
     def entry(self, study: StudyKey) -> OutboxEntry:
         """Raises UnknownStudy."""
