@@ -1,7 +1,7 @@
 """All targets by name, and the inputs that are kept for them.
 
-`corpus/NAME.zip` holds inputs that reach different code, made by `make fuzz FUZZ=--keep`. `regressions/NAME/` holds inputs
-that were findings, one file each.
+`corpus/NAME.zip` holds inputs that reach different code, made by `make fuzz FUZZ=--keep`. `regressions/NAME/` holds
+inputs that were findings, one file each.
 """
 
 import zipfile
