@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
@@ -118,6 +121,21 @@ class HubPipeline:
         known = self.store.escalate(site, study)
         self._wake()
         return known
+
+    def history(self, site: SiteName) -> SiteHistory:
+        return self.store.history(site)
+
+    def compare(self, site: SiteName, receipt: bytes) -> bool:
+        """As `IngestStore.compare`, with a message in the audit log."""
+        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
+        behind = self.store.compare(site, receipt, lambda connection: append(connection, message))
+        if behind:
+            log.error(
+                "the store is older than a receipt that it gave to site %s: it was replaced by an earlier state. A new "
+                "generation begins, and the clinics offer again what came since",
+                site,
+            )
+        return behind
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         return self.store.undelivered_receipts(site)

@@ -91,6 +91,7 @@ class JoinedClinic:
             if owned:
                 self.pipeline.sweep()
                 self.outbox.recover()
+                self.outbox.follow()
                 self.outbox.purge(self.clock.now() - timedelta(days=self.config.keep_days))
                 self.pipeline.make_all()
             else:
@@ -151,6 +152,7 @@ def open_clinic(data: Path, graph_bytes: int | None = None, forward: bool = Fals
     else:
         require_forward(data)
     outbox = open_outbox(data, enrolment, disk, clock)
+    outbox.keep_until(config.keep_originals_until)
     options, clean = config.deidentify.options, None
     if options is not None:
         clean = Deidentifier(load_key(data / "keys", disk, os.urandom), options, data / "originals", disk)

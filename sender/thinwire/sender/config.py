@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.deidentify import Dates, Options, Uids
+from thinwire.sender.outbox.hub_history import KeepUntil
 from thinwire.sender.outbox.tiers import FORMER_NAMES, NIGHT, Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
@@ -35,6 +36,7 @@ hub = {hub}
 # threads = 2
 # graph_bytes = 1200
 # keep_days = 30.0
+# keep_originals_until = "backup"
 # preview_bytes = 12000
 # send_identity = true
 # log = "json"
@@ -266,6 +268,9 @@ class SenderConfig(BaseSettings):
     not."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
+    keep_originals_until: KeepUntil = KeepUntil.BACKUP
+    """backup: a study's files stay until a backup of the hub holds it, if the hub has backups; stored: until the hub
+    has stored it."""
     preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
     """Most bytes of a preview on the link."""
     send_identity: bool = True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
@@ -128,6 +129,8 @@ class IngestSession:
         self._arrivals: dict[int, IncomingTransfer] = {}
         self._sent_receipts: set[bytes] = set()
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._told: SiteHistory | None = None
+        """The last that a clinic was told of the store; None for one that does not ask."""
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -139,10 +142,14 @@ class IngestSession:
                 if up.hello.version != VERSION:
                     raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
                 self._greeted = True
+                if up.hello.HasField("seen"):
+                    self._store.compare(self.site, up.hello.seen.receipt)
+                    self._told = self._store.history(self.site)
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
+                store = None if self._told is None else _store(self._told)
+                return [wire.Down(welcome=wire.Welcome(version=VERSION, store=store)), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
@@ -172,7 +179,8 @@ class IngestSession:
         """Receipts and requests that were not yet sent in this session."""
         if not self._greeted:
             return []
-        messages = [
+        messages = self._news_of_store()
+        messages += [
             self._receipt(each)
             for each in self._store.undelivered_receipts(self.site)
             if digest(each) not in self._sent_receipts
@@ -185,6 +193,15 @@ class IngestSession:
                 self._asked.add((study, kind))
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
         return messages
+
+    def _news_of_store(self) -> list[wire.Down]:
+        """The store in time, where another generation or another backup is told than before."""
+        before = self._told
+        if before is None:
+            return []
+        now = self._told = self._store.history(self.site)
+        same = (before.generation, before.backed_up) == (now.generation, now.backed_up)
+        return [] if same else [wire.Down(store=_store(now))]
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
@@ -345,6 +362,12 @@ class IngestSession:
 def stream_refusal(error: ThinwireError) -> wire.Down:
     """The last message of a stream that ends with an error."""
     return _refuse(0, code_of(error), str(error), error.remedy)
+
+
+def _store(history: SiteHistory) -> wire.Store:
+    past = [wire.Past(generation=each, position=position) for each, position in history.past.items()]
+    backup = None if history.backed_up is None else wire.Backup(position=history.backed_up)
+    return wire.Store(generation=history.generation, position=history.position, past=past, backup=backup)
 
 
 def _progress(number: int, durable: int) -> wire.Down:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinwire.receiver.sites.enrolment import JoinResult
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import Forged
@@ -75,6 +76,15 @@ class IngestStore(EpochKeys, Protocol):
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """Make a stored study urgent by the clinic's decision; durable when this returns. It is triaged again. A
         repeat has no effect. False for an unknown study."""
+        ...
+
+    def history(self, site: SiteName) -> SiteHistory:
+        """The store in time, for this site."""
+        ...
+
+    def compare(self, site: SiteName, receipt: bytes) -> bool:
+        """Compare the store with a receipt that the site brings. If the store lacks its object, as after the restore of
+        an earlier state, a new generation begins, durably; True then. Another hub's receipt has no effect."""
         ...
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:

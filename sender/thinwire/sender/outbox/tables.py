@@ -74,6 +74,14 @@ receipts = Table(
     Column("signed", LargeBinary, nullable=False),
     Index("receipts_study", "study", "at"),
 )
+places = Table(
+    "places",
+    TABLES,
+    Column("study", LargeBinary(16), ForeignKey("studies.study", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Integer, primary_key=True),
+    Column("generation", LargeBinary(16), nullable=False),
+    Column("position", BigInteger, nullable=False),
+)
 epochs = Table(
     "epochs",
     TABLES,
@@ -160,7 +168,7 @@ unreadable = Table(
 
 CLINIC = Schema(
     TABLES,
-    version=1,
+    version=2,
     first=1,
     revisions=Path(__file__).parent / "revisions",
     remedy="Bring it forward with `thinwire-sender migrate --data DIR`, or start `run`, which does the same.",
