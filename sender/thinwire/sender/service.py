@@ -89,7 +89,7 @@ def accept_files(
 
     Raises DiskFull: the current study is then not accepted, and those yielded before it are accepted.
     """
-    for found in find_studies(paths):
+    for found in find_studies(paths, scratch=pipeline.outbox.folder):
         if isinstance(found, Refused):
             yield _refuse(quarantine, found.paths, found.error)
         else:
