@@ -142,7 +142,7 @@ class IngestSession:
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
+                return [wire.Down(welcome=wire.Welcome(version=VERSION, takes_additions=True)), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":

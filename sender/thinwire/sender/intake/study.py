@@ -64,7 +64,7 @@ def load_study(
 
     Raises NotChestRadiograph, UnreadableDicom.
     """
-    return study_of(read_files(paths, limits), text, text_source, limits)
+    return study_of(list(read_files(paths, limits).values()), text, text_source, limits)
 
 
 def study_of(
@@ -117,8 +117,13 @@ def read_file(path: Path, limits: FileLimits) -> bytes:
     return data
 
 
-def read_files(paths: Sequence[Path | bytes], limits: FileLimits = DEFAULT_LIMITS) -> list[Candidate]:
-    """The files of one study, each of equal bytes once. Raises UnreadableDicom, OverLimits."""
+def read_files(
+    paths: Sequence[Path | bytes], limits: FileLimits = DEFAULT_LIMITS, digests: list[Digest] | None = None
+) -> dict[Digest, Candidate]:
+    """The files of one study, each of equal bytes once. digests: receives the digest of each path.
+
+    Raises UnreadableDicom, OverLimits.
+    """
     if not 1 <= len(paths) <= MAX_FILES:
         raise UnreadableDicom(f"a study of {len(paths)} files; it can have 1 to {MAX_FILES}")
     found: dict[Digest, Candidate] = {}
@@ -129,12 +134,14 @@ def read_files(paths: Sequence[Path | bytes], limits: FileLimits = DEFAULT_LIMIT
             file = candidate(data, limits)
         except BadInput as error:
             raise of_file(number, len(paths), error) from None
+        if digests is not None:
+            digests.append(file.digest)
         if file.digest not in found:
             total += len(data)
             found[file.digest] = file
         if total > MAX_STUDY_BYTES:
             raise UnreadableDicom(f"the study has more than the limit of {MAX_STUDY_BYTES} bytes")
-    return list(found.values())
+    return found
 
 
 def source_files(read: Sequence[Candidate]) -> tuple[SourceFile, ...]:

@@ -130,10 +130,12 @@ class Escalate(_message.Message):
     def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "takes_additions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    TAKES_ADDITIONS_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    takes_additions: bool
+    def __init__(self, version: _Optional[int] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("number", "durable")
