@@ -53,7 +53,11 @@ class JoinedClinic:
     def current_policy(self) -> CurrentPolicy:
         """The tier policy at this moment."""
         return CurrentPolicy.at(
-            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.database), self.outbox.paused
+            self.config.tier_policy(),
+            self.clock.now(),
+            read_usage(self.outbox.database),
+            self.outbox.paused,
+            self.outbox.takes_additions,
         )
 
     def run(self, watch: Path | None) -> None:

@@ -149,7 +149,7 @@ class IngestSession:
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
                 store = None if self._told is None else _store(self._told)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION, store=store)), *self.new_messages()]
+                return [wire.Down(welcome=wire.Welcome(version=VERSION, store=store, takes_additions=True)), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":

@@ -69,6 +69,7 @@ class UplinkSession:
         """policy: the tier policy. used: bytes on the link this month. before: the last session's measurement."""
         self.pace = Pace(clock, before)
         self.welcomed = False
+        self._takes_additions = False
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
@@ -98,7 +99,9 @@ class UplinkSession:
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(
+            self._policy, self._clock.now(), self._used(), self._outbox.paused, self._outbox.takes_additions
+        )
         durable = {each.due.object: each.durable for each in self._by_number.values()}
         going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
@@ -151,9 +154,11 @@ class UplinkSession:
             case "welcome":
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
-                self.welcomed = True
+                self.welcomed, self._takes_additions = True, down.welcome.takes_additions
+                self._outbox.record_takes_additions(self._takes_additions)
                 if down.welcome.HasField("store"):
                     self._outbox.record_history(_history(down.welcome.store))
+                self.refresh()
             case "store":
                 self._outbox.record_history(_history(down.store))
             case "progress":
@@ -304,6 +309,9 @@ class UplinkSession:
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
+            # A hub of an earlier version would refuse an addition for good.
+            if due.adds and not self._takes_additions:
+                continue
             if ready and (pause is None or pause.until <= now):
                 yield due
 

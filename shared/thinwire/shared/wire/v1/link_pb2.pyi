@@ -141,12 +141,14 @@ class Escalate(_message.Message):
     def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "store")
+    __slots__ = ("version", "store", "takes_additions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_ADDITIONS_FIELD_NUMBER: _ClassVar[int]
     version: int
     store: Store
-    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ...) -> None: ...
+    takes_additions: bool
+    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
 
 class Store(_message.Message):
     __slots__ = ("generation", "position", "past", "backup")
