@@ -154,8 +154,11 @@ def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
 
 
-def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: BundleId, send_identity: bool) -> Manifest:
-    """The manifest of a study. entry: the study in the outbox, with every other part made, or given up."""
+def manifest_of(
+    study: Study, entry: OutboxEntry, site: SiteName, bundle: BundleId, identity: Mapping[str, str]
+) -> Manifest:
+    """The manifest of a study. entry: the study in the outbox, with every other part made, or given up. identity: as
+    the reader sees it."""
     tiers = tuple(
         TierEntry(tier, part.object, part.size, part.plain_size)
         for tier in Tier
@@ -169,10 +172,10 @@ def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: Bundle
         bundle=bundle,
         tiers=tiers,
         files=tuple((file.digest, len(file.data)) for file in study.files),
-        identity=fitting_identity(study.identity) if send_identity else {},
+        identity=fitting_identity(identity),
         read=FileRead.fitting(
             study.read,
-            study.sop_instance_uid if send_identity else "",
+            study.sop_instance_uid,
             study.frontal.display,
             (*entry.warnings, *study.warnings),
         ),
@@ -335,7 +338,9 @@ class Pipeline:
                 return pack(opened.leaving, self._effort(opened))
             case Kind.MANIFEST:
                 entry, epochs = self.outbox.entry(opened.key), self.outbox.epochs
-                manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, self.config.send_identity)
+                cleaned = self.deidentifier
+                identity = opened.study.identity if cleaned is None else cleaned.identity(opened.study)
+                manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, identity)
                 return sign_manifest(manifest, epochs.signing)
         raise ValueError(f"{kind.name.lower()} is no part of a study")
 
