@@ -21,9 +21,10 @@ from sqlalchemy import (
 )
 
 from thinwire.receiver.store import full_text
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 8
+VERSION = 9
 
 TABLES = MetaData()
 
@@ -293,6 +294,7 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+parked = parked_table(TABLES)
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:
