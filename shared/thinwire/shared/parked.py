@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import metadata
@@ -82,6 +82,28 @@ class ParkedItem:
         return "tried again by itself" if self.due is not None else "tried again by `retry`, and after an update"
 
 
+def as_json(item: ParkedItem) -> dict[str, object]:
+    """As `status --json` of either end gives it."""
+    return {
+        "loop": item.loop,
+        "item": item.item or None,
+        "reason": item.reason,
+        "since": item.since.isoformat(),
+        "times": item.times,
+        "due": None if item.due is None else item.due.isoformat(),
+    }
+
+
+def parked_lines(items: Sequence[ParkedItem], count: int, command: str) -> Iterator[str]:
+    """For a terminal; nothing for none. count: of all. command: of this end, which lets them be tried again."""
+    if items:
+        yield f"Parked: {count} (what failed alone, while all else goes on); try again with `{command}`"
+        for each in items:
+            yield f"  {each.loop}{f' {each.item}' if each.item else ''}: {each.reason} ({each.remedy})"
+    if count > len(items):
+        yield f"  and {count - len(items)} more; --json lists all"
+
+
 @dataclass
 class Attempt:
     """One item's work. error: the reason for which it was parked."""
@@ -141,7 +163,7 @@ class ParkedItems:
             parked = ParkedItem(loop, item, told(error), now if before is None else before.since, times, due)
             self._known[key] = parked
             self._unwritten.add(key)
-        log.error("%s: parked: %s: %s", loop, item or "all", parked.reason)
+        log.error("%s: %s: %s", loop, "an item is parked" if item else "paused", parked.reason)
         self._write(parked)
 
     def release(self, loop: str, item: str) -> None:
