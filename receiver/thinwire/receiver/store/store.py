@@ -39,6 +39,7 @@ from thinwire.receiver.store.tables import (
     files,
     listed,
     objects,
+    parked,
     predictions,
     receipts,
     reports,
@@ -55,6 +56,7 @@ from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, place_detail, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
@@ -81,6 +83,7 @@ class Store:
         self._step = step
         self._signing = signing
         self._clock = clock
+        self.parked = ParkedItems(database, parked, clock)
 
     def sweep(self) -> int:
         """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
@@ -169,6 +172,13 @@ class Store:
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
 
+    def receipts_after(self, site: SiteName, number: int, most: int) -> list[tuple[int, bytes]]:
+        """As `IngestStore.receipts_after`."""
+        waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None) & (receipts.c.number > number)
+        query = select(receipts.c.number, receipts.c.signed).where(waiting).order_by(receipts.c.number)
+        with self._database.read() as connection:
+            return [(row.number, row.signed) for row in connection.execute(query.limit(most))]
+
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
@@ -179,7 +189,9 @@ class Store:
         """As `IngestStore.requested_parts`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
-            return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+            rows = connection.execute(asked).all()
+        # A later version may have asked for a kind that this one does not know.
+        return [(StudyKey(row.study), Kind(row.kind)) for row in rows if row.kind in _KINDS]
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
         """Store a reader's request of a tier; no effect if the tier is stored or was requested before."""
@@ -400,6 +412,9 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+_KINDS = frozenset(map(int, Kind))
 
 
 def untriaged_by_site() -> Select[Any]:

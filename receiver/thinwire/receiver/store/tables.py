@@ -24,9 +24,10 @@ from sqlalchemy import (
 
 from thinwire.receiver.store import full_text
 from thinwire.shared.identifiers import GENERATION_BYTES
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 9
+VERSION = 10
 
 TABLES = MetaData()
 
@@ -336,6 +337,7 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+parked = parked_table(TABLES)
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:

@@ -91,6 +91,16 @@ class IngestStore(EpochKeys, Protocol):
         """Signed receipts of any status that the site has not confirmed, oldest first."""
         ...
 
+    def receipts_after(self, site: SiteName, number: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """The first of the unconfirmed receipts with a larger number than this, with their numbers, which ascend in the
+        order of their transactions. most: of one answer."""
+        ...
+
+    def set_aside(self, site: SiteName, item: str, error: Exception) -> None:
+        """Park something of a site that could not be received, with its reason. item: an object or a study, hex. It is
+        released when the same object is put. Never raises."""
+        ...
+
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """Record that this receipt (SHA-256 of its signed bytes) is durable at the site. Unknown ones are ignored."""
         ...
