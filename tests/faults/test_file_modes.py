@@ -39,7 +39,6 @@ def test_nothing_is_readable_by_others(tmp_path: Path) -> None:
     study = study_file(tmp_path)
     bad.write_bytes(study.read_bytes()[:3000])
     at_hub("init", "--data", hub)
-    at_hub("account", "add", "a.lund", "--name-on-reports", "Dr. Anna Lund", "--data", hub)
     with reading_room(hub) as room:
         enrol(hub, room.target, clinic)
         with (clinic / "config.toml").open("a") as settings:
