@@ -102,7 +102,9 @@ def prediction_version(study: StoredStudy) -> Digest:
     """The version of SR and capture: another prediction, or other originals, is another version."""
     prediction = study.prediction
     facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
-    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
+    corrected = [each.study.hex() for each in study.additions if each.counts and each.corrects]
+    version = [facts, study.sealed_sizes.get(Tier.ORIGINALS), *([corrected] if corrected else [])]
+    return digest(json.dumps(version).encode())
 
 
 def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:

@@ -21,6 +21,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.receiver.store.additions import (
+    Decision,
+    StoredAddition,
+    add,
+    announce,
+    base_of,
+    current_files,
+    read_additions,
+)
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
 from thinwire.receiver.store.records import (
@@ -33,6 +42,7 @@ from thinwire.receiver.store.records import (
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
+    additions,
     drafts,
     events,
     files,
@@ -127,6 +137,8 @@ class Store:
                 delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
             keep(connection, part.site, part.header.study)
+            if (base := base_of(connection, part.site, part.header.study)) is not None:
+                announce(connection, part.site, base, at)
         self._step("store.put.committed")
         return signed
 
@@ -154,12 +166,18 @@ class Store:
             return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
-        """Store a reader's request of a tier; no effect if the tier is stored or was requested before."""
-        here = _of(objects, site, study) & (objects.c.kind == int(kind))
+        """Store a reader's request of a tier; no effect if the tier is stored or was requested before. With the
+        originals those of the files that were added to the study are requested."""
+        at = self._clock.now()
         with self._database.write() as connection:
-            if not connection.scalar(select(exists().where(here))):
-                at = self._clock.now()
-                row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
+            of = [study]
+            if kind is Kind.ORIGINALS:
+                of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
+            for each in of:
+                here = _of(objects, site, each) & (objects.c.kind == int(kind))
+                if connection.scalar(select(exists().where(here))):
+                    continue
+                row = {"site": site, "study": each, "kind": int(kind), "at": micros(at)}
                 if connection.execute(insert_new(requests).values(row).on_conflict_do_nothing()).rowcount:
                     add_event(connection, site, study, StudyEvent.REQUESTED, at)
 
@@ -292,10 +310,39 @@ class Store:
             return stored_studies(connection, [number])[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
-        """SHA-256 of each file of the study, in the order of its archive; empty without the originals."""
+        """SHA-256 of each file of which the study consists now: those of its archive in their order, a corrected one in
+        the place of the earlier if a person decided so, then those that were added; empty without the originals."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
-            return [Digest(each) for each in connection.scalars(query)]
+            own = [Digest(each) for each in connection.scalars(query)]
+            added = read_additions(connection, [(site, study)]) if own else {}
+        return current_files(own, added.get((site, study), ()))
+
+    def additions(self, site: SiteName, study: StudyKey) -> tuple[StoredAddition, ...]:
+        """The files that were added to a study, in the order of their arrival."""
+        with self._database.read() as connection:
+            return read_additions(connection, [(site, study)]).get((site, study), ())
+
+    def decide(
+        self,
+        site: SiteName,
+        study: StudyKey,
+        addition: StudyKey,
+        decision: Decision,
+        patient: bytes | None,
+        also: Callable[[Connection], object],
+    ) -> None:
+        """Store a person's decision on corrected files of a study. patient: of the study from now on, as
+        `patient_of`. also: called in the same transaction. Raises UnknownStudy, DiskFull, HubBusy."""
+        self._step("store.decision.before_commit")
+        this = _of(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
+        with self._database.write() as connection:
+            if connection.execute(update(additions).where(this).values(decision=str(decision))).rowcount != 1:
+                raise UnknownStudy("the study has no such corrected files")
+            connection.execute(update(studies).where(_of(studies, site, study)).values(patient=patient))
+            announce(connection, site, study, self._clock.now())
+            also(connection)
+        self._step("store.decision.committed")
 
     def record_opened(self, site: SiteName, study: StudyKey) -> bool:
         """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
@@ -437,7 +484,10 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
                 for tier in content.tiers
             ]
-            connection.execute(update(studies).where(this).values(patient=patient_of(content)))
+            if content.added is None:
+                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
+            else:
+                add(connection, mine["site"], mine["study"], content.added)
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)
