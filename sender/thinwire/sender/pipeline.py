@@ -157,8 +157,11 @@ def crops_of(radiograph: Radiograph, graph: FusedGraph) -> bytes:
     return crops.encode(radiograph.stored, radiograph.shown, around, radiograph.meaning)
 
 
-def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: BundleId, send_identity: bool) -> Manifest:
-    """The manifest of a study. entry: the study in the outbox, with every other part made, or given up."""
+def manifest_of(
+    study: Study, entry: OutboxEntry, site: SiteName, bundle: BundleId, identity: Mapping[str, str]
+) -> Manifest:
+    """The manifest of a study. entry: the study in the outbox, with every other part made, or given up. identity: as
+    the reader sees it."""
     return Manifest(
         study=study.key,
         site=site,
@@ -166,10 +169,10 @@ def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: Bundle
         bundle=bundle,
         tiers=_tiers_of(entry),
         files=tuple((file.digest, len(file.data)) for file in study.files),
-        identity=fitting_identity(study.identity) if send_identity else {},
+        identity=fitting_identity(identity),
         read=FileRead.fitting(
             study.read,
-            study.sop_instance_uid if send_identity else "",
+            study.sop_instance_uid,
             study.frontal.display,
             (*entry.warnings, *study.warnings),
         ),
@@ -177,9 +180,9 @@ def manifest_of(study: Study, entry: OutboxEntry, site: SiteName, bundle: Bundle
 
 
 def manifest_of_addition(
-    addition: Addition, entry: OutboxEntry, site: SiteName, bundle: BundleId, send_identity: bool
+    addition: Addition, entry: OutboxEntry, site: SiteName, bundle: BundleId, identity: Mapping[str, str]
 ) -> Manifest:
-    """The manifest of an addition. entry: as for `manifest_of`."""
+    """The manifest of an addition. entry, identity: as for `manifest_of`."""
     return Manifest(
         study=addition.key,
         site=site,
@@ -187,7 +190,7 @@ def manifest_of_addition(
         bundle=bundle,
         tiers=_tiers_of(entry),
         files=tuple((file.digest, len(file.data)) for file in addition.files),
-        identity=fitting_identity(addition.identity) if send_identity else {},
+        identity=fitting_identity(identity),
         added=Added.fitting(addition.adds_to, addition.corrects, entry.warnings),
     )
 
@@ -381,17 +384,15 @@ class Pipeline:
             case Kind.MANIFEST:
                 entry, epochs = self.outbox.entry(opened.key), self.outbox.epochs
                 if (addition := opened.addition) is not None:
-                    made = manifest_of_addition(addition, entry, epochs.site, self.bundle.id, self._names_patients)
+                    # Of de-identified files it would be a pseudonym, beside the patient whom the study's own may name.
+                    identity = addition.identity if self.deidentifier is None else {}
+                    made = manifest_of_addition(addition, entry, epochs.site, self.bundle.id, identity)
                     return sign_manifest(made, epochs.signing)
-                manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, self.config.send_identity)
+                cleaned = self.deidentifier
+                identity = opened.study.identity if cleaned is None else cleaned.identity(opened.study)
+                manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, identity)
                 return sign_manifest(manifest, epochs.signing)
         raise ValueError(f"{kind.name.lower()} is no part of a study")
-
-    @property
-    def _names_patients(self) -> bool:
-        """Whether the manifest of an addition has its identity: of de-identified files it would be a pseudonym, beside
-        the patient that the study's own manifest may name."""
-        return self.config.send_identity and self.deidentifier is None
 
     def _payload(self, opened: OpenedStudy) -> bytes:
         """The payload of the graph; the models run once for an opened study."""

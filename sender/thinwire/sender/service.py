@@ -44,6 +44,8 @@ WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 """Seconds without a change before a watched folder is read: a study's files arrive one by one."""
 PURGE_SECONDS = 3600.0
+FOLLOW_SECONDS = 1.0
+"""Least time between two looks for news of the hub's store."""
 STUCK_SECONDS = 30.0
 """Seconds until the next attempt after an error, such as a full disk."""
 LONGEST_STUCK = 3600.0
@@ -228,6 +230,7 @@ class Service:
 
         begin(partial(self._look, stop))
         begin(partial(self._purge, stop))
+        begin(partial(self._follow, stop))
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         stuck: dict[Job, tuple[float, float]] = {}
         for worker, steps in zip(workers, WORKERS, strict=True):
@@ -316,6 +319,14 @@ class Service:
             keep = timedelta(days=self.pipeline.config.keep_days)
             await asyncio.to_thread(self.pipeline.outbox.purge, self.clock.now() - keep)
             await asyncio.to_thread(self.pipeline.ledger.purge, self.clock.now() - keep)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Acts on what the hub tells of its store in time, and on a disk that becomes full."""
+        while not stop.is_set():
+            changed = self._changed
+            await asyncio.to_thread(self.pipeline.outbox.follow)
+            await _pause(stop, FOLLOW_SECONDS)
+            await _first(PURGE_SECONDS, stop.wait(), changed.wait())
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""

@@ -110,3 +110,8 @@ class StoredStudy:
     def taken(self) -> list[str]:
         """The additions that change what the study consists of, for the version of what is made of it."""
         return [each.study.hex() for each in self.additions if each.counts]
+
+
+def item_of(site: SiteName, study: StudyKey) -> str:
+    """A study in the list of parked items."""
+    return f"{site}/{study.hex()}"

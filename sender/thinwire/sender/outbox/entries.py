@@ -8,7 +8,7 @@ from enum import StrEnum
 from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
-from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.formats.receipts import Place, StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey
 from thinwire.shared.transitions import Transitions
 
@@ -39,6 +39,10 @@ class PartEvent(StrEnum):
     RESENT = "resent"
     """Requested after it was stored: the hub has lost it, and its bytes are still here."""
     REMADE = "remade"
+    """The same, and it can only be made again."""
+    OFFERED_AGAIN = "offered again"
+    """The hub lost it with a step back in time, and its bytes are still here."""
+    MADE_AGAIN = "made again"
     """The same, and it can only be made again."""
     RELEASED = "released"
     """The clinic changed the tier policy of the study."""
@@ -74,6 +78,8 @@ TRANSITIONS = Transitions(
         (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
         (PartState.STORED, PartEvent.RESENT): PartState.WAITING,
         (PartState.STORED, PartEvent.REMADE): PartState.MISSING,
+        (PartState.STORED, PartEvent.OFFERED_AGAIN): PartState.WAITING,
+        (PartState.STORED, PartEvent.MADE_AGAIN): PartState.MISSING,
         (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
         (PartState.REFUSED, PartEvent.REQUESTED): PartState.REFUSED,
         (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
@@ -113,6 +119,8 @@ class Part:
     """Whether its sealed bytes are among the clinic's blobs, under `object`."""
     reason: str = ""
     """Why it is refused or absent, or why it is still missing, and the remedy."""
+    place: Place | None = None
+    """In the hub's history, by the last receipt that says `stored`; None for a receipt that does not tell it."""
 
     def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not allow."""

@@ -30,6 +30,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.followed_store import FollowedStore, still_holds
 from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
@@ -39,7 +40,7 @@ from thinwire.sender.outbox.rows import (
     read_entries,
     read_entry,
 )
-from thinwire.sender.outbox.study_store import StudyStore, known_entry
+from thinwire.sender.outbox.study_store import known_entry
 from thinwire.sender.outbox.tables import controls, parts, receipts, studies, unreadable
 from thinwire.sender.outbox.tiers import OF_ADDITION, When
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
@@ -64,7 +65,7 @@ _ASKED = 500
 """Objects in one query."""
 
 
-class Outbox(StudyStore):
+class Outbox(FollowedStore):
     """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
 
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
@@ -100,6 +101,7 @@ class Outbox(StudyStore):
         if self._known(study) is not None:
             return self._accept_again(study, source, text_mac, urgent, overrides)
         # The source stays until the parts are made.
+        self.relieve(2 * len(source))
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no space for the study and its parts")
         # `recover` removes blobs without a row; it does not while this lock is held.
@@ -391,9 +393,11 @@ class Outbox(StudyStore):
         return False
 
     def record_receipt(self, signed: bytes) -> Receipt:
-        """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed.
+        """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed, unless they
+        are kept until a backup of the hub holds the study.
 
-        A receipt for an unknown study is only verified. Raises Forged, DiskFull.
+        A receipt of an object that the hub has lost since has no effect but this. A receipt for an unknown study is
+        only verified. Raises Forged, DiskFull.
         """
         receipt = self._read_receipt(signed)
         if receipt.site != self.epochs.site:
@@ -407,12 +411,14 @@ class Outbox(StudyStore):
         }
         with contextlib.suppress(UnknownStudy), self._change(receipt.study, "receipt") as change:
             change.connection.execute(insert_new(receipts).values(row).on_conflict_do_nothing())
+            if receipt.status is StudyStatus.STORED and not still_holds(change.connection, receipt, signed):
+                return receipt
             entry = change.entry
             furthest = max(entry.status or receipt.status, receipt.status, key=_STATUS_ORDER.index)
             after = replace(entry, status=furthest)
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
-                    after = after.with_part(part.after(PartEvent.STORED))
+                    after = after.with_part(replace(part.after(PartEvent.STORED), place=receipt.place))
                     self._whole.discard(part.object)
             change.entry = after
         return receipt

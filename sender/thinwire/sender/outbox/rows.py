@@ -20,20 +20,24 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState, PartTotal
-from thinwire.sender.outbox.tables import parts, studies
+from thinwire.sender.outbox.tables import parts, places, studies
 from thinwire.sender.outbox.tiers import ORDER, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey
+from thinwire.shared.formats.receipts import Place, StudyStatus
+from thinwire.shared.identifiers import Digest, EpochId, Generation, StudyKey
 
 MOST_DUE = 500
 """Objects of one kind and urgency that are considered for sending at a time."""
 _PAGE = 500
+_WITH_PLACES = select(parts, places.c.generation, places.c.position).outerjoin(
+    places, (places.c.study == parts.c.study) & (places.c.kind == parts.c.kind)
+)
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
@@ -61,6 +65,10 @@ def write_entry(connection: Connection, before: OutboxEntry, entry: OutboxEntry)
             this = (parts.c.study == entry.study) & (parts.c.kind == int(part.kind))
             act = update(parts).where(this) if part.kind in known else insert(parts)
             connection.execute(act.values(row))
+        if part.place is not None and part.place != before.part(part.kind).place:
+            at = {"generation": part.place.generation, "position": part.place.position}
+            of = {"study": entry.study, "kind": int(part.kind)}
+            connection.execute(insert_new(places).values(**of, **at).on_conflict_do_update(["study", "kind"], set_=at))
 
 
 def remove_entry(connection: Connection, study: StudyKey) -> None:
@@ -85,7 +93,7 @@ def read_entries(connection: Connection, query: Select[Any]) -> "list[OutboxEntr
         page = rows[start : start + _PAGE]
         of_these = parts.c.study.in_([row.study for row in page])
         by_study: dict[bytes, list[Row[Any]]] = {}
-        for part in connection.execute(select(parts).where(of_these).order_by(parts.c.kind)):
+        for part in connection.execute(_WITH_PLACES.where(of_these).order_by(parts.c.kind)):
             by_study.setdefault(part.study, []).append(part)
         found += [_entry(row, by_study.get(row.study, [])) for row in page]
     return found
@@ -283,6 +291,7 @@ def _part(row: Row[Any]) -> Part:
         row.requested,
         row.kept,
         row.reason,
+        None if row.generation is None else Place(Generation(row.generation), row.position),
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 
 from thinwire.shared.identifiers import digest
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
 FILE = "clinic.db"
@@ -77,6 +78,14 @@ receipts = Table(
     Column("signed", LargeBinary, nullable=False),
     Index("receipts_study", "study", "at"),
 )
+places = Table(
+    "places",
+    TABLES,
+    Column("study", LargeBinary(16), ForeignKey("studies.study", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Integer, primary_key=True),
+    Column("generation", LargeBinary(16), nullable=False),
+    Column("position", BigInteger, nullable=False),
+)
 epochs = Table(
     "epochs",
     TABLES,
@@ -125,7 +134,7 @@ ledger = Table(
     Column("study", LargeBinary(16)),
     Column("at", BigInteger, nullable=False),
     # The keyed digest of its Study Instance UID, and SHA-256 of the file as it leaves the clinic, or is refused; both
-    # None in rows of version 1.
+    # None in rows before version 3.
     Column("of_study", LargeBinary(16)),
     Column("file", LargeBinary(32)),
     Index("ledger_at", "at"),
@@ -165,10 +174,27 @@ unreadable = Table(
     Column("reason", String, nullable=False),
     Column("at", BigInteger, nullable=False),
 )
+watched = Table(
+    "watched",
+    TABLES,
+    # Keyed digests of the watched folder and of the path of a file in it, since a name may be a patient's.
+    Column("folder", LargeBinary(16), primary_key=True),
+    Column("name", LargeBinary(16), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("modified", BigInteger, nullable=False),
+    Column("inode", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    # In a row: such a file rests longer before it is taken again.
+    Column("refusals", Integer, nullable=False),
+    # When the folder no longer had it.
+    Column("gone_at", BigInteger),
+    Index("watched_gone", "folder", "gone_at"),
+)
+parked = parked_table(TABLES)
 
 CLINIC = Schema(
     TABLES,
-    version=2,
+    version=4,
     first=1,
     revisions=Path(__file__).parent / "revisions",
     remedy="Bring it forward with `thinwire-sender migrate --data DIR`, or start `run`, which does the same.",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
@@ -24,7 +25,7 @@ from thinwire.sender.transport.schedule import (
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
+from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -90,7 +91,8 @@ class UplinkSession:
 
     def hello(self) -> wire.Up:
         self.refresh()
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
+        seen = wire.Seen(receipt=self._outbox.seen())
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen))
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
@@ -154,7 +156,11 @@ class UplinkSession:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
                 self.welcomed, self._takes_additions = True, down.welcome.takes_additions
                 self._outbox.record_takes_additions(self._takes_additions)
+                if down.welcome.HasField("store"):
+                    self._outbox.record_history(_history(down.welcome.store))
                 self.refresh()
+            case "store":
+                self._outbox.record_history(_history(down.store))
             case "progress":
                 self._progress(down.progress)
             case "receipt":
@@ -343,6 +349,15 @@ class UplinkSession:
         if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
+
+
+def _history(store: wire.Store) -> HubHistory:
+    """Raises ProtocolBroken."""
+    positions = {Generation(each.generation): each.position for each in store.past}
+    if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
+        raise ProtocolBroken("the hub tells a generation of another length")
+    backed_up = store.backup.position if store.HasField("backup") else None
+    return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 
 
 def _name(due: Due) -> str:

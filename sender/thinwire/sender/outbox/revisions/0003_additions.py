@@ -1,10 +1,10 @@
-"""Version 2: studies that add files to another study, and the study and file of each object in the ledger."""
+"""Version 3: studies that add files to another study, and the study and file of each object in the ledger."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:

@@ -1,10 +1,10 @@
-"""Version 9: the table of files that are added to a study after it was sent."""
+"""Version 11: the table of files that are added to a study after it was sent."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
