@@ -7,15 +7,17 @@ A late frontal radiograph is read, as a study of its own. The rules: docs/intake
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from thinwire.sender.intake.addition import Addition, addition_of, headers_differ, released
+from thinwire.sender.intake.addition import Addition, addition_of, headers_differ
+from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
-from thinwire.shared.errors import BadFormat, BadInput, UnknownStudy
+from thinwire.shared.errors import BadFormat, BadInput, NotChestRadiograph, UnknownStudy
+from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import Digest, StudyKey, digest
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance, require_chest
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, as_warnings, read_instance, require_chest
 from thinwire.shared.imaging.file_format import content_digest
 from thinwire.shared.imaging.frontal import Candidate, Origin, candidate, origin
 from thinwire.shared.imaging.header import attributes, parsing
@@ -95,7 +97,7 @@ class Placing:
     def addition(self, group: AddedFiles) -> Addition:
         """The files as they may leave the clinic. Raises BadInput, DiskFull."""
         found = addition_of(group.files, group.study, group.corrects, group.notes)
-        return released(found, self.pipeline.deidentifier)
+        return _released(found, self.pipeline.deidentifier)
 
     def record(self, files: Sequence[Candidate], done: Study | Addition) -> None:
         """Enter accepted files in the ledger; durable when this returns."""
@@ -189,6 +191,25 @@ class Placing:
                 if digest(member.data) == entry.file:
                     return candidate(member.data)
         return None
+
+
+def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition:
+    """The addition as it may leave the clinic. Raises NotChestRadiograph, UnreadableDicom, DiskFull."""
+    if deidentifier is None:
+        return addition
+    images = [each for each in addition.files if each.media == "dicom"]
+    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
+    if not cleaned:
+        raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
+    corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
+    found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
+    members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
+    deidentifier.disk.make_folder(deidentifier.identified)
+    deidentifier.disk.write(deidentifier.identified / f"{found.key.hex()}.archive", pack(members, "fast"), "original")
+    stayed = len(addition.files) - len(cleaned)
+    notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
+    notes.append("text that is burned into the added images is not removed: check them")
+    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
 
 
 def _has_radiograph(files: Sequence[Candidate]) -> bool:

@@ -59,6 +59,9 @@ PROGRESS_SECONDS = 1.0
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
+TAKES_ADDITIONS = True
+"""Whether this hub takes manifests of version 3."""
+
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
     (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
@@ -172,7 +175,7 @@ class IngestSession:
                         self._inbox.forget(self.site, object)
                 store = None if self._told is None else _store(self._told)
                 return [
-                    wire.Down(welcome=wire.Welcome(version=VERSION, store=store, takes_additions=True)),
+                    wire.Down(welcome=wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS)),
                     *self.new_messages(),
                 ]
             case "offer":
