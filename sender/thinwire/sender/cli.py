@@ -1,6 +1,7 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -433,6 +434,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 
 def main() -> None:
     """Entry point: errors become one line with a remedy and the exit code of their class."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError) as error:

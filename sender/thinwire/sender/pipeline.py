@@ -32,7 +32,6 @@ from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.source import (
-    LARGEST_SOURCE,
     OpenedStudies,
     OpenedStudy,
     file_members,
@@ -41,7 +40,7 @@ from thinwire.sender.intake.source import (
     text_bytes,
     text_member,
 )
-from thinwire.sender.intake.study import Study
+from thinwire.sender.intake.study import LARGEST_SOURCE, Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.ledger import Ledger
 from thinwire.sender.outbox.outbox import Outbox

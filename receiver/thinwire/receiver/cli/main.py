@@ -5,6 +5,7 @@ for seconds.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -406,6 +407,7 @@ app.add_typer(audit_app, name="audit")
 
 def main() -> None:
     """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError, KeyboardInterrupt) as error:
