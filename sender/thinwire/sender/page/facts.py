@@ -19,6 +19,7 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.parked import ParkedItem
 
 MOST_STUDIES = 200
 """The newest are shown; `status --all` lists all."""
@@ -95,6 +96,9 @@ class PageState:
     refused: tuple[Mapping[str, object], ...]
     unreadable: int
     """Number of files that this version cannot read, and keeps."""
+    parked: tuple[ParkedItem, ...]
+    """The oldest of what failed alone, and waits."""
+    more_parked: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class ClinicState:
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
         budget = current_policy.policy.budget
+        parked = self.outbox.parked.items(MOST_REFUSED)
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -141,12 +146,22 @@ class ClinicState:
             identity_meaning=MEANINGS[self.identity],
             coming=self.coming(),
             studies=tuple(
-                self._study(each, current_policy, waits, seconds, crossing, receipts[each.study]) for each in newest
+                row
+                for each in newest
+                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study])
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
             unreadable=self.outbox.count_unreadable(),
+            parked=tuple(parked),
+            more_parked=max(0, sum(self.outbox.parked.counts().values()) - len(parked)),
         )
+
+    def _rows(self, entry: OutboxEntry, *facts: Any) -> list[StudyRow]:
+        """One row; none for a study that cannot be shown, such as one with receipts of a later version."""
+        with self.outbox.parked.guard("page", entry.study.hex()):
+            return [self._study(entry, *facts)]
+        return []
 
     def _study(
         self,
