@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -70,6 +72,8 @@ class StudyRow:
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
+    safety: str
+    """Whether a backup of the hub holds it (`deletion.Safety`); empty while the hub lacks a part."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class ClinicState:
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
-        budget = current_policy.policy.budget
+        budget, history = current_policy.policy.budget, self.outbox.history()
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -133,7 +137,8 @@ class ClinicState:
             share=None if not budget else min(100, 100 * current_policy.used // budget),
             coming=self.coming(),
             studies=tuple(
-                self._study(each, current_policy, waits, seconds, crossing, receipts[each.study]) for each in newest
+                self._study(each, current_policy, waits, seconds, crossing, receipts[each.study], history)
+                for each in newest
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
@@ -148,6 +153,7 @@ class ClinicState:
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
         receipts: Sequence[Receipt],
+        history: HubHistory | None,
     ) -> StudyRow:
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
@@ -175,6 +181,7 @@ class ClinicState:
             findings=_findings(result.get("findings")),
             report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
+            safety=str(safety(entry, history) or ""),
         )
 
 
