@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from thinwire.receiver.cli.accounts import account_app, audit_app
+from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
@@ -398,6 +399,8 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
     evaluate_command
 )
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
+app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
+app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")

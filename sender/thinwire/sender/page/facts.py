@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.deidentify import MEANINGS, Identity
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -72,6 +74,8 @@ class StudyRow:
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
+    safety: str
+    """Whether a backup of the hub holds it (`deletion.Safety`); empty while the hub lacks a part."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class ClinicState:
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
-        budget = current_policy.policy.budget
+        budget, history = current_policy.policy.budget, self.outbox.history()
         parked = self.outbox.parked.items(MOST_REFUSED)
         return PageState(
             site=str(self.outbox.epochs.site),
@@ -148,7 +152,7 @@ class ClinicState:
             studies=tuple(
                 row
                 for each in newest
-                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study])
+                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study], history)
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
@@ -171,6 +175,7 @@ class ClinicState:
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
         receipts: Sequence[Receipt],
+        history: HubHistory | None,
     ) -> StudyRow:
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
@@ -198,6 +203,7 @@ class ClinicState:
             findings=_findings(result.get("findings")),
             report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
+            safety=str(safety(entry, history) or ""),
         )
 
 
