@@ -6,13 +6,14 @@ acknowledged. Graphs are predicted beside the server: in batches, urgent ones fi
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
@@ -20,11 +21,12 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
@@ -61,6 +63,7 @@ class HubPipeline:
         bundles: Bundles,
         examiner: Examiner,
         quarantine: ObjectQuarantine,
+        audit: Audit,
         clock: Clock,
         batch: int = BATCH,
         notify: Notify = _no_server,
@@ -75,6 +78,7 @@ class HubPipeline:
         self._bundles = bundles
         self._examiner = examiner
         self._quarantine = quarantine
+        self._audit = audit
         self._clock = clock
         self._batch = batch
         self._failed: set[PendingGraph] = set()
@@ -98,17 +102,35 @@ class HubPipeline:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key)
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof)
+
+    def record_connected(self, site: SiteName) -> None:
+        self._enrolment.record_connected(site)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
+
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
+        return self._enrolment.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         return self._enrolment.epoch_key(site, epoch)
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         self._enrolment.admit_epoch(site, record)
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        return self.store.limits(site)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        self.store.check_room(site, size)
+
+    def audit_head(self) -> bytes:
+        return self._audit.signed_head()
+
+    def record_anchor(self, site: SiteName, signed: bytes) -> None:
+        self._audit.record_anchor(site, signed, self._clock.now())
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)

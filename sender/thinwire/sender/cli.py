@@ -246,6 +246,7 @@ def _print_json(clinic: JoinedClinic) -> None:
         "execution_provider": presentation.provider(clinic.config),
         "link": presentation.link_json(link),
         "paused": current_policy.paused,
+        "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
@@ -28,6 +29,7 @@ from thinwire.shared.errors import (
     DiskFull,
     Final,
     Forged,
+    LimitReached,
     NotEnrolled,
     ProtocolBroken,
     Retryable,
@@ -52,6 +54,8 @@ SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
+HEAD_SECONDS = 60.0
+"""Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
 
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
@@ -128,6 +132,8 @@ class IngestSession:
         self._arrivals: dict[int, IncomingTransfer] = {}
         self._sent_receipts: set[bytes] = set()
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._head = b""
+        self._head_at: float | None = None
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -142,7 +148,10 @@ class IngestSession:
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
+                if up.hello.audit_head:
+                    self._store.record_anchor(self.site, up.hello.audit_head)
+                welcome = wire.Welcome(version=VERSION, audit_head=self._new_head())
+                return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
@@ -236,11 +245,14 @@ class IngestSession:
             # An earlier transfer may have begun in chunks.
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
+        # Before a byte of it is taken: the store decides again when the object is whole.
+        self._store.check_room(self.site, offer.size + self._inbox.size(self.site, Digest(offer.object)))
         partial = self._inbox.open(
             self.site,
             Digest(offer.object),
             offer.size,
             lambda file: verified_length(file, self._key_of),
+            self._store.limits(self.site)[Limit.PARTIALS],
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
@@ -333,13 +345,23 @@ class IngestSession:
 
     def _refusal(self, number: int, error: ThinwireError) -> wire.Down:
         log.warning("site %s: refused: %s", self.site, error)
-        again = int(self._limits.again_after * 1000) if isinstance(error, Retryable) else 0
-        return _refuse(number, code_of(error), str(error), error.remedy, again)
+        limit, wait = "", self._limits.again_after if isinstance(error, Retryable) else 0.0
+        if isinstance(error, LimitReached):
+            limit, wait = error.limit, error.again_after
+        return _refuse(number, code_of(error), str(error), error.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+
+    def _new_head(self) -> bytes:
+        """The head of the audit log for the clinic to keep, at most once in HEAD_SECONDS; empty if it has this one."""
+        now = self._clock.monotonic()
+        if self._head_at is not None and now - self._head_at < HEAD_SECONDS:
+            return b""
+        before, self._head_at, self._head = self._head, now, self._store.audit_head()
+        return b"" if self._head == before else self._head
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:
@@ -351,6 +373,8 @@ def _progress(number: int, durable: int) -> wire.Down:
     return wire.Down(progress=wire.Progress(number=number, durable=durable))
 
 
-def _refuse(number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0) -> wire.Down:
-    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again)
+def _refuse(
+    number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0, limit: str = ""
+) -> wire.Down:
+    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again, limit=limit)
     return wire.Down(refusal=refusal)

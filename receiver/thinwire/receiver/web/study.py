@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.store.records import StoredStudy
@@ -138,7 +137,7 @@ def report(
     )
     message = context.message(_ACT_OF[event], account.name, here.address, found)
     try:
-        context.pipeline.report(written, event, lambda connection: append(connection, message))
+        context.pipeline.report(written, event, context.also(message))
     except (ReportMoved, ReportSigned, BadInput) as error:
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
         problem = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"

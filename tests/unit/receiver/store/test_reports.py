@@ -13,7 +13,6 @@ from tests.support.clock import START, FakeClock
 from tests.support.hub_folder import join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.reading_room import quiet
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store.reports import (
@@ -136,7 +135,7 @@ def test_a_power_cut_leaves_report_receipt_and_audit_or_none(
     data: Path, study: StudyKey, step: str, there: bool
 ) -> None:
     def also(connection: Connection) -> None:
-        append(connection, Message(Act.REPORT_SIGNED, START, "a.lund", "", SITE, study))
+        hub.audit.append(connection, Message(Act.REPORT_SIGNED, START, "a.lund", "", SITE, study))
 
     with open_hub(data, FakeClock(), LossyDisk(Fuse((step, 1)))) as hub, pytest.raises(PowerCut):
         hub.pipeline().report(written(study, "Signed."), ReportEvent.SIGNED, also)
