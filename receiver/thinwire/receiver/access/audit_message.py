@@ -64,6 +64,7 @@ class Act(Enum):
     ACCOUNT_LINKED = AuditEvent(_ALERT, _ATTRIBUTES, "U")
     ACCOUNT_REMOVED = AuditEvent(_ALERT, _ATTRIBUTES, "D")
     PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    WENT_BACK = AuditEvent(_ALERT, _own("store-went-back", "The store was replaced by an earlier state"), "E")
     AUDIT_READ = AuditEvent(_dcm("110101", "Audit Log Used"), None, "R")
     LOG_LACKS = AuditEvent(_ALERT, _own("log-lacks", "Messages missing from the audit log"), "E")
     LOSS_ACCEPTED = AuditEvent(_ALERT, _own("loss-accepted", "Missing messages of the audit log accepted"), "E")

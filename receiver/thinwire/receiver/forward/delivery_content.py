@@ -77,7 +77,7 @@ class DeliveryContent:
                     yield delivery, secondary_capture(result, concept_names(result.graph, self.bundles))
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
-            except Retryable:
+            except (Retryable, OSError):
                 raise
             except Exception as error:  # noqa: BLE001 - its text may name a patient, and it must stop no other study
                 yield delivery, UnreadableDicom(f"unexpected error ({type(error).__name__})")

@@ -70,9 +70,9 @@ class Queue:
         keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
         return (rows[-1].number, list(keys)) if keys or len(rows) == PAGE else None
 
-    def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
+    def plan(self, target: str, upto: int | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the last planned event. Returns the number of new deliveries."""
+        number of the last planned event (None: it stays). Returns the number of new deliveries."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
@@ -99,7 +99,8 @@ class Queue:
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
                             self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
-            connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
+            if upto is not None:
+                connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
         self._step("forward.plan.committed")
         return count
 

@@ -102,3 +102,8 @@ class StoredStudy:
     """Plain bytes of each tier in the manifest."""
     patient: bytes | None = field(default=None, repr=False)
     """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""
+
+
+def item_of(site: SiteName, study: StudyKey) -> str:
+    """A study in the list of parked items."""
+    return f"{site}/{study.hex()}"

@@ -3,6 +3,7 @@
 What a site stores is counted by day in the transaction that stores it, so that a limit is one look at a few rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -50,7 +51,7 @@ def limits_of(connection: Connection, site: SiteName, defaults: QuotaSettings) -
     return {limit: getattr(defaults, limit) for limit in Limit} | {Limit(each.limit): each.most for each in own}
 
 
-def set_limits(connection: Connection, site: SiteName, most: dict[Limit, int]) -> None:
+def set_limits(connection: Connection, site: SiteName, most: Mapping[Limit, int]) -> None:
     """Set limits of a site. Raises NotEnrolled for an unknown one."""
     if connection.scalar(select(func.count()).select_from(sites).where(sites.c.name == site)) == 0:
         raise NotEnrolled("the site is not enrolled", "See the sites: thinwire-receiver site list.")

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
+from thinwire.receiver.store.history import SiteHistory, add_position, begin_generation, history_of, is_behind
 from thinwire.receiver.store.records import (
     OpenedPart,
     PendingGraph,
@@ -41,6 +42,7 @@ from thinwire.receiver.store.tables import (
     files,
     listed,
     objects,
+    parked,
     predictions,
     receipts,
     reports,
@@ -51,12 +53,13 @@ from thinwire.receiver.store.tables import (
 from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
-from thinwire.shared.errors import ReportMoved, UnknownStudy
+from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, place_detail, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
@@ -86,6 +89,7 @@ class Store:
         self._signing = signing
         self._clock = clock
         self._quota = quota or QuotaSettings()
+        self.parked = ParkedItems(database, parked, clock)
 
     def sweep(self) -> int:
         """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
@@ -126,7 +130,8 @@ class Store:
             connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
-            receipt = Receipt(part.header.study, part.site, part.object, StudyStatus.STORED, at)
+            facts = place_detail(add_position(connection, part.site, part.object, at))
+            receipt = Receipt(part.header.study, part.site, part.object, StudyStatus.STORED, at, facts)
             number, signed = add_receipt(connection, receipt, self._signing)
             row = {
                 "object": part.object,
@@ -169,11 +174,44 @@ class Store:
         with self._database.read() as connection:
             return _stored_receipt(connection, site, object)
 
+    def history(self, site: SiteName) -> SiteHistory:
+        """As `IngestStore.history`."""
+        with self._database.read() as connection:
+            return history_of(connection, site)
+
+    def compare(self, site: SiteName, receipt: bytes, also: Callable[[Connection], object]) -> bool:
+        """As `IngestStore.compare`. also: called in the transaction that begins a generation."""
+        try:
+            told = read_receipt(receipt, self._signing.public_key())
+        except Forged:
+            return False  # of another hub's key
+        place, object = told.place, told.object
+        if told.site != site or place is None or object is None:
+            return False
+        with self._database.read() as connection:
+            if not is_behind(connection, site, place, object):
+                return False
+        self._step("store.generation.before_commit")
+        with self._database.write() as connection:
+            # Another session may have found the same.
+            if behind := is_behind(connection, site, place, object):
+                begin_generation(connection, "behind", self._clock.now(), (site, place))
+                also(connection)
+        self._step("store.generation.committed")
+        return behind
+
     def undelivered_receipts(self, site: SiteName) -> list[bytes]:
         """As `IngestStore.undelivered_receipts`."""
         waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None)
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
+
+    def receipts_after(self, site: SiteName, number: int, most: int) -> list[tuple[int, bytes]]:
+        """As `IngestStore.receipts_after`."""
+        waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None) & (receipts.c.number > number)
+        query = select(receipts.c.number, receipts.c.signed).where(waiting).order_by(receipts.c.number)
+        with self._database.read() as connection:
+            return [(row.number, row.signed) for row in connection.execute(query.limit(most))]
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
@@ -185,7 +223,9 @@ class Store:
         """As `IngestStore.requested_parts`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
-            return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+            rows = connection.execute(asked).all()
+        # A later version may have asked for a kind that this one does not know.
+        return [(StudyKey(row.study), Kind(row.kind)) for row in rows if row.kind in _KINDS]
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
         """Store a reader's request of a tier; no effect if the tier is stored or was requested before. Raises
@@ -409,6 +449,9 @@ class Store:
 
     def blob(self, name: Digest) -> bytes:
         return self._blobs.read(name)
+
+
+_KINDS = frozenset(map(int, Kind))
 
 
 def untriaged_by_site() -> Select[Any]:

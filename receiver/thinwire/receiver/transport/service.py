@@ -16,9 +16,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
+from sqlalchemy.exc import SQLAlchemyError
 
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
+from thinwire.receiver.transport.ingest import IngestSession, as_ours, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
@@ -186,9 +187,9 @@ class HubServer(HubServicer):
             joined = await asyncio.to_thread(
                 self._store.join, peer, request.certificate_request, request.signing_key, request.proof
             )
-        except ThinwireError as error:
-            log.warning("a clinic could not join: %s", error)
-            await context.abort(status_of(error), str(error))
+        except (ThinwireError, OSError, SQLAlchemyError) as error:
+            log.warning("a clinic could not join: %s", told(error))
+            await context.abort(status_of(as_ours(error)), str(as_ours(error)))
         log.info("site %s joined", joined.site)
         return wire.JoinReply(
             certificate=joined.certificate_pem,
@@ -214,15 +215,16 @@ class HubServer(HubServicer):
             )
             log.info("site %s connected", peer.name)
             await stream.run()
-        except ThinwireError as error:
-            log.warning("a stream ends: %s", error)
+        except (ThinwireError, OSError, SQLAlchemyError, ValueError) as error:
+            log.warning("a stream ends: %s", told(error))
+            ours = as_ours(error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.
             with contextlib.suppress(TimeoutError):
                 # Not for longer: a clinic that does not read keeps no stream open.
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await context.write(stream_refusal(error))
+                    await context.write(stream_refusal(ours))
                     await asyncio.sleep(DRAIN_SECONDS)
-            await context.abort(status_of(error), str(error))
+            await context.abort(status_of(ours), str(ours))
 
 
 class SiteStream:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from thinwire.sender.intake.deidentify import MEANINGS, Identity
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -84,6 +85,9 @@ class PageState:
     budget: str
     share: int | None
     """Percent of the month's budget."""
+    identity: str
+    """full, sealed or none."""
+    identity_meaning: str
     coming: int
     """Studies that machines are still sending."""
     studies: tuple[StudyRow, ...]
@@ -95,12 +99,14 @@ class PageState:
 
 @dataclass(frozen=True)
 class ClinicState:
-    """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving."""
+    """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving. identity:
+    the setting."""
 
     outbox: Outbox
     quarantine: Quarantine
     current_policy: Callable[[], CurrentPolicy]
     coming: Callable[[], int] = lambda: 0
+    identity: Identity = Identity.FULL
 
     def free(self) -> int:
         """Bytes that studies may still take of the disk."""
@@ -131,6 +137,8 @@ class ClinicState:
             used=bytes_text(current_policy.used),
             budget="" if budget is None else bytes_text(budget),
             share=None if not budget else min(100, 100 * current_policy.used // budget),
+            identity=self.identity,
+            identity_meaning=MEANINGS[self.identity],
             coming=self.coming(),
             studies=tuple(
                 self._study(each, current_policy, waits, seconds, crossing, receipts[each.study]) for each in newest

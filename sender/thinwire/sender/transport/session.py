@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
@@ -24,7 +25,7 @@ from thinwire.sender.transport.schedule import (
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
+from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -70,6 +71,7 @@ class UplinkSession:
         """policy: the tier policy. used: bytes on the link this month. before: the last session's measurement."""
         self.pace = Pace(clock, before)
         self.welcomed = False
+        self._takes_additions = False
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
@@ -95,15 +97,17 @@ class UplinkSession:
 
     def hello(self) -> wire.Up:
         self.refresh()
-        head = self._outbox.audit_heads.kept()
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, audit_head=head))
+        seen, head = wire.Seen(receipt=self._outbox.seen()), self._outbox.audit_heads.kept()
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(
+            self._policy, self._clock.now(), self._used(), self._outbox.paused, self._outbox.takes_additions
+        )
         durable = {each.due.object: each.durable for each in self._by_number.values()}
         going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
@@ -156,8 +160,14 @@ class UplinkSession:
             case "welcome":
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
-                self.welcomed = True
+                self.welcomed, self._takes_additions = True, down.welcome.takes_additions
+                self._outbox.record_takes_additions(self._takes_additions)
                 self._outbox.audit_heads.keep(down.welcome.audit_head)
+                if down.welcome.HasField("store"):
+                    self._outbox.record_history(_history(down.welcome.store))
+                self.refresh()
+            case "store":
+                self._outbox.record_history(_history(down.store))
             case "progress":
                 self._progress(down.progress)
             case "receipt":
@@ -312,6 +322,9 @@ class UplinkSession:
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
+            # A hub of an earlier version would refuse an addition for good.
+            if due.adds and not self._takes_additions:
+                continue
             if ready and now < self._limited_until and self._is_limited(due):
                 continue
             if ready and (pause is None or pause.until <= now):
@@ -362,6 +375,15 @@ class UplinkSession:
         if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
+
+
+def _history(store: wire.Store) -> HubHistory:
+    """Raises ProtocolBroken."""
+    positions = {Generation(each.generation): each.position for each in store.past}
+    if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
+        raise ProtocolBroken("the hub tells a generation of another length")
+    backed_up = store.backup.position if store.HasField("backup") else None
+    return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 
 
 def _name(due: Due) -> str:

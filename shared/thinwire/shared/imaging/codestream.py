@@ -255,7 +255,7 @@ def _jpeg_2000_stream(frame: bytes) -> CodestreamInfo:
     with _broken("JPEG 2000"):
         x1, y1, x0, y0, tile_x, tile_y, _, _, samples = _SIZ.unpack_from(frame, max(start, 0))[4:]
         depths = {frame[start + _SIZ.size + 3 * n : start + _SIZ.size + 3 * n + 3] for n in range(samples)}
-        (depth, *steps) = depths.pop()
+        (depth, *steps) = depths.pop() if depths else b""  # a stream may claim no samples
         tiles = -(-x1 // tile_x) * -(-y1 // tile_y) if tile_x and tile_y else MAX_TILES + 1
         if start < 0 or depths or steps != [1, 1] or tiles > MAX_TILES:
             raise ValueError

@@ -1,11 +1,11 @@
-"""Version 9: shares of sites, answers to join tokens, uses of epochs, signatures and anchors of the audit log, and
+"""Version 11: shares of sites, answers to join tokens, uses of epochs, signatures and anchors of the audit log, and
 indices by site for work in turns."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 
 DAY = 86_400_000_000
 """Microseconds."""
