@@ -63,6 +63,7 @@ class Hub:
             self.bundles,
             examiner,
             quarantine,
+            self.audit,
             self.clock,
             self.settings.batch,
         )
@@ -123,11 +124,11 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             disk,
             keys,
             database,
-            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock),
-            SiteRegistry(database, keys, clock),
+            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock, settings.quota),
+            SiteRegistry(database, keys, clock, settings.quota),
             Bundles(data / "bundles"),
             Accounts(database, clock),
-            Audit(database),
+            Audit(database, keys.signing),
             Worklist(database, settings.cap),
         )
     finally:

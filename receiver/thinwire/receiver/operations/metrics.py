@@ -69,7 +69,7 @@ class Counts:
         yield free
 
     def _parked(self) -> Iterator[Metric]:
-        counts = [([loop], count) for loop, count in self.parked.counts().items()]
+        counts = [([loop], float(count)) for loop, count in self.parked.counts().items()]
         yield _gauge("thinwire_parked", "Items that failed alone, and wait.", ["loop"], counts)
 
     def _totals(self) -> Iterator[Metric]:
