@@ -7,18 +7,20 @@ A late frontal radiograph is read, as a study of its own. The rules: docs/intake
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from thinwire.sender.intake.addition import Addition, addition_of, headers_differ, released
+from thinwire.sender.intake.addition import Addition, addition_of, headers_differ
+from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
-from thinwire.shared.errors import BadFormat, BadInput, UnknownStudy
+from thinwire.shared.errors import BadFormat, BadInput, NotChestRadiograph, UnknownStudy
+from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import Digest, StudyKey, digest
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance, require_chest
+from thinwire.shared.imaging.dicom import as_warnings, read_instance, require_chest
 from thinwire.shared.imaging.file_format import content_digest
 from thinwire.shared.imaging.frontal import Candidate, Origin, candidate, origin
-from thinwire.shared.imaging.header import attributes, parsing
+from thinwire.shared.imaging.header import parsing
 from thinwire.shared.imaging.projection import RADIOGRAPHIC
 
 _REUSED = "an earlier image has the same SOP Instance UID: a PACS keeps one of them"
@@ -95,7 +97,7 @@ class Placing:
     def addition(self, group: AddedFiles) -> Addition:
         """The files as they may leave the clinic. Raises BadInput, DiskFull."""
         found = addition_of(group.files, group.study, group.corrects, group.notes)
-        return released(found, self.pipeline.deidentifier)
+        return _released(found, self.pipeline.deidentifier)
 
     def record(self, files: Sequence[Candidate], done: Study | Addition) -> None:
         """Enter accepted files in the ledger; durable when this returns."""
@@ -173,8 +175,8 @@ class Placing:
         words = headers_differ(before.instance.header, each.instance.header) if before.instance is not None else []
         with parsing("the headers cannot be compared"):
             image = _pixels(before) != _pixels(each)
-            if not words and attributes(before.data, DEFAULT_LIMITS) != attributes(each.data, DEFAULT_LIMITS):
-                words = ["other attributes"]
+        if not words and not image:
+            words = ["other attributes"]
         told = f"corrected header: {', '.join(words)} differ{'s' if len(words) == 1 else ''} from the first version"
         if image:
             return f"{told}; the image data differ" if words else "corrected file: the image data differ"
@@ -189,6 +191,25 @@ class Placing:
                 if digest(member.data) == entry.file:
                     return candidate(member.data)
         return None
+
+
+def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition:
+    """The addition as it may leave the clinic. Raises NotChestRadiograph, UnreadableDicom, DiskFull."""
+    if deidentifier is None:
+        return addition
+    images = [each for each in addition.files if each.media == "dicom"]
+    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
+    if not cleaned:
+        raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
+    corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
+    found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
+    members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
+    deidentifier.disk.make_folder(deidentifier.identified)
+    deidentifier.disk.write(deidentifier.identified / f"{found.key.hex()}.archive", pack(members, "fast"), "original")
+    stayed = len(addition.files) - len(cleaned)
+    notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
+    notes.append("text that is burned into the added images is not removed: check them")
+    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
 
 
 def _has_radiograph(files: Sequence[Candidate]) -> bool:

@@ -4,6 +4,7 @@
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
+    │   │   └── LimitReached       a limit of this site at the hub; `limit` names it
     │   ├── DatabaseBusy           another process writes to this end's database
     │   ├── StorageFailed          the database or the disk of this end cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
@@ -67,6 +68,19 @@ class LinkLost(Retryable):
 
 class HubBusy(Retryable):
     remedy = "Nothing is lost: the sender tries again automatically."
+
+
+class LimitReached(HubBusy):
+    """limit: its name in `thinwire-receiver site quota`. again_after: seconds."""
+
+    def __init__(self, what: str, limit: str = "", again_after: float = 0.0) -> None:
+        super().__init__(
+            what,
+            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise the limit "
+            f"(`thinwire-receiver site quota SITE --{limit} N`).",
+        )
+        self.limit = limit
+        self.again_after = again_after
 
 
 class DatabaseBusy(Retryable):

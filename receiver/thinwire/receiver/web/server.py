@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI
 
-from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
@@ -66,7 +65,6 @@ class WebServer:
         return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._socket.getsockname()[1])}"
 
     def start(self) -> None:
-        self.context.audit.record(self.context.message(Act.STARTED, "serve", ""))
         self._thread.start()
 
     def stop(self) -> None:
@@ -74,7 +72,7 @@ class WebServer:
         self._server.should_exit = True
         self._thread.join()
         self.close()
-        self.context.audit.record(self.context.message(Act.STOPPED, "serve", ""))
+        self.context.refusals.write(all=True)
 
     def close(self) -> None:
         """Close the socket; for a server that was not started."""
