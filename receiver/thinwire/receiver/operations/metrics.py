@@ -22,6 +22,8 @@ from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.listening.metrics import connection_metrics
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -39,6 +41,7 @@ class Counts:
     data: Path
     disk: Disk
     clock: Clock
+    listeners: Listeners = field(default_factory=Listeners)
     totals: "Totals" = field(default_factory=lambda: Totals())
 
     def describe(self) -> list[Metric]:
@@ -50,6 +53,7 @@ class Counts:
         yield from self.totals.metrics(self.database)
         yield from self._deliveries()
         yield from self._links()
+        yield from connection_metrics(self.listeners)
         free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
         free.add_metric([], self.disk.free(self.data))
         yield free

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +15,8 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
+from thinwire.receiver.config import LinkLimits
+from thinwire.receiver.transport.front import Front
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
@@ -23,8 +24,9 @@ from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
+from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError
 from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.listening.guard import Guard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -43,20 +45,19 @@ DRAIN_SECONDS = 10.0
 """Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
-
-# gRPC has no option for TLS 1.3 only. Its TLS 1.2 suites can be set: one that needs an RSA certificate cannot be used
-# with our certificates. The variable is read once in a process, before the first credentials.
-_SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+DESCRIPTORS = 3
+"""Open files of one clinic's connection: the clinic's, and both ends of the one to gRPC."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
+    # A clinic has one stream, and may ask for health beside it.
+    ("grpc.max_concurrent_streams", 16),
     # A silent clinic is pinged rarely: it pings more often, and the hub does not wait for the answer.
     ("grpc.keepalive_time_ms", 600_000),
     ("grpc.keepalive_timeout_ms", 120_000),
-    # A handshake may wait behind a bulk transfer on a link of 16 kbit/s.
-    ("grpc.server_handshake_timeout_ms", 300_000),
+    # The guard's time, in [limits.link], ends a handshake earlier.
+    ("grpc.server_handshake_timeout_ms", 3_600_000),
     # The clinic limits the bytes in flight: gRPC neither limits them nor measures with its own pings.
     ("grpc.http2.lookahead_bytes", 8 << 20),
     ("grpc.http2.bdp_probe", 0),
@@ -68,7 +69,7 @@ _OPTIONS = (
 class HubServer(HubServicer):
     """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
     authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
-    service is offered."""
+    service is offered. guard: of the port for clinics."""
 
     def __init__(
         self,
@@ -80,7 +81,10 @@ class HubServer(HubServicer):
         disk: Disk,
         limits: SiteLimits | None = None,
         reflects: bool = False,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
+        self._front: Front | None = None
         self._store = store
         self._inbox = inbox
         self._clock = clock
@@ -88,7 +92,6 @@ class HubServer(HubServicer):
         self._limits = limits
         self._reflects = reflects
         self._health = health.HealthServicer()
-        os.environ.setdefault(*_SUITES_OF_TLS_1_2)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )
@@ -100,19 +103,18 @@ class HubServer(HubServicer):
     async def start(self, listen: str) -> int:
         """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
+        self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
         add_HubServicer_to_server(self, self._server)
         add_HealthServicer_to_server(self._health, self._server)
         if self._reflects:
             enable_server_reflection((_SERVICE, HEALTH_NAME, REFLECTION_NAME), self._server)
-        try:
-            port = int(self._server.add_secure_port(listen, self._credentials))
-        except RuntimeError as error:
-            raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
+        self._server.add_secure_port(self._front.address, self._credentials)
         await self._server.start()
+        await self._front.start()
         for name in ("", _SERVICE):
             await self._health.set(name, HealthCheckResponse.SERVING)
-        return port
+        return self._front.port
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
@@ -120,6 +122,8 @@ class HubServer(HubServicer):
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace)
+        if self._front is not None:
+            self._front.stop()
         for stream in streams:
             await stream.ended.wait()
 
@@ -168,11 +172,13 @@ class HubServer(HubServicer):
 
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # messages are read from the context, one at a time
+        assert self._front is not None
         try:
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token allows only enrolment")
             await asyncio.to_thread(self._store.check_site, peer.name, certificate)
+            self._front.prove(context.peer())
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
                 await before.supersede()
@@ -186,6 +192,8 @@ class HubServer(HubServicer):
             await context.write(stream_refusal(error))
             await asyncio.sleep(DRAIN_SECONDS)
             await context.abort(status_of(error), str(error))
+        finally:
+            self._front.doubt(context.peer())
 
 
 class SiteStream:
