@@ -141,10 +141,11 @@ def _codestream(data: bytes) -> None:
     if len(data) < 2:
         return
     facts = data[1]
+    rows, columns = (11, 13) if facts & 64 else SIDES
     shape = FrameShape(
-        *SIDES, 3 if facts & 2 else 1, 16 if facts & 1 else 8, bool(facts & 4), bool(facts & 8), bool(facts & 16)
+        rows, columns, 3 if facts & 2 else 1, 16 if facts & 1 else 8, bool(facts & 4), bool(facts & 8), bool(facts & 16)
     )
-    codestream.decode(data[2:], _SYNTAXES[data[0] % len(_SYNTAXES)], shape, bool(facts & 32))
+    codestream.decode(data[2:], _SYNTAXES[data[0] % len(_SYNTAXES)], shape, bool(facts & 32) and not facts & 1)
 
 
 def _pictures() -> list[bytes]:

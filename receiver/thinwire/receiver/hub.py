@@ -10,7 +10,7 @@ from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
 from thinwire.receiver.decoding.decoder import Decoder
-from thinwire.receiver.decoding.process import EXAMINING, RENDERING
+from thinwire.receiver.decoding.process import EXAMINING, RENDERING, DecodingProcess
 from thinwire.receiver.drafting import Drafting
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
@@ -49,10 +49,10 @@ class Hub:
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
 
-    def study_images(self) -> StudyImages:
-        """The best available image of each study."""
+    def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
+        """The best available image of each study. process: decodes; by default the one of the readers."""
         arriving = PartialReader(self.data / "inbox", self.enrolment)
-        return StudyImages(self.store, arriving, Decoder(RENDERING, self.settings.largest_study))
+        return StudyImages(self.store, arriving, Decoder(process, self.settings.largest_study))
 
     def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))

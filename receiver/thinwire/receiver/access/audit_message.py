@@ -65,6 +65,8 @@ class Act(Enum):
     ACCOUNT_LINKED = AuditEvent(_ALERT, _ATTRIBUTES, "U")
     ACCOUNT_REMOVED = AuditEvent(_ALERT, _ATTRIBUTES, "D")
     PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    BACKED_UP = AuditEvent(_ACTIVITY, _own("backup", "A backup was made"), "E")
+    RESTORED = AuditEvent(_ACTIVITY, _own("restore", "The store was restored from a backup"), "E")
     WENT_BACK = AuditEvent(_ALERT, _own("store-went-back", "The store was replaced by an earlier state"), "E")
     AUDIT_READ = AuditEvent(_dcm("110101", "Audit Log Used"), None, "R")
 

@@ -5,6 +5,7 @@ for seconds.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from thinwire.receiver.cli.accounts import account_app, audit_app
+from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
@@ -397,6 +399,8 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
     evaluate_command
 )
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
+app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
+app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
@@ -406,6 +410,7 @@ app.add_typer(audit_app, name="audit")
 
 def main() -> None:
     """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError, KeyboardInterrupt) as error:

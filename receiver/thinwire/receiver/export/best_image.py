@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.store.additions import Decision, StoredAddition, current
@@ -163,6 +164,13 @@ class StudyImages:
         if found.radiograph.stored.shape != (grid.native_height, grid.native_width):
             raise UnreadableDicom("its size differs from the size in the graph")
         return found
+
+    def header(self, file: Member) -> Dataset | None:
+        """The attributes of a file that new objects take over; None if it is not a DICOM file."""
+        try:
+            return self.decoder.header(file.data)
+        except BadInput:
+            return None
 
     def image(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
         """The best available frontal image of a study. grid: of its graph. files: from `files`."""

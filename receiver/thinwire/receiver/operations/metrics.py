@@ -16,7 +16,16 @@ from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.store.events import StudyEvent, last_event
 from thinwire.receiver.store.store import untriaged_by_site
-from thinwire.receiver.store.tables import events, objects, receipts, sites, studies, worklist_counts
+from thinwire.receiver.store.tables import (
+    backups,
+    events,
+    generations,
+    objects,
+    receipts,
+    sites,
+    studies,
+    worklist_counts,
+)
 from thinwire.receiver.store.worklist_rows import PLACE_OF
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
@@ -48,7 +57,7 @@ class Counts:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        families = self._free, self._links, self._parked, self._studies, self._totals, self._deliveries
+        families = self._free, self._links, self._parked, self._studies, self._totals, self._deliveries, self._history
         for family in families:
             # One that cannot be read leaves the others.
             with self.parked.guard(f"metrics {family.__name__.strip('_')}"):
@@ -117,6 +126,17 @@ class Counts:
             ["target", "state"],
             [([each.target, str(each.state)], max(0.0, (now - each.oldest).total_seconds())) for each in open_],
         )
+
+    def _history(self) -> Iterator[Metric]:
+        with self.database.read() as connection:
+            taken = connection.scalar(select(func.max(backups.c.taken_at)))
+            rows = connection.execute(select(generations.c.reason, func.count()).group_by(generations.c.reason)).all()
+        if taken is not None:
+            age = max(0, micros(self.clock.now()) - taken) / _MICROS
+            yield _gauge("thinwire_backup_age_seconds", "Age of the last backup; absent without one.", [], [([], age)])
+        counts = {"restored": 0, "behind": 0} | {str(reason): count for reason, count in rows}
+        found = [([reason], counts[reason]) for reason in ("restored", "behind")]
+        yield _gauge("thinwire_store_went_back", "Steps of the store back in time.", ["reason"], found)
 
     def _links(self) -> Iterator[Metric]:
         _, links = link_status.read_status(self.data, self.clock.now())

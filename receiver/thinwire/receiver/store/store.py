@@ -1,5 +1,6 @@
 """The hub's store of studies: objects and their facts, predictions, reports, receipts. Format: docs/store-format.md."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, place_detail, read_receipt
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, parse_receipt, place_detail, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
@@ -150,7 +151,19 @@ class Store:
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
         with self._database.read() as connection:
-            return _stored_receipt(connection, site, object)
+            known = _stored_receipt(connection, site, object)
+            if known is None or _tells_its_place(connection, site, known):
+                return known
+        with self._database.write() as connection:
+            at = self._clock.now()
+            facts = place_detail(add_position(connection, site, object, at))
+            study = connection.scalar(select(objects.c.study).where(_object(site, object)))
+            if study is None:
+                return None  # damaged since, and set aside
+            again = Receipt(StudyKey(study), site, object, StudyStatus.STORED, at, facts)
+            number, signed = add_receipt(connection, again, self._signing)
+            connection.execute(update(objects).where(_object(site, object)).values(receipt=number))
+        return signed
 
     def history(self, site: SiteName) -> SiteHistory:
         """As `IngestStore.history`."""
@@ -498,6 +511,17 @@ def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
 def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
     signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
     return connection.scalar(signed.where(_object(site, object)))
+
+
+def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> bool:
+    """Whether the site can know by a receipt that the store has its object: it tells a place, of a part of the history
+    that is still here."""
+    with contextlib.suppress(Forged):  # damaged on the disk
+        if (place := parse_receipt(signed).place) is None:
+            return False
+        history = history_of(connection, site)
+        return place.generation == history.generation or place.position <= history.past.get(place.generation, 0)
+    return False
 
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:

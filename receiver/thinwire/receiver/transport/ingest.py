@@ -34,7 +34,7 @@ from thinwire.shared.errors import (
     ProtocolBroken,
     Retryable,
     ThinwireError,
-    system_error,
+    as_ours,
     told,
 )
 from thinwire.shared.identifiers import (
@@ -75,20 +75,6 @@ _STATUS_OF = (
 def status_of(error: ThinwireError) -> grpc.StatusCode:
     """The gRPC status with which an error ends a call or a stream."""
     return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
-
-
-def as_ours(error: Exception) -> ThinwireError:
-    """An error for the clinic, which keeps its part and tries again after one that nobody foresaw: the fault is the
-    hub's. The text of such an error is not told: it may name a patient or a path.
-    """
-    if isinstance(error, ThinwireError):
-        return error
-    if isinstance(error, OSError):
-        return system_error(error)
-    return HubBusy(
-        "the hub met an error that nobody foresaw",
-        "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
-    )
 
 
 @dataclass

@@ -18,13 +18,13 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.ingest import IngestSession, as_ours, status_of, stream_refusal
+from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError, told
+from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION

@@ -1,5 +1,7 @@
 """What no PACS can take, by its UIDs."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.dicoms import STUDY_UID, dicom
@@ -27,7 +29,8 @@ LONG = f"{STUDY_UID}.{'1' * 80}"[:78]
     ],
 )
 def test_the_reason_names_the_uid_and_not_its_value(keyword: str, uid: str, told: str | None) -> None:
-    file = dicom(**{keyword: "9.9.9.9.9"})
+    attributes: dict[str, Any] = {keyword: "9.9.9.9.9"}
+    file = dicom(**attributes)
     stated = uid.encode() + b"\0" * (len(uid) % 2)
     old = b"UI" + len(b"9.9.9.9.9\0").to_bytes(2, "little") + b"9.9.9.9.9\0"
     reason = undeliverable(parse(file.replace(old, b"UI" + len(stated).to_bytes(2, "little") + stated), DEFAULT_LIMITS))
