@@ -170,6 +170,8 @@ class Due:
     """Requested by a reader at the hub."""
     paused: bool = False
     """The study is paused by a person at the clinic."""
+    adds: bool = False
+    """Of an addition to a study, which a hub of an earlier version does not take."""
 
     @property
     def first(self) -> bool:
@@ -178,7 +180,9 @@ class Due:
 
     def pending(self, durable: int = 0) -> PendingPart:
         """The facts for the policy. durable: bytes at the hub."""
-        return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
+        return PendingPart(
+            self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused, adds=self.adds
+        )
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ class OutboxEntry:
     """Paused by a person at the clinic: nothing is sent until it is resumed."""
     warnings: tuple[str, ...] = ()
     """Warnings of intake, without a patient's identity."""
+    adds_to: StudyKey | None = None
+    """The study to which these files are added; None for a study of its own."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; missing if it was not planned."""
@@ -253,6 +259,7 @@ class OutboxEntry:
                 self.overrides,
                 part.requested,
                 self.paused,
+                self.adds_to is not None,
             )
             for part in self.parts
             if part.state in states and part.object is not None
