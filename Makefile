@@ -8,7 +8,7 @@ STUDIES ?=
 # Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak wire commands clean
+.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak fuzz wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -104,6 +104,13 @@ pytest: $(STAMP)
 SOAKED = outbox_holds link_holds stick_holds store_once deliveries_hold worklist_query nothing_starves
 soak: $(STAMP)
 	THINWIRE_SOAK=1 $(BIN)/pytest --timeout 7200 -n 2 --dist loadfile -q $(SOAKED:%=tests/property/test_%.py)
+
+# Every parser of foreign bytes under a coverage-guided fuzzer, which has wheels for Linux on x86-64. FUZZ takes names of
+# targets and options: FUZZ="payload crops --runs 1000000 --seconds 600 --keep". `make test` replays the kept inputs.
+FUZZ ?=
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/fuzz.lock
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

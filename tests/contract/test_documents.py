@@ -88,7 +88,7 @@ def test_a_wrong_command_is_noticed() -> None:
 def test_every_setting_that_is_shown_is_valid(page: str, settings: type[BaseModel]) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = [textwrap.dedent(block).strip() for block in BLOCK.findall(text)]
-    shown = [tomllib.loads(block) for block in blocks if block.startswith("[")]
+    shown = [tomllib.loads(block) for block in blocks if block.startswith(("[", "identity = "))]
     assert shown
     for each in shown:
         settings(**each)

@@ -30,6 +30,8 @@ from thinwire.shared.storage.status_file import EVERY
 log = logging.getLogger(__name__)
 
 
+SWEEP, LINK_STATUS = "sweep", "link status"
+"""Names of loops in the list of parked items."""
 Ready = Callable[[str, int, str | None], None]
 """Called with the host and the real port once clinics can connect, and with the page's address, if there is a page."""
 
@@ -41,7 +43,9 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     """
     host, _ = host_and_port(listen)
     with serving_lock(hub.data):
-        _sweep(hub)
+        hub.store.parked.begin()
+        with hub.store.parked.guard(SWEEP):
+            _sweep(hub)
         with contextlib.ExitStack() as services:
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
@@ -130,7 +134,8 @@ async def _write_link_status(hub: Hub, server: HubServer) -> None:
     """Write the link status about once a second."""
     server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
     while True:
-        link_status.write_status(hub.data, server.links(), hub.clock.now())
+        with hub.store.parked.guard(LINK_STATUS):
+            link_status.write_status(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(EVERY)
 
 
@@ -141,6 +146,6 @@ def _draft(run: Callable[[], None]) -> None:
     try:
         run()
     except Exception:
-        # Triage continues without drafts after any error; `run` has handled temporary errors and those of one study.
+        # `run` parks what fails and goes on; triage continues without drafts also where it cannot.
         # Not raised again: Python would write it a second time, as plain text between lines of JSON.
         log.exception("drafting stopped until the next start; triage continues")

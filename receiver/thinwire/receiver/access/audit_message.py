@@ -59,10 +59,13 @@ class Act(Enum):
     REPORT_SAVED = AuditEvent(_RECORD, _own("report-save", "Report saved"), "U")
     REPORT_RELEASED = AuditEvent(_RECORD, _own("report-release", "Report released as preliminary"), "U")
     REPORT_SIGNED = AuditEvent(_RECORD, _own("report-sign", "Report signed"), "U")
+    CORRECTION_TAKEN = AuditEvent(_RECORD, _own("correction-take", "Corrected header taken"), "U")
+    CORRECTION_KEPT = AuditEvent(_RECORD, _own("correction-keep", "Corrected header not taken"), "U")
     ACCOUNT_ADDED = AuditEvent(_ALERT, _ATTRIBUTES, "C")
     ACCOUNT_LINKED = AuditEvent(_ALERT, _ATTRIBUTES, "U")
     ACCOUNT_REMOVED = AuditEvent(_ALERT, _ATTRIBUTES, "D")
     PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    WENT_BACK = AuditEvent(_ALERT, _own("store-went-back", "The store was replaced by an earlier state"), "E")
     AUDIT_READ = AuditEvent(_dcm("110101", "Audit Log Used"), None, "R")
 
 

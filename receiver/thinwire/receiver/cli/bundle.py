@@ -63,6 +63,7 @@ def add(
         id = add_bundle(data / "bundles", folder, hub.disk)
         if default:
             make_default(data / "bundles", id, hub.disk)
+        hub.store.parked.retry()  # graphs that named it
     typer.echo(f"The hub has bundle {id.hex()[:8]}" + (", its default." if default else "."), err=True)
 
 

@@ -5,6 +5,7 @@ for seconds.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,8 @@ from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import SiteName, Tier, site_name
 from thinwire.shared.logs import log_to
+from thinwire.shared.parked import as_json as parked_json
+from thinwire.shared.parked import parked_lines
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
@@ -61,6 +64,8 @@ app = typer.Typer(
 
 _PAGE = 40
 """Rows of the worklist at a time."""
+_PARKED = 20
+"""Parked items that `status` shows: the oldest."""
 
 _REQUESTABLE = {
     "preview": Kind.PREVIEW,
@@ -180,24 +185,41 @@ def status(
     json_: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh once a second until interrupted.")] = False,
 ) -> None:
-    """Show each clinic's link: its state, the transfers in progress, and the bytes that are durable at the hub."""
+    """Show each clinic's link: its state, the transfers in progress, and the bytes that are durable at the hub; and
+    what is parked: each item that failed alone, with its reason."""
     clock = SystemClock()
     with open_hub(data, clock) as hub:
         sites = hub.enrolment.site_names()
+        parked = hub.store.parked.items(None if json_ else _PARKED)
+        count = sum(hub.store.parked.counts().values())
     if json_:
         while True:
             serves, links = read_status(data, clock.now())
-            write_json({"serving": serves, "sites": sites, "links": [link_json(link) for link in links]})
+            now = {"serving": serves, "sites": sites, "links": [link_json(link) for link in links]}
+            write_json({**now, "parked": [parked_json(each) for each in parked]})
             if not watch:
                 return
             time.sleep(EVERY)
     if not watch:
         stdout().print(links_table(*read_status(data, clock.now()), sites, clock.now()))
+        for line in parked_lines(parked, count, "thinwire-receiver retry"):
+            stdout().print(line, markup=False, highlight=False, soft_wrap=True)
         return
     with Live(console=stdout(), auto_refresh=False) as view:
         while True:
             view.update(links_table(*read_status(data, clock.now()), sites, clock.now()), refresh=True)
             time.sleep(EVERY)
+
+
+@app.command(epilog="Examples: `thinwire-receiver retry --data hub` · `thinwire-receiver retry 3fa9 --data hub`")
+def retry(
+    data: Data,
+    item: Annotated[str, typer.Argument(help="Only items that contain this: a study key, a site.")] = "",
+) -> None:
+    """Let `serve` try again what is parked (`status`), after its cause is removed. For deliveries: `forward retry`."""
+    with open_hub(data, SystemClock()) as hub:
+        count = hub.store.parked.retry(item)
+    _note(f"{count} parked items will be tried again.")
 
 
 @app.command(epilog="Example: `thinwire-receiver worklist --data hub --json`")
@@ -385,6 +407,7 @@ app.add_typer(audit_app, name="audit")
 
 def main() -> None:
     """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError, KeyboardInterrupt) as error:

@@ -20,8 +20,7 @@ from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, text_of
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
-from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.manifest import Manifest, stored_manifest
+from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, Tier, Urgency, digest
 from thinwire.shared.imaging.grammar import day, written
@@ -106,16 +105,17 @@ class FhirStudy:
             micros(self.manifest.created),
             None if report is None else [str(report.state), report.text, report.reader_name, micros(report.at)],
             list(self.written.draft),
+            *([self.study.taken] if self.study.taken else []),
         ]
         return digest(json.dumps(facts).encode())
 
 
 def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf) -> FhirStudy | None:
     """None without a prediction, or without the manifest, which has the patient. Raises BadManifest, BadFormat."""
-    manifest = study_images.store.plaintext(study.site, study.study, Kind.MANIFEST)
+    manifest = study_images.manifest(study.site, study.study)
     if study.prediction is None or manifest is None:
         return None
-    return FhirStudy(study, study.prediction, stored_manifest(manifest), written(study.site, study.study))
+    return FhirStudy(study, study.prediction, manifest, written(study.site, study.study))
 
 
 def fhir_bundle(found: FhirStudy, headers: Sequence[Dataset | None]) -> bytes:

@@ -81,7 +81,7 @@ class DeliveryContent:
                 yield delivery, self.study_images.decoder.dicom_object(made)
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
-            except Retryable:
+            except (Retryable, OSError):
                 raise
             except Exception as error:  # noqa: BLE001 - its text may name a patient, and it must stop no other study
                 yield delivery, UnreadableDicom(f"unexpected error ({type(error).__name__})")
@@ -114,4 +114,6 @@ def prediction_version(study: StoredStudy) -> Digest:
     """The version of SR and capture: another prediction, or other originals, is another version."""
     prediction = study.prediction
     facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
-    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
+    corrected = [each.study.hex() for each in study.additions if each.counts and each.corrects]
+    version = [facts, study.sealed_sizes.get(Tier.ORIGINALS), *([corrected] if corrected else [])]
+    return digest(json.dumps(version).encode())

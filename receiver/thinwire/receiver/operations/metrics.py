@@ -22,6 +22,7 @@ from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -39,6 +40,7 @@ class Counts:
     data: Path
     disk: Disk
     clock: Clock
+    parked: ParkedItems
     totals: "Totals" = field(default_factory=lambda: Totals())
 
     def describe(self) -> list[Metric]:
@@ -46,13 +48,23 @@ class Counts:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._studies()
-        yield from self.totals.metrics(self.database)
-        yield from self._deliveries()
-        yield from self._links()
+        families = self._free, self._links, self._parked, self._studies, self._totals, self._deliveries
+        for family in families:
+            # One that cannot be read leaves the others.
+            with self.parked.guard(f"metrics {family.__name__.strip('_')}"):
+                yield from list(family())
+
+    def _free(self) -> Iterator[Metric]:
         free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
         free.add_metric([], self.disk.free(self.data))
         yield free
+
+    def _parked(self) -> Iterator[Metric]:
+        counts = [([loop], count) for loop, count in self.parked.counts().items()]
+        yield _gauge("thinwire_parked", "Items that failed alone, and wait.", ["loop"], counts)
+
+    def _totals(self) -> Iterator[Metric]:
+        yield from self.totals.metrics(self.database)
 
     def _studies(self) -> Iterator[Metric]:
         now, c = micros(self.clock.now()), worklist_counts.c

@@ -47,7 +47,7 @@ def health(hub: Hub) -> dict[str, bool]:
 def monitoring(hub: Hub, listen: str) -> Iterator[int]:
     """Serve on HOST:PORT until the block ends; yields the port. Raises BadConfiguration."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock))
+    registry.register(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked))
 
     class Handler(_Handler):
         monitored = hub

@@ -1,5 +1,6 @@
 """The hub's tables. Format and reasons: docs/store-format.md."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from sqlalchemy import (
     String,
     Table,
     event,
+    insert,
 )
 
 from thinwire.receiver.store import full_text
+from thinwire.shared.identifiers import GENERATION_BYTES
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 8
+VERSION = 11
 
 TABLES = MetaData()
 
@@ -132,6 +136,20 @@ files = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     _references_study(),
+)
+additions = Table(
+    "additions",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    # The study to which the files are added; it may arrive later.
+    Column("base", LargeBinary(16), nullable=False),
+    # Pairs of digests: an earlier file of the study, and the file here that corrects it.
+    Column("corrects", LargeBinary, nullable=False),
+    # Of a person on the corrected files; None before.
+    Column("decision", String(8)),
+    _references_study(),
+    Index("additions_base", "site", "base"),
 )
 listed = Table(
     "listed",
@@ -257,6 +275,46 @@ worklist_counts = Table(
     Column("studies", Integer, nullable=False),
 )
 worklist_vocabulary = Table("worklist_vocabulary", TABLES, Column("word", String, primary_key=True))
+generations = Table(
+    "generations",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("generation", LargeBinary(16), nullable=False),
+    # None of the first one.
+    Column("at", BigInteger),
+    Column("reason", String(16), nullable=False),
+    Index("generations_generation", "generation", unique=True),
+)
+generation_ends = Table(
+    "generation_ends",
+    TABLES,
+    Column("number", Integer, ForeignKey("generations.number"), primary_key=True),
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+# Never removed, not even with the object, so that no position is used twice.
+positions = Table(
+    "positions",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("object", LargeBinary(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+backups = Table(
+    "backups",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    # Of the moment whose content the backup has, and of this row.
+    Column("taken_at", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+backed_up = Table(
+    "backed_up",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
 accounts = Table(
     "accounts",
     TABLES,
@@ -293,6 +351,7 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+parked = parked_table(TABLES)
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:
@@ -303,6 +362,11 @@ def _only_added(table: Table, connection: Connection, **_: Any) -> None:
         connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
 
 
+def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
+    connection.execute(insert(table).values(generation=os.urandom(GENERATION_BYTES), reason="first"))
+
+
+event.listen(generations, "after_create", _first_generation)
 for _table in (audit, reports):
     event.listen(_table, "after_create", _only_added)
 event.listen(worklist, "after_create", full_text.make)

@@ -7,6 +7,7 @@ it is the length that the caller verifies (`envelope.verified_length`).
 import contextlib
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -71,8 +72,15 @@ class Partial:
         """Make the written bytes durable. Raises DiskFull."""
         if self.unsynced:
             self.disk.step("inbox.sync.before_fsync")
-            with self.disk.full_is_an_error():
-                os.fdatasync(self.handle)
+            try:
+                with self.disk.full_is_an_error():
+                    os.fdatasync(self.handle)
+            except (OSError, DiskFull):
+                # The system may have lost these bytes, and calls the next fsync a success (fsync(2), Linux).
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.handle, self.durable)
+                self.length = self.durable
+                raise
             self.known[self.path] = self.length
             self.disk.step("inbox.sync.done")
 
@@ -144,7 +152,7 @@ class Inbox:
 
     def objects(self, site: SiteName) -> list[Digest]:
         """The partial objects of a site."""
-        return [Digest(bytes.fromhex(each.name)) for each in sorted((self.folder / site).glob("?" * 2 * DIGEST_BYTES))]
+        return [Digest(bytes.fromhex(each.name)) for each in sorted((self.folder / site).glob("*")) if _is_name(each)]
 
     def durable(self, path: Path) -> int:
         """Bytes of a file that this process made durable."""
@@ -166,3 +174,7 @@ class Inbox:
             raise HubBusy(f"{len(files)} objects of this site are already in transfer")
         self._known.pop(oldest, None)
         self._disk.remove(oldest, "inbox.discard")
+
+
+def _is_name(path: Path) -> bool:
+    return re.fullmatch(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}", path.name) is not None

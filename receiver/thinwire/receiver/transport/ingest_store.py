@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinwire.receiver.sites.enrolment import JoinResult
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import Forged
@@ -77,8 +78,27 @@ class IngestStore(EpochKeys, Protocol):
         repeat has no effect. False for an unknown study."""
         ...
 
+    def history(self, site: SiteName) -> SiteHistory:
+        """The store in time, for this site."""
+        ...
+
+    def compare(self, site: SiteName, receipt: bytes) -> bool:
+        """Compare the store with a receipt that the site brings. If the store lacks its object, as after the restore of
+        an earlier state, a new generation begins, durably; True then. Another hub's receipt has no effect."""
+        ...
+
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         """Signed receipts of any status that the site has not confirmed, oldest first."""
+        ...
+
+    def receipts_after(self, site: SiteName, number: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """The first of the unconfirmed receipts with a larger number than this, with their numbers, which ascend in the
+        order of their transactions. most: of one answer."""
+        ...
+
+    def set_aside(self, site: SiteName, item: str, error: Exception) -> None:
+        """Park something of a site that could not be received, with its reason. item: an object or a study, hex. It is
+        released when the same object is put. Never raises."""
         ...
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:

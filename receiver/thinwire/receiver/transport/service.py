@@ -15,6 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
+from sqlalchemy.exc import SQLAlchemyError
 
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
@@ -23,7 +24,7 @@ from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError
+from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
@@ -155,9 +156,9 @@ class HubServer(HubServicer):
             if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
                 raise ProtocolBroken("the join request is too large")
             joined = await asyncio.to_thread(self._store.join, peer, request.certificate_request, request.signing_key)
-        except ThinwireError as error:
-            log.warning("a clinic could not join: %s", error)
-            await context.abort(status_of(error), str(error))
+        except (ThinwireError, OSError, SQLAlchemyError) as error:
+            log.warning("a clinic could not join: %s", told(error))
+            await context.abort(status_of(as_ours(error)), str(as_ours(error)))
         log.info("site %s joined", joined.site)
         return wire.JoinReply(
             certificate=joined.certificate_pem,
@@ -180,12 +181,13 @@ class HubServer(HubServicer):
             stream = self._streams[peer.name] = SiteStream(session, context, self._clock, lambda: self._end(peer.name))
             log.info("site %s connected", peer.name)
             await stream.run()
-        except ThinwireError as error:
-            log.warning("a stream ends: %s", error)
+        except (ThinwireError, OSError, SQLAlchemyError, ValueError) as error:
+            log.warning("a stream ends: %s", told(error))
+            ours = as_ours(error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.
-            await context.write(stream_refusal(error))
+            await context.write(stream_refusal(ours))
             await asyncio.sleep(DRAIN_SECONDS)
-            await context.abort(status_of(error), str(error))
+            await context.abort(status_of(ours), str(ours))
 
 
 class SiteStream:

@@ -85,7 +85,7 @@ def _encoding(term: str) -> str | None:
         return _ALIASES.get(name, DEFAULT)
     try:
         return codecs.lookup(term.strip()).name
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: a NUL within the term
         return None
 
 

@@ -1,7 +1,8 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -68,28 +69,38 @@ class Up(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., receipt_taken: _Optional[_Union[ReceiptTaken, _Mapping]] = ..., escalate: _Optional[_Union[Escalate, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "escalated")
+    __slots__ = ("welcome", "progress", "receipt", "refusal", "tier_request", "escalated", "store")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     TIER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     ESCALATED_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     progress: Progress
     receipt: Receipt
     refusal: Refusal
     tier_request: TierRequest
     escalated: Escalated
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., escalated: _Optional[_Union[Escalated, _Mapping]] = ...) -> None: ...
+    store: Store
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., escalated: _Optional[_Union[Escalated, _Mapping]] = ..., store: _Optional[_Union[Store, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "software")
+    __slots__ = ("version", "software", "seen")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     version: int
     software: str
-    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+    seen: Seen
+    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ..., seen: _Optional[_Union[Seen, _Mapping]] = ...) -> None: ...
+
+class Seen(_message.Message):
+    __slots__ = ("receipt",)
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    receipt: bytes
+    def __init__(self, receipt: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("number", "object", "size", "urgent", "head")
@@ -130,10 +141,40 @@ class Escalate(_message.Message):
     def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "store", "takes_additions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_ADDITIONS_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    store: Store
+    takes_additions: bool
+    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
+
+class Store(_message.Message):
+    __slots__ = ("generation", "position", "past", "backup")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    PAST_FIELD_NUMBER: _ClassVar[int]
+    BACKUP_FIELD_NUMBER: _ClassVar[int]
+    generation: bytes
+    position: int
+    past: _containers.RepeatedCompositeFieldContainer[Past]
+    backup: Backup
+    def __init__(self, generation: _Optional[bytes] = ..., position: _Optional[int] = ..., past: _Optional[_Iterable[_Union[Past, _Mapping]]] = ..., backup: _Optional[_Union[Backup, _Mapping]] = ...) -> None: ...
+
+class Past(_message.Message):
+    __slots__ = ("generation", "position")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    generation: bytes
+    position: int
+    def __init__(self, generation: _Optional[bytes] = ..., position: _Optional[int] = ...) -> None: ...
+
+class Backup(_message.Message):
+    __slots__ = ("position",)
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    def __init__(self, position: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("number", "durable")
