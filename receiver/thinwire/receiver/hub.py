@@ -26,6 +26,7 @@ from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
@@ -48,6 +49,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""

@@ -74,7 +74,8 @@ def print_outcome(outcome: Accepted | RefusedStudy, out: Console, err: Console) 
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
             if isinstance(study, Addition):
-                text = f"added to study {study.adds_to.hex()[:12]}"
+                known = study.adds_to == study.key
+                text = "accepted before" if known else f"added to study {study.adds_to.hex()[:12]}"
             else:
                 text = study.text_source if study.text is not None else "no text: the decoder generates one"
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)

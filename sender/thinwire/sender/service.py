@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from time import sleep
 
-from thinwire.sender.intake.addition import Addition
+from thinwire.sender.intake.addition import Addition, addition_of
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
 from thinwire.sender.intake.study import Study, read_files, study_of
 from thinwire.sender.modality.port import Port
@@ -22,7 +22,7 @@ from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.pipeline import MAKING, WORKERS, Pipeline
-from thinwire.sender.placing import AddedFiles, OwnFiles, Placing
+from thinwire.sender.placing import AddedFiles, KnownFiles, OwnFiles, Placing
 from thinwire.sender.transport.connection import Uplink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
@@ -130,6 +130,8 @@ def _accept_study(
         try:
             if isinstance(group, OwnFiles):
                 yield _own(pipeline, placing, group, mine, study_text, send_options)
+            elif isinstance(group, KnownFiles):
+                yield _known(pipeline, group, mine, send_options)
             else:
                 addition = placing.addition(group)
                 entry = pipeline.accept_addition(addition, send_options.urgent)
@@ -160,6 +162,13 @@ def _own(
     entry = pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides)
     placing.record(group.files, study)
     return Accepted(study, entry, paths)
+
+
+def _known(pipeline: Pipeline, group: KnownFiles, paths: tuple[Path, ...], send_options: SendOptions) -> Accepted:
+    outbox = pipeline.outbox
+    entry = outbox.make_urgent(group.study) if send_options.urgent else outbox.entry(group.study)
+    study = addition_of(group.files, entry.adds_to or group.study, {})
+    return Accepted(replace(study, key=group.study), entry, paths)
 
 
 def _before(

@@ -60,7 +60,9 @@ def make_app(context: WebContext) -> FastAPI:
     app.state.shared_rows = SharedRows(context.clock.monotonic)
     if context.provider is not None:
         add_provider(app, context, context.provider)
-    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=context.origin)
+    app.add_middleware(
+        Guard, most_posted=MOST_POSTED, hosts=context.hosts, origin=context.origin, secure=context.secure
+    )
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)
