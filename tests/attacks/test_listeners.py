@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.support.dicoms import chest, dicom
@@ -61,8 +60,9 @@ seconds = 3
 class Ends:
     """A hub and a clinic that serve. Ports are on loopback."""
 
-    hub: psutil.Process
-    clinic: psutil.Process
+    hub: int
+    clinic: int
+    """Process numbers."""
     link: int
     web: int
     metrics: int
@@ -114,14 +114,14 @@ class Ends:
     def little_memory(self) -> Iterator[None]:
         """Neither process grows by more than MOST_GROWN at any moment of the block."""
         processes = (self.hub, self.clinic)
-        before = [each.memory_info().rss for each in processes]
+        before = [_memory(each) for each in processes]
         most = [0, 0]
         done = threading.Event()
 
         def look() -> None:
             while not done.wait(0.05):
                 for at, each in enumerate(processes):
-                    most[at] = max(most[at], each.memory_info().rss - before[at])
+                    most[at] = max(most[at], _memory(each) - before[at])
 
         looking = threading.Thread(target=look)
         looking.start()
@@ -166,7 +166,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
         )
         until(lambda: "DICOM port open" in log.read_text())
         made = Ends(
-            psutil.Process(serving.pid), psutil.Process(sending.pid),
+            serving.pid, sending.pid,
             link, web, metrics, commitment, dicom_port, page, log, other,
         )  # fmt: skip
         made.served()
@@ -198,6 +198,11 @@ def held_open(port: int, count: int, first: bytes = b"") -> Iterator[list[socket
                 each.sendall(first)
                 opened.append(each)
         yield opened
+
+
+def _memory(process: int) -> int:
+    """Bytes in memory (proc(5), statm)."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _get(port: int, path: str, **headers: str) -> int:

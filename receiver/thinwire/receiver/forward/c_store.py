@@ -22,7 +22,7 @@ from thinwire.receiver.forward.peer import DeliveryOutcome, DicomObject, Outgoin
 from thinwire.receiver.targets import DicomTarget
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.listening.dicom import DicomConnection, DicomServer, serve_dicom
-from thinwire.shared.listening.guard import Guard
+from thinwire.shared.listening.guard import ListenerGuard
 from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,9 @@ class CStorePeer:
         threading.Event().wait(LINGER_SECONDS)
 
 
-def listen_for_commitment(guard: Guard, listen: tuple[str, int], title: str, committed: Committed) -> DicomServer:
+def listen_for_commitment(
+    guard: ListenerGuard, listen: tuple[str, int], title: str, committed: Committed
+) -> DicomServer:
     """Receive storage commitment reports (N-EVENT-REPORT) until `shutdown` of the returned server.
 
     Raises BadConfiguration for an address that cannot be used.

@@ -26,7 +26,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.listening.guard import Guard, Listeners
+from thinwire.shared.listening.guard import ListenerGuard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -81,7 +81,7 @@ class HubServer(HubServicer):
         disk: Disk,
         limits: SiteLimits | None = None,
         reflects: bool = False,
-        guard: Guard | None = None,
+        guard: ListenerGuard | None = None,
     ) -> None:
         self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
         self._front: Front | None = None

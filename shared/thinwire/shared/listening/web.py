@@ -17,13 +17,13 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from thinwire.shared.listening.guard import Guard, Listener
+from thinwire.shared.listening.guard import Listener, ListenerGuard
 
 
 class _Requests(H11Protocol):
     """uvicorn's protocol, which tells the guard whether its peer owes the rest of a request."""
 
-    def __init__(self, guard: Guard, **given: Any) -> None:
+    def __init__(self, guard: ListenerGuard, **given: Any) -> None:
         super().__init__(**given)
         self._guard = guard
         self._fd = -1
