@@ -269,7 +269,7 @@ class PageLimits(Limits):
     seconds: float = Field(default=10.0, gt=0, le=3600)
 
 
-class LimitSettings(BaseModel):
+class ClinicLimits(BaseModel):
     """Sections [limits.dicom] and [limits.page]: limits of each port."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -315,7 +315,7 @@ class SenderConfig(BaseSettings):
     """Whether studies leave the clinic without identity."""
     page: PageSettings = PageSettings()
     """The local page."""
-    limits: LimitSettings = LimitSettings()
+    limits: ClinicLimits = ClinicLimits()
     """Limits of the ports."""
     log: LogFormat = LogFormat.TEXT
     """How `run` logs: text, or json for one object a line."""

@@ -69,7 +69,7 @@ class WebThread:
         # Lower levels write a line for each bad request.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             # A factory, though uvicorn's annotation says a class. uvloop would accept connections past the guard.
             http=functools.partial(_Requests, listener.guard),  # type: ignore[arg-type]
             loop="asyncio",
