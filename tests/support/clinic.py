@@ -12,7 +12,6 @@ from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
-from thinwire.shared.formats.originals import unpack
 from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.migrations import create_database, open_database
@@ -65,4 +64,4 @@ class Clinic:
 
     def files(self) -> list[list[bytes]]:
         """Of each study in the outbox."""
-        return [[m.data for m in unpack(self.outbox.source(e.study), 1 << 26)] for e in self.outbox.entries()]
+        return [[m.data for m in self.pipeline.open(e.study).files] for e in self.outbox.entries()]

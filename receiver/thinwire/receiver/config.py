@@ -32,6 +32,13 @@ TEMPLATE = """\
 # [metrics]
 # listen = "127.0.0.1:9464"
 
+## What each clinic may use; of one clinic alone: thinwire-receiver site quota
+# [quota]
+# bytes = 1000000000000
+# studies = 2000
+# partials = 64
+# epochs = 512
+
 ## Limits of each port, against floods and silent connections; the tables are link, web, commitment and metrics
 # [limits.link]
 # connections = 4096
@@ -73,6 +80,21 @@ class MetricsSettings(BaseModel):
 
     listen: str | None = None
     """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
+
+
+class QuotaSettings(BaseModel):
+    """Table [quota]: the share of the hub that each site may use, unless it has its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int = Field(default=10**12, ge=0)
+    """Bytes of all its stored and partial objects."""
+    studies: int = Field(default=2000, ge=0)
+    """New studies in a day (UTC)."""
+    partials: int = Field(default=64, ge=0)
+    """Objects in transfer, on disk."""
+    epochs: int = Field(default=512, ge=1)
+    """Epochs kept at a time, and new ones in an hour."""
 
 
 class LinkLimits(Limits):
@@ -162,6 +184,7 @@ class Settings(BaseSettings):
     forward: ForwardSettings = ForwardSettings()
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
     metrics: MetricsSettings = MetricsSettings()
+    quota: QuotaSettings = QuotaSettings()
     limits: HubLimits = HubLimits()
     reflection: bool = False
     """Whether the gRPC server lists its services to callers (gRPC server reflection)."""

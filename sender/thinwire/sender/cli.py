@@ -1,6 +1,7 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from thinwire.sender.clinic import JoinedClinic, bring_clinic_forward, open_clin
 from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import MEANINGS
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
@@ -32,6 +34,8 @@ from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import TextSource
 from thinwire.shared.logs import log_to
+from thinwire.shared.parked import as_json as parked_json
+from thinwire.shared.parked import parked_lines
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
@@ -198,6 +202,9 @@ def status(
         for last in clinic.quarantine.reasons(1):
             out.print(f"{clinic.quarantine.count()} refused files in quarantine; the last: {last['what']}")
         presentation.show_unreadable(clinic.outbox.unreadable(), out)
+        parked = clinic.outbox.parked
+        for line in parked_lines(parked.items(SHOWN), sum(parked.counts().values()), "thinwire-sender retry"):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
         out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
@@ -215,13 +222,15 @@ def _status(clinic: JoinedClinic, most: int) -> Group:
     budget = (
         "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
     )
+    word = clinic.config.identity
+    identity = f"Identity: {word} ({MEANINGS[word]})"
     used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; continue with: thinwire-sender resume"
     count = presentation.states_text(states)
     if most and sum(states.values()) > most:
         count += f"; the newest {most} are shown, all with --all"
-    summary = presentation.tiers_table(tiers, link), count, used
+    summary = presentation.tiers_table(tiers, link), count, used, identity
     if not most:
         return Group(*summary)
     return Group(presentation.status_table(shown, outbox, link, current_policy.waits(shown, due)), "", *summary)
@@ -245,11 +254,14 @@ def _print_json(clinic: JoinedClinic) -> None:
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
         "execution_provider": presentation.provider(clinic.config),
         "link": presentation.link_json(link),
+        "identity": clinic.config.identity,
         "paused": current_policy.paused,
+        "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),
         "unreadable": [presentation.unreadable_json(each) for each in outbox.unreadable()],
+        "parked": [parked_json(each) for each in outbox.parked.items()],
     }
     typer.echo(json.dumps(head)[:-1] + ', "studies": [', nl=False)
     before = "\n"
@@ -289,13 +301,21 @@ def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study ke
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub is told with the next message", highlight=False)
 
 
-@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")
-def retry(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
-    """Retry tiers that the hub refused or that could not be made, after the cause is removed.
+@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic, or thinwire-sender retry --data clinic")
+def retry(
+    data: Data,
+    study: Annotated[
+        str | None, typer.Argument(help="The study key or its first digits; everything parked by default.")
+    ] = None,
+) -> None:
+    """Retry tiers that the hub refused or that could not be made, and what is parked, after the cause is removed.
 
     `status` shows them with their reasons. The running `thinwire-sender run` makes and sends them.
     """
     outbox = outbox_of(data)
+    if study is None:
+        out.print(f"Tried again: {outbox.parked.retry()} parked items", highlight=False)
+        return
     entry = outbox.find(study)
     again = outbox.retry(entry.study)
     left = [part.kind for part in entry.parts if part.state is PartState.ABSENT and part.kind not in again]
@@ -429,6 +449,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 
 def main() -> None:
     """Entry point: errors become one line with a remedy and the exit code of their class."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError) as error:

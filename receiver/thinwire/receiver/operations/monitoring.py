@@ -60,7 +60,9 @@ def monitoring(hub: Hub, listen: str) -> Iterator[int]:
 
 def _app(hub: Hub) -> Starlette:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.listeners))
+    registry.register(
+        Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked, hub.listeners)
+    )
 
     def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)

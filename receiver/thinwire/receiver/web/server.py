@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
@@ -64,13 +63,12 @@ class WebServer:
         return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._server.port)}"
 
     def start(self) -> None:
-        self.context.audit.record(self.context.message(Act.STARTED, "serve", ""))
         self._server.start()
 
     def stop(self) -> None:
         """Returns when no page is served any more."""
         self._server.stop()
-        self.context.audit.record(self.context.message(Act.STOPPED, "serve", ""))
+        self.context.refusals.write(all=True)
 
     def close(self) -> None:
         """Close the port; for a server that was not started."""

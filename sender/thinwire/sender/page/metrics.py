@@ -19,6 +19,21 @@ class ClinicMetrics(Collector):
         self._clinic = clinic
 
     def collect(self) -> Iterator[Metric]:
+        for family in (self._free, self._parked, self._studies):
+            # One that cannot be read leaves the others.
+            with self._clinic.outbox.parked.guard(f"metrics {family.__name__.strip('_')}"):
+                yield from list(family())
+
+    def _free(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("thinwire_disk_free_bytes", "Free for studies.", self._clinic.free())
+
+    def _parked(self) -> Iterator[Metric]:
+        parked = GaugeMetricFamily("thinwire_parked", "Items that failed alone, and wait.", labels=["loop"])
+        for loop, count in self._clinic.outbox.parked.counts().items():
+            parked.add_metric([loop], count)
+        yield parked
+
+    def _studies(self) -> Iterator[Metric]:
         current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox
         states, totals, oldest = outbox.overview.states(), outbox.overview.totals(), outbox.overview.oldest_unsent()
         link = link_status.read_status(outbox.folder, current_policy.now)
@@ -48,4 +63,3 @@ class ClinicMetrics(Collector):
         refused = self._clinic.quarantine.count()
         yield GaugeMetricFamily("thinwire_quarantine_files", "Refused files with their reasons.", refused)
         yield from connection_metrics(self._clinic.listeners)
-        yield GaugeMetricFamily("thinwire_disk_free_bytes", "Free for studies.", self._clinic.free())

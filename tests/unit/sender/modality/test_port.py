@@ -130,19 +130,20 @@ def test_the_same_object_again_does_nothing_before_and_after_it_was_taken_over(
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_another_object_with_the_same_uid_is_set_aside(clinic: Clinic, machine: Machine, taken: bool) -> None:
-    first, other = view(1), dicom(chest(seed=9), SOPInstanceUID=f"{STUDY_UID}.1.1")
+def test_other_content_under_a_known_uid_is_kept_and_told(clinic: Clinic, machine: Machine, taken: bool) -> None:
+    first, other = view(1), view(1, PatientName="CORRECTED^NAME")
     machine.send(first)
     if taken:
         clinic.settle()
-    (status,) = machine.send(other)
-    assert status.Status == REFUSED
-    assert "this SOP Instance UID" in status.ErrorComment
+    assert machine.send(other)[0].Status == SUCCESS
+    assert machine.send(other)[0].Status == SUCCESS  # a repeat
     clinic.settle()
-    (files,) = clinic.files()
-    assert pixels_of(files) == pixels_of([first])
-    (reason,) = clinic.quarantine.reasons()
-    assert (reason["error"], reason["kept"]) == ("UidReused", True)
+    assert len([file for files in clinic.files() for file in files]) == 2
+    base, *more = clinic.outbox.entries()
+    assert [each.adds_to for each in more] == ([base.study] if taken else [])
+    told = " ".join(warning for entry in clinic.outbox.entries() for warning in entry.warnings)
+    assert ("PatientName differs" if taken else "one SOP Instance UID") in told
+    assert clinic.quarantine.reasons() == []
 
 
 def test_two_studies_with_one_study_uid_stay_two(clinic: Clinic, machine: Machine) -> None:
