@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -27,6 +27,7 @@ from tests.support.xray_machine import Machine
 from thinwire.sender.enrolment import load_enrolment
 from thinwire.sender.transport.connection import dial
 from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.listening.dicom import poll_sockets
 from thinwire.shared.wire.v1 import link_pb2 as wire
 from thinwire.shared.wire.v1.link_pb2_grpc import HubStub
 
@@ -38,6 +39,8 @@ pytestmark = [
 LONG = os.environ.get("THINWIRE_ATTACK") == "1"
 SERVED_SECONDS = 2.0 if LONG else 30.0
 """In which an honest peer is served. The short form runs beside other tests, where only waiting for ever is a fault."""
+BUSY = 3.0
+"""Times what the same takes without an attack, where the machine is busy with other work."""
 MOST_GROWN = 100 << 20
 ROUNDS = 10 if LONG else 1
 SILENT_AT_HUB, SILENT_AT_CLINIC, SLOW_REQUESTS = (1200, 200, 900) if LONG else (400, 40, 150)
@@ -56,6 +59,14 @@ seconds = 3
 """
 
 
+def client_hello() -> bytes:
+    """The first record of a TLS client."""
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="thinwire-hub").do_handshake()
+    return out.read()
+
+
 @dataclass
 class Ends:
     """A hub and a clinic that serve. Ports are on loopback."""
@@ -72,6 +83,8 @@ class Ends:
     log: Path
     other: Path
     """The folder of another clinic, of which nothing runs."""
+    calm: dict[str, float] = field(default_factory=dict)
+    """Seconds without an attack."""
 
     def served(self) -> None:
         """Each honest peer is served in time."""
@@ -79,7 +92,8 @@ class Ends:
             begun = time.monotonic()
             act()
             took = time.monotonic() - begun
-            assert took < SERVED_SECONDS, (act.__name__, took)
+            calm = self.calm.setdefault(act.__name__, took)
+            assert took < max(SERVED_SECONDS, BUSY * calm), (act.__name__, took, calm)
 
     def _link(self) -> None:
         async def connect() -> None:
@@ -135,6 +149,7 @@ class Ends:
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
+    poll_sockets()  # the X-ray machine runs in this process, which holds the attackers' sockets
     folder = tmp_path_factory.mktemp("attacks")
     hub, clinic, other = folder / "hub", folder / "clinic", folder / "other"
     link, web, metrics, commitment, dicom_port, page = (free_port() for _ in range(6))
@@ -169,6 +184,8 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
             serving.pid, sending.pid,
             link, web, metrics, commitment, dicom_port, page, log, other,
         )  # fmt: skip
+        made.served()
+        made.calm.clear()  # the first time is the slowest
         made.served()
         yield made
     assert "Traceback" not in log.read_text()
@@ -268,7 +285,9 @@ def test_silent_connections_keep_no_machine_out(ends: Ends, port: str, first: by
     assert ends.refused(port)["displaced"] > 0
 
 
-@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "first", [b"", b"\x16\x03\x01\x02\x00", client_hello(), b"GET / HTTP/1.1\r\n\r\n"], ids=["", "cut", "hello", "http"]
+)
 def test_silent_connections_keep_no_clinic_out(ends: Ends, first: bytes) -> None:
     with ends.little_memory():
         for _ in range(ROUNDS):

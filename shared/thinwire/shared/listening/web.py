@@ -9,6 +9,7 @@ import functools
 import logging
 import ssl
 import threading
+from asyncio import sslproto
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from thinwire.shared.listening.guard import Listener, ListenerGuard
+
+_TLS_BUFFER = 32 << 10
+"""Two records of TLS."""
 
 
 class _Requests(H11Protocol):
@@ -68,6 +72,8 @@ class WebThread:
     ) -> None:
         # Lower levels write a line for each bad request.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        # asyncio fills a buffer of this size for each TLS connection: 256 KiB by default, 128 MB for 512 connections.
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER
         config = uvicorn.Config(
             app,
             # A factory, though uvicorn's annotation says a class. uvloop would accept connections past the guard.
