@@ -181,8 +181,7 @@ def serve_dicom(ae: AE, listener: Listener, handlers: list[Any], most_object: in
 
 
 def poll_sockets() -> None:
-    """Let pynetdicom wait with poll(2), also where it dials: select(2) takes no descriptor above 1023, and a process with
-    many connections has more."""
+    """Let pynetdicom wait with poll(2), also where it dials: select(2) takes no descriptor above 1023."""
     transport.select = SimpleNamespace(select=_readable)
 
 
