@@ -7,11 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from tests.support.power import Cutoff, PowerCut
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, blobs_of, samples
-from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.operations.backup import back_up, record_taken, restore
 from thinwire.receiver.store.history import history_of
 from thinwire.receiver.store.tables import generations, objects, positions
@@ -59,12 +58,16 @@ def put_back(ends: TwoEnds, copy: Path) -> None:
 def backed_up(ends: TwoEnds) -> Path:
     """A backup by the hub's own command, into the same folder each time."""
     folder = ends.folder / "backup"
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _quiet)
+    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, _quiet)
     return folder
 
 
 def bring_back(ends: TwoEnds, backup: Path | None) -> None:
-    restore(close_hub(ends), backup, Disk(reserve=0), ends.clock, _quiet)
+    restore(close_hub(ends), backup, Disk(reserve=0), ends.clock, _nothing, _quiet)
+
+
+def _nothing(_connection: Connection) -> None:
+    """No message in the audit log."""
 
 
 def _quiet(_name: str, _done: int, _total: int) -> None:
@@ -135,8 +138,8 @@ def test_a_folder_put_back_in_silence_is_found_by_the_hub_s_own_receipt(ends: Tw
     assert again(ends) == 3
     assert_once(ends, some)
     assert reasons(ends) == ["first", "behind"]
-    (message,) = [each for each in Audit(ends.hub.database).messages() if "store-went-back" in each]
-    assert SITE in message
+    (message,) = [each for each in ends.hub.audit.newest(None, 50) if "store-went-back" in each.message]
+    assert SITE in message.message
     assert again(ends) == 0
 
 
@@ -377,7 +380,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before_it(ends: TwoEnds) -> None
     deliver(ends, second)
 
     def act(disk: Disk) -> None:
-        back_up(ends.hub.database, ends.folder / "hub", folder, disk, ends.clock, _quiet)
+        back_up(ends.hub.database, ends.folder / "hub", folder, disk, ends.clock, _nothing, _quiet)
 
     for _ in cuts(ends, act):
         assert_whole(folder)
@@ -393,7 +396,7 @@ def test_a_restore_that_is_killed_is_repeated(ends: TwoEnds) -> None:
     shutil.rmtree(close_hub(ends) / "blobs")
 
     def act(disk: Disk) -> None:
-        restore(ends.folder / "hub", folder, disk, ends.clock, _quiet)
+        restore(ends.folder / "hub", folder, disk, ends.clock, _nothing, _quiet)
 
     for _ in cuts(ends, act):
         ends.clock.advance(1)
@@ -411,7 +414,9 @@ def test_a_damaged_part_is_in_no_backup_and_its_clinic_keeps_it(ends: TwoEnds) -
         each for each in (ends.folder / "hub" / "blobs").glob("??/*") if each.stat().st_size == len(sample.source)
     ]
     path.write_bytes(b"damaged" * 3)
-    done = back_up(ends.hub.database, ends.folder / "hub", ends.folder / "backup", Disk(reserve=0), ends.clock, _quiet)
+    done = back_up(
+        ends.hub.database, ends.folder / "hub", ends.folder / "backup", Disk(reserve=0), ends.clock, _nothing, _quiet
+    )
     assert [each.hex() for each in done.damaged] == [path.name]
     ends.carry()
     ends.outbox.follow()
@@ -425,21 +430,21 @@ def test_a_snapshot_of_another_program_counts_from_its_beginning(ends: TwoEnds) 
     at = ends.clock.now()
     ends.clock.advance(60)
     deliver(ends, second)
-    record_taken(ends.hub.database, at, ends.clock)
+    record_taken(ends.hub.database, at, ends.clock, _nothing)
     with ends.hub.database.read() as connection:
         assert history_of(connection, SITE).backed_up == 3
     with pytest.raises(BadConfiguration, match="future"):
-        record_taken(ends.hub.database, ends.clock.now().replace(year=2100), ends.clock)
+        record_taken(ends.hub.database, ends.clock.now().replace(year=2100), ends.clock, _nothing)
 
 
 def test_a_folder_that_cannot_be_a_backup_is_refused(ends: TwoEnds) -> None:
     hub, disk = ends.folder / "hub", Disk(reserve=0)
     for folder in (hub, hub / "blobs" / "backup", ends.folder):
         with pytest.raises(BadConfiguration, match="own folder"):
-            back_up(ends.hub.database, hub, folder, disk, ends.clock, _quiet)
+            back_up(ends.hub.database, hub, folder, disk, ends.clock, _nothing, _quiet)
     (ends.folder / "empty").mkdir()
     with pytest.raises(BadConfiguration, match="no backup"):
-        restore(close_hub(ends), ends.folder / "empty", disk, ends.clock, _quiet)
+        restore(close_hub(ends), ends.folder / "empty", disk, ends.clock, _nothing, _quiet)
 
 
 def test_one_backup_at_a_time(ends: TwoEnds) -> None:
@@ -447,11 +452,11 @@ def test_one_backup_at_a_time(ends: TwoEnds) -> None:
 
     def meanwhile(_name: str, _done: int, _total: int) -> None:
         with pytest.raises(HubBusy) as error:
-            back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _quiet)
+            back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, _quiet)
         raised.append(error)
 
     deliver(ends, *samples(1))
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, meanwhile)
+    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, meanwhile)
     assert raised
 
 

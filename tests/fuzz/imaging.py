@@ -42,7 +42,7 @@ from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.codestream import FrameShape
 from thinwire.shared.imaging.dicom import image, radiograph, read_instance
 from thinwire.shared.imaging.frontal import choose
-from thinwire.shared.imaging.header import FileLimits, attributes, parse, part10
+from thinwire.shared.imaging.header import FileLimits, parse, part10
 from thinwire.shared.imaging.radiograph import open_radiograph, require_bounded
 from thinwire.shared.storage.durable import Disk
 
@@ -226,7 +226,7 @@ def _directory(data: bytes) -> None:
 
 TARGETS = {
     "dicom_header": Target(
-        both(_header, lambda b: parse(b, LIMITS), lambda b: attributes(b, LIMITS), lambda b: part10(b, LIMITS)),
+        both(_header, lambda b: parse(b, LIMITS), lambda b: part10(b, LIMITS)),
         _headers,
         weight=0.5,
     ),

@@ -86,7 +86,7 @@ _VALID = {
     **{"UI": b"1.2.3.4", "CS": b"YES", "PN": b"A^B", "AE": b"AET"},
 }
 VRS = tuple(
-    "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SS ST SV TM UC UI UL UN UR US UT UV".split()
+    ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "PN", "SH", "SL", "SS", "ST", "SV", "TM", "UC", "UI", "UL", "UN", "UR", "US", "UT", "UV"]
 )
 _TRUE = frozenset(
     tag_for_keyword(keyword)

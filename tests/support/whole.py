@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.clock import FakeClock
+from tests.support.hub_end import enrolled
 from tests.support.reading_room import ReadingRoom
 from tests.support.scripted_link import ScriptedLink
 from tests.support.xray_machine import Machine
 from thinwire.receiver.hub import Hub, make_hub, open_hub
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
-from thinwire.sender.config import DicomSettings, SenderConfig
+from thinwire.sender.config import DicomLimits, DicomSettings, SenderConfig
 from thinwire.sender.config import Machine as MachineSettings
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
@@ -23,9 +24,10 @@ from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Accepted, RefusedStudy, Service, accept_files
 from thinwire.sender.transport.session import UplinkSession
-from thinwire.shared.crypto.keys import new_request, new_signing_key, read_token
+from thinwire.shared.crypto.keys import new_signing_key
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
 
@@ -44,10 +46,8 @@ class Whole:
     def __post_init__(self) -> None:
         assert isinstance(self.hub.clock, FakeClock)
         self.clock, self.disk = self.hub.clock, Disk()
-        token, _ = self.hub.enrolment.enrol(SITE)
         signing = new_signing_key()
-        _, request = new_request(SITE)
-        self.hub.enrolment.join(read_token(token).id, request, signing.public_key().public_bytes_raw())
+        enrolled(self.hub.enrolment, SITE, signing)
         data = self.folder / "clinic"
         data.mkdir(parents=True)
         create_database(data / FILE, CLINIC)
@@ -66,7 +66,7 @@ class Whole:
             self.clock,
             self.outbox.is_whole,
         )
-        self.port = Port(PORT, database, arrivals, self.quarantine, self.disk, self.clock)
+        self.port = Port(PORT, database, arrivals, self.quarantine, self.disk, self.clock, Listeners(), DicomLimits())
         self.service = Service(self.pipeline, None, self.quarantine, self.clock, self.port)  # type: ignore[arg-type]
         self.room = ReadingRoom(self.hub)
         self.inbox = Inbox(self.folder / "inbox", self.disk, self.clock)

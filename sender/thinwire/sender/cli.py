@@ -256,6 +256,7 @@ def _print_json(clinic: JoinedClinic) -> None:
         "link": presentation.link_json(link),
         "identity": clinic.config.identity,
         "paused": current_policy.paused,
+        "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),

@@ -191,7 +191,8 @@ class Placing:
         words = headers_differ(before.instance.header, each.instance.header) if before.instance is not None else []
         image = _pixels(before) != _pixels(each)
         words = words if words or image else ["other attributes"]
-        told = f"corrected header: {', '.join(words)} differ{'s' if len(words) == 1 else ''} from the first version"
+        one = len(words) == 1 and words != ["other attributes"]
+        told = f"corrected header: {', '.join(words)} differ{'s' if one else ''} from the first version"
         if image:
             return f"{told}; the image data differ" if words else "corrected file: the image data differ"
         return told

@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from sqlalchemy import Connection
 
+from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit_message import Act, Message
+from thinwire.receiver.cli.acts import act_of, also, operator
 from thinwire.receiver.cli.options import Data, Json, write_json
 from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.config import load_settings
@@ -42,12 +46,13 @@ def backup_command(
         raise typer.BadParameter("give the folder of the backup, or --taken-at for one that another program took")
     done, clock = Copied(), SystemClock()
     with open_hub(data, clock) as hub:
+        made = also(hub, act_of(hub, Act.BACKED_UP))
         if folder is None:
-            record_taken(hub.database, _moment(str(taken_at)), clock)
+            record_taken(hub.database, _moment(str(taken_at)), clock, made)
         else:
             with meter(Console(stderr=True)) as draw:
                 done = back_up(
-                    hub.database, data, folder, hub.disk, clock, lambda n, i, of: draw(n, i, of, f"{i} of {of}")
+                    hub.database, data, folder, hub.disk, clock, made, lambda n, i, of: draw(n, i, of, f"{i} of {of}")
                 )
     if json_:
         write_json(_json(done))
@@ -75,11 +80,15 @@ def restore_command(
     where they are proven to be whole and of a known clinic; the clinics offer again what is missing. A restore that was
     stopped is repeated.
     """
-    load_keyring(data / "keys")
+    signing = load_keyring(data / "keys").signing
     reserve = load_settings(data).disk_reserve if (data / "config.toml").exists() else 0
-    clock = SystemClock()
+    clock, disk = SystemClock(), Disk(reserve=reserve)
+
+    def restored(connection: Connection) -> None:
+        append(connection, Message(Act.RESTORED, clock.now(), operator()), signing)
+
     with meter(Console(stderr=True)) as draw:
-        done = restore(data, folder, Disk(reserve=reserve), clock, lambda n, i, of: draw(n, i, of, f"{i} of {of}"))
+        done = restore(data, folder, disk, clock, restored, lambda n, i, of: draw(n, i, of, f"{i} of {of}"))
     with open_hub(data, clock) as hub, offline_lock(data):
         back = recover(hub)
     if json_:

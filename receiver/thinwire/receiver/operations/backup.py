@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from thinwire.receiver.access.audit import append
-from thinwire.receiver.access.audit_message import Act, Message
+from sqlalchemy import Connection
+
 from thinwire.receiver.config import FILE
 from thinwire.receiver.hub import DATABASE, offline_lock, serving_lock
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
@@ -38,6 +38,8 @@ _NEXT = "next.db"
 _RESTORED = "restored.db"
 _LOGS = ("-wal", "-shm")
 
+Also = Callable[[Connection], object]
+"""Called in the transaction that records a backup or begins a generation."""
 Progress = Callable[[str, int, int], None]
 """(what is copied, copied so far, their number)"""
 
@@ -54,7 +56,9 @@ class Copied:
     """Named by the database, and missing or damaged at the source."""
 
 
-def back_up(database: Database, data: Path, folder: Path, disk: Disk, clock: Clock, progress: Progress) -> Copied:
+def back_up(
+    database: Database, data: Path, folder: Path, disk: Disk, clock: Clock, also: Also, progress: Progress
+) -> Copied:
     """Bring the backup in `folder` up to date, durably; `serve` may go on. data: the hub's folder.
 
     What a damaged blob held is not counted as backed up. Raises BadConfiguration for a folder that cannot be one,
@@ -74,20 +78,20 @@ def back_up(database: Database, data: Path, folder: Path, disk: Disk, clock: Clo
             held = _held(copy, done.damaged)
         _copy_settings(data, folder, disk, replace=True)
         disk.move(following, folder / DATABASE, "backup.whole")
-    _record(database, taken_at, held, clock)
+    _record(database, taken_at, held, clock, also)
     return done
 
 
-def record_taken(database: Database, taken_at: datetime, clock: Clock) -> None:
+def record_taken(database: Database, taken_at: datetime, clock: Clock, also: Also) -> None:
     """Record a backup that another program took. taken_at: when it began. Raises BadConfiguration for a later time."""
     if taken_at > clock.now():
         raise BadConfiguration("the backup's time is in the future", "Give the time at which it began, with its zone.")
     with database.read() as connection:
         held = positions_before(connection, taken_at)
-    _record(database, taken_at, held, clock)
+    _record(database, taken_at, held, clock, also)
 
 
-def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, progress: Progress) -> Copied:
+def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Also, progress: Progress) -> Copied:
     """Replace the database of the hub in `data` by that of a backup, with every blob that it names, and begin a new
     generation. None for a folder that was put back by other means: the generation alone.
 
@@ -99,7 +103,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, progress:
     with serving_lock(data), offline_lock(data):
         if folder is None:
             migrate(data / DATABASE, HUB, disk)
-            _begin(data / DATABASE, clock, from_backup=False)
+            _begin(data / DATABASE, clock, also, from_backup=False)
             return done
         _refuse_own(data, folder)
         if not (folder / DATABASE).is_file():
@@ -120,7 +124,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, progress:
         migrated = migrate(restored, HUB, disk)
         if migrated is not None:
             migrated[1].unlink()
-        _begin(restored, clock, from_backup=True)
+        _begin(restored, clock, also, from_backup=True)
         _set_aside(data, disk, clock)
         disk.adopt(restored, data / DATABASE, "restore.database")
         for end in _LOGS:
@@ -128,14 +132,14 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, progress:
     return done
 
 
-def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], clock: Clock) -> None:
+def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], clock: Clock, also: Also) -> None:
     """The sessions of `serve` see it and tell the clinics."""
     with database.write() as connection:
         record_backup(connection, taken_at, held, clock.now())
-        append(connection, Message(Act.BACKED_UP, clock.now(), "command line"))
+        also(connection)
 
 
-def _begin(path: Path, clock: Clock, from_backup: bool) -> None:
+def _begin(path: Path, clock: Clock, also: Also, from_backup: bool) -> None:
     database = open_database(path, HUB)
     try:
         with database.write() as connection:
@@ -143,7 +147,7 @@ def _begin(path: Path, clock: Clock, from_backup: bool) -> None:
             if from_backup:
                 # The backup is still there, and holds all that was restored from it.
                 record_backup(connection, clock.now(), site_positions(connection), clock.now())
-            append(connection, Message(Act.RESTORED, clock.now(), "command line"))
+            also(connection)
     finally:
         database.close()
     with translated(), contextlib.closing(sqlite3.connect(path)) as connection:

@@ -31,6 +31,8 @@ from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.listening.metrics import connection_metrics
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
@@ -50,6 +52,7 @@ class Counts:
     disk: Disk
     clock: Clock
     parked: ParkedItems
+    listeners: Listeners = field(default_factory=Listeners)
     totals: "Totals" = field(default_factory=lambda: Totals())
 
     def describe(self) -> list[Metric]:
@@ -57,11 +60,17 @@ class Counts:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        families = self._free, self._links, self._parked, self._studies, self._totals, self._deliveries, self._history
+        families = (
+            *(self._free, self._links, self._parked, self._studies),
+            *(self._totals, self._deliveries, self._history, self._connections),
+        )
         for family in families:
             # One that cannot be read leaves the others.
             with self.parked.guard(f"metrics {family.__name__.strip('_')}"):
                 yield from list(family())
+
+    def _connections(self) -> Iterator[Metric]:
+        yield from connection_metrics(self.listeners)
 
     def _free(self) -> Iterator[Metric]:
         free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
@@ -69,7 +78,7 @@ class Counts:
         yield free
 
     def _parked(self) -> Iterator[Metric]:
-        counts = [([loop], count) for loop, count in self.parked.counts().items()]
+        counts = [([loop], float(count)) for loop, count in self.parked.counts().items()]
         yield _gauge("thinwire_parked", "Items that failed alone, and wait.", ["loop"], counts)
 
     def _totals(self) -> Iterator[Metric]:

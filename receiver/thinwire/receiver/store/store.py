@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.additions import (
     Decision,
     StoredAddition,
@@ -42,10 +43,12 @@ from thinwire.receiver.store.records import (
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
+from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
     additions,
     drafts,
+    epoch_uses,
     events,
     files,
     listed,
@@ -88,12 +91,15 @@ class Store:
         step: Callable[[str], None],
         signing: Ed25519PrivateKey,
         clock: Clock,
+        quota: QuotaSettings | None = None,
     ) -> None:
+        """quota: the limits of a site that has none of its own."""
         self._database = database
         self._blobs = blobs
         self._step = step
         self._signing = signing
         self._clock = clock
+        self._quota = quota or QuotaSettings()
         self.parked = ParkedItems(database, parked, clock)
 
     def sweep(self) -> int:
@@ -112,16 +118,27 @@ class Store:
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
-        returns. Returns the receipt that counts: of an object that is stored already, the first one."""
+        returns. Returns the receipt that counts: of an object that is stored already, the first one.
+
+        Raises NotEnrolled for a revoked site, LimitReached; nothing is then stored."""
+        mine = {"site": part.site, "study": part.header.study}
+        size = sealed_size(len(part.plaintext), part.header.chunk_log2)
+        with self._database.read() as connection:
+            # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
+            if _stored_receipt(connection, part.site, part.object) is None:
+                self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
-        mine = {"site": part.site, "study": part.header.study}
         with self._database.write() as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
+            self._check(connection, part, size)
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
-            connection.execute(new.on_conflict_do_nothing())
+            is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
+            count(connection, part.site, size, is_new, at)
+            used = (epoch_uses.c.site == part.site) & (epoch_uses.c.epoch == part.header.epoch)
+            connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
             facts = place_detail(add_position(connection, part.site, part.object, at))
@@ -132,7 +149,7 @@ class Store:
                 "kind": int(part.header.kind),
                 "blob": blob,
                 "plain_size": len(part.plaintext),
-                "sealed_size": sealed_size(len(part.plaintext), part.header.chunk_log2),
+                "sealed_size": size,
                 "urgent": part.urgent,
                 "stored_at": micros(at),
                 "receipt": number,
@@ -147,6 +164,23 @@ class Store:
                 announce(connection, part.site, base, at)
         self._step("store.put.committed")
         return signed
+
+    def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
+        """Raises NotEnrolled, LimitReached."""
+        check_served(connection, part.site)
+        is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
+        check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        """The limits of a site."""
+        with self._database.read() as connection:
+            return limits_of(connection, site, self._quota)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        """As `IngestStore.check_room`."""
+        with self._database.read() as connection:
+            limits, used = limits_of(connection, site, self._quota), usage_of(connection, site, self._clock.now())
+        check_room(used.bytes, size, limits[Limit.BYTES])
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
@@ -220,9 +254,11 @@ class Store:
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
         """Store a reader's request of a tier; no effect if the tier is stored or was requested before. With the
-        originals those of the files that were added to the study are requested."""
+        originals those of the files that were added to the study are requested. Raises NotEnrolled for a site that
+        sends nothing more."""
         at = self._clock.now()
         with self._database.write() as connection:
+            check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
                 of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
@@ -238,6 +274,7 @@ class Store:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
         with self._database.write() as connection:
+            check_served(connection, site)
             return self._make_urgent(connection, site, study)
 
     def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:

@@ -21,6 +21,7 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.parked import ParkedItem
 
 MOST_STUDIES = 200
@@ -110,13 +111,14 @@ class PageState:
 @dataclass(frozen=True)
 class ClinicState:
     """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving. identity:
-    the setting."""
+    the setting. listeners: the clinic's ports."""
 
     outbox: Outbox
     quarantine: Quarantine
     current_policy: Callable[[], CurrentPolicy]
     coming: Callable[[], int] = lambda: 0
     identity: Identity = Identity.FULL
+    listeners: Listeners = field(default_factory=Listeners)
 
     def free(self) -> int:
         """Bytes that studies may still take of the disk."""
