@@ -226,9 +226,11 @@ def retry(
     item: Annotated[str, typer.Argument(help="Only items that contain this: a study key, a site.")] = "",
 ) -> None:
     """Let `serve` try again what is parked (`status`), after its cause is removed. For deliveries: `forward retry`."""
-    with open_hub(data, SystemClock()) as hub:
-        with audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items", detail=item[:64])):
-            count = hub.store.parked.retry(item)
+    with (
+        open_hub(data, SystemClock()) as hub,
+        audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items", detail=item[:64])),
+    ):
+        count = hub.store.parked.retry(item)
     _note(f"{count} parked items will be tried again.")
 
 
