@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-import httpx
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.target import Target, both
 from tests.support.two_ends import TwoEnds, samples
 from thinwire.receiver.forward import fhir_peer, stow
+from thinwire.receiver.forward.web import Answer
 from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.web.rows import filter_of
 from thinwire.sender.transport.session import UplinkSession
@@ -99,19 +99,18 @@ def _downs() -> list[bytes]:
     return [_framed([each.SerializeToString() for each in some]) for some in (kinds, answers)]
 
 
-def _answer(data: bytes) -> httpx.Response:
+def _answer(data: bytes) -> Answer:
     """A status, headers and a body, by lines."""
     status, _, rest = data.partition(b"\n")
     kind, _, body = rest.partition(b"\n")
     code = (int.from_bytes(status[:2], "big") % 500) + 100
-    headers = [(b"Content-Type", bytes(each for each in kind if 32 <= each < 127))]
-    return httpx.Response(code, headers=headers, content=body)
+    return Answer(code, bytes(each for each in kind if 32 <= each < 127).decode(), body)
 
 
 def _stow_answer(data: bytes) -> None:
     answer = _answer(data)
     stow._refused(answer)
-    stow._json(answer)
+    answer.json()
     stow._first_part(answer)
 
 

@@ -42,7 +42,7 @@ from thinwire.shared.imaging.charset import encodings_of
 from thinwire.shared.imaging.codestream import FrameShape
 from thinwire.shared.imaging.dicom import image, radiograph, read_instance
 from thinwire.shared.imaging.frontal import choose
-from thinwire.shared.imaging.header import FileLimits, attributes, parse, part10
+from thinwire.shared.imaging.header import FileLimits, parse, part10
 from thinwire.shared.imaging.radiograph import open_radiograph, require_bounded
 from thinwire.shared.storage.durable import Disk
 
@@ -141,10 +141,11 @@ def _codestream(data: bytes) -> None:
     if len(data) < 2:
         return
     facts = data[1]
+    rows, columns = (11, 13) if facts & 64 else SIDES
     shape = FrameShape(
-        *SIDES, 3 if facts & 2 else 1, 16 if facts & 1 else 8, bool(facts & 4), bool(facts & 8), bool(facts & 16)
+        rows, columns, 3 if facts & 2 else 1, 16 if facts & 1 else 8, bool(facts & 4), bool(facts & 8), bool(facts & 16)
     )
-    codestream.decode(data[2:], _SYNTAXES[data[0] % len(_SYNTAXES)], shape, bool(facts & 32))
+    codestream.decode(data[2:], _SYNTAXES[data[0] % len(_SYNTAXES)], shape, bool(facts & 32) and not facts & 1)
 
 
 def _pictures() -> list[bytes]:
@@ -225,7 +226,7 @@ def _directory(data: bytes) -> None:
 
 TARGETS = {
     "dicom_header": Target(
-        both(_header, lambda b: parse(b, LIMITS), lambda b: attributes(b, LIMITS), lambda b: part10(b, LIMITS)),
+        both(_header, lambda b: parse(b, LIMITS), lambda b: part10(b, LIMITS)),
         _headers,
         weight=0.5,
     ),

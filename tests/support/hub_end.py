@@ -88,13 +88,14 @@ class HubEnd:
         self.database = Database(path, engine_of(path))
         self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
+        self.audit = Audit(self.database, keys.signing)
         self.pipeline = HubPipeline(
             self.store,
             self.enrolment,
             Bundles(folder / "bundles"),
             AnyContent(refusals),
             ObjectQuarantine(folder / "quarantine", disk, clock),
-            Audit(self.database, keys.signing),
+            self.audit,
             clock,
         )
 

@@ -18,7 +18,8 @@ from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
-from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.additions import Decision
+from thinwire.receiver.store.content import Examiner, patient_of
 from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
@@ -30,6 +31,7 @@ from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
@@ -282,6 +284,28 @@ class HubPipeline:
             log.info("site %s: the report on a study is signed", report.site)
             self.notify(report.site)
         return report
+
+    def decide(
+        self,
+        site: SiteName,
+        study: StudyKey,
+        addition: StudyKey,
+        decision: Decision,
+        also: Callable[[Connection], object],
+    ) -> None:
+        """Store a person's decision on corrected files, with the patient whom the study names from now on.
+
+        also: called in the same transaction. Raises UnknownStudy, BadManifest, DiskFull, HubBusy.
+        """
+        named = self._patient(site, study)
+        for each in self.store.additions(site, study):
+            if (decision if each.study == addition else each.decision) is Decision.TAKEN:
+                named = self._patient(site, each.study) or named
+        self.store.decide(site, study, addition, decision, named, also)
+
+    def _patient(self, site: SiteName, study: StudyKey) -> bytes | None:
+        data = self.store.plaintext(site, study, Kind.MANIFEST)
+        return None if data is None else patient_of(stored_manifest(data))
 
 
 def _bundle(pair: tuple[PendingGraph, FusedGraph]) -> BundleId:

@@ -20,7 +20,7 @@ from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.service import HubServer
+from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
@@ -102,6 +102,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.disk,
         reflects=hub.settings.reflection,
         changed=changes.seen,
+        guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
     pipeline.notify = server.notify
     stop = asyncio.Event()

@@ -32,7 +32,6 @@ from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.source import (
-    LARGEST_SOURCE,
     OpenedStudies,
     OpenedStudy,
     file_members,
@@ -41,7 +40,7 @@ from thinwire.sender.intake.source import (
     text_bytes,
     text_member,
 )
-from thinwire.sender.intake.study import Study
+from thinwire.sender.intake.study import LARGEST_SOURCE, Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.ledger import Ledger
 from thinwire.sender.outbox.outbox import Outbox
@@ -54,7 +53,6 @@ from thinwire.shared.errors import (
     BadInput,
     BadPayload,
     Retryable,
-    ThinwireError,
     UnknownBundle,
     UnknownStudy,
     told,
@@ -73,6 +71,8 @@ log = logging.getLogger(__name__)
 
 ROUND = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
 """The parts in the order in which they are made: a step for all studies before the next step for any."""
+MAKING = "making"
+"""The name of the making of parts in the list of parked items."""
 WORKERS = (ROUND[:1], ROUND[1:])
 """Steps that are made in parallel: a graph does not wait for a bulk part of another study."""
 
@@ -296,7 +296,7 @@ class Pipeline:
         for name in left:
             try:
                 study = self.outbox.take_back(name, self.tiers.plan, _facts_of)
-            except ThinwireError as error:
+            except Exception as error:  # noqa: BLE001 - one study must not stop the others
                 unopened[name] = f"no study names it, and it cannot be opened: {told(error)}"
             else:
                 log.warning("study %s has sealed bytes that the database did not name: it is taken back", study.hex())
@@ -316,25 +316,31 @@ class Pipeline:
         return next((job for step in steps if (job := self.outbox.next_missing(step, but))), None)
 
     def make_all(self) -> None:
-        """Make all missing parts now. The caller holds `outbox.own_link`. Raises DiskFull."""
-        failed: set[Job] = set()
+        """Make all missing parts now. The caller holds `outbox.own_link`. Raises the first Retryable, as DiskFull,
+        when all others are made."""
+        failed: dict[Job, Exception] = {}
         while job := self.next_job(failed):
-            if not self.try_make(*job):
-                failed.add(job)
+            if (error := self.try_make(*job)) is not None:
+                failed[job] = error
+        for error in failed.values():
+            if isinstance(error, Retryable):
+                raise error
 
-    def try_make(self, study: StudyKey, kind: Kind) -> bool:
-        """`make`; False if it fails and may succeed later: the part is still missing, and its row has the reason.
-        Raises Retryable."""
-        try:
+    def try_make(self, study: StudyKey, kind: Kind) -> Exception | None:
+        """`make`; the error if it fails and may succeed later: the part is then still missing and parked, and its row
+        has the reason."""
+        with self.outbox.parked.guard(MAKING, f"{study.hex()}/{kind.name.lower()}") as attempt:
             self.make(study, kind)
-        except Retryable:
-            raise
-        except Exception as error:  # noqa: BLE001 - one study must not stop the others
-            log.error("the %s of study %s is not made: %s", kind.name.lower(), study.hex(), told(error))
-            with suppress(UnknownStudy):
-                self.outbox.note_failure(study, kind, told(error))
-            return False
-        return True
+        if attempt.error is not None:
+            log.error("the %s of study %s is not made: %s", kind.name.lower(), study.hex(), told(attempt.error))
+            with suppress(Exception):  # the list of parked items has the reason too
+                self.outbox.note_failure(study, kind, told(attempt.error))
+        return attempt.error
+
+    def parked_jobs(self) -> set[Job]:
+        """The parts that are not to be tried now."""
+        named = (item.split("/") for item in self.outbox.parked.waits(MAKING))
+        return {(StudyKey(bytes.fromhex(study)), Kind[kind.upper()]) for study, kind in named}
 
     def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and store it in the outbox. A part that cannot be made is given up with its reason.

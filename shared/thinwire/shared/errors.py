@@ -226,6 +226,24 @@ def system_error(error: OSError) -> StorageFailed:
     return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
 
 
+def as_ours(error: Exception) -> ThinwireError:
+    """An error as the hub tells it to a clinic or a browser. An error that nobody foresaw is the hub's own fault, so it
+    is retryable and the clinic keeps its part.
+
+    The text of such an error, and of a wrong setting, is not told: it may name a patient or a path.
+    """
+    if isinstance(error, BadConfiguration):
+        return HubBusy("a setting of the hub cannot be used", "The hub's administrator sees it in the hub's log.")
+    if isinstance(error, ThinwireError):
+        return error
+    if isinstance(error, OSError):
+        return system_error(error)
+    return HubBusy(
+        "the hub met an error that nobody foresaw",
+        "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
+    )
+
+
 def told(error: Exception) -> str:
     """An error for a log or a table: ours or the disk's with its remedy; of any other only its kind and place, since
     its text may name a patient."""

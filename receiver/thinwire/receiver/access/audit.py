@@ -68,12 +68,8 @@ class Audit:
             self.append(connection, message)
 
     def append(self, connection: Connection, message: Message) -> None:
-        """Add a message within a writing transaction, together with the event that it records, or not at all."""
-        last, text = _head(connection), message.xml()
-        head = AuditHead(last.number + 1, _chained(last.digest, text), message.at)
-        row = {"number": head.number, "at": micros(head.at), "message": text, "digest": head.digest}
-        connection.execute(insert(table).values(row))
-        connection.execute(insert(signatures).values(number=head.number, signature=sign_head(head, self._signing)))
+        """As `append`, with the hub's key."""
+        append(connection, message, self._signing)
 
     def head(self) -> Head:
         with self._database.read() as connection:
@@ -198,6 +194,15 @@ class Audit:
             if len(rows) < PAGE:
                 return
             last = rows[-1].number
+
+
+def append(connection: Connection, message: Message, signing: Ed25519PrivateKey) -> None:
+    """Add a message within a writing transaction, together with the event that it records, or not at all."""
+    last, text = _head(connection), message.xml()
+    head = AuditHead(last.number + 1, _chained(last.digest, text), message.at)
+    row = {"number": head.number, "at": micros(head.at), "message": text, "digest": head.digest}
+    connection.execute(insert(table).values(row))
+    connection.execute(insert(signatures).values(number=head.number, signature=sign_head(head, signing)))
 
 
 def read_head(text: str) -> Head:

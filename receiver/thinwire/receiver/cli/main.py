@@ -5,6 +5,7 @@ for seconds.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
 from thinwire.receiver.cli.audit import audit_app
+from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
@@ -226,10 +228,7 @@ def retry(
     item: Annotated[str, typer.Argument(help="Only items that contain this: a study key, a site.")] = "",
 ) -> None:
     """Let `serve` try again what is parked (`status`), after its cause is removed. For deliveries: `forward retry`."""
-    with (
-        open_hub(data, SystemClock()) as hub,
-        audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items", detail=item[:64])),
-    ):
+    with open_hub(data, SystemClock()) as hub, audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items")):
         count = hub.store.parked.retry(item)
     _note(f"{count} parked items will be tried again.")
 
@@ -421,6 +420,8 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
     evaluate_command
 )
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
+app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
+app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
@@ -431,6 +432,7 @@ app.add_typer(site_app, name="site")
 
 def main() -> None:
     """Entry point: an error that thinwire knows is one line and its remedy, never a traceback."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError, KeyboardInterrupt) as error:

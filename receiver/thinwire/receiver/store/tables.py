@@ -27,7 +27,7 @@ from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 11
+VERSION = 12
 
 TABLES = MetaData()
 
@@ -166,6 +166,20 @@ files = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     _references_study(),
+)
+additions = Table(
+    "additions",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    # The study to which the files are added; it may arrive later.
+    Column("base", LargeBinary(16), nullable=False),
+    # Pairs of digests: an earlier file of the study, and the file here that corrects it.
+    Column("corrects", LargeBinary, nullable=False),
+    # Of a person on the corrected files; None before.
+    Column("decision", String(8)),
+    _references_study(),
+    Index("additions_base", "site", "base"),
 )
 listed = Table(
     "listed",

@@ -36,7 +36,7 @@ from thinwire.shared.errors import (
     ProtocolBroken,
     Retryable,
     ThinwireError,
-    system_error,
+    as_ours,
     told,
 )
 from thinwire.shared.identifiers import (
@@ -63,6 +63,9 @@ HEAD_SECONDS = 60.0
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
+TAKES_ADDITIONS = True
+"""Whether this hub takes manifests of version 3."""
+
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
     (ProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
@@ -76,20 +79,6 @@ _STATUS_OF = (
 def status_of(error: ThinwireError) -> grpc.StatusCode:
     """The gRPC status with which an error ends a call or a stream."""
     return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
-
-
-def as_ours(error: Exception) -> ThinwireError:
-    """An error for the clinic, which keeps its part and tries again after one that nobody foresaw: the fault is the
-    hub's. The text of such an error is not told: it may name a patient or a path.
-    """
-    if isinstance(error, ThinwireError):
-        return error
-    if isinstance(error, OSError):
-        return system_error(error)
-    return HubBusy(
-        "the hub met an error that nobody foresaw",
-        "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
-    )
 
 
 @dataclass
@@ -180,7 +169,7 @@ class IngestSession:
                     self._store.record_anchor(self.site, up.hello.audit_head)
                 store = None if self._told is None else _store(self._told)
                 head = self._new_head()
-                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=True, audit_head=head)
+                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head)
                 return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)

@@ -85,7 +85,8 @@ class IngestStore(EpochKeys, Protocol):
         ...
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
-        """The signed `stored` receipt of an object that `put` stored for this site, or None."""
+        """The signed `stored` receipt of an object that `put` stored for this site, or None: the first one, or another
+        where that one does not tell its place in the present history."""
         ...
 
     def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,15 +17,18 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from sqlalchemy.exc import SQLAlchemyError
 
+from thinwire.receiver.config import LinkLimits
+from thinwire.receiver.transport.front import Front
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.ingest import IngestSession, as_ours, status_of, stream_refusal
+from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
 from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError, told
+from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.listening.guard import Guard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -47,20 +49,19 @@ DRAIN_SECONDS = 10.0
 """Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
-
-# gRPC has no option for TLS 1.3 only. Its TLS 1.2 suites can be set: one that needs an RSA certificate cannot be used
-# with our certificates. The variable is read once in a process, before the first credentials.
-_SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+DESCRIPTORS = 3
+"""Open files of one clinic's connection: the clinic's, and both ends of the one to gRPC."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
+    # A clinic has one stream, and may ask for health beside it.
+    ("grpc.max_concurrent_streams", 16),
     # A silent clinic is pinged rarely: it pings more often, and the hub does not wait for the answer.
     ("grpc.keepalive_time_ms", 600_000),
     ("grpc.keepalive_timeout_ms", 120_000),
-    # A handshake may wait behind a bulk transfer on a link of 16 kbit/s.
-    ("grpc.server_handshake_timeout_ms", 300_000),
+    # The guard's time, in [limits.link], ends a handshake earlier.
+    ("grpc.server_handshake_timeout_ms", 3_600_000),
     # The clinic limits the bytes in flight: gRPC neither limits them nor measures with its own pings.
     ("grpc.http2.lookahead_bytes", 8 << 20),
     ("grpc.http2.bdp_probe", 0),
@@ -72,7 +73,7 @@ _OPTIONS = (
 class HubServer(HubServicer):
     """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
     authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
-    service is offered."""
+    service is offered. guard: of the port for clinics."""
 
     def __init__(
         self,
@@ -85,8 +86,11 @@ class HubServer(HubServicer):
         limits: SiteLimits | None = None,
         reflects: bool = False,
         changed: Callable[[], bool] = lambda: True,
+        guard: Guard | None = None,
     ) -> None:
         """changed: whether the store was changed by any process since the last call; it costs little."""
+        self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
+        self._front: Front | None = None
         self._store = store
         self._inbox = inbox
         self._clock = clock
@@ -94,7 +98,6 @@ class HubServer(HubServicer):
         self._limits = limits
         self._reflects = reflects
         self._health = health.HealthServicer()
-        os.environ.setdefault(*_SUITES_OF_TLS_1_2)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )
@@ -108,20 +111,19 @@ class HubServer(HubServicer):
     async def start(self, listen: str) -> int:
         """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
+        self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
         add_HubServicer_to_server(self, self._server)
         add_HealthServicer_to_server(self._health, self._server)
         if self._reflects:
             enable_server_reflection((_SERVICE, HEALTH_NAME, REFLECTION_NAME), self._server)
-        try:
-            port = int(self._server.add_secure_port(listen, self._credentials))
-        except RuntimeError as error:
-            raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
+        self._server.add_secure_port(self._front.address, self._credentials)
         await self._server.start()
+        await self._front.start()
         for name in ("", _SERVICE):
             await self._health.set(name, HealthCheckResponse.SERVING)
         self._watching = asyncio.create_task(self._watch())
-        return port
+        return self._front.port
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
@@ -131,6 +133,8 @@ class HubServer(HubServicer):
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace)
+        if self._front is not None:
+            self._front.stop()
         for stream in streams:
             await stream.ended.wait()
 
@@ -200,12 +204,14 @@ class HubServer(HubServicer):
 
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # messages are read from the context, one at a time
+        assert self._front is not None
         try:
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token allows only enrolment")
             await asyncio.to_thread(self._store.check_site, peer.name, certificate)
             await asyncio.to_thread(self._store.record_connected, peer.name)
+            self._front.prove(context.peer())
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
                 await before.supersede()
@@ -225,6 +231,8 @@ class HubServer(HubServicer):
                     await context.write(stream_refusal(ours))
                     await asyncio.sleep(DRAIN_SECONDS)
             await context.abort(status_of(ours), str(ours))
+        finally:
+            self._front.doubt(context.peer())
 
 
 class SiteStream:

@@ -56,6 +56,8 @@ class WebContext:
     origin: str | None = None
     """The public origin of a proxy before the page; None: the Host of each request."""
     provider: Provider | None = None
+    hosts: tuple[str, ...] = ()
+    """Names and addresses by which browsers call the page."""
     draft: OfStudy = nothing
     """The draft on a study as JSON (`inference/draft.py`), or None."""
     attempts: Attempts = field(init=False, repr=False)

@@ -5,14 +5,13 @@ They travel as an addition to their study: their files and manifest, without a g
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.patients import patients_differ
 from thinwire.sender.intake.study import SourceFile, doubts_of_files, identity_of, source_files
-from thinwire.shared.errors import NotChestRadiograph, UnreadableDicom
-from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, StudyKey, digest, study_key
+from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.formats.originals import Member
+from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, StudyKey, study_key
 from thinwire.shared.imaging.dicom import as_warnings
 from thinwire.shared.imaging.frontal import Candidate, candidate
 from thinwire.shared.imaging.header import DicomHeader
@@ -82,25 +81,6 @@ def read_note(data: bytes) -> tuple[StudyKey, dict[Digest, Digest]]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UnreadableDicom("an archive does not name the study of its files") from None
     return StudyKey(adds_to), {Digest(old): Digest(new) for old, new in corrects.items()}
-
-
-def released(addition: Addition, deidentifier: Deidentifier | None) -> Addition:
-    """The addition as it may leave the clinic. Raises NotChestRadiograph, UnreadableDicom, DiskFull."""
-    if deidentifier is None:
-        return addition
-    images = [each for each in addition.files if each.media == "dicom"]
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
-    if not cleaned:
-        raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
-    corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
-    found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
-    members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
-    deidentifier.disk.make_folder(deidentifier.identified)
-    deidentifier.disk.write(deidentifier.identified / f"{found.key.hex()}.archive", pack(members, "fast"), "original")
-    stayed = len(addition.files) - len(cleaned)
-    notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
-    notes.append("text that is burned into the added images is not removed: check them")
-    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
 
 
 def headers_differ(before: DicomHeader, now: DicomHeader) -> list[str]:

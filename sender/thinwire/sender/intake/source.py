@@ -5,12 +5,10 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from thinwire.sender.intake.addition import NOTE, Addition, opened_addition, read_note
-from thinwire.sender.intake.study import SourceFile, Study, load_study
+from thinwire.sender.intake.study import LARGEST_SOURCE, SourceFile, Study, load_study
 from thinwire.shared.formats.originals import Member, unpack
 from thinwire.shared.identifiers import StudyKey, TextSource
 
-LARGEST_SOURCE = 2 << 30
-"""Limit of a study's source archive, unpacked, in bytes."""
 HELD_STUDIES, HELD_BYTES = 16, 256 << 20
 """Limits of the opened studies that wait for their next part: their number, and their bytes together. A radiograph of
 3,000 x 3,000 pixels has about 70 MiB with its file."""

@@ -20,6 +20,8 @@ from thinwire.shared.imaging.raster import raster_media
 Media = Literal["dicom", "png", "jpeg"]
 
 MAX_STUDY_BYTES = 1 << 30
+LARGEST_SOURCE = 2 << 30
+"""Limit of a study's source archive, unpacked, in bytes."""
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class Outbox(FollowedStore):
                 change.entry = change.entry.with_part(replace(part, reason=reason))
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
-        """Retry the refused parts and those that could not be made; durable when this returns.
+        """Retry the refused parts, those that could not be made, and what is parked; durable when this returns.
 
         Returns the parts that are retried. A part that could not be made is not retried if the study's files are only
         at the hub. Raises UnknownStudy, DiskFull.
@@ -234,7 +234,9 @@ class Outbox(FollowedStore):
             again = [part for part in change.entry.parts if part.state in states]
             for part in again:
                 change.entry = change.entry.with_part(part.after(PartEvent.RETRIED))
-        return tuple(part.kind for part in again)
+        self.parked.retry(study.hex())
+        failed = [part for part in change.entry.parts if part.state is PartState.MISSING and part.reason]
+        return tuple(part.kind for part in (*again, *failed))
 
     def make_urgent(self, study: StudyKey) -> OutboxEntry:
         """Escalate a study at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
@@ -301,7 +303,7 @@ class Outbox(FollowedStore):
             candidates = [StudyKey(each) for each in connection.scalars(old)]
         removed = 0
         for study in candidates:
-            with contextlib.suppress(UnknownStudy):
+            with self.parked.guard("purge", study.hex()), contextlib.suppress(UnknownStudy):
                 removed += self._remove(study)
         needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
         with self.database.read() as connection:
@@ -394,6 +396,13 @@ class Outbox(FollowedStore):
         self.check_stored(due.study)
         return False
 
+    def verified(self, signed: bytes) -> Receipt:
+        """A receipt for this site. Raises Forged."""
+        receipt = self._read_receipt(signed)
+        if receipt.site != self.epochs.site:
+            raise Forged("a receipt is for another site")
+        return receipt
+
     def record_receipt(self, signed: bytes) -> Receipt:
         """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed, unless they
         are kept until a backup of the hub holds the study.
@@ -401,9 +410,7 @@ class Outbox(FollowedStore):
         A receipt of an object that the hub has lost since has no effect but this. A receipt for an unknown study is
         only verified. Raises Forged, DiskFull.
         """
-        receipt = self._read_receipt(signed)
-        if receipt.site != self.epochs.site:
-            raise Forged("a receipt is for another site")
+        receipt = self.verified(signed)
         row = {
             "digest": digest(signed),
             "study": receipt.study,

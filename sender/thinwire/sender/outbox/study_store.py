@@ -25,11 +25,12 @@ from thinwire.sender.outbox.rows import (
     unsure_studies,
     write_entry,
 )
-from thinwire.sender.outbox.tables import FILE, parts, studies, unreadable
+from thinwire.sender.outbox.tables import FILE, parked, parts, studies, unreadable
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_sealed, peek
 from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
@@ -61,6 +62,8 @@ class StudyStore:
         """Locks, and the link status for other processes."""
         self.database = database
         self.epochs = epochs
+        self.parked = ParkedItems(database, parked, epochs.clock)
+        """What the clinic's loops have set aside."""
         self._disk: Disk = epochs.disk
         self._whole: set[Digest] = set()
         """Objects to be sent whose bytes this process made or compared."""

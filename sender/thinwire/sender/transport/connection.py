@@ -170,6 +170,8 @@ class Uplink:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop`. The caller holds `outbox.own_link`. Errors of the link end a stream, not this loop."""
+        self._changes.close()  # an error may have ended the loop before
+        self._changes = self._outbox.database.changes()
         stopped = asyncio.ensure_future(stop.wait())
         try:
             with network_changes(self._network.set):

@@ -23,7 +23,8 @@ from thinwire.sender.transport.schedule import (
     rank,
 )
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
@@ -41,6 +42,8 @@ _LONGEST_PAUSE = 60.0
 _LONGEST_LIMIT = 900.0
 """The same for an object that a limit of this clinic's share at the hub refuses."""
 _LONGEST_REASON = 500
+SENDING = "sending"
+"""Its name in the list of parked items."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,11 @@ class UplinkSession:
         return None
 
     def receive(self, down: wire.Down) -> list[wire.Up]:
-        """Process the hub's message; receipts in it are durable when this returns. Returns the answers.
+        """Process the hub's message; receipts that the answers confirm are durable when this returns.
 
-        Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a receipt), DiskFull (a
-        receipt cannot be stored).
+        A message of one study that cannot be recorded, as on a full disk, is parked: it is not confirmed, and its
+        object is offered again. Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a
+        receipt).
         """
         self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
@@ -178,7 +182,9 @@ class UplinkSession:
             case "tier_request":
                 self._request(down.tier_request)
             case "escalated":
-                self._outbox.record_escalated(StudyKey(down.escalated.study))
+                study = StudyKey(down.escalated.study)
+                with self._outbox.parked.guard(SENDING, study.hex()):
+                    self._outbox.record_escalated(study)
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -222,13 +228,15 @@ class UplinkSession:
         if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
         if due.kind is None and durable == due.size:
-            self._outbox.epochs.record_announced(due.epoch)
-            self._announced.add(due.epoch)
             self._end(transfer)
-            self._drop(due.object)
+            with self._one_object(due):
+                self._outbox.epochs.record_announced(due.epoch)
+                self._announced.add(due.epoch)
+                self._drop(due.object)
 
     def _receipt(self, signed: bytes) -> list[wire.Up]:
-        receipt = self._outbox.record_receipt(signed)
+        receipt = self._outbox.verified(signed)
+        transfer = None
         if receipt.status is StudyStatus.STORED and receipt.object is not None:
             transfer = self._by_object.get(receipt.object)
             if transfer is not None:
@@ -236,9 +244,23 @@ class UplinkSession:
                     self.pace.arrived(sample)
                 transfer.samples.clear()
                 self._end(transfer)
-            self._drop(receipt.object)
-        self._disk.step("uplink.receipt_taken")
-        return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
+        with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
+            self._outbox.record_receipt(signed)
+            if receipt.status is StudyStatus.STORED and receipt.object is not None:
+                self._drop(receipt.object)
+            self._disk.step("uplink.receipt_taken")
+            return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
+        return []  # the hub repeats it to the same offer, or with its next stream
+
+    @contextlib.contextmanager
+    def _one_object(self, due: Due) -> Iterator[None]:
+        """An act on one object: after an error it is parked here, and offered again after a pause."""
+        with self._outbox.parked.guard(SENDING, _item(due.study, due.kind)) as attempt:
+            yield
+        if attempt.error is not None:
+            times = self.pauses[due.object].times + 1 if due.object in self.pauses else 1
+            until = self._clock.monotonic() + min(2.0**times, _LONGEST_PAUSE)
+            self.pauses[due.object] = Pause(until, told(attempt.error)[:_LONGEST_REASON], times)
 
     def _refusal(self, refusal: wire.Refusal) -> None:
         transfer = self._transfer(refusal.number)
@@ -253,15 +275,19 @@ class UplinkSession:
         pause = max(refusal.again_after_ms / 1000, 2.0 ** (times - 2) if times > 1 else 0.0)
         if issubclass(ERROR_OF.get(refusal.code, Final), Final):
             if due.kind is not None:
-                self._outbox.record_refusal(due, reason)
-                self._drop(due.object)
+                with self._one_object(due):
+                    self._outbox.record_refusal(due, reason)
+                    self._drop(due.object)
                 return
             pause = _LONGEST_PAUSE  # without its record no object of the epoch can be sent; a person must act
         elif refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
-            self._outbox.epochs.record_forgotten(due.epoch)
+            with self._one_object(due):
+                self._outbox.epochs.record_forgotten(due.epoch)
             self.refresh()
-        elif refusal.code == wire.REFUSAL_CODE_DAMAGED and not self._outbox.check(due):
-            self.refresh()
+        elif refusal.code == wire.REFUSAL_CODE_DAMAGED:
+            with self._one_object(due):
+                if not self._outbox.check(due):
+                    self.refresh()
         longest = _LONGEST_PAUSE
         if refusal.limit:
             longest, self._limit = _LONGEST_LIMIT, refusal.limit
@@ -274,10 +300,12 @@ class UplinkSession:
         kind = next((each for each in ORDER if each == request.kind), None)
         if kind is None:
             raise ProtocolBroken("the hub requested an unknown tier")
-        try:
-            self._outbox.request(StudyKey(request.study), kind)
-        except UnknownStudy:
-            log.warning("the hub requested a study that is no longer at the clinic")
+        study = StudyKey(request.study)
+        with self._outbox.parked.guard(SENDING, _item(study, kind)):  # the hub repeats it with its next stream
+            try:
+                self._outbox.request(study, kind)
+            except UnknownStudy:
+                log.warning("the hub requested a study that is no longer at the clinic")
         self.refresh()
 
     def _late(self) -> wire.Up | None:
@@ -292,7 +320,7 @@ class UplinkSession:
         """The epoch record that an object needs; empty if it is missing: the object then waits for a person."""
         try:
             record = self._outbox.epochs.record(due.epoch)
-        except FileNotFoundError:
+        except OSError:
             if due.epoch not in self._lost:
                 log.error("an epoch record is missing in outbox/epochs: restore it from a backup")
             self._lost.add(due.epoch)
@@ -342,16 +370,18 @@ class UplinkSession:
         return self._limit == "bytes"
 
     def _read(self, piece: Segment) -> bytes | None:
-        """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue."""
-        data = b""
-        if piece.transfer is not None or self._outbox.may_offer(piece.due):
-            with contextlib.suppress(FileNotFoundError):
-                data = self._outbox.read(piece.due, piece.offset, piece.length)
-        if len(data) == piece.length:
-            return data
-        self._outbox.check(piece.due)
-        self.refresh()
-        self._drop(piece.due.object)
+        """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if
+        they cannot be read, and it then waits."""
+        with self._one_object(piece.due):
+            data = b""
+            if piece.transfer is not None or self._outbox.may_offer(piece.due):
+                with contextlib.suppress(OSError):  # `check` tells whether the file is the reason
+                    data = self._outbox.read(piece.due, piece.offset, piece.length)
+            if len(data) == piece.length:
+                return data
+            self._outbox.check(piece.due)
+            self.refresh()
+            self._drop(piece.due.object)
         return None
 
     def _send(self, piece: Segment, data: bytes) -> wire.Up:
@@ -384,6 +414,11 @@ def _history(store: wire.Store) -> HubHistory:
         raise ProtocolBroken("the hub tells a generation of another length")
     backed_up = store.backup.position if store.HasField("backup") else None
     return HubHistory(Generation(store.generation), store.position, positions, backed_up)
+
+
+def _item(study: StudyKey, kind: Kind | None = None) -> str:
+    """In the list of parked items."""
+    return study.hex() if kind is None else f"{study.hex()}/{kind.name.lower()}"
 
 
 def _name(due: Due) -> str:

@@ -195,6 +195,8 @@ def load_tables(path: Path) -> Tables:
                 arrays: dict[str, Any] = {each.name: file[each.name] for each in fields(Tables)}
     except _UNREADABLE as error:
         raise BadBundle(f"{path.name} cannot be read ({type(error).__name__})") from error
+    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        raise BadBundle(f"{path.name} holds files that are no arrays")
     return Tables(**arrays)
 
 

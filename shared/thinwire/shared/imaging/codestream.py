@@ -139,7 +139,11 @@ def _native(pixel_data: bytes, shape: FrameShape, order: str, swapped: bool) -> 
     if swapped:
         even = np.frombuffer(pixel_data, np.uint8, len(pixel_data) & ~1)
         flat = even.reshape(-1, 2)[:, ::-1].ravel()[: shape.bytes]
+        if len(flat) < shape.bytes:
+            raise UnreadableDicom("its pixel data is cut short")
     if shape.subsampled:  # two lumas, then their two chromas, which a grey image does not use
+        if len(flat) % 4:
+            raise UnreadableDicom("its colours are those of pairs of pixels, and it has an odd number of pixels")
         return flat.reshape(-1, 4)[:, :2].reshape(shape.rows, shape.columns)
     return _arranged(flat, shape, shape.planar)
 

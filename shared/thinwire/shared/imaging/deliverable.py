@@ -3,13 +3,9 @@
 Intake warns of an object that none can take; forwarding refuses it for good.
 """
 
-import re
-
+from thinwire.shared.imaging.grammar import LONGEST_UID, is_uid
 from thinwire.shared.imaging.header import DicomHeader
 
-LONGEST_UID = 64
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-"""PS3.5 9.1, but with leading zeros in a component: devices write them and PACS take them."""
 _NAMED = {
     "SOPClassUID": "SOP Class UID",
     "SOPInstanceUID": "SOP Instance UID",
@@ -26,6 +22,6 @@ def undeliverable(header: DicomHeader) -> str | None:
             return f"it has no {name}, so no PACS can take it"
         if len(uid) > LONGEST_UID:
             return f"its {name} has {len(uid)} characters, over DICOM's limit of {LONGEST_UID}, so no PACS can take it"
-        if not _UID.fullmatch(uid):
+        if not is_uid(uid):
             return f"its {name} is not a UID (digits, and single periods between them), so no PACS can take it"
     return None

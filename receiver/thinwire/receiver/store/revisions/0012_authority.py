@@ -1,11 +1,11 @@
-"""Version 11: shares of sites, answers to join tokens, uses of epochs, signatures and anchors of the audit log, and
+"""Version 12: shares of sites, answers to join tokens, uses of epochs, signatures and anchors of the audit log, and
 indices by site for work in turns."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 DAY = 86_400_000_000
 """Microseconds."""
