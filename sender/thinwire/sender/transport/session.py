@@ -25,7 +25,7 @@ from thinwire.sender.transport.schedule import (
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
-from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.formats.receipts import LAST_POSITION, StudyStatus
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
@@ -412,6 +412,8 @@ def _history(store: wire.Store) -> HubHistory:
     positions = {Generation(each.generation): each.position for each in store.past}
     if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
         raise ProtocolBroken("the hub tells a generation of another length")
+    if max(store.position, store.backup.position, *positions.values(), 0) > LAST_POSITION:
+        raise ProtocolBroken("the hub tells a position over the limit")
     backed_up = store.backup.position if store.HasField("backup") else None
     return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 
