@@ -17,7 +17,7 @@ from thinwire.receiver.config import Settings
 from thinwire.sender.config import SenderConfig
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = [ROOT / name / "thinwire" for name in ("shared", "sender", "receiver")]
 COMMANDS = dict(each for name, program in commands.programs().items() for each in commands.commands(program, name))
 """Each command by the words that call it."""
@@ -88,7 +88,7 @@ def test_a_wrong_command_is_noticed() -> None:
 def test_every_setting_that_is_shown_is_valid(page: str, settings: type[BaseModel]) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = [textwrap.dedent(block).strip() for block in BLOCK.findall(text)]
-    shown = [tomllib.loads(block) for block in blocks if block.startswith("[")]
+    shown = [tomllib.loads(block) for block in blocks if block.startswith(("[", "identity = "))]
     assert shown
     for each in shown:
         settings(**each)

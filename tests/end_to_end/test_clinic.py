@@ -34,7 +34,7 @@ def enrolled(clinic: Path, hub: int, dicom_port: int, page_port: int) -> None:
     """The settings that `join` leaves, and ports that are open."""
     as_joined(clinic)
     (clinic / "config.toml").write_text(
-        f'hub = "127.0.0.1:{hub}"\nlog = "json"\n[deidentify]\npolicy = "basic"\n[page]\nport = {page_port}\n'
+        f'hub = "127.0.0.1:{hub}"\nlog = "json"\nidentity = "none"\n[page]\nport = {page_port}\n'
         f'[dicom]\nport = {dicom_port}\nbind = "127.0.0.1"\nquiet_seconds = 1\n[dicom.machines.XRAY1]\n',
         encoding="utf-8",
     )

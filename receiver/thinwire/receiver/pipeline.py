@@ -6,26 +6,32 @@ acknowledged. Graphs are predicted beside the server: in batches, urgent ones fi
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from thinwire.receiver.access.audit import Audit
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
-from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.additions import Decision
+from thinwire.receiver.store.content import Examiner, patient_of
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import BadFormat, Forged, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
@@ -65,6 +71,7 @@ class HubPipeline:
         bundles: Bundles,
         examiner: Examiner,
         quarantine: ObjectQuarantine,
+        audit: Audit,
         clock: Clock,
         batch: int = BATCH,
         notify: Notify = _no_server,
@@ -79,6 +86,7 @@ class HubPipeline:
         self._bundles = bundles
         self._examiner = examiner
         self._quarantine = quarantine
+        self._audit = audit
         self._clock = clock
         self._batch = batch
         self._changed = threading.Event()
@@ -105,17 +113,35 @@ class HubPipeline:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key)
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof)
+
+    def record_connected(self, site: SiteName) -> None:
+        self._enrolment.record_connected(site)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
+
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
+        return self._enrolment.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         return self._enrolment.epoch_key(site, epoch)
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         self._enrolment.admit_epoch(site, record)
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        return self.store.limits(site)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        self.store.check_room(site, size)
+
+    def audit_head(self) -> bytes:
+        return self._audit.signed_head()
+
+    def record_anchor(self, site: SiteName, signed: bytes) -> None:
+        self._audit.record_anchor(site, signed, self._clock.now())
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
@@ -125,6 +151,21 @@ class HubPipeline:
         known = self.store.escalate(site, study)
         self._wake()
         return known
+
+    def history(self, site: SiteName) -> SiteHistory:
+        return self.store.history(site)
+
+    def compare(self, site: SiteName, receipt: bytes) -> bool:
+        """As `IngestStore.compare`, with a message in the audit log."""
+        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
+        behind = self.store.compare(site, receipt, lambda connection: self._audit.append(connection, message))
+        if behind:
+            log.error(
+                "the store is older than a receipt that it gave to site %s: it was replaced by an earlier state. A new "
+                "generation begins, and the clinics offer again what came since",
+                site,
+            )
+        return behind
 
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         return self.store.undelivered_receipts(site)
@@ -243,6 +284,28 @@ class HubPipeline:
             log.info("site %s: the report on a study is signed", report.site)
             self.notify(report.site)
         return report
+
+    def decide(
+        self,
+        site: SiteName,
+        study: StudyKey,
+        addition: StudyKey,
+        decision: Decision,
+        also: Callable[[Connection], object],
+    ) -> None:
+        """Store a person's decision on corrected files, with the patient whom the study names from now on.
+
+        also: called in the same transaction. Raises UnknownStudy, BadManifest, DiskFull, HubBusy.
+        """
+        named = self._patient(site, study)
+        for each in self.store.additions(site, study):
+            if (decision if each.study == addition else each.decision) is Decision.TAKEN:
+                named = self._patient(site, each.study) or named
+        self.store.decide(site, study, addition, decision, named, also)
+
+    def _patient(self, site: SiteName, study: StudyKey) -> bytes | None:
+        data = self.store.plaintext(site, study, Kind.MANIFEST)
+        return None if data is None else patient_of(stored_manifest(data))
 
 
 def _bundle(pair: tuple[PendingGraph, FusedGraph]) -> BundleId:

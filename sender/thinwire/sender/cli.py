@@ -1,6 +1,7 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from thinwire.sender.clinic import JoinedClinic, bring_clinic_forward, open_clin
 from thinwire.sender.config import SenderConfig, read_config, read_when
 from thinwire.sender.enrolment import join as join_hub
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
+from thinwire.sender.intake.deidentify import MEANINGS
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
@@ -220,13 +222,15 @@ def _status(clinic: JoinedClinic, most: int) -> Group:
     budget = (
         "" if current_policy.policy.budget is None else f" of {presentation.bytes_text(current_policy.policy.budget)}"
     )
+    word = clinic.config.identity
+    identity = f"Identity: {word} ({MEANINGS[word]})"
     used = f"This month on the link: {presentation.bytes_text(current_policy.used)}{budget}"
     if current_policy.paused:
         used += "\n[bold yellow]All sending is paused[/]; continue with: thinwire-sender resume"
     count = presentation.states_text(states)
     if most and sum(states.values()) > most:
         count += f"; the newest {most} are shown, all with --all"
-    summary = presentation.tiers_table(tiers, link), count, used
+    summary = presentation.tiers_table(tiers, link), count, used, identity
     if not most:
         return Group(*summary)
     return Group(presentation.status_table(shown, outbox, link, current_policy.waits(shown, due)), "", *summary)
@@ -250,7 +254,9 @@ def _print_json(clinic: JoinedClinic) -> None:
         "bundle": load_bundle(clinic.config.bundle).id.hex(),
         "execution_provider": presentation.provider(clinic.config),
         "link": presentation.link_json(link),
+        "identity": clinic.config.identity,
         "paused": current_policy.paused,
+        "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),
@@ -443,6 +449,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 
 def main() -> None:
     """Entry point: errors become one line with a remedy and the exit code of their class."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError) as error:

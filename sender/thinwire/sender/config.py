@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from datetime import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,11 +17,14 @@ from pydantic_settings import (
 )
 
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
-from thinwire.sender.intake.deidentify import Dates, Options, Uids
+from thinwire.sender.intake.deidentify import MEANINGS, Dates, Identity, Options, Uids
+from thinwire.sender.intake.samples import Blanking, Rectangle
+from thinwire.sender.outbox.hub_history import KeepUntil
 from thinwire.sender.outbox.tiers import FORMER_NAMES, NIGHT, Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.listening.guard import Limits
 from thinwire.shared.logs import LogFormat
 
 log = logging.getLogger(__name__)
@@ -35,8 +38,9 @@ hub = {hub}
 # threads = 2
 # graph_bytes = 1200
 # keep_days = 30.0
+# keep_originals_until = "backup"
 # preview_bytes = 12000
-# send_identity = true
+# identity = "sealed"
 # log = "json"
 
 # [tiers]
@@ -59,15 +63,27 @@ hub = {hub}
 
 ## De-identification: docs/deidentification.md
 # [deidentify]
-# policy = "basic"
 # dates = "shift"
 # uids = "map"
 # characteristics = true
+
+# [[deidentify.blank]]
+# model = "DRX-1"
+# station = "ROOM1"
+# rectangles = [[0, 0, 600, 80], [-600, -80, 600, 80]]
 
 ## The local page: docs/technician.md
 # [page]
 # port = 8080
 # bind = "127.0.0.1"
+
+## Limits of each port, against floods and silent connections; the tables are dicom and page: docs/technician.md
+# [limits.dicom]
+# connections = 32
+# by_address = 10
+# pending = 16
+# seconds = 30
+# addresses = ["0.0.0.0/0", "::/0"]
 """
 
 
@@ -200,24 +216,75 @@ class DicomSettings(BaseModel):
         return self
 
 
-class DeidentifySettings(BaseModel):
-    """Section [deidentify]: whether studies leave the clinic without identity (docs/deidentification.md)."""
+class BlankSettings(BaseModel):
+    """Section [[deidentify.blank]]: regions in which a machine draws text, shown as black in what is released."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: Literal["none", "basic"] = "none"
-    """basic: PS3.15 Basic Application Confidentiality Profile, with the options below."""
+    model: str = ""
+    """Manufacturer's Model Name (0008,1090); any machine where not set."""
+    station: str = ""
+    """Station Name (0008,1010); any where not set."""
+    rectangles: tuple[tuple[int, int, int, int], ...] = Field(min_length=1)
+    """Each left, top, width, height in pixels; a negative left or top counts from the right or lower edge."""
+
+    @field_validator("rectangles")
+    @classmethod
+    def _sized(cls, value: tuple[tuple[int, int, int, int], ...]) -> tuple[tuple[int, int, int, int], ...]:
+        if any(width < 1 or height < 1 for _, _, width, height in value):
+            raise ValueError("a rectangle is [left, top, width, height], with a width and a height of at least 1")
+        return value
+
+    @property
+    def blanking(self) -> Blanking:
+        return Blanking(tuple(Rectangle(*each) for each in self.rectangles), self.model, self.station)
+
+
+class DeidentifySettings(BaseModel):
+    """Section [deidentify]: how files are de-identified (docs/deidentification.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     dates: Dates = Dates.SHIFT
     """shift (by days of the patient's own) or remove."""
     uids: Uids = Uids.MAP
     """map (to keyed digests) or keep."""
     characteristics: bool = True
     """Whether sex, age, size and weight stay."""
+    blank: tuple[BlankSettings, ...] = ()
+    """Regions whose pixels are blanked."""
 
-    @property
-    def options(self) -> Options | None:
-        """None where studies go as they are."""
-        return None if self.policy == "none" else Options(self.dates, self.uids, self.characteristics)
+
+_OFF = frozenset(("false", "0", "no", "off", "n", "f"))
+_POLICIES = ("none", "basic")
+
+
+def _with_identity(given: object) -> object:
+    """Settings with `identity` in place of its former names: send_identity and deidentify.policy.
+
+    send_identity = false let the identity cross in the files; it is read as its words promised. Raises ValueError.
+    """
+    if not isinstance(given, dict):
+        return given
+    found, section = dict(given), given.get("deidentify")
+    former = {}
+    if (sent := found.pop("send_identity", None)) is not None:
+        former["send_identity"] = str(sent).lower()
+    if isinstance(section, dict) and "policy" in section:
+        found["deidentify"] = {name: value for name, value in section.items() if name != "policy"}
+        former["deidentify.policy"] = str(section["policy"])
+        if former["deidentify.policy"] not in _POLICIES:
+            raise ValueError("deidentify.policy was none or basic, and is now called identity: full, sealed or none")
+    if not former:
+        return found
+    names = " and ".join(f"{name} = {value}" for name, value in former.items())
+    word = Identity.FULL
+    if former.get("send_identity") in _OFF or former.get("deidentify.policy") == "basic":
+        word = Identity.NONE
+    if "identity" in found and str(found["identity"]) != word:
+        raise ValueError(f"identity replaces {names}; remove {'it' if len(former) == 1 else 'them'} from {FILE}")
+    log.warning('setting %s is read as identity = "%s", which replaces it: %s', names, word, MEANINGS[word])
+    return {**found, "identity": word}
 
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -240,6 +307,33 @@ class PageSettings(BaseModel):
         if self.bind not in LOOPBACK and not self.hosts:
             raise ValueError("a page that listens beyond this computer needs `hosts`: the names it is called by")
         return self
+
+
+class DicomLimits(Limits):
+    """Of the DICOM port."""
+
+    connections: int = Field(default=32, ge=1, le=100_000)
+    by_address: int = Field(default=10, ge=1, le=100_000)
+    pending: int = Field(default=16, ge=1, le=100_000)
+    seconds: float = Field(default=30.0, gt=0, le=3600)
+
+
+class PageLimits(Limits):
+    """Of the local page."""
+
+    connections: int = Field(default=128, ge=1, le=100_000)
+    by_address: int = Field(default=64, ge=1, le=100_000)
+    pending: int = Field(default=32, ge=1, le=100_000)
+    seconds: float = Field(default=10.0, gt=0, le=3600)
+
+
+class LimitSettings(BaseModel):
+    """Sections [limits.dicom] and [limits.page]: limits of each port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dicom: DicomLimits = DicomLimits()
+    page: PageLimits = PageLimits()
 
 
 class SenderConfig(BaseSettings):
@@ -266,21 +360,45 @@ class SenderConfig(BaseSettings):
     not."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
+    keep_originals_until: KeepUntil = KeepUntil.BACKUP
+    """backup: a study's files stay until a backup of the hub holds it, if the hub has backups; stored: until the hub
+    has stored it."""
     preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
     """Most bytes of a preview on the link."""
-    send_identity: bool = True
-    """Whether the sealed manifest names the patient and the study; the originals are the files as they are."""
+    identity: Identity = Identity.FULL
+    """Where the patient's identity goes: full (files and manifest), sealed (the sealed manifest alone) or none."""
+    send_identity: bool | None = Field(default=None, exclude=True)
+    """Former; read from the environment too, and replaced by `identity`."""
 
     tiers: TierSettings = TierSettings()
     """When the parts of a study go."""
     dicom: DicomSettings = DicomSettings()
     """The port to which X-ray machines send."""
     deidentify: DeidentifySettings = DeidentifySettings()
-    """Whether studies leave the clinic without identity."""
+    """How files are de-identified, where identity is sealed or none."""
     page: PageSettings = PageSettings()
     """The local page."""
+    limits: LimitSettings = LimitSettings()
+    """Limits of the ports."""
     log: LogFormat = LogFormat.TEXT
     """How `run` logs: text, or json for one object a line."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_identity(cls, given: object) -> object:
+        return _with_identity(given)
+
+    @model_validator(mode="after")
+    def _blanks(self) -> "SenderConfig":
+        if self.deidentify.blank and self.identity is Identity.FULL:
+            raise ValueError('regions are blanked in released files alone; set identity to "sealed" or "none"')
+        return self
+
+    def released(self) -> Options:
+        """How files are de-identified, where identity is sealed or none."""
+        chosen = self.deidentify
+        blank = tuple(each.blanking for each in chosen.blank)
+        return Options(chosen.dates, chosen.uids, chosen.characteristics, blank, self.identity)
 
     def tier_policy(self) -> TierPolicy:
         """Raises BadConfiguration."""

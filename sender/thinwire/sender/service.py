@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import sleep
 
+from thinwire.sender.intake.addition import Addition, addition_of
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
-from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.intake.study import Study, read_files, study_of
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
@@ -22,13 +23,17 @@ from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
 from thinwire.sender.outbox.watched_files import WatchedFiles
 from thinwire.sender.pipeline import MAKING, WORKERS, Pipeline
+from thinwire.sender.placing import AddedFiles, KnownFiles, OwnFiles, Placing
 from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.watching import FileAtRest, WatchedFolder, notifications
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import StudyKey, TextSource
+from thinwire.shared.identifiers import Digest, StudyKey, TextSource
+from thinwire.shared.imaging.dicom import as_warnings
+from thinwire.shared.imaging.frontal import Candidate
+from thinwire.shared.parked import may_succeed_later
 from thinwire.shared.storage.database import Changes
 
 log = logging.getLogger(__name__)
@@ -42,6 +47,8 @@ UNTIL_SECONDS = 1.0
 """Longest time between two checks of the condition of `Service.run`."""
 WATCH_SECONDS = 1.0
 PURGE_SECONDS = 3600.0
+FOLLOW_SECONDS = 1.0
+"""Least time between two looks for news of the hub's store."""
 STUCK_SECONDS = 30.0
 """Seconds until a loop goes on whose own query failed, and between two looks for parked parts that are due."""
 
@@ -56,7 +63,7 @@ class StudyText:
 
 @dataclass(frozen=True)
 class Accepted:
-    study: Study
+    study: Study | Addition
     entry: OutboxEntry
     paths: tuple[Path, ...] = field(repr=False)
 
@@ -94,12 +101,12 @@ def accept_files(
     set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on. Raises
     DiskFull without it: the current study is then not accepted, and those yielded before it are accepted.
     """
-    for found in find_studies(paths):
+    for found in find_studies(paths, scratch=pipeline.outbox.folder):
         try:
             if isinstance(found, Refused):
                 yield _refuse(quarantine, found.paths, found.error)
             else:
-                yield _accept_study(pipeline, quarantine, found, study_text, send_options)
+                yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
         except Exception as error:
             if set_aside is None:
                 raise
@@ -112,21 +119,87 @@ def _accept_study(
     files: StudyFiles,
     study_text: StudyText | None,
     send_options: SendOptions,
-) -> Accepted | RefusedStudy:
+) -> Iterator[Accepted | RefusedStudy]:
+    """Accept the files of one Study Instance UID: as a study, as an addition to one that was accepted before, or as
+    several of these."""
+    placing, digests = Placing(pipeline), list[Digest]()
     try:
-        source = study_text.source if study_text else TextSource.INDICATION
-        study = pipeline.released(load_study(files.paths, study_text.text if study_text else None, source))
-        return Accepted(
-            study,
-            pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides),
-            files.paths,
-        )
+        read = read_files(files.paths, digests=digests)
+        groups = placing.place(list(read.values()))
     except BadInput as error:
-        return _refuse(quarantine, files.paths, error)
-    except (ThinwireError, OSError):
-        raise
-    except Exception as error:  # noqa: BLE001 - one study must not stop the others
-        return _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
+        yield _refuse(quarantine, files.paths, error)
+        return
+    except Exception as error:
+        if isinstance(error, ThinwireError) or may_succeed_later(error):
+            raise
+        yield _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
+        return
+    paths = dict(zip(files.paths, digests, strict=True))
+    for group in groups:
+        here = {each.digest for each in group.files}
+        mine = tuple(path for path, each in paths.items() if each in here)
+        try:
+            if isinstance(group, OwnFiles):
+                yield _own(pipeline, placing, group, mine, study_text, send_options)
+            elif isinstance(group, KnownFiles):
+                yield _known(pipeline, group, mine, send_options)
+            else:
+                addition = placing.addition(group)
+                entry = pipeline.accept_addition(addition, send_options.urgent)
+                placing.record(group.files, addition)
+                yield Accepted(addition, entry, mine)
+        except BadInput as error:
+            refused = _refuse(quarantine, mine, error)
+            placing.record_refused(group.files)
+            yield refused
+        except Exception as error:
+            if isinstance(error, ThinwireError) or may_succeed_later(error):
+                raise
+            yield _refuse(quarantine, mine, UnreadableDicom(told(error)))
+    yield from _before(pipeline, quarantine, placing, list(read.values()))
+
+
+def _own(
+    pipeline: Pipeline,
+    placing: Placing,
+    group: OwnFiles,
+    paths: tuple[Path, ...],
+    study_text: StudyText | None,
+    send_options: SendOptions,
+) -> Accepted:
+    source = study_text.source if study_text else TextSource.INDICATION
+    loaded = study_of(group.files, study_text.text if study_text else None, source)
+    study = pipeline.released(replace(loaded, warnings=as_warnings((*loaded.warnings, *group.notes))))
+    entry = pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides)
+    placing.record(group.files, study)
+    return Accepted(study, entry, paths)
+
+
+def _known(pipeline: Pipeline, group: KnownFiles, paths: tuple[Path, ...], send_options: SendOptions) -> Accepted:
+    outbox = pipeline.outbox
+    entry = outbox.make_urgent(group.study) if send_options.urgent else outbox.entry(group.study)
+    study = addition_of(group.files, entry.adds_to or group.study, {})
+    return Accepted(replace(study, key=group.study), entry, paths)
+
+
+def _before(
+    pipeline: Pipeline, quarantine: Quarantine, placing: Placing, read: Sequence[Candidate]
+) -> Iterator[Accepted | RefusedStudy]:
+    """Add the files to their study that were refused before its frontal image came. They leave the quarantine when they
+    are accepted."""
+    for name in placing.refused_before(read):
+        path = quarantine.path(name)
+        if path is None:
+            continue
+        with contextlib.suppress(BadInput):
+            (file,) = read_files([path]).values()
+            for group in placing.place([file]):
+                if isinstance(group, AddedFiles):
+                    addition = placing.addition(group)
+                    entry = pipeline.accept_addition(addition)
+                    placing.record(group.files, addition)
+                    quarantine.release(name)
+                    yield Accepted(addition, entry, ())
 
 
 def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:
@@ -138,12 +211,13 @@ def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
     """Whether `send --wait` may return: every part that may be sent now (not held for a time window, the data budget or
     a request) is at the hub, which also triaged the study, or the study is refused.
 
-    A study whose graph could not be made is not triaged; it is finished when its parts have arrived.
+    A study whose graph could not be made, and files that are added to a study, are not triaged: they are finished when
+    their parts have arrived.
     """
     if any(current_policy.sends_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
-    return refused or entry.status not in (None, StudyStatus.STORED)
+    return refused or entry.adds_to is not None or entry.status not in (None, StudyStatus.STORED)
 
 
 class Service:
@@ -180,6 +254,7 @@ class Service:
         begin("link", partial(self.uplink.run, stop))
         begin("look", partial(self._look, stop))
         begin("purge", partial(self._purge, stop))
+        begin("follow", partial(self._follow, stop))
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
         for worker, steps in zip(workers, WORKERS, strict=True):
             begin(MAKING, partial(self._make, stop, worker, steps))
@@ -268,8 +343,15 @@ class Service:
             await _pause(stop, PURGE_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
             await asyncio.to_thread(self.pipeline.outbox.purge, self.clock.now() - keep)
-            if self.port is not None:
-                await asyncio.to_thread(self.port.arrivals.purge, self.clock.now() - keep)
+            await asyncio.to_thread(self.pipeline.ledger.purge, self.clock.now() - keep)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Acts on what the hub tells of its store in time, and on a disk that becomes full."""
+        while not stop.is_set():
+            changed = self._changed
+            await asyncio.to_thread(self.pipeline.outbox.follow)
+            await _pause(stop, FOLLOW_SECONDS)
+            await _first(PURGE_SECONDS, stop.wait(), changed.wait())
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""
@@ -302,7 +384,8 @@ class Service:
 
         def set_aside(paths: Sequence[Path], error: Exception) -> None:
             # Those that were unpacked from an archive are of one of the files that nothing else is told of.
-            for path in [path for path in paths if path in left] or list(left):
+            of_these = left if fresh.keys().isdisjoint(paths) else paths
+            for path in [path for path in of_these if path in left]:
                 self._parked.park(WATCHING, left.pop(path).item, error)
 
         for outcome in accept_files(self.pipeline, self.quarantine, fresh, set_aside=set_aside):
@@ -336,7 +419,9 @@ class Service:
 def _log_outcome(outcome: Accepted | RefusedStudy) -> None:
     match outcome:
         case Accepted():
-            log.info("study %s accepted", outcome.study.key.hex())
+            to = outcome.entry.adds_to
+            added = "" if to is None else f" as an addition to study {to.hex()}"
+            log.info("study %s accepted%s", outcome.study.key.hex(), added)
             for warning in outcome.study.warnings:
                 log.info("study %s: %s", outcome.study.key.hex(), warning)
         case RefusedStudy():

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from thinwire.sender.config import SenderConfig, read_config, read_hours, read_when, template
+from thinwire.sender.intake.deidentify import Identity
+from thinwire.sender.intake.samples import Rectangle
 from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
@@ -48,7 +50,8 @@ def test_every_setting_of_a_new_clinic_s_file_can_be_uncommented(tmp_path: Path)
     assert read_config(tmp_path).model_dump() == SenderConfig(hub='hub"\n:1').model_dump()
     path.write_text(re.sub(r"^# ?", "", path.read_text(), flags=re.MULTILINE), encoding="utf-8")
     config = read_config(tmp_path)
-    assert (config.log, config.deidentify.policy, config.page.port) == (LogFormat.JSON, "basic", 8080)
+    assert (config.log, config.identity, config.page.port) == (LogFormat.JSON, Identity.SEALED, 8080)
+    assert config.released().blank[0].rectangles[1] == Rectangle(-600, -80, 600, 80)
     assert config.dicom.machines["XRAY1"].report_port == 104
     assert config.tier_policy().budget == 2_000_000_000
 
@@ -112,6 +115,54 @@ def test_the_environment_may_use_a_former_name(tmp_path: Path, monkeypatch: pyte
     assert read_config(tmp_path).dicom.quiet_seconds == 3
     with pytest.raises(BadConfiguration, match="both are set"):
         configured(tmp_path, '[tiers]\noriginals = "always"\n')
+
+
+IDENTITIES = {
+    "send_identity = true\n": Identity.FULL,
+    "send_identity = false\n": Identity.NONE,
+    '[deidentify]\npolicy = "none"\n': Identity.FULL,
+    '[deidentify]\npolicy = "basic"\ndates = "remove"\n': Identity.NONE,
+    'send_identity = false\n[deidentify]\npolicy = "none"\n': Identity.NONE,
+}
+
+
+@pytest.mark.parametrize("text", IDENTITIES)
+def test_the_former_settings_of_identity_become_its_word(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    config = read_config(tmp_path)
+    assert (config.identity, "policy" in config.deidentify.model_dump()) == (IDENTITIES[text], False)
+    (line,) = caplog.messages
+    assert f'is read as identity = "{IDENTITIES[text]}"' in line
+
+
+def test_the_environment_may_use_the_former_settings_of_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINWIRE_SENDER_SEND_IDENTITY", "False")
+    assert read_config(tmp_path).identity is Identity.NONE
+    monkeypatch.setenv("THINWIRE_SENDER_SEND_IDENTITY", "true")
+    monkeypatch.setenv("THINWIRE_SENDER_DEIDENTIFY__POLICY", "basic")
+    assert read_config(tmp_path).identity is Identity.NONE
+    (tmp_path / "config.toml").write_text('identity = "full"\n', encoding="utf-8")
+    with pytest.raises(BadConfiguration, match="identity replaces"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('identity = "some"\n', "full"),
+        ('[deidentify]\npolicy = "strict"\n', "now called identity"),
+        ("[[deidentify.blank]]\nrectangles = [[0, 0, 5, 5]]\n", "released files alone"),
+        ('identity = "none"\n[[deidentify.blank]]\nrectangles = [[0, 0, 5, 0]]\n', "width"),
+        ('identity = "none"\n[[deidentify.blank]]\nmodell = "X"\nrectangles = [[0, 0, 5, 5]]\n', "modell"),
+    ],
+)
+def test_what_identity_cannot_be_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        configured(tmp_path, text)
 
 
 def test_people_write_choices_in_their_way() -> None:

@@ -7,10 +7,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
 from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
-from thinwire.receiver.forward.delivery_content import FHIR, DeliveryContent, Superseded
-from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer, dicom_object
+from thinwire.receiver.forward.delivery_content import DeliveryContent, Superseded
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer
 from thinwire.receiver.forward.queue import Items, Queue, SiteStudy
 from thinwire.receiver.store.records import item_of
 from thinwire.receiver.targets import Target
@@ -110,7 +111,7 @@ class Forwarder:
             elif isinstance(made, Exception):
                 self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(made))
                 open_.discard(delivery.number)
-            elif delivery.item == FHIR:
+            elif isinstance(made, bytes):
                 outgoing.append(Outgoing(delivery.number, made))
             else:
                 try:
@@ -141,18 +142,17 @@ class Forwarder:
             for number in waiting:
                 yield DeliveryOutcome(number, Happened.FAILED, told(error))
 
-    def _claimed(self, delivery: Delivery, data: bytes) -> str:
+    def _claimed(self, delivery: Delivery, made: DicomObject) -> str:
         """The SOP Instance UID of an object. Raises UnreadableDicom if other content was sent under the same UID.
 
         Content is compared by the delivery's version: a later thinwire may write the same SR in other bytes.
         """
-        found = dicom_object(data)
-        if not self._queue.claim(self.target.name, found.instance, delivery.version):
+        if not self._queue.claim(self.target.name, made.instance, delivery.version):
             raise UnreadableDicom(
                 "another object with the same SOP Instance UID and other content was sent there before",
                 "Compare both studies at the hub: the clinic's device gave one UID to two images.",
             )
-        return found.instance
+        return made.instance
 
 
 def _study(item: str) -> SiteStudy:

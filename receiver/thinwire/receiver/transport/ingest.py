@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from thinwire.receiver.store.history import SiteHistory
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
@@ -29,11 +31,12 @@ from thinwire.shared.errors import (
     Final,
     Forged,
     HubBusy,
+    LimitReached,
     NotEnrolled,
     ProtocolBroken,
     Retryable,
     ThinwireError,
-    system_error,
+    as_ours,
     told,
 )
 from thinwire.shared.identifiers import (
@@ -55,8 +58,13 @@ SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
+HEAD_SECONDS = 60.0
+"""Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
+
+TAKES_ADDITIONS = True
+"""Whether this hub takes manifests of version 3."""
 
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
@@ -71,20 +79,6 @@ _STATUS_OF = (
 def status_of(error: ThinwireError) -> grpc.StatusCode:
     """The gRPC status with which an error ends a call or a stream."""
     return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
-
-
-def as_ours(error: Exception) -> ThinwireError:
-    """An error for the clinic, which keeps its part and tries again after one that nobody foresaw: the fault is the
-    hub's. The text of such an error is not told: it may name a patient or a path.
-    """
-    if isinstance(error, ThinwireError):
-        return error
-    if isinstance(error, OSError):
-        return system_error(error)
-    return HubBusy(
-        "the hub met an error that nobody foresaw",
-        "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
-    )
 
 
 @dataclass
@@ -150,6 +144,10 @@ class IngestSession:
         self._sent_receipts: set[bytes] = set()
         """Digests of receipts with a larger number that were sent as answers."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._head = b""
+        self._head_at: float | None = None
+        self._told: SiteHistory | None = None
+        """The last that a clinic was told of the store; None for one that does not ask."""
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -161,10 +159,18 @@ class IngestSession:
                 if up.hello.version != VERSION:
                     raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
                 self._greeted = True
+                if up.hello.HasField("seen"):
+                    self._store.compare(self.site, up.hello.seen.receipt)
+                    self._told = self._store.history(self.site)
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
+                if up.hello.audit_head:
+                    self._store.record_anchor(self.site, up.hello.audit_head)
+                store = None if self._told is None else _store(self._told)
+                head = self._new_head()
+                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head)
+                return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
@@ -196,7 +202,8 @@ class IngestSession:
             return []
         # Each is read once in a session: a clinic that confirms none costs no more than one that does.
         page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
-        messages = [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        messages = self._news_of_store()
+        messages += [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
         if page:
             self._last_receipt = page[-1][0]
         if len(page) < MOST_RECEIPTS:
@@ -209,6 +216,15 @@ class IngestSession:
                 self._asked.add((study, kind))
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
         return messages
+
+    def _news_of_store(self) -> list[wire.Down]:
+        """The store in time, where another generation or another backup is told than before."""
+        before = self._told
+        if before is None:
+            return []
+        now = self._told = self._store.history(self.site)
+        same = (before.generation, before.backed_up) == (now.generation, now.backed_up)
+        return [] if same else [wire.Down(store=_store(now))]
 
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
@@ -265,11 +281,14 @@ class IngestSession:
             # An earlier transfer may have begun in chunks.
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
+        # Before a byte of it is taken: the store decides again when the object is whole.
+        self._store.check_room(self.site, offer.size + self._inbox.size(self.site, Digest(offer.object)))
         partial = self._inbox.open(
             self.site,
             Digest(offer.object),
             offer.size,
             lambda file: verified_length(file, self._key_of),
+            self._store.limits(self.site)[Limit.PARTIALS],
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
@@ -371,13 +390,23 @@ class IngestSession:
         log.warning("site %s: refused: %s", self.site, ours)
         if not isinstance(error, Final | HubBusy):
             self._store.set_aside(self.site, offer.object.hex(), error)
-        again = int(self._limits.again_after * 1000) if isinstance(ours, Retryable) else 0
-        return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, again)
+        limit, wait = "", self._limits.again_after if isinstance(ours, Retryable) else 0.0
+        if isinstance(ours, LimitReached):
+            limit, wait = ours.limit, ours.again_after
+        return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+
+    def _new_head(self) -> bytes:
+        """The head of the audit log for the clinic to keep, at most once in HEAD_SECONDS; empty if it has this one."""
+        now = self._clock.monotonic()
+        if self._head_at is not None and now - self._head_at < HEAD_SECONDS:
+            return b""
+        before, self._head_at, self._head = self._head, now, self._store.audit_head()
+        return b"" if self._head == before else self._head
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:
@@ -385,10 +414,18 @@ def stream_refusal(error: ThinwireError) -> wire.Down:
     return _refuse(0, code_of(error), str(error), error.remedy)
 
 
+def _store(history: SiteHistory) -> wire.Store:
+    past = [wire.Past(generation=each, position=position) for each, position in history.past.items()]
+    backup = None if history.backed_up is None else wire.Backup(position=history.backed_up)
+    return wire.Store(generation=history.generation, position=history.position, past=past, backup=backup)
+
+
 def _progress(number: int, durable: int) -> wire.Down:
     return wire.Down(progress=wire.Progress(number=number, durable=durable))
 
 
-def _refuse(number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0) -> wire.Down:
-    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again)
+def _refuse(
+    number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0, limit: str = ""
+) -> wire.Down:
+    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again, limit=limit)
     return wire.Down(refusal=refusal)

@@ -1,59 +1,76 @@
 """De-identification before anything leaves the clinic: PS3.15 Annex E, Basic Application Confidentiality Profile.
 
-Attributes outside `ACTIONS` are removed, with private attributes, overlays and text. A list of the attributes to keep
-is shorter than the table of those to remove (E.1-1), and also covers attributes that the standard adds later. Options
-and reasons: docs/deidentification.md. The same file, key and policy give the same bytes, so that a repeated file is
+A released file is made anew: its attributes by the closed grammars of `attributes`, its image from the stored values
+by `samples`, its identifiers here. Nothing of the original's bytes is copied. A list of the attributes to keep is
+shorter than the table of those to remove (E.1-1), and also covers attributes that the standard adds later. Options and
+reasons: docs/deidentification.md. The same file, key and policy give the same bytes, so that a repeated file is
 recognised.
 """
 
 import base64
 import hmac
+import logging
 import uuid
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import Enum, StrEnum, unique
+from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
-from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
 
+from thinwire.sender.intake.attributes import (
+    CHARACTERISTICS,
+    DESCRIPTION,
+    code,
+    is_uid,
+    region_codes,
+    shifted_date,
+    time,
+    view_codes,
+)
 from thinwire.sender.intake.burned_in import has_text
-from thinwire.sender.intake.study import SourceFile, Study
-from thinwire.shared.errors import BadConfiguration, NotChestRadiograph
+from thinwire.sender.intake.samples import Blanking, rewritten
+from thinwire.sender.intake.study import LARGEST_SOURCE, Study, load_study
+from thinwire.shared.errors import BadConfiguration, BadInput, NotChestRadiograph, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
-from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import digest, study_key
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
-from thinwire.shared.imaging.file_format import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from thinwire.shared.formats.originals import Member, pack, unpack
+from thinwire.shared.identifiers import StudyKey, digest
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, as_warnings, read_instance
+from thinwire.shared.imaging.file_format import EXPLICIT_LITTLE
 from thinwire.shared.imaging.header import DicomHeader, FileLimits, parsing
-from thinwire.shared.imaging.projection import RADIOGRAPHIC, BodyPart, Projection, part, view
+from thinwire.shared.imaging.projection import RADIOGRAPHIC
 from thinwire.shared.storage.durable import Disk
+
+log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
 SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"
 """Implementation Class UID (0002,0012) of files that are written here."""
 _MOST_DAYS = 1826
-_OLDEST = 89
-"""Years: a higher age is replaced by 90 (45 CFR 164.514)."""
+_STAY = "files are no radiographs, or cannot be written without identity, and stay at the clinic"
 
 
-@unique
-class Action(Enum):
-    KEEP = "keep"
-    UID = "replace by a keyed digest"
-    DATE = "shift or empty"
-    TIME = "keep with the dates or empty"
-    EMPTY = "empty"  # type 2: has to be there
-    PATIENT = "replace by a pseudonym"
-    CHARACTERISTIC = "keep what describes the patient or empty"
-    ITEMS = "keep the items, cleaned in the same way"
-    CODES = "keep items of public coding schemes"
+class Identity(StrEnum):
+    """Where the patient's identity goes. Glossary: docs/glossary.md."""
+
+    FULL = "full"
+    """The files cross as they came, and the manifest names the patient."""
+    SEALED = "sealed"
+    """The files are de-identified; the sealed manifest alone names the patient."""
+    NONE = "none"
+    """The files are de-identified, and the manifest has their pseudonyms."""
+
+
+MEANINGS = {
+    Identity.FULL: "files cross as they came, and the manifest names the patient; both sealed for the hub",
+    Identity.SEALED: "files are de-identified; the sealed manifest alone names the patient",
+    Identity.NONE: "files are de-identified, and nothing that crosses names the patient",
+}
+"""As the page and `status` show them."""
 
 
 class Dates(StrEnum):
@@ -75,53 +92,22 @@ class Options:
     uids: Uids = Uids.MAP
     characteristics: bool = True
     """Sex, age, size and weight are kept."""
+    blank: tuple[Blanking, ...] = ()
+    """Regions whose pixels are blanked."""
+    identity: Identity = Identity.NONE
+    """SEALED or NONE."""
 
 
-def _actions(action: Action, words: str) -> dict[str, Action]:
-    return dict.fromkeys(words.split(), action)
-
-
-ACTIONS: dict[str, Action] = {
-    **_actions(Action.UID, "SOPInstanceUID StudyInstanceUID SeriesInstanceUID"),
-    **_actions(Action.DATE, "StudyDate SeriesDate AcquisitionDate ContentDate AcquisitionDateTime"),
-    **_actions(Action.TIME, "StudyTime SeriesTime AcquisitionTime ContentTime"),
-    **_actions(Action.EMPTY, "AccessionNumber ReferringPhysicianName PatientBirthDate StudyID"),
-    **_actions(Action.PATIENT, "PatientName PatientID"),
-    **_actions(Action.CHARACTERISTIC, "PatientSex PatientAge PatientSize PatientWeight"),
-    **_actions(Action.CODES, "AnatomicRegionSequence ViewCodeSequence"),
-    **_actions(Action.ITEMS, "VOILUTSequence ModalityLUTSequence"),
-    # The kind of object.
-    **_actions(Action.KEEP, "SOPClassUID ImageType Modality ConversionType PresentationIntentType Manufacturer"),
-    **_actions(Action.KEEP, "ManufacturerModelName SeriesNumber InstanceNumber AcquisitionNumber"),
-    # The exposure.
-    **_actions(Action.KEEP, "BodyPartExamined ViewPosition PatientOrientation Laterality ImageLaterality KVP"),
-    **_actions(Action.KEEP, "ExposureTime ExposureTimeInuS XRayTubeCurrent XRayTubeCurrentInuA Exposure ExposureInuAs"),
-    **_actions(Action.KEEP, "DistanceSourceToDetector DistanceSourceToPatient Grid FilterType FocalSpots Sensitivity"),
-    **_actions(Action.KEEP, "EstimatedRadiographicMagnificationFactor DetectorType DetectorConfiguration"),
-    **_actions(Action.KEEP, "RelativeXRayExposure ExposureIndex TargetExposureIndex DeviationIndex"),
-    **_actions(Action.KEEP, "FieldOfViewShape FieldOfViewDimensions FieldOfViewRotation FieldOfViewHorizontalFlip"),
-    # The interpretation of the pixels.
-    **_actions(
-        Action.KEEP, "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns"
-    ),
-    **_actions(Action.KEEP, "BitsAllocated BitsStored HighBit PixelRepresentation PixelAspectRatio PixelData"),
-    **_actions(Action.KEEP, "SmallestImagePixelValue LargestImagePixelValue PixelPaddingValue PixelPaddingRangeLimit"),
-    **_actions(Action.KEEP, "PixelSpacing PixelSpacingCalibrationType ImagerPixelSpacing NominalScannedPixelSpacing"),
-    **_actions(Action.KEEP, "PixelIntensityRelationship PixelIntensityRelationshipSign RescaleIntercept RescaleSlope"),
-    **_actions(Action.KEEP, "RescaleType WindowCenter WindowWidth VOILUTFunction PresentationLUTShape"),
-    **_actions(Action.KEEP, "LUTDescriptor LUTData ModalityLUTType BurnedInAnnotation LossyImageCompression"),
-    **_actions(Action.KEEP, "LossyImageCompressionRatio LossyImageCompressionMethod QualityControlImage"),
-}
-"""By keyword; anything else is removed."""
-
-_VIEW_POSITIONS = {
-    Projection.PA: "PA",
-    Projection.AP: "AP",
-    Projection.FRONTAL: "FRONTAL",
-    Projection.OTHER: "LAT OR OBL",
-}
-_PUBLIC_CODES = frozenset(("SCT", "SRT", "SNM3", "DCM"))
-_CODE_WORDS = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+_NAMED = Member("sealed.txt", b"the manifest names the patient\n")
+"""In the archive of the original: the study keeps the word under which it was accepted."""
+_UIDS = "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"
+_DATES = "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime"
+_TIMES = "StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"
+_EMPTY = (
+    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "Manufacturer"),
+    *("PatientBirthDate", "PatientSex"),
+)
+"""Type 2: present in every radiograph, if only empty."""
 
 
 def load_key(folder: Path, disk: Disk, random_bytes: Callable[[int], bytes]) -> bytes:
@@ -150,121 +136,132 @@ class Deidentifier:
         """The de-identified study, with another study key; the identified study is durable when this returns.
 
         The text stays at the clinic: it guides the graph, which holds no text. Reports and other objects that are not
-        radiographs stay too, and image files without a DICOM header. Raises NotChestRadiograph for a study of these
-        only, UnreadableDicom, DiskFull.
+        radiographs stay too, image files without a DICOM header, and files of which no image can be written anew.
+        Raises NotChestRadiograph for a study of these only, UnreadableDicom, DiskFull.
         """
         images = [each for each in study.files if each.media == "dicom"]
-        by_original = {each.digest: data for each in images if (data := self.file(each.data)) is not None}
-        cleaned, read = list(by_original.values()), by_original.get(study.files[study.read].digest)
+        chosen = study.files[study.read]
+        notes = list(study.warnings)
+        read = self.file(chosen.data, notes=notes) if chosen.media == "dicom" else None
         if read is None:
             raise NotChestRadiograph(
                 "it holds no frontal radiograph in DICOM, and this clinic sends only de-identified studies",
-                "Give DICOM files, or send without the policy [deidentify].",
+                'Give DICOM files, or set identity = "full".',
             )
-        files = tuple(
-            sorted((SourceFile(each, digest(each), "dicom") for each in cleaned), key=lambda file: file.digest)
-        )
-        new = study_key(file.digest for file in files)
-        members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
-        self.disk.make_folder(self.identified)
-        self.disk.write(self.identified / f"{new.hex()}.archive", pack(members, "fast"), "original")
-        header = read_instance(read).header
-        identity = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
-        stayed = len(study.files) - len(cleaned)
-        notes = [f"{stayed} of {len(study.files)} files are not radiographs and stay at the clinic"] if stayed else []
+        others = [data for each in images if each is not chosen and (data := self._other(each.data)) is not None]
+        # The rest of a study can be read otherwise without its descriptions.
+        made, stayed = load_study([read, *others]), len(study.files) - 1 - len(others)
+        if made.files[made.read].data != read:
+            made, stayed = load_study([read]), len(study.files) - 1
+        if stayed:
+            notes.append(f"{stayed} of {len(study.files)} {_STAY}")
         if study.frontal.burned_in == "YES":
             notes.append("text is burned into the image by its header; de-identification does not remove it")
-        elif has_text(study.frontal.shown):
+        elif has_text(made.frontal.shown):
             notes.append(
                 "text seems to be burned into the image; de-identification does not remove it: check the image"
             )
+        members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
+        if self.options.identity is Identity.SEALED:
+            members.append(_NAMED)
+        self.disk.make_folder(self.identified)
+        self.disk.write(self._archive(made.key), pack(members, "fast"), "original")
         return replace(
-            study,
-            key=new,
-            files=files,
-            read=[file.data for file in files].index(read),
-            sop_instance_uid=header.text("SOPInstanceUID"),
-            identity=identity,
-            text_stays=True,
-            warnings=(*study.warnings, *notes),
+            made, text=study.text, text_source=study.text_source, text_stays=True, warnings=as_warnings(notes)
         )
 
-    def file(self, data: bytes, limits: FileLimits = DEFAULT_LIMITS) -> bytes | None:
-        """One file de-identified, its pixel data unchanged byte for byte; None for an object that is not a radiograph.
+    def identity(self, released: Study) -> dict[str, str]:
+        """The identity in a study's manifest, by DICOM keyword: pseudonyms, or if it was accepted as SEALED that of the
+        file as it came, with the released Study Instance UID, under which the hub stores the files."""
+        if self.options.identity is not Identity.SEALED:
+            return released.identity
+        try:
+            members = unpack(self._archive(released.key).read_bytes(), LARGEST_SOURCE)
+            if _NAMED.name not in [each.name for each in members]:
+                return released.identity
+            for each in members[:-1]:
+                header = read_instance(each.data).header
+                if self._identifier(header, "SOPInstanceUID", each.data) == released.sop_instance_uid:
+                    found = {word: value for word in IDENTITY_KEYWORDS if (value := header.text(word))}
+                    return {**found, "StudyInstanceUID": released.identity["StudyInstanceUID"]}
+        except (ThinwireError, OSError) as error:
+            log.error("the original of study %s cannot be read: %s", released.key.hex(), told(error))
+        log.warning("study %s goes under its pseudonym: its original is not found", released.key.hex())
+        return released.identity
 
-        Raises UnreadableDicom.
+    def file(self, data: bytes, limits: FileLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> bytes | None:
+        """One file de-identified; None for an object that is not a radiograph. notes: receives the warnings.
+
+        Raises UnreadableDicom, NotChestRadiograph for no single image.
         """
         instance = read_instance(data, limits)
         header = instance.header
         if instance.modality not in RADIOGRAPHIC or not header.has_pixels:
             return None
-        with parsing("its header cannot be read as a whole"):  # without its values in warnings
-            found = self._cleaned(header, self._patient(header))
-        # View and body part may be in attributes that are removed.
-        if not header.text("ViewPosition") and (seen := view(header)) is not Projection.UNSTATED:
-            found.ViewPosition = _VIEW_POSITIONS[seen]
-        if not header.text("BodyPartExamined") and part(header) is BodyPart.CHEST:
-            found.BodyPartExamined = "CHEST"
-        found.PatientIdentityRemoved = "YES"
-        found.DeidentificationMethod = "thinwire, PS3.15 Basic Application Confidentiality Profile"
-        found.DeidentificationMethodCodeSequence = DicomSequence(self._methods())
-        found.LongitudinalTemporalInformationModified = "MODIFIED" if self.options.dates is Dates.SHIFT else "REMOVED"
-        return _written(found, instance.transfer_syntax)
+        rules = [each for each in self.options.blank if each.applies(header)]
+        rectangles = [rectangle for each in rules for rectangle in each.rectangles]
+        found, warnings = rewritten(instance, rectangles, limits)
+        if notes is not None:
+            notes += warnings
+            if rectangles:
+                notes.append(f"{len(rectangles)} regions of the image are blanked by the clinic's settings")
+        with parsing("its header cannot be written without identity"):  # without its values in warnings
+            self._describe(found, header, data)
+            return _written(found)
 
     def uid(self, uid: str) -> str:
         """The replacement of a UID, the same for each of its occurrences (PS3.5 B.2)."""
-        if self.options.uids is Uids.KEEP:
+        if self.options.uids is Uids.KEEP and is_uid(uid):
             return uid
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
 
-    def _patient(self, header: DicomHeader) -> str:
+    def _other(self, data: bytes) -> bytes | None:
+        """A file beside the frontal image; None if it stays at the clinic."""
+        try:
+            return self.file(data)
+        except BadInput:
+            return None
+
+    def _archive(self, study: StudyKey) -> Path:
+        return self.identified / f"{study.hex()}.archive"
+
+    def _identifier(self, header: DicomHeader, keyword: str, data: bytes) -> str:
+        """A UID's replacement; of an absent one, by the file."""
+        return self.uid(header.text(keyword) or f"{keyword} of {digest(data).hex()}")
+
+    def _describe(self, found: Dataset, header: DicomHeader, data: bytes) -> None:
+        """The attributes beside those of the image."""
+        for keyword in _EMPTY:
+            setattr(found, keyword, "")
+        for keyword, law in {**DESCRIPTION, **(CHARACTERISTICS if self.options.characteristics else {})}.items():
+            if (value := law(header, keyword)) is not None:
+                setattr(found, keyword, value)
+        if "SOPClassUID" not in found:
+            raise UnreadableDicom("its SOP class is none of the standard, so it cannot be sent de-identified")
+        for keyword in _UIDS:
+            setattr(found, keyword, self._identifier(header, keyword, data))
+        patient = self._patient(header, data)
+        found.PatientName = found.PatientID = "TW" + base64.b32encode(self._digest("patient", patient)[:10]).decode()
+        if self.options.dates is Dates.SHIFT:
+            days = 1 + int.from_bytes(self._digest("dates", patient)[:8], "big") % _MOST_DAYS
+            shifted = {keyword: shifted_date(header.text(keyword), days) for keyword in _DATES}
+            for keyword, value in {**shifted, **{keyword: time(header.text(keyword)) for keyword in _TIMES}}.items():
+                if value:
+                    setattr(found, keyword, value)
+        for keyword, codes in (("AnatomicRegionSequence", region_codes), ("ViewCodeSequence", view_codes)):
+            if items := codes(header):
+                setattr(found, keyword, items)
+        found.PatientIdentityRemoved = "YES"
+        found.DeidentificationMethod = "thinwire, PS3.15 Basic Application Confidentiality Profile"
+        found.DeidentificationMethodCodeSequence = self._methods()
+        found.LongitudinalTemporalInformationModified = "MODIFIED" if self.options.dates is Dates.SHIFT else "REMOVED"
+
+    def _patient(self, header: DicomHeader, data: bytes) -> str:
         """The key of a patient; a study without Patient ID is a separate patient."""
         own = header.text("PatientID")
-        return f"{header.text('IssuerOfPatientID')}\n{own}" if own else f"study\n{header.text('StudyInstanceUID')}"
-
-    def _cleaned(self, header: DicomHeader, patient: str) -> Dataset:
-        found = Dataset()
-        for keyword, action in ACTIONS.items():
-            element = header.element(keyword)
-            if element is not None:
-                value = self._value(header, keyword, action, patient)
-                if value is not None:
-                    found.add(pydicom.DataElement(element.tag, element.VR, value))
-                    found[element.tag].is_undefined_length = element.is_undefined_length
-        return found
-
-    def _value(self, header: DicomHeader, keyword: str, action: Action, patient: str) -> object:
-        """The replacement of an attribute's value; None to remove it."""
-        retained = self.options.dates is Dates.SHIFT
-        match action:
-            case Action.KEEP:
-                element = header.element(keyword)
-                return None if element is None else element.value
-            case Action.UID:
-                return self.uid(header.text(keyword))
-            case Action.DATE:
-                return self._shifted(header.text(keyword), patient) if retained else ""
-            case Action.TIME:
-                return header.text(keyword) if retained else ""
-            case Action.EMPTY:
-                return ""
-            case Action.PATIENT:
-                return "TW" + base64.b32encode(self._digest("patient", patient)[:10]).decode()
-            case Action.CHARACTERISTIC:
-                return _characteristic(keyword, header.text(keyword)) if self.options.characteristics else ""
-            case Action.ITEMS:
-                return DicomSequence([self._cleaned(item, patient) for item in header.items(keyword)])
-            case Action.CODES:
-                return DicomSequence([code for item in header.items(keyword) if (code := _code(item)) is not None])
-
-    def _shifted(self, text: str, patient: str) -> str:
-        """A date, or a date and time, shifted by some days to the past; empty for any other text."""
-        days = 1 + int.from_bytes(self._digest("dates", patient)[:8], "big") % _MOST_DAYS
-        try:
-            date = datetime.strptime(text[:8], "%Y%m%d") - timedelta(days=days)  # noqa: DTZ007 - a date alone
-        except (ValueError, OverflowError):
-            return ""
-        return f"{date:%Y%m%d}{text[8:]}"
+        if own:
+            return f"{header.text('IssuerOfPatientID')}\n{own}"
+        return f"study\n{header.text('StudyInstanceUID') or digest(data).hex()}"
 
     def _digest(self, what: str, value: str) -> bytes:
         return hmac.digest(self.key, f"{what}\n{value}".encode(errors="replace"), "sha256")
@@ -278,48 +275,20 @@ class Deidentifier:
             codes.append(("113108", "Retain Patient Characteristics Option"))
         if self.options.uids is Uids.KEEP:
             codes.append(("113110", "Retain UIDs Option"))
-        found = []
-        for value, meaning in codes:
-            item = Dataset()
-            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-            found.append(item)
-        return found
+        return [code(value, "DCM", meaning) for value, meaning in codes]
 
 
-def _characteristic(keyword: str, text: str) -> str:
-    """Sex, age, size or weight; an age over 89 years as 90."""
-    years = text.rstrip("Y") if keyword == "PatientAge" else ""
-    return "090Y" if years.isdigit() and int(years) > _OLDEST else text
-
-
-def _code(item: DicomHeader) -> Dataset | None:
-    """A code of a public coding scheme; None for a local scheme, whose meaning is free text."""
-    if item.text("CodingSchemeDesignator") not in _PUBLIC_CODES:
-        return None
-    found = Dataset()
-    for word in _CODE_WORDS:
-        if text := item.text(word):
-            setattr(found, word, text)
-    return found
-
-
-def _written(dataset: Dataset, syntax: str) -> bytes:
+def _written(dataset: Dataset) -> bytes:
     """A data set as a file (PS3.10 7.1), without the attributes of the software that wrote the original."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID = SOFTWARE_UID
+    meta.TransferSyntaxUID = UID(EXPLICIT_LITTLE)
+    meta.ImplementationClassUID = UID(SOFTWARE_UID)
     meta.FileMetaInformationVersion = b"\0\1"
     out, body = BytesIO(), DicomBytesIO()
-    body.is_implicit_VR, body.is_little_endian = syntax == IMPLICIT_LITTLE, syntax != EXPLICIT_BIG
-    with parsing("its header cannot be written without identity"):
-        write_dataset(body, dataset)
-        out.write(b"\0" * 128 + b"DICM")
-        write_file_meta_info(out, meta)
-    plain = bytes(body.getvalue())
-    if syntax == DEFLATED:
-        squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        plain = squeeze.compress(plain) + squeeze.flush()
-        plain += b"\0" * (len(plain) % 2)
-    return out.getvalue() + plain
+    body.is_implicit_VR, body.is_little_endian = False, True
+    write_dataset(body, dataset)
+    out.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(out, meta)
+    return out.getvalue() + bytes(body.getvalue())

@@ -137,7 +137,7 @@ class Commitments:
         instances = [instance for _, instance in request.objects]
         if self._arrivals.pending(instances):
             return None
-        all_known = self._arrivals.all_known(instances)
+        all_known = self._arrivals.ledger.all_known(instances)
         good: list[Dataset] = []
         bad: list[Dataset] = []
         for sop_class, instance in request.objects:

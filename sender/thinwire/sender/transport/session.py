@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
@@ -25,7 +26,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
+from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -38,6 +39,8 @@ STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
 ten times the time of these bytes at the measured rate, at most the second."""
 _LONGEST_PAUSE = 60.0
 """Longest pause in seconds before an object that the hub cannot accept now is offered again."""
+_LONGEST_LIMIT = 900.0
+"""The same for an object that a limit of this clinic's share at the hub refuses."""
 _LONGEST_REASON = 500
 SENDING = "sending"
 """Its name in the list of parked items."""
@@ -71,6 +74,7 @@ class UplinkSession:
         """policy: the tier policy. used: bytes on the link this month. before: the last session's measurement."""
         self.pace = Pace(clock, before)
         self.welcomed = False
+        self._takes_additions = False
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
@@ -89,17 +93,24 @@ class UplinkSession:
         self._pending_escalations: list[StudyKey] = []
         self._escalating: set[StudyKey] = set()
         self._moved = clock.monotonic()
+        self._limit = ""
+        self._limited_until = 0.0
+        self._known: dict[StudyKey, bool] = {}
+        """Whether the hub has a part of a study, while a limit holds."""
 
     def hello(self) -> wire.Up:
         self.refresh()
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
+        seen, head = wire.Seen(receipt=self._outbox.seen()), self._outbox.audit_heads.kept()
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(
+            self._policy, self._clock.now(), self._used(), self._outbox.paused, self._outbox.takes_additions
+        )
         durable = {each.due.object: each.durable for each in self._by_number.values()}
         going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
@@ -153,10 +164,18 @@ class UplinkSession:
             case "welcome":
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
-                self.welcomed = True
+                self.welcomed, self._takes_additions = True, down.welcome.takes_additions
+                self._outbox.record_takes_additions(self._takes_additions)
+                self._outbox.audit_heads.keep(down.welcome.audit_head)
+                if down.welcome.HasField("store"):
+                    self._outbox.record_history(_history(down.welcome.store))
+                self.refresh()
+            case "store":
+                self._outbox.record_history(_history(down.store))
             case "progress":
                 self._progress(down.progress)
             case "receipt":
+                self._outbox.audit_heads.keep(down.receipt.audit_head)
                 return self._receipt(down.receipt.signed)
             case "refusal":
                 self._refusal(down.refusal)
@@ -269,7 +288,12 @@ class UplinkSession:
             with self._one_object(due):
                 if not self._outbox.check(due):
                     self.refresh()
-        until = self._clock.monotonic() + min(pause, _LONGEST_PAUSE)
+        longest = _LONGEST_PAUSE
+        if refusal.limit:
+            longest, self._limit = _LONGEST_LIMIT, refusal.limit
+            self._limited_until = self._clock.monotonic() + min(pause, longest)
+            self._known.clear()
+        until = self._clock.monotonic() + min(pause, longest)
         self.pauses[due.object] = Pause(until, reason, times)
 
     def _request(self, request: wire.TierRequest) -> None:
@@ -326,8 +350,24 @@ class UplinkSession:
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
+            # A hub of an earlier version would refuse an addition for good.
+            if due.adds and not self._takes_additions:
+                continue
+            if ready and now < self._limited_until and self._is_limited(due):
+                continue
             if ready and (pause is None or pause.until <= now):
                 yield due
+
+    def _is_limited(self, due: Due) -> bool:
+        """Whether the limit that the hub named would refuse this object too: it is then not offered, which would take
+        bytes of the link in vain."""
+        if due.object in self._by_object or due.kind is None:
+            return False
+        if self._limit == "studies":
+            if due.study not in self._known:
+                self._known[due.study] = self._outbox.entry(due.study).status is not None
+            return not self._known[due.study]
+        return self._limit == "bytes"
 
     def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if
@@ -365,6 +405,15 @@ class UplinkSession:
         if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
+
+
+def _history(store: wire.Store) -> HubHistory:
+    """Raises ProtocolBroken."""
+    positions = {Generation(each.generation): each.position for each in store.past}
+    if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
+        raise ProtocolBroken("the hub tells a generation of another length")
+    backed_up = store.backup.position if store.HasField("backup") else None
+    return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 
 
 def _item(study: StudyKey, kind: Kind | None = None) -> str:

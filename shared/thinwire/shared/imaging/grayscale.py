@@ -176,19 +176,40 @@ def _windowed(values: Values, window: Window) -> Values:
     return np.clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5, 0.0, 1.0)
 
 
-def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: list[str]) -> Values | None:
-    """A LUT's output for each value (C.11.1.1.1, C.11.2.1.1); None if descriptor and data do not agree."""
+@dataclass(frozen=True)
+class LookupTable:
+    """A LUT of the header, whose descriptor and data agree (C.11.1.1.1, C.11.2.1.1)."""
+
+    first: int
+    """The value of the first entry."""
+    bits: int
+    """Of an entry, by the descriptor."""
+    entries: Values
+    """float64 [n], n at least 1."""
+    short: bool
+    """Whether the data is one entry shorter than its descriptor; its last entry is repeated."""
+
+
+def lookup_table(item: DicomHeader, signed: bool) -> LookupTable | None:
+    """The LUT in an item of a LUT sequence; None if descriptor and data do not agree. signed: its input has a sign."""
     descriptor = [int(each) for each in item.numbers("LUTDescriptor")]
-    if len(descriptor) == 3:
-        count, first = descriptor[0] % 65536 or 65536, descriptor[1]
-        first = first - 65536 if signed and first > 32767 else first
-        entries = _entries(item, count, bytewise=descriptor[2] <= 8)
-        if entries is not None:
-            if len(entries) < count:
-                notes.append(f"the {name} is one entry shorter than its descriptor; its last entry was repeated")
-            return entries[np.clip(values - first, 0, min(count, len(entries)) - 1).astype(np.intp)]
-    notes.append(f"the {name} does not agree with its descriptor; it was ignored")
-    return None
+    if len(descriptor) != 3:
+        return None
+    count, first = descriptor[0] % 65536 or 65536, descriptor[1]
+    first = first - 65536 if signed and first > 32767 else first
+    entries = _entries(item, count, bytewise=descriptor[2] <= 8)
+    return None if entries is None else LookupTable(first, descriptor[2], entries, len(entries) < count)
+
+
+def _lookup(values: Values, item: DicomHeader, signed: bool, name: str, notes: list[str]) -> Values | None:
+    """A LUT's output for each value; None if descriptor and data do not agree."""
+    table = lookup_table(item, signed)
+    if table is None:
+        notes.append(f"the {name} does not agree with its descriptor; it was ignored")
+        return None
+    if table.short:
+        notes.append(f"the {name} is one entry shorter than its descriptor; its last entry was repeated")
+    return table.entries[np.clip(values - table.first, 0, len(table.entries) - 1).astype(np.intp)]
 
 
 def _entries(item: DicomHeader, count: int, bytewise: bool) -> Values | None:

@@ -122,9 +122,9 @@ def test_nothing_that_names_anybody_is_left(clean: Deidentifier) -> None:
     codes = [item.CodeValue for item in found.DeidentificationMethodCodeSequence]
     assert codes == ["113100", "113105", "113107", "113108"]
     assert (found.AccessionNumber, found.ReferringPhysicianName, found.PatientBirthDate) == ("", "", "")
-    assert (found.Manufacturer, found.KVP, list(found.PixelSpacing)) == ("ACME", 120, [0.14, 0.15])
+    assert (found.Manufacturer, found.KVP, list(found.PixelSpacing)) == ("", 120, [0.14, 0.15])
     assert [item.CodeMeaning for item in found.AnatomicRegionSequence] == ["Chest"]
-    assert len(found.ViewCodeSequence) == 0
+    assert [item.CodeMeaning for item in found.ViewCodeSequence] == ["postero-anterior"]
 
 
 @pytest.mark.parametrize(
@@ -166,15 +166,28 @@ def test_references_and_spans_between_studies_of_a_patient_hold(clean: Deidentif
 def test_options_keep_or_remove(clean: Deidentifier) -> None:
     strict = with_options(clean, Options(Dates.REMOVE, Uids.KEEP, characteristics=False))
     found = header(strict, named())
-    assert (found.StudyDate, found.StudyTime, found.PatientSex, found.PatientAge) == ("", "", "", "")
+    assert (found.StudyDate, found.StudyTime, found.PatientSex, found.get("PatientAge")) == ("", "", "", None)
     assert found.StudyInstanceUID == STUDY_UID
     assert found.LongitudinalTemporalInformationModified == "REMOVED"
     assert [c.CodeValue for c in found.DeidentificationMethodCodeSequence] == ["113100", "113105", "113110"]
 
 
-@pytest.mark.parametrize(("age", "shown"), [("066Y", "066Y"), ("091Y", "090Y"), ("007M", "007M"), ("", "")])
+@pytest.mark.parametrize(
+    ("age", "shown"),
+    [
+        *(
+            ("066Y", "066Y"),
+            ("089Y", "089Y"),
+            ("091Y", "090Y"),
+            ("007M", "007M"),
+            ("1100M", "090Y"),
+            ("33000D", "090Y"),
+        ),
+        *(("4750W", "090Y"), ("20000D", "054Y"), ("12Y", "012Y"), ("066Y DOE", ""), ("old", ""), ("", "")),
+    ],
+)
 def test_an_age_over_89_is_stated_as_90(clean: Deidentifier, age: str, shown: str) -> None:
-    assert (header(clean, named(PatientAge=age)).PatientAge or "") == shown
+    assert header(clean, named(PatientAge=age)).get("PatientAge", "") == shown
 
 
 @pytest.mark.parametrize("words", ["PA", "AP supine", "de frente", "Lateral"])
@@ -255,7 +268,7 @@ class TestOfAWholeClinic:
         outcome = self.taken(clinic, tmp_path / "in", [named(StudyInstanceUID=STUDY_UID), report])
         assert isinstance(outcome, Accepted)
         assert len(outcome.study.files) == 1
-        assert "1 of 2 files are not radiographs and stay at the clinic" in outcome.study.warnings
+        assert any(each.startswith("1 of 2 files") and "stay at the clinic" in each for each in outcome.study.warnings)
         assert clinic.pipeline.open(outcome.study.key).study.text == f"fever, {SECRET}"
 
     def test_a_picture_without_a_header_is_refused(self, clinic: Clinic, tmp_path: Path) -> None:

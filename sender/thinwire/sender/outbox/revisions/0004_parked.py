@@ -1,10 +1,10 @@
-"""Version 2: parked items, and the memory of watched folders."""
+"""Version 4: parked items, and the memory of watched folders."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:

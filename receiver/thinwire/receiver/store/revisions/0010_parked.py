@@ -1,10 +1,10 @@
-"""Version 9: parked items."""
+"""Version 10: parked items."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 
 def upgrade() -> None:
