@@ -98,8 +98,9 @@ def accept_files(
 ) -> Iterator[Accepted | RefusedStudy]:
     """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
-    set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on. Raises
-    DiskFull without it: the current study is then not accepted, and those yielded before it are accepted.
+    set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on.
+    Without it such a study is refused after an error that nobody foresaw; and Retryable is raised, as DiskFull: the
+    current study is then not accepted, and those yielded before it are.
     """
     for found in find_studies(paths, scratch=pipeline.outbox.folder):
         try:
@@ -108,9 +109,12 @@ def accept_files(
             else:
                 yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
         except Exception as error:
-            if set_aside is None:
+            if set_aside is not None:
+                set_aside(found.paths, error)
+            elif isinstance(error, ThinwireError) or may_succeed_later(error):
                 raise
-            set_aside(found.paths, error)
+            else:
+                yield _refuse(quarantine, found.paths, UnreadableDicom(told(error)))
 
 
 def _accept_study(
@@ -128,11 +132,6 @@ def _accept_study(
         groups = placing.place(list(read.values()))
     except BadInput as error:
         yield _refuse(quarantine, files.paths, error)
-        return
-    except Exception as error:
-        if isinstance(error, ThinwireError) or may_succeed_later(error):
-            raise
-        yield _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
         return
     paths = dict(zip(files.paths, digests, strict=True))
     for group in groups:
@@ -152,10 +151,6 @@ def _accept_study(
             refused = _refuse(quarantine, mine, error)
             placing.record_refused(group.files)
             yield refused
-        except Exception as error:
-            if isinstance(error, ThinwireError) or may_succeed_later(error):
-                raise
-            yield _refuse(quarantine, mine, UnreadableDicom(told(error)))
     yield from _before(pipeline, quarantine, placing, list(read.values()))
 
 
@@ -409,11 +404,15 @@ class Service:
                 continue
             with self._parked.guard(ARRIVING, files[0].stem):
                 verdicts: dict[Path, StudyKey | None] = {}
-                for outcome in accept_files(self.pipeline, self.quarantine, files):
+                for outcome in accept_files(self.pipeline, self.quarantine, files, set_aside=_raise):
                     _log_outcome(outcome)
                     study = outcome.study.key if isinstance(outcome, Accepted) else None
                     verdicts |= dict.fromkeys(outcome.paths, study)
                 port.arrivals.record_verdicts(verdicts)
+
+
+def _raise(_paths: Sequence[Path], error: Exception) -> None:
+    raise error
 
 
 def _log_outcome(outcome: Accepted | RefusedStudy) -> None:
