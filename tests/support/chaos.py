@@ -80,8 +80,9 @@ OF_LOOP: dict[str, tuple[str, ...]] = {
         "thinwire.sender.outbox.watched_files:WatchedFiles.remember",
         "thinwire.sender.transport.session:UplinkSession.receive",
         "thinwire.sender.transport.link_status:write_status",
-        "thinwire.shared.parked:ParkedItems._write",
         "thinwire.shared.parked:ParkedItems.waits",
+        "thinwire.shared.storage.database:Database.read",
+        "thinwire.shared.storage.database:Database.write",
         "thinwire.shared.storage.database:Changes.seen",
     ),
     "thinwire-receiver": (
@@ -94,8 +95,9 @@ OF_LOOP: dict[str, tuple[str, ...]] = {
         "thinwire.receiver.transport.inbox:Inbox.open",
         "thinwire.receiver.transport.inbox:Partial.sync",
         "thinwire.receiver.transport.service:HubServer.links",
-        "thinwire.shared.parked:ParkedItems._write",
         "thinwire.shared.parked:ParkedItems.waits",
+        "thinwire.shared.storage.database:Database.read",
+        "thinwire.shared.storage.database:Database.write",
     ),
 }
 """Queries, and work of which the item is not known."""
