@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pydicom import dcmread
 
 from tests.support.planted import MARK, Planted, sample_files
@@ -43,6 +42,5 @@ def test_no_mark_is_left_in_a_released_file(tmp_path: Path) -> None:
             marks, files = marks + planted.marks, files + 1
         except BadInput as error:
             refused.append(f"{planted.name}: {error}")
-    print(marks, files, refused)
     assert faults == []
     assert (marks > 30_000, files > 80) == (True, True), (marks, files, refused)
