@@ -36,7 +36,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIRST = 1_000_000_000
 SIDE = 1024
 WORDS = ("DOE JANE 1960-04-12", "District Hospital", "ID 4471902", "AP SUPINE PORTABLE")
-SIZES = (8, 10, 12, 18, 40)
+SIZES = (8, 12, 18, 40)
 """Pixels of the em of PIL's outline font (Aileron); a capital letter has about 7 tenths of it."""
 BITMAP = "bitmap"
 """PIL's bitmap font, capital letters of 7 pixels."""
