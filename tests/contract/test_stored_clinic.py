@@ -158,7 +158,7 @@ def test_modalities_find_their_objects_and_answers(data: Path, tmp_path: Path) -
     assert clinic.arrivals.state_of("1.2.100.21") is ObjectState.ACCEPTED
     assert clinic.arrivals.state_of("1.2.101.22") is ObjectState.REFUSED
     assert clinic.arrivals.waiting() == 3
-    (known,) = clinic.arrivals.all_known(["1.2.100.21"]).values()
+    (known,) = clinic.arrivals.ledger.all_known(["1.2.100.21"]).values()
     assert (known.sop_class, known.study) == (DX, StudyKey(bytes.fromhex(FROM_MACHINE)))
     ledger = (json.loads(path.read_bytes()) for path in (CLINIC_4 / "arrivals" / "ledger").iterdir())
     assert {known.dataset.hex()} == {each["dataset"] for each in ledger if each["study"]}

@@ -109,7 +109,10 @@ def test_a_pacs_that_is_not_there_or_turns_the_hub_away_is_tried_again(data: Pat
             assert server is not None
             server.shutdown()
         (row,) = queue_of(hub).all()
-        assert (str(row.state), row.reason) == ("waiting", "the peer turned the association down")
+        assert (str(row.state), row.reason) == (
+            "waiting",
+            "the peer turned the association down: it has another AE title than `called`",
+        )
 
 
 @pytest.mark.parametrize(

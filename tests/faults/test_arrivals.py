@@ -15,8 +15,8 @@ from tests.support.clinic import Clinic
 from tests.support.dicoms import DX, STUDY_UID, chest, dicom
 from tests.support.power import Fuse, PowerCut
 from thinwire.sender.intake.deidentify import Deidentifier, Options, load_key
-from thinwire.sender.modality import arrivals
 from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
+from thinwire.sender.outbox import ledger as ledger_module
 from thinwire.sender.outbox.tables import ledger, studies, unreadable
 from thinwire.sender.service import accept_files
 from thinwire.shared.errors import DatabaseBusy
@@ -176,19 +176,19 @@ def test_an_object_that_cannot_be_recorded_is_not_kept(tmp_path: Path, monkeypat
 def test_what_was_judged_long_ago_is_forgotten_once_its_study_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "_MOST_PURGED", 1)
+    monkeypatch.setattr(ledger_module, "_MOST_PURGED", 1)
     clinic = Clinic(tmp_path)
     day(clinic, set())
     receive(clinic, "1.2.8.1", "1.2.8", dicom(SOPInstanceUID="1.2.8.1", StudyInstanceUID="1.2.8", Modality="OT"))
     clinic.clock.advance(86400)
     clinic.settle()
-    clinic.arrivals.purge(clinic.clock.now() - timedelta(hours=1))
+    clinic.arrivals.ledger.purge(clinic.clock.now() - timedelta(hours=1))
     assert {clinic.arrivals.state_of(uid) for uid in FILES} == {ObjectState.ACCEPTED}
     assert clinic.arrivals.state_of("1.2.7.1") is ObjectState.UNKNOWN
     assert clinic.arrivals.state_of("1.2.8.1") is ObjectState.REFUSED
     with clinic.database.write() as connection:
         connection.execute(delete(studies))
-    clinic.arrivals.purge(clinic.clock.now() + timedelta(hours=1))
+    clinic.arrivals.ledger.purge(clinic.clock.now() + timedelta(hours=1))
     with clinic.database.read() as connection:
         assert connection.execute(select(ledger)).all() == []
 
@@ -202,7 +202,7 @@ def test_every_query_goes_by_an_index(tmp_path: Path) -> None:
     clinic.arrivals.state_of("1.2.7.1")
     list(clinic.arrivals.complete_studies(1.0))
     clinic.port.commitments.answer()
-    clinic.arrivals.purge(clinic.clock.now())
+    clinic.arrivals.ledger.purge(clinic.clock.now())
     clinic.arrivals.record_verdicts({})
     receive(clinic, "1.2.9.1", "1.2.9", dicom(SOPInstanceUID="1.2.9.1", StudyInstanceUID="1.2.9"))
     assert len(seen) >= 9

@@ -22,6 +22,8 @@ from PIL import Image
 
 from tests.support.dicoms import DEFLATED, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, RLE, chest, dicom
 from tests.support.tier_samples import sample_crops, sample_preview
+from thinwire.receiver.decoding.copied_header import fields_of
+from thinwire.receiver.decoding.dicom_object import dicom_object
 from thinwire.receiver.decoding.study_files import examined
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.formats import crops, preview
@@ -30,7 +32,7 @@ from thinwire.shared.formats.pixel_layout import Layout
 from thinwire.shared.formats.positional import pack as positional
 from thinwire.shared.identifiers import digest, study_key
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
-from thinwire.shared.imaging.header import attributes
+from thinwire.shared.imaging.header import parse
 from thinwire.shared.imaging.radiograph import open_radiograph
 
 Piece = tuple[PieceCodec, bytes, int, int, int, Layout]
@@ -300,7 +302,9 @@ def _open_file(data: bytes) -> None:
         open_radiograph(data)
     finally:
         with contextlib.suppress(ThinwireError):
-            attributes(data, DEFAULT_LIMITS)
+            fields_of(parse(data, DEFAULT_LIMITS))
+        with contextlib.suppress(ThinwireError):
+            dicom_object(data)
 
 
 READERS: dict[str, Callable[[bytes], object]] = {

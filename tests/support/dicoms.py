@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
@@ -113,6 +113,27 @@ def dicom(
         found.PixelData += b"\0" * (len(found.PixelData) % 2)
     found["PixelData"].VR = "OB" if syntax in ENCODERS or syntax == RLE or depth == 8 else "OW"
     return as_file(found, syntax, preamble)
+
+
+def named(charset: str | None, name: bytes, syntax: str = EXPLICIT, samples: Array | None = None) -> bytes:
+    """A file that states a character set and holds these bytes as Patient's Name."""
+    length = len(name) + len(name) % 2
+    data = dicom(samples, syntax, SpecificCharacterSet="ISO_IR 6", PatientName="X" * length)
+    stated = (charset or "").encode()
+    stated += b" " * (len(stated) % 2)
+    order: Literal["big", "little"] = "big" if syntax == BIG else "little"
+    old = len(b"ISO_IR 6").to_bytes(4 if syntax == IMPLICIT else 2, order) + b"ISO_IR 6"
+    new = len(stated).to_bytes(4 if syntax == IMPLICIT else 2, order) + stated
+    return data.replace(old, new).replace(b"X" * length, name.ljust(length))
+
+
+def with_uid(keyword: str, uid: str, samples: Array | None = None) -> bytes:
+    """A file whose data set has this UID, which may be none at all; its meta information has another."""
+    before, after = b"9.9.9.9.9\0", uid.encode() + b"\0" * (len(uid) % 2)
+    attributes: dict[str, Any] = {keyword: "9.9.9.9.9"}
+    meta, data_set = (file := dicom(samples, **attributes))[: -len(after_meta(file))], after_meta(file)
+    stated = b"UI" + len(after).to_bytes(2, "little") + after
+    return meta + data_set.replace(b"UI" + len(before).to_bytes(2, "little") + before, stated)
 
 
 def as_file(found: Dataset, syntax: str = EXPLICIT, preamble: bool = True) -> bytes:

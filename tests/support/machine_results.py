@@ -3,17 +3,23 @@
 from dataclasses import replace
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from tests.support.clock import START
 from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
+from thinwire.receiver.decoding.copied_header import dataset_of, fields_of
 from thinwire.receiver.export.best_image import BestImage, Original
-from thinwire.receiver.export.machine_result import MachineResult, machine_result
+from thinwire.receiver.export.machine_result import MachineResult
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
+from thinwire.shared.imaging.header import parse
 from thinwire.shared.imaging.radiograph import open_radiograph
+from thinwire.shared.logs import silence_libraries
 
 STUDY = StudyKey(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
@@ -67,13 +73,18 @@ def best_image_of(data: bytes, warnings: tuple[str, ...] = ()) -> BestImage:
     return BestImage(radiograph.shown, original.source, original, radiograph.display.orientation)
 
 
+def header_of(data: bytes) -> Dataset:
+    """The attributes of a file that new objects take over."""
+    return dataset_of(fields_of(parse(data, DEFAULT_LIMITS)))
+
+
 def result(
     data: bytes | None = None, prediction: StoredPrediction = PREDICTION, warnings: tuple[str, ...] = ()
 ) -> MachineResult:
     """Of this file."""
-    found = machine_result(kept(prediction), graph(), best_image_of(data or image_file(), warnings))
-    assert found is not None
-    return found
+    data = data or image_file()
+    silence_libraries()
+    return MachineResult(kept(prediction), prediction, graph(), header_of(data), best_image_of(data, warnings))
 
 
 def later(prediction: StoredPrediction, **changes: object) -> StoredPrediction:

@@ -45,12 +45,12 @@ def at_hub(*words: str | Path) -> str:
     return said.getvalue()
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what another process or thread brings about."""
-    deadline, tick = time.monotonic() + PATIENCE, threading.Event()
+def until(true: Callable[[], bool], patience: float = PATIENCE, every: float = 0.05) -> None:
+    """Wait for what another process or thread brings about. patience, every: seconds."""
+    deadline, tick = time.monotonic() + patience, threading.Event()
     while not true():
         assert time.monotonic() < deadline, "it did not come about in time"
-        tick.wait(0.05)
+        tick.wait(every)
 
 
 def enrol(hub: Path, target: str, clinic: Path) -> None:

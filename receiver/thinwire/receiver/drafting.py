@@ -12,9 +12,8 @@ from types import MappingProxyType
 from thinwire.receiver.config import DraftSettings
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.draft import draft_json
-from thinwire.receiver.store.records import PendingGraph
+from thinwire.receiver.store.records import PendingGraph, item_of
 from thinwire.receiver.store.store import Store
-from thinwire.shared.errors import BadFormat, Retryable, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import SiteName, StudyKey
@@ -25,6 +24,8 @@ CHECK_SECONDS = 1.0
 """Seconds between two checks for a stop during inference."""
 POLL_SECONDS = 60.0
 """Seconds between two queries for predictions of another process, such as an offline import."""
+DRAFTING = "drafting"
+"""Its name in the list of parked items."""
 LEAST_URGENT = 19
 """Niceness of the thread (Linux): inference has priority."""
 
@@ -38,7 +39,6 @@ class Drafting:
         self._bundles = bundles
         self._settings = settings
         self._idle = idle
-        self._skipped: set[PendingGraph] = set()
         self._changed = threading.Event()
         self._stopping = threading.Event()
         self.under_way: Mapping[tuple[SiteName, StudyKey], str] = MappingProxyType({})
@@ -56,20 +56,21 @@ class Drafting:
     def run(self) -> None:
         """Draft for triaged and new studies until `stop`."""
         while not self._stopping.is_set():
-            try:
+            with self._store.parked.guard(DRAFTING) as attempt:
                 while self._may_go_on() and self.draft_waiting():
                     pass
-            except Retryable as error:
-                log.warning("drafting paused: %s", error)
+            if attempt.error is not None:
                 self._stopping.wait(POLL_SECONDS)
                 continue
             self._changed.wait(POLL_SECONDS)
             self._changed.clear()
 
     def draft_waiting(self) -> int:
-        """Draft for one batch of studies without a draft; returns its size. Raises DiskFull, HubBusy."""
-        found = self._store.undrafted(self._settings.batch + len(self._skipped))
-        waiting = [each for each in found if each not in self._skipped][: self._settings.batch]
+        """Draft for one batch of studies without a draft; returns its size. A study that fails is parked: it has no
+        draft; its triage is independent of it."""
+        parked = self._store.parked.waits(DRAFTING)
+        found = self._store.undrafted(self._settings.batch + len(parked))
+        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._settings.batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for bundle in sorted({graph.bundle for _, graph in graphs}):
             self._draft_each([pair for pair in graphs if pair[1].bundle == bundle])
@@ -79,8 +80,6 @@ class Drafting:
         """All at once; after a failure one by one, so that one graph cannot stop the others."""
         try:
             self._draft(alike)
-        except Retryable:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever one graph does to a decoder, the others go on
             if len(alike) > 1:
                 for each in alike:
@@ -91,7 +90,7 @@ class Drafting:
     def _graph(self, waiting: PendingGraph) -> list[FusedGraph]:
         try:
             return [decode(self._store.blob(waiting.blob), waiting.study, self._bundles.coder)]
-        except (BadFormat, UnknownBundle) as error:
+        except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self._skip(waiting, error)
             return []
 
@@ -109,7 +108,8 @@ class Drafting:
         finally:
             self.under_way = MappingProxyType({})
         for (each, graph), draft in zip(alike, drafter.attended(graphs, texts), strict=True):
-            self._store.add_draft(each, draft_json(draft, graph))
+            with self._store.parked.guard(DRAFTING, item_of(each.site, each.study)):
+                self._store.add_draft(each, draft_json(draft, graph))
         log.info("drafts written: %d", len(alike))
 
     def _may_go_on(self) -> bool:
@@ -120,6 +120,4 @@ class Drafting:
         return False
 
     def _skip(self, waiting: PendingGraph, error: Exception) -> None:
-        """The study has no draft until the next start; its triage is independent of it."""
-        self._skipped.add(waiting)
-        log.error("site %s: a study could not be drafted: %s", waiting.site, error)
+        self._store.parked.park(DRAFTING, item_of(waiting.site, waiting.study), error)

@@ -6,26 +6,32 @@ acknowledged. Graphs are predicted beside the server: in batches, urgent ones fi
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from thinwire.receiver.access.audit import Audit
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
-from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.additions import Decision
+from thinwire.receiver.store.content import Examiner, patient_of
+from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
-from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction
+from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
 
@@ -37,7 +43,11 @@ log = logging.getLogger(__name__)
 BATCH = 32
 """Graphs in one inference batch."""
 PAUSE = 5.0
-"""Seconds until the next attempt of inference after a full disk or a busy database."""
+"""Seconds until the next look after one that failed, as with a busy database."""
+POLL_SECONDS = 30.0
+"""Seconds between two looks for parked graphs that are due, and for graphs of another process."""
+INFERENCE, RECEIVING = "inference", "receiving"
+"""Names of loops in the list of parked items."""
 
 Notify = Callable[[SiteName], None]
 """Called for each site with a new receipt or tier request; the server then sends it in the open session."""
@@ -61,6 +71,7 @@ class HubPipeline:
         bundles: Bundles,
         examiner: Examiner,
         quarantine: ObjectQuarantine,
+        audit: Audit,
         clock: Clock,
         batch: int = BATCH,
         notify: Notify = _no_server,
@@ -75,9 +86,9 @@ class HubPipeline:
         self._bundles = bundles
         self._examiner = examiner
         self._quarantine = quarantine
+        self._audit = audit
         self._clock = clock
         self._batch = batch
-        self._failed: set[PendingGraph] = set()
         self._changed = threading.Event()
         self._idle_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -90,25 +101,47 @@ class HubPipeline:
             verify_key = self._enrolment.verify_key(site, header.epoch)
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
-            self._quarantine.add(site, object, plaintext, error)
+            with self.store.parked.guard(RECEIVING, f"{site}/quarantine"):
+                self._quarantine.add(site, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
+        self.store.parked.release(RECEIVING, f"{site}/{object.hex()}")
+        if header.kind is Kind.GRAPH:
+            self.store.parked.release(INFERENCE, item_of(site, header.study))
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
         if header.kind is Kind.GRAPH or urgent:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key)
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof)
+
+    def record_connected(self, site: SiteName) -> None:
+        self._enrolment.record_connected(site)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
+
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
+        return self._enrolment.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         return self._enrolment.epoch_key(site, epoch)
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         self._enrolment.admit_epoch(site, record)
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        return self.store.limits(site)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        self.store.check_room(site, size)
+
+    def audit_head(self) -> bytes:
+        return self._audit.signed_head()
+
+    def record_anchor(self, site: SiteName, signed: bytes) -> None:
+        self._audit.record_anchor(site, signed, self._clock.now())
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
@@ -119,8 +152,30 @@ class HubPipeline:
         self._wake()
         return known
 
+    def history(self, site: SiteName) -> SiteHistory:
+        return self.store.history(site)
+
+    def compare(self, site: SiteName, receipt: bytes) -> bool:
+        """As `IngestStore.compare`, with a message in the audit log."""
+        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
+        behind = self.store.compare(site, receipt, lambda connection: self._audit.append(connection, message))
+        if behind:
+            log.error(
+                "the store is older than a receipt that it gave to site %s: it was replaced by an earlier state. A new "
+                "generation begins, and the clinics offer again what came since",
+                site,
+            )
+        return behind
+
     def undelivered_receipts(self, site: SiteName) -> Sequence[bytes]:
         return self.store.undelivered_receipts(site)
+
+    def receipts_after(self, site: SiteName, number: int, most: int) -> Sequence[tuple[int, bytes]]:
+        return self.store.receipts_after(site, number, most)
+
+    def set_aside(self, site: SiteName, item: str, error: Exception) -> None:
+        """As `IngestStore.set_aside`."""
+        self.store.parked.park(RECEIVING, f"{site}/{item}", error)
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         self.store.record_delivered(site, receipt)
@@ -133,15 +188,14 @@ class HubPipeline:
     def run(self) -> None:
         """Predict waiting and new graphs until `stop`. For one thread."""
         while not self._stopping.is_set():
-            try:
+            with self.store.parked.guard(INFERENCE) as attempt:
                 while not self._stopping.is_set() and self.predict_waiting():
                     pass
-            except Retryable as error:
-                log.warning("inference paused: %s", error)
+                self._announce_idle()
+            if attempt.error is not None:
                 self._stopping.wait(PAUSE)
                 continue
-            self._announce_idle()
-            self._changed.wait()
+            self._changed.wait(POLL_SECONDS)
             # Cleared before the next query, not before the wait, so that a new graph or a stop is not missed.
             self._changed.clear()
 
@@ -164,20 +218,24 @@ class HubPipeline:
         self.on_idle()
 
     def predict_waiting(self) -> int:
-        """Predict one batch of waiting graphs; returns its size. Raises DiskFull, HubBusy."""
-        waiting = [each for each in self.store.untriaged() if each not in self._failed][: self._batch]
+        """Predict one batch of waiting graphs; returns its size. A graph that fails is parked: its study stays on the
+        worklist as not triaged."""
+        parked = self.store.parked.waits(INFERENCE)
+        waiting = [each for each in self.store.untriaged() if item_of(each.site, each.study) not in parked]
+        waiting = waiting[: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
             for each, graph, prediction in self._predict(list(alike)):
-                self._triage(each, graph, prediction)
+                with self.store.parked.guard(INFERENCE, item_of(each.site, each.study)):
+                    self._triage(each, graph, prediction)
         return len(waiting)
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
-        """The graph in a list; empty for a damaged payload or an unknown bundle, so that the others continue."""
+        """The graph in a list; empty for one that cannot be read."""
         try:
             return [decode(self.store.blob(pending.blob), pending.study, self._bundles.coder)]
-        except (BadFormat, UnknownBundle) as error:
-            self._skip(pending, error)
+        except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
+            self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
             return []
 
     def _predict(
@@ -189,7 +247,7 @@ class HubPipeline:
         except Exception as error:  # noqa: BLE001 - whatever one graph does to a model, the others go on
             if len(graphs) > 1:
                 return [done for each in graphs for done in self._predict([each])]
-            self._skip(graphs[0][0], error)
+            self.store.parked.park(INFERENCE, item_of(graphs[0][0].site, graphs[0][0].study), error)
             return []
         return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
@@ -203,11 +261,6 @@ class HubPipeline:
         if self.store.add_prediction(pending, stored):
             log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
             self.notify(pending.site)
-
-    def _skip(self, pending: PendingGraph, error: Exception) -> None:
-        """The study stays on the worklist as not triaged; its graph is tried again after the next start."""
-        self._failed.add(pending)
-        log.error("site %s: inference failed for a graph: %s", pending.site, error)
 
     # Readers.
 
@@ -231,6 +284,28 @@ class HubPipeline:
             log.info("site %s: the report on a study is signed", report.site)
             self.notify(report.site)
         return report
+
+    def decide(
+        self,
+        site: SiteName,
+        study: StudyKey,
+        addition: StudyKey,
+        decision: Decision,
+        also: Callable[[Connection], object],
+    ) -> None:
+        """Store a person's decision on corrected files, with the patient whom the study names from now on.
+
+        also: called in the same transaction. Raises UnknownStudy, BadManifest, DiskFull, HubBusy.
+        """
+        named = self._patient(site, study)
+        for each in self.store.additions(site, study):
+            if (decision if each.study == addition else each.decision) is Decision.TAKEN:
+                named = self._patient(site, each.study) or named
+        self.store.decide(site, study, addition, decision, named, also)
+
+    def _patient(self, site: SiteName, study: StudyKey) -> bytes | None:
+        data = self.store.plaintext(site, study, Kind.MANIFEST)
+        return None if data is None else patient_of(stored_manifest(data))
 
 
 def _bundle(pair: tuple[PendingGraph, FusedGraph]) -> BundleId:

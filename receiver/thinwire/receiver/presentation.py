@@ -114,6 +114,10 @@ def study_page(
     facts.add_row("image", f"{study.modality or '?'} {study.view_position or ''}".strip())
     for number, each in enumerate(warnings):
         facts.add_row("" if number else "warnings", Text(each, "yellow"))
+    for addition in study.additions:
+        kind = "corrected header" if addition.corrects else "added later"
+        state = f"; {addition.decision}" if addition.decision else "; a reader decides" if addition.corrects else ""
+        facts.add_row(kind, f"{len(addition.files) or 'no'} files{state}")
     facts.add_row("kept", patches_text(row) + (" of the attention" if study.patches_kept is not None else ""))
     facts.add_row("text", text_source(row))
     for tier in Tier:

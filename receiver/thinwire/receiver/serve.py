@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
@@ -19,17 +20,19 @@ from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.service import HubServer
+from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy
+from thinwire.shared.errors import HubBusy, Retryable
 from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
 
 
+SWEEP, LINK_STATUS = "sweep", "link status"
+"""Names of loops in the list of parked items."""
 Ready = Callable[[str, int, str | None], None]
 """Called with the host and the real port once clinics can connect, and with the page's address, if there is a page."""
 
@@ -41,13 +44,27 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     """
     host, _ = host_and_port(listen)
     with serving_lock(hub.data):
-        _sweep(hub)
+        hub.store.parked.begin()
+        with hub.store.parked.guard(SWEEP):
+            _sweep(hub)
         with contextlib.ExitStack() as services:
+            services.enter_context(_recorded(hub))
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
+
+
+@contextlib.contextmanager
+def _recorded(hub: Hub) -> Iterator[None]:
+    """Start and stop in the audit log; the first also signs a log that an earlier version left."""
+    hub.audit.record(Message(Act.STARTED, hub.clock.now(), "serve"))
+    yield
+    try:
+        hub.audit.record(Message(Act.STOPPED, hub.clock.now(), "serve"))
+    except Retryable as error:
+        log.error("the stop is not in the audit log: %s", error)
 
 
 def _sweep(hub: Hub) -> None:
@@ -75,6 +92,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -83,6 +101,8 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.clock,
         hub.disk,
         reflects=hub.settings.reflection,
+        changed=changes.seen,
+        guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
     pipeline.notify = server.notify
     stop = asyncio.Event()
@@ -118,6 +138,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if web_server is not None:
             await asyncio.to_thread(web_server.stop)
         await server.stop()
+        changes.close()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()
@@ -130,7 +151,8 @@ async def _write_link_status(hub: Hub, server: HubServer) -> None:
     """Write the link status about once a second."""
     server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
     while True:
-        link_status.write_status(hub.data, server.links(), hub.clock.now())
+        with hub.store.parked.guard(LINK_STATUS):
+            link_status.write_status(hub.data, server.links(), hub.clock.now())
         await asyncio.sleep(EVERY)
 
 
@@ -141,6 +163,6 @@ def _draft(run: Callable[[], None]) -> None:
     try:
         run()
     except Exception:
-        # Triage continues without drafts after any error; `run` has handled temporary errors and those of one study.
+        # `run` parks what fails and goes on; triage continues without drafts also where it cannot.
         # Not raised again: Python would write it a second time, as plain text between lines of JSON.
         log.exception("drafting stopped until the next start; triage continues")

@@ -1,6 +1,7 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import TextSource
 from thinwire.shared.logs import log_to
+from thinwire.shared.parked import as_json as parked_json
+from thinwire.shared.parked import parked_lines
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
 
@@ -199,6 +202,9 @@ def status(
         for last in clinic.quarantine.reasons(1):
             out.print(f"{clinic.quarantine.count()} refused files in quarantine; the last: {last['what']}")
         presentation.show_unreadable(clinic.outbox.unreadable(), out)
+        parked = clinic.outbox.parked
+        for line in parked_lines(parked.items(SHOWN), sum(parked.counts().values()), "thinwire-sender retry"):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
         out.print(f"Execution provider: {presentation.provider(clinic.config)}", style="dim")
         return
     with RichLive(console=out, auto_refresh=False) as view:
@@ -250,10 +256,12 @@ def _print_json(clinic: JoinedClinic) -> None:
         "link": presentation.link_json(link),
         "identity": clinic.config.identity,
         "paused": current_policy.paused,
+        "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},
         "tiers": {tier.kind.name.lower(): progress.as_json(tier) for tier in tiers},
         "quarantine": clinic.quarantine.reasons(),
         "unreadable": [presentation.unreadable_json(each) for each in outbox.unreadable()],
+        "parked": [parked_json(each) for each in outbox.parked.items()],
     }
     typer.echo(json.dumps(head)[:-1] + ', "studies": [', nl=False)
     before = "\n"
@@ -293,13 +301,21 @@ def escalate(data: Data, study: Annotated[str, typer.Argument(help="The study ke
     out.print(f"{entry.study.hex()[:12]} is urgent; the hub is told with the next message", highlight=False)
 
 
-@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic")
-def retry(data: Data, study: Annotated[str, typer.Argument(help="The study key or its first digits.")]) -> None:
-    """Retry tiers that the hub refused or that could not be made, after the cause is removed.
+@app.command(epilog="Example: thinwire-sender retry 4f21 --data clinic, or thinwire-sender retry --data clinic")
+def retry(
+    data: Data,
+    study: Annotated[
+        str | None, typer.Argument(help="The study key or its first digits; everything parked by default.")
+    ] = None,
+) -> None:
+    """Retry tiers that the hub refused or that could not be made, and what is parked, after the cause is removed.
 
     `status` shows them with their reasons. The running `thinwire-sender run` makes and sends them.
     """
     outbox = outbox_of(data)
+    if study is None:
+        out.print(f"Tried again: {outbox.parked.retry()} parked items", highlight=False)
+        return
     entry = outbox.find(study)
     again = outbox.retry(entry.study)
     left = [part.kind for part in entry.parts if part.state is PartState.ABSENT and part.kind not in again]
@@ -433,6 +449,7 @@ def _choice(text: str | None) -> dict[Kind, When]:
 
 def main() -> None:
     """Entry point: errors become one line with a remedy and the exit code of their class."""
+    os.umask(0o077)  # whoever starts it: no other user of the machine reads what it writes
     try:
         app()
     except (ThinwireError, OSError) as error:

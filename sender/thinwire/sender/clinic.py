@@ -32,6 +32,7 @@ from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import Retryable
 from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,16 @@ class JoinedClinic:
     outbox: Outbox = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     quarantine: Quarantine = field(repr=False)
+    listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def current_policy(self) -> CurrentPolicy:
         """The tier policy at this moment."""
         return CurrentPolicy.at(
-            self.config.tier_policy(), self.clock.now(), read_usage(self.outbox.database), self.outbox.paused
+            self.config.tier_policy(),
+            self.clock.now(),
+            read_usage(self.outbox.database),
+            self.outbox.paused,
+            self.outbox.takes_additions,
         )
 
     def run(self, watch: Path | None) -> None:
@@ -91,6 +97,7 @@ class JoinedClinic:
             if owned:
                 self.pipeline.sweep()
                 self.outbox.recover()
+                self.outbox.follow()
                 self.outbox.purge(self.clock.now() - timedelta(days=self.config.keep_days))
                 self.pipeline.make_all()
             else:
@@ -120,7 +127,16 @@ class JoinedClinic:
         arrivals = Arrivals(
             self.data / "arrivals", self.outbox.database, signing, self.disk, self.clock, self.outbox.is_whole
         )
-        return Port(self.config.dicom, self.outbox.database, arrivals, self.quarantine, self.disk, self.clock)
+        return Port(
+            self.config.dicom,
+            self.outbox.database,
+            arrivals,
+            self.quarantine,
+            self.disk,
+            self.clock,
+            self.listeners,
+            self.config.limits.dicom,
+        )
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
@@ -131,9 +147,8 @@ class JoinedClinic:
         coming = (lambda: 0) if port is None else port.arrivals.waiting
         # Served from another thread, so with another Outbox object.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
-        server = PageServer(
-            ClinicState(outbox, self.quarantine, self.current_policy, coming, self.config.identity), self.config.page
-        )
+        state = ClinicState(outbox, self.quarantine, self.current_policy, coming, self.config.identity, self.listeners)
+        server = PageServer(state, self.config.page, self.listeners, self.config.limits.page)
         server.open()
         try:
             yield
@@ -153,6 +168,7 @@ def open_clinic(data: Path, graph_bytes: int | None = None, forward: bool = Fals
     else:
         require_forward(data)
     outbox = open_outbox(data, enrolment, disk, clock)
+    outbox.keep_until(config.keep_originals_until)
     clean = None
     if config.identity is not Identity.FULL:
         key = load_key(data / "keys", disk, os.urandom)

@@ -19,10 +19,12 @@ from pydantic_settings import (
 from thinwire.sender.graph.pruning import KeepAbove, KeepPercent, Policy
 from thinwire.sender.intake.deidentify import MEANINGS, Dates, Identity, Options, Uids
 from thinwire.sender.intake.samples import Blanking, Rectangle
+from thinwire.sender.outbox.hub_history import KeepUntil
 from thinwire.sender.outbox.tiers import FORMER_NAMES, NIGHT, Hours, TierPolicy, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.listening.guard import Limits
 from thinwire.shared.logs import LogFormat
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ hub = {hub}
 # threads = 2
 # graph_bytes = 1200
 # keep_days = 30.0
+# keep_originals_until = "backup"
 # preview_bytes = 12000
 # identity = "sealed"
 # log = "json"
@@ -73,6 +76,14 @@ hub = {hub}
 # [page]
 # port = 8080
 # bind = "127.0.0.1"
+
+## Limits of each port, against floods and silent connections; the tables are dicom and page: docs/technician.md
+# [limits.dicom]
+# connections = 32
+# by_address = 10
+# pending = 16
+# seconds = 30
+# addresses = ["0.0.0.0/0", "::/0"]
 """
 
 
@@ -298,6 +309,33 @@ class PageSettings(BaseModel):
         return self
 
 
+class DicomLimits(Limits):
+    """Of the DICOM port."""
+
+    connections: int = Field(default=32, ge=1, le=100_000)
+    by_address: int = Field(default=10, ge=1, le=100_000)
+    pending: int = Field(default=16, ge=1, le=100_000)
+    seconds: float = Field(default=30.0, gt=0, le=3600)
+
+
+class PageLimits(Limits):
+    """Of the local page."""
+
+    connections: int = Field(default=128, ge=1, le=100_000)
+    by_address: int = Field(default=64, ge=1, le=100_000)
+    pending: int = Field(default=32, ge=1, le=100_000)
+    seconds: float = Field(default=10.0, gt=0, le=3600)
+
+
+class LimitSettings(BaseModel):
+    """Sections [limits.dicom] and [limits.page]: limits of each port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dicom: DicomLimits = DicomLimits()
+    page: PageLimits = PageLimits()
+
+
 class SenderConfig(BaseSettings):
     """The settings of a clinic; each has a default."""
 
@@ -322,6 +360,9 @@ class SenderConfig(BaseSettings):
     not."""
     keep_days: float = 30.0
     """Days after which a study that arrived whole is forgotten here."""
+    keep_originals_until: KeepUntil = KeepUntil.BACKUP
+    """backup: a study's files stay until a backup of the hub holds it, if the hub has backups; stored: until the hub
+    has stored it."""
     preview_bytes: int = Field(default=12_000, ge=2_000, le=1 << 20)
     """Most bytes of a preview on the link."""
     identity: Identity = Identity.FULL
@@ -337,6 +378,8 @@ class SenderConfig(BaseSettings):
     """How files are de-identified, where identity is sealed or none."""
     page: PageSettings = PageSettings()
     """The local page."""
+    limits: LimitSettings = LimitSettings()
+    """Limits of the ports."""
     log: LogFormat = LogFormat.TEXT
     """How `run` logs: text, or json for one object a line."""
 

@@ -77,7 +77,7 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
 
 def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519PrivateKey, disk: Disk) -> None:
     request = (keys / REQUEST).read_bytes()
-    reply = asyncio.run(call_join(target, token, request, signing.public_key().public_bytes_raw()))
+    reply = asyncio.run(call_join(target, token, request, signing))
     try:
         HubPublicKey(reply.sealing_key)
         Ed25519PublicKey.from_public_bytes(reply.signing_key)

@@ -29,20 +29,22 @@ from thinwire.sender.graph.pruning import KeepCount, Policy, prune
 from thinwire.sender.graph.report_graph import RuleExtractor
 from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
+from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.deidentify import Deidentifier
 from thinwire.sender.intake.source import (
-    LARGEST_SOURCE,
     OpenedStudies,
     OpenedStudy,
     file_members,
     open_study,
+    study_of_note,
     text_bytes,
     text_member,
 )
-from thinwire.sender.intake.study import Study
+from thinwire.sender.intake.study import LARGEST_SOURCE, Study
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
+from thinwire.sender.outbox.ledger import Ledger
 from thinwire.sender.outbox.outbox import Outbox
-from thinwire.sender.outbox.tiers import ALWAYS_MADE, TierPolicy, When
+from thinwire.sender.outbox.tiers import ALWAYS_MADE, OF_ADDITION, TierPolicy, When
 from thinwire.sender.transport.link_status import read_status
 from thinwire.shared.crypto.envelope import Kind, plain_capacity
 from thinwire.shared.errors import (
@@ -51,7 +53,6 @@ from thinwire.shared.errors import (
     BadInput,
     BadPayload,
     Retryable,
-    ThinwireError,
     UnknownBundle,
     UnknownStudy,
     told,
@@ -60,7 +61,7 @@ from thinwire.shared.formats import crops, preview
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
 from thinwire.shared.formats.graph import FusedGraph, IntArray
-from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
+from thinwire.shared.formats.manifest import Added, FileRead, Manifest, TierEntry, fitting_identity, sign_manifest
 from thinwire.shared.formats.originals import Effort, effort_for, pack, unpack
 from thinwire.shared.formats.payload import decode, encode
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier
@@ -70,6 +71,8 @@ log = logging.getLogger(__name__)
 
 ROUND = ((Kind.GRAPH,), (Kind.PREVIEW, Kind.CROPS), (Kind.ORIGINALS, Kind.MANIFEST))
 """The parts in the order in which they are made: a step for all studies before the next step for any."""
+MAKING = "making"
+"""The name of the making of parts in the list of parked items."""
 WORKERS = (ROUND[:1], ROUND[1:])
 """Steps that are made in parallel: a graph does not wait for a bulk part of another study."""
 
@@ -159,18 +162,12 @@ def manifest_of(
 ) -> Manifest:
     """The manifest of a study. entry: the study in the outbox, with every other part made, or given up. identity: as
     the reader sees it."""
-    tiers = tuple(
-        TierEntry(tier, part.object, part.size, part.plain_size)
-        for tier in Tier
-        for part in [entry.part(Kind(tier))]
-        if part.object is not None and part.state is not PartState.ABSENT
-    )
     return Manifest(
         study=study.key,
         site=site,
         created=entry.accepted,
         bundle=bundle,
-        tiers=tiers,
+        tiers=_tiers_of(entry),
         files=tuple((file.digest, len(file.data)) for file in study.files),
         identity=fitting_identity(identity),
         read=FileRead.fitting(
@@ -182,8 +179,35 @@ def manifest_of(
     )
 
 
-def _text_of(archive: bytes) -> bytes:
-    return text_bytes(unpack(archive, LARGEST_SOURCE))
+def manifest_of_addition(
+    addition: Addition, entry: OutboxEntry, site: SiteName, bundle: BundleId, identity: Mapping[str, str]
+) -> Manifest:
+    """The manifest of an addition. entry, identity: as for `manifest_of`."""
+    return Manifest(
+        study=addition.key,
+        site=site,
+        created=entry.accepted,
+        bundle=bundle,
+        tiers=_tiers_of(entry),
+        files=tuple((file.digest, len(file.data)) for file in addition.files),
+        identity=fitting_identity(identity),
+        added=Added.fitting(addition.adds_to, addition.corrects, entry.warnings),
+    )
+
+
+def _tiers_of(entry: OutboxEntry) -> tuple[TierEntry, ...]:
+    return tuple(
+        TierEntry(tier, part.object, part.size, part.plain_size)
+        for tier in Tier
+        for part in [entry.part(Kind(tier))]
+        if part.object is not None and part.state is not PartState.ABSENT
+    )
+
+
+def _facts_of(archive: bytes) -> tuple[bytes, StudyKey | None]:
+    """The text in a source archive, and the study to which its files are added."""
+    members = unpack(archive, LARGEST_SOURCE)
+    return text_bytes(members), study_of_note(members)
 
 
 @contextmanager
@@ -208,6 +232,8 @@ class Pipeline:
         self.outbox = outbox
         self.config = config
         self.tiers = tiers or config.tier_policy()
+        epochs = outbox.epochs
+        self.ledger = Ledger(outbox.database, epochs.signing.private_bytes_raw(), epochs.disk)
         self._model_lock = Lock()
         self._opened = OpenedStudies()
 
@@ -236,11 +262,30 @@ class Pipeline:
 
         Raises AlreadyAccepted, DiskFull.
         """
-        members = file_members(study)
+        members = file_members(study.files)
         if (given or study.text_stays) and (text := text_member(study)) is not None:
             members.append(text)
         plan, text_ = self.tiers.plan_of(overrides), text_bytes(members)
         return self.outbox.accept(study.key, pack(members, "fast"), plan, text_, urgent, overrides, study.warnings)
+
+    def accept_addition(self, addition: Addition, urgent: bool = False) -> OutboxEntry:
+        """Accept further files of a study; they are durable when this returns. They are as urgent as their study, and
+        have its tier policy, if the outbox still has it. Raises DiskFull."""
+        overrides: Mapping[Kind, When] = {}
+        with suppress(UnknownStudy):
+            base = self.outbox.entry(addition.adds_to)
+            urgent, overrides = urgent or base.urgent, base.overrides
+        members = [*file_members(addition.files), addition.note]
+        return self.outbox.accept(
+            addition.key,
+            pack(members, "fast"),
+            OF_ADDITION,
+            b"",
+            urgent,
+            {kind: when for kind, when in overrides.items() if kind in OF_ADDITION},
+            addition.warnings,
+            addition.adds_to,
+        )
 
     def sweep(self) -> None:
         """After a start, with `outbox.own_link`: `Outbox.sweep`, and take back each study of which sealed bytes are
@@ -250,8 +295,8 @@ class Pipeline:
         left = self.outbox.sweep()
         for name in left:
             try:
-                study = self.outbox.take_back(name, self.tiers.plan, _text_of)
-            except ThinwireError as error:
+                study = self.outbox.take_back(name, self.tiers.plan, _facts_of)
+            except Exception as error:  # noqa: BLE001 - one study must not stop the others
                 unopened[name] = f"no study names it, and it cannot be opened: {told(error)}"
             else:
                 log.warning("study %s has sealed bytes that the database did not name: it is taken back", study.hex())
@@ -271,25 +316,31 @@ class Pipeline:
         return next((job for step in steps if (job := self.outbox.next_missing(step, but))), None)
 
     def make_all(self) -> None:
-        """Make all missing parts now. The caller holds `outbox.own_link`. Raises DiskFull."""
-        failed: set[Job] = set()
+        """Make all missing parts now. The caller holds `outbox.own_link`. Raises the first Retryable, as DiskFull,
+        when all others are made."""
+        failed: dict[Job, Exception] = {}
         while job := self.next_job(failed):
-            if not self.try_make(*job):
-                failed.add(job)
+            if (error := self.try_make(*job)) is not None:
+                failed[job] = error
+        for error in failed.values():
+            if isinstance(error, Retryable):
+                raise error
 
-    def try_make(self, study: StudyKey, kind: Kind) -> bool:
-        """`make`; False if it fails and may succeed later: the part is still missing, and its row has the reason.
-        Raises Retryable."""
-        try:
+    def try_make(self, study: StudyKey, kind: Kind) -> Exception | None:
+        """`make`; the error if it fails and may succeed later: the part is then still missing and parked, and its row
+        has the reason."""
+        with self.outbox.parked.guard(MAKING, f"{study.hex()}/{kind.name.lower()}") as attempt:
             self.make(study, kind)
-        except Retryable:
-            raise
-        except Exception as error:  # noqa: BLE001 - one study must not stop the others
-            log.error("the %s of study %s is not made: %s", kind.name.lower(), study.hex(), told(error))
-            with suppress(UnknownStudy):
-                self.outbox.note_failure(study, kind, told(error))
-            return False
-        return True
+        if attempt.error is not None:
+            log.error("the %s of study %s is not made: %s", kind.name.lower(), study.hex(), told(attempt.error))
+            with suppress(Exception):  # the list of parked items has the reason too
+                self.outbox.note_failure(study, kind, told(attempt.error))
+        return attempt.error
+
+    def parked_jobs(self) -> set[Job]:
+        """The parts that are not to be tried now."""
+        named = (item.split("/") for item in self.outbox.parked.waits(MAKING))
+        return {(StudyKey(bytes.fromhex(study)), Kind[kind.upper()]) for study, kind in named}
 
     def make(self, study: StudyKey, kind: Kind) -> None:
         """Make one part and store it in the outbox. A part that cannot be made is given up with its reason.
@@ -338,6 +389,11 @@ class Pipeline:
                 return pack(opened.leaving, self._effort(opened))
             case Kind.MANIFEST:
                 entry, epochs = self.outbox.entry(opened.key), self.outbox.epochs
+                if (addition := opened.addition) is not None:
+                    # Of de-identified files it would be a pseudonym, beside the patient whom the study's own may name.
+                    identity = addition.identity if self.deidentifier is None else {}
+                    made = manifest_of_addition(addition, entry, epochs.site, self.bundle.id, identity)
+                    return sign_manifest(made, epochs.signing)
                 cleaned = self.deidentifier
                 identity = opened.study.identity if cleaned is None else cleaned.identity(opened.study)
                 manifest = manifest_of(opened.study, entry, epochs.site, self.bundle.id, identity)

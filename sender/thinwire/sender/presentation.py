@@ -18,8 +18,10 @@ from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
 from thinwire.sender.execution import choose_provider
+from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartState, totals_of
 from thinwire.sender.outbox.outbox import Outbox
@@ -71,7 +73,11 @@ def print_outcome(outcome: Accepted | RefusedStudy, out: Console, err: Console) 
     match outcome:
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
-            text = study.text_source if study.text is not None else "no text: the decoder generates one"
+            if isinstance(study, Addition):
+                known = study.adds_to == study.key
+                text = "accepted before" if known else f"added to study {study.adds_to.hex()[:12]}"
+            else:
+                text = study.text_source if study.text is not None else "no text: the decoder generates one"
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)
             for warning in study.warnings:
                 out.print(f"          note: {warning}", style="yellow", highlight=False, markup=False)
@@ -219,9 +225,11 @@ def entry_json(
         "accepted_at": entry.accepted.isoformat(),
         "urgent": entry.urgent,
         "paused": entry.paused,
+        "adds_to": None if entry.adds_to is None else entry.adds_to.hex(),
         "warnings": list(entry.warnings),
         "state": entry.state,
         "hub": entry.status,
+        "safety": safety(entry, outbox.history()),
         "parts": {
             part.kind.name.lower(): {
                 "state": part.state,
@@ -265,6 +273,8 @@ def status_table(
         parts = "\n".join(
             f"[{style}]{said} {', '.join(names)}{reason}[/]" for (style, said, reason), names in groups.items()
         )
+        if entry.adds_to is not None:
+            mark += f"\n  [dim]added to {entry.adds_to.hex()[:12]}[/dim]"
         table.add_row(entry.study.hex()[:12] + mark, accepted, parts, _hub_cell(entry, outbox))
     if not entries:
         table.add_row("no study here")
@@ -342,12 +352,14 @@ def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tu
 
 def _hub_cell(entry: OutboxEntry, outbox: Outbox) -> str:
     found = result(entry, outbox)
+    safe = safety(entry, outbox.history())
+    where = f"\n[dim]{safe}[/dim]" if safe else ""
     if found is None:
-        return str(entry.status or "")
+        return f"{entry.status or ''}{where}"
     findings = [(name, p) for name, p in found.get("findings", {}).items()]
     top = sorted(findings, key=lambda each: -each[1][0])[:2]
     shown = ", ".join(f"{name} {p[0]:.2f} ({p[1]:.2f}-{p[2]:.2f})" for name, p in top)
-    return f"[bold]{found.get('urgency', '')}[/bold] {shown}"
+    return f"[bold]{found.get('urgency', '')}[/bold] {shown}{where}"
 
 
 class LiveProgress:
@@ -407,7 +419,7 @@ def inspection(study: Study, made: GraphResult, maker: GraphMaker, before: Mappi
         Kind.GRAPH: made.payload,
         Kind.PREVIEW: preview_of(study.frontal, maker.config.preview_bytes),
         Kind.CROPS: crops_of(study.frontal, graph),
-        Kind.ORIGINALS: pack(file_members(study), "small"),
+        Kind.ORIGINALS: pack(file_members(study.files), "small"),
     }
     sealed = {kind.name.lower(): len(seal(epoch, kind, study.key, part)) for kind, part in parts.items()}
     order = np.argsort(-graph.patches.score)

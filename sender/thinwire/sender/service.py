@@ -7,30 +7,36 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import sleep
 
+from thinwire.sender.intake.addition import Addition, addition_of
 from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
-from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.intake.study import Study, read_files, study_of
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
-from thinwire.sender.pipeline import WORKERS, Job, Pipeline
+from thinwire.sender.pipeline import MAKING, WORKERS, Pipeline
+from thinwire.sender.placing import AddedFiles, KnownFiles, OwnFiles, Placing
 from thinwire.sender.transport.connection import Uplink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import StudyKey, TextSource
+from thinwire.shared.identifiers import Digest, StudyKey, TextSource
+from thinwire.shared.imaging.dicom import as_warnings
+from thinwire.shared.imaging.frontal import Candidate
 from thinwire.shared.storage.database import Changes
 
 log = logging.getLogger(__name__)
 
+CHECKING, WATCHING, ARRIVING = "checking", "watched folder", "arrivals"
+"""Names of loops in the list of parked items."""
 LOOK_SECONDS = 0.035
 """Seconds between two looks for changes of the outbox by other processes. A look costs microseconds; the wake-up for it
 is most of an idle clinic's processor time (benchmarks/load/clinic.py)."""
@@ -40,10 +46,10 @@ WATCH_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 """Seconds without a change before a watched folder is read: a study's files arrive one by one."""
 PURGE_SECONDS = 3600.0
+FOLLOW_SECONDS = 1.0
+"""Least time between two looks for news of the hub's store."""
 STUCK_SECONDS = 30.0
-"""Seconds until the next attempt after an error, such as a full disk."""
-LONGEST_STUCK = 3600.0
-"""Longest time between two attempts to make a part; each is twice the last."""
+"""Seconds until a loop goes on whose own query failed, and between two looks for parked parts that are due."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class StudyText:
 
 @dataclass(frozen=True)
 class Accepted:
-    study: Study
+    study: Study | Addition
     entry: OutboxEntry
     paths: tuple[Path, ...] = field(repr=False)
 
@@ -89,11 +95,11 @@ def accept_files(
 
     Raises DiskFull: the current study is then not accepted, and those yielded before it are accepted.
     """
-    for found in find_studies(paths):
+    for found in find_studies(paths, scratch=pipeline.outbox.folder):
         if isinstance(found, Refused):
             yield _refuse(quarantine, found.paths, found.error)
         else:
-            yield _accept_study(pipeline, quarantine, found, study_text, send_options)
+            yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
 
 
 def _accept_study(
@@ -102,21 +108,87 @@ def _accept_study(
     files: StudyFiles,
     study_text: StudyText | None,
     send_options: SendOptions,
-) -> Accepted | RefusedStudy:
+) -> Iterator[Accepted | RefusedStudy]:
+    """Accept the files of one Study Instance UID: as a study, as an addition to one that was accepted before, or as
+    several of these."""
+    placing, digests = Placing(pipeline), list[Digest]()
     try:
-        source = study_text.source if study_text else TextSource.INDICATION
-        study = pipeline.released(load_study(files.paths, study_text.text if study_text else None, source))
-        return Accepted(
-            study,
-            pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides),
-            files.paths,
-        )
+        read = read_files(files.paths, digests=digests)
+        groups = placing.place(list(read.values()))
     except BadInput as error:
-        return _refuse(quarantine, files.paths, error)
+        yield _refuse(quarantine, files.paths, error)
+        return
     except (ThinwireError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - one study must not stop the others
-        return _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
+        yield _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
+        return
+    paths = dict(zip(files.paths, digests, strict=True))
+    for group in groups:
+        here = {each.digest for each in group.files}
+        mine = tuple(path for path, each in paths.items() if each in here)
+        try:
+            if isinstance(group, OwnFiles):
+                yield _own(pipeline, placing, group, mine, study_text, send_options)
+            elif isinstance(group, KnownFiles):
+                yield _known(pipeline, group, mine, send_options)
+            else:
+                addition = placing.addition(group)
+                entry = pipeline.accept_addition(addition, send_options.urgent)
+                placing.record(group.files, addition)
+                yield Accepted(addition, entry, mine)
+        except BadInput as error:
+            refused = _refuse(quarantine, mine, error)
+            placing.record_refused(group.files)
+            yield refused
+        except (ThinwireError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one study must not stop the others
+            yield _refuse(quarantine, mine, UnreadableDicom(told(error)))
+    yield from _before(pipeline, quarantine, placing, list(read.values()))
+
+
+def _own(
+    pipeline: Pipeline,
+    placing: Placing,
+    group: OwnFiles,
+    paths: tuple[Path, ...],
+    study_text: StudyText | None,
+    send_options: SendOptions,
+) -> Accepted:
+    source = study_text.source if study_text else TextSource.INDICATION
+    loaded = study_of(group.files, study_text.text if study_text else None, source)
+    study = pipeline.released(replace(loaded, warnings=as_warnings((*loaded.warnings, *group.notes))))
+    entry = pipeline.accept(study, study_text is not None, send_options.urgent, send_options.overrides)
+    placing.record(group.files, study)
+    return Accepted(study, entry, paths)
+
+
+def _known(pipeline: Pipeline, group: KnownFiles, paths: tuple[Path, ...], send_options: SendOptions) -> Accepted:
+    outbox = pipeline.outbox
+    entry = outbox.make_urgent(group.study) if send_options.urgent else outbox.entry(group.study)
+    study = addition_of(group.files, entry.adds_to or group.study, {})
+    return Accepted(replace(study, key=group.study), entry, paths)
+
+
+def _before(
+    pipeline: Pipeline, quarantine: Quarantine, placing: Placing, read: Sequence[Candidate]
+) -> Iterator[Accepted | RefusedStudy]:
+    """Add the files to their study that were refused before its frontal image came. They leave the quarantine when they
+    are accepted."""
+    for name in placing.refused_before(read):
+        path = quarantine.path(name)
+        if path is None:
+            continue
+        with contextlib.suppress(BadInput):
+            (file,) = read_files([path]).values()
+            for group in placing.place([file]):
+                if isinstance(group, AddedFiles):
+                    addition = placing.addition(group)
+                    entry = pipeline.accept_addition(addition)
+                    placing.record(group.files, addition)
+                    quarantine.release(name)
+                    yield Accepted(addition, entry, ())
 
 
 def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:
@@ -128,12 +200,13 @@ def finished(entry: OutboxEntry, current_policy: CurrentPolicy) -> bool:
     """Whether `send --wait` may return: every part that may be sent now (not held for a time window, the data budget or
     a request) is at the hub, which also triaged the study, or the study is refused.
 
-    A study whose graph could not be made is not triaged; it is finished when its parts have arrived.
+    A study whose graph could not be made, and files that are added to a study, are not triaged: they are finished when
+    their parts have arrived.
     """
     if any(current_policy.sends_soon(entry, part) for part in entry.parts):
         return False
     refused = any(part.state in (PartState.REFUSED, PartState.ABSENT) for part in entry.parts)
-    return refused or entry.status not in (None, StudyStatus.STORED)
+    return refused or entry.adds_to is not None or entry.status not in (None, StudyStatus.STORED)
 
 
 class Service:
@@ -148,6 +221,7 @@ class Service:
         self.uplink = uplink
         self.quarantine = quarantine
         self.clock = clock
+        self._parked = pipeline.outbox.parked
         self._changed = asyncio.Event()
         """Set, and replaced by a new one, after every change of the outbox by any process."""
 
@@ -158,24 +232,27 @@ class Service:
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Runs until `stop` is set or `until()` is true. watch: a folder whose new files are accepted."""
-        self.pipeline.sweep()
-        tasks = [asyncio.ensure_future(self.uplink.run(stop))]
+        self._parked.begin()
+        with self._parked.guard("sweep"):
+            self.pipeline.sweep()
+        tasks: list[asyncio.Future[None]] = []
 
-        def begin(act: Callable[[], Awaitable[None]]) -> None:
-            tasks.append(asyncio.ensure_future(_steadily(stop, act)))
+        def begin(loop: str, act: Callable[[], Awaitable[None]]) -> None:
+            tasks.append(asyncio.ensure_future(self._steadily(stop, loop, act)))
 
-        begin(partial(self._look, stop))
-        begin(partial(self._purge, stop))
+        begin("link", partial(self.uplink.run, stop))
+        begin("look", partial(self._look, stop))
+        begin("purge", partial(self._purge, stop))
+        begin("follow", partial(self._follow, stop))
         workers = [ThreadPoolExecutor(1), ThreadPoolExecutor(1, initializer=_lower_priority)]
-        stuck: dict[Job, tuple[float, float]] = {}
         for worker, steps in zip(workers, WORKERS, strict=True):
-            begin(partial(self._make, stop, worker, steps, stuck))
-        begin(partial(self._check_stored, stop, workers[-1]))
+            begin(MAKING, partial(self._make, stop, worker, steps))
+        begin(CHECKING, partial(self._check_stored, stop, workers[-1]))
         if watch is not None:
-            begin(partial(self._watch, stop, watch))
+            begin(WATCHING, partial(self._watch, stop, watch))
         if self.port is not None:
             self.port.open()
-            begin(partial(self._receive, stop, self.port))
+            begin(ARRIVING, partial(self._receive, stop, self.port))
         try:
             while not stop.is_set() and not until():
                 going = [task for task in tasks if not task.done()]
@@ -191,26 +268,27 @@ class Service:
             for worker in workers:
                 worker.shutdown()
 
-    async def _make(
-        self,
-        stop: asyncio.Event,
-        worker: Executor,
-        steps: Sequence[Sequence[Kind]],
-        stuck: dict[Job, tuple[float, float]],
-    ) -> None:
-        """Makes the missing parts of these steps, one after another, in parallel with the link. stuck: parts that could
-        not be made, with the monotonic time before which no worker tries them again and the pause until then."""
+    async def _steadily(self, stop: asyncio.Event, loop: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Run one task of the service to its end. After an error it begins again: a busy database or an error that
+        nobody foresaw must not end the other tasks. `status` shows its reason meanwhile."""
+        while not stop.is_set():
+            try:
+                return await act()
+            except Exception as error:  # noqa: BLE001 - see above
+                await asyncio.to_thread(self._parked.park, loop, "", error)
+                await _pause(stop, STUCK_SECONDS)
+                await asyncio.to_thread(self._parked.release, loop, "")
+
+    async def _make(self, stop: asyncio.Event, worker: Executor, steps: Sequence[Sequence[Kind]]) -> None:
+        """Makes the missing parts of these steps, one after another, in parallel with the link."""
         while not stop.is_set():
             # Taken before the query, so that no change is missed.
-            now, changed = self.clock.monotonic(), self._changed
-            job = self.pipeline.next_job({each for each, (until, _) in stuck.items() if until > now}, steps)
+            changed = self._changed
+            job = self.pipeline.next_job(self.pipeline.parked_jobs(), steps)
             if job is None:
                 await _first(STUCK_SECONDS, stop.wait(), changed.wait())
-            elif await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.try_make, *job):
-                stuck.pop(job, None)
             else:
-                pause = min(2 * stuck[job][1], LONGEST_STUCK) if job in stuck else STUCK_SECONDS
-                stuck[job] = self.clock.monotonic() + pause, pause
+                await asyncio.get_running_loop().run_in_executor(worker, self.pipeline.try_make, *job)
 
     async def _check_stored(self, stop: asyncio.Event, worker: Executor) -> None:
         """Compares all stored bytes with the outbox, once, study by study beside the making of parts. The link does not
@@ -219,11 +297,12 @@ class Service:
         for study in await asyncio.to_thread(outbox.with_bytes):
             if stop.is_set():
                 return
-            try:
-                await asyncio.get_running_loop().run_in_executor(worker, outbox.check_stored, study)
-            except Exception as error:  # noqa: BLE001 - one study must not stop the others
-                # The link compares what it offers, so that a study that is left out here is not sent unseen.
-                log.error("the stored bytes of study %s could not be compared: %s", study.hex(), told(error))
+            # The link compares what it offers, so that a study that is left out here is not sent unseen.
+            await asyncio.get_running_loop().run_in_executor(worker, self._compare, study)
+
+    def _compare(self, study: StudyKey) -> None:
+        with self._parked.guard(CHECKING, study.hex()):
+            self.pipeline.outbox.check_stored(study)
 
     async def _look(self, stop: asyncio.Event) -> None:
         """Wakes the workers and the link after every change of the outbox. In a thread of its own: a turn of the event
@@ -253,8 +332,15 @@ class Service:
             await _pause(stop, PURGE_SECONDS)
             keep = timedelta(days=self.pipeline.config.keep_days)
             await asyncio.to_thread(self.pipeline.outbox.purge, self.clock.now() - keep)
-            if self.port is not None:
-                await asyncio.to_thread(self.port.arrivals.purge, self.clock.now() - keep)
+            await asyncio.to_thread(self.pipeline.ledger.purge, self.clock.now() - keep)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Acts on what the hub tells of its store in time, and on a disk that becomes full."""
+        while not stop.is_set():
+            changed = self._changed
+            await asyncio.to_thread(self.pipeline.outbox.follow)
+            await _pause(stop, FOLLOW_SECONDS)
+            await _first(PURGE_SECONDS, stop.wait(), changed.wait())
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""
@@ -279,13 +365,18 @@ class Service:
             await _pause(stop, WATCH_SECONDS)
 
     def accept_arrived(self, port: "Port") -> None:
-        """Accept the complete studies from modalities. Raises DiskFull; their files are then still there."""
+        """Accept the complete studies from modalities. One that fails, as on a full disk, is parked with its files."""
+        waits = self._parked.waits(ARRIVING)
         for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way):
-            verdicts: dict[Path, StudyKey | None] = {}
-            for outcome in accept_files(self.pipeline, self.quarantine, files):
-                _log_outcome(outcome)
-                verdicts |= dict.fromkeys(outcome.paths, outcome.study.key if isinstance(outcome, Accepted) else None)
-            port.arrivals.record_verdicts(verdicts)
+            if files[0].stem in waits:
+                continue
+            with self._parked.guard(ARRIVING, files[0].stem):
+                verdicts: dict[Path, StudyKey | None] = {}
+                for outcome in accept_files(self.pipeline, self.quarantine, files):
+                    _log_outcome(outcome)
+                    study = outcome.study.key if isinstance(outcome, Accepted) else None
+                    verdicts |= dict.fromkeys(outcome.paths, study)
+                port.arrivals.record_verdicts(verdicts)
 
     def _accept_paths(self, paths: Sequence[Path]) -> None:
         for outcome in accept_files(self.pipeline, self.quarantine, paths):
@@ -295,7 +386,9 @@ class Service:
 def _log_outcome(outcome: Accepted | RefusedStudy) -> None:
     match outcome:
         case Accepted():
-            log.info("study %s accepted", outcome.study.key.hex())
+            to = outcome.entry.adds_to
+            added = "" if to is None else f" as an addition to study {to.hex()}"
+            log.info("study %s accepted%s", outcome.study.key.hex(), added)
             for warning in outcome.study.warnings:
                 log.info("study %s: %s", outcome.study.key.hex(), warning)
         case RefusedStudy():
@@ -317,17 +410,6 @@ def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
             status = path.stat()
             found[path] = (status.st_size, status.st_mtime_ns)
     return found
-
-
-async def _steadily(stop: asyncio.Event, act: Callable[[], Awaitable[None]]) -> None:
-    """Run one task of the service to its end. After an error it begins again: a full disk, a busy database or an error
-    that nobody foresaw must not end the other tasks."""
-    while not stop.is_set():
-        try:
-            return await act()
-        except Exception as error:  # noqa: BLE001 - see above
-            log.error("%s; next attempt in %.0f s", told(error), STUCK_SECONDS)
-            await _pause(stop, STUCK_SECONDS)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -4,6 +4,7 @@
     ├── Retryable                  the same act may succeed later, unchanged
     │   ├── LinkLost               the stream broke or the hub cannot be reached
     │   ├── HubBusy                the hub asks for a later attempt
+    │   │   └── LimitReached       a limit of this site at the hub; `limit` names it
     │   ├── DatabaseBusy           another process writes to this end's database
     │   ├── StorageFailed          the database or the disk of this end cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
@@ -37,6 +38,7 @@ or a path below a patient's name. gRPC statuses are chosen in `receiver/transpor
 `exit_code` below, which both command lines use.
 """
 
+import errno
 import os
 import traceback
 from pathlib import Path
@@ -66,6 +68,19 @@ class LinkLost(Retryable):
 
 class HubBusy(Retryable):
     remedy = "Nothing is lost: the sender tries again automatically."
+
+
+class LimitReached(HubBusy):
+    """limit: its name in `thinwire-receiver site quota`. again_after: seconds."""
+
+    def __init__(self, what: str, limit: str = "", again_after: float = 0.0) -> None:
+        super().__init__(
+            what,
+            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise the limit "
+            f"(`thinwire-receiver site quota SITE --{limit} N`).",
+        )
+        self.limit = limit
+        self.again_after = again_after
 
 
 class DatabaseBusy(Retryable):
@@ -185,14 +200,55 @@ class ProtocolBroken(Final):
     remedy = "Install the same version of thinwire at both ends."
 
 
+_OF_STORAGE = frozenset(
+    (
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOENT,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ESTALE,
+    )
+)
+"""The system's errors of a disk or a folder, among those of a connection."""
+
+
 def system_error(error: OSError) -> StorageFailed:
     """An error of the operating system as ours; without the path, which may name a patient."""
     return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
 
 
+def as_ours(error: Exception) -> ThinwireError:
+    """An error as the hub tells it to a clinic or a browser. An error that nobody foresaw is the hub's own fault, so it
+    is retryable and the clinic keeps its part.
+
+    The text of such an error, and of a wrong setting, is not told: it may name a patient or a path.
+    """
+    if isinstance(error, BadConfiguration):
+        return HubBusy("a setting of the hub cannot be used", "The hub's administrator sees it in the hub's log.")
+    if isinstance(error, ThinwireError):
+        return error
+    if isinstance(error, OSError):
+        return system_error(error)
+    return HubBusy(
+        "the hub met an error that nobody foresaw",
+        "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
+    )
+
+
 def told(error: Exception) -> str:
-    """An error for a log or a table: ours with its remedy, and of any other only its kind and place, since its text may
-    name a patient."""
+    """An error for a log or a table: ours or the disk's with its remedy; of any other only its kind and place, since
+    its text may name a patient."""
+    if isinstance(error, OSError) and error.errno in _OF_STORAGE:
+        error = system_error(error)
     if isinstance(error, ThinwireError):
         return f"{error}. {error.remedy}"
     place = traceback.extract_tb(error.__traceback__)[-1:]

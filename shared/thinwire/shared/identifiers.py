@@ -14,6 +14,7 @@ STUDY_KEY_BYTES = 16
 DIGEST_BYTES = 32
 BUNDLE_ID_BYTES = 16
 EPOCH_ID_BYTES = 8
+GENERATION_BYTES = 16
 
 StudyKey = NewType("StudyKey", bytes)
 """16 bytes: the first half of SHA-256 over the sorted digests of a study's files."""
@@ -23,6 +24,8 @@ BundleId = NewType("BundleId", bytes)
 """16 bytes: the first half of SHA-256 of a bundle's `bundle.json`, which holds the digests of its files."""
 EpochId = NewType("EpochId", bytes)
 """8 random bytes."""
+Generation = NewType("Generation", bytes)
+"""16 random bytes: the time of a hub's store between two journeys back, as to a restored backup."""
 SiteName = NewType("SiteName", str)
 """A clinic's name as it was enrolled: 1 to 32 of a-z, 0-9 and '-', starting with a letter or digit."""
 

@@ -361,7 +361,7 @@ def test_progress_away_from_a_terminal_is_a_line_a_tenth() -> None:
 def test_status_names_every_clinic_whether_or_not_the_hub_serves(data: str) -> None:
     said(run("enrol", "north-valley", "--data", data))
     told = json.loads(said(run("status", "--data", data, "--json")))
-    assert told == {"serving": False, "sites": ["north-valley"], "links": []}
+    assert told == {"serving": False, "sites": ["north-valley"], "links": [], "parked": []}
     shown = said(run("status", "--data", data))
     assert "is not running" in shown
     assert "never connected" in shown

@@ -285,7 +285,7 @@ def test_a_lost_bundle_costs_its_studies_their_draft_and_no_other(
             pass
         assert said(again, clinic, orphan) is None
         assert said(again, clinic, good) == SENTENCES
-    assert "could not be drafted" in caplog.text
+    assert "drafting: an item is parked" in caplog.text
     assert orphan.study.hex() not in caplog.text
 
 

@@ -178,5 +178,6 @@ async def _one_thing(ends: TwoEnds, monkeypatch: pytest.MonkeyPatch) -> None:
         assert part.state is PartState.MISSING
         assert part.reason.startswith("unexpected error (RuntimeError, test_wakes.py:")
         monkeypatch.setattr(pipeline, "pack", pack)
+        assert ends.new_outbox().retry(bad.study) == (Kind.ORIGINALS,)  # as the command does
         await until(partial(is_stored, ends, bad.study))
         assert ends.outbox.entry(bad.study).part(Kind.ORIGINALS).reason == ""

@@ -4,8 +4,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydicom.dataset import Dataset
+
+from thinwire.receiver.decoding.copied_header import dataset_of
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.decoding.process import DecodingProcess
-from thinwire.receiver.decoding.results import UNREADABLE, ChosenImage, crops, preview, radiograph
+from thinwire.receiver.decoding.results import UNREADABLE, ChosenImage, crops, dicom_object, preview, radiograph
 from thinwire.shared.errors import BadArchive, BadCrops, BadFormat, BadPreview, OverLimits, UnreadableDicom
 from thinwire.shared.formats.crops import Crops
 from thinwire.shared.formats.originals import Member
@@ -16,6 +20,8 @@ from thinwire.shared.imaging.dicom import Radiograph
 
 _IMAGE = 4 * MAX_PIXELS
 """Bytes of an answer with one image and its tables."""
+_META = 1 << 16
+"""Bytes that a file's meta information takes at most."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ class Decoder:
         with _unreadable():
             (index, warnings, *fields), buffers = self.process.ask("choose", [], files, _IMAGE)
             return ChosenImage(range(len(files))[index], radiograph(fields, buffers), tuple(map(str, warnings)))
+
+    def header(self, data: bytes) -> Dataset:
+        """The attributes of a DICOM file that new objects take over. Raises UnreadableDicom, OverLimits."""
+        with _unreadable():
+            return dataset_of(self.process.ask("header", [], [data], 0).fields[0])
+
+    def dicom_object(self, data: bytes) -> DicomObject:
+        """As `dicom_object.dicom_object`. Raises UnreadableDicom, OverLimits."""
+        with _unreadable():
+            return dicom_object(*self.process.ask("object", [], [data], 2 * len(data) + _META), data)
+
+    def same_object(self, mine: bytes, theirs: bytes) -> bool:
+        """As `dicom_object.same_object`. Raises UnreadableDicom, OverLimits."""
+        with _unreadable():
+            return bool(self.process.ask("same", [], [mine, theirs], 0).fields[0])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydicom.uid import UID
 
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.decoding.messages import Message, flat, shaped
 from thinwire.shared.errors import BadCrops, BadFormat, BadPreview
 from thinwire.shared.formats.crops import Crops, Meaning, Photometric, Rectangle
@@ -108,3 +110,15 @@ def crops(fields: list[Any], buffers: list[bytes]) -> Crops | None:
         Window.from_bytes(window, BadCrops),
     )
     return Crops(height, width, meaning, least, tone, tuple(rectangles), tuple(samples), total)
+
+
+def of_object(found: DicomObject, given: bytes) -> Message:
+    """given: the file as it came; its bytes return only if they had to change."""
+    uids = [found.sop_class, found.instance, found.syntax, found.study, found.series]
+    return Message([str(each) for each in uids], [found.data] if found.data != given else [])
+
+
+def dicom_object(fields: list[Any], buffers: list[bytes], given: bytes) -> DicomObject:
+    """Raises UNREADABLE."""
+    sop_class, instance, syntax, study, series = map(str, fields)
+    return DicomObject(buffers[0] if buffers else given, UID(sop_class), instance, UID(syntax), study, series)

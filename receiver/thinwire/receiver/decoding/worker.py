@@ -12,13 +12,17 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
+from thinwire.receiver.decoding.copied_header import fields_of
+from thinwire.receiver.decoding.dicom_object import dicom_object, same_object
 from thinwire.receiver.decoding.messages import DONE, TOO_MUCH, Message, receive, send
-from thinwire.receiver.decoding.results import of_crops, of_preview, of_radiograph
+from thinwire.receiver.decoding.results import of_crops, of_object, of_preview, of_radiograph
 from thinwire.receiver.decoding.study_files import examined, study_files
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.formats import crops, preview
 from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 from thinwire.shared.imaging.frontal import choose
+from thinwire.shared.imaging.header import parse
 from thinwire.shared.imaging.radiograph import open_radiograph
 
 Fields = Sequence[Any]
@@ -56,6 +60,18 @@ def _choose(_: Fields, data: Sequence[bytes]) -> Message:
     return of_radiograph(found.radiograph, found.index, list(found.warnings))
 
 
+def _header(_: Fields, data: Sequence[bytes]) -> Message:
+    return Message([fields_of(parse(data[0], DEFAULT_LIMITS))], [])
+
+
+def _object(_: Fields, data: Sequence[bytes]) -> Message:
+    return of_object(dicom_object(data[0]), data[0])
+
+
+def _same(_: Fields, data: Sequence[bytes]) -> Message:
+    return Message([same_object(*data)], [])
+
+
 OPERATIONS: dict[str, Callable[[Fields, Sequence[bytes]], Message]] = {
     "examine": _examine,
     "files": _files,
@@ -63,6 +79,9 @@ OPERATIONS: dict[str, Callable[[Fields, Sequence[bytes]], Message]] = {
     "crops": _crops,
     "open": _open,
     "choose": _choose,
+    "header": _header,
+    "object": _object,
+    "same": _same,
 }
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.store.additions import Decision, StoredAddition, current
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport.partial_reader import PartialReader
@@ -108,12 +110,36 @@ class StudyImages:
         return labels
 
     def files(self, site: SiteName, study: StudyKey) -> list[Member]:
-        """The study's files; empty without the originals. Raises BadFormat for a damaged blob."""
+        """The files of which the study consists now, in the order of `Store.file_digests`; empty without the originals.
+        Raises BadFormat for a damaged blob."""
         archive = self.store.plaintext(site, study, Kind.ORIGINALS)
-        return [] if archive is None else self.decoder.files(archive, study)
+        own = [] if archive is None else self.decoder.files(archive, study)
+        added = [each for each in self.store.additions(site, study) if each.counts]
+        if not own or not added:
+            return own
+        archives = ((each.study, self.store.plaintext(site, each.study, Kind.ORIGINALS)) for each in added)
+        more = [member for key, packed in archives if packed is not None for member in self.decoder.files(packed, key)]
+        members = {digest(each.data): each for each in (*own, *more)}
+        named = [members[each] for each in self.store.file_digests(site, study) if each in members]
+        return [replace(each, name=f"{n:04}.{each.name.rpartition('.')[2]}") for n, each in enumerate(named)]
 
     def manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
-        """The manifest, with the patient's identity; None if it is not received. Raises BadManifest."""
+        """The manifest, with the patient's identity, corrected if a person decided so; None if it is not received.
+        Raises BadManifest."""
+        found = self._manifest(site, study)
+        if found is None:
+            return None
+        for each in self.store.additions(site, study):
+            taken = self._manifest(site, each.study) if each.decision is Decision.TAKEN else None
+            if taken is not None and taken.identity:
+                found = replace(found, identity=taken.identity, created=taken.created)
+        return found
+
+    def addition(self, site: SiteName, addition: StoredAddition) -> Manifest | None:
+        """The manifest of files that were added to a study. Raises BadManifest."""
+        return self._manifest(site, addition.study)
+
+    def _manifest(self, site: SiteName, study: StudyKey) -> Manifest | None:
         data = self.store.plaintext(site, study, Kind.MANIFEST)
         return None if data is None else stored_manifest(data)
 
@@ -127,7 +153,8 @@ class StudyImages:
             return None
         manifest = self.manifest(site, study)
         if manifest is not None and manifest.read is not None:
-            member = next(each for each in files if digest(each.data) == manifest.read_digest)
+            read = current(manifest.files[manifest.read.place][0], self.store.additions(site, study))
+            member = next(each for each in files if digest(each.data) == read)
             found = Original(member, self.decoder.open(member.data), True, manifest.read.warnings)
         else:
             chosen = self.decoder.choose([each.data for each in files])
@@ -137,6 +164,13 @@ class StudyImages:
         if found.radiograph.stored.shape != (grid.native_height, grid.native_width):
             raise UnreadableDicom("its size differs from the size in the graph")
         return found
+
+    def header(self, file: Member) -> Dataset | None:
+        """The attributes of a file that new objects take over; None if it is not a DICOM file."""
+        try:
+            return self.decoder.header(file.data)
+        except BadInput:
+            return None
 
     def image(self, site: SiteName, study: StudyKey, grid: Grid, files: Sequence[Member]) -> BestImage:
         """The best available frontal image of a study. grid: of its graph. files: from `files`."""

@@ -6,7 +6,6 @@ one. Patients are referred to by their identifier; none is created.
 """
 
 import json
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,16 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from fhir.resources.R4B.bundle import Bundle
+from pydicom.dataset import Dataset
 
 from thinwire.receiver.export.best_image import StudyImages
-from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, header_of, text_of
+from thinwire.receiver.export.machine_result import NOT_FOR_DIAGNOSIS, finding_code, text_of
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
-from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.manifest import Manifest, stored_manifest
-from thinwire.shared.formats.originals import Member
+from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, Tier, Urgency, digest
+from thinwire.shared.imaging.grammar import day, written
 
 _NAMESPACE = uuid.UUID("0b6c2c0e-8a59-5f0e-93b7-0f9a3f5b7d11")
 _URI = "urn:ietf:rfc:3986"
@@ -37,6 +36,8 @@ _PRIORITY = {
     Urgency.ROUTINE: "routine",
 }
 """FHIR's request-priority by urgency; in FHIR, `asap` is above `urgent`."""
+_LISTED = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+"""The attributes without which an object is not listed."""
 _OUTCOME_TEXT = {
     PredictionSet.YES: "present",
     PredictionSet.NO: "absent",
@@ -104,21 +105,25 @@ class FhirStudy:
             micros(self.manifest.created),
             None if report is None else [str(report.state), report.text, report.reader_name, micros(report.at)],
             list(self.written.draft),
+            *([self.study.taken] if self.study.taken else []),
         ]
         return digest(json.dumps(facts).encode())
 
 
 def fhir_study(study: StoredStudy, study_images: StudyImages, written: WrittenOf) -> FhirStudy | None:
     """None without a prediction, or without the manifest, which has the patient. Raises BadManifest, BadFormat."""
-    manifest = study_images.store.plaintext(study.site, study.study, Kind.MANIFEST)
+    manifest = study_images.manifest(study.site, study.study)
     if study.prediction is None or manifest is None:
         return None
-    return FhirStudy(study, study.prediction, stored_manifest(manifest), written(study.site, study.study))
+    return FhirStudy(study, study.prediction, manifest, written(study.site, study.study))
 
 
-def fhir_bundle(found: FhirStudy, files: Sequence[Member]) -> bytes:
-    """The transaction as JSON in UTF-8; the same study gives the same bytes. files: the study's, if received."""
-    images, report, task = (_imaging_study(found, files), _diagnostic_report(found), _task(found))
+def fhir_bundle(found: FhirStudy, headers: Sequence[Dataset | None]) -> bytes:
+    """The transaction as JSON in UTF-8; the same study gives the same bytes.
+
+    headers: one for each of the study's files, if they are received; None for a file that is not DICOM.
+    """
+    images, report, task = (_imaging_study(found, headers), _diagnostic_report(found), _task(found))
     bundle = Bundle.model_validate(
         {
             "resourceType": "Bundle",
@@ -145,42 +150,44 @@ def _name(found: FhirStudy, of: str) -> str:
 
 
 def _subject(found: FhirStudy) -> dict[str, Any]:
-    number = found.manifest.identity.get("PatientID")
+    number = _identity(found, "PatientID")
     if not number:
         return {"type": "Patient", "display": "not named by the clinic"}
     return {"type": "Patient", "identifier": {"value": number}}
 
 
-def _imaging_study(found: FhirStudy, files: Sequence[Member]) -> dict[str, Any]:
-    identity, study = found.manifest.identity, found.study
-    identifiers: list[dict[str, Any]] = [
-        {"system": "urn:dicom:uid", "value": f"urn:oid:{identity.get('StudyInstanceUID', '')}"}
-    ]
-    if "StudyInstanceUID" not in identity:
+def _identity(found: FhirStudy, keyword: str) -> str:
+    """A value of the study's identity as text for FHIR; empty without one, or if it has control characters."""
+    return written("UT", found.manifest.identity.get(keyword, "").strip())
+
+
+def _imaging_study(found: FhirStudy, headers: Sequence[Dataset | None]) -> dict[str, Any]:
+    uid, accession = _identity(found, "StudyInstanceUID"), _identity(found, "AccessionNumber")
+    identifiers: list[dict[str, Any]] = [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}]
+    if not uid:
         identifiers = [{"system": _URI, "value": _name(found, "ImagingStudy")}]
-    if identity.get("AccessionNumber"):
+    if accession:
         kind = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}]}
-        identifiers.append({"type": kind, "value": identity["AccessionNumber"]})
+        identifiers.append({"type": kind, "value": accession})
+    modality = written("CS", found.study.modality or "").strip()
+    started = day(_identity(found, "StudyDate"))
     made: dict[str, Any] = {
         "resourceType": "ImagingStudy",
         "identifier": identifiers,
-        "status": "available" if files else "registered",
+        "status": "available" if headers else "registered",
         "subject": _subject(found),
-        "modality": [{"system": _DICOM, "code": study.modality}] if study.modality else None,
+        "modality": [{"system": _DICOM, "code": modality}] if modality else None,
         "description": "Chest radiograph",
-        "series": _series(files) or None,
+        "series": _series(headers) or None,
+        "started": None if started is None else started.isoformat(),
     }
-    date = re.fullmatch(r"(\d{4})(\d{2})(\d{2})", identity.get("StudyDate", ""))
-    if date is not None:
-        made["started"] = "-".join(date.groups())
     return _stated(made)
 
 
-def _series(files: Sequence[Member]) -> list[dict[str, Any]]:
+def _series(headers: Sequence[Dataset | None]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for member in files:
-        header = header_of(member.data)
-        if header is None or not all(text_of(header, keyword) for keyword in ("SeriesInstanceUID", "SOPInstanceUID")):
+    for header in headers:
+        if header is None or not all(text_of(header, keyword) for keyword in _LISTED):
             continue
         uid = text_of(header, "SeriesInstanceUID")
         coding = {"system": _DICOM, "code": text_of(header, "Modality") or "OT"}

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
+from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
-from thinwire.shared.errors import BadInput, UnreadableDicom
+from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
-from thinwire.shared.imaging.header import attributes
 from thinwire.shared.logs import silence_libraries
 
 SCHEME = "99THINWIRE"
@@ -35,18 +33,6 @@ FINDING_CODES = {
 
 _NAMESPACE = uuid.UUID("6f1d7f2e-3f0e-5b1c-9b59-4d0f0f6a2c11")
 _REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
-"""Type 2 in SR and Secondary Capture (PS3.3 C.7.1.1, C.7.2.1): present, and empty if the clinic's file has no value."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class MachineResult:
     prediction: StoredPrediction
     graph: FusedGraph
     header: Dataset = field(repr=False)
-    """The attributes of the frontal image without pixel data; all type 2 attributes are present."""
+    """The frontal image's attributes that new objects take over, in UTF-8; all type 2 attributes are present."""
     best: BestImage = field(repr=False)
 
     @property
@@ -102,30 +88,24 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage) -> MachineResult | None:
-    """None without a prediction, without the originals, or if the file that was read is not a DICOM image.
+def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage, decoder: Decoder) -> MachineResult | None:
+    """None without a prediction or the originals. graph: the study's. best: its image, to whose file the result refers.
 
-    graph: the study's. best: its image; the DICOM objects refer to its original.
+    Raises UnreadableDicom: the reason why no DICOM object can refer to the file.
     """
+    if study.prediction is None or best.original is None:
+        return None
     silence_libraries()
-    header = None if best.original is None else header_of(best.original.member.data)
-    if study.prediction is None or header is None or not all(header.get(keyword) for keyword in _REQUIRED):
-        return None
-    return MachineResult(study, study.prediction, graph, _with_type_2(header), best)
-
-
-def header_of(data: bytes) -> Dataset | None:
-    """A file's attributes before its pixel data, with or without preamble; None if it is not a DICOM file."""
-    try:
-        return attributes(data, DEFAULT_LIMITS)
-    except BadInput:
-        return None
+    header = decoder.header(best.original.member.data)
+    if not all(text_of(header, keyword) for keyword in _REQUIRED):
+        decoder.dicom_object(best.original.member.data)  # raises the reason
+        raise UnreadableDicom("the study's image has no header to which a report could refer")
+    return MachineResult(study, study.prediction, graph, header, best)
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """One value as text; empty if it is absent or multiple."""
-    value = header.get(keyword)
-    return "" if value is None or isinstance(value, MultiValue) else str(value)
+    """An attribute as text; empty if it is absent."""
+    return str(header.get(keyword) or "")
 
 
 def unusable(error: Exception) -> UnreadableDicom:
@@ -143,17 +123,6 @@ def _zone(offset: str) -> timezone | None:
         return None
     minutes = int(found[2]) * 60 + int(found[3])
     return timezone(timedelta(minutes=minutes if found[1] == "+" else -minutes)) if minutes < 1440 else None
-
-
-def _with_type_2(header: Dataset) -> Dataset:
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in header:
-            setattr(header, keyword, "")
-    if header.PatientSex not in ("M", "F", "O"):
-        header.PatientSex = ""
-    if not re.fullmatch(r"\d{3}[DWMY]", text_of(header, "PatientAge")) and "PatientAge" in header:
-        del header.PatientAge  # optional; an invalid value is not copied (PS3.5 6.2, AS)
-    return header
 
 
 def named_uid(of: str, facts: str) -> str:

@@ -48,7 +48,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
             study_time=text_of(header, "StudyTime"),
             referring_physician_name=header.ReferringPhysicianName,
             patient_orientation=("L", "F"),  # required by highdicom; replaced below
-            specific_character_set=header.get("SpecificCharacterSet"),
+            specific_character_set=header.SpecificCharacterSet,
             transfer_syntax_uid=ExplicitVRLittleEndian,
             content_date=result.predicted_at.date(),
             content_time=result.predicted_at.time(),
@@ -62,7 +62,7 @@ def secondary_capture(result: MachineResult, concept_names: list[str]) -> bytes:
     capture["PatientOrientation"].value = best.orientation.split("\\") if best.orientation else None
     capture.ImageType = ["DERIVED", "SECONDARY"]
     # The picture adds no person's name; text burned into the radiograph stays visible (PS3.3 C.7.6.1.1.3).
-    if header.get("BurnedInAnnotation") in ("YES", "NO"):
+    if "BurnedInAnnotation" in header:
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     capture.DerivationDescription = f"Prediction of a model, drawn over the image. {NOT_FOR_DIAGNOSIS}"
     return as_file(capture, result)

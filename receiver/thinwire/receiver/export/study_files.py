@@ -61,7 +61,7 @@ def export_study(
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, best))
         try:
-            result = machine_result(study, graph, best)
+            result = machine_result(study, graph, best, study_images.decoder)
             if result is not None:
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))

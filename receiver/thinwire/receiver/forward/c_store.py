@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
-from pynetdicom.transport import ThreadedAssociationServer
 
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import DeliveryEvent
-from thinwire.receiver.forward.peer import DeliveryOutcome, DicomObject, Outgoing, dicom_object
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.targets import DicomTarget
-from thinwire.shared.errors import BadConfiguration, UnreadableDicom
+from thinwire.shared.listening.dicom import DicomConnection, DicomServer, serve_dicom
+from thinwire.shared.listening.guard import Guard
 from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,20 @@ _DUPLICATE = 0x0111
 _WARNINGS = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 _SUCCESS = 0x0000
+_REASONS = {
+    0x0122: ": it does not store this SOP class",
+    0x0124: ": it does not allow this hub to store",
+    0xA900: ": to it the data set does not match its SOP class",
+}
+"""Statuses of PS3.4 table B.2-1 and PS3.7 annex C in words."""
+_REJECTIONS = {
+    (1, 3): ": it does not know this hub's AE title; enter `title` of [forward] there",
+    (1, 7): ": it has another AE title than `called`",
+    (3, 1): ": it is busy",
+    (3, 2): ": it has no association left",
+}
+"""By source and reason of the A-ASSOCIATE-RJ."""
+_BROKE = "the association broke"
 
 
 @dataclass(frozen=True)
@@ -50,24 +66,23 @@ class CStorePeer:
     folder: Path
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
-        found: dict[int, DicomObject] = {}
-        for each in objects:
+        found = {each.number: each.content for each in objects if isinstance(each.content, DicomObject)}
+        until = time.monotonic() + ANSWER_SECONDS
+        while found:
+            association = self._associate(list(found.values()))
+            if not association.is_established:
+                yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, _why_not(association)) for number in found)
+                return
             try:
-                found[each.number] = dicom_object(each.data)
-            except UnreadableDicom as error:
-                yield DeliveryOutcome(each.number, DeliveryEvent.TURNED_DOWN, str(error))
-        if not found:
-            return
-        association = self._associate(list(found.values()))
-        if not association.is_established:
-            why = "the peer turned the association down" if association.is_rejected else "the peer cannot be reached"
-            yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, why) for number in found)
-            return
-        try:
-            yield from self._store(association, found)
-        finally:
-            if association.is_established:
-                association.release()
+                for outcome in self._store(association, dict(found)):
+                    found.pop(outcome.number, None)
+                    yield outcome
+            finally:
+                if association.is_established:
+                    association.release()
+            if time.monotonic() > until:  # it is slow, not one of the objects
+                yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, _BROKE) for number in found)
+                return
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
         silence_libraries()
@@ -86,6 +101,7 @@ class CStorePeer:
         )
 
     def _store(self, association: Association, found: dict[int, DicomObject]) -> Iterator[DeliveryOutcome]:
+        """The outcomes up to an object at which the peer ends the association, which may be the fault of that one."""
         taken: list[int] = []
         accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
         commits = any(each.abstract_syntax == StorageCommitmentPushModel for each in association.accepted_contexts)
@@ -102,8 +118,6 @@ class CStorePeer:
             else:
                 yield DeliveryOutcome(number, event, why)
             if not association.is_established:
-                unsent = [later for later in found if later > number]
-                yield from (DeliveryOutcome(later, DeliveryEvent.FAILED, "the association broke") for later in unsent)
                 break
         if taken:
             yield from self._ask(association, {number: found[number] for number in taken})
@@ -116,15 +130,15 @@ class CStorePeer:
             try:
                 status = association.send_c_store(file.name)
             except (AttributeError, RuntimeError, ValueError) as error:
-                return DeliveryEvent.FAILED, f"the association broke ({type(error).__name__})"
+                return DeliveryEvent.FAILED, f"{_BROKE} ({type(error).__name__})"
         code = status.get("Status")
         if code is None:
-            return DeliveryEvent.FAILED, "the peer did not answer"
+            return DeliveryEvent.FAILED, _BROKE if association.is_aborted else "the peer did not answer"
         if code in (_SUCCESS, _DUPLICATE) or code in _WARNINGS:
             return DeliveryEvent.SENT, "" if code == _SUCCESS else f"taken with status {code:04X}"
         if code in _OUT_OF_RESOURCES:
             return DeliveryEvent.FAILED, f"the peer is out of resources (status {code:04X})"
-        return DeliveryEvent.TURNED_DOWN, f"the peer refused it (status {code:04X})"
+        return DeliveryEvent.TURNED_DOWN, f"the peer refused it{_REASONS.get(code, '')} (status {code:04X})"
 
     def _ask(self, association: Association, taken: dict[int, DicomObject]) -> Iterator[DeliveryOutcome]:
         """N-ACTION of the push model (PS3.4 J.3.2). The Transaction UID is durable before the peer can answer it."""
@@ -147,24 +161,27 @@ class CStorePeer:
         threading.Event().wait(LINGER_SECONDS)
 
 
-def listen_for_commitment(listen: tuple[str, int], title: str, committed: Committed) -> ThreadedAssociationServer:
+def listen_for_commitment(guard: Guard, listen: tuple[str, int], title: str, committed: Committed) -> DicomServer:
     """Receive storage commitment reports (N-EVENT-REPORT) until `shutdown` of the returned server.
 
     Raises BadConfiguration for an address that cannot be used.
     """
-    silence_libraries()
     ae = AE(title)
     ae.require_called_aet = False
     syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
     # The peer dials, and is the provider of the service nevertheless (PS3.4 J.3.3, PS3.7 D.3.3.4).
     ae.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
-    try:
-        server = ae.start_server(listen, block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
-    except OSError as error:
-        where = f"{listen[0]}:{listen[1]}"
-        raise BadConfiguration(f"cannot listen on {where} for storage commitment", "Choose another port.") from error
-    assert server is not None  # block=False gives it
-    return server
+    listener = guard.listen(*listen, "Choose another port for listen in [forward].", DicomConnection)
+    return serve_dicom(ae, listener, [(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
+
+
+def _why_not(association: Association) -> str:
+    """Why there is no association. The reason of a rejection is one of PS3.8 table 9-21."""
+    if not association.is_rejected:
+        return "the peer cannot be reached"
+    answer = association.acceptor.primitive
+    reason = "" if answer is None else _REJECTIONS.get((answer.result_source, answer.diagnostic), "")
+    return f"the peer turned the association down{reason}"
 
 
 def _reported(event: evt.Event, committed: Committed) -> tuple[int, Dataset | None]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.fhir import WrittenOf, fhir_bundle, fhir_study, nothing_written
 from thinwire.receiver.export.machine_result import MachineResult, machine_result
@@ -16,19 +17,21 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, BadInput, Retryable, UnknownBundle, UnreadableDicom
+from thinwire.shared.errors import BadFormat, Retryable, UnknownBundle, UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, Tier, digest
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
-from thinwire.shared.imaging.header import part10
 
 FILE, REPORT, CAPTURE, FHIR = "file", "sr", "capture", "fhir"
 
 
 class Superseded(Exception):
     """The study has changed since the delivery was planned; another delivery has the newer version."""
+
+
+Made = DicomObject | bytes | Exception
+"""A DICOM object, or a FHIR transaction; else the reason why there is none."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class DeliveryContent:
             items += [(REPORT, version), (CAPTURE, version)]
         return items
 
-    def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, bytes | Exception]]:
-        """The bytes of each delivery of one study; else Superseded, or the error."""
+    def make(self, key: SiteStudy, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, Made]]:
+        """The content of each delivery of one study; else Superseded, or the error."""
         study = self.study_images.store.study(*key)
         files: list[Member] | None = None
         result: MachineResult | None = None
@@ -65,26 +68,29 @@ class DeliveryContent:
                     yield delivery, self._fhir(study, files, delivery)
                     continue
                 if delivery.item.startswith(FILE):
-                    yield delivery, _file(files, delivery)
+                    yield delivery, self._file(files, delivery)
                     continue
                 if study.prediction is None or prediction_version(study) != delivery.version:
                     yield delivery, Superseded()
                     continue
                 result = result or self._result(study, files)
                 if delivery.item == REPORT:
-                    yield delivery, structured_report(result)
+                    made = structured_report(result)
                 else:
-                    yield delivery, secondary_capture(result, concept_names(result.graph, self.bundles))
+                    made = secondary_capture(result, concept_names(result.graph, self.bundles))
+                yield delivery, self.study_images.decoder.dicom_object(made)
             except (BadFormat, UnknownBundle, UnreadableDicom) as error:
                 yield delivery, error
-            except Retryable:
+            except (Retryable, OSError):
                 raise
             except Exception as error:  # noqa: BLE001 - its text may name a patient, and it must stop no other study
                 yield delivery, UnreadableDicom(f"unexpected error ({type(error).__name__})")
 
     def _fhir(self, study: StoredStudy, files: Sequence[Member], delivery: Delivery) -> bytes | Superseded:
         found = fhir_study(study, self.study_images, self.written)
-        return Superseded() if found is None or found.version != delivery.version else fhir_bundle(found, files)
+        if found is None or found.version != delivery.version:
+            return Superseded()
+        return fhir_bundle(found, [self.study_images.header(each) for each in files])
 
     def _result(self, study: StoredStudy, files: Sequence[Member]) -> MachineResult:
         payload = self.study_images.store.plaintext(study.site, study.study, Kind.GRAPH)
@@ -92,30 +98,22 @@ class DeliveryContent:
             raise UnreadableDicom("the study's graph is not here")
         graph = decode(payload, study.study, self.bundles.coder)
         best = self.study_images.image(study.site, study.study, graph.grid, files)
-        found = machine_result(study, graph, best)
+        found = machine_result(study, graph, best, self.study_images.decoder)
         if found is None:
-            raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
+            raise UnreadableDicom("none of the study's files is an image to which a report could refer")
         return found
+
+    def _file(self, files: Sequence[Member], delivery: Delivery) -> DicomObject | Superseded:
+        place = int(delivery.item.removeprefix(FILE))
+        if place >= len(files) or digest(files[place].data) != delivery.version:
+            return Superseded()
+        return self.study_images.decoder.dicom_object(files[place].data)
 
 
 def prediction_version(study: StoredStudy) -> Digest:
     """The version of SR and capture: another prediction, or other originals, is another version."""
     prediction = study.prediction
     facts = None if prediction is None else [prediction.bundle.hex(), micros(prediction.at), str(prediction.urgency)]
-    return digest(json.dumps([facts, study.sealed_sizes.get(Tier.ORIGINALS)]).encode())
-
-
-def _file(files: Sequence[Member], delivery: Delivery) -> bytes | Exception:
-    place = int(delivery.item.removeprefix(FILE))
-    if place >= len(files) or digest(files[place].data) != delivery.version:
-        return Superseded()
-    return _storable(files[place].data)
-
-
-def _storable(data: bytes) -> bytes:
-    """A file with meta information that agrees with its data set, as PACS need it. A file that is not DICOM is returned
-    unchanged and later refused with its reason."""
-    try:
-        return part10(data, DEFAULT_LIMITS)
-    except BadInput:
-        return data
+    corrected = [each.study.hex() for each in study.additions if each.counts and each.corrects]
+    version = [facts, study.sealed_sizes.get(Tier.ORIGINALS), *([corrected] if corrected else [])]
+    return digest(json.dumps(version).encode())

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
-from thinwire.receiver.forward.web import client, failure, unreachable
+from thinwire.receiver.forward.web import Answer, ask, client, failure, unreachable
 from thinwire.receiver.targets import FhirTarget
 from thinwire.shared.errors import BadConfiguration
 
@@ -34,7 +33,7 @@ class FhirPeer:
 
 def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[DeliveryEvent, str]:
     """Confirmed only if the answer has a 2xx status for every entry; the status of the whole answer is not enough."""
-    answer = http.post(base, content=bundle, headers={"Content-Type": _JSON, "Accept": _JSON})
+    answer = ask(http, "POST", base, content=bundle, headers={"Content-Type": _JSON, "Accept": _JSON})
     if not answer.is_success:
         return failure(answer)
     statuses = _statuses(answer)
@@ -45,9 +44,8 @@ def _post(http: httpx.Client, base: str, bundle: bytes) -> tuple[DeliveryEvent, 
     return DeliveryEvent.FAILED, "the server did not store every resource"
 
 
-def _statuses(answer: httpx.Response) -> list[str]:
+def _statuses(answer: Answer) -> list[str]:
     try:
-        facts: Any = answer.json()
-        return [str(entry["response"]["status"]) for entry in facts["entry"]]
-    except (ValueError, KeyError, TypeError):
+        return [str(entry["response"]["status"]) for entry in answer.json()["entry"]]
+    except (KeyError, TypeError):
         return []

@@ -7,21 +7,24 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import Delivery, DeliveryState, unanswered
 from thinwire.receiver.forward.delivery import DeliveryEvent as Happened
-from thinwire.receiver.forward.delivery_content import FHIR, DeliveryContent, Superseded
-from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer, dicom_object
+from thinwire.receiver.forward.delivery_content import DeliveryContent, Superseded
+from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing, Peer
 from thinwire.receiver.forward.queue import Items, Queue, SiteStudy
+from thinwire.receiver.store.records import item_of
 from thinwire.receiver.targets import Target
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import Retryable, ThinwireError, UnreadableDicom
+from thinwire.shared.errors import Final, UnreadableDicom, told
+from thinwire.shared.identifiers import SiteName, StudyKey
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 """Seconds between two queries for new events and due deliveries."""
 PAUSE_SECONDS = 30.0
-"""Seconds until the next attempt after a full disk, a busy database or an unexpected error."""
+"""Seconds until the next look after one that failed, as with a busy database."""
 
 
 class Forwarder:
@@ -33,21 +36,17 @@ class Forwarder:
         self._queue = queue
         self._content = content
         self._clock = clock
+        self._parked = content.study_images.store.parked
+        self._loop = f"forward {target.name}"
         self._stop = threading.Event()
 
     def run(self) -> None:
         """Plan and send until `stop`. For one thread."""
         while not self._stop.is_set():
-            try:
+            with self._parked.guard(self._loop) as attempt:
                 while not self._stop.is_set() and self.work():
                     pass
-                self._stop.wait(POLL_SECONDS)
-            except Retryable as error:
-                log.warning("forwarding to target %s paused: %s", self.target.name, error)
-                self._stop.wait(PAUSE_SECONDS)
-            except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
-                log.error("target %s: unexpected error (%s)", self.target.name, _name(error))
-                self._stop.wait(PAUSE_SECONDS)
+            self._stop.wait(POLL_SECONDS if attempt.error is None else PAUSE_SECONDS)
 
     def stop(self) -> None:
         """Let `run` end after the present study."""
@@ -58,58 +57,78 @@ class Forwarder:
         return any([self._plan(), self._check_overdue(), self._send()])
 
     def _plan(self) -> bool:
+        again = self._parked.due(self._loop)
+        for item in again:
+            with self._parked.guard(self._loop, item):
+                study = _study(item)
+                self._queue.plan(self.target.name, None, [(study, self._content.items(self.target, study))])
         fresh = self._queue.unplanned(self.target.name)
         if fresh is None:
-            return False
+            return bool(again)
         last_event, studies = fresh
         self._queue.plan(self.target.name, last_event, [(study, self._items(study)) for study in studies])
         return True
 
     def _items(self, study: SiteStudy) -> Items:
-        """The objects of a study; none of one that cannot be read, so that it stops no other. When its damaged part
-        arrives again, that is an event, and the study is planned again."""
-        try:
+        """The objects of a study; none of one that cannot be read, which is parked, and is planned again when it is due
+        or when a part of it arrives."""
+        with self._parked.guard(self._loop, item_of(*study)):
             return self._content.items(self.target, study)
-        except Retryable:
-            raise
-        except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
-            log.error("target %s: a study of site %s cannot be read (%s)", self.target.name, study[0], _name(error))
-            return []
+        return []
 
     def _check_overdue(self) -> bool:
-        late = self._queue.overdue(self.target.name)
+        parked = self._parked.waits(self._loop)
+        overdue = self._queue.overdue(self.target.name)
+        late = [each for each in overdue if item_of(each.site, each.study) not in parked]
         for delivery in late:
-            self._queue.apply(delivery.number, unanswered(delivery), "the peer did not say whether it commits to it")
+            with self._parked.guard(self._loop, item_of(delivery.site, delivery.study)):
+                self._queue.apply(
+                    delivery.number, unanswered(delivery), "the peer did not say whether it commits to it"
+                )
         return bool(late)
 
     def _send(self) -> bool:
         due = self._queue.due(self.target.name)
         if not due:
             return False
+        open_ = {each.number for each in due}
+        try:
+            self._send_study(due, open_)
+        except Exception as error:  # noqa: BLE001 - the next study goes on; an unknown error's text may name a patient
+            log.error("target %s: a study of site %s: %s", self.target.name, due[0].site, told(error))
+            for number in sorted(open_):
+                self._queue.apply(number, Happened.FAILED, told(error))
+        return True
+
+    def _send_study(self, due: Sequence[Delivery], open_: set[int]) -> None:
+        """open_: the numbers of the deliveries without an outcome, from which those with one are removed."""
         outgoing: list[Outgoing] = []
         instances: dict[int, str] = {}
         for delivery, made in self._content.make((due[0].site, due[0].study), due):
             if isinstance(made, Superseded):
                 self._queue.apply(delivery.number, Happened.REPLACED, "the study has a newer version")
+                open_.discard(delivery.number)
             elif isinstance(made, Exception):
                 self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(made))
-            elif delivery.item == FHIR:
+                open_.discard(delivery.number)
+            elif isinstance(made, bytes):
                 outgoing.append(Outgoing(delivery.number, made))
             else:
                 try:
                     instances[delivery.number] = self._claimed(delivery, made)
                     outgoing.append(Outgoing(delivery.number, made))
-                except ThinwireError as error:
+                except Final as error:
                     self._queue.apply(delivery.number, Happened.TURNED_DOWN, str(error))
+                    open_.discard(delivery.number)
         counted: dict[str, int] = {}
         for outcome in self._outcomes(outgoing):
             number, event, reason, transaction = outcome
             state = self._queue.apply(number, event, reason, instances.get(number), transaction).state
+            open_.discard(number)
             became = f"{state} ({reason})" if reason else str(state)
             counted[became] = counted.get(became, 0) + 1
         summary = ", ".join(f"{count} {became}" for became, count in sorted(counted.items()))
         log.info("site %s: objects of a study for %s: %s", due[0].site, self.target.name, summary or "none sent")
-        return True
 
     def _outcomes(self, outgoing: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         """The peer's outcomes. After an unexpected error the others are tried again later: the next study goes on."""
@@ -118,29 +137,28 @@ class Forwarder:
             for outcome in self._peer.send(outgoing):
                 waiting.pop(outcome.number, None)
                 yield outcome
-        except Retryable:
-            raise
         except Exception as error:  # noqa: BLE001 - an unknown error's text may name a patient
-            log.error("target %s: unexpected error (%s)", self.target.name, _name(error))
+            log.error("target %s: %s", self.target.name, told(error))
             for number in waiting:
-                yield DeliveryOutcome(number, Happened.FAILED, f"unexpected error ({_name(error)})")
+                yield DeliveryOutcome(number, Happened.FAILED, told(error))
 
-    def _claimed(self, delivery: Delivery, data: bytes) -> str:
+    def _claimed(self, delivery: Delivery, made: DicomObject) -> str:
         """The SOP Instance UID of an object. Raises UnreadableDicom if other content was sent under the same UID.
 
         Content is compared by the delivery's version: a later thinwire may write the same SR in other bytes.
         """
-        found = dicom_object(data)
-        if not self._queue.claim(self.target.name, found.instance, delivery.version):
+        if not self._queue.claim(self.target.name, made.instance, delivery.version):
             raise UnreadableDicom(
                 "another object with the same SOP Instance UID and other content was sent there before",
                 "Compare both studies at the hub: the clinic's device gave one UID to two images.",
             )
-        return found.instance
+        return made.instance
 
 
-def _name(error: Exception) -> str:
-    return type(error).__name__
+def _study(item: str) -> SiteStudy:
+    """Of `item_of`."""
+    site, study = item.split("/")
+    return SiteName(site), StudyKey(bytes.fromhex(study))
 
 
 def committed(queue: Queue) -> Callable[[str, frozenset[str], frozenset[str]], None]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from thinwire.receiver.decoding.process import EXAMINING
 from thinwire.receiver.export.fhir import WrittenOf, nothing_written
 from thinwire.receiver.forward.c_store import CStorePeer, listen_for_commitment
 from thinwire.receiver.forward.delivery_content import DeliveryContent
@@ -25,12 +26,12 @@ def forwarders(hub: Hub, written: WrittenOf = nothing_written) -> list[Forwarder
     """One for each target of the hub's settings. written: the report and draft of a study."""
     settings, queue = hub.settings.forward, queue_of(hub)
     queue.enter(target.name for target in settings.targets)
-    content = DeliveryContent(hub.study_images(), hub.bundles, written)
+    content = DeliveryContent(hub.study_images(EXAMINING), hub.bundles, written)
     folder = hub.data / "forward"
     if any(isinstance(target, DicomTarget) for target in settings.targets):
         hub.disk.make_folder(folder)
     return [
-        Forwarder(target, _peer(target, settings, queue, folder), queue, content, hub.clock)
+        Forwarder(target, _peer(target, settings, queue, folder, content), queue, content, hub.clock)
         for target in settings.targets
     ]
 
@@ -41,7 +42,10 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:
-        listener = listen_for_commitment(host_and_port(settings.listen), settings.title, committed(queue_of(hub)))
+        guard = hub.listeners.guard("commitment", hub.settings.limits.commitment)
+        listener = listen_for_commitment(
+            guard, host_and_port(settings.listen), settings.title, committed(queue_of(hub))
+        )
     each = forwarders(hub, written)
     threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
     for thread in threads:
@@ -57,8 +61,8 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
             listener.shutdown()
 
 
-def _peer(target: Target, settings: ForwardSettings, queue: Queue, folder: Path) -> Peer:
+def _peer(target: Target, settings: ForwardSettings, queue: Queue, folder: Path, content: DeliveryContent) -> Peer:
     if isinstance(target, DicomTarget):
         report = None if settings.listen is None else committed(queue)
         return CStorePeer(target, settings.title, report, folder)
-    return StowPeer(target) if isinstance(target, StowTarget) else FhirPeer(target)
+    return StowPeer(target, content.study_images.decoder) if isinstance(target, StowTarget) else FhirPeer(target)

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import deliveries, events, sent, targets
 from thinwire.shared.clock import Clock
@@ -24,7 +25,14 @@ from thinwire.shared.storage.database import Database
 PAGE = 200
 """Limit of events in one planning transaction."""
 PLANNED_ON = frozenset(
-    (StudyEvent.STORED, StudyEvent.PREDICTED, StudyEvent.DRAFTED, StudyEvent.RELEASED, StudyEvent.REPORTED)
+    (
+        StudyEvent.STORED,
+        StudyEvent.ADDED,
+        StudyEvent.PREDICTED,
+        StudyEvent.DRAFTED,
+        StudyEvent.RELEASED,
+        StudyEvent.REPORTED,
+    )
 )
 """The events that may change an object for a target."""
 _OPEN = (str(DeliveryState.WAITING), str(DeliveryState.ASKED), str(DeliveryState.REFUSED))
@@ -61,18 +69,20 @@ class Queue:
 
     def unplanned(self, target: str) -> tuple[int, list[SiteStudy]] | None:
         """(number of the last event read, the studies that this target plans for by then); None if there is nothing to
-        plan. The studies are empty where a page of events changed nothing for a target."""
+        plan. The studies are empty where a page of events changed nothing for a target. Files that are added to a study
+        are planned with it."""
         with self._database.read() as connection:
             planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
             query = select(events.c.number, events.c.site, events.c.study, events.c.event)
             fresh = query.where(events.c.number > planned).order_by(events.c.number).limit(PAGE)
             rows = connection.execute(fresh).all()
-        keys = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
-        return (rows[-1].number, list(keys)) if keys or len(rows) == PAGE else None
+            found = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
+            keys = [key for key in found if base_of(connection, *key) is None]
+        return (rows[-1].number, keys) if keys or len(rows) == PAGE else None
 
-    def plan(self, target: str, upto: int, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
+    def plan(self, target: str, upto: int | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the last planned event. Returns the number of new deliveries."""
+        number of the last planned event (None: it stays). Returns the number of new deliveries."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
@@ -99,7 +109,8 @@ class Queue:
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
                             self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
-            connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
+            if upto is not None:
+                connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
         self._step("forward.plan.committed")
         return count
 

@@ -36,6 +36,8 @@ class StudyEvent(StrEnum):
     """A reader signed the report."""
     FORWARDED = "forwarded"
     """A target has every object that is planned for it."""
+    ADDED = "added"
+    """A part of files that are added to the study is durable at the hub, or a person decided on corrected ones."""
     DAMAGED = "damaged"
     """A stored part was damaged on the disk; it counts as not stored and is requested from the clinic."""
 

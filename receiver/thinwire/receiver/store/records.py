@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from thinwire.receiver.inference.calibration import PredictionSet
+from thinwire.receiver.store.additions import StoredAddition
 from thinwire.receiver.store.content import Content
 from thinwire.receiver.store.reports import ReportState
 from thinwire.shared.crypto.envelope import EnvelopeHeader
@@ -102,3 +103,15 @@ class StoredStudy:
     """Plain bytes of each tier in the manifest."""
     patient: bytes | None = field(default=None, repr=False)
     """16 bytes, the same for all studies of one patient of one site; None for a manifest without Patient ID."""
+    additions: tuple[StoredAddition, ...] = ()
+    """The files that were added to it, in the order of their arrival."""
+
+    @property
+    def taken(self) -> list[str]:
+        """The additions that change what the study consists of, for the version of what is made of it."""
+        return [each.study.hex() for each in self.additions if each.counts]
+
+
+def item_of(site: SiteName, study: StudyKey) -> str:
+    """A study in the list of parked items."""
+    return f"{site}/{study.hex()}"

@@ -1,5 +1,6 @@
 """The hub's store of studies: objects and their facts, predictions, reports, receipts. Format: docs/store-format.md."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,8 +22,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.receiver.config import QuotaSettings
+from thinwire.receiver.store.additions import (
+    Decision,
+    StoredAddition,
+    add,
+    announce,
+    base_of,
+    current_files,
+    read_additions,
+)
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
+from thinwire.receiver.store.history import SiteHistory, add_position, begin_generation, history_of, is_behind
 from thinwire.receiver.store.records import (
     OpenedPart,
     PendingGraph,
@@ -31,13 +43,17 @@ from thinwire.receiver.store.records import (
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
+from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
+    additions,
     drafts,
+    epoch_uses,
     events,
     files,
     listed,
     objects,
+    parked,
     predictions,
     receipts,
     reports,
@@ -48,12 +64,13 @@ from thinwire.receiver.store.tables import (
 from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
-from thinwire.shared.errors import ReportMoved, UnknownStudy
+from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, parse_receipt, place_detail, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
@@ -74,12 +91,16 @@ class Store:
         step: Callable[[str], None],
         signing: Ed25519PrivateKey,
         clock: Clock,
+        quota: QuotaSettings | None = None,
     ) -> None:
+        """quota: the limits of a site that has none of its own."""
         self._database = database
         self._blobs = blobs
         self._step = step
         self._signing = signing
         self._clock = clock
+        self._quota = quota or QuotaSettings()
+        self.parked = ParkedItems(database, parked, clock)
 
     def sweep(self) -> int:
         """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
@@ -97,26 +118,38 @@ class Store:
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
-        returns. Returns the receipt that counts: of an object that is stored already, the first one."""
+        returns. Returns the receipt that counts: of an object that is stored already, the first one.
+
+        Raises NotEnrolled for a revoked site, LimitReached; nothing is then stored."""
+        mine = {"site": part.site, "study": part.header.study}
+        size = sealed_size(len(part.plaintext), part.header.chunk_log2)
+        with self._database.read() as connection:
+            # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
+            if _stored_receipt(connection, part.site, part.object) is None:
+                self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
-        mine = {"site": part.site, "study": part.header.study}
         with self._database.write() as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
+            self._check(connection, part, size)
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
-            connection.execute(new.on_conflict_do_nothing())
+            is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
+            count(connection, part.site, size, is_new, at)
+            used = (epoch_uses.c.site == part.site) & (epoch_uses.c.epoch == part.header.epoch)
+            connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
-            receipt = Receipt(part.header.study, part.site, part.object, StudyStatus.STORED, at)
+            facts = place_detail(add_position(connection, part.site, part.object, at))
+            receipt = Receipt(part.header.study, part.site, part.object, StudyStatus.STORED, at, facts)
             number, signed = add_receipt(connection, receipt, self._signing)
             row = {
                 "object": part.object,
                 "kind": int(part.header.kind),
                 "blob": blob,
                 "plain_size": len(part.plaintext),
-                "sealed_size": sealed_size(len(part.plaintext), part.header.chunk_log2),
+                "sealed_size": size,
                 "urgent": part.urgent,
                 "stored_at": micros(at),
                 "receipt": number,
@@ -127,19 +160,83 @@ class Store:
                 delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
             keep(connection, part.site, part.header.study)
+            if (base := base_of(connection, part.site, part.header.study)) is not None:
+                announce(connection, part.site, base, at)
         self._step("store.put.committed")
         return signed
+
+    def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
+        """Raises NotEnrolled, LimitReached."""
+        check_served(connection, part.site)
+        is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
+        check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        """The limits of a site."""
+        with self._database.read() as connection:
+            return limits_of(connection, site, self._quota)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        """As `IngestStore.check_room`."""
+        with self._database.read() as connection:
+            limits, used = limits_of(connection, site, self._quota), usage_of(connection, site, self._clock.now())
+        check_room(used.bytes, size, limits[Limit.BYTES])
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
         with self._database.read() as connection:
-            return _stored_receipt(connection, site, object)
+            known = _stored_receipt(connection, site, object)
+            if known is None or _tells_its_place(connection, site, known):
+                return known
+        with self._database.write() as connection:
+            at = self._clock.now()
+            facts = place_detail(add_position(connection, site, object, at))
+            study = connection.scalar(select(objects.c.study).where(_object(site, object)))
+            if study is None:
+                return None  # damaged since, and set aside
+            again = Receipt(StudyKey(study), site, object, StudyStatus.STORED, at, facts)
+            number, signed = add_receipt(connection, again, self._signing)
+            connection.execute(update(objects).where(_object(site, object)).values(receipt=number))
+        return signed
+
+    def history(self, site: SiteName) -> SiteHistory:
+        """As `IngestStore.history`."""
+        with self._database.read() as connection:
+            return history_of(connection, site)
+
+    def compare(self, site: SiteName, receipt: bytes, also: Callable[[Connection], object]) -> bool:
+        """As `IngestStore.compare`. also: called in the transaction that begins a generation."""
+        try:
+            told = read_receipt(receipt, self._signing.public_key())
+        except Forged:
+            return False  # of another hub's key
+        place, object = told.place, told.object
+        if told.site != site or place is None or object is None:
+            return False
+        with self._database.read() as connection:
+            if not is_behind(connection, site, place, object):
+                return False
+        self._step("store.generation.before_commit")
+        with self._database.write() as connection:
+            # Another session may have found the same.
+            if behind := is_behind(connection, site, place, object):
+                begin_generation(connection, "behind", self._clock.now(), (site, place))
+                also(connection)
+        self._step("store.generation.committed")
+        return behind
 
     def undelivered_receipts(self, site: SiteName) -> list[bytes]:
         """As `IngestStore.undelivered_receipts`."""
         waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None)
         with self._database.read() as connection:
             return list(connection.scalars(select(receipts.c.signed).where(waiting).order_by(receipts.c.number)))
+
+    def receipts_after(self, site: SiteName, number: int, most: int) -> list[tuple[int, bytes]]:
+        """As `IngestStore.receipts_after`."""
+        waiting = (receipts.c.site == site) & receipts.c.delivered_at.is_(None) & (receipts.c.number > number)
+        query = select(receipts.c.number, receipts.c.signed).where(waiting).order_by(receipts.c.number)
+        with self._database.read() as connection:
+            return [(row.number, row.signed) for row in connection.execute(query.limit(most))]
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
@@ -151,15 +248,25 @@ class Store:
         """As `IngestStore.requested_parts`."""
         asked = select(requests).where(requests.c.site == site).order_by(requests.c.at, requests.c.study)
         with self._database.read() as connection:
-            return [(StudyKey(row.study), Kind(row.kind)) for row in connection.execute(asked)]
+            rows = connection.execute(asked).all()
+        # A later version may have asked for a kind that this one does not know.
+        return [(StudyKey(row.study), Kind(row.kind)) for row in rows if row.kind in _KINDS]
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
-        """Store a reader's request of a tier; no effect if the tier is stored or was requested before."""
-        here = _of(objects, site, study) & (objects.c.kind == int(kind))
+        """Store a reader's request of a tier; no effect if the tier is stored or was requested before. With the
+        originals those of the files that were added to the study are requested. Raises NotEnrolled for a site that
+        sends nothing more."""
+        at = self._clock.now()
         with self._database.write() as connection:
-            if not connection.scalar(select(exists().where(here))):
-                at = self._clock.now()
-                row = {"site": site, "study": study, "kind": int(kind), "at": micros(at)}
+            check_served(connection, site)
+            of = [study]
+            if kind is Kind.ORIGINALS:
+                of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
+            for each in of:
+                here = _of(objects, site, each) & (objects.c.kind == int(kind))
+                if connection.scalar(select(exists().where(here))):
+                    continue
+                row = {"site": site, "study": each, "kind": int(kind), "at": micros(at)}
                 if connection.execute(insert_new(requests).values(row).on_conflict_do_nothing()).rowcount:
                     add_event(connection, site, study, StudyEvent.REQUESTED, at)
 
@@ -167,6 +274,7 @@ class Store:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
         with self._database.write() as connection:
+            check_served(connection, site)
             return self._make_urgent(connection, site, study)
 
     def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:
@@ -292,10 +400,39 @@ class Store:
             return stored_studies(connection, [number])[0]
 
     def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
-        """SHA-256 of each file of the study, in the order of its archive; empty without the originals."""
+        """SHA-256 of each file of which the study consists now: those of its archive in their order, a corrected one in
+        the place of the earlier if a person decided so, then those that were added; empty without the originals."""
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
-            return [Digest(each) for each in connection.scalars(query)]
+            own = [Digest(each) for each in connection.scalars(query)]
+            added = read_additions(connection, [(site, study)]) if own else {}
+        return current_files(own, added.get((site, study), ()))
+
+    def additions(self, site: SiteName, study: StudyKey) -> tuple[StoredAddition, ...]:
+        """The files that were added to a study, in the order of their arrival."""
+        with self._database.read() as connection:
+            return read_additions(connection, [(site, study)]).get((site, study), ())
+
+    def decide(
+        self,
+        site: SiteName,
+        study: StudyKey,
+        addition: StudyKey,
+        decision: Decision,
+        patient: bytes | None,
+        also: Callable[[Connection], object],
+    ) -> None:
+        """Store a person's decision on corrected files of a study. patient: of the study from now on, as
+        `patient_of`. also: called in the same transaction. Raises UnknownStudy, DiskFull, HubBusy."""
+        self._step("store.decision.before_commit")
+        this = _of(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
+        with self._database.write() as connection:
+            if connection.execute(update(additions).where(this).values(decision=str(decision))).rowcount != 1:
+                raise UnknownStudy("the study has no such corrected files")
+            connection.execute(update(studies).where(_of(studies, site, study)).values(patient=patient))
+            announce(connection, site, study, self._clock.now())
+            also(connection)
+        self._step("store.decision.committed")
 
     def record_opened(self, site: SiteName, study: StudyKey) -> bool:
         """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
@@ -374,6 +511,9 @@ class Store:
         return self._blobs.read(name)
 
 
+_KINDS = frozenset(map(int, Kind))
+
+
 def untriaged_by_site() -> Select[Any]:
     """The query of (site, newest graphs without a prediction, when the oldest of them was stored)."""
     query = _untriaged(objects.c.site, func.count(), func.min(objects.c.stored_at))
@@ -410,6 +550,17 @@ def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> b
     return connection.scalar(signed.where(_object(site, object)))
 
 
+def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> bool:
+    """Whether the site can know by a receipt that the store has its object: it tells a place, of a part of the history
+    that is still here."""
+    with contextlib.suppress(Forged):  # damaged on the disk
+        if (place := parse_receipt(signed).place) is None:
+            return False
+        history = history_of(connection, site)
+        return place.generation == history.generation or place.position <= history.past.get(place.generation, 0)
+    return False
+
+
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
     """Store the facts of a part's content."""
     this = _of(studies, mine["site"], mine["study"])
@@ -437,7 +588,10 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
                 for tier in content.tiers
             ]
-            connection.execute(update(studies).where(this).values(patient=patient_of(content)))
+            if content.added is None:
+                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
+            else:
+                add(connection, mine["site"], mine["study"], content.added)
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)

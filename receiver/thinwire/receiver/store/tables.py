@@ -1,5 +1,6 @@
 """The hub's tables. Format and reasons: docs/store-format.md."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from sqlalchemy import (
     String,
     Table,
     event,
+    insert,
 )
 
 from thinwire.receiver.store import full_text
+from thinwire.shared.identifiers import GENERATION_BYTES
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 8
+VERSION = 12
 
 TABLES = MetaData()
 
@@ -60,6 +64,36 @@ epochs = Table(
     Column("record", LargeBinary, nullable=False),
     Column("signing_key", LargeBinary(32), nullable=False),
     Column("admitted_at", BigInteger, nullable=False),
+)
+# What a join token was answered with, so that a lost answer can be given again.
+join_answers = Table(
+    "join_answers",
+    TABLES,
+    Column("hash", LargeBinary(32), ForeignKey("tokens.hash"), primary_key=True),
+    Column("request", LargeBinary(32), nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+)
+epoch_uses = Table(
+    "epoch_uses",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("epoch", LargeBinary(8), primary_key=True),
+    Column("used_at", BigInteger, nullable=False),
+)
+site_usage = Table(
+    "site_usage",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("studies", Integer, nullable=False),
+)
+quotas = Table(
+    "quotas",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("limit", String(16), primary_key=True),
+    Column("most", BigInteger, nullable=False),
 )
 studies = Table(
     "studies",
@@ -133,6 +167,20 @@ files = Table(
     Column("size", BigInteger, nullable=False),
     _references_study(),
 )
+additions = Table(
+    "additions",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    # The study to which the files are added; it may arrive later.
+    Column("base", LargeBinary(16), nullable=False),
+    # Pairs of digests: an earlier file of the study, and the file here that corrects it.
+    Column("corrects", LargeBinary, nullable=False),
+    # Of a person on the corrected files; None before.
+    Column("decision", String(8)),
+    _references_study(),
+    Index("additions_base", "site", "base"),
+)
 listed = Table(
     "listed",
     TABLES,
@@ -201,6 +249,7 @@ deliveries = Table(
     _references_study(),
     Index("deliveries_identity", "target", "site", "study", "item", "version", unique=True),
     Index("deliveries_due", "target", "state", "due_at"),
+    Index("deliveries_turn", "target", "state", "site", "due_at"),
     Index("deliveries_asked", "asked"),
 )
 sent = Table(
@@ -246,7 +295,7 @@ worklist = Table(
     Index("worklist_state", "state", "place", "received_at", "site", "study"),
     Index("worklist_site_order", "site", "done", "place", "received_at", "study"),
     Index("worklist_site_state", "site", "state", "place", "received_at", "study"),
-    Index("worklist_drafted", "drafted", "place", "received_at"),
+    Index("worklist_drafted", "site", "drafted", "place", "received_at"),
 )
 worklist_counts = Table(
     "worklist_counts",
@@ -257,6 +306,46 @@ worklist_counts = Table(
     Column("studies", Integer, nullable=False),
 )
 worklist_vocabulary = Table("worklist_vocabulary", TABLES, Column("word", String, primary_key=True))
+generations = Table(
+    "generations",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("generation", LargeBinary(16), nullable=False),
+    # None of the first one.
+    Column("at", BigInteger),
+    Column("reason", String(16), nullable=False),
+    Index("generations_generation", "generation", unique=True),
+)
+generation_ends = Table(
+    "generation_ends",
+    TABLES,
+    Column("number", Integer, ForeignKey("generations.number"), primary_key=True),
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+# Never removed, not even with the object, so that no position is used twice.
+positions = Table(
+    "positions",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("object", LargeBinary(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+backups = Table(
+    "backups",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    # Of the moment whose content the backup has, and of this row.
+    Column("taken_at", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+backed_up = Table(
+    "backed_up",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
 accounts = Table(
     "accounts",
     TABLES,
@@ -293,6 +382,27 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+audit_signatures = Table(
+    "audit_signatures",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("signature", LargeBinary(64), nullable=False),
+)
+audit_anchors = Table(
+    "audit_anchors",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("told_at", BigInteger, nullable=False),
+)
+audit_exports = Table(
+    "audit_exports",
+    TABLES,
+    Column("target", String(256), primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+parked = parked_table(TABLES)
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:
@@ -303,7 +413,12 @@ def _only_added(table: Table, connection: Connection, **_: Any) -> None:
         connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
 
 
-for _table in (audit, reports):
+def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
+    connection.execute(insert(table).values(generation=os.urandom(GENERATION_BYTES), reason="first"))
+
+
+event.listen(generations, "after_create", _first_generation)
+for _table in (audit, audit_signatures, reports):
     event.listen(_table, "after_create", _only_added)
 event.listen(worklist, "after_create", full_text.make)
 

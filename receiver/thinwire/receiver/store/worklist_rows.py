@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store import full_text
+from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.events import StudyEvent
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import (
@@ -72,9 +73,16 @@ class ReadingState(IntEnum):
 
 
 def keep(connection: Connection, site: str, study: bytes) -> None:
-    """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study."""
+    """Bring the row of a study up to date, with its counts and words; in the transaction that changed the study. Files
+    that are added to a study have no row."""
     facts, before = _read(connection, site, study)
     if facts is None:
+        return
+    if base_of(connection, site, study) is not None:
+        if before is not None:
+            connection.execute(delete(worklist).where(worklist.c.number == before.number))
+            _count(connection, site, before.state, before.place, -1)
+            full_text.remove(connection, before.number, before.words)
         return
     row = _row(facts)
     if before is None:
@@ -99,6 +107,8 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
 def is_kept(connection: Connection, site: str, study: bytes) -> bool:
     """Whether the row of a study is up to date."""
     facts, before = _read(connection, site, study)
+    if base_of(connection, site, study) is not None:
+        return before is None
     return facts is not None and before is not None and _same(before, _row(facts))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from thinwire.receiver.store.history import SiteHistory
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
@@ -28,10 +30,14 @@ from thinwire.shared.errors import (
     DiskFull,
     Final,
     Forged,
+    HubBusy,
+    LimitReached,
     NotEnrolled,
     ProtocolBroken,
     Retryable,
     ThinwireError,
+    as_ours,
+    told,
 )
 from thinwire.shared.identifiers import (
     DIGEST_BYTES,
@@ -52,6 +58,13 @@ SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
+HEAD_SECONDS = 60.0
+"""Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
+MOST_RECEIPTS = 500
+"""Receipts that are read from the store at a time."""
+
+TAKES_ADDITIONS = True
+"""Whether this hub takes manifests of version 3."""
 
 _RECORD_MAGIC = b"TWE"
 _STATUS_OF = (
@@ -126,8 +139,15 @@ class IngestSession:
         self._greeted = False
         self._last_number = 0
         self._arrivals: dict[int, IncomingTransfer] = {}
+        self._last_receipt = 0
+        """The number of the last receipt that was read for this session."""
         self._sent_receipts: set[bytes] = set()
+        """Digests of receipts with a larger number that were sent as answers."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._head = b""
+        self._head_at: float | None = None
+        self._told: SiteHistory | None = None
+        """The last that a clinic was told of the store; None for one that does not ask."""
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -139,10 +159,18 @@ class IngestSession:
                 if up.hello.version != VERSION:
                     raise ProtocolBroken(f"the clinic speaks version {up.hello.version}, the hub version {VERSION}")
                 self._greeted = True
+                if up.hello.HasField("seen"):
+                    self._store.compare(self.site, up.hello.seen.receipt)
+                    self._told = self._store.history(self.site)
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
-                return [wire.Down(welcome=wire.Welcome(version=VERSION)), *self.new_messages()]
+                if up.hello.audit_head:
+                    self._store.record_anchor(self.site, up.hello.audit_head)
+                store = None if self._told is None else _store(self._told)
+                head = self._new_head()
+                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head)
+                return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
@@ -172,11 +200,14 @@ class IngestSession:
         """Receipts and requests that were not yet sent in this session."""
         if not self._greeted:
             return []
-        messages = [
-            self._receipt(each)
-            for each in self._store.undelivered_receipts(self.site)
-            if digest(each) not in self._sent_receipts
-        ]
+        # Each is read once in a session: a clinic that confirms none costs no more than one that does.
+        page = self._store.receipts_after(self.site, self._last_receipt, MOST_RECEIPTS)
+        messages = self._news_of_store()
+        messages += [self._receipt(signed) for _, signed in page if digest(signed) not in self._sent_receipts]
+        if page:
+            self._last_receipt = page[-1][0]
+        if len(page) < MOST_RECEIPTS:
+            self._sent_receipts.clear()  # every receipt of before now was in a page, or is confirmed
         requested = self._store.requested_parts(self.site)
         # A part that came and was damaged at the hub is requested again.
         self._asked &= set(requested)
@@ -186,19 +217,31 @@ class IngestSession:
                 messages.append(wire.Down(tier_request=wire.TierRequest(study=study, kind=kind)))
         return messages
 
+    def _news_of_store(self) -> list[wire.Down]:
+        """The store in time, where another generation or another backup is told than before."""
+        before = self._told
+        if before is None:
+            return []
+        now = self._told = self._store.history(self.site)
+        same = (before.generation, before.backed_up) == (now.generation, now.backed_up)
+        return [] if same else [wire.Down(store=_store(now))]
+
     def close(self) -> None:
         """The session has ended: make received bytes durable."""
         for arrival in self._arrivals.values():
-            with contextlib.suppress(DiskFull):
-                arrival.partial.close()
+            self._close(arrival)
         self._arrivals.clear()
 
     def _escalate(self, study: StudyKey) -> list[wire.Down]:
         if len(study) != STUDY_KEY_BYTES:
             raise ProtocolBroken("an urge without a study")
         self._disk.step("ingest.escalate")
-        # For an unknown study no answer is needed: its parts will state that it is urgent.
-        self._store.escalate(self.site, study)
+        try:
+            # For an unknown study no answer is needed: its parts will state that it is urgent.
+            self._store.escalate(self.site, study)
+        except Exception as error:  # noqa: BLE001 - one study must not end the stream of all
+            self._store.set_aside(self.site, study.hex(), error)
+            return []  # the clinic repeats it with its next stream
         return [wire.Down(escalated=wire.Escalated(study=study))]
 
     def _offer(self, offer: wire.Offer) -> list[wire.Down]:
@@ -215,8 +258,10 @@ class IngestSession:
         self.received += len(offer.head)
         try:
             return self._begin(offer)
-        except ThinwireError as error:
-            return [self._refusal(offer.number, error)]
+        except Exception as error:  # noqa: BLE001 - one object must not end the stream of all
+            if (arrival := self._arrivals.get(offer.number)) is not None:
+                return [self._fail(arrival, error)]
+            return [self._refusal(offer, error)]
 
     def _begin(self, offer: wire.Offer) -> list[wire.Down]:
         known = self._store.stored_receipt(self.site, Digest(offer.object))
@@ -236,11 +281,14 @@ class IngestSession:
             # An earlier transfer may have begun in chunks.
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
+        # Before a byte of it is taken: the store decides again when the object is whole.
+        self._store.check_room(self.site, offer.size + self._inbox.size(self.site, Digest(offer.object)))
         partial = self._inbox.open(
             self.site,
             Digest(offer.object),
             offer.size,
             lambda file: verified_length(file, self._key_of),
+            self._store.limits(self.site)[Limit.PARTIALS],
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
@@ -279,7 +327,7 @@ class IngestSession:
             partial.append(data)
             if partial.whole:
                 return [self._end(arrival)]
-        except ThinwireError as error:
+        except Exception as error:  # noqa: BLE001 - one object must not end the stream of all
             return [self._fail(arrival, error)]
         late = now - arrival.waiting_since >= SYNC_SECONDS
         return self._sync(arrival) if partial.unsynced >= SYNC_BYTES or (partial.unsynced and late) else []
@@ -287,7 +335,7 @@ class IngestSession:
     def _sync(self, arrival: IncomingTransfer) -> list[wire.Down]:
         try:
             arrival.partial.sync()
-        except DiskFull as error:
+        except Exception as error:  # noqa: BLE001 - one object must not end the stream of all
             return [self._fail(arrival, error)]
         due = arrival.asked or self._clock.monotonic() - arrival.acknowledged_at >= PROGRESS_SECONDS
         return [self._acknowledge(arrival)] if due and arrival.partial.durable > arrival.acknowledged else []
@@ -321,25 +369,44 @@ class IngestSession:
         self.stored += 1
         return self._receipt(receipt)
 
-    def _fail(self, arrival: IncomingTransfer, error: ThinwireError) -> wire.Down:
+    def _fail(self, arrival: IncomingTransfer, error: Exception) -> wire.Down:
         """End a transfer. After a temporary refusal its bytes are kept; after a final one they are removed."""
-        del self._arrivals[arrival.offer.number]
-        if isinstance(error, Retryable):
-            with contextlib.suppress(DiskFull):
-                arrival.partial.close()
+        self._arrivals.pop(arrival.offer.number, None)
+        if isinstance(as_ours(error), Final):
+            with contextlib.suppress(OSError):
+                arrival.partial.discard()
         else:
-            arrival.partial.discard()
-        return self._refusal(arrival.offer.number, error)
+            self._close(arrival)
+        return self._refusal(arrival.offer, error)
 
-    def _refusal(self, number: int, error: ThinwireError) -> wire.Down:
-        log.warning("site %s: refused: %s", self.site, error)
-        again = int(self._limits.again_after * 1000) if isinstance(error, Retryable) else 0
-        return _refuse(number, code_of(error), str(error), error.remedy, again)
+    def _close(self, arrival: IncomingTransfer) -> None:
+        try:
+            arrival.partial.close()
+        except (OSError, ThinwireError) as error:
+            log.warning("site %s: received bytes are not durable: %s", self.site, told(error))
+
+    def _refusal(self, offer: wire.Offer, error: Exception) -> wire.Down:
+        ours = as_ours(error)
+        log.warning("site %s: refused: %s", self.site, ours)
+        if not isinstance(error, Final | HubBusy):
+            self._store.set_aside(self.site, offer.object.hex(), error)
+        limit, wait = "", self._limits.again_after if isinstance(ours, Retryable) else 0.0
+        if isinstance(ours, LimitReached):
+            limit, wait = ours.limit, ours.again_after
+        return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+
+    def _new_head(self) -> bytes:
+        """The head of the audit log for the clinic to keep, at most once in HEAD_SECONDS; empty if it has this one."""
+        now = self._clock.monotonic()
+        if self._head_at is not None and now - self._head_at < HEAD_SECONDS:
+            return b""
+        before, self._head_at, self._head = self._head, now, self._store.audit_head()
+        return b"" if self._head == before else self._head
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:
@@ -347,10 +414,18 @@ def stream_refusal(error: ThinwireError) -> wire.Down:
     return _refuse(0, code_of(error), str(error), error.remedy)
 
 
+def _store(history: SiteHistory) -> wire.Store:
+    past = [wire.Past(generation=each, position=position) for each, position in history.past.items()]
+    backup = None if history.backed_up is None else wire.Backup(position=history.backed_up)
+    return wire.Store(generation=history.generation, position=history.position, past=past, backup=backup)
+
+
 def _progress(number: int, durable: int) -> wire.Down:
     return wire.Down(progress=wire.Progress(number=number, durable=durable))
 
 
-def _refuse(number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0) -> wire.Down:
-    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again)
+def _refuse(
+    number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0, limit: str = ""
+) -> wire.Down:
+    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again, limit=limit)
     return wire.Down(refusal=refusal)

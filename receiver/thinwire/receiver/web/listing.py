@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.store.worklist_order import ListState
 from thinwire.receiver.transport import link_status
@@ -48,7 +49,8 @@ def list_page(
     shown = _shown(context, chosen)
     context.record_access(here.account, here.address, Act.LISTED, None, by_user=True)
     facts = {"filter": chosen, "page": shown, "sites": [str(each) for each in sites], "query": None}
-    return page(request, "list.html", here=here, **facts, **_CHOICES)
+    parked = context.store.parked.counts() if here.account.role is Role.ADMINISTRATOR else {}
+    return page(request, "list.html", here=here, parked=parked, **facts, **_CHOICES)
 
 
 @router.get("/rows")
@@ -80,7 +82,7 @@ def found(request: Request, context: CurrentContext, here: Posted, query: Annota
     query = query.strip()[:_LONGEST_SEARCH]
     shown = search_page(context.hub.worklist, query, context.links(), context.clock.now(), context.cap)
     context.record_access(here.account, here.address, Act.LISTED, None, by_user=True)
-    facts = {"filter": Filter(), "page": shown, "sites": [], "query": query}
+    facts = {"filter": Filter(), "page": shown, "sites": [], "query": query, "parked": {}}
     return page(request, "list.html", here=here, **facts, **_CHOICES)
 
 

@@ -1,6 +1,6 @@
 """The study page: the tiers of a study, its prediction, its report."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
+from thinwire.receiver.presentation import age
+from thinwire.receiver.store.additions import Decision
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import MAX_TEXT, Report, ReportEvent, ReportState
 from thinwire.receiver.store.worklist import WorklistEntry
@@ -138,11 +139,34 @@ def report(
     )
     message = context.message(_ACT_OF[event], account.name, here.address, found)
     try:
-        context.pipeline.report(written, event, lambda connection: append(connection, message))
+        context.pipeline.report(written, event, context.also(message))
     except (ReportMoved, ReportSigned, BadInput) as error:
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
         problem = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
         return _page(request, context, here, found, status, error=problem, text=text)
+    return _back(found)
+
+
+@router.post("/addition")
+def decide(
+    context: CurrentContext,
+    here: Reader,
+    site: str,
+    study: str,
+    addition: Annotated[str, Form()],
+    act: Annotated[str, Form()],
+) -> Response:
+    """Decide on corrected files. addition: their key, hex. act: "taken" or "kept"."""
+    found = _find(context, site, study)
+    mine = next((each for each in found.additions if each.study.hex() == addition and each.corrects), None)
+    if mine is None or act not in list(Decision):
+        raise UnknownStudy("the study has no such corrected files")
+    decision = Decision(act)
+    told = Act.CORRECTION_TAKEN if decision is Decision.TAKEN else Act.CORRECTION_KEPT
+    message = context.message(told, here.account.name, here.address, found, detail=addition)
+    context.pipeline.decide(
+        found.site, found.study, mine.study, decision, lambda connection: context.audit.append(connection, message)
+    )
     return _back(found)
 
 
@@ -160,6 +184,7 @@ def _state(context: WebContext, study: StoredStudy) -> dict[str, Any]:
         "listed": manifest is not None,
         "identity": _identity(manifest),
         "warnings": manifest.read.warnings if manifest is not None and manifest.read is not None else (),
+        "additions": _additions(context, study, manifest),
         "bars": bars(study),
         "tiers": list(Tier),
         "arriving": _arriving(context, study),
@@ -210,6 +235,39 @@ def _patches(graph: FusedGraph) -> list[dict[str, Any]]:
         {"box": grid.native_box(int(cell)), "share": round(float(score), 4), "heat": heat}
         for cell, score, heat in zip(graph.patches.cell, graph.patches.score, heats(graph), strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class AdditionRow:
+    """Files that were added to a study, as its page shows them."""
+
+    key: str
+    """Hex."""
+    files: int
+    """0 until they are here."""
+    age: str
+    warnings: tuple[str, ...]
+    corrects: bool
+    decision: Decision | None
+    differing: tuple[tuple[str, str], ...] = field(repr=False)
+    """(label, value) of the identity in these files, where it is another than the study's now."""
+
+
+def _additions(context: WebContext, study: StoredStudy, manifest: Manifest | None) -> list[AdditionRow]:
+    shown, now = _identity(manifest), context.clock.now()
+    rows = []
+    for each in study.additions:
+        stated = context.study_images.addition(study.site, each)
+        other = _identity(stated)
+        differing = tuple((label, value) for label, value in other.items() if shown.get(label, "") != value)
+        warnings = () if stated is None or stated.added is None else stated.added.warnings
+        since = age((now - each.received).total_seconds())
+        rows.append(
+            AdditionRow(
+                each.study.hex(), len(each.files), since, warnings, bool(each.corrects), each.decision, differing
+            )
+        )
+    return rows
 
 
 def _identity(manifest: Manifest | None) -> dict[str, str]:

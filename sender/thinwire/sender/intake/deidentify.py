@@ -34,8 +34,7 @@ from thinwire.sender.intake.attributes import (
 )
 from thinwire.sender.intake.burned_in import has_text
 from thinwire.sender.intake.samples import Blanking, rewritten
-from thinwire.sender.intake.source import LARGEST_SOURCE
-from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.intake.study import LARGEST_SOURCE, Study, load_study
 from thinwire.shared.errors import BadConfiguration, BadInput, NotChestRadiograph, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS
 from thinwire.shared.formats.originals import Member, pack, unpack

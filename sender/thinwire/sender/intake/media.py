@@ -1,26 +1,34 @@
-"""Studies among files: a file, a folder or a DICOMDIR (PS3.10 8.6) becomes groups of files, one group a study.
+"""Studies among files: a file, a folder, a zip archive or a DICOMDIR (PS3.10 8.6) becomes groups of files, one group a
+study.
 
 A file that cannot be read becomes a refusal, and the search continues.
 """
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from thinwire.sender.intake.study import read_file
-from thinwire.shared.errors import BadInput, UnreadableDicom
+from thinwire.shared.errors import BadInput, DiskFull, UnreadableDicom
+from thinwire.shared.formats.zip_archive import MAGIC, each_member
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import PREFIX, PREFIX_AT
+from thinwire.shared.imaging.foreign import foreign
 from thinwire.shared.imaging.frontal import of_file
 from thinwire.shared.imaging.header import FileLimits, parse
 from thinwire.shared.imaging.raster import raster_media
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
-_DIRECTORY_NAME = "DICOMDIR"
+_DIRECTORY_NAMES = frozenset(("DICOMDIR", "DICOMDIR.", "DICOMDIR.DCM", "DICOMDIR.;1", "DICOMDIR;1"))
+"""In upper case; with a version where a CD was copied without its file system's rules (ISO 9660 7.5.1)."""
 _MOST_RECORDED = 2_000_000
 """Elements and items of a DICOMDIR: about 20,000 images."""
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
+_COPIED = 1 << 20
+"""Bytes that are copied at a time."""
 _NO_PATH = "Check the path: it must be a readable file or folder."
 
 
@@ -46,19 +54,31 @@ class _Found:
     """Given or listed by name, not found in a folder: every unreadable one is then reported."""
 
 
-def find_studies(paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS) -> Iterator[StudyFiles | Refused]:
+def find_studies(
+    paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS, scratch: Path | None = None
+) -> Iterator[StudyFiles | Refused]:
     """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file.
 
-    paths: files, folders (searched recursively, without hidden files and links to folders) and DICOMDIRs. In a
-    folder, other files than DICOM are skipped; image files (PNG, JPEG) there are studies only if it holds no DICOM.
+    paths: files, folders (searched recursively, without hidden files and links to folders), zip archives and
+    DICOMDIRs. In a folder or an archive, other files than DICOM are skipped; image files (PNG, JPEG) there are studies
+    only if it holds no DICOM. scratch: the folder where archives are unpacked, until the next result is taken after
+    the last; None for the system's.
     """
+    with contextlib.ExitStack() as held:
+        yield from _studies(paths, limits, scratch, held)
+
+
+def _studies(
+    paths: Iterable[Path], limits: FileLimits, scratch: Path | None, held: contextlib.ExitStack
+) -> Iterator[StudyFiles | Refused]:
     found: dict[Path, _Found] = {}
     for path in paths:
-        for each in _files_of(path, limits):
-            if isinstance(each, Refused):
-                yield each
-            else:
-                found.setdefault(each.path, each)
+        for given in _files_of(path, limits):
+            for each in _unpacked(given, limits, scratch, held):
+                if isinstance(each, Refused):
+                    yield each
+                else:
+                    found.setdefault(each.path, each)
     groups: dict[str, list[Path]] = {}
     pictures: list[Path] = []
     for number, each in enumerate(found.values(), 1):
@@ -75,10 +95,67 @@ def find_studies(paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS) -> 
                 pictures.append(each.path)
         except BadInput as error:
             if each.named or _claims_dicom(each.path, data):
-                yield Refused(of_file(number, len(found), error), (each.path,))
+                yield Refused(of_file(number, len(found), _foreign(data) or error), (each.path,))
     if not groups:
         groups = {str(number): [path] for number, path in enumerate(pictures)}
     yield from (StudyFiles(tuple(sorted(files))) for files in groups.values())
+
+
+def _foreign(data: bytes) -> BadInput | None:
+    """The error that names another format; None for a file with the prefix of DICOM, which has room for others."""
+    return None if data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX else foreign(data)
+
+
+def _unpacked(
+    given: "_Found | Refused", limits: FileLimits, scratch: Path | None, held: contextlib.ExitStack
+) -> Iterator["_Found | Refused"]:
+    """The files of a zip archive, in a folder that `held` removes; anything else as it is. An archive in an archive is
+    not opened."""
+    if isinstance(given, Refused) or not _is_zip(given.path):
+        yield given
+        return
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=".zip-")))
+    taken: list[Path] = []
+    try:
+        for number, member in enumerate(each_member(given.path, limits.file_bytes)):
+            path = folder / f"{number:04}{_suffix(member.name)}"
+            with path.open("wb") as file:
+                while chunk := member.file.read(_COPIED):
+                    file.write(chunk)
+            taken.append(path)
+    except BadInput as error:
+        if given.named:
+            yield Refused(error, (given.path,))
+        return
+    except OSError as error:
+        raise DiskFull(f"the zip archive cannot be unpacked ({error.strerror})") from None
+    if given.named and not any(_may_be_image(each) for each in taken):
+        yield Refused(UnreadableDicom("the zip archive holds no DICOM file and no PNG or JPEG image"), (given.path,))
+    yield from (_Found(path, named=False) for path in taken)
+
+
+def _is_zip(path: Path) -> bool:
+    return _head(path, len(MAGIC)) == MAGIC
+
+
+def _may_be_image(path: Path) -> bool:
+    head = _head(path, PREFIX_AT + len(PREFIX))
+    return head[PREFIX_AT:] == PREFIX or raster_media(head) is not None or path.suffix.lower() in _DICOM_SUFFIXES
+
+
+def _head(path: Path, length: int) -> bytes:
+    """The first bytes of a file; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(length)
+    except OSError:
+        return b""
+
+
+def _suffix(name: str) -> str:
+    """The ending of a name in an archive if it is one of DICOM files, else none."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in _DICOM_SUFFIXES else ""
 
 
 def _claims_dicom(path: Path, data: bytes) -> bool:
@@ -89,7 +166,7 @@ def _claims_dicom(path: Path, data: bytes) -> bool:
 def _files_of(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     if path.is_dir():
         yield from _files_below(path)
-    elif path.is_file() and path.name.upper() == _DIRECTORY_NAME:
+    elif path.is_file() and path.name.upper() in _DIRECTORY_NAMES:
         yield from _listed(path, limits)
     elif path.is_file():
         yield _Found(path, named=True)
@@ -101,7 +178,7 @@ def _files_below(path: Path) -> Iterator[_Found]:
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and name.upper() != _DIRECTORY_NAME and (Path(folder) / name).is_file():
+            if not name.startswith(".") and name.upper() not in _DIRECTORY_NAMES and (Path(folder) / name).is_file():
                 yield _Found(Path(folder) / name, named=False)
 
 
@@ -115,7 +192,7 @@ def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
         return
     listed = [record.text("ReferencedFileID") for record in records]
     for number, name in enumerate(filter(None, listed), 1):
-        target = _below(path.parent, [part.strip() for part in name.split("\\")])
+        target = _below(path.parent, [part.strip() for part in name.replace("/", "\\").split("\\") if part.strip()])
         if target is None:
             told = f"entry {number} of the DICOMDIR is missing or outside its folder"
             yield Refused(UnreadableDicom(told, "Copy the whole medium and send it again."), (path,))
@@ -126,12 +203,20 @@ def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
 
 
 def _below(base: Path, parts: list[str]) -> Path | None:
-    """The file below `base`, in upper or lower case, since mounts differ; None if it does not exist."""
+    """The file below `base`; None if it does not exist. In upper or lower case, and with the endings and marks that a
+    copy of a medium may add to its names or leave out, since mounts and downloads differ."""
     here = base
     for part in parts:
-        names = {each.name.upper(): each for each in sorted(here.iterdir())} if here.is_dir() else {}
-        inside = names.get(part.upper())
+        names = {_plain(each.name): each for each in sorted(here.iterdir(), reverse=True)} if here.is_dir() else {}
+        inside = names.get(_plain(part))
         if inside is None:  # "..", a drive or a root never names an entry of a folder
             return None
         here = inside
     return here if here.is_file() and here.resolve().is_relative_to(base.resolve()) else None
+
+
+def _plain(name: str) -> str:
+    """A name in upper case, without version, closing period and the ending of DICOM files."""
+    plain = name.upper().partition(";")[0].removesuffix(".")
+    stem, dot, ending = plain.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in _DICOM_SUFFIXES else plain

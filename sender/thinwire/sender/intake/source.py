@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from thinwire.sender.intake.study import Study, load_study
+from thinwire.sender.intake.addition import NOTE, Addition, opened_addition, read_note
+from thinwire.sender.intake.study import LARGEST_SOURCE, SourceFile, Study, load_study
 from thinwire.shared.formats.originals import Member, unpack
 from thinwire.shared.identifiers import StudyKey, TextSource
 
-LARGEST_SOURCE = 2 << 30
-"""Limit of a study's source archive, unpacked, in bytes."""
 HELD_STUDIES, HELD_BYTES = 16, 256 << 20
 """Limits of the opened studies that wait for their next part: their number, and their bytes together. A radiograph of
 3,000 x 3,000 pixels has about 70 MiB with its file."""
@@ -19,10 +18,10 @@ _STAYING = {TextSource.REPORT: "report-stays.txt", TextSource.INDICATION: "indic
 _SOURCE_OF = {name: source for names in (_TEXT_MEMBER, _STAYING) for source, name in names.items()}
 
 
-def file_members(study: Study) -> list[Member]:
-    """The study's files under neutral names, in their order."""
+def file_members(files: Sequence[SourceFile]) -> list[Member]:
+    """A study's files under neutral names, in their order."""
     suffix = {"dicom": "dcm", "png": "png", "jpeg": "jpg"}
-    return [Member(f"{n:04}.{suffix[file.media]}", file.data) for n, file in enumerate(study.files)]
+    return [Member(f"{n:04}.{suffix[file.media]}", file.data) for n, file in enumerate(files)]
 
 
 def text_member(study: Study) -> Member | None:
@@ -36,6 +35,12 @@ def text_member(study: Study) -> Member | None:
 def text_bytes(members: Sequence[Member]) -> bytes:
     """The text in a source archive, as `Outbox.accept` takes it; empty without one."""
     return next((m.name.encode() + b"\n" + m.data for m in members if m.name in _SOURCE_OF), b"")
+
+
+def study_of_note(members: Sequence[Member]) -> StudyKey | None:
+    """The study to which the files of a source archive are added; None for a study of their own. Raises
+    UnreadableDicom."""
+    return next((read_note(m.data)[0] for m in members if m.name == NOTE), None)
 
 
 @dataclass
@@ -55,12 +60,23 @@ class OpenedStudy:
         if self._study is None:
             text = next((m for m in self.members if m.name in _SOURCE_OF), None)
             decoded = load_study(
-                [m.data for m in self.members if m.name not in _SOURCE_OF],
+                [m.data for m in self.files],
                 text.data.decode() if text else None,
                 _SOURCE_OF[text.name] if text else TextSource.INDICATION,
             )
             self._study = replace(decoded, key=self.key)
         return self._study
+
+    @property
+    def files(self) -> list[Member]:
+        """The members that are files of the study."""
+        return [each for each in self.members if each.name not in _SOURCE_OF and each.name != NOTE]
+
+    @property
+    def addition(self) -> Addition | None:
+        """The addition as it was accepted; None for a study of its own. Raises UnreadableDicom."""
+        note = next((m for m in self.members if m.name == NOTE), None)
+        return None if note is None else opened_addition(self.files, note)
 
     @property
     def leaving(self) -> list[Member]:

@@ -11,14 +11,17 @@ from thinwire.sender.intake.text import text_of_study
 from thinwire.shared.errors import BadInput, UnreadableDicom
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource, study_key
+from thinwire.shared.imaging.deliverable import undeliverable
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph, as_warnings
 from thinwire.shared.imaging.frontal import Candidate, candidate, choose_among, of_file
-from thinwire.shared.imaging.header import FileLimits
+from thinwire.shared.imaging.header import DicomHeader, FileLimits
 from thinwire.shared.imaging.raster import raster_media
 
 Media = Literal["dicom", "png", "jpeg"]
 
 MAX_STUDY_BYTES = 1 << 30
+LARGEST_SOURCE = 2 << 30
+"""Limit of a study's source archive, unpacked, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,16 @@ def load_study(
 
     Raises NotChestRadiograph, UnreadableDicom.
     """
-    read = _read(paths, limits)
+    return study_of(list(read_files(paths, limits).values()), text, text_source, limits)
+
+
+def study_of(
+    read: Sequence[Candidate],
+    text: str | None = None,
+    text_source: TextSource = TextSource.INDICATION,
+    limits: FileLimits = DEFAULT_LIMITS,
+) -> Study:
+    """As `load_study`, of files from `read_files`."""
     chosen = choose_among(read, limits)
     first = [] if chosen.instance is None else [chosen.instance.header]
     headers = first + [each.instance.header for each in read if each.instance is not None]
@@ -78,12 +90,8 @@ def load_study(
         warnings.append(
             f"the files of this study name different patients (by {by}); the patient of the frontal image is displayed"
         )
-    files = tuple(
-        sorted(
-            (SourceFile(each.data, each.digest, raster_media(each.data) or "dicom") for each in read),
-            key=lambda file: file.digest,
-        )
-    )
+    warnings += doubts_of_files(headers)
+    files = source_files(read)
     return Study(
         key=study_key(file.digest for file in files),
         files=files,
@@ -92,7 +100,7 @@ def load_study(
         sop_instance_uid="" if chosen.instance is None else chosen.instance.sop_instance_uid,
         text=text,
         text_source=text_source,
-        identity=_identity(read[chosen.index]),
+        identity=identity_of(read[chosen.index]),
         warnings=as_warnings((*warnings, *chosen.radiograph.warnings)),
     )
 
@@ -111,8 +119,13 @@ def read_file(path: Path, limits: FileLimits) -> bytes:
     return data
 
 
-def _read(paths: Sequence[Path | bytes], limits: FileLimits) -> list[Candidate]:
-    """The study's files, each of equal bytes once."""
+def read_files(
+    paths: Sequence[Path | bytes], limits: FileLimits = DEFAULT_LIMITS, digests: list[Digest] | None = None
+) -> dict[Digest, Candidate]:
+    """The files of one study, each of equal bytes once. digests: receives the digest of each path.
+
+    Raises UnreadableDicom, OverLimits.
+    """
     if not 1 <= len(paths) <= MAX_FILES:
         raise UnreadableDicom(f"a study of {len(paths)} files; it can have 1 to {MAX_FILES}")
     found: dict[Digest, Candidate] = {}
@@ -123,15 +136,33 @@ def _read(paths: Sequence[Path | bytes], limits: FileLimits) -> list[Candidate]:
             file = candidate(data, limits)
         except BadInput as error:
             raise of_file(number, len(paths), error) from None
+        if digests is not None:
+            digests.append(file.digest)
         if file.digest not in found:
             total += len(data)
             found[file.digest] = file
         if total > MAX_STUDY_BYTES:
             raise UnreadableDicom(f"the study has more than the limit of {MAX_STUDY_BYTES} bytes")
-    return list(found.values())
+    return found
 
 
-def _identity(image: Candidate) -> dict[str, str]:
+def source_files(read: Sequence[Candidate]) -> tuple[SourceFile, ...]:
+    """The files as a study has them: ascending by digest."""
+    files = (SourceFile(each.data, each.digest, raster_media(each.data) or "dicom") for each in read)
+    return tuple(sorted(files, key=lambda file: file.digest))
+
+
+def doubts_of_files(headers: Sequence[DicomHeader]) -> list[str]:
+    """The warnings about a study's files as objects: what no PACS can take, and two objects under one UID."""
+    found = {id(header): reason for header in headers if (reason := undeliverable(header)) is not None}
+    notes = [f"a file cannot be sent on from the hub: {reason}" for reason in dict.fromkeys(found.values())]
+    uids = [uid for header in {id(each): each for each in headers}.values() if (uid := header.text("SOPInstanceUID"))]
+    if len(set(uids)) < len(uids):
+        notes.append("two files of this study differ and have one SOP Instance UID: a PACS keeps one of them")
+    return notes
+
+
+def identity_of(image: Candidate) -> dict[str, str]:
     """The identity of patient and study. An image file without a header gets a UID from its digest."""
     if image.instance is None:
         return {"StudyInstanceUID": f"2.25.{uuid.UUID(bytes=image.digest[:16], version=4).int}"}  # PS3.5 B.2

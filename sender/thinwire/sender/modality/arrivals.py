@@ -6,23 +6,20 @@ before it is removed: a file without a row is removed if its object was judged, 
 and storage commitment may run in different threads.
 """
 
-import hmac
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from thinwire.sender.outbox.tables import arrivals, batches, ledger, studies, unreadable
+from thinwire.sender.outbox.ledger import Ledger, judged, parts_of
+from thinwire.sender.outbox.tables import arrivals, batches, ledger, unreadable
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import DiskFull, Retryable, UidReused, UnreadableDicom
-from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.errors import DiskFull, Retryable, UnreadableDicom
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import StudyKey
 from thinwire.shared.imaging.file_format import dataset_digest
 from thinwire.shared.imaging.header import FileLimits, glance
@@ -33,10 +30,6 @@ log = logging.getLogger(__name__)
 
 _INCOMING, _SUFFIX = "incoming", ".dcm"
 _NAME_BYTES = 16
-_MOST_NAMES = 500
-"""Names in one query."""
-_MOST_PURGED = 10_000
-"""Ledger entries that one transaction removes."""
 
 
 class ObjectState(StrEnum):
@@ -61,22 +54,6 @@ class ReceivedObject:
     """Study Instance UID; empty for an object without one, which is a separate study."""
 
 
-@dataclass(frozen=True)
-class LedgerEntry:
-    """The ledger's entry of an object whose study was accepted or refused."""
-
-    dataset: bytes
-    """SHA-256 of its data set, 32 bytes."""
-    sop_class: str
-    study: StudyKey | None
-    """None if its study was refused."""
-    at: datetime
-
-    @property
-    def state_of(self) -> ObjectState:
-        return ObjectState.REFUSED if self.study is None else ObjectState.ACCEPTED
-
-
 class Arrivals:
     """folder: DATA/arrivals, for one process at a time. signing: the site's signing key, 32 bytes, from which names are
     keyed. is_whole: whether the outbox has all bytes of a study."""
@@ -95,7 +72,7 @@ class Arrivals:
         self._disk = disk
         self._clock = clock
         self._is_whole = is_whole
-        self._key = HKDF(SHA256(), 32, salt=None, info=b"thinwire arrivals v1").derive(signing)
+        self.ledger = Ledger(database, signing, disk)
         self._lock = threading.Lock()
         self._moved: dict[bytes, float] = {}
         """Monotonic time of the last object of each study."""
@@ -117,19 +94,19 @@ class Arrivals:
     def keep(self, path: Path, sent: ReceivedObject) -> bool:
         """Make an object durable; False if it was received before. path: its file in `incoming`, which is moved.
 
-        Raises UidReused for another object with a known UID: the file then stays; DiskFull, DatabaseBusy.
+        Other content under a known SOP Instance UID, such as a corrected header, is kept beside the first: it is
+        another version, on which a person decides. Raises DiskFull, DatabaseBusy.
         """
         name, study = self._name(sent.sop_instance), self._name(sent.study or sent.sop_instance)
         dataset = dataset_digest(path)
         with self._lock:
             self._moved[study] = self._clock.monotonic()
-            with self._database.read() as connection:
-                before = connection.execute(select(arrivals.c.dataset).where(arrivals.c.object == name)).scalar()
-            if before is not None:
-                return self._again(dataset, before)
-            known = self.known(sent.sop_instance)
-            if known is not None and known.study is not None and self._is_whole(known.study):
-                return self._again(dataset, known.dataset)
+            first = self._known_as(name)
+            if first not in (None, dataset):
+                name = self.ledger.version_name(sent.sop_instance, dataset)
+                first = self._known_as(name)
+            if first is not None:
+                return False
             # The outbox packs it and makes its parts before the first byte can be sent.
             if self._disk.free(self.folder) < 2 * path.stat().st_size:
                 raise DiskFull("no space for the object and its parts")
@@ -175,9 +152,7 @@ class Arrivals:
                 for path, study in sorted(verdicts.items()):
                     name = bytes.fromhex(path.stem)
                     row = connection.execute(select(arrivals).where(arrivals.c.object == name)).one()
-                    connection.execute(delete(ledger).where(ledger.c.object == name))
-                    entry = {"object": name, "dataset": row.dataset, "sop_class": row.sop_class}
-                    connection.execute(insert(ledger).values(**entry, study=study, at=at))
+                    judged(connection, name, row.dataset, row.sop_class, study, at)
                     connection.execute(delete(arrivals).where(arrivals.c.object == name))
                     emptied.add(row.batch)
                 for batch in emptied:
@@ -192,8 +167,10 @@ class Arrivals:
     def state_of(self, sop_instance: str) -> ObjectState:
         if self.pending([sop_instance]):
             return ObjectState.PENDING
-        known = self.known(sop_instance)
-        return ObjectState.UNKNOWN if known is None else known.state_of
+        known = self.ledger.known(sop_instance)
+        if known is None:
+            return ObjectState.UNKNOWN
+        return ObjectState.REFUSED if known.study is None else ObjectState.ACCEPTED
 
     def pending(self, sop_instances: Sequence[str]) -> bool:
         """Whether the study of one of these objects is neither accepted nor refused yet."""
@@ -201,38 +178,17 @@ class Arrivals:
         with self._database.read() as connection:
             return any(
                 connection.execute(select(arrivals.c.object).where(arrivals.c.object.in_(some)).limit(1)).first()
-                for some in _parts_of(names)
+                for some in parts_of(names)
             )
 
-    def known(self, sop_instance: str) -> LedgerEntry | None:
-        """The ledger's entry of an object."""
-        return self.all_known([sop_instance]).get(sop_instance)
-
-    def all_known(self, sop_instances: Sequence[str]) -> dict[str, LedgerEntry]:
-        """The ledger's entries of several objects, without those that it does not have."""
-        uids = {self._name(uid): uid for uid in sop_instances}
-        found = {}
+    def _known_as(self, name: bytes) -> bytes | None:
+        """The digest of the data set of an object that waits, or that is whole in the outbox; else None."""
         with self._database.read() as connection:
-            for some in _parts_of(list(uids)):
-                for row in connection.execute(select(ledger).where(ledger.c.object.in_(some))):
-                    study = StudyKey(row.study) if row.study is not None else None
-                    found[uids[row.object]] = LedgerEntry(row.dataset, row.sop_class, study, moment(row.at))
-        return found
-
-    def purge(self, before: datetime) -> None:
-        """Remove entries older than `before` of studies that the outbox no longer has."""
-        in_outbox = select(studies.c.study).where(studies.c.study == ledger.c.study).exists()
-        old = select(ledger.c.object).where(ledger.c.at < micros(before), ~in_outbox).limit(_MOST_PURGED)
-        removed = _MOST_PURGED
-        while removed == _MOST_PURGED:
-            with self._database.write() as connection:
-                removed = connection.execute(delete(ledger).where(ledger.c.object.in_(old))).rowcount
-                self._disk.step("arrival.purge.before_commit")
-
-    def _again(self, dataset: bytes, before: bytes) -> bool:
-        if dataset != before:
-            raise UidReused("another object with this SOP Instance UID was received before")
-        return False
+            waits = connection.execute(select(arrivals.c.dataset).where(arrivals.c.object == name)).scalar()
+        if waits is not None:
+            return bytes(waits)
+        known = self.ledger.entries([name]).get(name)
+        return known.dataset if known is not None and known.study is not None and self._is_whole(known.study) else None
 
     def _insert(self, name: bytes, study: bytes, dataset: bytes, sop_class: str) -> None:
         """The row of an object whose file is durable."""
@@ -287,7 +243,7 @@ class Arrivals:
         """The files without a row: those of judged objects are removed; the others count as received. Their row was not
         written before a power cut, or an older copy of the database was restored."""
         found = [path for path in self.folder.glob("*" + _SUFFIX) if len(path.stem) == 2 * _NAME_BYTES]
-        for some in _parts_of([bytes.fromhex(path.stem) for path in found]):
+        for some in parts_of([bytes.fromhex(path.stem) for path in found]):
             paths = [self._below(name) for name in some]
             with self._database.read() as connection:
                 named = set(connection.execute(select(arrivals.c.object).where(arrivals.c.object.in_(some))).scalars())
@@ -308,7 +264,8 @@ class Arrivals:
         try:
             header = glance(path, FileLimits())
             instance = header.text("SOPInstanceUID")
-            if self._name(instance) != name:
+            versions = (self._name(instance), self.ledger.version_name(instance, dataset_digest(path)))
+            if name not in versions:
                 raise UnreadableDicom("its name is of another object")
         except UnreadableDicom:
             reason = "no row names it, and it cannot be read"
@@ -327,7 +284,7 @@ class Arrivals:
         return f"{self.folder.name}/{name.hex()}{_SUFFIX}"
 
     def _name(self, uid: str) -> bytes:
-        return hmac.digest(self._key, uid.encode(errors="replace"), "sha256")[:_NAME_BYTES]
+        return self.ledger.name(uid)
 
 
 def _remove_empty(connection: Connection, batch: int) -> None:
@@ -341,7 +298,3 @@ def _holds(path: Path, dataset: bytes) -> bool:
         return dataset_digest(path) == dataset
     except OSError:
         return False
-
-
-def _parts_of(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    return (names[start : start + _MOST_NAMES] for start in range(0, len(names), _MOST_NAMES))

@@ -15,10 +15,11 @@ from pydicom.sequence import Sequence as DicomSequence
 from sqlalchemy import delete, insert, select, update
 
 from thinwire.sender.modality.arrivals import Arrivals
-from thinwire.sender.outbox.tables import commitments, request_id
+from thinwire.sender.outbox.tables import commitments, parked, request_id
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import ProtocolBroken
 from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -32,6 +33,8 @@ MOST_OBJECTS = 4096
 GIVE_UP = timedelta(days=7)
 """Time after which an undeliverable report is dropped."""
 RETRY_SECONDS = 60
+REPORTING = "storage commitment"
+"""Its name in the list of parked items."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Commitments:
         self._disk = disk
         self._clock = clock
         self._deliver = deliver
+        self._parked = ParkedItems(database, parked, clock)
 
     def ask(self, machine: str, action: Dataset) -> None:
         """Store a modality's request; durable when this returns. action: Action Information (PS3.4 J.3.2).
@@ -93,8 +97,8 @@ class Commitments:
         self._disk.step("commitment.committed")
 
     def answer(self) -> int:
-        """Send the reports that are ready; returns how many were accepted. An unreachable modality is tried again."""
-        taken = 0
+        """Send the reports that are ready; returns how many were accepted. An unreachable modality is tried again; a
+        request that fails is parked."""
         now = micros(self._clock.now())
         later = now + RETRY_SECONDS * 1_000_000
         with self._database.read() as connection:
@@ -102,31 +106,38 @@ class Commitments:
             due = (commitments.c.due <= now) | (commitments.c.due > later)
             requests = connection.execute(select(commitments.c.request).where(due))
             found = list(requests.scalars())
+        taken, waits = 0, self._parked.waits(REPORTING)
         for name in found:
-            request = self._read(name)
-            if request is None:
-                continue
-            if self._clock.now() - request.at > GIVE_UP:
-                log.warning("a storage commitment report was dropped: the modality did not accept it for 7 days")
-                self._forget(name)
-                continue
-            report = self.report(request)
-            if report is None:
-                continue
-            if self._deliver(request.machine, *report):
-                self._forget(name)
-                taken += 1
-            else:
-                with self._database.write() as connection:
-                    connection.execute(update(commitments).where(commitments.c.request == name).values(due=later))
+            if name.hex() not in waits:
+                with self._parked.guard(REPORTING, name.hex()):
+                    taken += self._answer(name, later)
         return taken
+
+    def _answer(self, name: bytes, later: int) -> bool:
+        """Send one report if it is ready. later: the next attempt if the modality does not accept it."""
+        request = self._read(name)
+        if request is None:
+            return False
+        if self._clock.now() - request.at > GIVE_UP:
+            log.warning("a storage commitment report was dropped: the modality did not accept it for 7 days")
+            self._forget(name)
+            return False
+        report = self.report(request)
+        if report is None:
+            return False
+        if self._deliver(request.machine, *report):
+            self._forget(name)
+            return True
+        with self._database.write() as connection:
+            connection.execute(update(commitments).where(commitments.c.request == name).values(due=later))
+        return False
 
     def report(self, request: Request) -> tuple[int, Dataset] | None:
         """Event type and event information; None while the study of one of the objects is not complete."""
         instances = [instance for _, instance in request.objects]
         if self._arrivals.pending(instances):
             return None
-        all_known = self._arrivals.all_known(instances)
+        all_known = self._arrivals.ledger.all_known(instances)
         good: list[Dataset] = []
         bad: list[Dataset] = []
         for sop_class, instance in request.objects:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from thinwire.sender.outbox.tiers import PendingPart, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.originals import Effort
-from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.formats.receipts import Place, StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, StudyKey
 from thinwire.shared.transitions import Transitions
 
@@ -39,6 +39,10 @@ class PartEvent(StrEnum):
     RESENT = "resent"
     """Requested after it was stored: the hub has lost it, and its bytes are still here."""
     REMADE = "remade"
+    """The same, and it can only be made again."""
+    OFFERED_AGAIN = "offered again"
+    """The hub lost it with a step back in time, and its bytes are still here."""
+    MADE_AGAIN = "made again"
     """The same, and it can only be made again."""
     RELEASED = "released"
     """The clinic changed the tier policy of the study."""
@@ -74,6 +78,8 @@ TRANSITIONS = Transitions(
         (PartState.STORED, PartEvent.REQUESTED): PartState.STORED,
         (PartState.STORED, PartEvent.RESENT): PartState.WAITING,
         (PartState.STORED, PartEvent.REMADE): PartState.MISSING,
+        (PartState.STORED, PartEvent.OFFERED_AGAIN): PartState.WAITING,
+        (PartState.STORED, PartEvent.MADE_AGAIN): PartState.MISSING,
         (PartState.REFUSED, PartEvent.RETRIED): PartState.WAITING,
         (PartState.REFUSED, PartEvent.REQUESTED): PartState.REFUSED,
         (PartState.REFUSED, PartEvent.STORED): PartState.STORED,
@@ -113,6 +119,8 @@ class Part:
     """Whether its sealed bytes are among the clinic's blobs, under `object`."""
     reason: str = ""
     """Why it is refused or absent, or why it is still missing, and the remedy."""
+    place: Place | None = None
+    """In the hub's history, by the last receipt that says `stored`; None for a receipt that does not tell it."""
 
     def after(self, event: PartEvent, reason: str = "") -> "Part":
         """The part after `event`. Raises ValueError for an event that this state does not allow."""
@@ -162,6 +170,8 @@ class Due:
     """Requested by a reader at the hub."""
     paused: bool = False
     """The study is paused by a person at the clinic."""
+    adds: bool = False
+    """Of an addition to a study, which a hub of an earlier version does not take."""
 
     @property
     def first(self) -> bool:
@@ -170,7 +180,9 @@ class Due:
 
     def pending(self, durable: int = 0) -> PendingPart:
         """The facts for the policy. durable: bytes at the hub."""
-        return PendingPart(self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused)
+        return PendingPart(
+            self.kind, self.size - durable, self.first, overrides=self.overrides, paused=self.paused, adds=self.adds
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +213,8 @@ class OutboxEntry:
     """Paused by a person at the clinic: nothing is sent until it is resumed."""
     warnings: tuple[str, ...] = ()
     """Warnings of intake, without a patient's identity."""
+    adds_to: StudyKey | None = None
+    """The study to which these files are added; None for a study of its own."""
 
     def part(self, kind: Kind) -> Part:
         """The part of a kind; missing if it was not planned."""
@@ -245,6 +259,7 @@ class OutboxEntry:
                 self.overrides,
                 part.requested,
                 self.paused,
+                self.adds_to is not None,
             )
             for part in self.parts
             if part.state in states and part.object is not None

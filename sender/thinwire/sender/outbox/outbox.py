@@ -28,8 +28,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.sender.outbox.audit_heads import AuditHeads
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.followed_store import FollowedStore, still_holds
 from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
@@ -39,9 +41,9 @@ from thinwire.sender.outbox.rows import (
     read_entries,
     read_entry,
 )
-from thinwire.sender.outbox.study_store import StudyStore, known_entry
+from thinwire.sender.outbox.study_store import known_entry
 from thinwire.sender.outbox.tables import controls, parts, receipts, studies, unreadable
-from thinwire.sender.outbox.tiers import When
+from thinwire.sender.outbox.tiers import OF_ADDITION, When
 from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, UnknownStudy
 from thinwire.shared.formats.originals import Effort
@@ -55,6 +57,8 @@ log = logging.getLogger(__name__)
 
 _PAUSED = "paused"
 """A control: all sending is paused."""
+_NO_ADDITIONS = "hub takes no additions"
+"""A control: the hub's last welcome was of a version before additions to studies."""
 _STATUS_ORDER = tuple(StudyStatus)
 _MOST_VERIFIED = 4096
 """Receipts that are kept in memory as verified."""
@@ -62,12 +66,13 @@ _ASKED = 500
 """Objects in one query."""
 
 
-class Outbox(StudyStore):
+class Outbox(FollowedStore):
     """data: the clinic's data folder. hub_signing: the hub's key, which verifies receipts. Safe from any thread."""
 
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
         super().__init__(data, database, epochs)
         self.overview = Overview(database)
+        self.audit_heads = AuditHeads(database, hub_signing)
         # A page of many studies asks for the same receipts every few seconds.
         self._read_receipt = lru_cache(_MOST_VERIFIED)(partial(read_receipt, key=hub_signing))
         self._unoffered: set[Digest] = set()
@@ -83,19 +88,22 @@ class Outbox(StudyStore):
         urgent: bool = False,
         overrides: Mapping[Kind, When] = MappingProxyType({}),
         warnings: Sequence[str] = (),
+        adds_to: StudyKey | None = None,
     ) -> OutboxEntry:
         """Accept a study: durable when this returns. After an error it is not accepted; but if its sealed bytes were
         written, the next start accepts it.
 
         source: the archive of its files and text (`originals.pack`). plan: the parts that will be made. text_bytes:
         the text beside the files; it must be the same in a repeat. overrides: the tier policy of the study, where it
-        differs from the clinic's. warnings: of intake. Idempotent; a repeat may make the study urgent or change its
-        overrides. Raises AlreadyAccepted for the same files with another text, DiskFull.
+        differs from the clinic's. warnings: of intake. adds_to: the study to which these files are added. Idempotent;
+        a repeat may make the study urgent or change its overrides. Raises AlreadyAccepted for the same files with
+        another text, DiskFull.
         """
         text_mac = self._text_mac(text_bytes)
         if self._known(study) is not None:
             return self._accept_again(study, source, text_mac, urgent, overrides)
         # The source stays until the parts are made.
+        self.relieve(2 * len(source))
         if self._disk.free(self.folder) < 2 * len(source):
             raise DiskFull("no space for the study and its parts")
         # `recover` removes blobs without a row; it does not while this lock is held.
@@ -111,6 +119,7 @@ class Outbox(StudyStore):
                 self._blobs.write(seal(epoch, Kind.SOURCE, study, source)),
                 overrides=dict(overrides),
                 warnings=tuple(warnings),
+                adds_to=adds_to,
             )
             with self._transaction("accept") as connection:
                 accepted_by_another = read_entry(connection, study) is not None
@@ -211,7 +220,7 @@ class Outbox(StudyStore):
                 change.entry = change.entry.with_part(replace(part, reason=reason))
 
     def retry(self, study: StudyKey) -> tuple[Kind, ...]:
-        """Retry the refused parts and those that could not be made; durable when this returns.
+        """Retry the refused parts, those that could not be made, and what is parked; durable when this returns.
 
         Returns the parts that are retried. A part that could not be made is not retried if the study's files are only
         at the hub. Raises UnknownStudy, DiskFull.
@@ -225,7 +234,9 @@ class Outbox(StudyStore):
             again = [part for part in change.entry.parts if part.state in states]
             for part in again:
                 change.entry = change.entry.with_part(part.after(PartEvent.RETRIED))
-        return tuple(part.kind for part in again)
+        self.parked.retry(study.hex())
+        failed = [part for part in change.entry.parts if part.state is PartState.MISSING and part.reason]
+        return tuple(part.kind for part in (*again, *failed))
 
     def make_urgent(self, study: StudyKey) -> OutboxEntry:
         """Escalate a study at both ends; durable when this returns. Raises UnknownStudy, DiskFull."""
@@ -251,6 +262,17 @@ class Outbox(StudyStore):
         """Whether all sending is paused."""
         with self.database.read() as connection:
             return connection.scalar(select(controls.c.name).where(controls.c.name == _PAUSED)) is not None
+
+    @property
+    def takes_additions(self) -> bool:
+        """Whether the hub takes additions to studies; True until it has said otherwise."""
+        with self.database.read() as connection:
+            return connection.scalar(select(controls.c.name).where(controls.c.name == _NO_ADDITIONS)) is None
+
+    def record_takes_additions(self, takes: bool) -> None:
+        """Record the hub's answer, for the reason that people see; durable when this returns."""
+        if takes != self.takes_additions:
+            self._set_control("control.additions", _NO_ADDITIONS, not takes)
 
     def receipts(self, study: StudyKey, *statuses: StudyStatus) -> list[Receipt]:
         """The hub's receipts for a study, of these statuses or of all, oldest first."""
@@ -281,7 +303,7 @@ class Outbox(StudyStore):
             candidates = [StudyKey(each) for each in connection.scalars(old)]
         removed = 0
         for study in candidates:
-            with contextlib.suppress(UnknownStudy):
+            with self.parked.guard("purge", study.hex()), contextlib.suppress(UnknownStudy):
                 removed += self._remove(study)
         needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
         with self.database.read() as connection:
@@ -307,18 +329,21 @@ class Outbox(StudyStore):
             self.check_stored(study)
         return self.unfinished()
 
-    def take_back(self, name: Digest, plan: Sequence[Kind], text_of: Callable[[bytes], bytes]) -> StudyKey:
+    def take_back(
+        self, name: Digest, plan: Sequence[Kind], facts_of: Callable[[bytes], tuple[bytes, StudyKey | None]]
+    ) -> StudyKey:
         """Give a study the bytes of a blob that `sweep` left; a study without a row is accepted anew.
 
-        plan: as for `accept`. text_of: the text in an archive. The bytes are sealed again, in an epoch whose record is
-        here. Raises UnknownStudy for a row that cannot be read; BadFormat, Forged, BadConfiguration for a blob that
-        cannot be opened; DiskFull.
+        plan: as for `accept`. facts_of: of an archive, the text and the study to which its files are added. The bytes
+        are sealed again, in an epoch whose record is here. Raises UnknownStudy for a row that cannot be read;
+        BadFormat, Forged, BadConfiguration for a blob that cannot be opened; DiskFull.
         """
         header, source = open_sealed(self._blobs.read(name), self.epochs.key)
         self.check_stored(header.study)
         entry = self._known(header.study)
         if entry is None:
-            self.accept(header.study, source, plan, text_of(source))
+            text, adds_to = facts_of(source)
+            self.accept(header.study, source, plan if adds_to is None else OF_ADDITION, text, adds_to=adds_to)
         else:
             self._accept_again(header.study, source, entry.text_mac, urgent=False, overrides={})
         return header.study
@@ -371,14 +396,21 @@ class Outbox(StudyStore):
         self.check_stored(due.study)
         return False
 
-    def record_receipt(self, signed: bytes) -> Receipt:
-        """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed.
-
-        A receipt for an unknown study is only verified. Raises Forged, DiskFull.
-        """
+    def verified(self, signed: bytes) -> Receipt:
+        """A receipt for this site. Raises Forged."""
         receipt = self._read_receipt(signed)
         if receipt.site != self.epochs.site:
             raise Forged("a receipt is for another site")
+        return receipt
+
+    def record_receipt(self, signed: bytes) -> Receipt:
+        """Store a signed receipt; durable when this returns. With `stored`, the part's bytes are removed, unless they
+        are kept until a backup of the hub holds the study.
+
+        A receipt of an object that the hub has lost since has no effect but this. A receipt for an unknown study is
+        only verified. Raises Forged, DiskFull.
+        """
+        receipt = self.verified(signed)
         row = {
             "digest": digest(signed),
             "study": receipt.study,
@@ -388,12 +420,14 @@ class Outbox(StudyStore):
         }
         with contextlib.suppress(UnknownStudy), self._change(receipt.study, "receipt") as change:
             change.connection.execute(insert_new(receipts).values(row).on_conflict_do_nothing())
+            if receipt.status is StudyStatus.STORED and not still_holds(change.connection, receipt, signed):
+                return receipt
             entry = change.entry
             furthest = max(entry.status or receipt.status, receipt.status, key=_STATUS_ORDER.index)
             after = replace(entry, status=furthest)
             for part in entry.parts:
                 if receipt.status is StudyStatus.STORED and part.object and part.object == receipt.object:
-                    after = after.with_part(part.after(PartEvent.STORED))
+                    after = after.with_part(replace(part.after(PartEvent.STORED), place=receipt.place))
                     self._whole.discard(part.object)
             change.entry = after
         return receipt
@@ -453,13 +487,16 @@ class Outbox(StudyStore):
 
     def _set_paused(self, study: StudyKey | None, paused: bool) -> None:
         if study is None:
-            with self._transaction("control.pause") as connection:
-                connection.execute(delete(controls).where(controls.c.name == _PAUSED))
-                if paused:
-                    connection.execute(insert(controls).values(name=_PAUSED, value=""))
+            self._set_control("control.pause", _PAUSED, paused)
         else:
             with self._change(study, "control.study") as change:
                 change.entry = replace(change.entry, paused=paused)
+
+    def _set_control(self, step: str, name: str, on: bool) -> None:
+        with self._transaction(step) as connection:
+            connection.execute(delete(controls).where(controls.c.name == name))
+            if on:
+                connection.execute(insert(controls).values(name=name, value=""))
 
     def _accept_again(
         self, study: StudyKey, source: bytes, text_mac: bytes, urgent: bool, overrides: Mapping[Kind, When]

@@ -24,13 +24,20 @@ class CurrentPolicy:
     now: datetime
     used: int
     paused: bool = False
+    takes_additions: bool = True
+    """Whether the hub takes additions to studies, as far as it is known."""
 
     @classmethod
     def at(
-        cls, policy: TierPolicy, now: datetime, months: Mapping[str, Iterable[int]], paused: bool = False
+        cls,
+        policy: TierPolicy,
+        now: datetime,
+        months: Mapping[str, Iterable[int]],
+        paused: bool = False,
+        takes_additions: bool = True,
     ) -> "CurrentPolicy":
         """months: bytes by month, as `usage.read_usage` gives them."""
-        return cls(policy, now, sum(months.get(month(policy.local(now)), ())), paused)
+        return cls(policy, now, sum(months.get(month(policy.local(now)), ())), paused, takes_additions)
 
     def partition(self, dues: Iterable[Due], durable: Mapping[Digest, int]) -> tuple[list[Due], list[tuple[Due, str]]]:
         """(objects that may be sent, waiting objects with reasons), in the order of `dues`. durable: bytes at the hub,
@@ -64,6 +71,8 @@ class CurrentPolicy:
     def _decide(self, pending: PendingPart, idle: bool) -> Decision:
         if self.paused:
             return Decision(False, "all sending is paused, until it is resumed")
+        if pending.adds and not self.takes_additions:
+            return Decision(False, "until the hub is updated: its version takes no files after their study")
         return decide(self.policy, pending, self.now, idle, self.used)
 
 
@@ -75,4 +84,5 @@ def _asked(entry: OutboxEntry, part: Part) -> PendingPart:
         part.state is PartState.HELD,
         entry.overrides,
         entry.paused,
+        entry.adds_to is not None,
     )

@@ -84,6 +84,18 @@ class Quarantine:
         self._disk.adopt(path, half, "quarantine.taken")
         return self._keep(half, name, size, error)
 
+    def path(self, name: Digest) -> Path | None:
+        """A refused file; None if it is not kept."""
+        path = self._path(name)
+        return path if path.exists() else None
+
+    def release(self, name: Digest) -> None:
+        """Forget a file that was accepted meanwhile."""
+        with self._database.write() as connection:
+            connection.execute(delete(quarantine).where(quarantine.c.digest == name))
+            self._disk.step("quarantine.release.before_commit")
+        self._clear([name])
+
     def reasons(self, most: int | None = None) -> list[dict[str, object]]:
         """The refused files with their reasons, oldest first. most: only so many of the newest."""
         newest = select(quarantine).order_by(quarantine.c.at.desc(), quarantine.c.digest.desc()).limit(most)

@@ -6,21 +6,38 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, literal, select, union_all, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState, PartTotal
-from thinwire.sender.outbox.tables import parts, studies
+from thinwire.sender.outbox.tables import parts, places, studies
 from thinwire.sender.outbox.tiers import ORDER, When
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey
+from thinwire.shared.formats.receipts import Place, StudyStatus
+from thinwire.shared.identifiers import Digest, EpochId, Generation, StudyKey
 
 MOST_DUE = 500
 """Objects of one kind and urgency that are considered for sending at a time."""
 _PAGE = 500
+_WITH_PLACES = select(parts, places.c.generation, places.c.position).outerjoin(
+    places, (places.c.study == parts.c.study) & (places.c.kind == parts.c.kind)
+)
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "small": "small"}
 
 
@@ -48,6 +65,10 @@ def write_entry(connection: Connection, before: OutboxEntry, entry: OutboxEntry)
             this = (parts.c.study == entry.study) & (parts.c.kind == int(part.kind))
             act = update(parts).where(this) if part.kind in known else insert(parts)
             connection.execute(act.values(row))
+        if part.place is not None and part.place != before.part(part.kind).place:
+            at = {"generation": part.place.generation, "position": part.place.position}
+            of = {"study": entry.study, "kind": int(part.kind)}
+            connection.execute(insert_new(places).values(**of, **at).on_conflict_do_update(["study", "kind"], set_=at))
 
 
 def remove_entry(connection: Connection, study: StudyKey) -> None:
@@ -72,28 +93,40 @@ def read_entries(connection: Connection, query: Select[Any]) -> "list[OutboxEntr
         page = rows[start : start + _PAGE]
         of_these = parts.c.study.in_([row.study for row in page])
         by_study: dict[bytes, list[Row[Any]]] = {}
-        for part in connection.execute(select(parts).where(of_these).order_by(parts.c.kind)):
+        for part in connection.execute(_WITH_PLACES.where(of_these).order_by(parts.c.kind)):
             by_study.setdefault(part.study, []).append(part)
         found += [_entry(row, by_study.get(row.study, [])) for row in page]
     return found
 
 
 def _due_query() -> Select[Any]:
-    """The waiting parts: of each kind the urgent and requested ones and the others, of each the oldest MOST_DUE; and as
-    many of studies with a tier policy of their own, which may go before these."""
+    """The waiting parts: of each kind the urgent and requested ones and the others, of each the oldest MOST_DUE; as
+    many of studies with a tier policy of their own, which may go before these; and as many of additions to studies,
+    which may have to wait for another version of the hub. The files of an addition follow its manifest, by which the
+    hub knows their study."""
     waiting = (parts.c.state == str(PartState.WAITING)) & parts.c.object.is_not(None)
     chosen = select(parts.c.study, parts.c.kind).where(waiting).order_by(parts.c.accepted_at, parts.c.study)
+    additions = select(studies.c.study).where(studies.c.adds_to > b"")  # a range of the index
+    manifest = parts.alias()
+    listed = exists().where(
+        manifest.c.study == parts.c.study,
+        manifest.c.kind == int(Kind.MANIFEST),
+        manifest.c.state == str(PartState.STORED),
+    )
+    of_additions = parts.c.study.in_(additions) & ((parts.c.kind == int(Kind.MANIFEST)) | listed)
+    added = chosen.where(of_additions).limit(MOST_DUE)
+    chosen = chosen.where(parts.c.study.not_in(additions))
     ranges = [
         chosen.where(parts.c.kind == int(kind), parts.c.first == literal(first)).limit(MOST_DUE)
         for kind in ORDER
         for first in (True, False)
     ]
     own = chosen.join(studies, studies.c.study == parts.c.study).where(studies.c.overrides != "{}").limit(MOST_DUE)
-    every = union_all(*(select(each.subquery()) for each in (*ranges, own))).subquery()
+    every = union_all(*(select(each.subquery()) for each in (*ranges, own, added))).subquery()
     return (
         select(
             *(parts.c[name] for name in ("object", "size", "kind", "requested", "accepted_at", "study")),
-            *(studies.c[name] for name in ("urgent", "epoch", "overrides", "paused")),
+            *(studies.c[name] for name in ("urgent", "epoch", "overrides", "paused", "adds_to")),
         )
         .join(studies, studies.c.study == parts.c.study)
         .join(every, (every.c.study == parts.c.study) & (every.c.kind == parts.c.kind))
@@ -184,6 +217,7 @@ def _due(row: Row[Any]) -> list[Due]:
                 _overrides(row.overrides),
                 row.requested,
                 row.paused,
+                row.adds_to is not None,
             )
         ]
     except (ValueError, KeyError):
@@ -205,6 +239,7 @@ def _study_row(entry: OutboxEntry) -> dict[str, Any]:
         "overrides": json.dumps({kind.name.lower(): str(when) for kind, when in sorted(entry.overrides.items())}),
         "warnings": json.dumps(entry.warnings),
         "at_hub": entry.is_at_hub,
+        "adds_to": entry.adds_to,
     }
 
 
@@ -240,6 +275,7 @@ def _entry(row: Row[Any], part_rows: Iterable[Row[Any]]) -> OutboxEntry | Unread
             escalated=row.escalated,
             paused=row.paused,
             warnings=tuple(json.loads(row.warnings)),
+            adds_to=None if row.adds_to is None else StudyKey(row.adds_to),
         )
     except (ValueError, KeyError) as error:
         return UnreadableEntry(f"study {row.study.hex()}: a value that this version does not know ({error})")
@@ -255,6 +291,7 @@ def _part(row: Row[Any]) -> Part:
         row.requested,
         row.kept,
         row.reason,
+        None if row.generation is None else Place(Generation(row.generation), row.position),
     )
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from thinwire.sender.outbox.deletion import may_delete_last_copy, without_unneeded
+from thinwire.sender.outbox.deletion import is_secured, may_delete_last_copy, without_unneeded
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
+from thinwire.sender.outbox.hub_history import read_history, read_keep
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
     read_entries,
@@ -24,11 +25,12 @@ from thinwire.sender.outbox.rows import (
     unsure_studies,
     write_entry,
 )
-from thinwire.sender.outbox.tables import FILE, parts, studies, unreadable
+from thinwire.sender.outbox.tables import FILE, parked, parts, studies, unreadable
 from thinwire.shared.crypto.envelope import HEADER_BYTES, Kind, open_sealed, peek
 from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
@@ -60,6 +62,8 @@ class StudyStore:
         """Locks, and the link status for other processes."""
         self.database = database
         self.epochs = epochs
+        self.parked = ParkedItems(database, parked, epochs.clock)
+        """What the clinic's loops have set aside."""
         self._disk: Disk = epochs.disk
         self._whole: set[Digest] = set()
         """Objects to be sent whose bytes this process made or compared."""
@@ -198,14 +202,15 @@ class StudyStore:
         self._disk.step(f"{name}.committed")
 
     @contextlib.contextmanager
-    def _change(self, study: StudyKey, name: str) -> Iterator[Change]:
-        """One change of a study in one transaction; then the bytes that it no longer needs are removed. Raises
-        UnknownStudy."""
+    def _change(self, study: StudyKey, name: str, secured: bool = False) -> Iterator[Change]:
+        """One change of a study in one transaction; then the bytes that it no longer needs are removed. secured: it
+        counts as secured whatever the hub says. Raises UnknownStudy."""
         with self._transaction(name) as connection:
             before = known_entry(connection, study)
             change = Change(connection, before)
             yield change
-            change.entry, gone = without_unneeded(change.entry, self._holds)
+            secured = secured or _secured(connection, change.entry)
+            change.entry, gone = without_unneeded(change.entry, self._holds, secured)
             if change.entry != before:
                 write_entry(connection, before, change.entry)
         for each in gone:
@@ -214,12 +219,15 @@ class StudyStore:
     def _check(self, study: StudyKey) -> OutboxEntry:
         """Compare the stored bytes with the entry: parts with absent or damaged bytes become missing; unneeded bytes
         are removed."""
-        entry, holds = self.entry(study), cache(self._holds)
+        with self.database.read() as connection:
+            entry = known_entry(connection, study)
+            secured = _secured(connection, entry)
+        holds = cache(self._holds)
         here = [part for part in entry.parts if part.state in (PartState.WAITING, PartState.HELD)]
         damaged = [part for part in here if not (part.kept and holds(part))]
         self._whole |= {part.object for part in here if part.object and part.state is PartState.WAITING}
         self._whole -= {part.object for part in damaged}
-        if damaged or without_unneeded(entry, holds)[1]:
+        if damaged or without_unneeded(entry, holds, secured)[1]:
             with self._change(study, "part") as change:
                 for part in damaged:
                     if change.entry.part(part.kind) == part:
@@ -235,7 +243,9 @@ class StudyStore:
         """Remove a study with its receipts and bytes, if the clinic may delete its last copy."""
         with self._transaction("purge") as connection:
             entry = known_entry(connection, study)
-            if not may_delete_last_copy(entry, self._holds):
+            # Without bytes there is nothing to keep it for.
+            here = entry.source is not None or any(part.kept for part in entry.parts)
+            if not may_delete_last_copy(entry, self._holds, secured=not here or _secured(connection, entry)):
                 return False
             remove_entry(connection, study)
         for part in entry.parts:
@@ -257,7 +267,8 @@ class StudyStore:
         if header.kind not in (Kind.SOURCE, Kind.ORIGINALS):
             return False
         entry = self._known(header.study)
-        if entry is not None and may_delete_last_copy(entry, self._holds):
+        # At the hub a study loses its name for the blob only when it may lose the blob.
+        if entry is not None and may_delete_last_copy(entry, self._holds, secured=True):
             return False
         return not self._can_be_remade(header.study)
 
@@ -271,6 +282,10 @@ class StudyStore:
         with contextlib.suppress(UnknownStudy):
             return self.entry(study)
         return None
+
+
+def _secured(connection: Connection, entry: OutboxEntry) -> bool:
+    return is_secured(entry, read_keep(connection), read_history(connection))
 
 
 def known_entry(connection: Connection, study: StudyKey) -> OutboxEntry:

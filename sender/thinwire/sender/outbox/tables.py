@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 
 from thinwire.shared.identifiers import digest
+from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
 FILE = "clinic.db"
@@ -40,9 +41,12 @@ studies = Table(
     Column("warnings", String, nullable=False),
     # Whether the hub has every planned part: for queries alone, it follows from the parts.
     Column("at_hub", Boolean, nullable=False),
+    # Of further files of a study: the key of that study.
+    Column("adds_to", LargeBinary(16)),
     Index("studies_accepted", "accepted_at", "study"),
     Index("studies_at_hub", "at_hub", "accepted_at", "epoch"),
     Index("studies_escalated", "escalated"),
+    Index("studies_adds_to", "adds_to"),
 )
 parts = Table(
     "parts",
@@ -73,6 +77,14 @@ receipts = Table(
     Column("at", BigInteger, nullable=False),
     Column("signed", LargeBinary, nullable=False),
     Index("receipts_study", "study", "at"),
+)
+places = Table(
+    "places",
+    TABLES,
+    Column("study", LargeBinary(16), ForeignKey("studies.study", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Integer, primary_key=True),
+    Column("generation", LargeBinary(16), nullable=False),
+    Column("position", BigInteger, nullable=False),
 )
 epochs = Table(
     "epochs",
@@ -121,7 +133,12 @@ ledger = Table(
     # None if the study was refused.
     Column("study", LargeBinary(16)),
     Column("at", BigInteger, nullable=False),
+    # The keyed digest of its Study Instance UID, and SHA-256 of the file as it leaves the clinic, or is refused; both
+    # None in rows before version 3.
+    Column("of_study", LargeBinary(16)),
+    Column("file", LargeBinary(32)),
     Index("ledger_at", "at"),
+    Index("ledger_of_study", "of_study", "at"),
 )
 commitments = Table(
     "commitments",
@@ -157,10 +174,27 @@ unreadable = Table(
     Column("reason", String, nullable=False),
     Column("at", BigInteger, nullable=False),
 )
+watched = Table(
+    "watched",
+    TABLES,
+    # Keyed digests of the watched folder and of the path of a file in it, since a name may be a patient's.
+    Column("folder", LargeBinary(16), primary_key=True),
+    Column("name", LargeBinary(16), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("modified", BigInteger, nullable=False),
+    Column("inode", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    # In a row: such a file rests longer before it is taken again.
+    Column("refusals", Integer, nullable=False),
+    # When the folder no longer had it.
+    Column("gone_at", BigInteger),
+    Index("watched_gone", "folder", "gone_at"),
+)
+parked = parked_table(TABLES)
 
 CLINIC = Schema(
     TABLES,
-    version=1,
+    version=4,
     first=1,
     revisions=Path(__file__).parent / "revisions",
     remedy="Bring it forward with `thinwire-sender migrate --data DIR`, or start `run`, which does the same.",

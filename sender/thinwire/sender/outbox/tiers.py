@@ -29,6 +29,8 @@ ALWAYS_MADE = (Kind.GRAPH, Kind.MANIFEST, Kind.ORIGINALS)
 """The parts that are always made; without them a study is not complete."""
 FORMER_NAMES = MappingProxyType({Kind.CROPS: "evidence", Kind.ORIGINALS: "pixels"})
 """The names of two kinds until version 3 of the outbox, in its files, in settings and in scripts."""
+OF_ADDITION = (Kind.MANIFEST, Kind.ORIGINALS)
+"""The parts of further files of a study."""
 ALWAYS_SENT = (Kind.GRAPH, Kind.MANIFEST)
 """The parts that are always sent, also beyond the budget: without them the hub does not know of the study."""
 
@@ -132,6 +134,8 @@ class PendingPart:
     """The tier policy of the study, where it differs."""
     paused: bool = False
     """The study is paused by a person at the clinic."""
+    adds: bool = False
+    """Of an addition to a study."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.deidentify import MEANINGS, Identity
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -19,6 +21,8 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.parked import ParkedItem
 
 MOST_STUDIES = 200
 """The newest are shown; `status --all` lists all."""
@@ -71,6 +75,8 @@ class StudyRow:
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
+    safety: str
+    """Whether a backup of the hub holds it (`deletion.Safety`); empty while the hub lacks a part."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,22 @@ class PageState:
     refused: tuple[Mapping[str, object], ...]
     unreadable: int
     """Number of files that this version cannot read, and keeps."""
+    parked: tuple[ParkedItem, ...]
+    """The oldest of what failed alone, and waits."""
+    more_parked: int
 
 
 @dataclass(frozen=True)
 class ClinicState:
     """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving. identity:
-    the setting."""
+    the setting. listeners: the clinic's ports."""
 
     outbox: Outbox
     quarantine: Quarantine
     current_policy: Callable[[], CurrentPolicy]
     coming: Callable[[], int] = lambda: 0
     identity: Identity = Identity.FULL
+    listeners: Listeners = field(default_factory=Listeners)
 
     def free(self) -> int:
         """Bytes that studies may still take of the disk."""
@@ -128,7 +138,8 @@ class ClinicState:
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
-        budget = current_policy.policy.budget
+        budget, history = current_policy.policy.budget, self.outbox.history()
+        parked = self.outbox.parked.items(MOST_REFUSED)
         return PageState(
             site=str(self.outbox.epochs.site),
             link=link,
@@ -141,12 +152,22 @@ class ClinicState:
             identity_meaning=MEANINGS[self.identity],
             coming=self.coming(),
             studies=tuple(
-                self._study(each, current_policy, waits, seconds, crossing, receipts[each.study]) for each in newest
+                row
+                for each in newest
+                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study], history)
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
             unreadable=self.outbox.count_unreadable(),
+            parked=tuple(parked),
+            more_parked=max(0, sum(self.outbox.parked.counts().values()) - len(parked)),
         )
+
+    def _rows(self, entry: OutboxEntry, *facts: Any) -> list[StudyRow]:
+        """One row; none for a study that cannot be shown, such as one with receipts of a later version."""
+        with self.outbox.parked.guard("page", entry.study.hex()):
+            return [self._study(entry, *facts)]
+        return []
 
     def _study(
         self,
@@ -156,6 +177,7 @@ class ClinicState:
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
         receipts: Sequence[Receipt],
+        history: HubHistory | None,
     ) -> StudyRow:
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
@@ -183,6 +205,7 @@ class ClinicState:
             findings=_findings(result.get("findings")),
             report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
+            safety=str(safety(entry, history) or ""),
         )
 
 

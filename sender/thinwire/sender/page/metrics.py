@@ -9,6 +9,7 @@ from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState
+from thinwire.shared.listening.metrics import connection_metrics
 
 
 class ClinicMetrics(Collector):
@@ -18,6 +19,21 @@ class ClinicMetrics(Collector):
         self._clinic = clinic
 
     def collect(self) -> Iterator[Metric]:
+        for family in (self._free, self._parked, self._studies):
+            # One that cannot be read leaves the others.
+            with self._clinic.outbox.parked.guard(f"metrics {family.__name__.strip('_')}"):
+                yield from list(family())
+
+    def _free(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("thinwire_disk_free_bytes", "Free for studies.", self._clinic.free())
+
+    def _parked(self) -> Iterator[Metric]:
+        parked = GaugeMetricFamily("thinwire_parked", "Items that failed alone, and wait.", labels=["loop"])
+        for loop, count in self._clinic.outbox.parked.counts().items():
+            parked.add_metric([loop], count)
+        yield parked
+
+    def _studies(self) -> Iterator[Metric]:
         current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox
         states, totals, oldest = outbox.overview.states(), outbox.overview.totals(), outbox.overview.oldest_unsent()
         link = link_status.read_status(outbox.folder, current_policy.now)
@@ -46,4 +62,4 @@ class ClinicMetrics(Collector):
         yield GaugeMetricFamily("thinwire_arriving_studies", "Studies that machines send now.", self._clinic.coming())
         refused = self._clinic.quarantine.count()
         yield GaugeMetricFamily("thinwire_quarantine_files", "Refused files with their reasons.", refused)
-        yield GaugeMetricFamily("thinwire_disk_free_bytes", "Free for studies.", self._clinic.free())
+        yield from connection_metrics(self._clinic.listeners)

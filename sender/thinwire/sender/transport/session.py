@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from thinwire.sender.outbox.entries import Due
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.tiers import ORDER, TierPolicy
@@ -22,9 +23,10 @@ from thinwire.sender.transport.schedule import (
     rank,
 )
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
 from thinwire.shared.formats.receipts import StudyStatus
-from thinwire.shared.identifiers import Digest, EpochId, StudyKey, digest
+from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.refusals import ERROR_OF
@@ -37,7 +39,11 @@ STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
 ten times the time of these bytes at the measured rate, at most the second."""
 _LONGEST_PAUSE = 60.0
 """Longest pause in seconds before an object that the hub cannot accept now is offered again."""
+_LONGEST_LIMIT = 900.0
+"""The same for an object that a limit of this clinic's share at the hub refuses."""
 _LONGEST_REASON = 500
+SENDING = "sending"
+"""Its name in the list of parked items."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class UplinkSession:
         """policy: the tier policy. used: bytes on the link this month. before: the last session's measurement."""
         self.pace = Pace(clock, before)
         self.welcomed = False
+        self._takes_additions = False
         self.pauses: dict[Digest, Pause] = {}
         self._policy = policy or TierPolicy()
         self._used = used
@@ -86,17 +93,24 @@ class UplinkSession:
         self._pending_escalations: list[StudyKey] = []
         self._escalating: set[StudyKey] = set()
         self._moved = clock.monotonic()
+        self._limit = ""
+        self._limited_until = 0.0
+        self._known: dict[StudyKey, bool] = {}
+        """Whether the hub has a part of a study, while a limit holds."""
 
     def hello(self) -> wire.Up:
         self.refresh()
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software))
+        seen, head = wire.Seen(receipt=self._outbox.seen()), self._outbox.audit_heads.kept()
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
-        current_policy = CurrentPolicy(self._policy, self._clock.now(), self._used(), self._outbox.paused)
+        current_policy = CurrentPolicy(
+            self._policy, self._clock.now(), self._used(), self._outbox.paused, self._outbox.takes_additions
+        )
         durable = {each.due.object: each.durable for each in self._by_number.values()}
         going, _ = current_policy.partition(sorted(self._outbox.due(), key=rank), durable)
         for due in going:
@@ -132,10 +146,11 @@ class UplinkSession:
         return None
 
     def receive(self, down: wire.Down) -> list[wire.Up]:
-        """Process the hub's message; receipts in it are durable when this returns. Returns the answers.
+        """Process the hub's message; receipts that the answers confirm are durable when this returns.
 
-        Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a receipt), DiskFull (a
-        receipt cannot be stored).
+        A message of one study that cannot be recorded, as on a full disk, is parked: it is not confirmed, and its
+        object is offered again. Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a
+        receipt).
         """
         self._moved = self._clock.monotonic()
         what = down.WhichOneof("message")
@@ -149,17 +164,27 @@ class UplinkSession:
             case "welcome":
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
-                self.welcomed = True
+                self.welcomed, self._takes_additions = True, down.welcome.takes_additions
+                self._outbox.record_takes_additions(self._takes_additions)
+                self._outbox.audit_heads.keep(down.welcome.audit_head)
+                if down.welcome.HasField("store"):
+                    self._outbox.record_history(_history(down.welcome.store))
+                self.refresh()
+            case "store":
+                self._outbox.record_history(_history(down.store))
             case "progress":
                 self._progress(down.progress)
             case "receipt":
+                self._outbox.audit_heads.keep(down.receipt.audit_head)
                 return self._receipt(down.receipt.signed)
             case "refusal":
                 self._refusal(down.refusal)
             case "tier_request":
                 self._request(down.tier_request)
             case "escalated":
-                self._outbox.record_escalated(StudyKey(down.escalated.study))
+                study = StudyKey(down.escalated.study)
+                with self._outbox.parked.guard(SENDING, study.hex()):
+                    self._outbox.record_escalated(study)
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
         return []
@@ -203,13 +228,15 @@ class UplinkSession:
         if transfer.remaining == 0 and transfer.state is TransferState.SENDING:
             transfer.on(TransferEvent.LAST_BYTE)
         if due.kind is None and durable == due.size:
-            self._outbox.epochs.record_announced(due.epoch)
-            self._announced.add(due.epoch)
             self._end(transfer)
-            self._drop(due.object)
+            with self._one_object(due):
+                self._outbox.epochs.record_announced(due.epoch)
+                self._announced.add(due.epoch)
+                self._drop(due.object)
 
     def _receipt(self, signed: bytes) -> list[wire.Up]:
-        receipt = self._outbox.record_receipt(signed)
+        receipt = self._outbox.verified(signed)
+        transfer = None
         if receipt.status is StudyStatus.STORED and receipt.object is not None:
             transfer = self._by_object.get(receipt.object)
             if transfer is not None:
@@ -217,9 +244,23 @@ class UplinkSession:
                     self.pace.arrived(sample)
                 transfer.samples.clear()
                 self._end(transfer)
-            self._drop(receipt.object)
-        self._disk.step("uplink.receipt_taken")
-        return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
+        with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
+            self._outbox.record_receipt(signed)
+            if receipt.status is StudyStatus.STORED and receipt.object is not None:
+                self._drop(receipt.object)
+            self._disk.step("uplink.receipt_taken")
+            return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
+        return []  # the hub repeats it to the same offer, or with its next stream
+
+    @contextlib.contextmanager
+    def _one_object(self, due: Due) -> Iterator[None]:
+        """An act on one object: after an error it is parked here, and offered again after a pause."""
+        with self._outbox.parked.guard(SENDING, _item(due.study, due.kind)) as attempt:
+            yield
+        if attempt.error is not None:
+            times = self.pauses[due.object].times + 1 if due.object in self.pauses else 1
+            until = self._clock.monotonic() + min(2.0**times, _LONGEST_PAUSE)
+            self.pauses[due.object] = Pause(until, told(attempt.error)[:_LONGEST_REASON], times)
 
     def _refusal(self, refusal: wire.Refusal) -> None:
         transfer = self._transfer(refusal.number)
@@ -234,26 +275,37 @@ class UplinkSession:
         pause = max(refusal.again_after_ms / 1000, 2.0 ** (times - 2) if times > 1 else 0.0)
         if issubclass(ERROR_OF.get(refusal.code, Final), Final):
             if due.kind is not None:
-                self._outbox.record_refusal(due, reason)
-                self._drop(due.object)
+                with self._one_object(due):
+                    self._outbox.record_refusal(due, reason)
+                    self._drop(due.object)
                 return
             pause = _LONGEST_PAUSE  # without its record no object of the epoch can be sent; a person must act
         elif refusal.code == wire.REFUSAL_CODE_UNKNOWN_EPOCH:
-            self._outbox.epochs.record_forgotten(due.epoch)
+            with self._one_object(due):
+                self._outbox.epochs.record_forgotten(due.epoch)
             self.refresh()
-        elif refusal.code == wire.REFUSAL_CODE_DAMAGED and not self._outbox.check(due):
-            self.refresh()
-        until = self._clock.monotonic() + min(pause, _LONGEST_PAUSE)
+        elif refusal.code == wire.REFUSAL_CODE_DAMAGED:
+            with self._one_object(due):
+                if not self._outbox.check(due):
+                    self.refresh()
+        longest = _LONGEST_PAUSE
+        if refusal.limit:
+            longest, self._limit = _LONGEST_LIMIT, refusal.limit
+            self._limited_until = self._clock.monotonic() + min(pause, longest)
+            self._known.clear()
+        until = self._clock.monotonic() + min(pause, longest)
         self.pauses[due.object] = Pause(until, reason, times)
 
     def _request(self, request: wire.TierRequest) -> None:
         kind = next((each for each in ORDER if each == request.kind), None)
         if kind is None:
             raise ProtocolBroken("the hub requested an unknown tier")
-        try:
-            self._outbox.request(StudyKey(request.study), kind)
-        except UnknownStudy:
-            log.warning("the hub requested a study that is no longer at the clinic")
+        study = StudyKey(request.study)
+        with self._outbox.parked.guard(SENDING, _item(study, kind)):  # the hub repeats it with its next stream
+            try:
+                self._outbox.request(study, kind)
+            except UnknownStudy:
+                log.warning("the hub requested a study that is no longer at the clinic")
         self.refresh()
 
     def _late(self) -> wire.Up | None:
@@ -268,7 +320,7 @@ class UplinkSession:
         """The epoch record that an object needs; empty if it is missing: the object then waits for a person."""
         try:
             record = self._outbox.epochs.record(due.epoch)
-        except FileNotFoundError:
+        except OSError:
             if due.epoch not in self._lost:
                 log.error("an epoch record is missing in outbox/epochs: restore it from a backup")
             self._lost.add(due.epoch)
@@ -298,20 +350,38 @@ class UplinkSession:
         for due in queue:
             pause = self.pauses.get(due.object)
             ready = due.kind is None or due.epoch in self._announced or due.epoch in sent
+            # A hub of an earlier version would refuse an addition for good.
+            if due.adds and not self._takes_additions:
+                continue
+            if ready and now < self._limited_until and self._is_limited(due):
+                continue
             if ready and (pause is None or pause.until <= now):
                 yield due
 
+    def _is_limited(self, due: Due) -> bool:
+        """Whether the limit that the hub named would refuse this object too: it is then not offered, which would take
+        bytes of the link in vain."""
+        if due.object in self._by_object or due.kind is None:
+            return False
+        if self._limit == "studies":
+            if due.study not in self._known:
+                self._known[due.study] = self._outbox.entry(due.study).status is not None
+            return not self._known[due.study]
+        return self._limit == "bytes"
+
     def _read(self, piece: Segment) -> bytes | None:
-        """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue."""
-        data = b""
-        if piece.transfer is not None or self._outbox.may_offer(piece.due):
-            with contextlib.suppress(FileNotFoundError):
-                data = self._outbox.read(piece.due, piece.offset, piece.length)
-        if len(data) == piece.length:
-            return data
-        self._outbox.check(piece.due)
-        self.refresh()
-        self._drop(piece.due.object)
+        """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if
+        they cannot be read, and it then waits."""
+        with self._one_object(piece.due):
+            data = b""
+            if piece.transfer is not None or self._outbox.may_offer(piece.due):
+                with contextlib.suppress(OSError):  # `check` tells whether the file is the reason
+                    data = self._outbox.read(piece.due, piece.offset, piece.length)
+            if len(data) == piece.length:
+                return data
+            self._outbox.check(piece.due)
+            self.refresh()
+            self._drop(piece.due.object)
         return None
 
     def _send(self, piece: Segment, data: bytes) -> wire.Up:
@@ -335,6 +405,20 @@ class UplinkSession:
         if transfer.remaining == 0:
             transfer.on(TransferEvent.LAST_BYTE)
         return up
+
+
+def _history(store: wire.Store) -> HubHistory:
+    """Raises ProtocolBroken."""
+    positions = {Generation(each.generation): each.position for each in store.past}
+    if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
+        raise ProtocolBroken("the hub tells a generation of another length")
+    backed_up = store.backup.position if store.HasField("backup") else None
+    return HubHistory(Generation(store.generation), store.position, positions, backed_up)
+
+
+def _item(study: StudyKey, kind: Kind | None = None) -> str:
+    """In the list of parked items."""
+    return study.hex() if kind is None else f"{study.hex()}/{kind.name.lower()}"
 
 
 def _name(due: Due) -> str:

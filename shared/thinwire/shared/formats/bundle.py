@@ -99,7 +99,7 @@ def load_bundle(folder: Path) -> Bundle:
         files: dict[str, str] = dict(index["files"])
         spec = _spec(index)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadBundle(f"{INDEX} is malformed ({type(error).__name__}: {error})") from error
+        raise BadBundle(f"{INDEX} is malformed ({type(error).__name__})") from error
     for name in REQUIRED:
         if name not in files:
             raise BadBundle(f"{name} is not listed in {INDEX}")

@@ -2,11 +2,12 @@
 payload. Both ends have the same `coder.npz`. Arrays: docs/model-bundle.md; their use: docs/payload-format.md.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,24 @@ SCORES = 97
 _OCTAVE = 8
 
 SOURCES = (TextSource.REPORT, TextSource.INDICATION, TextSource.GENERATED)
+
+MAX_TABLES = 256 << 20
+"""Limit of the unpacked arrays, in bytes."""
+_UNREADABLE = (
+    ArithmeticError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""The exceptions of zipfile and numpy for malformed archives."""
+_INTEGERS = {"chosen": np.int32} | dict.fromkeys(("symbol", "cell", "score", "concept", "relation"), np.uint16)
 
 Chances = NDArray[np.uint16]
 
@@ -62,6 +81,8 @@ class Coder:
     def __init__(self, spec: BundleSpec, tables: Tables) -> None:
         self.spec = spec
         self.tables = tables
+        if (tables.level.ndim, tables.back.ndim, tables.symbol.ndim) != (1, 3, 4):
+            raise BadBundle(f"arrays in {CODER} have another number of dimensions")
         levels, symbols = len(tables.level), tables.back.shape[1]
         d, cells, concepts = spec.feature_size, (spec.working_size // CELL) ** 2, len(spec.concepts)
         wanted = {
@@ -82,6 +103,8 @@ class Coder:
             array = getattr(tables, name)
             if array.shape != shape:
                 raise BadBundle(f"{name} in {CODER} is of shape {array.shape}, not {shape}")
+            if array.dtype != _INTEGERS.get(name, np.float32):
+                raise BadBundle(f"{name} in {CODER} has values of another kind")
             if array.dtype == np.uint16 and not (array > 0).all():
                 raise BadBundle(f"{name} in {CODER} gives probability zero to a symbol")
             if array.dtype == np.float32 and not np.isfinite(array).all():
@@ -162,10 +185,18 @@ def load_tables(path: Path) -> Tables:
     """Raises BadBundle."""
     try:
         # Opened here, because numpy does not close a file that it cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {each.name: file[each.name] for each in fields(Tables)}
-    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        with path.open("rb") as opened:
+            with ZipFile(opened) as archive:
+                size = sum(each.file_size for each in archive.infolist())
+            if size > MAX_TABLES:
+                raise BadBundle(f"{path.name} unpacks to {size} bytes, over the limit of {MAX_TABLES}")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                arrays: dict[str, Any] = {each.name: file[each.name] for each in fields(Tables)}
+    except _UNREADABLE as error:
         raise BadBundle(f"{path.name} cannot be read ({type(error).__name__})") from error
+    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        raise BadBundle(f"{path.name} holds files that are no arrays")
     return Tables(**arrays)
 
 

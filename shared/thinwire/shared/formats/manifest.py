@@ -27,8 +27,9 @@ from thinwire.shared.identifiers import (
     study_key,
 )
 
-VERSION = 2
-"""Version 2 names the file of the frontal image; version 1, from older clinics, does not."""
+VERSION = 3
+"""Version 3 names the study to which the files are added. Version 2 names the file of the frontal image and is written
+for a study of its own; version 1, from older clinics, does not name it."""
 MAX_MANIFEST = 1 << 20
 MAX_FILES = 4096
 MAX_SIZE = (1 << 53) - 1
@@ -49,7 +50,7 @@ MAX_WARNINGS = 32
 LONGEST_WARNING = 300
 """Bytes of UTF-8."""
 
-_FIELDS = {1: 8, 2: 9}
+_FIELDS = {1: 8, 2: 9, 3: 9}
 _LONGEST_VALUE = 1024
 _LONGEST_UID = 128
 """Bytes; DICOM allows 64 (PS3.5 9.1), and files with longer ones exist."""
@@ -89,6 +90,24 @@ class FileRead:
 
 
 @dataclass(frozen=True)
+class Added:
+    """The study to which files are added, and the files of it that they correct."""
+
+    study: StudyKey
+    corrects: tuple[tuple[Digest, Digest], ...] = ()
+    """(an earlier file of the study, the file here with the same SOP Instance UID), ascending. The earlier one counts
+    until a person at the hub decides."""
+    warnings: tuple[str, ...] = ()
+    """As `FileRead.warnings`."""
+
+    @classmethod
+    def fitting(cls, study: StudyKey, corrects: Mapping[Digest, Digest], warnings: Sequence[str]) -> "Added":
+        """With texts cut to the manifest's limits."""
+        unique = dict.fromkeys(_cut(each, LONGEST_WARNING) for each in warnings if each)
+        return cls(study, tuple(sorted(corrects.items())), tuple(unique)[:MAX_WARNINGS])
+
+
+@dataclass(frozen=True)
 class Manifest:
     study: StudyKey
     site: SiteName
@@ -102,7 +121,9 @@ class Manifest:
     identity: Mapping[str, str] = field(repr=False)
     """By DICOM keyword, those of IDENTITY_KEYWORDS that the study has. Kept out of repr, and so out of logs."""
     read: FileRead | None = None
-    """None in a manifest of version 1."""
+    """None in a manifest of version 1 and of an addition."""
+    added: Added | None = None
+    """None for a study of its own."""
 
     @property
     def read_digest(self) -> Digest | None:
@@ -156,13 +177,16 @@ def _read(body: bytes) -> Manifest:
     files = tuple(_file(entry) for entry in fields.arrays("files", 1, MAX_FILES, 2))
     values = fields.fields("identity", len(IDENTITY_KEYWORDS), len(IDENTITY_KEYWORDS))
     identity = {keyword: values.text(keyword, _LONGEST_VALUE) for keyword in IDENTITY_KEYWORDS if not values.absent()}
-    read = None if version == 1 else _file_read(fields.fields("read", 5, 5), len(files))
+    read = _file_read(fields.fields("read", 5, 5), len(files)) if version == 2 else None
+    added = _added(fields.fields("added", 3, 3)) if version == VERSION else None
     try:
-        manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity, read)
+        manifest = Manifest(study, site_name(site), created, bundle, tiers, files, identity, read, added)
     except ValueError as error:
         raise BadManifest("a manifest has no valid site name") from error
     if any(a.tier >= b.tier for a, b in itertools.pairwise(tiers)):
         raise BadManifest("the tiers of a manifest are not in ascending order")
+    if added is not None and not {new for _, new in added.corrects} <= {each for each, _ in files}:
+        raise BadManifest("a manifest corrects a file by one that it does not list")
     if study_key(each for each, _ in files) != study:
         raise BadManifest("a manifest's files are not those of its study")
     if _body(manifest) != body:
@@ -185,9 +209,26 @@ def _file_read(entry: Fields, files: int) -> FileRead:
     uid = entry.text("SOP Instance UID", _LONGEST_UID)
     facts = entry.data("display", DISPLAY_BYTES, DISPLAY_BYTES)
     orientation = entry.text("orientation", _LONGEST_ORIENTATION)
+    return FileRead(place, uid, Display.from_bytes(facts, orientation), _warnings(entry))
+
+
+def _added(entry: Fields) -> Added:
+    study = StudyKey(entry.data("study", STUDY_KEY_BYTES, STUDY_KEY_BYTES))
+    corrects = tuple(
+        (
+            Digest(pair.data("earlier", DIGEST_BYTES, DIGEST_BYTES)),
+            Digest(pair.data("corrected", DIGEST_BYTES, DIGEST_BYTES)),
+        )
+        for pair in entry.arrays("corrects", 0, MAX_FILES, 2)
+    )
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(corrects)):
+        raise BadManifest("the corrected files of a manifest are not in ascending order")
+    return Added(study, corrects, _warnings(entry))
+
+
+def _warnings(entry: Fields) -> tuple[str, ...]:
     listed = entry.fields("warnings", 0, MAX_WARNINGS)
-    warnings = tuple(listed.text("warning", LONGEST_WARNING) for _ in range(len(listed)))
-    return FileRead(place, uid, Display.from_bytes(facts, orientation), warnings)
+    return tuple(listed.text("warning", LONGEST_WARNING) for _ in range(len(listed)))
 
 
 def _body(manifest: Manifest) -> bytes:
@@ -201,10 +242,18 @@ def _body(manifest: Manifest) -> bytes:
 
 
 def _packed(manifest: Manifest) -> bytes:
-    read = manifest.read
-    added = () if read is None else (_packed_read(read),)
+    read, added = manifest.read, manifest.added
+    if read is not None and added is not None:
+        raise BadManifest("a manifest of added files names no frontal image")
+    version = 1
+    last: tuple[object, ...] = ()
+    if read is not None:
+        version, last = 2, (_packed_read(read),)
+    elif added is not None:
+        pairs = [list(pair) for pair in added.corrects]
+        version, last = VERSION, ([bytes(added.study), pairs, list(added.warnings)],)
     return pack(
-        1 if read is None else VERSION,
+        version,
         bytes(manifest.study),
         str(manifest.site),
         micros(manifest.created),
@@ -212,7 +261,7 @@ def _packed(manifest: Manifest) -> bytes:
         [[int(t.tier), t.digest, t.sealed_size, t.plain_size] for t in manifest.tiers],
         [[each, size] for each, size in manifest.files],
         [manifest.identity.get(keyword) for keyword in IDENTITY_KEYWORDS],
-        *added,
+        *last,
     )
 
 

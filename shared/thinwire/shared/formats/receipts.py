@@ -12,11 +12,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from thinwire.shared.crypto.keys import SIGNATURE_BYTES, sign, verify
 from thinwire.shared.errors import Forged
 from thinwire.shared.formats.positional import LAST_MOMENT, Fields, micros, moment, pack
-from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, SiteName, StudyKey, site_name
+from thinwire.shared.identifiers import (
+    DIGEST_BYTES,
+    GENERATION_BYTES,
+    STUDY_KEY_BYTES,
+    Digest,
+    Generation,
+    SiteName,
+    StudyKey,
+    site_name,
+)
 
 VERSION = 1
 MAX_DETAIL = 16 << 10
 MAX_RECEIPT = MAX_DETAIL + 2048
+
+LAST_POSITION = (1 << 63) - 1
 
 _FIELDS = 7
 _CONTEXT = b"thinwire receipt v1"
@@ -35,6 +46,15 @@ _STATUS = tuple(StudyStatus)
 
 
 @dataclass(frozen=True)
+class Place:
+    """The place of a stored object in the hub's history of a site."""
+
+    generation: Generation
+    position: int
+    """Counts the objects that were ever stored for the site, from 1, across generations."""
+
+
+@dataclass(frozen=True)
 class Receipt:
     study: StudyKey
     site: SiteName
@@ -46,10 +66,30 @@ class Receipt:
     detail: bytes = b"{}"
     """One JSON object as `detail` writes it, at most 16 KiB; never a patient's identity."""
 
+    @property
+    def place(self) -> Place | None:
+        """Of a `stored` receipt; None in those of hubs that count no positions, and of every other status."""
+        if self.status is not StudyStatus.STORED:
+            return None
+        facts = json.loads(self.detail)
+        generation, position = facts.get("generation"), facts.get("position")
+        if not isinstance(generation, str) or type(position) is not int or not 1 <= position <= LAST_POSITION:
+            return None
+        try:
+            value = bytes.fromhex(generation)
+        except ValueError:
+            return None
+        return Place(Generation(value), position) if len(value) == GENERATION_BYTES else None
+
 
 def detail(facts: Mapping[str, Any]) -> bytes:
     """A receipt's detail: canonical JSON of the facts. Raises ValueError for NaN."""
     return json.dumps(facts, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def place_detail(place: Place) -> bytes:
+    """The detail of a `stored` receipt."""
+    return detail({"generation": place.generation.hex(), "position": place.position})
 
 
 def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:

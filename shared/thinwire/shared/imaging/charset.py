@@ -6,9 +6,10 @@ set and write another.
 
 import codecs
 import re
+import warnings
 from collections.abc import Sequence
 
-from pydicom.charset import python_encoding
+from pydicom.charset import CODES_TO_ENCODINGS, decode_bytes, python_encoding
 
 DEFAULT = "iso8859"
 """pydicom's name for text without a stated character set."""
@@ -23,6 +24,10 @@ _ALIASES = {
     "KSC5601": "euc_kr",
 }
 """Names without blanks and punctuation, so that misspelt terms are found; others are looked up in Python's codecs."""
+_WRONG = "the text is not in the stated character set; some letters may be wrong"
+_DELIMITERS = set(b"\\^=")
+"""Each resets the code extensions (PS3.5 6.1.2.5.3)."""
+_UNREAD = re.compile("[\x1b\x80-\x9f\ufffd]")
 _CONTROLS = re.compile("[\x80-\x9f]")
 
 
@@ -37,7 +42,7 @@ def encodings_of(terms: Sequence[str], values: Sequence[bytes]) -> tuple[list[st
     if not text:
         return stated, ""
     if any(b"\x1b" in value for value in text) or (len(stated) > 1 and stated[0] not in _LATIN):
-        return stated, ""  # code extensions (PS3.5 6.1.2.5), which pydicom follows
+        return _extended(stated, text)
     named = "a" if any(terms) else "no"
     unknown = None in found or any(term not in python_encoding for term in terms)
     utf_8 = all(_fits(value, _UTF_8) for value in text)
@@ -53,7 +58,20 @@ def encodings_of(terms: Sequence[str], values: Sequence[bytes]) -> tuple[list[st
         return ["cp1252"], "the file states no character set, but its text is not ASCII; it was read as Windows-1252"
     if fits:
         return stated, ""
-    return [_fallback(text)], "the text is not in the stated character set; some letters may be wrong"
+    return [_fallback(text)], _WRONG
+
+
+def _extended(stated: list[str], text: Sequence[bytes]) -> tuple[list[str], str]:
+    """As `encodings_of`, with code extensions (PS3.5 6.1.2.5), which pydicom follows where they are stated."""
+    used = [encoding for code, encoding in CODES_TO_ENCODINGS.items() if any(code in value for value in text)]
+    missing = [each for each in used if each not in (*stated, DEFAULT)]
+    found = [*stated, *missing]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote the text
+        unread = any(_UNREAD.search(decode_bytes(value, found, _DELIMITERS)) for value in text)
+    if unread:
+        return found, _WRONG
+    return found, "the text is in character sets that the file does not state; they were read" if missing else ""
 
 
 def _fallback(text: Sequence[bytes]) -> str:
@@ -67,7 +85,7 @@ def _encoding(term: str) -> str | None:
         return _ALIASES.get(name, DEFAULT)
     try:
         return codecs.lookup(term.strip()).name
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: a NUL within the term
         return None
 
 

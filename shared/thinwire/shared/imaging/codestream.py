@@ -139,7 +139,11 @@ def _native(pixel_data: bytes, shape: FrameShape, order: str, swapped: bool) -> 
     if swapped:
         even = np.frombuffer(pixel_data, np.uint8, len(pixel_data) & ~1)
         flat = even.reshape(-1, 2)[:, ::-1].ravel()[: shape.bytes]
+        if len(flat) < shape.bytes:
+            raise UnreadableDicom("its pixel data is cut short")
     if shape.subsampled:  # two lumas, then their two chromas, which a grey image does not use
+        if len(flat) % 4:
+            raise UnreadableDicom("its colours are those of pairs of pixels, and it has an odd number of pixels")
         return flat.reshape(-1, 4)[:, :2].reshape(shape.rows, shape.columns)
     return _arranged(flat, shape, shape.planar)
 
@@ -255,7 +259,7 @@ def _jpeg_2000_stream(frame: bytes) -> CodestreamInfo:
     with _broken("JPEG 2000"):
         x1, y1, x0, y0, tile_x, tile_y, _, _, samples = _SIZ.unpack_from(frame, max(start, 0))[4:]
         depths = {frame[start + _SIZ.size + 3 * n : start + _SIZ.size + 3 * n + 3] for n in range(samples)}
-        (depth, *steps) = depths.pop()
+        (depth, *steps) = depths.pop() if depths else b""  # a stream may claim no samples
         tiles = -(-x1 // tile_x) * -(-y1 // tile_y) if tile_x and tile_y else MAX_TILES + 1
         if start < 0 or depths or steps != [1, 1] or tiles > MAX_TILES:
             raise ValueError

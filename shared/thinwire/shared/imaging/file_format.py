@@ -196,3 +196,8 @@ def dataset_digest(path: Path) -> bytes:
         file.seek(_META_LENGTH_AT)
         file.seek(_META_AT + int.from_bytes(file.read(4), "little"))
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def content_digest(data: bytes) -> bytes:
+    """The same of a file's bytes, also of a file without preamble or meta information. Raises UnreadableDicom."""
+    return hashlib.sha256(data[_meta(data, _start(data))[1] :]).digest()

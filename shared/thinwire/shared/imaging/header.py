@@ -210,6 +210,11 @@ class DicomHeader:
             return None
 
     @property
+    def tags(self) -> tuple[int, ...]:
+        """The tags of the data set's elements."""
+        return tuple(self._dataset.keys())
+
+    @property
     def has_pixels(self) -> bool:
         return _PIXELS in self._dataset
 
@@ -243,20 +248,6 @@ def parse(data: bytes, limits: FileLimits) -> DicomHeader:
     Raises UnreadableDicom: not DICOM, cut short; OverLimits.
     """
     return _parsed(data, limits)[1]
-
-
-def attributes(data: bytes, limits: FileLimits) -> Dataset:
-    """The attributes of one DICOM file before its pixels, as pydicom has them, to be copied into new objects.
-
-    Raises UnreadableDicom: as `part10` does.
-    """
-    found, header = _parsed(data, limits)
-    if found.deflated:  # pydicom inflates without bound
-        header.transfer_syntax = found.encoding.syntax
-        found = replace(found, body=found.plain, deflated=False, regular=False)
-    regular = BytesIO(_part10(data, found, header))
-    with parsing("its bytes do not parse as DICOM"):
-        return pydicom.dcmread(regular, stop_before_pixels=True)
 
 
 def part10(data: bytes, limits: FileLimits) -> bytes:

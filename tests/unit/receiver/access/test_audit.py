@@ -65,7 +65,7 @@ def test_the_chain_holds_and_its_head_can_be_noted(hub: Hub) -> None:
     noted = hub.audit.verify()
     assert noted == hub.audit.head() == read_head(str(noted))
     fill(hub)
-    assert hub.audit.verify(noted).number == 10
+    assert hub.audit.verify([noted]).number == 10
     full_name = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--head", str(noted)])
     assert full_name.stdout.strip() == str(hub.audit.head())
     exported = CliRunner().invoke(app, ["audit", "export", "--data", str(hub.data)])
@@ -104,4 +104,4 @@ def test_an_end_that_was_cut_off_shows_beside_a_noted_head(hub: Hub) -> None:
     by_hand(hub, "DROP TRIGGER audit_no_delete", "DELETE FROM audit WHERE number > 3")
     assert hub.audit.verify().number == 3
     with pytest.raises(BadFormat, match="missing"):
-        hub.audit.verify(noted)
+        hub.audit.verify([noted])

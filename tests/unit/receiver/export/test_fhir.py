@@ -12,10 +12,9 @@ from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.task import Task
 
 from tests.support.clock import START
-from tests.support.machine_results import BUNDLE, PREDICTION, STUDY, image_file, kept, later
+from tests.support.machine_results import BUNDLE, PREDICTION, STUDY, header_of, image_file, kept, later
 from thinwire.receiver.export.fhir import FhirStudy, Written, fhir_bundle
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.formats.originals import Member
 from thinwire.shared.identifiers import Digest, SiteName, Urgency, digest
 
 IDENTITY = {
@@ -40,7 +39,7 @@ def study(written: Written | None = None, **identity: str) -> FhirStudy:
 
 
 def resources(found: FhirStudy, *files: bytes) -> dict[str, dict[str, Any]]:
-    made = json.loads(fhir_bundle(found, [Member(f"{n:04}.dcm", data) for n, data in enumerate(files)]))
+    made = json.loads(fhir_bundle(found, [header_of(data) for data in files]))
     Bundle.model_validate(made)
     assert made["type"] == "transaction"
     return {entry["resource"]["resourceType"]: entry["resource"] for entry in made["entry"]}

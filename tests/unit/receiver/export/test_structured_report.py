@@ -12,10 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
-from pydicom.dataelem import DataElement
 
-from tests.support.dicoms import chest
+from tests.support.dicoms import chest, with_uid
 from tests.support.machine_results import NAMES, PREDICTION, best_image_of, graph, image_file, kept, later, result
+from tests.support.odd_headers import ODD_HEADERS as ODD
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.process import RENDERING
 from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
@@ -35,6 +37,8 @@ FULL: dict[str, Any] = {
     "AccessionNumber": "A-1",
     "TimezoneOffsetFromUTC": "+0300",
 }
+
+DSRDUMP = shutil.which("dsrdump")
 
 
 def opened(data: bytes) -> sr.ComprehensiveSR:
@@ -116,16 +120,6 @@ def test_a_capture_of_another_picture_is_another_object() -> None:
     assert len(drawn) == 2
 
 
-def test_an_age_that_is_none_is_left_out() -> None:
-    found = result(image_file())
-    assert "PatientAge" not in found.header
-    odd = pydicom.dcmread(BytesIO(image_file()))
-    odd.add(DataElement("PatientAge", "LO", "81"))
-    out = BytesIO()
-    odd.save_as(out)
-    assert "PatientAge" not in result(out.getvalue()).header
-
-
 def test_a_file_without_preamble_is_referred_to() -> None:
     """As clinics accept it (PS3.10 7.1 asks for a preamble); its data set names it."""
     whole = image_file(SOPInstanceUID="1.2.3.9")
@@ -136,7 +130,15 @@ def test_a_file_without_preamble_is_referred_to() -> None:
 
 def test_a_picture_without_header_has_no_dicom_result() -> None:
     png = bytes(imagecodecs.png_encode(chest(300, 280)))
-    assert machine_result(kept(), graph(), best_image_of(png)) is None
+    with pytest.raises(UnreadableDicom, match="not a DICOM file"):
+        machine_result(kept(), graph(), best_image_of(png), Decoder(RENDERING, 1 << 30))
+
+
+def test_a_result_that_no_object_can_refer_to_has_its_reason() -> None:
+    long = with_uid("SOPInstanceUID", f"1.2.{'3' * 74}", chest(300, 280))
+    with pytest.raises(UnreadableDicom, match="its SOP Instance UID has 78 characters"):
+        machine_result(kept(), graph(), best_image_of(long), Decoder(RENDERING, 1 << 30))
+    assert machine_result(kept(None), graph(), best_image_of(long), Decoder(RENDERING, 1 << 30)) is None
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,25 @@ def test_a_header_that_cannot_be_carried_over_is_refused_without_its_values() ->
     assert "2026" not in str(refused.value)
 
 
-@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="DCMTK is not installed: apt-get install dcmtk")
+@pytest.mark.parametrize("form", sorted(ODD))
+def test_every_readable_header_gives_a_valid_report_and_capture(form: str, tmp_path: Path) -> None:
+    """Whatever the header has: what cannot stand is empty, the rest is in UTF-8."""
+    data, expected = ODD[form]
+    found = result(data)
+    for made in (structured_report(found), secondary_capture(found, NAMES)):
+        new = pydicom.dcmread(BytesIO(made))
+        assert new.SpecificCharacterSet == "ISO_IR 192"
+        copied = {
+            keyword: text for keyword, text in expected.items() if new.Modality == "SR" or keyword != "PatientAge"
+        }
+        assert {keyword: str(new.get(keyword, "-")) for keyword in copied} == copied
+        if DSRDUMP is not None and new.Modality == "SR":
+            (tmp_path / "sr.dcm").write_bytes(made)
+            said = subprocess.run([DSRDUMP, str(tmp_path / "sr.dcm")], capture_output=True, text=True, check=False)
+            assert (said.returncode, [line for line in said.stderr.splitlines() if line[:2] in ("E:", "F:")]) == (0, [])
+
+
+@pytest.mark.skipif(DSRDUMP is None, reason="DCMTK is not installed: apt-get install dcmtk")
 @pytest.mark.parametrize("attributes", [{}, FULL])
 def test_dcmtk_reads_the_report_without_a_word_of_complaint(tmp_path: Path, attributes: dict[str, Any]) -> None:
     (tmp_path / "sr.dcm").write_bytes(structured_report(result(image_file(**attributes))))

@@ -293,7 +293,8 @@ def test_a_study_that_breaks_the_peer_is_tried_again_later_and_stops_no_other(
     drain(forwarder(hub, peer))
     assert peer.given == [sound]
     first, _ = queue_of(hub).all()
-    assert (first.state, first.attempts, first.reason) == (DeliveryState.WAITING, 1, "unexpected error (IndexError)")
+    assert (first.state, first.attempts) == (DeliveryState.WAITING, 1)
+    assert first.reason.startswith("unexpected error (IndexError, test_forwarder.py:")
     clock.advance(3600)
     mended = ScriptedPeer()
     drain(forwarder(hub, mended))

@@ -15,7 +15,6 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.tier_samples import sample_crops
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
@@ -45,7 +44,7 @@ def kept(hub: Hub, clinic: Clinic, parts: StudyParts) -> StudyParts:
             clinic.site, parts.study, version, ReportState.DRAFT, "clear", "anna", "Dr. Anna", False, hub.clock.now()
         )
         message = Message(Act.REPORT_SIGNED, hub.clock.now(), "anna", "", clinic.site, parts.study)
-        pipeline.report(report, event, partial(append, message=message))
+        pipeline.report(report, event, partial(hub.audit.append, message=message))
     return parts
 
 

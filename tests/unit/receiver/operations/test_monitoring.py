@@ -61,12 +61,14 @@ def test_a_later_scrape_counts_what_came_since_and_what_was_damaged(hub: Hub, bu
         families = counts.totals.metrics(hub.database)
         return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
-    clinic, ever = join(hub), Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock)
+    clinic, ever = join(hub), Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked)
     for seed in (1, 2):
         study = keep_study(hub, clinic, bundle, image_file(seed), read=False)
         clock.advance(7)
         hub.pipeline().predict_waiting()
-        assert totals(ever) == totals(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock))
+        assert totals(ever) == totals(
+            Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked)
+        )
     assert totals(ever)["thinwire_objects", "north-valley", "originals"] == 2
     assert totals(ever)["thinwire_triage_seconds_sum",] == 14
     last = hub.store.plaintext(clinic.site, study, Kind.ORIGINALS)

@@ -81,7 +81,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
     places = [Position(LAST_MOMENT, 1, 0, study.site, study.study), Position(0, 2, 1, study.site, study.study)]
     assert study.patient is not None
     patient = study.patient
-    counts = Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock)
+    counts = Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked)
     return {
         "pages": lambda: [worklist.page(each, now, 2) for each in SELECTIONS],
         "deep pages": lambda: [

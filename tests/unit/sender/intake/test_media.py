@@ -1,4 +1,5 @@
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -145,3 +146,76 @@ def test_the_real_folder_is_found() -> None:
 
 for _mark in needs("dicom"):
     _mark(test_the_real_folder_is_found)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("kept", ["IM1.DCM", "IM1.", "im1.dcm", "IM1;1", "IM1.;1"])
+def test_a_directory_finds_files_whose_names_a_copy_has_changed(tmp_path: Path, kept: str) -> None:
+    write(tmp_path / "PT0" / kept, image(1))
+    for name in (["PT0", "IM1"], ["PT0/IM1"], ["pt0", "IM1."]):
+        path = write(tmp_path / "DICOMDIR", directory(name))
+        assert found([path]) == [[kept]]
+    assert found([tmp_path]) == [[kept]]
+
+
+# --- Zip archives, and files of other formats
+
+
+def zipped(path: Path, **files: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_an_archive_is_read_as_a_folder_is(tmp_path: Path) -> None:
+    names = {"../../escaped.dcm": image(1), "/IM2": image(1, 2), "viewer.exe": b"MZ" + bytes(400), "a/IM3": image(2)}
+    path = zipped(tmp_path / "portal.zip", **names)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    studies = find_studies([path], scratch=scratch)
+    sizes = []
+    for each in studies:
+        assert isinstance(each, StudyFiles)
+        assert all(file.is_relative_to(scratch) and file.read_bytes() in names.values() for file in each.paths)
+        sizes.append(len(each.paths))
+    assert sizes == [2, 1]
+    assert list(scratch.iterdir()) == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["portal.zip", "scratch"]
+
+
+def test_an_archive_that_is_not_opened_says_why(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", IM1=image(1))
+    outer = zipped(tmp_path / "outer.zip", **{"inner.zip": inner.read_bytes()})
+    assert "holds no DICOM" in refusals([outer])[0]
+    locked = inner.read_bytes()
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag of encryption, in both headers
+        at = locked.index(mark) + (6 if mark == b"PK\x03\x04" else 8)
+        locked = locked[:at] + b"\x01" + locked[at + 1 :]
+    assert "encrypted" in refusals([write(tmp_path / "locked.zip", locked)])[0]
+    assert "zip archive" in refusals([write(tmp_path / "short.zip", inner.read_bytes()[:-30])])[0]
+    many = zipped(tmp_path / "many.zip", **{str(n): b"" for n in range(4100)})
+    assert "over the limit" in refusals([many])[0]
+
+
+def test_a_bomb_in_an_archive_is_not_unpacked(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "bomb.zip", a=bytes(200 << 20))
+    assert path.stat().st_size < 300_000
+    assert "over the limit" in refusals([path])[0] or "more than the limit" in refusals([path])[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"II*\0", "TIFF"),
+        (b"BM\x10\x20\0\0\0\0\0\0", "BMP"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path: Path, start: bytes, name: str) -> None:
+    (refused,) = find_studies([write(tmp_path / "image", start + bytes(600))])
+    assert isinstance(refused, Refused)
+    assert name in str(refused.error)
+    assert refused.error.remedy == "Export it as DICOM, PNG or JPEG."

@@ -18,7 +18,7 @@ def study(text: str | None = None, stays: bool = False) -> Study:
 
 def packed(of: Study) -> bytes:
     text = text_member(of)
-    return pack([*file_members(of), *([] if text is None else [text])], "fast")
+    return pack([*file_members(of.files), *([] if text is None else [text])], "fast")
 
 
 def waiting(number: int, size: int) -> OpenedStudy:

@@ -58,7 +58,7 @@ def test_a_part_changes_as_the_table_says_and_in_no_other_way(state: PartState, 
 
 def test_nothing_but_a_hub_that_lost_it_leaves_stored() -> None:
     leaves = {event for (state, event), after in TRANSITIONS.items() if state is PartState.STORED is not after}
-    assert leaves == {PartEvent.RESENT, PartEvent.REMADE}
+    assert leaves == {PartEvent.RESENT, PartEvent.REMADE, PartEvent.OFFERED_AGAIN, PartEvent.MADE_AGAIN}
 
 
 def test_the_state_of_a_study_follows_from_its_parts() -> None:

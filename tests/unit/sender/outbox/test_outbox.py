@@ -390,7 +390,7 @@ def test_the_last_copy_of_a_study_outlives_the_restoration_of_an_older_database(
     ends.outbox.recover()  # as often as it likes
     assert len(left) == (0 if known and not made else 1)
     for name in left:
-        assert ends.outbox.take_back(name, PLAN, lambda _: STUDY.words) == STUDY.study
+        assert ends.outbox.take_back(name, PLAN, lambda _: (STUDY.words, None)) == STUDY.study
     assert ends.outbox.sweep() == []
     assert ends.outbox.source(STUDY.study) == STUDY.source
     assert ends.outbox.entry(STUDY.study).missing == (Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST)

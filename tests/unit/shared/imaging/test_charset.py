@@ -1,27 +1,13 @@
 """Names and words in the character sets that devices state, and in those that they use."""
 
-from typing import Literal
-
 import pytest
 
-from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, as_file, dataset, dicom
+from tests.support.dicoms import BIG, EXPLICIT, IMPLICIT, as_file, dataset, named
 from tests.support.radiographs import item
 from thinwire.shared.imaging.dicom import read_instance
 
 NAME = "SYNTHETIC^ONE"
 PLACE = NAME.encode()
-
-
-def named(charset: str | None, name: bytes, syntax: str = EXPLICIT) -> bytes:
-    """A file that states a character set and holds these bytes as Patient's Name."""
-    length = len(name) + len(name) % 2
-    data = dicom(syntax=syntax, SpecificCharacterSet="ISO_IR 6", PatientName="X" * length)
-    stated = (charset or "").encode()
-    stated += b" " * (len(stated) % 2)
-    order: Literal["big", "little"] = "big" if syntax == BIG else "little"
-    old = len(b"ISO_IR 6").to_bytes(4 if syntax == IMPLICIT else 2, order) + b"ISO_IR 6"
-    new = len(stated).to_bytes(4 if syntax == IMPLICIT else 2, order) + stated
-    return data.replace(old, new).replace(b"X" * length, name.ljust(length))
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
@@ -82,6 +68,18 @@ def test_code_extensions_are_followed(charset: str, written: bytes, name: str) -
     header = read_instance(named(charset, written)).header
     assert header.text("PatientName") == name
     assert header.notes == ()
+
+
+def test_code_extensions_that_are_not_stated_are_followed_and_told() -> None:
+    header = read_instance(named(None, b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B")).header
+    assert header.text("PatientName") == "Yamada^Tarou=山田^太郎"
+    assert header.notes == ("the text is in character sets that the file does not state; they were read",)
+
+
+@pytest.mark.parametrize("name", [b"A^\x1b$B\xff\xff\x1b(B", b"A^\x1b$)C\xfb", b"A^\x1b%Znone\xff"])
+def test_code_extensions_that_cannot_be_read_are_told(name: bytes) -> None:
+    header = read_instance(named("\\ISO 2022 IR 87", name)).header
+    assert any("some letters may be wrong" in each for each in header.notes)
 
 
 @pytest.mark.parametrize("undefined", [True, False])

@@ -24,45 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thinwire/shared/wire/v1/link.proto\x12\x17thinwire.shared.wire.v1\"P\n\x0bJoinRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\"X\n\tJoinReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\x0c\n\x04site\x18\x04 \x01(\t\"\x99\x02\n\x02Up\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.HelloH\x00\x12/\n\x05offer\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.OfferH\x00\x12/\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.ChunkH\x00\x12>\n\rreceipt_taken\x18\x04 \x01(\x0b\x32%.thinwire.shared.wire.v1.ReceiptTakenH\x00\x12\x35\n\x08\x65scalate\x18\x05 \x01(\x0b\x32!.thinwire.shared.wire.v1.EscalateH\x00\x42\t\n\x07message\"\xde\x02\n\x04\x44own\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32 .thinwire.shared.wire.v1.WelcomeH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.thinwire.shared.wire.v1.ProgressH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .thinwire.shared.wire.v1.ReceiptH\x00\x12\x33\n\x07refusal\x18\x04 \x01(\x0b\x32 .thinwire.shared.wire.v1.RefusalH\x00\x12<\n\x0ctier_request\x18\x05 \x01(\x0b\x32$.thinwire.shared.wire.v1.TierRequestH\x00\x12\x37\n\tescalated\x18\x06 \x01(\x0b\x32\".thinwire.shared.wire.v1.EscalatedH\x00\x42\t\n\x07message\"*\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\"S\n\x05Offer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06object\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06urgent\x18\x04 \x01(\x08\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"B\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x61sk\x18\x04 \x01(\x08\"\x1f\n\x0cReceiptTaken\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"\x19\n\x08\x45scalate\x12\r\n\x05study\x18\x01 \x01(\x0c\"\x1a\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\"+\n\x08Progress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"\x19\n\x07Receipt\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\"\x83\x01\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x04\x63ode\x18\x02 \x01(\x0e\x32$.thinwire.shared.wire.v1.RefusalCode\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x16\n\x0e\x61gain_after_ms\x18\x05 \x01(\r\"*\n\x0bTierRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\x0c\n\x04kind\x18\x02 \x01(\r\"\x1a\n\tEscalated\x12\r\n\x05study\x18\x01 \x01(\x0c*\xc8\x02\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11REFUSAL_CODE_BUSY\x10\x01\x12\x1a\n\x16REFUSAL_CODE_DISK_FULL\x10\x02\x12\x1e\n\x1aREFUSAL_CODE_UNKNOWN_EPOCH\x10\x03\x12\x18\n\x14REFUSAL_CODE_DAMAGED\x10\x04\x12\x17\n\x13REFUSAL_CODE_FORGED\x10\x05\x12\x1b\n\x17REFUSAL_CODE_BAD_FORMAT\x10\x06\x12\x1f\n\x1bREFUSAL_CODE_UNKNOWN_BUNDLE\x10\x07\x12\x16\n\x12REFUSAL_CODE_FINAL\x10\x08\x12\x1d\n\x19REFUSAL_CODE_NOT_ENROLLED\x10\t\x12 \n\x1cREFUSAL_CODE_PROTOCOL_BROKEN\x10\n2\xa2\x01\n\x03Hub\x12P\n\x04Join\x12$.thinwire.shared.wire.v1.JoinRequest\x1a\".thinwire.shared.wire.v1.JoinReply\x12I\n\x07\x43onnect\x12\x1b.thinwire.shared.wire.v1.Up\x1a\x1d.thinwire.shared.wire.v1.Down(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thinwire/shared/wire/v1/link.proto\x12\x17thinwire.shared.wire.v1\"_\n\x0bJoinRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x14 \x01(\x0c\"X\n\tJoinReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\x0c\n\x04site\x18\x04 \x01(\t\"\x99\x02\n\x02Up\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.HelloH\x00\x12/\n\x05offer\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.OfferH\x00\x12/\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.ChunkH\x00\x12>\n\rreceipt_taken\x18\x04 \x01(\x0b\x32%.thinwire.shared.wire.v1.ReceiptTakenH\x00\x12\x35\n\x08\x65scalate\x18\x05 \x01(\x0b\x32!.thinwire.shared.wire.v1.EscalateH\x00\x42\t\n\x07message\"\x8f\x03\n\x04\x44own\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32 .thinwire.shared.wire.v1.WelcomeH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.thinwire.shared.wire.v1.ProgressH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .thinwire.shared.wire.v1.ReceiptH\x00\x12\x33\n\x07refusal\x18\x04 \x01(\x0b\x32 .thinwire.shared.wire.v1.RefusalH\x00\x12<\n\x0ctier_request\x18\x05 \x01(\x0b\x32$.thinwire.shared.wire.v1.TierRequestH\x00\x12\x37\n\tescalated\x18\x06 \x01(\x0b\x32\".thinwire.shared.wire.v1.EscalatedH\x00\x12/\n\x05store\x18\x07 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.StoreH\x00\x42\t\n\x07message\"k\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12+\n\x04seen\x18\x03 \x01(\x0b\x32\x1d.thinwire.shared.wire.v1.Seen\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\"\x17\n\x04Seen\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"S\n\x05Offer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06object\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06urgent\x18\x04 \x01(\x08\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"B\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x61sk\x18\x04 \x01(\x08\"\x1f\n\x0cReceiptTaken\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"\x19\n\x08\x45scalate\x12\r\n\x05study\x18\x01 \x01(\x0c\"v\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\x12-\n\x05store\x18\x02 \x01(\x0b\x32\x1e.thinwire.shared.wire.v1.Store\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\x12\x17\n\x0ftakes_additions\x18\x1e \x01(\x08\"\x8b\x01\n\x05Store\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\x12+\n\x04past\x18\x03 \x03(\x0b\x32\x1d.thinwire.shared.wire.v1.Past\x12/\n\x06\x62\x61\x63kup\x18\x04 \x01(\x0b\x32\x1f.thinwire.shared.wire.v1.Backup\",\n\x04Past\x12\x12\n\ngeneration\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x04\"\x1a\n\x06\x42\x61\x63kup\x12\x10\n\x08position\x18\x01 \x01(\x04\"+\n\x08Progress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"-\n\x07Receipt\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\x12\x12\n\naudit_head\x18\x14 \x01(\x0c\"\x92\x01\n\x07Refusal\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x04\x63ode\x18\x02 \x01(\x0e\x32$.thinwire.shared.wire.v1.RefusalCode\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x16\n\x0e\x61gain_after_ms\x18\x05 \x01(\r\x12\r\n\x05limit\x18\x14 \x01(\t\"*\n\x0bTierRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\x0c\n\x04kind\x18\x02 \x01(\r\"\x1a\n\tEscalated\x12\r\n\x05study\x18\x01 \x01(\x0c*\xc8\x02\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11REFUSAL_CODE_BUSY\x10\x01\x12\x1a\n\x16REFUSAL_CODE_DISK_FULL\x10\x02\x12\x1e\n\x1aREFUSAL_CODE_UNKNOWN_EPOCH\x10\x03\x12\x18\n\x14REFUSAL_CODE_DAMAGED\x10\x04\x12\x17\n\x13REFUSAL_CODE_FORGED\x10\x05\x12\x1b\n\x17REFUSAL_CODE_BAD_FORMAT\x10\x06\x12\x1f\n\x1bREFUSAL_CODE_UNKNOWN_BUNDLE\x10\x07\x12\x16\n\x12REFUSAL_CODE_FINAL\x10\x08\x12\x1d\n\x19REFUSAL_CODE_NOT_ENROLLED\x10\t\x12 \n\x1cREFUSAL_CODE_PROTOCOL_BROKEN\x10\n2\xa2\x01\n\x03Hub\x12P\n\x04Join\x12$.thinwire.shared.wire.v1.JoinRequest\x1a\".thinwire.shared.wire.v1.JoinReply\x12I\n\x07\x43onnect\x12\x1b.thinwire.shared.wire.v1.Up\x1a\x1d.thinwire.shared.wire.v1.Down(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thinwire.shared.wire.v1.link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALCODE']._serialized_start=1436
-  _globals['_REFUSALCODE']._serialized_end=1764
+  _globals['_REFUSALCODE']._serialized_start=1933
+  _globals['_REFUSALCODE']._serialized_end=2261
   _globals['_JOINREQUEST']._serialized_start=63
-  _globals['_JOINREQUEST']._serialized_end=143
-  _globals['_JOINREPLY']._serialized_start=145
-  _globals['_JOINREPLY']._serialized_end=233
-  _globals['_UP']._serialized_start=236
-  _globals['_UP']._serialized_end=517
-  _globals['_DOWN']._serialized_start=520
-  _globals['_DOWN']._serialized_end=870
-  _globals['_HELLO']._serialized_start=872
-  _globals['_HELLO']._serialized_end=914
-  _globals['_OFFER']._serialized_start=916
-  _globals['_OFFER']._serialized_end=999
-  _globals['_CHUNK']._serialized_start=1001
-  _globals['_CHUNK']._serialized_end=1067
-  _globals['_RECEIPTTAKEN']._serialized_start=1069
-  _globals['_RECEIPTTAKEN']._serialized_end=1100
-  _globals['_ESCALATE']._serialized_start=1102
-  _globals['_ESCALATE']._serialized_end=1127
-  _globals['_WELCOME']._serialized_start=1129
-  _globals['_WELCOME']._serialized_end=1155
-  _globals['_PROGRESS']._serialized_start=1157
-  _globals['_PROGRESS']._serialized_end=1200
-  _globals['_RECEIPT']._serialized_start=1202
-  _globals['_RECEIPT']._serialized_end=1227
-  _globals['_REFUSAL']._serialized_start=1230
-  _globals['_REFUSAL']._serialized_end=1361
-  _globals['_TIERREQUEST']._serialized_start=1363
-  _globals['_TIERREQUEST']._serialized_end=1405
-  _globals['_ESCALATED']._serialized_start=1407
-  _globals['_ESCALATED']._serialized_end=1433
-  _globals['_HUB']._serialized_start=1767
-  _globals['_HUB']._serialized_end=1929
+  _globals['_JOINREQUEST']._serialized_end=158
+  _globals['_JOINREPLY']._serialized_start=160
+  _globals['_JOINREPLY']._serialized_end=248
+  _globals['_UP']._serialized_start=251
+  _globals['_UP']._serialized_end=532
+  _globals['_DOWN']._serialized_start=535
+  _globals['_DOWN']._serialized_end=934
+  _globals['_HELLO']._serialized_start=936
+  _globals['_HELLO']._serialized_end=1043
+  _globals['_SEEN']._serialized_start=1045
+  _globals['_SEEN']._serialized_end=1068
+  _globals['_OFFER']._serialized_start=1070
+  _globals['_OFFER']._serialized_end=1153
+  _globals['_CHUNK']._serialized_start=1155
+  _globals['_CHUNK']._serialized_end=1221
+  _globals['_RECEIPTTAKEN']._serialized_start=1223
+  _globals['_RECEIPTTAKEN']._serialized_end=1254
+  _globals['_ESCALATE']._serialized_start=1256
+  _globals['_ESCALATE']._serialized_end=1281
+  _globals['_WELCOME']._serialized_start=1283
+  _globals['_WELCOME']._serialized_end=1401
+  _globals['_STORE']._serialized_start=1404
+  _globals['_STORE']._serialized_end=1543
+  _globals['_PAST']._serialized_start=1545
+  _globals['_PAST']._serialized_end=1589
+  _globals['_BACKUP']._serialized_start=1591
+  _globals['_BACKUP']._serialized_end=1617
+  _globals['_PROGRESS']._serialized_start=1619
+  _globals['_PROGRESS']._serialized_end=1662
+  _globals['_RECEIPT']._serialized_start=1664
+  _globals['_RECEIPT']._serialized_end=1709
+  _globals['_REFUSAL']._serialized_start=1712
+  _globals['_REFUSAL']._serialized_end=1858
+  _globals['_TIERREQUEST']._serialized_start=1860
+  _globals['_TIERREQUEST']._serialized_end=1902
+  _globals['_ESCALATED']._serialized_start=1904
+  _globals['_ESCALATED']._serialized_end=1930
+  _globals['_HUB']._serialized_start=2264
+  _globals['_HUB']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,265 @@
+"""Parked items: what a loop could not do with one item, and why, while it goes on with the others.
+
+A loop does the work of each item within `ParkedItems.guard`. An error parks the item: it is left out until it is due.
+What the system refused (OSError, a full disk, a busy database, no memory) is due again after a pause that doubles;
+anything else only by `retry`, or when another version of the program starts. Rows: the table `parked` of either end;
+where that cannot be written, as on a full disk, the memory of the process holds them.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import metadata
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as insert_new
+from sqlalchemy.exc import OperationalError
+
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import Retryable, told
+from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.storage.database import Database
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
+"""Seconds until an item is tried again that the system refused: at first, and at most."""
+FORGOTTEN = timedelta(days=30)
+"""Age of an item of which no loop knows any more: it would else have been tried again."""
+PROGRAM = metadata.version("thinwire")
+_REFUSED = (Retryable, OSError, MemoryError, OperationalError, sqlite3.OperationalError)
+
+
+def parked_table(tables: MetaData) -> Table:
+    """The table `parked` of one end."""
+    return Table(
+        "parked",
+        tables,
+        Column("loop", String(48), primary_key=True),
+        Column("item", String(128), primary_key=True),
+        Column("reason", String, nullable=False),
+        Column("since", BigInteger, nullable=False),
+        Column("times", Integer, nullable=False),
+        # The next attempt; none: by `retry`, or by another version of the program.
+        Column("due", BigInteger),
+        Column("program", String(32), nullable=False),
+    )
+
+
+@dataclass(frozen=True)
+class ParkedItem:
+    loop: str
+    item: str
+    """No identity: keys, digests and names of sites and targets. Empty: the loop itself, such as its query."""
+    reason: str
+    """For people."""
+    since: datetime
+    times: int
+    """Failed attempts."""
+    due: datetime | None
+    """The next attempt; None: by `retry`, or by another version of the program."""
+
+    @property
+    def remedy(self) -> str:
+        return "tried again by itself" if self.due is not None else "tried again by `retry`, and after an update"
+
+
+def as_json(item: ParkedItem) -> dict[str, object]:
+    """As `status --json` of either end gives it."""
+    return {
+        "loop": item.loop,
+        "item": item.item or None,
+        "reason": item.reason,
+        "since": item.since.isoformat(),
+        "times": item.times,
+        "due": None if item.due is None else item.due.isoformat(),
+    }
+
+
+def parked_lines(items: Sequence[ParkedItem], count: int, command: str) -> Iterator[str]:
+    """For a terminal; nothing for none. count: of all. command: of this end, which lets them be tried again."""
+    if items:
+        yield f"Parked: {count} (what failed alone, while all else goes on); try again with `{command}`"
+        for each in items:
+            yield f"  {each.loop}{f' {each.item}' if each.item else ''}: {each.reason} ({each.remedy})"
+    if count > len(items):
+        yield f"  and {count - len(items)} more; --json lists all"
+
+
+@dataclass
+class Attempt:
+    """One item's work. error: the reason for which it was parked."""
+
+    error: Exception | None = None
+
+
+class ParkedItems:
+    """Safe from any thread and process. table: `parked_table`."""
+
+    def __init__(self, database: Database, table: Table, clock: Clock, program: str = PROGRAM) -> None:
+        self._database = database
+        self._table = table
+        self._clock = clock
+        self._program = program
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], ParkedItem] = {}
+        self._unwritten: set[tuple[str, str]] = set()
+        """Those of `_known` that are in memory alone."""
+
+    def begin(self) -> None:
+        """At the start of the process that runs the loops: what another version parked is due, and what is forgotten
+        is removed. Never raises: the loops tell of a database that cannot be used."""
+        row, now = self._table.c, self._clock.now()
+        try:
+            with self._database.write() as connection:
+                connection.execute(update(self._table).where(row.program != self._program).values(due=micros(now)))
+                old = row.due.is_not(None) & (row.due < micros(now - FORGOTTEN))
+                connection.execute(delete(self._table).where(old))
+                rows = [_item(each) for each in connection.execute(select(self._table))]
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("the parked items cannot be read at the start: %s", told(error))
+            return
+        with self._lock:
+            self._known |= {(each.loop, each.item): each for each in rows}
+
+    @contextlib.contextmanager
+    def guard(self, loop: str, item: str = "") -> Iterator[Attempt]:
+        """The work of one item: an error parks it and is not raised, success releases it. item: without identity."""
+        attempt = Attempt()
+        try:
+            yield attempt
+        except Exception as error:  # noqa: BLE001 - whatever one item does, the loop goes on
+            attempt.error = error
+            self.park(loop, item, error)
+        else:
+            self.release(loop, item)
+
+    def park(self, loop: str, item: str, error: Exception) -> None:
+        """Set an item aside with its reason. Never raises."""
+        key, now = (loop, item), self._clock.now()
+        with self._lock:
+            before = self._known.get(key)
+            times = 1 if before is None else before.times + 1
+            pause = min(FIRST_PAUSE * 2.0 ** min(times - 1, 16), LONGEST_PAUSE)
+            due = now + timedelta(seconds=pause) if isinstance(error, _REFUSED) else None
+            parked = ParkedItem(loop, item, told(error), now if before is None else before.since, times, due)
+            self._known[key] = parked
+            self._unwritten.add(key)
+        log.error("%s: %s: %s", loop, "an item is parked" if item else "paused", parked.reason)
+        self._write(parked)
+
+    def release(self, loop: str, item: str) -> None:
+        """An item is done, or gone. Never raises; costs no query for an item that was not parked."""
+        key = loop, item
+        with self._lock:
+            if self._known.pop(key, None) is None:
+                return
+            self._unwritten.discard(key)
+        try:
+            with self._database.write() as connection:
+                connection.execute(delete(self._table).where(self._is(loop, item)))
+        except Exception as error:  # noqa: BLE001 - the item is done; its row goes with its next success
+            log.warning("%s: the row of a parked item stays: %s", loop, told(error))
+            with self._lock:
+                self._known.setdefault(key, ParkedItem(loop, item, "", self._clock.now(), 0, self._clock.now()))
+
+    def waits(self, loop: str) -> set[str]:
+        """The items of a loop that are not to be tried now. Raises as `Database.read`."""
+        now = self._clock.now()
+        return {each.item for each in self._of(loop) if not _is_due(each, now)}
+
+    def due(self, loop: str) -> list[str]:
+        """The parked items of a loop that are to be tried now. Raises as `Database.read`."""
+        now = self._clock.now()
+        return sorted(each.item for each in self._of(loop) if each.item and _is_due(each, now))
+
+    def items(self, most: int | None = None) -> list[ParkedItem]:
+        """What is parked, oldest first: of all processes by its rows, and of this one by its memory."""
+        query = select(self._table).order_by(self._table.c.since, self._table.c.loop, self._table.c.item).limit(most)
+        with self._database.read() as connection:
+            found = {(row.loop, row.item): _item(row) for row in connection.execute(query)}
+        with self._lock:
+            found |= {key: self._known[key] for key in self._unwritten}
+        return sorted(found.values(), key=lambda each: (each.since, each.loop, each.item))[:most]
+
+    def counts(self) -> dict[str, int]:
+        """Number of parked items by loop."""
+        query = select(self._table.c.loop, func.count()).group_by(self._table.c.loop).order_by(self._table.c.loop)
+        with self._database.read() as connection:
+            found = {str(loop): int(count) for loop, count in connection.execute(query)}
+        with self._lock:
+            for loop, _ in self._unwritten:
+                found.setdefault(loop, sum(each == loop for each, _ in self._unwritten))
+        return dict(sorted(found.items()))
+
+    def retry(self, of: str = "") -> int:
+        """Let parked items be tried now; returns their number. of: only those whose item contains this text. Raises as
+        `Database.write`."""
+        these = self._table.c.item.contains(of, autoescape=True)
+        now = micros(self._clock.now())
+        with self._database.write() as connection:
+            return connection.execute(update(self._table).where(these).values(due=now, times=0)).rowcount
+
+    def _of(self, loop: str) -> list[ParkedItem]:
+        """The parked items of a loop; those of memory are written if that is possible now."""
+        with self._lock:
+            unwritten = [self._known[key] for key in self._unwritten if key[0] == loop]
+        for each in unwritten:
+            self._write(each)
+        with self._database.read() as connection:
+            found = connection.execute(select(self._table).where(self._table.c.loop == loop)).all()
+        rows = {(loop, row.item): _item(row) for row in found}
+        with self._lock:
+            rows |= {key: self._known[key] for key in self._unwritten if key[0] == loop}
+            self._known = {key: each for key, each in self._known.items() if key[0] != loop} | rows
+        return list(rows.values())
+
+    def _write(self, parked: ParkedItem) -> None:
+        row = {
+            "reason": parked.reason,
+            "since": micros(parked.since),
+            "times": parked.times,
+            "due": None if parked.due is None else micros(parked.due),
+            "program": self._program,
+        }
+        try:
+            with self._database.write() as connection:
+                new = insert_new(self._table).values(loop=parked.loop, item=parked.item, **row)
+                connection.execute(new.on_conflict_do_update(index_elements=["loop", "item"], set_=row))
+        except Exception as error:  # noqa: BLE001 - the memory of this process holds it
+            log.warning("%s: a parked item is in memory alone: %s", parked.loop, told(error))
+            return
+        with self._lock:
+            if self._known.get((parked.loop, parked.item)) == parked:
+                self._unwritten.discard((parked.loop, parked.item))
+
+    def _is(self, loop: str, item: str) -> ColumnElement[bool]:
+        return (self._table.c.loop == loop) & (self._table.c.item == item)
+
+
+def _is_due(item: ParkedItem, now: datetime) -> bool:
+    """A later time than the longest pause was written before the clock was set back."""
+    return item.due is not None and not now < item.due <= now + timedelta(seconds=LONGEST_PAUSE)
+
+
+def _item(row: Row[Any]) -> ParkedItem:
+    due = None if row.due is None else moment(row.due)
+    return ParkedItem(row.loop, row.item, row.reason, moment(row.since), row.times, due)
