@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import dcmread
 
 from tests.support.clinic import Clinic
