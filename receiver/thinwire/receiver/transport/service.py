@@ -27,7 +27,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.listening.guard import Guard, Listeners
+from thinwire.shared.listening.guard import ListenerGuard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -85,7 +85,7 @@ class HubServer(HubServicer):
         limits: SiteLimits | None = None,
         reflects: bool = False,
         changed: Callable[[], bool] = lambda: True,
-        guard: Guard | None = None,
+        guard: ListenerGuard | None = None,
     ) -> None:
         """changed: whether the store was changed by any process since the last call; it costs little."""
         self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)

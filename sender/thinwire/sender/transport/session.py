@@ -244,13 +244,14 @@ class UplinkSession:
                     self.pace.arrived(sample)
                 transfer.samples.clear()
                 self._end(transfer)
+        taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
         with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
             self._outbox.record_receipt(signed)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
                 self._drop(receipt.object)
             self._disk.step("uplink.receipt_taken")
-            return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
-        return []  # the hub repeats it to the same offer, or with its next stream
+            taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+        return taken
 
     @contextlib.contextmanager
     def _one_object(self, due: Due) -> Iterator[None]:
