@@ -157,7 +157,7 @@ class HubPipeline:
 
     def compare(self, site: SiteName, receipt: bytes) -> bool:
         """As `IngestStore.compare`, with a message in the audit log."""
-        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
+        message = Message(Act.WENT_BACK, self._clock.now(), "nobody", detail=f"found by a receipt of {site}")
         behind = self.store.compare(site, receipt, lambda connection: self._audit.append(connection, message))
         if behind:
             log.error(

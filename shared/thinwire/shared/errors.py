@@ -17,7 +17,6 @@
         │   ├── NotChestRadiograph the header describes another examination
         │   ├── UnreadableText     the text of the study cannot be read
         │   ├── AlreadyAccepted    the same files were accepted before with another text
-        │   ├── UidReused          another object with this SOP Instance UID was received before
         │   └── BadConfiguration   a setting or a data folder cannot be used
         ├── BadFormat              bytes that violate their format
         │   ├── BadPayload         a graph whose counts, sizes or values are not valid
@@ -134,10 +133,6 @@ class UnreadableText(BadInput):
 
 class AlreadyAccepted(BadInput):
     remedy = "The study is stored as first accepted. To add text, contact the reader."
-
-
-class UidReused(BadInput):
-    remedy = "The first object is stored; this one is in quarantine. Give the image a new UID at the modality."
 
 
 class BadConfiguration(BadInput):

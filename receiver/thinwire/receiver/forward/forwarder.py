@@ -74,9 +74,10 @@ class Forwarder:
     def _items(self, study: SiteStudy) -> Items:
         """The objects of a study; none of one that cannot be read, which is parked, and is planned again when it is due
         or when a part of it arrives."""
+        items: Items = []
         with self._parked.guard(self._loop, item_of(*study)):
-            return self._content.items(self.target, study)
-        return []
+            items = self._content.items(self.target, study)
+        return items
 
     def _check_overdue(self) -> bool:
         parked = self._parked.waits(self._loop)

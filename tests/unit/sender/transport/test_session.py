@@ -332,6 +332,9 @@ def test_a_stream_of_another_version_ends(uplink: UplinkSession) -> None:
         refusal(99, wire.REFUSAL_CODE_BUSY),
         wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.SOURCE)),
         wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=77)),
+        wire.Down(store=wire.Store(generation=b"short")),
+        wire.Down(store=wire.Store(generation=bytes(16), position=1 << 63)),
+        wire.Down(store=wire.Store(generation=bytes(16), past=[wire.Past(generation=b"g" * 16, position=1 << 63)])),
     ],
 )
 def test_a_hub_that_departs_from_the_protocol_ends_the_stream(uplink: UplinkSession, down: wire.Down) -> None:
