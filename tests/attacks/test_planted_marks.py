@@ -5,11 +5,18 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import dcmread
 
+from tests.support.clinic import Clinic
 from tests.support.planted import MARK, Planted, sample_files
-from thinwire.sender.intake.deidentify import KEY_BYTES, Deidentifier, Options
+from thinwire.sender.intake.deidentify import KEY_BYTES, Deidentifier, Identity, Options
+from thinwire.sender.service import Accepted, StudyText, accept_files
+from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput
+from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.formats.originals import unpack
+from thinwire.shared.identifiers import StudyKey, TextSource
 from thinwire.shared.imaging.dicom import image, read_instance
 from thinwire.shared.storage.durable import Disk
 
@@ -44,3 +51,45 @@ def test_no_mark_is_left_in_a_released_file(tmp_path: Path) -> None:
             refused.append(f"{planted.name}: {error}")
     assert faults == []
     assert (marks > 30_000, files > 80) == (True, True), (marks, files, refused)
+
+
+CHOSEN = "text in", "digits in", "after in", "segments of", "bit 14", "VOILUT", "another fragment"
+
+
+def of_the_clinic(clinic: Clinic, folder: Path) -> tuple[list[StudyKey], int]:
+    """Some of the files, accepted and made ready for the link; and their marks."""
+    folder.mkdir()
+    marks = 0
+    for planted in sample_files(every=False):
+        if planted.name.startswith(CHOSEN) and len(list(folder.iterdir())) < 12:
+            marks += planted.marks
+            (folder / f"{marks}.dcm").write_bytes(planted.data)
+    words = StudyText("Fever, ZQ000001K.", TextSource.INDICATION)
+    for outcome in accept_files(clinic.pipeline, clinic.quarantine, [folder], words):
+        assert isinstance(outcome, Accepted), outcome
+    clinic.pipeline.make_all()
+    return [entry.study for entry in clinic.outbox.entries()], marks
+
+
+@pytest.mark.skipif(not default_bundle_folder().is_dir(), reason="needs the default bundle")
+@pytest.mark.parametrize("word", [Identity.NONE, Identity.SEALED])
+def test_no_mark_is_in_any_part_that_crosses(tmp_path: Path, word: Identity) -> None:
+    clinic = Clinic(tmp_path)
+    clean = Deidentifier(b"k" * KEY_BYTES, Options(identity=word), clinic.data / "originals", clinic.disk)
+    clinic.pipeline.deidentifier = clean
+    studies, marks = of_the_clinic(clinic, tmp_path / "in")
+    assert (len(studies) >= 3, marks > 10_000) == (True, True)
+    named = 0
+    for study in studies:
+        parts = {part.kind: clinic.outbox.plaintext(study, part.kind) for part in clinic.outbox.entry(study).parts}
+        assert set(parts) >= {Kind.GRAPH, Kind.ORIGINALS, Kind.MANIFEST}
+        for kind, plaintext in parts.items():
+            assert plaintext is not None
+            unpacked = unpack(plaintext, 1 << 28) if kind is Kind.ORIGINALS else []
+            for each in (plaintext, *(member.data for member in unpacked)):
+                if kind is Kind.MANIFEST and word is Identity.SEALED:
+                    named += bool(MARK.search(each))
+                else:
+                    assert MARK.findall(each) == [], (kind, word)
+            assert [member.name for member in unpacked] == [f"{n:04}.dcm" for n in range(len(unpacked))]
+    assert bool(named) is (word is Identity.SEALED)

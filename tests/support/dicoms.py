@@ -127,6 +127,15 @@ def named(charset: str | None, name: bytes, syntax: str = EXPLICIT, samples: Arr
     return data.replace(old, new).replace(b"X" * length, name.ljust(length))
 
 
+def with_uid(keyword: str, uid: str, samples: Array | None = None) -> bytes:
+    """A file whose data set has this UID, which may be none at all; its meta information has another."""
+    before, after = b"9.9.9.9.9\0", uid.encode() + b"\0" * (len(uid) % 2)
+    attributes: dict[str, Any] = {keyword: "9.9.9.9.9"}
+    meta, data_set = (file := dicom(samples, **attributes))[: -len(after_meta(file))], after_meta(file)
+    stated = b"UI" + len(after).to_bytes(2, "little") + after
+    return meta + data_set.replace(b"UI" + len(before).to_bytes(2, "little") + before, stated)
+
+
 def as_file(found: Dataset, syntax: str = EXPLICIT, preamble: bool = True) -> bytes:
     """A data set as the bytes of a file (PS3.10), or without preamble and meta information."""
     meta = FileMetaDataset()

@@ -10,7 +10,7 @@ from tests.support.dicoms import chest, dicom
 from tests.support.hub_folder import fused
 from thinwire.receiver.decoding.copied_header import dataset_of, fields_of
 from thinwire.receiver.export.best_image import BestImage, Original
-from thinwire.receiver.export.machine_result import MachineResult, machine_result
+from thinwire.receiver.export.machine_result import MachineResult
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store.records import StoredFinding, StoredPrediction, StoredStudy
 from thinwire.shared.formats.graph import FusedGraph
@@ -19,6 +19,7 @@ from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urge
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 from thinwire.shared.imaging.header import parse
 from thinwire.shared.imaging.radiograph import open_radiograph
+from thinwire.shared.logs import silence_libraries
 
 STUDY = StudyKey(bytes(range(16)))
 BUNDLE = BundleId(bytes(range(16)))
@@ -82,9 +83,8 @@ def result(
 ) -> MachineResult:
     """Of this file."""
     data = data or image_file()
-    found = machine_result(kept(prediction), graph(), best_image_of(data, warnings), header_of(data))
-    assert found is not None
-    return found
+    silence_libraries()
+    return MachineResult(kept(prediction), prediction, graph(), header_of(data), best_image_of(data, warnings))
 
 
 def later(prediction: StoredPrediction, **changes: object) -> StoredPrediction:

@@ -221,8 +221,8 @@ class HubPipeline:
         """Predict one batch of waiting graphs; returns its size. A graph that fails is parked: its study stays on the
         worklist as not triaged."""
         parked = self.store.parked.waits(INFERENCE)
-        waiting = [each for each in self.store.untriaged() if item_of(each.site, each.study) not in parked]
-        waiting = waiting[: self._batch]
+        found = self.store.untriaged(self._batch + len(parked))
+        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
             for each, graph, prediction in self._predict(list(alike)):

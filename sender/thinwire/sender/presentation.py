@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.graph.encoder import choose_provider
+from thinwire.sender.execution import choose_provider
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
@@ -74,7 +74,8 @@ def print_outcome(outcome: Accepted | RefusedStudy, out: Console, err: Console) 
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
             if isinstance(study, Addition):
-                text = f"added to study {study.adds_to.hex()[:12]}"
+                known = study.adds_to == study.key
+                text = "accepted before" if known else f"added to study {study.adds_to.hex()[:12]}"
             else:
                 text = study.text_source if study.text is not None else "no text: the decoder generates one"
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)

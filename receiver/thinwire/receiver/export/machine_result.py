@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from thinwire.receiver.export.best_image import BestImage, StudyImages
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.store.records import StoredPrediction, StoredStudy
 from thinwire.shared.errors import UnreadableDicom
 from thinwire.shared.formats.graph import FusedGraph
@@ -87,22 +88,19 @@ def finding_code(name: str) -> Code:
     return FINDING_CODES.get(name) or Code(name[:16], SCHEME, name[:64])
 
 
-def machine_result(
-    study: StoredStudy, graph: FusedGraph, best: BestImage, header: Dataset | None
-) -> MachineResult | None:
-    """None without a prediction, without the originals, or if the file that was read is not a DICOM image.
+def machine_result(study: StoredStudy, graph: FusedGraph, best: BestImage, decoder: Decoder) -> MachineResult | None:
+    """None without a prediction or the originals. graph: the study's. best: its image, to whose file the result refers.
 
-    graph: the study's. best: its image; the DICOM objects refer to its original. header: of `header_of`.
+    Raises UnreadableDicom: the reason why no DICOM object can refer to the file.
     """
-    silence_libraries()
-    if study.prediction is None or header is None or not all(header.get(keyword) for keyword in _REQUIRED):
+    if study.prediction is None or best.original is None:
         return None
+    silence_libraries()
+    header = decoder.header(best.original.member.data)
+    if not all(text_of(header, keyword) for keyword in _REQUIRED):
+        decoder.dicom_object(best.original.member.data)  # raises the reason
+        raise UnreadableDicom("the study's image has no header to which a report could refer")
     return MachineResult(study, study.prediction, graph, header, best)
-
-
-def header_of(best: BestImage, study_images: StudyImages) -> Dataset | None:
-    """The header of the file that was read, for new objects; None without the originals, or if it is not DICOM."""
-    return None if best.original is None else study_images.header(best.original.member)
 
 
 def text_of(header: Dataset, keyword: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.graph_file import wrap
 from thinwire.receiver.export.graphml import graphml
-from thinwire.receiver.export.machine_result import header_of, machine_result
+from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.picture import concept_names, drawn
 from thinwire.receiver.export.pyg import hetero_bytes
 from thinwire.receiver.export.secondary_capture import secondary_capture
@@ -61,7 +61,7 @@ def export_study(
         write(folder / f"{stem}.graphml", graphml(graph, names))
         write(folder / f"{stem}.png", drawn(study, graph, names, best))
         try:
-            result = machine_result(study, graph, best, header_of(best, study_images))
+            result = machine_result(study, graph, best, study_images.decoder)
             if result is not None:
                 write(folder / f"{stem}.sr.dcm", structured_report(result))
                 write(folder / f"{stem}.capture.dcm", secondary_capture(result, names))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.export.fhir import WrittenOf, fhir_bundle, fhir_study, nothing_written
-from thinwire.receiver.export.machine_result import MachineResult, header_of, machine_result
+from thinwire.receiver.export.machine_result import MachineResult, machine_result
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.export.secondary_capture import secondary_capture
 from thinwire.receiver.export.structured_report import structured_report
@@ -98,12 +98,10 @@ class DeliveryContent:
             raise UnreadableDicom("the study's graph is not here")
         graph = decode(payload, study.study, self.bundles.coder)
         best = self.study_images.image(study.site, study.study, graph.grid, files)
-        found = machine_result(study, graph, best, header_of(best, self.study_images))
-        if found is not None:
-            return found
-        if best.original is not None:
-            self.study_images.decoder.dicom_object(best.original.member.data)  # raises the reason
-        raise UnreadableDicom("none of the study's files is a DICOM image to which a report could refer")
+        found = machine_result(study, graph, best, self.study_images.decoder)
+        if found is None:
+            raise UnreadableDicom("none of the study's files is an image to which a report could refer")
+        return found
 
     def _file(self, files: Sequence[Member], delivery: Delivery) -> DicomObject | Superseded:
         place = int(delivery.item.removeprefix(FILE))

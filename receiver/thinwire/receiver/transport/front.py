@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from thinwire.receiver.transport.client_hello import PROTOCOL_VERSION, RECORD_BYTES, offers_tls_1_3, record_bytes
 from thinwire.shared.addresses import address_text, host_and_port
-from thinwire.shared.listening.guard import Guard, Refusal
+from thinwire.shared.listening.guard import ListenerGuard, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _NAME = "thinwire/"
 class Front:
     """An open port, HOST:PORT; `start` when gRPC listens on `address`, then `stop`. Raises BadConfiguration."""
 
-    def __init__(self, guard: Guard, listen: str) -> None:
+    def __init__(self, guard: ListenerGuard, listen: str) -> None:
         self.guard = guard
         self._listener = guard.listen(*host_and_port(listen), "Choose a free port with --listen.", dual=True)
         self.port = int(self._listener.getsockname()[1])

@@ -1,8 +1,8 @@
 """DICOM ports behind the guard: pynetdicom's server, with limits on PDUs and messages before they are read.
 
 pynetdicom allocates the length that a PDU announces, collects messages without limit, and polls every open connection
-a thousand times a second. So a connection reaches it only with a request for an association (PS3.8 9.3.2), and what
-passes limits ends the connection. Needs pynetdicom, which the extras `sender` and `receiver` install.
+a thousand times a second. So a connection reaches it only with a whole request for an association (PS3.8 9.3.2), and
+what passes limits ends the connection. Needs pynetdicom, which the extras `sender` and `receiver` install.
 """
 
 import select
@@ -20,6 +20,8 @@ from thinwire.shared.logs import silence_libraries
 
 MOST_PDU_BYTES = 1 << 20
 """Of one PDU; machines are told a smaller maximum, which some pass."""
+MOST_REQUEST_BYTES = 256 << 10
+"""Of a request for an association, which has 128 presentation contexts at most."""
 MOST_MESSAGE_BYTES = 4 << 20
 """Of a command or data set that is collected in memory: about 30,000 references of storage commitment."""
 _HEADER_BYTES = 6
@@ -33,25 +35,32 @@ _INVALID_PDU = "Evt19"
 
 
 class DicomConnection(Connection):
-    """A connection whose bytes pass as they are, but for AE titles, until a PDU is over the limit."""
+    """A connection that first reads a whole request for an association; `recv` then ends it at a PDU over the limit."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.read_ahead = b""
+        """Bytes that were read, and that `recv` gives first."""
         self._head = b""
         self._left = 0
-        self._opening = False
         self.collected = {True: 0, False: 0}
         """Bytes of the present command (True) and data set."""
 
     def requests_association(self) -> bool:
-        """Wait for the head of the first PDU, which stays unread; whether it asks for an association."""
-        head = super().recv(_HEADER_BYTES, socket.MSG_PEEK | socket.MSG_WAITALL)
+        """Wait for the first PDU; whether it asks for an association. Raises OSError."""
+        head = super().recv(_HEADER_BYTES, socket.MSG_WAITALL)
         if len(head) < _HEADER_BYTES:
             return False  # it has gone, or the guard has ended it
-        if head[0] != _ASSOCIATE:
+        size = int.from_bytes(head[2:])
+        if head[0] != _ASSOCIATE or size < _ASSOCIATE_BYTES:
             self.refuse(Refusal.PROTOCOL)
             return False
-        return True
+        if size > MOST_REQUEST_BYTES:
+            self.refuse(Refusal.SIZE)
+            return False
+        body = super().recv(size, socket.MSG_WAITALL)
+        self.read_ahead = head + with_plain_titles(body)
+        return len(body) == size
 
     def refuse(self, reason: Refusal) -> None:
         if self.guard is not None:
@@ -59,48 +68,35 @@ class DicomConnection(Connection):
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """As `socket.recv`; b"" once a limit is passed."""
-        return self._body(size, flags) if self._left else self._header(size, flags)
-
-    def _header(self, size: int, flags: int) -> bytes:
-        data = super().recv(min(size, _HEADER_BYTES - len(self._head)), flags)
-        if self.guard is not None:
-            self.guard.owe(self.fileno())
-        self._head += data
-        if len(self._head) < _HEADER_BYTES:
-            return data
-        kind, self._left = self._head[0], int.from_bytes(self._head[2:])
-        self._head = b""
-        if kind not in _PDU_TYPES or (kind == _ASSOCIATE and self._left < _ASSOCIATE_BYTES):
-            self.refuse(Refusal.PROTOCOL)
-            return b""
-        if self._left > MOST_PDU_BYTES:
-            self.refuse(Refusal.SIZE)
-            return b""
-        self._opening = kind == _ASSOCIATE
-        self._count(0)
-        return data
-
-    def _body(self, size: int, flags: int) -> bytes:
-        data = super().recv(min(size, self._left), flags)
-        while self._opening and data and len(data) < _ASSOCIATE_BYTES:
-            more = super().recv(_ASSOCIATE_BYTES - len(data), flags)
-            if not more:
+        data = self._next(min(size, self._left or _HEADER_BYTES - len(self._head)), flags)
+        if self._left:
+            self._left -= len(data)
+        else:
+            self._head += data
+            if len(self._head) < _HEADER_BYTES:
+                if self.guard is not None:
+                    self.guard.owe(self.fileno())
+                return data
+            kind, self._left, self._head = self._head[0], int.from_bytes(self._head[2:]), b""
+            if kind not in _PDU_TYPES or self._left > MOST_PDU_BYTES:
+                self.refuse(Refusal.SIZE if kind in _PDU_TYPES else Refusal.PROTOCOL)
                 return b""
-            data += more
-        if self._opening and data:
-            data, self._opening = with_plain_titles(data), False
-        self._count(len(data))
+        if self.guard is not None:
+            (self.guard.owe if self._left else self.guard.meet)(self.fileno())
         return data
 
-    def _count(self, read: int) -> None:
-        self._left -= read
-        if not self._left and self.guard is not None:
-            self.guard.meet(self.fileno())
+    def _next(self, size: int, flags: int) -> bytes:
+        if not self.read_ahead:
+            return super().recv(size, flags)
+        data, self.read_ahead = self.read_ahead[:size], self.read_ahead[size:]
+        return data
 
 
 def with_plain_titles(request: bytes) -> bytes:
-    """An A-ASSOCIATE-RQ without its header, its AE titles as PS3.5 6.2 has them. Old machines pad with NUL: a title
-    ends there, as for DCMTK. Other bytes that no title may have become "?", and so the title of no machine."""
+    """The bytes of an A-ASSOCIATE-RQ after its header, its AE titles as PS3.5 6.2 has them.
+
+    Old machines pad with NUL: a title ends there, as for DCMTK. Other bytes that no title may have become "?".
+    """
     made = bytearray(request)
     for place in _TITLES:
         title = request[place].partition(b"\0")[0]
@@ -176,17 +172,23 @@ class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
 def serve_dicom(ae: AE, listener: Listener, handlers: list[Any], most_object: int = MOST_MESSAGE_BYTES) -> DicomServer:
     """Serve in a thread until `shutdown` of the returned server. handlers: pynetdicom's (event, function, ...)."""
     silence_libraries()  # pynetdicom logs AE titles, UIDs and tracebacks
-    # select() takes no descriptor above 1023, and the process may have more.
-    transport.select = SimpleNamespace(select=_readable)
-    ae.maximum_associations = listener.guard.limits.connections  # the guard counts
+    poll_sockets()
+    ae.maximum_associations = 1 << 16  # the guard counts; pynetdicom counts threads, which outlive their connections
     server = DicomServer(ae, listener, handlers, most_object)
     threading.Thread(target=server.serve_forever, name=f"dicom-{listener.guard.name}", daemon=True).start()
     ae._servers.append(server)
     return server
 
 
+def poll_sockets() -> None:
+    """Let pynetdicom wait with poll(2), also where it dials: select(2) takes no descriptor above 1023."""
+    transport.select = SimpleNamespace(select=_readable)
+
+
 def _readable(sockets: list[socket.socket], _writing: object, _failing: object, timeout: float) -> Any:
     """As `select.select` for one socket to read."""
+    if getattr(sockets[0], "read_ahead", b""):
+        return sockets, [], []
     poll = select.poll()
     poll.register(sockets[0], select.POLLIN)
     return (sockets if poll.poll(timeout * 1000) else []), [], []

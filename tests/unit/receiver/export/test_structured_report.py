@@ -13,9 +13,11 @@ import pydicom
 import pytest
 from highdicom import sr
 
-from tests.support.dicoms import chest
+from tests.support.dicoms import chest, with_uid
 from tests.support.machine_results import NAMES, PREDICTION, best_image_of, graph, image_file, kept, later, result
 from tests.support.odd_headers import ODD_HEADERS as ODD
+from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.process import RENDERING
 from thinwire.receiver.export.best_image import BestImage
 from thinwire.receiver.export.machine_result import machine_result
 from thinwire.receiver.export.secondary_capture import secondary_capture
@@ -128,7 +130,15 @@ def test_a_file_without_preamble_is_referred_to() -> None:
 
 def test_a_picture_without_header_has_no_dicom_result() -> None:
     png = bytes(imagecodecs.png_encode(chest(300, 280)))
-    assert machine_result(kept(), graph(), best_image_of(png), None) is None
+    with pytest.raises(UnreadableDicom, match="not a DICOM file"):
+        machine_result(kept(), graph(), best_image_of(png), Decoder(RENDERING, 1 << 30))
+
+
+def test_a_result_that_no_object_can_refer_to_has_its_reason() -> None:
+    long = with_uid("SOPInstanceUID", f"1.2.{'3' * 74}", chest(300, 280))
+    with pytest.raises(UnreadableDicom, match="its SOP Instance UID has 78 characters"):
+        machine_result(kept(), graph(), best_image_of(long), Decoder(RENDERING, 1 << 30))
+    assert machine_result(kept(None), graph(), best_image_of(long), Decoder(RENDERING, 1 << 30)) is None
 
 
 @pytest.mark.parametrize(

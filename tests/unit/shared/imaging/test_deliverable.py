@@ -1,10 +1,8 @@
 """What no PACS can take, by its UIDs."""
 
-from typing import Any
-
 import pytest
 
-from tests.support.dicoms import STUDY_UID, dicom
+from tests.support.dicoms import STUDY_UID, with_uid
 from thinwire.shared.imaging.deliverable import undeliverable
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 from thinwire.shared.imaging.header import parse
@@ -29,11 +27,7 @@ LONG = f"{STUDY_UID}.{'1' * 80}"[:78]
     ],
 )
 def test_the_reason_names_the_uid_and_not_its_value(keyword: str, uid: str, told: str | None) -> None:
-    attributes: dict[str, Any] = {keyword: "9.9.9.9.9"}
-    file = dicom(**attributes)
-    stated = uid.encode() + b"\0" * (len(uid) % 2)
-    old = b"UI" + len(b"9.9.9.9.9\0").to_bytes(2, "little") + b"9.9.9.9.9\0"
-    reason = undeliverable(parse(file.replace(old, b"UI" + len(stated).to_bytes(2, "little") + stated), DEFAULT_LIMITS))
+    reason = undeliverable(parse(with_uid(keyword, uid), DEFAULT_LIMITS))
     if told is None:
         assert reason is None
     else:
