@@ -97,9 +97,9 @@ def test_what_goes_wrong_beside_leaves_no_account(accounts: Accounts) -> None:
     assert accounts.all() == []
 
 
-def failures(attempts: Attempts, count: int, *whose: str | None) -> None:
+def failures(attempts: Attempts, count: int, account: str | None, address: str, *device: str) -> None:
     for _ in range(count):
-        attempts.failed(*whose)
+        attempts.failed(account, address, *device)
 
 
 def test_tries_are_slowed_and_never_locked(clock: FakeClock) -> None:
