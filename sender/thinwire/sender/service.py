@@ -186,8 +186,8 @@ def _before(
                 if isinstance(group, AddedFiles):
                     addition = placing.addition(group)
                     entry = pipeline.accept_addition(addition)
-                    placing.record(group.files, addition)
                     quarantine.release(name)
+                    placing.record(group.files, addition)
                     yield Accepted(addition, entry, ())
 
 

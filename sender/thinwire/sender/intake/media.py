@@ -27,6 +27,8 @@ _DIRECTORY_NAMES = frozenset(("DICOMDIR", "DICOMDIR.", "DICOMDIR.DCM", "DICOMDIR
 _MOST_RECORDED = 2_000_000
 """Elements and items of a DICOMDIR: about 20,000 images."""
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
+SCRATCH = ".zip-"
+"""The names of folders of unpacked archives begin so."""
 _COPIED = 1 << 20
 """Bytes that are copied at a time."""
 _NO_PATH = "Check the path: it must be a readable file or folder."
@@ -114,7 +116,7 @@ def _unpacked(
     if isinstance(given, Refused) or not _is_zip(given.path):
         yield given
         return
-    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=".zip-")))
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=SCRATCH)))
     taken: list[Path] = []
     try:
         for number, member in enumerate(each_member(given.path, limits.file_bytes)):
