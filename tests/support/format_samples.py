@@ -21,10 +21,10 @@ from thinwire.shared.formats.manifest import Added, FileRead, Manifest, TierEntr
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.identifiers import (
-    StudyKey,
     BundleId,
     EpochId,
     SiteName,
+    StudyKey,
     TextSource,
     Tier,
     digest,

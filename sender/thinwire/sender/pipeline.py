@@ -9,7 +9,6 @@ The other parts: the image as displayed (preview), the kept patches and their su
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.deidentify import Deidentifier
-from thinwire.sender.intake.media import SCRATCH
+from thinwire.sender.intake.media import remove_scratch
 from thinwire.sender.intake.source import (
     OpenedStudies,
     OpenedStudy,
@@ -78,9 +77,6 @@ MAKING = "making"
 WORKERS = (ROUND[:1], ROUND[1:])
 """Steps that are made in parallel: a graph does not wait for a bulk part of another study."""
 
-
-_SCRATCH_SECONDS = 86_400.0
-"""Age at which no process still reads an unpacked archive."""
 
 Job = tuple[StudyKey, Kind]
 """A part to be made."""
@@ -296,11 +292,7 @@ class Pipeline:
         """After a start, with `outbox.own_link`: `Outbox.sweep`, and take back each study of which sealed bytes are
         left and no row, as when an older copy of the database was restored. What cannot be opened stays and is listed
         as unreadable."""
-        for left_over in self.outbox.folder.glob(
-            f"{SCRATCH}*"
-        ):  # the power was cut; another process may use a young one
-            if time.time() - left_over.stat().st_mtime > _SCRATCH_SECONDS:
-                shutil.rmtree(left_over, ignore_errors=True)
+        remove_scratch(self.outbox.folder)
         unopened: dict[Digest, str] = {}
         left = self.outbox.sweep()
         for name in left:

@@ -75,8 +75,8 @@ class LimitReached(HubBusy):
     def __init__(self, what: str, limit: str = "", again_after: float = 0.0) -> None:
         super().__init__(
             what,
-            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise the limit "
-            f"(`thinwire-receiver site quota SITE --{limit} N`).",
+            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise this limit "
+            f"({limit}) with `thinwire-receiver site quota`.",
         )
         self.limit = limit
         self.again_after = again_after

@@ -167,9 +167,10 @@ class ClinicState:
 
     def _rows(self, entry: OutboxEntry, *facts: Any) -> list[StudyRow]:
         """One row; none for a study that cannot be shown, such as one with receipts of a later version."""
+        rows = []
         with self.outbox.parked.guard("page", entry.study.hex()):
-            return [self._study(entry, *facts)]
-        return []
+            rows.append(self._study(entry, *facts))
+        return rows
 
     def _study(
         self,
