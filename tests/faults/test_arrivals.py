@@ -28,7 +28,7 @@ HAND = dicom(SOPInstanceUID="1.2.7.1", StudyInstanceUID="1.2.7", BodyPartExamine
 TRANSACTION = "1.2.3.4"
 
 
-def view(number: int, **attributes: str) -> tuple[str, bytes]:
+def view(number: int, **attributes: Any) -> tuple[str, bytes]:
     uid = f"{STUDY_UID}.1.{number}"
     return uid, dicom(chest(seed=number), SOPInstanceUID=uid, **attributes)
 

@@ -1,7 +1,7 @@
 """Files that are added to a study after it was sent: they belong to it, whatever arrives first."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -88,7 +88,7 @@ def test_the_files_belong_to_their_study_in_any_order_of_arrival(
 ) -> None:
     base = study_key([digest(FIRST)])
     added = added_parts(clinic, bundle, base, [LATE])
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: keep_study(hub, clinic, bundle, FIRST),
         lambda: put(hub, clinic, added.manifest),
         lambda: put(hub, clinic, added.originals),
