@@ -29,6 +29,7 @@ from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.service import Accepted, RefusedStudy
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
+from thinwire.shared.imaging.geometry import Sides
 
 CASES = REAL_DATA.parent / "cases"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -68,6 +69,12 @@ def page(ends: Whole) -> str:
     (study,) = ends.hub.store.studies()
     text = ends.room.person("alice").get(f"/studies/{SITE}/{study.study.hex()}")
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def sides_of(ends: Whole) -> Sides | None:
+    """The patient's sides at the edges of the one study's image, as the viewer shows them."""
+    (study,) = ends.hub.store.studies()
+    return ends.room.room.frames.view(study).sides
 
 
 # --- Late files, by the port
@@ -170,7 +177,8 @@ def test_an_earlier_hub_is_not_sent_an_addition_and_the_clinic_says_so(
 @pytest.mark.parametrize("by_port", [True, False])
 @pytest.mark.parametrize("decision", Decision)
 def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_port: bool, decision: Decision) -> None:
-    wrong, right = view(PatientName="WRONG^NAME"), view(PatientName="RIGHT^NAME", PatientID="OTHER-7")
+    wrong = view(PatientName="WRONG^NAME", PatientOrientation=["L", "F"])
+    right = view(PatientName="RIGHT^NAME", PatientID="OTHER-7", PatientOrientation=["R", "F"])
     if by_port:
         with ends.machine() as machine:
             for file in (wrong, right, right):
@@ -185,7 +193,8 @@ def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_p
     shown = page(ends)
     assert "WRONG NAME" in shown
     assert "The corrected header names: Patient RIGHT NAME , Number OTHER-7" in shown
-    assert "corrected header: PatientName, PatientID differ from the first version" in shown
+    assert "corrected header: PatientName, PatientID, PatientOrientation differ from the first version" in shown
+    left = sides_of(ends)
     assert at_hub(ends) == [sets(wrong)]
 
     (study,) = ends.hub.store.studies()
@@ -200,6 +209,7 @@ def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_p
     assert manifest is not None
     assert manifest.identity["PatientName"] == ("RIGHT^NAME" if taken else "WRONG^NAME")
     assert any(f"correction-{'take' if taken else 'keep'}" in message for message in ends.room.audited())
+    assert (sides_of(ends) != left) is taken
     graph = ends.room.room.frames.graph(study)
     assert graph is not None
     files = ends.hub.study_images().files(SITE, study.study)
