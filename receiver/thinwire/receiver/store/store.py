@@ -261,7 +261,7 @@ class Store:
             check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
-                of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
+                of += [each.study for each in read_additions(connection, site, study)]
             for each in of:
                 here = _of(objects, site, each) & (objects.c.kind == int(kind))
                 if connection.scalar(select(exists().where(here))):
@@ -390,13 +390,13 @@ class Store:
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             own = [Digest(each) for each in connection.scalars(query)]
-            added = read_additions(connection, [(site, study)]) if own else {}
-        return current_files(own, added.get((site, study), ()))
+            added = read_additions(connection, site, study) if own else ()
+        return current_files(own, added)
 
     def additions(self, site: SiteName, study: StudyKey) -> tuple[StoredAddition, ...]:
         """The files that were added to a study, in the order of their arrival."""
         with self._database.read() as connection:
-            return read_additions(connection, [(site, study)]).get((site, study), ())
+            return read_additions(connection, site, study)
 
     def decide(
         self,
@@ -550,10 +550,10 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
                 for tier in content.tiers
             ]
-            if content.added is None:
-                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
-            else:
+            if content.added is not None:
                 add(connection, mine["site"], mine["study"], content.added)
+            elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
+                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)
