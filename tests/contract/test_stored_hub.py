@@ -128,9 +128,10 @@ def test_every_receipt_is_an_event_of_the_same_number_and_time(hub: Hub) -> None
 def test_a_target_that_had_planned_everything_plans_nothing_and_another_skips_nothing(hub: Hub) -> None:
     queue = queue_of(hub)
     assert queue.unplanned("pacs") is None
-    last, studies = queue.unplanned("fhir") or (0, [])
-    assert last == 14
-    assert {study for _, study in studies} == {COMPLETE, REQUESTED, URGENT, LISTED}
+    (site, last, studies), rest = queue.unplanned("fhir") or (None, 0, []), queue.unplanned("fhir", VALLEY)
+    assert (site, last) == (VALLEY, 14)
+    assert rest is not None
+    assert {study for _, study in (*studies, *rest.studies)} == {COMPLETE, REQUESTED, URGENT, LISTED}
     before = queue.all()
     (pacs,) = forwarders(hub)
     assert not pacs._plan()

@@ -116,23 +116,25 @@ class Store:
         with self._database.read() as connection:
             return frozenset(connection.scalars(query))
 
-    def put(self, part: OpenedPart) -> bytes:
+    def put(self, part: OpenedPart, found_here: bool = False) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
-        Raises NotEnrolled for a revoked site, LimitReached; nothing is then stored."""
+        found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
+        for a revoked site, LimitReached; nothing is then stored."""
         mine = {"site": part.site, "study": part.header.study}
         size = sealed_size(len(part.plaintext), part.header.chunk_log2)
         with self._database.read() as connection:
             # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
-            if _stored_receipt(connection, part.site, part.object) is None:
+            if not found_here and _stored_receipt(connection, part.site, part.object) is None:
                 self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
         with self._database.write() as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
-            self._check(connection, part, size)
+            if not found_here:
+                self._check(connection, part, size)
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1

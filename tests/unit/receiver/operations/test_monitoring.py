@@ -87,7 +87,7 @@ def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> N
     queue = queue_of(hub)
     queue.enter(["pacs"])
     items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
-    assert queue.plan("pacs", 1, [((clinic.site, study), items)]) == 3
+    assert queue.plan("pacs", None, [((clinic.site, study), items)]) == 3
     queue.apply(queue.due("pacs")[0].number, DeliveryEvent.FOUND_AT_TARGET)
     clock.advance(30)
     said = counted(hub)
