@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, Connection, FromClause, exists, select, up
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import additions, deliveries, files, studies, worklist
+from thinwire.receiver.store.tables import additions, deliveries, files, objects, studies, worklist
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.manifest import Added
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey
@@ -54,6 +56,17 @@ class StoredAddition:
     def counts(self) -> bool:
         """Whether its files are here and belong to the study now."""
         return bool(self.files) and (not self.corrects or self.decision is Decision.TAKEN)
+
+
+def check_added(connection: Connection, site: SiteName, study: StudyKey, added: Added) -> None:
+    """Raises BadManifest unless these files may be added: what came as a study of its own stays on the worklist."""
+    if base_of(connection, site, study) is None:
+        own = objects.c.kind.in_((int(Kind.GRAPH), int(Kind.MANIFEST)))
+        mine = (objects.c.site == site) & (objects.c.study == study)
+        if connection.scalar(select(exists().where(mine, own))):
+            raise BadManifest("a study of its own cannot be added to another")
+    if added.study == study or base_of(connection, site, added.study) is not None:
+        raise BadManifest("files can only be added to a study")
 
 
 def add(connection: Connection, site: SiteName, study: StudyKey, added: Added) -> None:

@@ -28,6 +28,7 @@ from thinwire.receiver.store.additions import (
     add,
     announce,
     base_of,
+    check_added,
     current_files,
     read_additions,
 )
@@ -121,7 +122,8 @@ class Store:
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
         found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
-        for a revoked site, LimitReached; nothing is then stored."""
+        for a revoked site, LimitReached, BadManifest for added files that are a study of their own; nothing is then
+        stored."""
         mine = {"site": part.site, "study": part.header.study}
         size = sealed_size(len(part.plaintext), part.header.chunk_log2)
         with self._database.read() as connection:
@@ -168,8 +170,10 @@ class Store:
         return signed
 
     def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
-        """Raises NotEnrolled, LimitReached."""
+        """Raises NotEnrolled, LimitReached, BadManifest."""
         check_served(connection, part.site)
+        if isinstance(part.content, Manifest) and part.content.added is not None:
+            check_added(connection, part.site, part.header.study, part.content.added)
         is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
         check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
