@@ -249,7 +249,7 @@ def test_an_older_receipt_from_a_stick_does_not_undo_the_loss(ends: TwoEnds) -> 
     assert_once(ends, [sample])
 
 
-def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) -> None:
+def test_a_clinic_put_back_offers_again_and_nothing_is_twice(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     ends.accept(first)
     ends.accept(second)
