@@ -42,7 +42,7 @@ SERVED_SECONDS = 2.0 if LONG else 30.0
 BUSY = 3.0
 """Times what the same takes without an attack, where the machine is busy with other work."""
 MOST_GROWN = 100 << 20
-ROUNDS = 10 if LONG else 1
+ROUNDS = 3 if LONG else 1
 SILENT_AT_HUB, SILENT_AT_CLINIC, SLOW_REQUESTS = (1200, 200, 900) if LONG else (400, 40, 150)
 FOREIGN = [f"127.0.0.{each}" for each in range(2, 8)]
 """Addresses of attackers."""

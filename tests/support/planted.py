@@ -27,6 +27,7 @@ from tests.support.dicoms import (
     IMPLICIT,
     JPEG_2000,
     JPEG_2000_LOSSY,
+    JPEG_LOSSLESS_SV1,
     JPEG_XL,
     JPEG_XL_LOSSY,
     JPEG_XL_OF_JPEG,
@@ -381,6 +382,17 @@ def in_tables() -> Iterator[Planted]:
         luts: dict[str, Any] = {keyword: [item]}
         data = dicom(samples, BitsStored=12, **luts)
         yield Planted(keyword, data, marks.count, samples)
+
+
+def one_of_each_kind() -> Iterator[Planted]:
+    """A file of the dictionary, a table, unused bits, a codestream."""
+    yield of_dictionary(EXPLICIT, Mode.TEXT)
+    yield next(in_tables())
+    yield from itertools.islice(in_pixels(), 2)
+    samples, marks = chest(72, 64), Marks()
+    stream = _segmented(bytes(ENCODERS[JPEG_LOSSLESS_SV1](samples)), marks)
+    data = _encapsulated(samples, JPEG_LOSSLESS_SV1, [stream + b"\0" * (len(stream) % 2)], b"")
+    yield Planted("segments", data, marks.count, samples)
 
 
 def sample_files(every: bool) -> Iterator[Planted]:

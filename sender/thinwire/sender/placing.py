@@ -213,7 +213,8 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     if deidentifier is None:
         return addition
     images = [each for each in addition.files if each.media == "dicom"]
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
+    told: list[str] = []
+    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data, notes=told)) is not None}
     if not cleaned:
         raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
     corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
@@ -224,7 +225,7 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     stayed = len(addition.files) - len(cleaned)
     notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")
-    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
+    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *told, *notes)))
 
 
 def _has_radiograph(files: Sequence[Candidate]) -> bool:

@@ -36,6 +36,8 @@ class Front:
         self._server: asyncio.Server | None = None
         # One for all: the loop copies what it holds before the next connection is read.
         self.buffer = memoryview(bytearray(_BUFFER))
+        self.sides: set[_Side] = set()
+        """Open ones, of all clinics."""
         self._clinics: dict[str, _Clinic] = {}
 
     @property
@@ -47,12 +49,15 @@ class Front:
         """Accept connections."""
         self._server = await asyncio.get_running_loop().create_server(lambda: _Clinic(self), sock=self._listener)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Accept nothing more and end every connection."""
         if self._server is not None:
             self._server.close()
         self._listener.close()
-        self.guard.end_all()
+        for side in list(self.sides):
+            side.transport.abort()
+        while self.sides:
+            await asyncio.sleep(0)
         self._folder.cleanup()
 
     def prove(self, peer: str) -> None:
@@ -97,6 +102,7 @@ class _Side(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.front.sides.add(self)
         transport.set_write_buffer_limits(_BUFFER)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -121,6 +127,7 @@ class _Side(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self.lost = True
+        self.front.sides.discard(self)
         if self.other is not None:
             self.other.transport.close()
 

@@ -133,7 +133,7 @@ class HubServer(HubServicer):
         if self._server is not None:
             await self._server.stop(grace)
         if self._front is not None:
-            self._front.stop()
+            await self._front.stop()
         for stream in streams:
             await stream.ended.wait()
 
