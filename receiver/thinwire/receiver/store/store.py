@@ -69,7 +69,16 @@ from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, parse_receipt, place_detail, read_receipt
+from thinwire.shared.formats.receipts import (
+    NO_STUDY,
+    Receipt,
+    StudyStatus,
+    detail,
+    parse_receipt,
+    place_detail,
+    read_receipt,
+    sign_receipt,
+)
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
@@ -209,6 +218,20 @@ class Store:
         """As `IngestStore.history`."""
         with self._database.read() as connection:
             return history_of(connection, site)
+
+    def history_statement(self, site: SiteName) -> bytes | None:
+        """The same, signed, for a clinic that is reached without a link; None where there is nothing to tell."""
+        history = self.history(site)
+        if history.backed_up is None and not history.past:
+            return None
+        facts = {
+            "generation": history.generation.hex(),
+            "position": history.position,
+            "past": {each.hex(): position for each, position in history.past.items()},
+            "backed_up": history.backed_up,
+        }
+        told = Receipt(NO_STUDY, site, None, StudyStatus.STORED, self._clock.now(), detail(facts))
+        return sign_receipt(told, self._signing)
 
     def compare(self, site: SiteName, receipt: bytes, also: Callable[[Connection], object]) -> bool:
         """As `IngestStore.compare`. also: called in the transaction that begins a generation."""
