@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pydicom import dcmread
 
 from tests.support.planted import MARK, Planted, sample_files

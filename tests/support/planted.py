@@ -86,7 +86,41 @@ _VALID = {
     **{"UI": b"1.2.3.4", "CS": b"YES", "PN": b"A^B", "AE": b"AET"},
 }
 VRS = tuple(
-    "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SS ST SV TM UC UI UL UN UR US UT UV".split()
+    [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "OB",
+        "OD",
+        "OF",
+        "OL",
+        "OV",
+        "OW",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "SV",
+        "TM",
+        "UC",
+        "UI",
+        "UL",
+        "UN",
+        "UR",
+        "US",
+        "UT",
+        "UV",
+    ]
 )
 _TRUE = frozenset(
     tag_for_keyword(keyword)
@@ -252,7 +286,9 @@ def in_pixels() -> Iterator[Planted]:
         whole = None if syntax in LOSSY else samples
         for place, plant in _places(syntax).items():
             marks = Marks()
-            yield Planted(f"{place} of {syntax}", _encapsulated(samples, syntax, *plant(stream, marks)), marks.count, whole)
+            yield Planted(
+                f"{place} of {syntax}", _encapsulated(samples, syntax, *plant(stream, marks)), marks.count, whole
+            )
     samples, marks = chest(72, 64), Marks()
     rle = _after_pixels(dicom(samples, RLE, BitsStored=12), marks)
     yield Planted("after the segments of RLE", rle, marks.count, samples)
@@ -388,5 +424,3 @@ def sample_files(every: bool) -> Iterator[Planted]:
                 yield of_dictionary(syntax, mode, depth)
     yield from in_tables()
     yield from in_pixels()
-
-
