@@ -8,7 +8,7 @@ STUDIES ?=
 # Real training images of the shipped bundle; DATA= trains on phantoms only.
 DATA    ?= manifest:../shared/data/manifest.csv?sources=nih14,kermany224
 
-.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak fuzz wire commands clean
+.PHONY: setup clinic lock lowest demo story bundle bench-link test lint types contracts pytest soak attack fuzz sbom wire commands clean
 
 LOCKS = requirements/set_up.py requirements/build.lock
 
@@ -42,6 +42,7 @@ lock: $(UV)
 		-c requirements/torch.txt --no-emit-package torch -o requirements/development.lock
 	$(LOCK) $(HASHED) pyproject.toml --extra sender -c requirements/development.lock -o requirements/clinic.lock
 	echo hatchling editables | tr ' ' '\n' | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/build.lock
+	echo cyclonedx-bom | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/sbom.lock
 	sed -i "s/ $(EVERYWHERE)//" requirements/*.lock
 # The unit tests with the lowest releases that pyproject.toml allows (torch as locked). Deprecations between those
 # releases are not errors.
@@ -105,12 +106,28 @@ SOAKED = outbox_holds link_holds stick_holds store_once deliveries_hold worklist
 soak: $(STAMP)
 	THINWIRE_SOAK=1 $(BIN)/pytest --timeout 7200 -n 2 --dist loadfile -q $(SOAKED:%=tests/property/test_%.py)
 
+# The attacks on real processes in their long form, in less than 20 minutes; as root also on file systems of their own.
+# `make test` runs a short form.
+attack: $(STAMP)
+	THINWIRE_ATTACK=1 $(BIN)/pytest --timeout 1200 -n 2 --dist worksteal -q -rs tests/attacks tests/faults/test_bombs.py
+
 # Every parser of foreign bytes under a coverage-guided fuzzer, which has wheels for Linux on x86-64. FUZZ takes names of
 # targets and options: FUZZ="payload crops --runs 1000000 --seconds 600 --keep". `make test` replays the kept inputs.
 FUZZ ?=
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/fuzz.lock
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+# Software bills of materials (CycloneDX) from the locks, into build/sbom: the clinic, and the hub with what builds and
+# tests it.
+SBOM = build/sbom
+BOM  = $(SBOM)/venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON
+sbom:
+	$(PYTHON) -m venv $(SBOM)/venv
+	$(SBOM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sbom.lock
+	$(BOM) -o $(SBOM)/clinic.cdx.json requirements/clinic.lock
+	cat requirements/development.lock requirements/torch.txt > $(SBOM)/development.txt
+	$(BOM) -o $(SBOM)/development.cdx.json $(SBOM)/development.txt
 
 # The generated code is committed; tests/contract checks that it is current.
 wire: $(STAMP)

@@ -21,20 +21,35 @@ pytestmark = [
 ]
 whole = pytest.mark.skipif(not LONG, reason="runs in make attack")
 
-KILLS = 20 if LONG else 2
+KILLS = 20
 
 
+@whole
 def test_no_kill_at_a_random_moment_loses_or_doubles_a_study(tmp_path: Path) -> None:
     chance, tick = random.Random(20261130), threading.Event()
     with pair(tmp_path) as two:
         two.clinic.start()
         for number in range(KILLS):
             two.give(number)
-            tick.wait(chance.uniform(0, 9 if LONG else 4))
-            end = (two.hub, two.clinic)[number % 2] if not LONG else chance.choice((two.hub, two.clinic))
+            tick.wait(chance.uniform(0, 9))
+            end = chance.choice((two.hub, two.clinic))
             assert end.alive, end.log.read_text()[-2000:]
             end.kill()
             end.start()
+        two.settle()
+        two.assert_all_once()
+
+
+def test_a_power_cut_at_both_ends_loses_nothing(tmp_path: Path) -> None:
+    """The short form of the attacks on power."""
+    with pair(tmp_path) as two:
+        two.clinic.start()
+        two.give(0)
+        threading.Event().wait(random.Random(7).uniform(4, 6))
+        two.clinic.kill()
+        two.hub.kill()
+        two.hub.start()
+        two.clinic.start()
         two.settle()
         two.assert_all_once()
 

@@ -17,7 +17,7 @@ from thinwire.receiver.config import Settings
 from thinwire.sender.config import SenderConfig
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = [ROOT / name / "thinwire" for name in ("shared", "sender", "receiver")]
 COMMANDS = dict(each for name, program in commands.programs().items() for each in commands.commands(program, name))
 """Each command by the words that call it."""

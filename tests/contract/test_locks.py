@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.support.dicoms import chest, dicom
 
 ROOT = Path(__file__).parents[2]
-LOCKS = "build", "clinic", "development"
+LOCKS = "build", "clinic", "development", "fuzz", "sbom"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.browser import chromium, complaints, keep, needs_chromium, serious
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples
-from thinwire.sender.config import PageSettings
+from thinwire.sender.config import PageLimits, PageSettings
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import TierPolicy
@@ -15,6 +15,7 @@ from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.server import PageServer
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.listening.guard import Listeners
 
 pytestmark = [pytest.mark.process, needs_chromium]
 
@@ -44,7 +45,9 @@ def url(ends: TwoEnds) -> Iterator[str]:
     def current_policy() -> CurrentPolicy:
         return CurrentPolicy(TierPolicy(budget=2_000_000), ends.clock.now(), 1_500_000, ends.outbox.paused)
 
-    server = PageServer(ClinicState(ends.outbox, quarantine, current_policy), PageSettings(port=0))
+    server = PageServer(
+        ClinicState(ends.outbox, quarantine, current_policy), PageSettings(port=0), Listeners(), PageLimits()
+    )
     try:
         yield f"http://127.0.0.1:{server.open()}/"
     finally:

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-import httpx
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.target import Target, both
 from tests.support.two_ends import TwoEnds, samples
 from thinwire.receiver.forward import fhir_peer, stow
+from thinwire.receiver.forward.web import Answer
 from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.web.rows import filter_of
 from thinwire.sender.transport.session import UplinkSession
@@ -65,8 +65,9 @@ _ends = cache(_Ends)
 def _up(data: bytes) -> None:
     session = _ends().ends.ingest()
     try:
-        session.receive(wire.Up(hello=wire.Hello(version=1)))
-        for each in _messages(data):
+        if data[:1] != b"\0":
+            session.receive(wire.Up(hello=wire.Hello(version=1)))
+        for each in _messages(data[1:]):
             session.receive(wire.Up.FromString(each))
             session.tick()
     finally:
@@ -76,8 +77,9 @@ def _up(data: bytes) -> None:
 def _down(data: bytes) -> None:
     session = _ends().uplink()
     session.hello()
-    session.receive(wire.Down(welcome=wire.Welcome(version=1)))
-    for each in _messages(data):
+    if data[:1] != b"\0":
+        session.receive(wire.Down(welcome=wire.Welcome(version=1)))
+    for each in _messages(data[1:]):
         while session.next():
             pass
         session.receive(wire.Down.FromString(each))
@@ -85,7 +87,8 @@ def _down(data: bytes) -> None:
 
 
 def _ups() -> list[bytes]:
-    return [_framed([each.SerializeToString() for each in _ends().up[1:] if each.ByteSize() < 5000])]
+    spoken = [each.SerializeToString() for each in _ends().up if each.ByteSize() < 5000]
+    return [b"\0" + _framed(spoken), b"\1" + _framed(spoken[1:])]
 
 
 def _downs() -> list[bytes]:
@@ -95,23 +98,25 @@ def _downs() -> list[bytes]:
         wire.Down(tier_request=wire.TierRequest(study=bytes(16), kind=3)),
         wire.Down(escalated=wire.Escalated(study=bytes(16))),
     ]
-    answers = [each for each in _ends().down if not each.HasField("welcome")]
-    return [_framed([each.SerializeToString() for each in some]) for some in (kinds, answers)]
+    answers = _ends().down
+    return [
+        bytes([at]) + _framed([each.SerializeToString() for each in some])
+        for at, some in ((0, answers), (1, kinds), (1, answers[1:]))
+    ]
 
 
-def _answer(data: bytes) -> httpx.Response:
+def _answer(data: bytes) -> Answer:
     """A status, headers and a body, by lines."""
     status, _, rest = data.partition(b"\n")
     kind, _, body = rest.partition(b"\n")
     code = (int.from_bytes(status[:2], "big") % 500) + 100
-    headers = [(b"Content-Type", bytes(each for each in kind if 32 <= each < 127))]
-    return httpx.Response(code, headers=headers, content=body)
+    return Answer(code, bytes(each for each in kind if 32 <= each < 127).decode(), body)
 
 
 def _stow_answer(data: bytes) -> None:
     answer = _answer(data)
     stow._refused(answer)
-    stow._json(answer)
+    answer.json()
     stow._first_part(answer)
 
 

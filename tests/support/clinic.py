@@ -5,13 +5,14 @@ from pathlib import Path
 from tests.support.clock import FakeClock
 from tests.support.power import Fuse, LossyDisk
 from tests.support.two_ends import SITE_SIGNING, TwoEnds
-from thinwire.sender.config import DicomSettings, Machine, SenderConfig
+from thinwire.sender.config import DicomLimits, DicomSettings, Machine, SenderConfig
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.migrations import create_database, open_database
 
@@ -50,7 +51,9 @@ class Clinic:
         self.arrivals = Arrivals(
             self.data / "arrivals", self.database, signing, self.disk, self.clock, self.outbox.is_whole
         )
-        self.port = Port(settings, self.database, self.arrivals, self.quarantine, self.disk, self.clock)
+        self.port = Port(
+            settings, self.database, self.arrivals, self.quarantine, self.disk, self.clock, Listeners(), DicomLimits()
+        )
         self.pipeline = Pipeline(self.outbox, SenderConfig(provider="cpu"))
         self.service = Service(self.pipeline, None, self.quarantine, self.clock, self.port)  # type: ignore[arg-type]
 

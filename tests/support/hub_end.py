@@ -8,11 +8,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.decoding.process import EXAMINING
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.pipeline import HubPipeline
-from thinwire.receiver.sites.enrolment import SiteRegistry
+from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.content import Content, Examiner, Files
 from thinwire.receiver.store.quarantine import ObjectQuarantine
@@ -20,7 +21,7 @@ from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.crypto.envelope import EnvelopeHeader
-from thinwire.shared.crypto.keys import Identity, new_request, read_token
+from thinwire.shared.crypto.keys import Identity, new_request, prove_join, read_token
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.formats.coder import Coder
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, digest
@@ -46,8 +47,13 @@ def served(keys: Keyring, site: SiteName, signing: Ed25519PrivateKey) -> tuple[b
 def enrolled(registry: SiteRegistry, site: SiteName, signing: Ed25519PrivateKey) -> Identity:
     """Enrol a site and use its token."""
     key, request = new_request(site)
-    token = read_token(registry.enrol(site)[0])
-    return Identity(registry.join(token.id, request, signing.public_key().public_bytes_raw()).certificate_pem, key)
+    return Identity(used(registry, registry.enrol(site)[0], request, signing).certificate_pem, key)
+
+
+def used(registry: SiteRegistry, token: str, request: bytes, signing: Ed25519PrivateKey) -> JoinResult:
+    """Join with a token, as a clinic does."""
+    id = read_token(token).id
+    return registry.join(id, request, signing.public_key().public_bytes_raw(), prove_join(signing, id, request))
 
 
 class AnyContent(Examiner):
@@ -82,12 +88,14 @@ class HubEnd:
         self.database = Database(path, engine_of(path))
         self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
+        self.audit = Audit(self.database, keys.signing)
         self.pipeline = HubPipeline(
             self.store,
             self.enrolment,
             Bundles(folder / "bundles"),
             AnyContent(refusals),
             ObjectQuarantine(folder / "quarantine", disk, clock),
+            self.audit,
             clock,
         )
 

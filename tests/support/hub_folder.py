@@ -7,10 +7,11 @@ from types import MappingProxyType
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.support.hub_end import used
 from tests.support.tiny_bundle import FEATURES, SIDE
 from thinwire.receiver.hub import Hub
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, new_epoch, open_sealed, seal
-from thinwire.shared.crypto.keys import new_request, new_signing_key, read_token
+from thinwire.shared.crypto.keys import new_request, new_signing_key
 from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
@@ -61,7 +62,7 @@ def join(hub: Hub, site: str = "north-valley") -> Clinic:
     token, _ = hub.enrolment.enrol(SiteName(site))
     signing = new_signing_key()
     _, request = new_request(SiteName(site))
-    hub.enrolment.join(read_token(token).id, request, signing.public_key().public_bytes_raw())
+    used(hub.enrolment, token, request, signing)
     epoch, record = new_epoch(SiteName(site), hub.keys.sealing.public, signing, hub.clock)
     hub.enrolment.admit_epoch(SiteName(site), record)
     return Clinic(SiteName(site), signing, epoch, record)

@@ -94,7 +94,7 @@ class ReadingRoom:
         return f"/studies/{clinic.site}/{parts.study.hex()}"
 
     def audited(self) -> list[str]:
-        return list(self.hub.audit.messages())
+        return [entry.message for entry in self.hub.audit.entries()]
 
 
 def rows(page: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.clock import FakeClock
+from tests.support.hub_end import used
 from tests.support.hub_folder import fused
 from tests.support.power import Fuse, LossyDisk
 from tests.support.two_ends import PLAN
@@ -19,7 +20,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.sender.transport import offline as at_clinic
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.crypto.keys import new_request, read_token
+from thinwire.shared.crypto.keys import new_request
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.manifest import Manifest, TierEntry, sign_manifest
@@ -127,7 +128,7 @@ class StickPair:
         with open_hub(self.hub, self.clock) as hub:
             token, _ = hub.enrolment.enrol(site)
             _, request = new_request(site)
-            hub.enrolment.join(read_token(token).id, request, signing.public_key().public_bytes_raw())
+            used(hub.enrolment, token, request, signing)
         return Clinic(self.folder / name, site, signing, self.bundle)
 
     def accept(self, cases: Sequence[Case], clinic: Clinic | None = None) -> None:

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from thinwire.receiver.targets import ForwardSettings
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.listening.guard import Limits
 from thinwire.shared.logs import LogFormat
 
 FILE = "config.toml"
@@ -30,6 +31,21 @@ TEMPLATE = """\
 
 # [metrics]
 # listen = "127.0.0.1:9464"
+
+## What each clinic may use; of one clinic alone: thinwire-receiver site quota
+# [quota]
+# bytes = 1000000000000
+# studies = 2000
+# partials = 64
+# epochs = 512
+
+## Limits of each port, against floods and silent connections; the tables are link, web, commitment and metrics
+# [limits.link]
+# connections = 4096
+# by_address = 1024
+# pending = 256
+# seconds = 300
+# addresses = ["0.0.0.0/0", "::/0"]
 
 ## Hospital systems: docs/conformance.md
 # [forward]
@@ -64,6 +80,69 @@ class MetricsSettings(BaseModel):
 
     listen: str | None = None
     """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
+
+
+class QuotaSettings(BaseModel):
+    """Table [quota]: the share of the hub that each site may use, unless it has its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int = Field(default=10**12, ge=0)
+    """Bytes of all its stored and partial objects."""
+    studies: int = Field(default=2000, ge=0)
+    """New studies in a day (UTC)."""
+    partials: int = Field(default=64, ge=0)
+    """Objects in transfer, on disk."""
+    epochs: int = Field(default=512, ge=1)
+    """Epochs kept at a time, and new ones in an hour."""
+
+
+class LinkLimits(Limits):
+    """Of the port for clinics, which may share an address. A handshake may wait behind a bulk transfer on a link of
+    16 kbit/s."""
+
+    connections: int = Field(default=4096, ge=1, le=100_000)
+    by_address: int = Field(default=1024, ge=1, le=100_000)
+    pending: int = Field(default=256, ge=1, le=100_000)
+    seconds: float = Field(default=300.0, gt=0, le=3600)
+
+
+class WebLimits(Limits):
+    """Of the reading room. An open worklist holds a connection, and a browser opens up to six."""
+
+    connections: int = Field(default=512, ge=1, le=100_000)
+    by_address: int = Field(default=128, ge=1, le=100_000)
+    pending: int = Field(default=64, ge=1, le=100_000)
+    seconds: float = Field(default=20.0, gt=0, le=3600)
+
+
+class CommitmentLimits(Limits):
+    """Of the port for storage commitment reports."""
+
+    connections: int = Field(default=32, ge=1, le=100_000)
+    by_address: int = Field(default=8, ge=1, le=100_000)
+    pending: int = Field(default=16, ge=1, le=100_000)
+    seconds: float = Field(default=30.0, gt=0, le=3600)
+
+
+class MetricsLimits(Limits):
+    """Of /metrics and /healthz."""
+
+    connections: int = Field(default=64, ge=1, le=100_000)
+    by_address: int = Field(default=16, ge=1, le=100_000)
+    pending: int = Field(default=32, ge=1, le=100_000)
+    seconds: float = Field(default=10.0, gt=0, le=3600)
+
+
+class HubLimits(BaseModel):
+    """Tables [limits.link] and so on: limits of each port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    link: LinkLimits = LinkLimits()
+    web: WebLimits = WebLimits()
+    commitment: CommitmentLimits = CommitmentLimits()
+    metrics: MetricsLimits = MetricsLimits()
 
 
 class Settings(BaseSettings):
@@ -105,6 +184,8 @@ class Settings(BaseSettings):
     forward: ForwardSettings = ForwardSettings()
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
     metrics: MetricsSettings = MetricsSettings()
+    quota: QuotaSettings = QuotaSettings()
+    limits: HubLimits = HubLimits()
     reflection: bool = False
     """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT

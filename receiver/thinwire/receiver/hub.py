@@ -26,6 +26,7 @@ from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
@@ -48,6 +49,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""
@@ -63,6 +65,7 @@ class Hub:
             self.bundles,
             examiner,
             quarantine,
+            self.audit,
             self.clock,
             self.settings.batch,
         )
@@ -123,11 +126,11 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             disk,
             keys,
             database,
-            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock),
-            SiteRegistry(database, keys, clock),
+            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock, settings.quota),
+            SiteRegistry(database, keys, clock, settings.quota),
             Bundles(data / "bundles"),
             Accounts(database, clock),
-            Audit(database),
+            Audit(database, keys.signing),
             Worklist(database, settings.cap),
         )
     finally:

@@ -6,14 +6,14 @@ acknowledged. Graphs are predicted beside the server: in batches, urgent ones fi
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from thinwire.receiver.access.audit import append
+from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
@@ -24,11 +24,12 @@ from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.records import OpenedPart, PendingGraph, StoredFinding, StoredPrediction, item_of
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState, checked_text, next_state
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.store.store import Store
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import BadFormat, Forged, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.formats.payload import decode
@@ -70,6 +71,7 @@ class HubPipeline:
         bundles: Bundles,
         examiner: Examiner,
         quarantine: ObjectQuarantine,
+        audit: Audit,
         clock: Clock,
         batch: int = BATCH,
         notify: Notify = _no_server,
@@ -84,6 +86,7 @@ class HubPipeline:
         self._bundles = bundles
         self._examiner = examiner
         self._quarantine = quarantine
+        self._audit = audit
         self._clock = clock
         self._batch = batch
         self._changed = threading.Event()
@@ -110,17 +113,35 @@ class HubPipeline:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key)
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof)
+
+    def record_connected(self, site: SiteName) -> None:
+        self._enrolment.record_connected(site)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
+
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
+        return self._enrolment.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         return self._enrolment.epoch_key(site, epoch)
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         self._enrolment.admit_epoch(site, record)
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        return self.store.limits(site)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        self.store.check_room(site, size)
+
+    def audit_head(self) -> bytes:
+        return self._audit.signed_head()
+
+    def record_anchor(self, site: SiteName, signed: bytes) -> None:
+        self._audit.record_anchor(site, signed, self._clock.now())
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         return self.store.stored_receipt(site, object)
@@ -136,8 +157,8 @@ class HubPipeline:
 
     def compare(self, site: SiteName, receipt: bytes) -> bool:
         """As `IngestStore.compare`, with a message in the audit log."""
-        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
-        behind = self.store.compare(site, receipt, lambda connection: append(connection, message))
+        message = Message(Act.WENT_BACK, self._clock.now(), "nobody", detail=f"found by a receipt of {site}")
+        behind = self.store.compare(site, receipt, lambda connection: self._audit.append(connection, message))
         if behind:
             log.error(
                 "the store is older than a receipt that it gave to site %s: it was replaced by an earlier state. A new "
@@ -200,8 +221,8 @@ class HubPipeline:
         """Predict one batch of waiting graphs; returns its size. A graph that fails is parked: its study stays on the
         worklist as not triaged."""
         parked = self.store.parked.waits(INFERENCE)
-        waiting = [each for each in self.store.untriaged() if item_of(each.site, each.study) not in parked]
-        waiting = waiting[: self._batch]
+        found = self.store.untriaged(self._batch + len(parked))
+        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
             for each, graph, prediction in self._predict(list(alike)):

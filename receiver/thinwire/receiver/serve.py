@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
+from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
@@ -19,11 +20,11 @@ from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
-from thinwire.receiver.transport.service import HubServer
+from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy
+from thinwire.shared.errors import HubBusy, Retryable
 from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.status_file import EVERY
 
@@ -43,15 +44,28 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     """
     host, _ = host_and_port(listen)
     with serving_lock(hub.data):
+        hub.database.require_sound()
         hub.store.parked.begin()
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:
+            services.enter_context(_recorded(hub))
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
+
+
+@contextlib.contextmanager
+def _recorded(hub: Hub) -> Iterator[None]:
+    """Start and stop in the audit log; the first also signs a log that an earlier version left."""
+    hub.audit.record(Message(Act.STARTED, hub.clock.now(), "serve"))
+    yield
+    try:
+        hub.audit.record(Message(Act.STOPPED, hub.clock.now(), "serve"))
+    except Retryable as error:
+        log.error("the stop is not in the audit log: %s", error)
 
 
 def _sweep(hub: Hub) -> None:
@@ -79,6 +93,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
+    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -87,6 +102,8 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.clock,
         hub.disk,
         reflects=hub.settings.reflection,
+        changed=changes.seen,
+        guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
     pipeline.notify = server.notify
     stop = asyncio.Event()
@@ -122,6 +139,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if web_server is not None:
             await asyncio.to_thread(web_server.stop)
         await server.stop()
+        changes.close()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()

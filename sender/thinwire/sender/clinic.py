@@ -32,6 +32,7 @@ from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import Retryable
 from thinwire.shared.identifiers import StudyKey
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class JoinedClinic:
     outbox: Outbox = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     quarantine: Quarantine = field(repr=False)
+    listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def current_policy(self) -> CurrentPolicy:
         """The tier policy at this moment."""
@@ -66,7 +68,9 @@ class JoinedClinic:
         uplink = self._uplink()
         log.info("execution provider %s", self.pipeline.maker.encoder.provider)
         with self.outbox.own_link():
-            self.quarantine.recover()
+            self.outbox.database.require_sound()
+            with self.outbox.parked.guard("quarantine"):
+                self.quarantine.recover()
             port = self._port()
             with self._page(port):
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)
@@ -125,7 +129,16 @@ class JoinedClinic:
         arrivals = Arrivals(
             self.data / "arrivals", self.outbox.database, signing, self.disk, self.clock, self.outbox.is_whole
         )
-        return Port(self.config.dicom, self.outbox.database, arrivals, self.quarantine, self.disk, self.clock)
+        return Port(
+            self.config.dicom,
+            self.outbox.database,
+            arrivals,
+            self.quarantine,
+            self.disk,
+            self.clock,
+            self.listeners,
+            self.config.limits.dicom,
+        )
 
     @contextlib.contextmanager
     def _page(self, port: Port | None) -> Iterator[None]:
@@ -136,9 +149,8 @@ class JoinedClinic:
         coming = (lambda: 0) if port is None else port.arrivals.waiting
         # Served from another thread, so with another Outbox object.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
-        server = PageServer(
-            ClinicState(outbox, self.quarantine, self.current_policy, coming, self.config.identity), self.config.page
-        )
+        state = ClinicState(outbox, self.quarantine, self.current_policy, coming, self.config.identity, self.listeners)
+        server = PageServer(state, self.config.page, self.listeners, self.config.limits.page)
         server.open()
         try:
             yield

@@ -24,6 +24,7 @@ from thinwire.sender.outbox.tiers import FORMER_NAMES, NIGHT, Hours, TierPolicy,
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import default_bundle_folder
+from thinwire.shared.listening.guard import Limits
 from thinwire.shared.logs import LogFormat
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,14 @@ hub = {hub}
 # [page]
 # port = 8080
 # bind = "127.0.0.1"
+
+## Limits of each port, against floods and silent connections; the tables are dicom and page: docs/technician.md
+# [limits.dicom]
+# connections = 32
+# by_address = 10
+# pending = 16
+# seconds = 30
+# addresses = ["0.0.0.0/0", "::/0"]
 """
 
 
@@ -300,6 +309,33 @@ class PageSettings(BaseModel):
         return self
 
 
+class DicomLimits(Limits):
+    """Of the DICOM port."""
+
+    connections: int = Field(default=32, ge=1, le=100_000)
+    by_address: int = Field(default=10, ge=1, le=100_000)
+    pending: int = Field(default=16, ge=1, le=100_000)
+    seconds: float = Field(default=30.0, gt=0, le=3600)
+
+
+class PageLimits(Limits):
+    """Of the local page."""
+
+    connections: int = Field(default=128, ge=1, le=100_000)
+    by_address: int = Field(default=64, ge=1, le=100_000)
+    pending: int = Field(default=32, ge=1, le=100_000)
+    seconds: float = Field(default=10.0, gt=0, le=3600)
+
+
+class ClinicLimits(BaseModel):
+    """Sections [limits.dicom] and [limits.page]: limits of each port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dicom: DicomLimits = DicomLimits()
+    page: PageLimits = PageLimits()
+
+
 class SenderConfig(BaseSettings):
     """The settings of a clinic; each has a default."""
 
@@ -342,6 +378,8 @@ class SenderConfig(BaseSettings):
     """How files are de-identified, where identity is sealed or none."""
     page: PageSettings = PageSettings()
     """The local page."""
+    limits: ClinicLimits = ClinicLimits()
+    """Limits of the ports."""
     log: LogFormat = LogFormat.TEXT
     """How `run` logs: text, or json for one object a line."""
 

@@ -16,11 +16,10 @@ from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
 from thinwire.shared.errors import BadFormat, BadInput, NotChestRadiograph, UnknownStudy
 from thinwire.shared.formats.originals import Member, pack
-from thinwire.shared.identifiers import Digest, StudyKey, digest
-from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, as_warnings, read_instance, require_chest
+from thinwire.shared.identifiers import Digest, StudyKey, digest, study_key
+from thinwire.shared.imaging.dicom import as_warnings, read_instance, require_chest
 from thinwire.shared.imaging.file_format import content_digest
 from thinwire.shared.imaging.frontal import Candidate, Origin, candidate, origin
-from thinwire.shared.imaging.header import attributes, parsing
 from thinwire.shared.imaging.projection import RADIOGRAPHIC
 
 _REUSED = "an earlier image has the same SOP Instance UID: a PACS keeps one of them"
@@ -45,12 +44,23 @@ class AddedFiles:
 
 
 @dataclass(frozen=True)
+class KnownFiles:
+    """Some files of an accepted study, or the same objects in other files: nothing is to be sent."""
+
+    files: tuple[Candidate, ...] = field(repr=False)
+    study: StudyKey
+
+
+Group = OwnFiles | AddedFiles | KnownFiles
+
+
+@dataclass(frozen=True)
 class Placing:
     """Places files by the ledger and the outbox of a clinic."""
 
     pipeline: Pipeline
 
-    def place(self, read: Sequence[Candidate]) -> list[OwnFiles | AddedFiles]:
+    def place(self, read: Sequence[Candidate]) -> list[Group]:
         """read: the files of one study. Each file is in one group; files that were accepted before are grouped as they
         were then, so that a repeat has no effect."""
         ledger = self.pipeline.ledger
@@ -75,10 +85,9 @@ class Placing:
             else:
                 reused = True
                 fresh.append(each)
-        groups: list[OwnFiles | AddedFiles] = []
+        groups: list[Group] = []
         for study, files in same.items():
-            to = self.base(study)
-            groups.append(OwnFiles(tuple(files)) if to == study else self._repeat(study, to, files))
+            groups.append(self._repeat(study, files))
         notes = (_REUSED,) if reused else ()
         if fresh and (base is None or _has_radiograph(fresh)):
             groups.append(OwnFiles(tuple(fresh), notes))
@@ -152,12 +161,19 @@ class Placing:
             return None if version is None else version.study
         return entry.study
 
-    def _repeat(self, study: StudyKey, to: StudyKey, files: Sequence[Candidate]) -> AddedFiles:
-        """Files that were added before, with what their archive says of them."""
-        with suppress(UnknownStudy, BadInput):
+    def _repeat(self, study: StudyKey, files: Sequence[Candidate]) -> Group:
+        """Files that were accepted before, to be accepted as they were then: a repeat may make them urgent, or replace
+        bytes that were damaged."""
+        whole = study_key(each.digest for each in files) == study or self.pipeline.deidentifier is not None
+        if not whole and self.pipeline.outbox.is_whole(study):
+            return KnownFiles(tuple(files), study)
+        to, corrects = self.base(study), dict[Digest, Digest]()
+        if to == study:
+            return OwnFiles(tuple(files))
+        with suppress(UnknownStudy, BadInput, BadFormat):
             if (before := self.pipeline.open(study).addition) is not None:
-                return AddedFiles(tuple(files), to, before.corrects)
-        return AddedFiles(tuple(files), to)
+                corrects = dict(before.corrects)
+        return AddedFiles(tuple(files), to, corrects)
 
     def _corrections(self, corrected: Sequence[tuple[Candidate, LedgerEntry]], base: StudyKey) -> AddedFiles:
         corrects, notes = {}, []
@@ -173,11 +189,10 @@ class Placing:
         if before is None or each.instance is None:
             return "corrected header: a file came again under its SOP Instance UID with other content"
         words = headers_differ(before.instance.header, each.instance.header) if before.instance is not None else []
-        with parsing("the headers cannot be compared"):
-            image = _pixels(before) != _pixels(each)
-            if not words and attributes(before.data, DEFAULT_LIMITS) != attributes(each.data, DEFAULT_LIMITS):
-                words = ["other attributes"]
-        told = f"corrected header: {', '.join(words)} differ{'s' if len(words) == 1 else ''} from the first version"
+        image = _pixels(before) != _pixels(each)
+        words = words if words or image else ["other attributes"]
+        one = len(words) == 1 and words != ["other attributes"]
+        told = f"corrected header: {', '.join(words)} differ{'s' if one else ''} from the first version"
         if image:
             return f"{told}; the image data differ" if words else "corrected file: the image data differ"
         return told
@@ -198,7 +213,8 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     if deidentifier is None:
         return addition
     images = [each for each in addition.files if each.media == "dicom"]
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
+    told: list[str] = []
+    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data, notes=told)) is not None}
     if not cleaned:
         raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
     corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
@@ -209,7 +225,7 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     stayed = len(addition.files) - len(cleaned)
     notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")
-    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
+    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *told, *notes)))
 
 
 def _has_radiograph(files: Sequence[Candidate]) -> bool:

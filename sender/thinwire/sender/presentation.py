@@ -17,10 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.graph.encoder import choose_provider
+from thinwire.sender.execution import choose_provider
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.earlier_rows import Forwarded
 from thinwire.sender.outbox.entries import Due, EntryState, OutboxEntry, Part, PartState, totals_of
 from thinwire.sender.outbox.outbox import Outbox
@@ -73,7 +74,8 @@ def print_outcome(outcome: Accepted | RefusedStudy, out: Console, err: Console) 
         case Accepted(study, entry):
             again = "" if entry.status is None else f" (known here; {entry.status})"
             if isinstance(study, Addition):
-                text = f"added to study {study.adds_to.hex()[:12]}"
+                known = study.adds_to == study.key
+                text = "accepted before" if known else f"added to study {study.adds_to.hex()[:12]}"
             else:
                 text = study.text_source if study.text is not None else "no text: the decoder generates one"
             out.print(f"accepted  {study.key.hex()[:12]}  {len(study.files)} file(s), {text}{again}", highlight=False)
@@ -227,6 +229,7 @@ def entry_json(
         "warnings": list(entry.warnings),
         "state": entry.state,
         "hub": entry.status,
+        "safety": safety(entry, outbox.history()),
         "parts": {
             part.kind.name.lower(): {
                 "state": part.state,
@@ -349,12 +352,14 @@ def _part_label(part: Part, crossing: str | None, waits: str | None) -> tuple[tu
 
 def _hub_cell(entry: OutboxEntry, outbox: Outbox) -> str:
     found = result(entry, outbox)
+    safe = safety(entry, outbox.history())
+    where = f"\n[dim]{safe}[/dim]" if safe else ""
     if found is None:
-        return str(entry.status or "")
+        return f"{entry.status or ''}{where}"
     findings = [(name, p) for name, p in found.get("findings", {}).items()]
     top = sorted(findings, key=lambda each: -each[1][0])[:2]
     shown = ", ".join(f"{name} {p[0]:.2f} ({p[1]:.2f}-{p[2]:.2f})" for name, p in top)
-    return f"[bold]{found.get('urgency', '')}[/bold] {shown}"
+    return f"[bold]{found.get('urgency', '')}[/bold] {shown}{where}"
 
 
 class LiveProgress:

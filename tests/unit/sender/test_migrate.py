@@ -14,7 +14,7 @@ from tests.support.real_link import write_keys
 from thinwire.sender.cli import app, main
 from thinwire.sender.config import FILE as SETTINGS
 from thinwire.sender.config import template
-from thinwire.sender.outbox.tables import FILE
+from thinwire.sender.outbox.tables import CLINIC, FILE
 from thinwire.shared.errors import BadConfiguration, StorageFailed
 
 
@@ -44,8 +44,8 @@ def test_a_check_changes_nothing_and_a_migration_is_made_once(data: Path) -> Non
     assert text(act(data, "migrate")) == "The data folder is of this version of thinwire."
     assert text(act(data, "migrate", "--check")) == "The data folder is of this version of thinwire."
     assert json.loads(text(act(data, "migrate", "--json"))) == {
-        "found": 1,
-        "program": 1,
+        "found": CLINIC.version,
+        "program": CLINIC.version,
         "needed": False,
         "studies": 0,
         "objects": 0,

@@ -42,6 +42,7 @@ _ACCESSED = _dcm("110103", "DICOM Instances Accessed")
 _RECORD = _dcm("110110", "Patient Record")
 _ALERT = _dcm("110113", "Security Alert")
 _ATTRIBUTES = _dcm("110137", "User Security Attributes Changed")
+_SECURITY = _dcm("110129", "Security Configuration")
 
 
 class Act(Enum):
@@ -65,8 +66,24 @@ class Act(Enum):
     ACCOUNT_LINKED = AuditEvent(_ALERT, _ATTRIBUTES, "U")
     ACCOUNT_REMOVED = AuditEvent(_ALERT, _ATTRIBUTES, "D")
     PASSWORD_SET = AuditEvent(_ALERT, _ATTRIBUTES, "U")
+    BACKED_UP = AuditEvent(_ACTIVITY, _own("backup", "A backup was made"), "E")
+    RESTORED = AuditEvent(_ACTIVITY, _own("restore", "The store was restored from a backup"), "E")
     WENT_BACK = AuditEvent(_ALERT, _own("store-went-back", "The store was replaced by an earlier state"), "E")
     AUDIT_READ = AuditEvent(_dcm("110101", "Audit Log Used"), None, "R")
+    LOG_LACKS = AuditEvent(_ALERT, _own("log-lacks", "Messages missing from the audit log"), "E")
+    LOSS_ACCEPTED = AuditEvent(_ALERT, _own("loss-accepted", "Missing messages of the audit log accepted"), "E")
+    HUB_MADE = AuditEvent(_ALERT, _SECURITY, "C")
+    BROUGHT_FORWARD = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "U")
+    SITE_ENROLLED = AuditEvent(_ALERT, _SECURITY, "C")
+    SITE_REVOKED = AuditEvent(_ALERT, _SECURITY, "D")
+    QUOTA_SET = AuditEvent(_ALERT, _SECURITY, "U")
+    BUNDLE_ADDED = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "C")
+    BUNDLE_CHOSEN = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "U")
+    SENT_AGAIN = AuditEvent(_ACTIVITY, _own("send-again", "Forwarding repeated"), "E")
+    REPAIRED = AuditEvent(_ACTIVITY, _own("repair", "Damaged parts requested"), "E")
+    DRAFTED = AuditEvent(_ACTIVITY, _own("draft", "Report drafted"), "C")
+    EXPORTED = AuditEvent(_dcm("110106", "Export"), None, "R")
+    IMPORTED = AuditEvent(_dcm("110107", "Import"), None, "C")
 
 
 class AuditOutcome(Enum):
@@ -84,7 +101,7 @@ class Message:
     at: datetime
     """UTC."""
     user: str
-    """The account, else "command line" or "nobody"."""
+    """The account; at the command line "os:" and the user of the operating system; else "serve" or "unknown"."""
     address: str = ""
     """The network address of the user's machine."""
     site: SiteName | None = None
@@ -94,6 +111,8 @@ class Message:
     outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str = ""
     """A few words; never a patient's."""
+    object: str | None = None
+    """The site, bundle or target that was acted on."""
 
     def xml(self) -> str:
         event = self.act.value
@@ -121,6 +140,8 @@ class Message:
             _object(root, f"{self.site}/{self.study.hex()}", "2", "3", code)
         if self.account is not None:
             _object(root, self.account, "1", "11", _own("account", "thinwire account"))
+        if self.object is not None:
+            _object(root, self.object, "2", "13", _own("resource", "thinwire resource"))
         return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -130,7 +151,7 @@ def _coded(parent: ElementTree.Element, name: str, code: Code) -> None:
 
 
 def _object(root: ElementTree.Element, id: str, kind: str, role: str, code: Code) -> None:
-    """kind 1 person, 2 system object; role 3 report, 11 security user entity."""
+    """kind 1 person, 2 system object; role 3 report, 11 security user entity, 13 security resource."""
     facts = {
         "ParticipantObjectID": id,
         "ParticipantObjectTypeCode": kind,

@@ -1,19 +1,17 @@
-"""The commands for the reading room: its accounts and its audit log."""
+"""The commands for the accounts of the reading room."""
 
 from typing import Annotated
 
 import typer
 
 from thinwire.receiver.access.accounts import Also, Role
-from thinwire.receiver.access.audit import append, read_head
-from thinwire.receiver.access.audit_message import Act, Message
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.acts import act_of, also
 from thinwire.receiver.cli.options import Data
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.shared.clock import SystemClock
-from thinwire.shared.errors import BadInput
 
 account_app = typer.Typer(help="Accounts of the reading room.", no_args_is_help=True)
-audit_app = typer.Typer(help="Audit log of the reading room.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Account name, such as a.lund.", show_default=False)]
 
@@ -36,14 +34,14 @@ def add(
     if full_name is None:
         raise typer.BadParameter("the name is missing", param_hint="--name-on-reports")
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.add(name, full_name, role, _audit_message(hub, Act.ACCOUNT_ADDED, name)))
+        _link(hub, name, hub.accounts.add(name, full_name, role, _also(hub, Act.ACCOUNT_ADDED, name)))
 
 
 @account_app.command(epilog="Example: `thinwire-receiver account link a.lund --data hub`")
 def link(name: Name, data: Data) -> None:
     """Print a new one-time link for an account. The old password is valid until the link is used."""
     with open_hub(data, SystemClock()) as hub:
-        _link(hub, name, hub.accounts.link(name, _audit_message(hub, Act.ACCOUNT_LINKED, name)))
+        _link(hub, name, hub.accounts.link(name, _also(hub, Act.ACCOUNT_LINKED, name)))
 
 
 @account_app.command(name="list", epilog="Example: `thinwire-receiver account list --data hub`")
@@ -59,43 +57,12 @@ def list_(data: Data) -> None:
 def remove(name: Name, data: Data) -> None:
     """Close an account and end its sessions. Its reports stay, and its name is never reused."""
     with open_hub(data, SystemClock()) as hub:
-        hub.accounts.remove(name, _audit_message(hub, Act.ACCOUNT_REMOVED, name))
+        hub.accounts.remove(name, _also(hub, Act.ACCOUNT_REMOVED, name))
     typer.echo(f"{name} is closed.", err=True)
 
 
-@audit_app.command(epilog="Example: `thinwire-receiver audit verify --data hub --head 812:5f3a...`")
-def verify(
-    data: Data,
-    head: Annotated[
-        str | None, typer.Option("--head", help="An earlier head: the log must still contain it.", show_default=False)
-    ] = None,
-) -> None:
-    """Verify the audit log's chain of digests, and print its head (`NUMBER:DIGEST`).
-
-    Keep the head outside the hub: without it a truncated log cannot be detected.
-    """
-    try:
-        noted = None if head is None else read_head(head)
-    except ValueError as error:
-        raise BadInput(
-            "this is not a head of an audit log", "Give NUMBER:DIGEST as `audit verify` printed it."
-        ) from error
-    with open_hub(data, SystemClock()) as hub:
-        typer.echo(str(hub.audit.verify(noted)))
-
-
-@audit_app.command(epilog="Example: `thinwire-receiver audit export --data hub > audit.xml`")
-def export(data: Data) -> None:
-    """Write every message, one a line, oldest first, as XML (DICOM PS3.15 A.5). The export itself is recorded too."""
-    with open_hub(data, SystemClock()) as hub:
-        hub.audit.record(Message(Act.AUDIT_READ, hub.clock.now(), "command line"))
-        for message in hub.audit.messages():
-            typer.echo(message)
-
-
-def _audit_message(hub: Hub, act: Act, name: str) -> Also:
-    message = Message(act, hub.clock.now(), "command line", account=name)
-    return lambda connection: append(connection, message)
+def _also(hub: Hub, act: Act, name: str) -> Also:
+    return also(hub, act_of(hub, act, account=name))
 
 
 def _link(hub: Hub, name: str, secret: str) -> None:

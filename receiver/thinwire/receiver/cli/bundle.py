@@ -9,6 +9,8 @@ from rich import box
 from rich.markdown import Markdown
 from rich.table import Table
 
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, stdout, write_json
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_default
@@ -59,7 +61,11 @@ def add(
     bundle = load_bundle(folder)
     load_coder(bundle)
     load_predictor(bundle)
-    with open_hub(data, SystemClock()) as hub:
+    chosen = "as default" if default else ""
+    with (
+        open_hub(data, SystemClock()) as hub,
+        audited(hub, act_of(hub, Act.BUNDLE_ADDED, bundle.id.hex(), detail=chosen)),
+    ):
         id = add_bundle(data / "bundles", folder, hub.disk)
         if default:
             make_default(data / "bundles", id, hub.disk)
@@ -88,7 +94,8 @@ def default(
     with open_hub(data, SystemClock()) as hub:
         id = hub.bundles.find(bundle)
         hub.bundles.bundle(id)
-        make_default(data / "bundles", id, hub.disk)
+        with audited(hub, act_of(hub, Act.BUNDLE_CHOSEN, id.hex())):
+            make_default(data / "bundles", id, hub.disk)
     typer.echo(f"Bundle {id.hex()[:8]} is the hub's default.", err=True)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, write_json
 from thinwire.receiver.cli.progress import meter
 from thinwire.receiver.hub import open_hub
@@ -39,7 +41,8 @@ def check_command(
             if not json_:
                 typer.echo(_line(finding))
         if repair_:
-            requested = repair(hub, found)
+            with audited(hub, act_of(hub, Act.REPAIRED)):
+                requested = repair(hub, found)
     if json_:
         write_json({"checked": asdict(checked), "findings": [_json(each) for each in found], "requested": requested})
     else:

@@ -7,6 +7,8 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.acts import act_of
 from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.inference.draft import draft_json
@@ -35,6 +37,7 @@ def draft_command(
     """
     with open_hub(data, SystemClock()) as hub:
         found = hub.store.find(study, SiteName(site) if site else None)
+        hub.audit.record(act_of(hub, Act.DRAFTED, study=found))
         payload = hub.store.plaintext(found.site, found.study, Kind.GRAPH)
         if payload is None:
             raise UnknownStudy("no graph of this study is received yet", "See its transfer: thinwire-receiver status.")

@@ -6,6 +6,8 @@ import typer
 from rich import box
 from rich.table import Table
 
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, Site, stdout, write_json
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import queue_of
@@ -82,9 +84,10 @@ def retry(
     with open_hub(data, SystemClock()) as hub:
         if target is not None and target not in {each.name for each in hub.settings.forward.targets}:
             raise BadInput("no target has this name", "See `forward status` for the targets there are.")
-        found = None
+        found, stored = None, None
         if study is not None:
             stored = hub.store.find(study, None if site is None else site_name(site))
             found = (stored.site, stored.study)
-        count = queue_of(hub).retry(target, found)
+        with audited(hub, act_of(hub, Act.SENT_AGAIN, target, study=stored)):
+            count = queue_of(hub).retry(target, found)
     typer.echo(f"{count} objects will be sent again", err=True)

@@ -15,14 +15,19 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from thinwire.receiver.cli.accounts import account_app, audit_app
+from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.cli.accounts import account_app
+from thinwire.receiver.cli.acts import act_of, also, audited
+from thinwire.receiver.cli.audit import audit_app
+from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
-from thinwire.receiver.cli.options import Data, Json, Site, Study, stdout, write_json, write_json_list
+from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
+from thinwire.receiver.cli.sites import site_app
 from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
 from thinwire.receiver.offline import export_to, import_from
@@ -35,10 +40,10 @@ from thinwire.receiver.transport.link_status import read_status
 from thinwire.shared.addresses import address_text
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, ThinwireError, exit_code, system_error
+from thinwire.shared.errors import NotEnrolled, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import SiteName, Tier, site_name
+from thinwire.shared.identifiers import Tier
 from thinwire.shared.logs import log_to
 from thinwire.shared.parked import as_json as parked_json
 from thinwire.shared.parked import parked_lines
@@ -88,6 +93,8 @@ def init(
     """Create a new hub: keys, certificate authority, database, blob store, default bundle. An existing hub is never
     replaced."""
     id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
+    with open_hub(data, SystemClock()) as hub:
+        hub.audit.record(act_of(hub, Act.HUB_MADE))
     _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
     _note("Back up keys/ separately and encrypted: keys/ together with the store decrypts every study.")
 
@@ -103,9 +110,9 @@ def enrol(
     if remove:
         revoke(site, data)
         return
-    name = _site(site)
+    name = named_site(site)
     with open_hub(data, SystemClock()) as hub:
-        token, expires = hub.enrolment.enrol(name)
+        token, expires = hub.enrolment.enrol(name, also(hub, act_of(hub, Act.SITE_ENROLLED, name)))
     if json_:
         write_json({"site": name, "token": token, "expires": expires.isoformat().replace("+00:00", "Z")})
         return
@@ -116,10 +123,11 @@ def enrol(
 
 @app.command(epilog="Example: `thinwire-receiver revoke north-valley --data hub`")
 def revoke(site: Annotated[str, typer.Argument(help="The clinic's name.")], data: Data) -> None:
-    """Revoke a clinic's access. Its studies stay at the hub."""
-    name = _site(site)
+    """Revoke a clinic's access at once: nothing more of it is stored, and its open stream ends within a second. Its
+    studies stay at the hub."""
+    name = named_site(site)
     with open_hub(data, SystemClock()) as hub:
-        hub.enrolment.dismiss(name)
+        hub.enrolment.dismiss(name, also(hub, act_of(hub, Act.SITE_REVOKED, name)))
     _note(f"The access of {name} is revoked.")
 
 
@@ -146,6 +154,7 @@ def serve(
     if brought is not None:
         found, copy = brought
         _note(f"The database was brought forward to version {HUB.version}. A copy of version {found} is in {copy}.")
+        _record_version(data, found)
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
@@ -171,6 +180,8 @@ def migrate(
             typer.echo(f"The database has version {found}; a copy could be brought forward to {HUB.version}.")
         return
     done = bring_forward(data)
+    if done is not None:
+        _record_version(data, done[0])
     if json_:
         write_json({"found": HUB.version if done is None else done[0], "program": HUB.version})
     elif done is None:
@@ -217,7 +228,7 @@ def retry(
     item: Annotated[str, typer.Argument(help="Only items that contain this: a study key, a site.")] = "",
 ) -> None:
     """Let `serve` try again what is parked (`status`), after its cause is removed. For deliveries: `forward retry`."""
-    with open_hub(data, SystemClock()) as hub:
+    with open_hub(data, SystemClock()) as hub, audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items")):
         count = hub.store.parked.retry(item)
     _note(f"{count} parked items will be tried again.")
 
@@ -268,7 +279,8 @@ def show(
     still arriving. Areas without image data are striped.
     """
     with open_hub(data, SystemClock()) as hub:
-        row = WorklistEntry(hub.store.find(study, _site(site) if site else None))
+        row = WorklistEntry(hub.store.find(study, named_site(site) if site else None))
+        hub.audit.record(act_of(hub, Act.VIEWED, study=row.study))
         arriving = hub.study_images().arriving_labels(row.study)
         stored = hub.store.draft(row.study.site, row.study.study)
         draft = None if stored is None else json.loads(stored)
@@ -313,11 +325,12 @@ def request(
         raise typer.BadParameter(f"{tier} is not one of preview, crops, originals")
     name, is_or_are = kind.name.lower(), "is" if kind is Kind.PREVIEW else "are"
     with open_hub(data, SystemClock()) as hub:
-        found = hub.store.find(study, _site(site) if site else None)
+        found = hub.store.find(study, named_site(site) if site else None)
         if Tier(kind) in found.sealed_sizes:
             _note(f"The {name} {is_or_are} already stored.")
             return
-        hub.store.request(found.site, found.study, kind)
+        with audited(hub, act_of(hub, Act.ASKED, study=found, detail=name)):
+            hub.store.request(found.site, found.study, kind)
     _note(f"The {name} {is_or_are} requested from the clinic.")
 
 
@@ -344,22 +357,27 @@ def export(
     """
     from thinwire.receiver.export.study_files import export_study
 
-    named = _site(site) if site else None
+    named = named_site(site) if site else None
     with open_hub(data, SystemClock()) as hub:
         if study is None:
             with offline_lock(data):
                 sites = [named] if named else hub.enrolment.served()
-                written = export_to(Stick(to), hub, hub.pipeline(), sites)
+                with audited(hub, act_of(hub, Act.EXPORTED, named, detail="receipts, to a stick")):
+                    written = export_to(Stick(to), hub, hub.pipeline(), sites)
             if json_:
                 write_json({"receipts": written})
             for each in () if json_ else sorted(written):
                 typer.echo(f"{each}: {written[each]} receipts")
             return
         found = hub.store.find(study, named)
-        paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
+        with audited(hub, act_of(hub, Act.EXPORTED, study=found)):
+            paths = export_study(found, hub.study_images(), hub.bundles, to, hub.disk)
         if Tier.ORIGINALS not in found.sealed_sizes:
-            hub.store.request(found.site, found.study, Kind.ORIGINALS)
-            _note("The originals are not stored yet; they are requested from the clinic.")
+            try:
+                hub.store.request(found.site, found.study, Kind.ORIGINALS)
+                _note("The originals are not stored yet; they are requested from the clinic.")
+            except NotEnrolled as error:
+                _note(f"The originals are not stored, and cannot be requested: {error}.")
     if json_:
         write_json([str(path) for path in paths])
     for path in () if json_ else paths:
@@ -378,7 +396,11 @@ def import_(
     arrived over the link is stored once. `serve` may stay active. At the clinic run `thinwire-sender import`. Layout:
     docs/offline-transfer.md.
     """
-    with open_hub(data, SystemClock()) as hub, offline_lock(data):
+    with (
+        open_hub(data, SystemClock()) as hub,
+        offline_lock(data),
+        audited(hub, act_of(hub, Act.IMPORTED, detail="from a stick")),
+    ):
         done = import_from(Stick(folder), hub, hub.pipeline())
     if json_:
         write_json(imported_json(done))
@@ -398,11 +420,14 @@ app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phan
     evaluate_command
 )
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
+app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
+app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+app.add_typer(site_app, name="site")
 
 
 def main() -> None:
@@ -419,6 +444,11 @@ def main() -> None:
         sys.exit(exit_code(known))
 
 
+def _record_version(data: Path, found: int) -> None:
+    with open_hub(data, SystemClock()) as hub:
+        hub.audit.record(act_of(hub, Act.BROUGHT_FORWARD, detail=f"database of version {found} to {HUB.version}"))
+
+
 def _listening(hub: Hub, host: str, port: int, web: str | None) -> None:
     print(f"listening on {address_text(host, port)}", flush=True)  # noqa: T201 - what whoever started us waits for
     if web is not None:
@@ -427,13 +457,6 @@ def _listening(hub: Hub, host: str, port: int, web: str | None) -> None:
         if link is not None:
             first = f"no account exists yet; the first administrator signs in once with this link: {web}/welcome/{link}"
             print(first, flush=True)  # noqa: T201
-
-
-def _site(text: str) -> SiteName:
-    try:
-        return site_name(text)
-    except ValueError as error:
-        raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error
 
 
 def _note(text: str) -> None:

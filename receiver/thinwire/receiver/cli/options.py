@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from thinwire.shared.errors import BadInput
+from thinwire.shared.identifiers import SiteName, site_name
+
 Data = Annotated[Path, typer.Option("--data", help="The hub's data folder.", file_okay=False, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Site = Annotated[str | None, typer.Option("--site", help="Only this clinic, where two sent the same files.")]
@@ -32,3 +35,11 @@ def write_json_list(values: Iterable[Any]) -> None:
 
 def write_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def named_site(text: str) -> SiteName:
+    """Raises BadInput for text that is no site's name."""
+    try:
+        return site_name(text)
+    except ValueError as error:
+        raise BadInput(str(error), "Name the clinic so, for example north-valley.") from error

@@ -17,13 +17,13 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
-from pynetdicom.transport import ThreadedAssociationServer
 
 from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.targets import DicomTarget
-from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.listening.dicom import DicomConnection, DicomServer, poll_sockets, serve_dicom
+from thinwire.shared.listening.guard import ListenerGuard
 from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class CStorePeer:
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
         silence_libraries()
+        poll_sockets()
         _config.STORE_SEND_CHUNKED_DATASET = True  # the data set is sent unchanged, not encoded again
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
@@ -171,24 +172,20 @@ class CStorePeer:
         threading.Event().wait(LINGER_SECONDS)
 
 
-def listen_for_commitment(listen: tuple[str, int], title: str, committed: Committed) -> ThreadedAssociationServer:
+def listen_for_commitment(
+    guard: ListenerGuard, listen: tuple[str, int], title: str, committed: Committed
+) -> DicomServer:
     """Receive storage commitment reports (N-EVENT-REPORT) until `shutdown` of the returned server.
 
     Raises BadConfiguration for an address that cannot be used.
     """
-    silence_libraries()
     ae = AE(title)
     ae.require_called_aet = False
     syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
     # The peer dials, and is the provider of the service nevertheless (PS3.4 J.3.3, PS3.7 D.3.3.4).
     ae.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
-    try:
-        server = ae.start_server(listen, block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
-    except OSError as error:
-        where = f"{listen[0]}:{listen[1]}"
-        raise BadConfiguration(f"cannot listen on {where} for storage commitment", "Choose another port.") from error
-    assert server is not None  # block=False gives it
-    return server
+    listener = guard.listen(*listen, "Choose another port for listen in [forward].", DicomConnection)
+    return serve_dicom(ae, listener, [(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
 
 
 def _end_wait(event: evt.Event) -> None:

@@ -42,7 +42,10 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:
-        listener = listen_for_commitment(host_and_port(settings.listen), settings.title, committed(queue_of(hub)))
+        guard = hub.listeners.guard("commitment", hub.settings.limits.commitment)
+        listener = listen_for_commitment(
+            guard, host_and_port(settings.listen), settings.title, committed(queue_of(hub))
+        )
     each = forwarders(hub, written)
     threads = [threading.Thread(target=one.run, name=f"forward-{one.target.name}") for one in each]
     for thread in threads:

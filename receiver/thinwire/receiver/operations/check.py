@@ -39,6 +39,10 @@ _REPAIR = (
     "the study's files."
 )
 
+_REVOKED = (
+    "Its clinic's access is revoked, so the part cannot be requested: restore blobs/ from its backup, or enrol the "
+    "clinic again under this name and repeat."
+)
 _KEEP = "Run `thinwire-receiver check --repair`: it makes the worklist anew from the studies."
 
 Progress = Callable[[str, int, int], None]
@@ -68,7 +72,7 @@ class Finding:
     site: SiteName | None = None
     study: StudyKey | None = None
     blob: Digest | None = None
-    """The damaged or missing blob, which `repair` can request again."""
+    """The damaged or missing blob, if `repair` can request it again."""
 
     @property
     def repairable(self) -> bool:
@@ -169,6 +173,7 @@ def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:
 def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     """Every row of `objects`, its blob and its receipt. One blob is read once."""
     blobs, total = Blobs(hub.data / "blobs", hub.disk), _count(hub, objects)
+    revoked = hub.enrolment.revoked()
     query = select(
         objects.c.blob,
         objects.c.number,
@@ -192,7 +197,8 @@ def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
             site, study, name = SiteName(row.site), StudyKey(row.study), _part(row.kind)
             if not whole:
                 state = "missing" if size is None else "damaged on the disk"
-                yield Finding(Subject.PART, f"{name}: the blob is {state}", _REPAIR, site, study, Digest(blob))
+                remedy, known = (_REVOKED, None) if site in revoked else (_REPAIR, Digest(blob))
+                yield Finding(Subject.PART, f"{name}: the blob is {state}", remedy, site, study, known)
             elif size != row.plain_size:
                 problem = f"{name}: the row states {row.plain_size} bytes, the blob has {size}"
                 yield Finding(Subject.PART, problem, site=site, study=study)

@@ -15,13 +15,24 @@ from sqlalchemy import Connection, case, exists, func, select
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.store.events import StudyEvent, last_event
-from thinwire.receiver.store.store import untriaged_by_site
-from thinwire.receiver.store.tables import events, objects, receipts, sites, studies, worklist_counts
+from thinwire.receiver.store.tables import (
+    backups,
+    events,
+    generations,
+    objects,
+    receipts,
+    sites,
+    studies,
+    worklist_counts,
+)
+from thinwire.receiver.store.waiting import untriaged_by_site
 from thinwire.receiver.store.worklist_rows import PLACE_OF
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros
+from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.listening.metrics import connection_metrics
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
@@ -41,6 +52,7 @@ class Counts:
     disk: Disk
     clock: Clock
     parked: ParkedItems
+    listeners: Listeners = field(default_factory=Listeners)
     totals: "Totals" = field(default_factory=lambda: Totals())
 
     def describe(self) -> list[Metric]:
@@ -48,11 +60,17 @@ class Counts:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        families = self._free, self._links, self._parked, self._studies, self._totals, self._deliveries
+        families = (
+            *(self._free, self._links, self._parked, self._studies),
+            *(self._totals, self._deliveries, self._history, self._connections),
+        )
         for family in families:
             # One that cannot be read leaves the others.
             with self.parked.guard(f"metrics {family.__name__.strip('_')}"):
                 yield from list(family())
+
+    def _connections(self) -> Iterator[Metric]:
+        yield from connection_metrics(self.listeners)
 
     def _free(self) -> Iterator[Metric]:
         free = GaugeMetricFamily("thinwire_disk_free_bytes", "Bytes that may still be written.")
@@ -60,7 +78,7 @@ class Counts:
         yield free
 
     def _parked(self) -> Iterator[Metric]:
-        counts = [([loop], count) for loop, count in self.parked.counts().items()]
+        counts = [([loop], float(count)) for loop, count in self.parked.counts().items()]
         yield _gauge("thinwire_parked", "Items that failed alone, and wait.", ["loop"], counts)
 
     def _totals(self) -> Iterator[Metric]:
@@ -117,6 +135,17 @@ class Counts:
             ["target", "state"],
             [([each.target, str(each.state)], max(0.0, (now - each.oldest).total_seconds())) for each in open_],
         )
+
+    def _history(self) -> Iterator[Metric]:
+        with self.database.read() as connection:
+            taken = connection.scalar(select(func.max(backups.c.taken_at)))
+            rows = connection.execute(select(generations.c.reason, func.count()).group_by(generations.c.reason)).all()
+        if taken is not None:
+            age = max(0, micros(self.clock.now()) - taken) / _MICROS
+            yield _gauge("thinwire_backup_age_seconds", "Age of the last backup; absent without one.", [], [([], age)])
+        counts = {"restored": 0, "behind": 0} | {str(reason): count for reason, count in rows}
+        found = [([reason], counts[reason]) for reason in ("restored", "behind")]
+        yield _gauge("thinwire_store_went_back", "Steps of the store back in time.", ["reason"], found)
 
     def _links(self) -> Iterator[Metric]:
         _, links = link_status.read_status(self.data, self.clock.now())

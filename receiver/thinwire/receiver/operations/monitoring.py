@@ -4,27 +4,29 @@ Neither names a study. There is no sign-in: the port is on this machine alone un
 """
 
 import contextlib
-import json
 import logging
-import threading
 from collections.abc import Iterator
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.store.tables import sites
 from thinwire.shared.addresses import host_and_port
-from thinwire.shared.errors import BadConfiguration, ThinwireError
+from thinwire.shared.errors import ThinwireError
+from thinwire.shared.listening.web import WebThread
 
 log = logging.getLogger(__name__)
+
+_FRESH = {"Cache-Control": "no-store"}
 
 
 def health(hub: Hub) -> dict[str, bool]:
@@ -46,52 +48,31 @@ def health(hub: Hub) -> dict[str, bool]:
 @contextlib.contextmanager
 def monitoring(hub: Hub, listen: str) -> Iterator[int]:
     """Serve on HOST:PORT until the block ends; yields the port. Raises BadConfiguration."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked))
-
-    class Handler(_Handler):
-        monitored = hub
-        counts = registry
-
+    host, port = host_and_port(listen)
+    guard = hub.listeners.guard("metrics", hub.settings.limits.metrics)
+    server = WebThread(_app(hub), guard.listen(host, port, "Choose a free port in [metrics]."), "monitoring")
+    server.start()
     try:
-        server = ThreadingHTTPServer(host_and_port(listen), Handler)
-    except OSError as error:
-        raise BadConfiguration(f"cannot listen on {listen} for metrics", "Choose a free port in [metrics].") from error
-    thread = threading.Thread(target=server.serve_forever, name="monitoring", daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
+        yield server.port
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.stop()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    monitored: ClassVar[Hub]
-    counts: ClassVar[CollectorRegistry]
-    timeout = 10
-    server_version = "thinwire"
-    sys_version = ""
+def _app(hub: Hub) -> Starlette:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(
+        Counts(hub.database, queue_of(hub), hub.data, hub.disk, hub.clock, hub.store.parked, hub.listeners)
+    )
 
-    def do_GET(self) -> None:
-        if self.path == "/metrics":
-            self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self.counts))
-        elif self.path == "/healthz":
-            parts = health(self.monitored)
-            healthy = all(parts.values())
-            status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(status, "application/json", json.dumps({"healthy": healthy, **parts}).encode())
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/metrics or /healthz\n")
+    def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
 
-    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
+    def healthz(_: Request) -> Response:
+        parts = health(hub)
+        healthy = all(parts.values())
+        return JSONResponse({"healthy": healthy, **parts}, 200 if healthy else 503, _FRESH)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """No log line for each scrape."""
+    def other(_: Request, _error: Exception) -> Response:
+        return PlainTextResponse("/metrics or /healthz\n", 404, _FRESH)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz)], exception_handlers={404: other})

@@ -2,23 +2,46 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, join, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.keyring import Keyring
-from thinwire.receiver.store.tables import epochs, sites, tokens
+from thinwire.receiver.store.shares import (
+    AGAIN_AFTER,
+    Limit,
+    Usage,
+    check_served,
+    limits_of,
+    set_limits,
+    usage_of,
+)
+from thinwire.receiver.store.tables import epoch_uses, epochs, join_answers, quotas, sites, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import EpochKey, open_epoch, peek_epoch
-from thinwire.shared.crypto.keys import JoinTokenId, fingerprint, issue_client, make_token, read_token
-from thinwire.shared.errors import NotEnrolled
+from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, issue_client, make_token, read_token
+from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
 from thinwire.shared.storage.database import Database
+
+EPOCH_LIFE = timedelta(days=30)
+"""Time without a stored object after which an epoch is removed."""
+EPOCH_WINDOW = timedelta(hours=1)
+_MOST_OPENED = 2048
+"""Opened epochs in memory."""
+
+Also = Callable[[Connection], object]
+"""Called in the same transaction, for example to add an audit message."""
+
+
+def _nothing_more(_connection: Connection) -> None:
+    """For callers that add nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +59,17 @@ class JoinResult:
 class SiteRegistry:
     """Safe from any thread; other processes (the command line) may use the same database."""
 
-    def __init__(self, database: Database, keys: Keyring, clock: Clock) -> None:
+    def __init__(self, database: Database, keys: Keyring, clock: Clock, quota: QuotaSettings | None = None) -> None:
+        """quota: the limits of a site that has none of its own."""
         self._database = database
+        self._quota = quota or QuotaSettings()
         self._keys = keys
         self._clock = clock
         self._opened: dict[tuple[SiteName, EpochId], EpochKey] = {}
 
-    def enrol(self, site: SiteName, random_bytes: Callable[[int], bytes] = os.urandom) -> tuple[str, datetime]:
+    def enrol(
+        self, site: SiteName, also: Also = _nothing_more, random_bytes: Callable[[int], bytes] = os.urandom
+    ) -> tuple[str, datetime]:
         """A new join token for a known or new site, and its expiry. The hub stores only its hash."""
         text = make_token(self._keys.authority, site, self._clock, random_bytes)
         token = read_token(text)
@@ -51,9 +78,10 @@ class SiteRegistry:
             known = insert_new(sites).values(name=site, enrolled_at=micros(self._clock.now()))
             connection.execute(known.on_conflict_do_nothing())
             connection.execute(insert(tokens).values(hash=_hash(token.id), site=site, expires_at=micros(token.expires)))
+            also(connection)
         return text, token.expires
 
-    def dismiss(self, site: SiteName) -> None:
+    def dismiss(self, site: SiteName, also: Also = _nothing_more) -> None:
         """Revoke a site; its studies stay, its unused tokens become invalid. Raises NotEnrolled."""
         now = micros(self._clock.now())
         with self._database.write() as connection:
@@ -61,72 +89,132 @@ class SiteRegistry:
             if done.rowcount != 1:
                 raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
+            also(connection)
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
         """As `IngestStore.join`."""
-        now = micros(self._clock.now())
-        _verify_key(signing_key)
+        now, asked = micros(self._clock.now()), digest(request)
+        check_join(signing_key, token, request, proof)
         with self._database.write() as connection:
-            row = connection.execute(select(tokens).where(tokens.c.hash == _hash(token))).one_or_none()
+            answered = join(tokens, join_answers, join_answers.c.hash == tokens.c.hash, isouter=True)
+            query = select(tokens, join_answers.c.request, join_answers.c.certificate).select_from(answered)
+            row = connection.execute(query.where(tokens.c.hash == _hash(token))).one_or_none()
             if row is None or row.expires_at <= now or row.signing_key not in (None, signing_key):
                 raise NotEnrolled("the join token is unknown, used or expired")
             site = SiteName(row.site)
-            certificate = issue_client(self._keys.authority, site, request, self._clock)
-            if row.signing_key is None:
+            if row.request is None:
+                certificate = issue_client(self._keys.authority, site, request, self._clock)
+                new = {"hash": row.hash, "request": asked, "certificate": certificate}
+                connection.execute(insert(join_answers).values(new))
                 connection.execute(update(tokens).where(tokens.c.hash == row.hash).values(signing_key=signing_key))
-                connection.execute(
-                    update(sites)
-                    .where(sites.c.name == site)
-                    .values(signing_key=signing_key, joined_at=now, dismissed_at=None)
-                )
-            # Only the newest certificate is valid: not that of a lost answer, nor that of an earlier enrolment.
-            given = {"certificate": fingerprint(certificate)}
-            connection.execute(update(sites).where(sites.c.name == site).values(given))
+                # Only the newest certificate is valid, not that of an earlier enrolment.
+                given = {"signing_key": signing_key, "certificate": fingerprint(certificate)}
+                joined = {"joined_at": now, "dismissed_at": None}
+                connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
+            elif row.request == asked:
+                # The answer was lost: the same one again, which changes nothing.
+                certificate = bytes(row.certificate)
+            else:
+                raise NotEnrolled("the join token is unknown, used or expired")
         return JoinResult(
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
+    def record_connected(self, site: SiteName) -> None:
+        """The site has its certificate: the token that it used is not answered any more."""
+        used = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
+        alive = used & (tokens.c.expires_at > micros(self._clock.now()))
+        with self._database.read() as connection:
+            if connection.scalar(select(exists().where(alive))) is not True:
+                return
+        with self._database.write() as connection:
+            connection.execute(update(tokens).where(alive).values(expires_at=micros(self._clock.now())))
+
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
-        self._site_key(site)
         if certificate is None:
-            return
+            self._site_key(site)
+        else:
+            for refusal in self.refused({site: certificate}).values():
+                raise refusal
+
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
+        """As `IngestStore.refused`, by one query."""
+        query = select(sites).where(sites.c.name.in_(list(certificates)), sites.c.signing_key.is_not(None))
         with self._database.read() as connection:
-            given = connection.scalar(select(sites.c.certificate).where(sites.c.name == site))
-        if given != certificate:
-            raise NotEnrolled("the site joined anew and has another certificate")
+            given = {
+                row.name: row.certificate for row in connection.execute(query.where(sites.c.dismissed_at.is_(None)))
+            }
+        found = {}
+        for site, certificate in certificates.items():
+            if site not in given:
+                found[site] = NotEnrolled("the hub does not serve this site")
+            elif given[site] != certificate:
+                found[site] = NotEnrolled("the site joined anew and has another certificate")
+        return found
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""
+        row = self._epoch(site, epoch)
+        if row is None:
+            self._opened.pop((site, epoch), None)  # it has expired
+            return None
         known = self._opened.get((site, epoch))
         if known is None:
-            row = self._epoch(site, epoch)
-            if row is None:
-                return None
-            known = open_epoch(row[0], site, _verify_key(row[1]), self._keys.sealing)
-            self._opened[site, epoch] = known
+            known = self._opened[site, epoch] = open_epoch(row[0], site, _verify_key(row[1]), self._keys.sealing)
+            while len(self._opened) > _MOST_OPENED:
+                self._opened.pop(next(iter(self._opened)), None)
         return known
 
     def verify_key(self, site: SiteName, epoch: EpochId) -> Ed25519PublicKey:
-        """The site's signing key at the time of an epoch."""
+        """The site's signing key at the time of an epoch. Raises HubBusy for one that expired in the meantime."""
         row = self._epoch(site, epoch)
         if row is None:
-            raise NotEnrolled("the epoch does not belong to this site")
+            raise HubBusy("the epoch expired at the hub in the meantime")
         return _verify_key(row[1])
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
-        """As `IngestStore.admit_epoch`."""
-        key = self._site_key(site)
+        """As `IngestStore.admit_epoch`.
+
+        A site has no more epochs than its limit. The one that was used longest ago makes room for a new one, and one
+        that was not used for EPOCH_LIFE is removed. No study is lost: the clinic announces an epoch again when the hub
+        does not know it.
+        """
+        key, now = self._site_key(site), self._clock.now()
         open_epoch(record, site, _verify_key(key), self._keys.sealing)
-        row = {
-            "site": site,
-            "epoch": peek_epoch(record),
-            "record": record,
-            "signing_key": key,
-            "admitted_at": micros(self._clock.now()),
-        }
+        epoch = peek_epoch(record)
+        row = {"site": site, "epoch": epoch, "record": record, "signing_key": key, "admitted_at": micros(now)}
         with self._database.write() as connection:
-            connection.execute(insert_new(epochs).values(row).on_conflict_do_nothing())
+            check_served(connection, site)
+            if connection.scalar(select(exists().where(epochs.c.site == site, epochs.c.epoch == epoch))):
+                return
+            most = limits_of(connection, site, self._quota)[Limit.EPOCHS]
+            recent = (epochs.c.site == site) & (epochs.c.admitted_at > micros(now - EPOCH_WINDOW))
+            new = connection.scalar(select(func.count()).select_from(epochs).where(recent)) or 0
+            if new >= most:
+                raise LimitReached(
+                    f"this clinic has announced {new:,} new epochs within the hour", Limit.EPOCHS, AGAIN_AFTER
+                )
+            self._expire(connection, site, most - 1)
+            connection.execute(insert(epochs).values(row))
+            use = insert_new(epoch_uses).values(site=site, epoch=epoch, used_at=micros(now))
+            connection.execute(
+                use.on_conflict_do_update(index_elements=["site", "epoch"], set_={"used_at": micros(now)})
+            )
+
+    def _expire(self, connection: Connection, site: SiteName, most: int) -> None:
+        """Remove the site's epochs that were not used for EPOCH_LIFE, and those beyond `most`."""
+        mine = epoch_uses.c.site == site
+        stale = list(
+            connection.scalars(
+                select(epoch_uses.c.epoch).where(mine).order_by(epoch_uses.c.used_at.desc(), epoch_uses.c.epoch)
+            )
+        )[most:]
+        old = micros(self._clock.now() - EPOCH_LIFE)
+        stale += connection.scalars(select(epoch_uses.c.epoch).where(mine, epoch_uses.c.used_at < old))
+        for epoch in dict.fromkeys(stale):
+            connection.execute(delete(epochs).where(epochs.c.site == site, epochs.c.epoch == epoch))
+            connection.execute(delete(epoch_uses).where(mine, epoch_uses.c.epoch == epoch))
 
     def sites_of(self, epoch: EpochId) -> list[SiteName]:
         """The sites that announced an epoch of this id, by name; usually one, since ids are random."""
@@ -150,6 +238,33 @@ class SiteRegistry:
         active = sites.c.signing_key.is_not(None) & sites.c.dismissed_at.is_(None)
         with self._database.read() as connection:
             return [SiteName(n) for n in connection.scalars(select(sites.c.name).where(active).order_by(sites.c.name))]
+
+    def revoked(self) -> frozenset[SiteName]:
+        """The sites whose access is revoked."""
+        query = select(sites.c.name).where(sites.c.dismissed_at.is_not(None))
+        with self._database.read() as connection:
+            return frozenset(SiteName(name) for name in connection.scalars(query))
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        """The limits of a site."""
+        with self._database.read() as connection:
+            return limits_of(connection, site, self._quota)
+
+    def usage(self, site: SiteName) -> Usage:
+        with self._database.read() as connection:
+            return usage_of(connection, site, self._clock.now())
+
+    def set_limits(self, site: SiteName, most: Mapping[Limit, int], also: Also) -> None:
+        """Give a site limits of its own. Raises NotEnrolled for an unknown site."""
+        with self._database.write() as connection:
+            set_limits(connection, site, most)
+            also(connection)
+
+    def forget_limits(self, site: SiteName, also: Also) -> None:
+        """The hub's limits apply to a site again."""
+        with self._database.write() as connection:
+            connection.execute(delete(quotas).where(quotas.c.site == site))
+            also(connection)
 
     def site_names(self) -> list[SiteName]:
         """Every site ever enrolled, by name."""

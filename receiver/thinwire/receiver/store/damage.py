@@ -8,10 +8,11 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.records import COVERED
-from thinwire.receiver.store.tables import files, objects, requests
+from thinwire.receiver.store.shares import uncount
+from thinwire.receiver.store.tables import files, objects, requests, sites
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.formats.positional import micros
+from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 
@@ -27,11 +28,19 @@ def forget(connection: Connection, blob: Digest, at: datetime) -> list[DamagedPa
     """Remove the objects that a damaged blob held, with the facts that only they gave, and request their parts; returns
     the parts that are requested, which leaves out those that the stored originals replace.
 
+    Objects of a site whose access is revoked stay as they are: a request would wait for ever, and a restored blob makes
+    them whole.
+
     Their receipts stay: they were true. A part that arrives again gets a new one. A prediction stays with its graph's
     digest, and counts again with the same graph.
     """
-    these = objects.c.blob == blob
+    served = select(sites.c.name).where(sites.c.dismissed_at.is_(None))
+    these = (objects.c.blob == blob) & objects.c.site.in_(served)
     parts = connection.execute(select(objects.c.site, objects.c.study, objects.c.kind).where(these).distinct()).all()
+    for site, size, stored_at in connection.execute(
+        select(objects.c.site, objects.c.sealed_size, objects.c.stored_at).where(these)
+    ).all():
+        uncount(connection, SiteName(site), size, moment(stored_at))
     connection.execute(delete(objects).where(these))
     requested = []
     for part in (DamagedPart(SiteName(site), StudyKey(study), Kind(kind)) for site, study, kind in parts):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, func, insert, literal, select
+from sqlalchemy import Connection, case, exists, func, insert, literal, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.tables import backed_up, backups, generation_ends, generations, positions
@@ -106,7 +106,9 @@ def record_backup(connection: Connection, taken_at: datetime, held: Mapping[Site
     for site, position in held.items():
         row = insert_new(backed_up).values(site=site, position=position)
         # An earlier backup may hold more, where the last one was of an earlier moment.
-        further = func.max(backed_up.c.position, row.excluded.position)
+        further = case(
+            (backed_up.c.position > row.excluded.position, backed_up.c.position), else_=row.excluded.position
+        )
         connection.execute(row.on_conflict_do_update(["site"], set_={"position": further}))
 
 

@@ -1,5 +1,6 @@
 """The hub's store of studies: objects and their facts, predictions, reports, receipts. Format: docs/store-format.md."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
-    Select,
     and_,
     delete,
     exists,
@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.additions import (
     Decision,
     StoredAddition,
@@ -41,10 +42,12 @@ from thinwire.receiver.store.records import (
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
+from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
     additions,
     drafts,
+    epoch_uses,
     events,
     files,
     listed,
@@ -57,14 +60,15 @@ from thinwire.receiver.store.tables import (
     studies,
     worklist,
 )
-from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
+from thinwire.receiver.store.waiting import undrafted, untriaged
+from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, place_detail, read_receipt
+from thinwire.shared.formats.receipts import Receipt, StudyStatus, parse_receipt, place_detail, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
@@ -87,12 +91,15 @@ class Store:
         step: Callable[[str], None],
         signing: Ed25519PrivateKey,
         clock: Clock,
+        quota: QuotaSettings | None = None,
     ) -> None:
+        """quota: the limits of a site that has none of its own."""
         self._database = database
         self._blobs = blobs
         self._step = step
         self._signing = signing
         self._clock = clock
+        self._quota = quota or QuotaSettings()
         self.parked = ParkedItems(database, parked, clock)
 
     def sweep(self) -> int:
@@ -111,16 +118,27 @@ class Store:
 
     def put(self, part: OpenedPart) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
-        returns. Returns the receipt that counts: of an object that is stored already, the first one."""
+        returns. Returns the receipt that counts: of an object that is stored already, the first one.
+
+        Raises NotEnrolled for a revoked site, LimitReached; nothing is then stored."""
+        mine = {"site": part.site, "study": part.header.study}
+        size = sealed_size(len(part.plaintext), part.header.chunk_log2)
+        with self._database.read() as connection:
+            # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
+            if _stored_receipt(connection, part.site, part.object) is None:
+                self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
-        mine = {"site": part.site, "study": part.header.study}
         with self._database.write() as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
+            self._check(connection, part, size)
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
-            connection.execute(new.on_conflict_do_nothing())
+            is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
+            count(connection, part.site, size, is_new, at)
+            used = (epoch_uses.c.site == part.site) & (epoch_uses.c.epoch == part.header.epoch)
+            connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
             if part.urgent:
                 self._make_urgent(connection, part.site, part.header.study)
             facts = place_detail(add_position(connection, part.site, part.object, at))
@@ -131,7 +149,7 @@ class Store:
                 "kind": int(part.header.kind),
                 "blob": blob,
                 "plain_size": len(part.plaintext),
-                "sealed_size": sealed_size(len(part.plaintext), part.header.chunk_log2),
+                "sealed_size": size,
                 "urgent": part.urgent,
                 "stored_at": micros(at),
                 "receipt": number,
@@ -147,10 +165,39 @@ class Store:
         self._step("store.put.committed")
         return signed
 
+    def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
+        """Raises NotEnrolled, LimitReached."""
+        check_served(connection, part.site)
+        is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
+        check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        """The limits of a site."""
+        with self._database.read() as connection:
+            return limits_of(connection, site, self._quota)
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        """As `IngestStore.check_room`."""
+        with self._database.read() as connection:
+            limits, used = limits_of(connection, site, self._quota), usage_of(connection, site, self._clock.now())
+        check_room(used.bytes, size, limits[Limit.BYTES])
+
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
         """As `IngestStore.stored_receipt`."""
         with self._database.read() as connection:
-            return _stored_receipt(connection, site, object)
+            known = _stored_receipt(connection, site, object)
+            if known is None or _tells_its_place(connection, site, known):
+                return known
+        with self._database.write() as connection:
+            at = self._clock.now()
+            facts = place_detail(add_position(connection, site, object, at))
+            study = connection.scalar(select(objects.c.study).where(_object(site, object)))
+            if study is None:
+                return None  # damaged since, and set aside
+            again = Receipt(StudyKey(study), site, object, StudyStatus.STORED, at, facts)
+            number, signed = add_receipt(connection, again, self._signing)
+            connection.execute(update(objects).where(_object(site, object)).values(receipt=number))
+        return signed
 
     def history(self, site: SiteName) -> SiteHistory:
         """As `IngestStore.history`."""
@@ -207,9 +254,11 @@ class Store:
 
     def request(self, site: SiteName, study: StudyKey, kind: Kind) -> None:
         """Store a reader's request of a tier; no effect if the tier is stored or was requested before. With the
-        originals those of the files that were added to the study are requested."""
+        originals those of the files that were added to the study are requested. Raises NotEnrolled for a site that
+        sends nothing more."""
         at = self._clock.now()
         with self._database.write() as connection:
+            check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
                 of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
@@ -225,6 +274,7 @@ class Store:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
         with self._database.write() as connection:
+            check_served(connection, site)
             return self._make_urgent(connection, site, study)
 
     def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:
@@ -239,14 +289,10 @@ class Store:
             keep(connection, site, study)
         return asked is not None
 
-    def untriaged(self) -> list[PendingGraph]:
-        """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
-        waiting = _untriaged(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-        query = waiting.join(studies, _of(studies, worklist.c.site, worklist.c.study))
-        query = query.order_by(studies.c.urgent_asked.desc(), objects.c.number)
+    def untriaged(self, most: int | None = None) -> list[PendingGraph]:
+        """As `waiting.untriaged`."""
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
+            return untriaged(connection, most)
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
@@ -278,20 +324,9 @@ class Store:
         return True
 
     def undrafted(self, most: int) -> list[PendingGraph]:
-        """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        # The places ascend as the urgencies do; only studies without a prediction have those of UNTRIAGED.
-        waits = (worklist.c.drafted == 0) & (worklist.c.place < max(UNTRIAGED)) & worklist.c.place.not_in(UNTRIAGED)
-        query = (
-            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .select_from(worklist)
-            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
-            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
-            .where(waits, _newest())
-            .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
-            .limit(most)
-        )
+        """As `waiting.undrafted`."""
         with self._database.read() as connection:
-            return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+            return undrafted(connection, most)
 
     def add_draft(self, waiting: PendingGraph, draft: bytes) -> None:
         """Store the draft of a graph (docs/report-decoder.md); a later one is ignored."""
@@ -464,29 +499,6 @@ class Store:
 _KINDS = frozenset(map(int, Kind))
 
 
-def untriaged_by_site() -> Select[Any]:
-    """The query of (site, newest graphs without a prediction, when the oldest of them was stored)."""
-    query = _untriaged(objects.c.site, func.count(), func.min(objects.c.stored_at))
-    return query.group_by(objects.c.site).order_by(objects.c.site)
-
-
-def _untriaged(*columns: ColumnElement[Any]) -> Select[Any]:
-    """The newest graphs without a prediction, from the index of the worklist."""
-    predicted = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
-    untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-    joined = _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH))
-    query = select(*columns).select_from(worklist).join(objects, joined)
-    return query.where(untriaged, _newest(), ~predicted)
-
-
-def _newest() -> ColumnElement[bool]:
-    """No later object of the same study and kind is stored."""
-    newer = objects.alias()
-    return ~exists().where(
-        _of(newer, objects.c.site, objects.c.study), newer.c.kind == objects.c.kind, newer.c.number > objects.c.number
-    )
-
-
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
     return and_(objects.c.site == site, objects.c.object == object)
 
@@ -498,6 +510,17 @@ def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
 def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
     signed = select(receipts.c.signed).join(objects, objects.c.receipt == receipts.c.number)
     return connection.scalar(signed.where(_object(site, object)))
+
+
+def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> bool:
+    """Whether the site can know by a receipt that the store has its object: it tells a place, of a part of the history
+    that is still here."""
+    with contextlib.suppress(Forged):  # damaged on the disk
+        if (place := parse_receipt(signed).place) is None:
+            return False
+        history = history_of(connection, site)
+        return place.generation == history.generation or place.position <= history.past.get(place.generation, 0)
+    return False
 
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:

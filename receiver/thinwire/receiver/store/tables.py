@@ -27,7 +27,7 @@ from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 11
+VERSION = 12
 
 TABLES = MetaData()
 
@@ -64,6 +64,36 @@ epochs = Table(
     Column("record", LargeBinary, nullable=False),
     Column("signing_key", LargeBinary(32), nullable=False),
     Column("admitted_at", BigInteger, nullable=False),
+)
+# What a join token was answered with, so that a lost answer can be given again.
+join_answers = Table(
+    "join_answers",
+    TABLES,
+    Column("hash", LargeBinary(32), ForeignKey("tokens.hash"), primary_key=True),
+    Column("request", LargeBinary(32), nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+)
+epoch_uses = Table(
+    "epoch_uses",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("epoch", LargeBinary(8), primary_key=True),
+    Column("used_at", BigInteger, nullable=False),
+)
+site_usage = Table(
+    "site_usage",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("studies", Integer, nullable=False),
+)
+quotas = Table(
+    "quotas",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("limit", String(16), primary_key=True),
+    Column("most", BigInteger, nullable=False),
 )
 studies = Table(
     "studies",
@@ -219,6 +249,7 @@ deliveries = Table(
     _references_study(),
     Index("deliveries_identity", "target", "site", "study", "item", "version", unique=True),
     Index("deliveries_due", "target", "state", "due_at"),
+    Index("deliveries_turn", "target", "state", "site", "due_at"),
     Index("deliveries_asked", "asked"),
 )
 sent = Table(
@@ -264,7 +295,7 @@ worklist = Table(
     Index("worklist_state", "state", "place", "received_at", "site", "study"),
     Index("worklist_site_order", "site", "done", "place", "received_at", "study"),
     Index("worklist_site_state", "site", "state", "place", "received_at", "study"),
-    Index("worklist_drafted", "drafted", "place", "received_at"),
+    Index("worklist_drafted", "site", "drafted", "place", "received_at"),
 )
 worklist_counts = Table(
     "worklist_counts",
@@ -351,6 +382,26 @@ audit = Table(
     Column("message", String, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+audit_signatures = Table(
+    "audit_signatures",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("signature", LargeBinary(64), nullable=False),
+)
+audit_anchors = Table(
+    "audit_anchors",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("told_at", BigInteger, nullable=False),
+)
+audit_exports = Table(
+    "audit_exports",
+    TABLES,
+    Column("target", String(256), primary_key=True),
+    Column("number", Integer, nullable=False),
+)
 parked = parked_table(TABLES)
 
 
@@ -367,7 +418,7 @@ def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
 
 
 event.listen(generations, "after_create", _first_generation)
-for _table in (audit, reports):
+for _table in (audit, audit_signatures, reports):
     event.listen(_table, "after_create", _only_added)
 event.listen(worklist, "after_create", full_text.make)
 

@@ -5,6 +5,7 @@ it is the length that the caller verifies (`envelope.verified_length`).
 """
 
 import contextlib
+import math
 import mmap
 import os
 import re
@@ -14,13 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from thinwire.receiver.store.shares import AGAIN_AFTER, Limit
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import DiskFull, HubBusy
+from thinwire.shared.errors import DiskFull, LimitReached
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName
 from thinwire.shared.storage.durable import Disk
 
-MOST_PARTIALS = 64
-"""Partial objects of one site on disk."""
 STALE = timedelta(days=7)
 """Seconds without progress after which a partial object may be removed for others."""
 
@@ -112,24 +112,23 @@ class Partial:
 class Inbox:
     """folder: DATA/inbox. One for each hub process; all sessions share it."""
 
-    def __init__(self, folder: Path, disk: Disk, clock: Clock, most_partials: int = MOST_PARTIALS) -> None:
+    def __init__(self, folder: Path, disk: Disk, clock: Clock) -> None:
         self.folder = folder
         self._disk = disk
         self._clock = clock
-        self._most = most_partials
         self._known: dict[Path, int] = {}
 
-    def open(self, site: SiteName, object: Digest, size: int, trust: Trust) -> Partial:
-        """Continue an object, or begin it. trust: for a file of an earlier process.
+    def open(self, site: SiteName, object: Digest, size: int, trust: Trust, most: int) -> Partial:
+        """Continue an object, or begin it. trust: for a file of an earlier process. most: partial objects of the site.
 
-        Raises DiskFull if the rest of it does not fit, HubBusy if the site has too many partial objects.
+        Raises DiskFull if the rest of it does not fit, LimitReached if the site has too many partial objects.
         """
         folder = self.folder / site
         path = folder / object.hex()
         self._disk.make_folder(folder)
         new = not path.exists()
         if new:
-            self._evict_oldest(folder)
+            self._evict_oldest(folder, most)
         here = 0 if new else path.stat().st_size
         if self._disk.free(folder) < size - min(here, size):
             raise DiskFull(f"no space for an object of {size} bytes")
@@ -165,13 +164,20 @@ class Inbox:
         if path.exists():
             self._disk.remove(path, "inbox.discard")
 
-    def _evict_oldest(self, folder: Path) -> None:
+    def size(self, site: SiteName, but: Digest) -> int:
+        """Bytes of the partial objects of a site on disk, without those of one object."""
+        folder = self.folder / site
+        return sum(each.stat().st_size for each in folder.glob("*") if each.name != but.hex()) if folder.exists() else 0
+
+    def _evict_oldest(self, folder: Path, most: int) -> None:
         files = sorted((each.stat().st_mtime, each) for each in folder.iterdir())
-        if len(files) < self._most:
+        if len(files) < most:
             return
-        moved, oldest = files[0]
+        moved, oldest = files[0] if files else (math.inf, folder)
         if moved > (self._clock.now() - STALE).timestamp():
-            raise HubBusy(f"{len(files)} objects of this site are already in transfer")
+            raise LimitReached(
+                f"{len(files)} objects of this clinic are already in transfer", Limit.PARTIALS, AGAIN_AFTER
+            )
         self._known.pop(oldest, None)
         self._disk.remove(oldest, "inbox.discard")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 from thinwire.receiver.store.history import SiteHistory
+from thinwire.receiver.store.shares import Limit
 from thinwire.receiver.transport.inbox import Inbox, Partial
 from thinwire.receiver.transport.ingest_store import IngestStore, key_lookup
 from thinwire.receiver.transport.limits import SiteLimits
@@ -30,6 +31,7 @@ from thinwire.shared.errors import (
     Final,
     Forged,
     HubBusy,
+    LimitReached,
     NotEnrolled,
     ProtocolBroken,
     Retryable,
@@ -56,6 +58,8 @@ SYNC_BYTES = 256 << 10
 SYNC_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
+HEAD_SECONDS = 60.0
+"""Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
@@ -140,6 +144,8 @@ class IngestSession:
         self._sent_receipts: set[bytes] = set()
         """Digests of receipts with a larger number that were sent as answers."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._head = b""
+        self._head_at: float | None = None
         self._told: SiteHistory | None = None
         """The last that a clinic was told of the store; None for one that does not ask."""
 
@@ -159,11 +165,12 @@ class IngestSession:
                 for object in self._inbox.objects(self.site):
                     if self._store.stored_receipt(self.site, object) is not None:
                         self._inbox.forget(self.site, object)
+                if up.hello.audit_head:
+                    self._store.record_anchor(self.site, up.hello.audit_head)
                 store = None if self._told is None else _store(self._told)
-                return [
-                    wire.Down(welcome=wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS)),
-                    *self.new_messages(),
-                ]
+                head = self._new_head()
+                welcome = wire.Welcome(version=VERSION, store=store, takes_additions=TAKES_ADDITIONS, audit_head=head)
+                return [wire.Down(welcome=welcome), *self.new_messages()]
             case "offer":
                 return self._offer(up.offer)
             case "chunk":
@@ -274,11 +281,14 @@ class IngestSession:
             # An earlier transfer may have begun in chunks.
             self._inbox.forget(self.site, Digest(offer.object))
             return [down]
+        # Before a byte of it is taken: the store decides again when the object is whole.
+        self._store.check_room(self.site, offer.size + self._inbox.size(self.site, Digest(offer.object)))
         partial = self._inbox.open(
             self.site,
             Digest(offer.object),
             offer.size,
             lambda file: verified_length(file, self._key_of),
+            self._store.limits(self.site)[Limit.PARTIALS],
         )
         arrival = self._arrivals[offer.number] = IncomingTransfer(offer, header, partial)
         return self._take(arrival, offer.head[partial.length :]) or [self._acknowledge(arrival)]
@@ -380,13 +390,23 @@ class IngestSession:
         log.warning("site %s: refused: %s", self.site, ours)
         if not isinstance(error, Final | HubBusy):
             self._store.set_aside(self.site, offer.object.hex(), error)
-        again = int(self._limits.again_after * 1000) if isinstance(ours, Retryable) else 0
-        return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, again)
+        limit, wait = "", self._limits.again_after if isinstance(ours, Retryable) else 0.0
+        if isinstance(ours, LimitReached):
+            limit, wait = ours.limit, ours.again_after
+        return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:
         self._disk.step("ingest.receipt")
         self._sent_receipts.add(digest(signed))
-        return wire.Down(receipt=wire.Receipt(signed=signed))
+        return wire.Down(receipt=wire.Receipt(signed=signed, audit_head=self._new_head()))
+
+    def _new_head(self) -> bytes:
+        """The head of the audit log for the clinic to keep, at most once in HEAD_SECONDS; empty if it has this one."""
+        now = self._clock.monotonic()
+        if self._head_at is not None and now - self._head_at < HEAD_SECONDS:
+            return b""
+        before, self._head_at, self._head = self._head, now, self._store.audit_head()
+        return b"" if self._head == before else self._head
 
 
 def stream_refusal(error: ThinwireError) -> wire.Down:
@@ -404,6 +424,8 @@ def _progress(number: int, durable: int) -> wire.Down:
     return wire.Down(progress=wire.Progress(number=number, durable=durable))
 
 
-def _refuse(number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0) -> wire.Down:
-    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again)
+def _refuse(
+    number: int, code: wire.RefusalCode, what: str, remedy: str = "", again: int = 0, limit: str = ""
+) -> wire.Down:
+    refusal = wire.Refusal(number=number, code=code, what=what, remedy=remedy, again_after_ms=again, limit=limit)
     return wire.Down(refusal=refusal)

@@ -1,13 +1,14 @@
 """The interface of the hub's store to the link."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from thinwire.receiver.sites.enrolment import JoinResult
 from thinwire.receiver.store.history import SiteHistory
+from thinwire.receiver.store.shares import Limit
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, KeyOf, Kind
 from thinwire.shared.crypto.keys import JoinTokenId
-from thinwire.shared.errors import Forged
+from thinwire.shared.errors import Forged, NotEnrolled
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, StudyKey
 
 
@@ -37,12 +38,17 @@ class IngestStore(EpochKeys, Protocol):
     They raise DiskFull, and HubBusy if the same call may succeed later; both without effect.
     """
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes) -> JoinResult:
-        """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
+    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+        """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes; proof:
+        `keys.prove_join`.
 
-        The first key for a token uses it up, durably. Until the token expires the same key is accepted again, since
-        the answer may have been lost. Raises NotEnrolled.
+        The first request with a valid proof uses the token up, durably. Until the site has connected, the same request
+        is answered again with the same certificate, since the answer may have been lost. Raises NotEnrolled.
         """
+        ...
+
+    def record_connected(self, site: SiteName) -> None:
+        """The site connected with its certificate: its used token is not answered any more."""
         ...
 
     def check_site(self, site: SiteName, certificate: Digest) -> None:
@@ -52,13 +58,35 @@ class IngestStore(EpochKeys, Protocol):
         """
         ...
 
+    def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
+        """Those of these sites that `check_site` refuses with these certificates, and why."""
+        ...
+
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         """Store an epoch record (`envelope.open_epoch`), durable when this returns. The first record of an epoch id
-        stays; a repeat has no effect. Raises Forged."""
+        stays; a repeat has no effect. Raises Forged, NotEnrolled, LimitReached."""
+        ...
+
+    def limits(self, site: SiteName) -> Mapping[Limit, int]:
+        """The limits of a site."""
+        ...
+
+    def check_room(self, site: SiteName, size: int) -> None:
+        """Raises LimitReached unless the site may store this many bytes more."""
+        ...
+
+    def audit_head(self) -> bytes:
+        """The signed head of the hub's audit log (`formats.audit_head`); empty where there is none."""
+        ...
+
+    def record_anchor(self, site: SiteName, signed: bytes) -> None:
+        """Compare a signed head that a site keeps with the audit log, and record it; one that is not the hub's is
+        ignored."""
         ...
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
-        """The signed `stored` receipt of an object that `put` stored for this site, or None."""
+        """The signed `stored` receipt of an object that `put` stored for this site, or None: the first one, or another
+        where that one does not tell its place in the present history."""
         ...
 
     def put(self, site: SiteName, object: Digest, header: EnvelopeHeader, plaintext: bytes, urgent: bool) -> bytes:
@@ -68,8 +96,8 @@ class IngestStore(EpochKeys, Protocol):
         header, plaintext: opened and verified, from an epoch of `site`. Another object with the same study, kind
         and plaintext (sealed again after damage at the clinic) is stored once, and gets its own receipt.
         urgent: whether the clinic sent the study as urgent. The receipt is then undelivered.
-        Raises BadPayload, BadManifest, BadArchive, UnknownBundle, Forged for invalid content; the store moves
-        useful content to quarantine.
+        Raises NotEnrolled for a site whose access is revoked, LimitReached; BadPayload, BadManifest, BadArchive,
+        UnknownBundle, Forged for invalid content; the store moves useful content to quarantine.
         """
         ...
 

@@ -1,8 +1,8 @@
 """The hub's gRPC server: authentication of callers, one session for each site. Protocol: docs/wire-protocol.md."""
 
 import asyncio
+import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,8 +15,9 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
-from sqlalchemy.exc import SQLAlchemyError
 
+from thinwire.receiver.config import LinkLimits
+from thinwire.receiver.transport.front import Front
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession, status_of, stream_refusal
 from thinwire.receiver.transport.ingest_store import IngestStore
@@ -24,8 +25,9 @@ from thinwire.receiver.transport.limits import SiteLimits
 from thinwire.receiver.transport.link_status import RateMeter, SiteLink
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
-from thinwire.shared.errors import BadConfiguration, NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
+from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.listening.guard import ListenerGuard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SERVICE = wire.DESCRIPTOR.services_by_name["Hub"].full_name
+WATCH_SECONDS = 0.25
+"""Seconds between two looks whether the store was changed, so that a revoked site's stream ends within a second."""
 STORE_POLL_SECONDS = 1.0
 """Seconds between two queries of the store for receipts of other processes."""
 QUIET_SECONDS = 0.005
@@ -44,20 +48,19 @@ DRAIN_SECONDS = 10.0
 """Seconds for a clinic to end its session after a refusal."""
 _LONGEST_REQUEST = 4096
 _SIGNING_KEY_BYTES = 32
-
-# gRPC has no option for TLS 1.3 only. Its TLS 1.2 suites can be set: one that needs an RSA certificate cannot be used
-# with our certificates. The variable is read once in a process, before the first credentials.
-_SUITES_OF_TLS_1_2 = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+DESCRIPTORS = 3
+"""Open files of one clinic's connection: the clinic's, and both ends of the one to gRPC."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
+    # A clinic has one stream, and may ask for health beside it.
+    ("grpc.max_concurrent_streams", 16),
     # A silent clinic is pinged rarely: it pings more often, and the hub does not wait for the answer.
     ("grpc.keepalive_time_ms", 600_000),
     ("grpc.keepalive_timeout_ms", 120_000),
-    # A handshake may wait behind a bulk transfer on a link of 16 kbit/s.
-    ("grpc.server_handshake_timeout_ms", 300_000),
+    # The guard's time, in [limits.link], ends a handshake earlier.
+    ("grpc.server_handshake_timeout_ms", 3_600_000),
     # The clinic limits the bytes in flight: gRPC neither limits them nor measures with its own pings.
     ("grpc.http2.lookahead_bytes", 8 << 20),
     ("grpc.http2.bdp_probe", 0),
@@ -69,7 +72,7 @@ _OPTIONS = (
 class HubServer(HubServicer):
     """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
     authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
-    service is offered."""
+    service is offered. guard: of the port for clinics."""
 
     def __init__(
         self,
@@ -81,7 +84,12 @@ class HubServer(HubServicer):
         disk: Disk,
         limits: SiteLimits | None = None,
         reflects: bool = False,
+        changed: Callable[[], bool] = lambda: True,
+        guard: ListenerGuard | None = None,
     ) -> None:
+        """changed: whether the store was changed by any process since the last call; it costs little."""
+        self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
+        self._front: Front | None = None
         self._store = store
         self._inbox = inbox
         self._clock = clock
@@ -89,10 +97,11 @@ class HubServer(HubServicer):
         self._limits = limits
         self._reflects = reflects
         self._health = health.HealthServicer()
-        os.environ.setdefault(*_SUITES_OF_TLS_1_2)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], authority_pem, require_client_auth=True
         )
+        self._changed = changed
+        self._watching: asyncio.Task[None] | None = None
         self._streams: dict[SiteName, SiteStream] = {}
         self._past: dict[SiteName, SiteLink] = {}
         self._server: grpc.aio.Server | None = None
@@ -101,26 +110,30 @@ class HubServer(HubServicer):
     async def start(self, listen: str) -> int:
         """Listen on HOST:PORT; returns the port, which the system chooses for 0. Raises BadConfiguration."""
         self._loop = asyncio.get_running_loop()
+        self._front = Front(self._guard, listen)
         self._server = grpc.aio.server(options=_OPTIONS)
         add_HubServicer_to_server(self, self._server)
         add_HealthServicer_to_server(self._health, self._server)
         if self._reflects:
             enable_server_reflection((_SERVICE, HEALTH_NAME, REFLECTION_NAME), self._server)
-        try:
-            port = int(self._server.add_secure_port(listen, self._credentials))
-        except RuntimeError as error:
-            raise BadConfiguration(f"cannot listen on {listen}", "Choose a free port with --listen.") from error
+        self._server.add_secure_port(self._front.address, self._credentials)
         await self._server.start()
+        await self._front.start()
         for name in ("", _SERVICE):
             await self._health.set(name, HealthCheckResponse.SERVING)
-        return port
+        self._watching = asyncio.create_task(self._watch())
+        return self._front.port
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
         streams = list(self._streams.values())
+        if self._watching is not None:
+            self._watching.cancel()
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace)
+        if self._front is not None:
+            await self._front.stop()
         for stream in streams:
             await stream.ended.wait()
 
@@ -146,6 +159,23 @@ class HubServer(HubServicer):
         link = self._streams.pop(site).link
         self._past[site] = replace(link, connected=False, since=self._clock.now(), rate=0.0, arriving=())
 
+    async def _watch(self) -> None:
+        """End the stream of a site whose access is revoked, or which joined anew, by any process."""
+        unsure = True
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if not (await asyncio.to_thread(self._changed) or unsure):
+                    continue
+                unsure = True
+                streams = dict(self._streams)
+                certificates = {site: stream.certificate for site, stream in streams.items()}
+                for site, refusal in (await asyncio.to_thread(self._store.refused, certificates)).items():
+                    streams[site].refuse(refusal)
+                unsure = False
+            except Exception as error:  # noqa: BLE001 - every revocation depends on this loop
+                log.error("open streams are not checked: %s", told(error))
+
     async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
         try:
             peer, _ = _peer(context)
@@ -155,8 +185,12 @@ class HubServer(HubServicer):
                 raise ProtocolBroken(f"the clinic speaks version {request.version}, the hub version {VERSION}")
             if len(request.certificate_request) > _LONGEST_REQUEST or len(request.signing_key) != _SIGNING_KEY_BYTES:
                 raise ProtocolBroken("the join request is too large")
-            joined = await asyncio.to_thread(self._store.join, peer, request.certificate_request, request.signing_key)
-        except (ThinwireError, OSError, SQLAlchemyError) as error:
+            if not request.proof:
+                raise ProtocolBroken("the clinic's program does not prove that it has its signing key")
+            joined = await asyncio.to_thread(
+                self._store.join, peer, request.certificate_request, request.signing_key, request.proof
+            )
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a clinic could not join: %s", told(error))
             await context.abort(status_of(as_ours(error)), str(as_ours(error)))
         log.info("site %s joined", joined.site)
@@ -169,32 +203,47 @@ class HubServer(HubServicer):
 
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # messages are read from the context, one at a time
+        assert self._front is not None
         try:
             peer, certificate = _peer(context)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token allows only enrolment")
             await asyncio.to_thread(self._store.check_site, peer.name, certificate)
+            await asyncio.to_thread(self._store.record_connected, peer.name)
+            self._front.prove(context.peer())
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
                 await before.supersede()
             session = IngestSession(peer.name, self._inbox, self._store, self._clock, self._disk, self._limits)
-            stream = self._streams[peer.name] = SiteStream(session, context, self._clock, lambda: self._end(peer.name))
+            stream = self._streams[peer.name] = SiteStream(
+                session, certificate, context, self._clock, lambda: self._end(peer.name)
+            )
             log.info("site %s connected", peer.name)
             await stream.run()
-        except (ThinwireError, OSError, SQLAlchemyError, ValueError) as error:
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a stream ends: %s", told(error))
             ours = as_ours(error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.
-            await context.write(stream_refusal(ours))
-            await asyncio.sleep(DRAIN_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                # Not for longer: a clinic that does not read keeps no stream open.
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await context.write(stream_refusal(ours))
+                    await asyncio.sleep(DRAIN_SECONDS)
             await context.abort(status_of(ours), str(ours))
+        finally:
+            self._front.doubt(context.peer())
 
 
 class SiteStream:
     """One clinic's gRPC stream: its messages, the session's thread, its end."""
 
-    def __init__(self, session: IngestSession, context: Any, clock: Clock, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self, session: IngestSession, certificate: Digest, context: Any, clock: Clock, on_end: Callable[[], object]
+    ) -> None:
         self.session = session
+        self.certificate = certificate
         self._clock = clock
         self._meter = RateMeter(clock.monotonic())
         self._since = self._seen = clock.now()
@@ -203,6 +252,7 @@ class SiteStream:
         self._context = context
         self._on_end = on_end
         self._superseded = False
+        self._refused: ThinwireError | None = None
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         # One thread, so that `close` waits for the session's present call.
@@ -238,6 +288,9 @@ class SiteStream:
                 await self._answer(self.session.new_messages)
                 patience = STORE_POLL_SECONDS
         except asyncio.CancelledError:
+            if self._refused is not None and self._task is not None:
+                self._task.uncancel()
+                raise self._refused from None
             if self._superseded:
                 await self._context.abort(grpc.StatusCode.ABORTED, "another stream of this site took over")
             raise
@@ -246,6 +299,12 @@ class SiteStream:
             notified.cancel()
             closing = self._worker.submit(self.session.close)
             closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._end))
+
+    def refuse(self, error: ThinwireError) -> None:
+        """End this stream with an error; it reads no further message."""
+        if self._refused is None and self._task is not None:
+            self._refused = error
+            self._task.cancel()
 
     async def supersede(self) -> None:
         """End this stream for a newer one; returns when its received bytes are durable."""

@@ -20,7 +20,16 @@ from thinwire.receiver.web.guard import MOST_POSTED, NotAllowed, SignInNeeded
 from thinwire.receiver.web.live import SharedRows, Watcher
 from thinwire.receiver.web.oidc import add_provider
 from thinwire.receiver.web.pages import page
-from thinwire.shared.errors import BadInput, ReportMoved, ReportSigned, Retryable, ThinwireError, UnknownStudy, as_ours
+from thinwire.shared.errors import (
+    BadInput,
+    NotEnrolled,
+    ReportMoved,
+    ReportSigned,
+    Retryable,
+    ThinwireError,
+    UnknownStudy,
+    as_ours,
+)
 from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
@@ -35,6 +44,7 @@ _STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
     (ReportSigned, HTTPStatus.CONFLICT),
     (ReportMoved, HTTPStatus.CONFLICT),
     (BadInput, HTTPStatus.BAD_REQUEST),
+    (NotEnrolled, HTTPStatus.CONFLICT),
     (Retryable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
@@ -50,7 +60,9 @@ def make_app(context: WebContext) -> FastAPI:
     app.state.shared_rows = SharedRows(context.clock.monotonic)
     if context.provider is not None:
         add_provider(app, context, context.provider)
-    app.add_middleware(Guard, most_posted=MOST_POSTED, origin=context.origin)
+    app.add_middleware(
+        Guard, most_posted=MOST_POSTED, hosts=context.hosts, origin=context.origin, secure=context.secure
+    )
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(sign_in.router)
     app.include_router(listing.router)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from thinwire.receiver.access.accounts import Account, Accounts
+from thinwire.receiver.access.accounts import Account, Accounts, Also
 from thinwire.receiver.access.attempts import Attempts
 from thinwire.receiver.access.audit import Audit
 from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
+from thinwire.receiver.access.merging import Refusals
 from thinwire.receiver.export.best_image import StudyImages
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
@@ -17,6 +18,7 @@ from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.link_status import SiteLink
+from thinwire.receiver.web.device import Devices
 from thinwire.receiver.web.frame import Frames
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.manifest import Manifest
@@ -54,15 +56,21 @@ class WebContext:
     origin: str | None = None
     """The public origin of a proxy before the page; None: the Host of each request."""
     provider: Provider | None = None
+    hosts: tuple[str, ...] = ()
+    """Names and addresses by which browsers call the page."""
     draft: OfStudy = nothing
     """The draft on a study as JSON (`inference/draft.py`), or None."""
     attempts: Attempts = field(init=False, repr=False)
+    devices: Devices = field(init=False, repr=False)
+    refusals: Refusals = field(init=False, repr=False)
     frames: Frames = field(init=False, repr=False)
     _recorded: "OrderedDict[tuple[str, str], float]" = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", Attempts(self.hub.clock))
+        object.__setattr__(self, "devices", Devices(self.hub.keys.signing))
+        object.__setattr__(self, "refusals", Refusals(self.hub.audit, self.hub.clock))
         object.__setattr__(self, "frames", Frames(self.hub.study_images(), self.hub.bundles))
 
     @property
@@ -109,6 +117,10 @@ class WebContext:
         """A message for the audit log, with the present time."""
         site, id = (None, None) if study is None else (study.site, study.study)
         return Message(act, self.clock.now(), user, address, site, id, account, outcome, detail)
+
+    def also(self, message: Message) -> Also:
+        """Records the message in the transaction of what it is about."""
+        return lambda connection: self.audit.append(connection, message)
 
     def record_access(self, account: Account, address: str, act: Act, study: StoredStudy | None, by_user: bool) -> None:
         """Log an access to a study or to the worklist; durable when this returns. by_user: False for automatic requests

@@ -103,7 +103,7 @@ def refused(request: Request, context: WebContext, here: Requester) -> None:
     route: Any = request.scope.get("route")
     detail = f"{request.method} {getattr(route, 'path', '')}: not allowed for {here.account.role}"
     message = context.message(Act.LISTED, here.account.name, here.address, outcome=AuditOutcome.REFUSED, detail=detail)
-    context.audit.record(message)
+    context.refusals.record(message)
 
 
 Reader = Annotated[Requester, Depends(reader)]

@@ -69,6 +69,7 @@ class Watcher:
         while True:
             await asyncio.sleep(EVERY)
             try:
+                await asyncio.to_thread(self._context.refusals.write)
                 await self.look()
             except Exception as error:  # noqa: BLE001 - every open page depends on this loop
                 log.error("open pages are not refreshed: %s", type(error).__name__)

@@ -16,7 +16,6 @@ from joserfc.errors import JoseError
 from starlette.middleware.sessions import SessionMiddleware
 
 from thinwire.receiver.access.accounts import Account, Role
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import Provider, WebContext
 from thinwire.receiver.web.guard import CurrentContext, address_of
@@ -112,14 +111,12 @@ def _account(
     name = re.sub(r"[^a-z0-9._-]", "-", str(claims.get("preferred_username") or subject).lower()).lstrip("._-")[:64]
     full_name = str(claims.get("name") or claims.get("preferred_username") or subject)[:128]
     message = context.message(Act.ACCOUNT_LINKED, name, address, account=name, detail=f"by OpenID, as {role}")
-    return context.accounts.of_subject(
-        provider.issuer, subject, name, full_name, role, lambda connection: append(connection, message)
-    )
+    return context.accounts.of_subject(provider.issuer, subject, name, full_name, role, context.also(message))
 
 
 async def _failed(request: Request, context: WebContext, address: str, words: str) -> Response:
     message = context.message(Act.SIGNED_IN, "unknown", address, outcome=AuditOutcome.REFUSED, detail="by OpenID")
-    await asyncio.to_thread(context.audit.record, message)
+    await asyncio.to_thread(context.refusals.record, message)
     return _refused(request, words)
 
 

@@ -2,25 +2,21 @@
 
 import logging
 import os
-import socket
 import ssl
-import threading
 from contextlib import ExitStack
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-import uvicorn
-from fastapi import FastAPI
-
-from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.config import Settings
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.web.app import make_app
 from thinwire.receiver.web.context import Provider, WebContext
 from thinwire.shared.addresses import address_text, host_and_port
+from thinwire.shared.crypto.certificates import names_of
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.listening.web import WebThread
 
 log = logging.getLogger(__name__)
 
@@ -43,63 +39,54 @@ class WebServer:
             )
         # Beyond this machine the page is always encrypted: TLS by the page or by the proxy.
         self._tls = not loopback
+        tls = self._context() if self._tls else None
         self.context = WebContext(
-            hub, pipeline, self._tls or proxy is not None, proxy, _provider(hub.settings), hub.store.draft
+            hub,
+            pipeline,
+            self._tls or proxy is not None,
+            proxy,
+            _provider(hub.settings),
+            self._hosts(proxy),
+            hub.store.draft,
         )
-        try:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            self._socket = socket.create_server((self._host, port), family=family, backlog=128)
-        except OSError as error:
-            raise BadConfiguration(f"the page cannot listen on {listen}", "Choose a free port with --web.") from error
-        try:
-            self._server = uvicorn.Server(self._config(make_app(self.context)))
-        except BadConfiguration:
-            self.close()
-            raise
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web")
+        # The client's address is taken only from a proxy on this machine; all its connections have one address.
+        proxies = () if proxy is None else ("127.0.0.1", "::1")
+        guard = hub.listeners.guard("web", hub.settings.limits.web, shared=proxies)
+        listener = guard.listen(self._host, port, "Choose a free port with --web.")
+        self._server = WebThread(make_app(self.context), listener, "web", tls, proxies, _GRACE, "auto")
 
     @property
     def url(self) -> str:
         """The address of the page."""
         if self.context.origin is not None:
             return self.context.origin
-        return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._socket.getsockname()[1])}"
+        return f"{'https' if self._tls else 'http'}://{address_text(self._host, self._server.port)}"
 
     def start(self) -> None:
-        self.context.audit.record(self.context.message(Act.STARTED, "serve", ""))
-        self._thread.start()
+        self._server.start()
 
     def stop(self) -> None:
         """Returns when no page is served any more."""
-        self._server.should_exit = True
-        self._thread.join()
-        self.close()
-        self.context.audit.record(self.context.message(Act.STOPPED, "serve", ""))
+        self._server.stop()
+        self.context.refusals.write(all=True)
 
     def close(self) -> None:
-        """Close the socket; for a server that was not started."""
-        self._socket.close()
+        """Close the port; for a server that was not started."""
+        self._server.close()
 
-    def _config(self, app: FastAPI) -> uvicorn.Config:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,  # an address may be a one-time link
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-            # The client address is taken only from a proxy on this machine.
-            proxy_headers=self.context.origin is not None,
-            forwarded_allow_ips="127.0.0.1,::1",
-        )
-        config.load()
-        if self._tls:
-            config.ssl = self._context()
-        return config
+    def _hosts(self, proxy: str | None) -> tuple[str, ...]:
+        """Names by which browsers call the page, beside the address of the connection."""
+        named = [*self._hub.settings.web_names, self._host]
+        if proxy is not None:
+            named.append(urlsplit(proxy).hostname or "")
+        if self._tls and self._hub.settings.web_certificate is not None:
+            named += names_of(self._hub.settings.web_certificate.read_bytes())
+        return tuple(named)
 
     def _context(self) -> ssl.SSLContext:
         settings = self._hub.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         if settings.web_certificate is not None and settings.web_key is not None:
             try:
                 context.load_cert_chain(settings.web_certificate, settings.web_key)

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from thinwire.receiver.access.accounts import SHORTEST_PASSWORD
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, AuditOutcome
 from thinwire.receiver.web.context import WebContext
+from thinwire.receiver.web.device import LIFE
 from thinwire.receiver.web.guard import CurrentContext, Posted, address_of, cookie
 from thinwire.receiver.web.pages import page
 from thinwire.receiver.web.rows import duration
@@ -30,26 +30,37 @@ def sign_in(
     request: Request, context: CurrentContext, name: Annotated[str, Form()], password: Annotated[str, Form()]
 ) -> Response:
     name, address = name.strip().lower()[:64], address_of(request)
-    keys = f"account {name}", f"address {address}"
-    wait = context.attempts.wait(*keys)
+    device = context.devices.known(name, request.cookies.get(_device_cookie(context, name)))
+    wait = context.attempts.wait(name, address, device)
     error, status = f"Too many tries. Try again in {duration(wait)}.", HTTPStatus.TOO_MANY_REQUESTS
     if not wait:
         account = context.accounts.check(name, password)
         if account is not None:
-            context.attempts.succeeded(keys[0])
-            return enter(context, account.name, address)
-        context.attempts.failed(*keys)
+            context.attempts.succeeded(name, address, device)
+            return remembered(context, enter(context, account.name, address), account.name)
+        context.attempts.failed(name, address, device)
         error, status = _WRONG, HTTPStatus.UNAUTHORIZED
     # The typed name is not logged: it may be a password in the wrong field.
     known = name if any(each.name == name for each in context.accounts.all()) else "unknown"
-    context.audit.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
+    context.refusals.record(context.message(Act.SIGNED_IN, known, address, outcome=AuditOutcome.REFUSED))
     return page(request, "sign_in.html", status, error=error, name=name, provider=context.provider is not None)
+
+
+def _device_cookie(context: WebContext, account: str) -> str:
+    return f"{cookie(context)}-device-{context.devices.name(account)}"
+
+
+def remembered(context: WebContext, answer: Response, account: str) -> Response:
+    """The answer with the cookie that tells this browser from those of whoever guesses the account's password."""
+    name, value = _device_cookie(context, account), context.devices.issue(account)
+    answer.set_cookie(name, value, LIFE, path="/", secure=context.secure, httponly=True, samesite="strict")
+    return answer
 
 
 def enter(context: WebContext, name: str, address: str) -> Response:
     """A new session and a redirect to the worklist."""
     message = context.message(Act.SIGNED_IN, name, address)
-    secret = context.accounts.start(name, lambda connection: append(connection, message))
+    secret = context.accounts.start(name, context.also(message))
     answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
     answer.set_cookie(cookie(context), secret, path="/", secure=context.secure, httponly=True, samesite="strict")
     return answer
@@ -58,7 +69,7 @@ def enter(context: WebContext, name: str, address: str) -> Response:
 @router.post("/sign-out")
 def sign_out(context: CurrentContext, here: Posted) -> Response:
     message = context.message(Act.SIGNED_OUT, here.account.name, here.address)
-    context.accounts.end(here.secret, lambda connection: append(connection, message))
+    context.accounts.end(here.secret, context.also(message))
     answer = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
     answer.delete_cookie(cookie(context), path="/", secure=context.secure, httponly=True, samesite="strict")
     return answer
@@ -81,23 +92,20 @@ def welcome(
 ) -> Response:
     """Set the password of a one-time link's account, and sign in."""
     address = address_of(request)
-    key = f"address {address}"
-    if context.attempts.wait(key):
-        return _welcome(
-            request, context, secret, f"Too many tries. Try again in {duration(context.attempts.wait(key))}."
-        )
+    if wait := context.attempts.wait(None, address):
+        return _welcome(request, context, secret, f"Too many tries. Try again in {duration(wait)}.")
     valid, account_name = context.accounts.invited(secret)
     if not valid:
-        context.attempts.failed(key)
+        context.attempts.failed(None, address)
     elif password != again:
         return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
     who = account_name or name.strip().lower()
     message = context.message(Act.PASSWORD_SET, who, address, account=who)
     try:
-        name = context.accounts.accept(secret, password, who, full_name, lambda connection: append(connection, message))
+        name = context.accounts.accept(secret, password, who, full_name, context.also(message))
     except BadInput as error:
         return _welcome(request, context, secret, f"{str(error).capitalize()}. {error.remedy}", name, full_name)
-    return enter(context, name, address)
+    return remembered(context, enter(context, name, address), name)
 
 
 def _welcome(

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.export.picture import concept_names
 from thinwire.receiver.presentation import age
@@ -140,7 +139,7 @@ def report(
     )
     message = context.message(_ACT_OF[event], account.name, here.address, found)
     try:
-        context.pipeline.report(written, event, lambda connection: append(connection, message))
+        context.pipeline.report(written, event, context.also(message))
     except (ReportMoved, ReportSigned, BadInput) as error:
         status = HTTPStatus.BAD_REQUEST if isinstance(error, BadInput) else HTTPStatus.CONFLICT
         problem = f"{str(error)[:1].upper()}{str(error)[1:]}. {error.remedy}"
@@ -166,7 +165,7 @@ def decide(
     told = Act.CORRECTION_TAKEN if decision is Decision.TAKEN else Act.CORRECTION_KEPT
     message = context.message(told, here.account.name, here.address, found, detail=addition)
     context.pipeline.decide(
-        found.site, found.study, mine.study, decision, lambda connection: append(connection, message)
+        found.site, found.study, mine.study, decision, lambda connection: context.audit.append(connection, message)
     )
     return _back(found)
 

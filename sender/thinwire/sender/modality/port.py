@@ -10,7 +10,6 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, dimse_messages, evt
@@ -18,15 +17,17 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from thinwire.sender.config import DicomSettings
+from thinwire.sender.config import DicomLimits, DicomSettings
 from thinwire.sender.modality.arrivals import Arrivals, ReceivedObject
 from thinwire.sender.modality.commitment import Commitments
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import BadConfiguration, BadInput, DiskFull, ProtocolBroken, Retryable, UnreadableDicom
+from thinwire.shared.errors import BadInput, DiskFull, ProtocolBroken, Retryable, UnreadableDicom
 from thinwire.shared.imaging.codestream import SYNTAXES
 from thinwire.shared.imaging.dicom import require_radiographic
 from thinwire.shared.imaging.header import FileLimits, glance
+from thinwire.shared.listening.dicom import DicomConnection, DicomServer, serve_dicom
+from thinwire.shared.listening.guard import Listeners, Refusal
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk
 
@@ -40,7 +41,8 @@ COMMIT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the one instance of the push model
 REQUEST_COMMITMENT = 1
 
 _PDU_BYTES = 128 << 10
-_MOST_ASSOCIATIONS = 10
+_ENDLESS = 4
+"""Times most_bytes at which an object ends its association."""
 _COMMENT = 64
 """Characters of Error Comment (0000,0902), LO."""
 _REJECT_CALLER = (0x01, 0x01, 0x03)  # permanent, by the user: calling AE title not recognized (PS3.8 9.3.4)
@@ -61,13 +63,16 @@ class Port:
         quarantine: Quarantine,
         disk: Disk,
         clock: Clock,
+        listeners: Listeners,
+        limits: DicomLimits,
     ) -> None:
         self.settings = settings
+        self._guard = listeners.guard("dicom", limits, addresses=_addresses(settings))
         self.commitments = Commitments(database, arrivals, disk, clock, self.deliver)
         self.arrivals = arrivals
         self._quarantine = quarantine
         self._disk = disk
-        self._server: Any = None
+        self._server: DicomServer | None = None
         self._lock = threading.Lock()
         self._open: dict[Association, set[str]] = {}
         """Open associations, and the studies of the objects of each."""
@@ -78,7 +83,6 @@ class Port:
         _config.STORE_RECV_CHUNKED_DATASET = True
         # pynetdicom has no setting for the folder; an image in /tmp is neither private nor on the disk of the data.
         dimse_messages.NamedTemporaryFile = functools.partial(NamedTemporaryFile, dir=self.arrivals.incoming)
-        logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # lower levels log identifiers
         handlers = [
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
@@ -89,17 +93,17 @@ class Port:
             (evt.EVT_N_ACTION, self._action),
         ]
         taker = AE(self.settings.aet)
-        taker.maximum_associations = _MOST_ASSOCIATIONS
         taker.maximum_pdu_size = _PDU_BYTES
         taker.supported_contexts = _contexts()
-        address = (self.settings.bind, self.settings.port or 0)
-        try:
-            self._server = taker.start_server(address, block=False, evt_handlers=handlers)
-        except OSError as error:
-            raise BadConfiguration(
-                f"the DICOM port cannot be opened ({error.strerror})", "Choose another port or bind in section [dicom]."
-            ) from error
-        number = int(self._server.socket.getsockname()[1])
+        listener = self._guard.listen(
+            self.settings.bind,
+            self.settings.port or 0,
+            "Choose another port or bind in section [dicom].",
+            DicomConnection,
+        )
+        # An object over most_bytes is refused with a status, but not received without end.
+        self._server = serve_dicom(taker, listener, handlers, _ENDLESS * self.settings.most_bytes)
+        number = int(listener.getsockname()[1])
         log.info("DICOM port open: %s at %s:%d", self.settings.aet, self.settings.bind, number)
         return number
 
@@ -121,7 +125,7 @@ class Port:
     def _requested(self, event: evt.Event) -> None:
         machine = self.settings.machines.get(_caller(event.assoc))
         if machine is None or machine.address not in ("", event.assoc.requestor.address):
-            log.warning("an association was refused: its AE title or address is not in section [dicom.machines]")
+            self._guard.refuse(Refusal.CALLER, event.assoc.requestor.address)
             event.assoc.acse.send_reject(*_REJECT_CALLER)
             event.assoc.kill()  # after the rejection is sent
 
@@ -212,6 +216,12 @@ class Port:
         finally:
             if opened.is_established:
                 opened.release()
+
+
+def _addresses(settings: DicomSettings) -> list[str]:
+    """The addresses of all machines; empty if one of them may send from anywhere."""
+    found = [machine.address for machine in settings.machines.values()]
+    return found if all(found) else []
 
 
 @functools.cache

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
 from thinwire.sender.outbox.hub_history import HubHistory, KeepUntil
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest
+
+
+class Safety(StrEnum):
+    """Where a study is safe that the hub has stored."""
+
+    STORED = "stored at the hub, in no backup"
+    BACKED_UP = "stored and in a backup"
+
 
 Holds = Callable[[Part], bool]
 """Whether a part's sealed bytes are here and whole; reads them."""
@@ -27,6 +36,13 @@ def is_in_backup(entry: OutboxEntry, history: HubHistory) -> bool:
     """Whether a backup of the hub holds every part that the hub stored of a study."""
     stored = [part.place for part in entry.parts if part.state is PartState.STORED]
     return history.backed_up is not None and all(place is None or history.in_backup(place) for place in stored)
+
+
+def safety(entry: OutboxEntry, history: HubHistory | None) -> Safety | None:
+    """None while the hub lacks a planned part."""
+    if not entry.is_at_hub:
+        return None
+    return Safety.BACKED_UP if history is not None and is_in_backup(entry, history) else Safety.STORED
 
 
 def may_delete_last_copy(entry: OutboxEntry, holds: Holds, secured: bool) -> bool:

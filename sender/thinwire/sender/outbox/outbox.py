@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
+from thinwire.sender.outbox.audit_heads import AuditHeads
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
 from thinwire.sender.outbox.followed_store import FollowedStore, still_holds
@@ -71,6 +72,7 @@ class Outbox(FollowedStore):
     def __init__(self, data: Path, database: Database, epochs: Epochs, hub_signing: Ed25519PublicKey) -> None:
         super().__init__(data, database, epochs)
         self.overview = Overview(database)
+        self.audit_heads = AuditHeads(database, hub_signing)
         # A page of many studies asks for the same receipts every few seconds.
         self._read_receipt = lru_cache(_MOST_VERIFIED)(partial(read_receipt, key=hub_signing))
         self._unoffered: set[Digest] = set()

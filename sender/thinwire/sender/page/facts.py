@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from thinwire.sender.intake.deidentify import MEANINGS, Identity
+from thinwire.sender.outbox.deletion import safety
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartState
+from thinwire.sender.outbox.hub_history import HubHistory
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
@@ -19,6 +21,7 @@ from thinwire.sender.transport.progress import study_seconds
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.receipts import Receipt, StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey
+from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.parked import ParkedItem
 
 MOST_STUDIES = 200
@@ -72,6 +75,10 @@ class StudyRow:
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
+    added_to: str
+    """The study to which its files are added, hex; empty for a study of its own."""
+    safety: str
+    """Whether a backup of the hub holds it (`deletion.Safety`); empty while the hub lacks a part."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,14 @@ class PageState:
 @dataclass(frozen=True)
 class ClinicState:
     """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving. identity:
-    the setting."""
+    the setting. listeners: the clinic's ports."""
 
     outbox: Outbox
     quarantine: Quarantine
     current_policy: Callable[[], CurrentPolicy]
     coming: Callable[[], int] = lambda: 0
     identity: Identity = Identity.FULL
+    listeners: Listeners = field(default_factory=Listeners)
 
     def free(self) -> int:
         """Bytes that studies may still take of the disk."""
@@ -132,7 +140,7 @@ class ClinicState:
         waits, seconds = current_policy.waits(newest, due), study_seconds(due, link, current_policy)
         crossing = {each.object: each for each in link.transfers}
         receipts = self.outbox.receipts_of([each.study for each in newest])
-        budget = current_policy.policy.budget
+        budget, history = current_policy.policy.budget, self.outbox.history()
         parked = self.outbox.parked.items(MOST_REFUSED)
         return PageState(
             site=str(self.outbox.epochs.site),
@@ -148,7 +156,7 @@ class ClinicState:
             studies=tuple(
                 row
                 for each in newest
-                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study])
+                for row in self._rows(each, current_policy, waits, seconds, crossing, receipts[each.study], history)
             ),
             more=max(0, self.outbox.overview.count() - len(newest)),
             refused=tuple(reversed(self.quarantine.reasons(MOST_REFUSED))),
@@ -159,9 +167,10 @@ class ClinicState:
 
     def _rows(self, entry: OutboxEntry, *facts: Any) -> list[StudyRow]:
         """One row; none for a study that cannot be shown, such as one with receipts of a later version."""
+        rows = []
         with self.outbox.parked.guard("page", entry.study.hex()):
-            return [self._study(entry, *facts)]
-        return []
+            rows.append(self._study(entry, *facts))
+        return rows
 
     def _study(
         self,
@@ -171,6 +180,7 @@ class ClinicState:
         seconds: Mapping[StudyKey, float],
         crossing: Mapping[Digest, TransferProgress],
         receipts: Sequence[Receipt],
+        history: HubHistory | None,
     ) -> StudyRow:
         first = {receipt.status: receipt.at for receipt in reversed(receipts)}
         result = _detail(receipts, StudyStatus.TRIAGED)
@@ -198,6 +208,8 @@ class ClinicState:
             findings=_findings(result.get("findings")),
             report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
+            added_to="" if entry.adds_to is None else entry.adds_to.hex(),
+            safety=str(safety(entry, history) or ""),
         )
 
 

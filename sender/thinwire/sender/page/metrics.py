@@ -9,6 +9,7 @@ from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
 from thinwire.sender.transport.link_status import LinkState
+from thinwire.shared.listening.metrics import connection_metrics
 
 
 class ClinicMetrics(Collector):
@@ -61,3 +62,4 @@ class ClinicMetrics(Collector):
         yield GaugeMetricFamily("thinwire_arriving_studies", "Studies that machines send now.", self._clinic.coming())
         refused = self._clinic.quarantine.count()
         yield GaugeMetricFamily("thinwire_quarantine_files", "Refused files with their reasons.", refused)
+        yield from connection_metrics(self._clinic.listeners)

@@ -8,40 +8,37 @@ origins from pressing its buttons (docs/threat-model.md).
 import hmac
 import logging
 import os
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qs
 
-import uvicorn
 from jinja2 import Environment, FileSystemLoader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from thinwire.sender.config import LOOPBACK, PageSettings
+from thinwire.sender.config import PageLimits, PageSettings
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.page.metrics import ClinicMetrics
-from thinwire.shared.errors import BadConfiguration, DiskFull, UnknownStudy
+from thinwire.shared.errors import DiskFull, UnknownStudy
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey
+from thinwire.shared.listening.guard import Listeners
+from thinwire.shared.listening.web import WebThread
 from thinwire.shared.web import Guard
 
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _LONGEST_FORM = 4096
-_START_SECONDS = 30.0
 ACTS: Final[Mapping[str, Callable[[Outbox, StudyKey | None], object]]] = MappingProxyType(
     {
         "pause": lambda outbox, study: outbox.pause(study),
@@ -104,8 +101,7 @@ def build(clinic: ClinicState, settings: PageSettings, random_bytes: Callable[[i
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[
-            Middleware(Guard, most_posted=_LONGEST_FORM),
-            Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *settings.hosts], www_redirect=False),
+            Middleware(Guard, most_posted=_LONGEST_FORM, hosts=settings.hosts),
         ],
     )
 
@@ -113,37 +109,23 @@ def build(clinic: ClinicState, settings: PageSettings, random_bytes: Callable[[i
 class PageServer:
     """The page on its port. `open` and `close`."""
 
-    def __init__(self, clinic: ClinicState, settings: PageSettings) -> None:
+    def __init__(self, clinic: ClinicState, settings: PageSettings, listeners: Listeners, limits: PageLimits) -> None:
+        self._app = build(clinic, settings)
         self._settings = settings
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        config = uvicorn.Config(
-            build(clinic, settings),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread: threading.Thread | None = None
+        self._guard = listeners.guard("page", limits)
+        self._server: WebThread | None = None
 
     def open(self) -> int:
         """Listen; gives the port. Raises BadConfiguration where it cannot be opened."""
-        try:
-            listening = socket.create_server((self._settings.bind, self._settings.port or 0))
-        except OSError as error:
-            raise BadConfiguration(
-                f"the page's port cannot be opened ({error.strerror})", "Choose another port or bind in section [page]."
-            ) from error
-        number = int(listening.getsockname()[1])
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="page")
-        self._thread.start()
-        log.info("page: http://%s:%d/", self._settings.bind, number)
-        return number
+        listener = self._guard.listen(
+            self._settings.bind, self._settings.port or 0, "Choose another port or bind in section [page]."
+        )
+        self._server = WebThread(self._app, listener, "page")
+        self._server.start()
+        log.info("page: http://%s:%d/", self._settings.bind, self._server.port)
+        return self._server.port
 
     def close(self) -> None:
-        self._server.should_exit = True
-        if self._thread is not None:
-            self._thread.join(_START_SECONDS)
-            self._thread = None
+        if self._server is not None:
+            self._server.stop()
+            self._server = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, month
@@ -23,7 +24,7 @@ from thinwire.sender.transport.session import UplinkSession
 from thinwire.sender.transport.tcp import Condition, TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import Clock
-from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken
+from thinwire.shared.crypto.keys import HUB_NAME, Identity, JoinToken, prove_join
 from thinwire.shared.errors import Final, HubBusy, LinkLost, NotEnrolled, ProtocolBroken, Retryable, ThinwireError, told
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.status_file import EVERY
@@ -113,12 +114,17 @@ def error_of(code: grpc.StatusCode, details: str | None, welcomed: bool = True) 
     return kind(f"{event}: {reason}" if kind is LinkLost else f"the hub refuses: {reason}")
 
 
-async def join(target: str, token: JoinToken, request: bytes, signing_key: bytes) -> wire.JoinReply:
-    """Enrol this clinic. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes.
+async def join(target: str, token: JoinToken, request: bytes, signing: Ed25519PrivateKey) -> wire.JoinReply:
+    """Enrol this clinic. request: certificate request, PEM; signing: the clinic's signing key.
 
-    Raises NotEnrolled, LinkLost, ProtocolBroken. May be repeated with the same signing key until it succeeds.
+    Raises NotEnrolled, LinkLost, ProtocolBroken. May be repeated with the same request and key until it succeeds.
     """
-    asked = wire.JoinRequest(version=VERSION, certificate_request=request, signing_key=signing_key)
+    asked = wire.JoinRequest(
+        version=VERSION,
+        certificate_request=request,
+        signing_key=signing.public_key().public_bytes_raw(),
+        proof=prove_join(signing, token.id, request),
+    )
     async with dial(HubAddress(target, token.authority_pem, token.bootstrap)) as channel:
         try:
             reply: wire.JoinReply = await HubStub(channel).Join(asked)

@@ -25,7 +25,7 @@ from thinwire.sender.transport.schedule import (
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
-from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.formats.receipts import LAST_POSITION, StudyStatus
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
@@ -39,6 +39,8 @@ STALL_SECONDS, LONGEST_STALL = 120.0, 600.0
 ten times the time of these bytes at the measured rate, at most the second."""
 _LONGEST_PAUSE = 60.0
 """Longest pause in seconds before an object that the hub cannot accept now is offered again."""
+_LONGEST_LIMIT = 900.0
+"""The same for an object that a limit of this clinic's share at the hub refuses."""
 _LONGEST_REASON = 500
 SENDING = "sending"
 """Its name in the list of parked items."""
@@ -91,11 +93,15 @@ class UplinkSession:
         self._pending_escalations: list[StudyKey] = []
         self._escalating: set[StudyKey] = set()
         self._moved = clock.monotonic()
+        self._limit = ""
+        self._limited_until = 0.0
+        self._known: dict[StudyKey, bool] = {}
+        """Whether the hub has a part of a study, while a limit holds."""
 
     def hello(self) -> wire.Up:
         self.refresh()
-        seen = wire.Seen(receipt=self._outbox.seen())
-        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen))
+        seen, head = wire.Seen(receipt=self._outbox.seen()), self._outbox.audit_heads.kept()
+        return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
 
     def refresh(self) -> None:
         """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
@@ -160,6 +166,7 @@ class UplinkSession:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
                 self.welcomed, self._takes_additions = True, down.welcome.takes_additions
                 self._outbox.record_takes_additions(self._takes_additions)
+                self._outbox.audit_heads.keep(down.welcome.audit_head)
                 if down.welcome.HasField("store"):
                     self._outbox.record_history(_history(down.welcome.store))
                 self.refresh()
@@ -168,6 +175,7 @@ class UplinkSession:
             case "progress":
                 self._progress(down.progress)
             case "receipt":
+                self._outbox.audit_heads.keep(down.receipt.audit_head)
                 return self._receipt(down.receipt.signed)
             case "refusal":
                 self._refusal(down.refusal)
@@ -236,13 +244,14 @@ class UplinkSession:
                     self.pace.arrived(sample)
                 transfer.samples.clear()
                 self._end(transfer)
+        taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
         with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
             self._outbox.record_receipt(signed)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
                 self._drop(receipt.object)
             self._disk.step("uplink.receipt_taken")
-            return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
-        return []  # the hub repeats it to the same offer, or with its next stream
+            taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+        return taken
 
     @contextlib.contextmanager
     def _one_object(self, due: Due) -> Iterator[None]:
@@ -280,7 +289,12 @@ class UplinkSession:
             with self._one_object(due):
                 if not self._outbox.check(due):
                     self.refresh()
-        until = self._clock.monotonic() + min(pause, _LONGEST_PAUSE)
+        longest = _LONGEST_PAUSE
+        if refusal.limit:
+            longest, self._limit = _LONGEST_LIMIT, refusal.limit
+            self._limited_until = self._clock.monotonic() + min(pause, longest)
+            self._known.clear()
+        until = self._clock.monotonic() + min(pause, longest)
         self.pauses[due.object] = Pause(until, reason, times)
 
     def _request(self, request: wire.TierRequest) -> None:
@@ -340,8 +354,21 @@ class UplinkSession:
             # A hub of an earlier version would refuse an addition for good.
             if due.adds and not self._takes_additions:
                 continue
+            if ready and now < self._limited_until and self._is_limited(due):
+                continue
             if ready and (pause is None or pause.until <= now):
                 yield due
+
+    def _is_limited(self, due: Due) -> bool:
+        """Whether the limit that the hub named would refuse this object too: it is then not offered, which would take
+        bytes of the link in vain."""
+        if due.object in self._by_object or due.kind is None:
+            return False
+        if self._limit == "studies":
+            if due.study not in self._known:
+                self._known[due.study] = self._outbox.entry(due.study).status is not None
+            return not self._known[due.study]
+        return self._limit == "bytes"
 
     def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if
@@ -386,6 +413,8 @@ def _history(store: wire.Store) -> HubHistory:
     positions = {Generation(each.generation): each.position for each in store.past}
     if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
         raise ProtocolBroken("the hub tells a generation of another length")
+    if max(store.position, store.backup.position, *positions.values(), 0) > LAST_POSITION:
+        raise ProtocolBroken("the hub tells a position over the limit")
     backed_up = store.backup.position if store.HasField("backup") else None
     return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 

@@ -170,3 +170,14 @@ def _key_identifier(key: ec.EllipticCurvePublicKey) -> bytes:
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def names_of(pem: bytes) -> list[str]:
+    """The DNS names and IP addresses of a certificate (RFC 5280 4.2.1.6). Raises BadConfiguration for anything else."""
+    try:
+        names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    except ValueError as error:
+        raise BadConfiguration("a certificate file is damaged", "Correct web_certificate.") from error
+    return [*names.value.get_values_for_type(x509.DNSName), *map(str, names.value.get_values_for_type(x509.IPAddress))]

@@ -40,6 +40,7 @@ TOKEN_LIFE: Final = timedelta(days=7)
 
 _SITE_URI = "thinwire:site:"
 _JOIN_URI = "thinwire:join:"
+_JOIN_CONTEXT = b"thinwire join v1"
 _TOKEN_PREFIX = "thinwire-join-1."
 _LONGEST_TOKEN = 4096
 # The common bytes of all tokens; this dictionary makes a token a third shorter. Part of the format: never changed.
@@ -68,6 +69,20 @@ def verify(key: Ed25519PublicKey, context: bytes, signature: bytes, data: bytes)
         key.verify(signature, context + b"\0" + data)
     except InvalidSignature as error:
         raise Forged("a signature is not valid") from error
+
+
+def prove_join(key: Ed25519PrivateKey, token: "JoinTokenId", request: bytes) -> bytes:
+    """64 bytes: the caller of `Join` has this signing key. The token's id is the hub's nonce: with another token the
+    proof is of no use, and a repeat of the whole request changes nothing. request: certificate request, PEM."""
+    return sign(key, _JOIN_CONTEXT, token.value + request)
+
+
+def check_join(key: bytes, token: "JoinTokenId", request: bytes, proof: bytes) -> None:
+    """Raises NotEnrolled unless `proof` is that of `prove_join`. key: Ed25519 public, 32 bytes."""
+    try:
+        verify(Ed25519PublicKey.from_public_bytes(key), _JOIN_CONTEXT, proof, token.value + request)
+    except (ValueError, Forged) as error:
+        raise NotEnrolled("the join request does not prove that its signing key is the clinic's own") from error
 
 
 @dataclass(frozen=True)

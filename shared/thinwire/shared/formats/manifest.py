@@ -245,7 +245,8 @@ def _packed(manifest: Manifest) -> bytes:
     read, added = manifest.read, manifest.added
     if read is not None and added is not None:
         raise BadManifest("a manifest of added files names no frontal image")
-    version, last = 1, ()
+    version = 1
+    last: tuple[object, ...] = ()
     if read is not None:
         version, last = 2, (_packed_read(read),)
     elif added is not None:

@@ -4,13 +4,16 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, DiskFull
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, digest
 from thinwire.shared.storage.durable import Disk, sweep
 
+PIECE = 1 << 20
+"""Bytes of a blob in memory while it is copied."""
 PAGE = 500
 """Names of blobs in memory at a time."""
 
@@ -51,6 +54,41 @@ class Blobs:
             # The process that renamed it may have died before the folder was durable.
             self._disk.sync_folder(path.parent)
         return name
+
+    def copy_from(self, other: "Blobs", name: Digest, step: str) -> int | None:
+        """Copy a blob of another folder, compared with its digest on the way; durable when this returns. Returns its
+        bytes, or None if it is missing or damaged there: then nothing is changed here. Raises DiskFull."""
+        target = self.path(name)
+        try:
+            with other.path(name).open("rb") as source, self._disk.full_is_an_error():
+                size = os.fstat(source.fileno()).st_size
+                self._disk.make_folder(target.parent)
+                if self._disk.free(target.parent) < size:
+                    raise DiskFull(f"no space for {size} bytes")
+                beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+                found = hashlib.sha256()
+                try:
+                    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+                        while piece := source.read(PIECE):
+                            found.update(piece)
+                            copy.write(piece)
+                    if found.digest() != name:
+                        return None
+                    self._disk.adopt(beside, target, step)
+                finally:
+                    beside.unlink(missing_ok=True)
+                return size
+        except OSError as error:
+            _refuse_others(error)
+            return None
+
+    def has(self, name: Digest, size: int) -> bool:
+        """Whether a file of this name and size is here. Its content is not compared."""
+        try:
+            return self.path(name).stat().st_size == size
+        except OSError as error:
+            _refuse_others(error)
+            return False
 
     def read(self, name: Digest) -> bytes:
         """The bytes of a blob that the database names. Raises BadFormat for a damaged file."""

@@ -98,7 +98,7 @@ def migrate(path: Path, schema: Schema, disk: Disk) -> tuple[int, Path] | None:
         return None
     _remove(_rehearsal(path))
     copy = path.with_name(f"{path.stem}-version-{found}{path.suffix}")
-    _copy(path, copy, disk)
+    copy_database(path, copy, disk, "migrate.copy")
     _bring_forward(path, found, schema, disk)
     log.info("the database is now of version %d; a copy of version %d is in %s", schema.version, found, copy.name)
     return found, copy
@@ -116,7 +116,7 @@ def rehearse(path: Path, schema: Schema, disk: Disk) -> int:
         # A rehearsal that was killed leaves its log, which would be taken for that of the new copy.
         _remove(copy)
         try:
-            _copy(path, copy, disk)
+            copy_database(path, copy, disk, "migrate.copy")
             _bring_forward(copy, found, schema, disk)
         finally:
             _remove(copy)
@@ -159,16 +159,17 @@ def _refuse_foreign(found: int, schema: Schema) -> None:
         )
 
 
-def _copy(path: Path, copy: Path, disk: Disk) -> None:
-    """A durable copy of the whole database, also of its log."""
+def copy_database(path: Path, copy: Path, disk: Disk, name: str) -> None:
+    """A durable copy of the whole database at one moment, also of its log; other processes may go on. Steps: name.*.
+    Raises DiskFull."""
     size = sum(each.stat().st_size for each in path.parent.glob(path.name + "*"))
-    if disk.free(path.parent) < 2 * size:
-        # The migration itself may write as much again.
-        raise DiskFull("no space for a copy of the database, which an update needs")
+    if disk.free(copy.parent) < 2 * size:
+        # A migration itself may write as much again.
+        raise DiskFull("no space for a copy of the database")
     beside = copy.with_name(f".{copy.name}.tmp")
     beside.unlink(missing_ok=True)
     beside.touch(mode=0o600)
-    disk.step("migrate.copy.before_write")
+    disk.step(f"{name}.before_write")
     with (
         contextlib.closing(sqlite3.connect(path)) as source,
         contextlib.closing(sqlite3.connect(beside)) as target,
@@ -176,7 +177,7 @@ def _copy(path: Path, copy: Path, disk: Disk) -> None:
         translated(),
     ):
         source.backup(target)
-    disk.adopt(beside, copy, "migrate.copy")
+    disk.adopt(beside, copy, name)
 
 
 def _alembic(

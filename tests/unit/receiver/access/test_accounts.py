@@ -5,7 +5,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.reading_room import PASSWORD, quick_accounts, quiet
 from thinwire.receiver.access.accounts import IDLE, INVITATION, LONGEST, Accounts, Role
-from thinwire.receiver.access.attempts import FIRST_PAUSE, FREE, LONGEST_PAUSE, Attempts
+from thinwire.receiver.access.attempts import FIRST_PAUSE, FREE, FREE_IN_ALL, LONGEST_PAUSE, Attempts
 from thinwire.receiver.hub import Hub
 from thinwire.shared.errors import BadInput
 
@@ -97,17 +97,57 @@ def test_what_goes_wrong_beside_leaves_no_account(accounts: Accounts) -> None:
     assert accounts.all() == []
 
 
+def failures(attempts: Attempts, count: int, account: str | None, address: str, *device: str) -> None:
+    for _ in range(count):
+        attempts.failed(account, address, *device)
+
+
 def test_tries_are_slowed_and_never_locked(clock: FakeClock) -> None:
     attempts = Attempts(clock)
     for _ in range(FREE):
-        assert attempts.wait("account a", "address 1") == 0
-        attempts.failed("account a")
-    assert attempts.wait("account a", "address 1") == FIRST_PAUSE
-    assert attempts.wait("account b") == 0
+        assert attempts.wait("a", "10.0.0.1") == 0
+        attempts.failed("a", "10.0.0.1")
+    assert attempts.wait("a", "10.0.0.1") == FIRST_PAUSE
+    assert attempts.wait("b", "10.0.0.1") == 0
     clock.advance(FIRST_PAUSE)
-    assert attempts.wait("account a") == 0
-    for _ in range(30):
-        attempts.failed("account a")
-    assert attempts.wait("account a") == LONGEST_PAUSE
-    attempts.succeeded("account a")
-    assert attempts.wait("account a") == 0
+    assert attempts.wait("a", "10.0.0.1") == 0
+    failures(attempts, 30, "a", "10.0.0.1")
+    assert attempts.wait("a", "10.0.0.1") == LONGEST_PAUSE
+    clock.advance(LONGEST_PAUSE)
+    assert attempts.wait("a", "10.0.0.1") == 0
+    attempts.succeeded("a", "10.0.0.1")
+    failures(attempts, FREE - 1, "a", "10.0.0.1")
+    assert attempts.wait("a", "10.0.0.1", "her browser") == 0
+
+
+def test_whoever_guesses_elsewhere_delays_no_reader(clock: FakeClock) -> None:
+    attempts = Attempts(clock)
+    attempts.succeeded("anna", "10.0.0.1")
+    failures(attempts, FREE, "anna", "203.0.113.9")
+    assert attempts.wait("anna", "203.0.113.9") == FIRST_PAUSE
+    assert attempts.wait("anna", "10.0.0.2") == 0
+    for n in range(100):
+        failures(attempts, 3, "anna", f"203.0.113.{n}")
+    assert attempts.wait("anna", "10.0.0.2") > FIRST_PAUSE  # a place that is not known
+    assert attempts.wait("anna", "10.0.0.1") == 0
+    assert attempts.wait("anna", "10.0.0.2", "her browser") == 0
+
+
+def test_wrong_one_time_links_from_anywhere_keep_no_holder_of_one_out(clock: FakeClock) -> None:
+    attempts = Attempts(clock)
+    for n in range(100):
+        failures(attempts, 3, None, f"203.0.113.{n}")
+    assert attempts.wait(None, "10.0.0.1") == 0
+    failures(attempts, FREE_IN_ALL, None, "10.0.0.9")
+    assert attempts.wait(None, "10.0.0.9") == FIRST_PAUSE
+
+
+def test_one_address_is_slowed_with_any_names_and_her_browser_behind_it_is_not(clock: FakeClock) -> None:
+    attempts = Attempts(clock)
+    for n in range(FREE_IN_ALL):
+        attempts.failed(f"name-{n}", f"2001:db8::{n}")
+    assert attempts.wait("anna", "2001:db8::ffff") == FIRST_PAUSE
+    assert attempts.wait("anna", "2001:db8:0:1::1") == 0
+    assert attempts.wait("anna", "2001:db8::ffff", "her browser") == 0
+    failures(attempts, FREE, "anna", "2001:db8::ffff", "her browser")
+    assert attempts.wait("anna", "2001:db8::ffff", "her browser") == FIRST_PAUSE

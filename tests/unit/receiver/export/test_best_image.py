@@ -54,7 +54,7 @@ def put(hub: Hub, clinic: Clinic, part: Sealed) -> None:
 def arrive(hub: Hub, clinic: Clinic, part: Sealed, length: int) -> None:
     """The first bytes of an object, as the link leaves them while it is on its way."""
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
-    partial = inbox.open(clinic.site, part.object, len(part.sealed), lambda _: 0)
+    partial = inbox.open(clinic.site, part.object, len(part.sealed), lambda _: 0, 64)
     partial.append(part.sealed[:length])
     partial.close()
 

@@ -15,7 +15,6 @@ from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.tier_samples import sample_crops
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
@@ -24,7 +23,7 @@ from thinwire.receiver.operations.check import Checked, Finding, Subject, check,
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, NotEnrolled
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest, SiteName, Tier, digest
 from thinwire.shared.storage import blobs as blobs_module
@@ -45,7 +44,7 @@ def kept(hub: Hub, clinic: Clinic, parts: StudyParts) -> StudyParts:
             clinic.site, parts.study, version, ReportState.DRAFT, "clear", "anna", "Dr. Anna", False, hub.clock.now()
         )
         message = Message(Act.REPORT_SIGNED, hub.clock.now(), "anna", "", clinic.site, parts.study)
-        pipeline.report(report, event, partial(append, message=message))
+        pipeline.report(report, event, partial(hub.audit.append, message=message))
     return parts
 
 
@@ -226,6 +225,25 @@ def test_one_blob_of_two_clinics_is_requested_from_both(hub: Hub, clinic: Clinic
     assert repair(hub, findings) == 2
     for site in (clinic.site, other.site):
         assert (kept.study, Kind.ORIGINALS) in hub.store.requested_parts(site)
+
+
+def test_a_part_of_a_revoked_clinic_is_not_requested_in_vain(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
+    other = join(hub, "south-ridge")
+    again = other.seal(Kind.ORIGINALS, kept.study, kept.originals.plaintext)
+    hub.pipeline().put(other.site, again.object, again.header, again.plaintext, False)
+    hub.enrolment.dismiss(clinic.site)
+    path = blob(hub.data, again.plaintext)
+    damage(path)
+    findings = found(hub)
+    assert [(each.site, each.repairable) for each in findings] == [(clinic.site, False), (other.site, True)]
+    assert "access is revoked" in findings[0].remedy
+    assert repair(hub, findings) == 1
+    assert (kept.study, Kind.ORIGINALS) not in hub.store.requested_parts(clinic.site)
+    assert [each.site for each in found(hub)] == [clinic.site]  # until the blob is restored
+    with pytest.raises(NotEnrolled, match="revoked"):
+        hub.store.request(clinic.site, kept.study, Kind.CROPS)
+    hub.pipeline().put(other.site, again.object, again.header, again.plaintext, False)
+    assert found(hub) == []
 
 
 def test_a_part_that_came_again_before_the_repair_stays(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:

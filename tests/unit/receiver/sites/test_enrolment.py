@@ -1,10 +1,15 @@
 import sqlite3
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import update
 
 from tests.support.clock import FakeClock
-from tests.support.hub_folder import join
+from tests.support.hub_folder import Clinic, join
 from thinwire.receiver.hub import Hub, open_hub, serving_lock
+from thinwire.receiver.sites.enrolment import EPOCH_LIFE, JoinResult
+from thinwire.receiver.store.shares import Limit
+from thinwire.receiver.store.tables import epoch_uses
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import (
     TOKEN_LIFE,
@@ -14,14 +19,16 @@ from thinwire.shared.crypto.keys import (
     new_request,
     new_signing_key,
     peer_identity,
+    prove_join,
     read_token,
 )
-from thinwire.shared.errors import BadConfiguration, Forged, NotEnrolled
+from thinwire.shared.errors import BadConfiguration, Forged, HubBusy, LimitReached, NotEnrolled
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName
 
 SITE = SiteName("north-valley")
 OTHER = SiteName("south-ridge")
-FIRST, SECOND = (new_signing_key(lambda n, b=b: bytes([b]) * n).public_key().public_bytes_raw() for b in (1, 2))  # type: ignore[misc]
+FIRST, SECOND = (new_signing_key(lambda n, b=b: bytes([b]) * n) for b in (1, 2))  # type: ignore[misc]
 
 
 def token(hub: Hub, site: SiteName = SITE) -> JoinTokenId:
@@ -32,11 +39,16 @@ def request(site: SiteName = SITE) -> bytes:
     return new_request(site)[1]
 
 
+def joined_by(hub: Hub, id: JoinTokenId, request: bytes, signing: Ed25519PrivateKey) -> JoinResult:
+    public = signing.public_key().public_bytes_raw()
+    return hub.enrolment.join(id, request, public, prove_join(signing, id, request))
+
+
 def test_a_token_makes_a_site(hub: Hub) -> None:
     id = token(hub)
     with pytest.raises(NotEnrolled):
         hub.enrolment.check_site(SITE, Digest(b"?" * 32))
-    joined = hub.enrolment.join(id, request(), FIRST)
+    joined = joined_by(hub, id, request(), FIRST)
     assert joined.site == SITE
     assert peer_identity(joined.certificate_pem) == Site(SITE)
     assert joined.sealing_key == hub.keys.sealing.public.raw
@@ -44,30 +56,58 @@ def test_a_token_makes_a_site(hub: Hub) -> None:
     assert hub.enrolment.site_names() == [SITE]
 
 
-def test_the_first_key_uses_a_token_up_and_may_come_again(hub: Hub, clock: FakeClock) -> None:
-    id = token(hub)
-    hub.enrolment.join(id, request(), FIRST)
-    assert hub.enrolment.join(id, request(), FIRST).site == SITE
-    with pytest.raises(NotEnrolled):
-        hub.enrolment.join(id, request(), SECOND)
+def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock: FakeClock) -> None:
+    id, asked = token(hub), request()
+    first = joined_by(hub, id, asked, FIRST)
+    assert joined_by(hub, id, asked, FIRST) == first
+    for other, key in ((request(), FIRST), (asked, SECOND), (request(), SECOND)):
+        with pytest.raises(NotEnrolled):
+            joined_by(hub, id, other, key)
+    hub.enrolment.check_site(SITE, fingerprint(first.certificate_pem))
     clock.advance(TOKEN_LIFE.total_seconds() + 1)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.join(id, request(), FIRST)
+        joined_by(hub, id, asked, FIRST)
+
+
+def test_the_first_connection_ends_a_token(hub: Hub) -> None:
+    id, asked = token(hub), request()
+    joined_by(hub, id, asked, FIRST)
+    hub.enrolment.record_connected(SITE)
+    with pytest.raises(NotEnrolled, match="used"):
+        joined_by(hub, id, asked, FIRST)
+    another = token(hub)
+    hub.enrolment.record_connected(SITE)
+    assert joined_by(hub, another, request(), SECOND).site == SITE
+
+
+def test_whoever_does_not_have_the_signing_key_does_not_join(hub: Hub) -> None:
+    id, other, asked = token(hub), token(hub), request()
+    public = FIRST.public_key().public_bytes_raw()
+    for proof in (
+        b"",
+        bytes(64),
+        prove_join(SECOND, id, asked),
+        prove_join(FIRST, other, asked),
+        prove_join(FIRST, id, request()),
+    ):
+        with pytest.raises(NotEnrolled, match="prove"):
+            hub.enrolment.join(id, asked, public, proof)
+    assert joined_by(hub, id, asked, FIRST).site == SITE
 
 
 @pytest.mark.parametrize("bad", [JoinTokenId(bytes(8))])
 def test_a_token_of_nobody_joins_nobody(hub: Hub, bad: JoinTokenId) -> None:
     with pytest.raises(NotEnrolled):
-        hub.enrolment.join(bad, request(), FIRST)
+        joined_by(hub, bad, request(), FIRST)
 
 
 def test_a_request_that_does_not_hold_leaves_the_token_unused(hub: Hub) -> None:
-    id = token(hub)
+    id, asked = token(hub), request()
     with pytest.raises(NotEnrolled):
-        hub.enrolment.join(id, b"no request", FIRST)
+        joined_by(hub, id, b"no request", FIRST)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.join(id, request(), b"short")
-    assert hub.enrolment.join(id, request(), SECOND).site == SITE
+        hub.enrolment.join(id, asked, b"short", prove_join(FIRST, id, asked))
+    assert joined_by(hub, id, asked, SECOND).site == SITE
 
 
 def test_no_token_stands_in_the_database(hub: Hub) -> None:
@@ -97,6 +137,43 @@ def test_the_first_record_of_an_epoch_wins(hub: Hub) -> None:
     assert hub.enrolment.epoch_key(SITE, clinic.epoch.id) == clinic.epoch
 
 
+def announce(hub: Hub, clinic: Clinic) -> EpochId:
+    epoch, record = new_epoch(SITE, hub.keys.sealing.public, clinic.signing, hub.clock)
+    hub.enrolment.admit_epoch(SITE, record)
+    return epoch.id
+
+
+def test_new_epochs_are_limited_and_the_least_used_makes_room(hub: Hub, clock: FakeClock) -> None:
+    clinic = join(hub)
+    hub.enrolment.set_limits(SITE, {Limit.EPOCHS: 3}, lambda _: None)
+    ids = [clinic.epoch.id, announce(hub, clinic), announce(hub, clinic)]
+    for _ in range(3):
+        with pytest.raises(LimitReached, match="within the hour") as caught:
+            announce(hub, clinic)
+    assert "site quota" in caught.value.remedy
+    hub.enrolment.admit_epoch(SITE, clinic.record)  # a known one is no new one
+    clock.advance(3601)
+    with hub.database.write() as connection:
+        connection.execute(update(epoch_uses).where(epoch_uses.c.epoch == ids[0]).values(used_at=micros(clock.now())))
+    clock.advance(1)
+    ids.append(announce(hub, clinic))
+    known = [hub.enrolment.epoch_key(SITE, each) is not None for each in ids]
+    assert known.count(True) == 3
+    assert (known[0], known[3]) == (True, True)
+    lost = ids[known.index(False)]
+    with pytest.raises(HubBusy):
+        hub.enrolment.verify_key(SITE, lost)
+
+
+def test_an_epoch_that_is_not_used_expires_and_may_come_again(hub: Hub, clock: FakeClock) -> None:
+    clinic = join(hub)
+    clock.advance(EPOCH_LIFE.total_seconds() + 1)
+    announce(hub, clinic)
+    assert hub.enrolment.epoch_key(SITE, clinic.epoch.id) is None
+    hub.enrolment.admit_epoch(SITE, clinic.record)
+    assert hub.enrolment.epoch_key(SITE, clinic.epoch.id) == clinic.epoch
+
+
 def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
     before = join(hub)
     after = join(hub)
@@ -107,18 +184,18 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
 
 
 def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
-    first = fingerprint(hub.enrolment.join(token(hub), request(), FIRST).certificate_pem)
+    first = fingerprint(joined_by(hub, token(hub), request(), FIRST).certificate_pem)
     hub.enrolment.check_site(SITE, first)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
     with pytest.raises(NotEnrolled):
         hub.enrolment.check_site(SITE, first)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.join(waiting, request(), SECOND)
+        joined_by(hub, waiting, request(), SECOND)
     fresh = token(hub)
     with pytest.raises(NotEnrolled):
         hub.enrolment.check_site(SITE, first)
-    joined = hub.enrolment.join(fresh, request(), SECOND)
+    joined = joined_by(hub, fresh, request(), SECOND)
     hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
     with pytest.raises(NotEnrolled, match="joined anew"):
         hub.enrolment.check_site(SITE, first)

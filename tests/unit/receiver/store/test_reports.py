@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.clock import START, FakeClock
 from tests.support.hub_folder import join, study_parts
 from tests.support.power import Fuse, LossyDisk, PowerCut
 from tests.support.reading_room import quiet
-from thinwire.receiver.access.audit import append
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.store.reports import (
@@ -135,11 +133,11 @@ def test_no_version_is_ever_altered(hub: Hub, study: StudyKey) -> None:
 def test_a_power_cut_leaves_report_receipt_and_audit_or_none(
     data: Path, study: StudyKey, step: str, there: bool
 ) -> None:
-    def also(connection: Connection) -> None:
-        append(connection, Message(Act.REPORT_SIGNED, START, "a.lund", "", SITE, study))
-
-    with open_hub(data, FakeClock(), LossyDisk(Fuse((step, 1)))) as hub, pytest.raises(PowerCut):
-        hub.pipeline().report(written(study, "Signed."), ReportEvent.SIGNED, also)
+    message = Message(Act.REPORT_SIGNED, START, "a.lund", "", SITE, study)
+    with open_hub(data, FakeClock(), LossyDisk(Fuse((step, 1)))) as cut, pytest.raises(PowerCut):
+        cut.pipeline().report(
+            written(study, "Signed."), ReportEvent.SIGNED, lambda connection: cut.audit.append(connection, message)
+        )
     with open_hub(data, FakeClock()) as again:
         assert (again.store.report(SITE, study) is not None) is there
         assert (StudyStatus.REPORTED in [status for status, _ in receipts(again)]) is there

@@ -10,7 +10,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.two_ends import SITE
 from thinwire.receiver.transport.inbox import STALE, Inbox, Partial
-from thinwire.shared.errors import DiskFull, HubBusy
+from thinwire.shared.errors import DiskFull, LimitReached
 from thinwire.shared.identifiers import Digest, SiteName, digest
 from thinwire.shared.storage.durable import Disk
 
@@ -22,12 +22,12 @@ def distrust(_: object) -> int:
     return 0
 
 
-def inbox_of(folder: Path, most: int = 64) -> Inbox:
-    return Inbox(folder, Disk(reserve=0), FakeClock(), most)
+def inbox_of(folder: Path) -> Inbox:
+    return Inbox(folder, Disk(reserve=0), FakeClock())
 
 
-def begin(inbox: Inbox, object: Digest = OBJECT, site: SiteName = SITE, size: int = SIZE) -> Partial:
-    return inbox.open(site, object, size, distrust)
+def begin(inbox: Inbox, object: Digest = OBJECT, site: SiteName = SITE, size: int = SIZE, most: int = 64) -> Partial:
+    return inbox.open(site, object, size, distrust, most)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def test_another_process_goes_on_from_what_can_be_trusted(tmp_path: Path) -> Non
     partial = begin(inbox_of(tmp_path))
     partial.append(b"a" * 300)
     partial.close()
-    again = inbox_of(tmp_path).open(SITE, OBJECT, SIZE, lambda file: len(file.read(200)))
+    again = inbox_of(tmp_path).open(SITE, OBJECT, SIZE, lambda file: len(file.read(200)), 64)
     assert (again.length, again.durable) == (200, 200)
     again.append(b"b" * 800)
     with again.content() as data:
@@ -110,23 +110,26 @@ def test_an_object_that_does_not_fit_is_refused_before_a_byte(tmp_path: Path) ->
 
 
 def test_a_site_has_so_many_partial_objects_and_another_site_its_own(tmp_path: Path) -> None:
-    inbox = inbox_of(tmp_path, most=3)
-    partials = [begin(inbox, digest(bytes([n]))) for n in range(3)]
-    with pytest.raises(HubBusy):
-        begin(inbox)
-    partials.append(begin(inbox, site=SiteName("south-ridge")))
-    partials.append(begin(inbox, digest(b"\0")))  # known: no new one
+    inbox = inbox_of(tmp_path)
+    partials = [begin(inbox, digest(bytes([n])), most=3) for n in range(3)]
+    with pytest.raises(LimitReached, match="already in transfer") as caught:
+        begin(inbox, most=3)
+    assert "(partials) with `thinwire-receiver site quota`" in caught.value.remedy
+    partials.append(begin(inbox, site=SiteName("south-ridge"), most=3))
+    partials.append(begin(inbox, digest(b"\0"), most=3))  # known: no new one
+    with pytest.raises(LimitReached):
+        begin(inbox, site=SiteName("east-bank"), most=0)
     for each in partials:
         each.close()
 
 
 def test_the_oldest_that_has_not_moved_for_a_week_makes_room(tmp_path: Path) -> None:
-    inbox = inbox_of(tmp_path, most=2)
+    inbox = inbox_of(tmp_path)
     for n in range(2):
         begin(inbox, digest(bytes([n]))).close()
     old = tmp_path / SITE / digest(b"\0").hex()
     then = (FakeClock().now() - STALE - timedelta(seconds=1)).timestamp()
     os.utime(old, (then, then))
-    begin(inbox).close()
+    begin(inbox, most=2).close()
     assert not old.exists()
     assert set(inbox.objects(SITE)) == {OBJECT, digest(b"\1")}

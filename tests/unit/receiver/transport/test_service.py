@@ -26,7 +26,15 @@ from thinwire.sender.transport.tcp import TcpConnection
 from thinwire.sender.transport.tls import Security
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.crypto.keys import Identity, fingerprint, make_token, new_authority, new_request, read_token
+from thinwire.shared.crypto.keys import (
+    Identity,
+    fingerprint,
+    make_token,
+    new_authority,
+    new_request,
+    new_signing_key,
+    read_token,
+)
 from thinwire.shared.errors import BadConfiguration, LinkLost, NotEnrolled, ProtocolBroken
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import SiteName
@@ -217,7 +225,9 @@ def test_a_site_that_was_removed_is_told_so(ends: TwoEnds) -> None:
 
 def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) -> None:
     token = read_token(SiteRegistry(ends.hub.database, KEYS, SystemClock()).enrol(SITE)[0])
-    key, another = (bytes([n]) * 32 for n in (1, 2))
+    key, another = new_signing_key(), new_signing_key()
+    short = wire.JoinRequest(version=1, certificate_request=REQUEST, signing_key=b"short", proof=bytes(64))
+    old = wire.JoinRequest(version=1, certificate_request=REQUEST, signing_key=key.public_key().public_bytes_raw())
 
     async def act(_: HubServer, port: int) -> None:
         target = f"127.0.0.1:{port}"
@@ -230,8 +240,10 @@ def test_a_clinic_joins_once_and_may_ask_again_with_the_same_key(ends: TwoEnds) 
             await join(target, token, REQUEST, another)
         with pytest.raises(NotEnrolled, match="unknown"):
             await join(target, TOKEN, REQUEST, key)
-        with pytest.raises(ProtocolBroken):
-            await join(target, token, REQUEST, b"short")
+        async with dial(HubAddress(target, AUTHORITY.certificate_pem, token.bootstrap)) as channel:
+            for refused, said in ((short, "too large"), (old, "does not prove")):
+                with pytest.raises(Exception, match=said):
+                    await HubStub(channel).Join(refused)
         with pytest.raises(ProtocolBroken):
             await join(target, token, REQUEST * 20, key)
         async with dial(HubAddress(target, AUTHORITY.certificate_pem, site_identity())) as channel:
@@ -246,7 +258,7 @@ def test_a_hub_that_is_not_there(ends: TwoEnds) -> None:
         async with serving(ends) as (_, port):
             pass
         with pytest.raises(LinkLost, match="the hub cannot be reached"):
-            await join(f"127.0.0.1:{port}", TOKEN, REQUEST, b"k" * 32)
+            await join(f"127.0.0.1:{port}", TOKEN, REQUEST, new_signing_key())
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
-from thinwire.sender.config import PageSettings
+from thinwire.sender.config import PageLimits, PageSettings
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import unreadable
@@ -21,6 +21,7 @@ from thinwire.sender.transport.link_status import LinkState, LinkStatus, Transfe
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import NotChestRadiograph
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail, sign_receipt
+from thinwire.shared.listening.guard import Listeners
 
 FIRST, SECOND = samples(2)
 OWN = "http://127.0.0.1:8080"
@@ -198,7 +199,7 @@ def test_a_clinic_is_ill_when_its_disk_is_full_and_not_when_the_link_is_down(pag
 def test_the_server_opens_and_closes(page: Page) -> None:
     import http.client
 
-    server = PageServer(page.clinic, PageSettings(port=0))
+    server = PageServer(page.clinic, PageSettings(port=0), Listeners(), PageLimits())
     number = server.open()
     try:
         connection = http.client.HTTPConnection("127.0.0.1", number, timeout=30)

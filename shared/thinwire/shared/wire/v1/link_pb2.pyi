@@ -33,14 +33,16 @@ REFUSAL_CODE_NOT_ENROLLED: RefusalCode
 REFUSAL_CODE_PROTOCOL_BROKEN: RefusalCode
 
 class JoinRequest(_message.Message):
-    __slots__ = ("version", "certificate_request", "signing_key")
+    __slots__ = ("version", "certificate_request", "signing_key", "proof")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     version: int
     certificate_request: bytes
     signing_key: bytes
-    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+    proof: bytes
+    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("certificate", "sealing_key", "signing_key", "site")
@@ -87,14 +89,16 @@ class Down(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., tier_request: _Optional[_Union[TierRequest, _Mapping]] = ..., escalated: _Optional[_Union[Escalated, _Mapping]] = ..., store: _Optional[_Union[Store, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "software", "seen")
+    __slots__ = ("version", "software", "seen", "audit_head")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
     version: int
     software: str
     seen: Seen
-    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ..., seen: _Optional[_Union[Seen, _Mapping]] = ...) -> None: ...
+    audit_head: bytes
+    def __init__(self, version: _Optional[int] = ..., software: _Optional[str] = ..., seen: _Optional[_Union[Seen, _Mapping]] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
 
 class Seen(_message.Message):
     __slots__ = ("receipt",)
@@ -141,14 +145,16 @@ class Escalate(_message.Message):
     def __init__(self, study: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "store", "takes_additions")
+    __slots__ = ("version", "store", "audit_head", "takes_additions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
     TAKES_ADDITIONS_FIELD_NUMBER: _ClassVar[int]
     version: int
     store: Store
+    audit_head: bytes
     takes_additions: bool
-    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., store: _Optional[_Union[Store, _Mapping]] = ..., audit_head: _Optional[bytes] = ..., takes_additions: _Optional[bool] = ...) -> None: ...
 
 class Store(_message.Message):
     __slots__ = ("generation", "position", "past", "backup")
@@ -185,24 +191,28 @@ class Progress(_message.Message):
     def __init__(self, number: _Optional[int] = ..., durable: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("signed",)
+    __slots__ = ("signed", "audit_head")
     SIGNED_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
     signed: bytes
-    def __init__(self, signed: _Optional[bytes] = ...) -> None: ...
+    audit_head: bytes
+    def __init__(self, signed: _Optional[bytes] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("number", "code", "what", "remedy", "again_after_ms")
+    __slots__ = ("number", "code", "what", "remedy", "again_after_ms", "limit")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     WHAT_FIELD_NUMBER: _ClassVar[int]
     REMEDY_FIELD_NUMBER: _ClassVar[int]
     AGAIN_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     number: int
     code: RefusalCode
     what: str
     remedy: str
     again_after_ms: int
-    def __init__(self, number: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., what: _Optional[str] = ..., remedy: _Optional[str] = ..., again_after_ms: _Optional[int] = ...) -> None: ...
+    limit: str
+    def __init__(self, number: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., what: _Optional[str] = ..., remedy: _Optional[str] = ..., again_after_ms: _Optional[int] = ..., limit: _Optional[str] = ...) -> None: ...
 
 class TierRequest(_message.Message):
     __slots__ = ("study", "kind")

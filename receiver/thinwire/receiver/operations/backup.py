@@ -1,0 +1,251 @@
+"""`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/hub-administrator.md.
+
+A backup's database names only blobs that are in the backup: it replaces the one before it when all of them are durable
+there. Blobs are added and never removed, so that a backup that was killed leaves the one before it whole, and the next
+one goes on with the blobs that are there.
+"""
+
+import contextlib
+import fcntl
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from thinwire.receiver.config import FILE
+from thinwire.receiver.hub import DATABASE, offline_lock, serving_lock
+from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
+from thinwire.receiver.store.tables import HUB
+from thinwire.shared.clock import Clock
+from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy
+from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.database import Database, translated
+from thinwire.shared.storage.durable import Disk, flock, sweep
+from thinwire.shared.storage.migrations import copy_database, migrate, open_database
+
+BUNDLES = "bundles"
+LOCK = "backup.lock"
+REPLACED = "replaced"
+"""DATA/replaced: the database that a restore replaced."""
+PAGE = 500
+"""Blobs whose names are in memory at a time."""
+_NEXT = "next.db"
+_RESTORED = "restored.db"
+_LOGS = ("-wal", "-shm")
+
+Also = Callable[[Connection], object]
+"""Called in the transaction that records a backup or begins a generation."""
+Progress = Callable[[str, int, int], None]
+"""(what is copied, copied so far, their number)"""
+
+
+@dataclass
+class Copied:
+    """The blobs of a backup or a restore."""
+
+    copied: int = 0
+    copied_bytes: int = 0
+    there: int = 0
+    """Here already."""
+    damaged: list[Digest] = field(default_factory=list)
+    """Named by the database, and missing or damaged at the source."""
+
+
+def back_up(
+    database: Database, data: Path, folder: Path, disk: Disk, clock: Clock, also: Also, progress: Progress
+) -> Copied:
+    """Bring the backup in `folder` up to date, durably; `serve` may go on. data: the hub's folder.
+
+    What a damaged blob held is not counted as backed up. Raises BadConfiguration for a folder that cannot be one,
+    HubBusy while another backup uses it, BadFormat if the copied database is damaged, DiskFull: the backup before it
+    stays.
+    """
+    _refuse_own(data, folder)
+    disk.make_folder(folder)
+    with _alone(folder):
+        sweep(folder)
+        following, taken_at = folder / _NEXT, clock.now()
+        copy_database(database.path, following, disk, "backup.database")
+        done = Copied()
+        with _read_only(following) as copy:
+            _refuse_damaged(copy)
+            _copy_blobs(copy, Blobs(data / "blobs", disk), Blobs(folder / "blobs", disk), done, progress)
+            held = _held(copy, done.damaged)
+        _copy_settings(data, folder, disk, replace=True)
+        disk.move(following, folder / DATABASE, "backup.whole")
+    _record(database, taken_at, held, clock, also)
+    return done
+
+
+def record_taken(database: Database, taken_at: datetime, clock: Clock, also: Also) -> None:
+    """Record a backup that another program took. taken_at: when it began. Raises BadConfiguration for a later time."""
+    if taken_at > clock.now():
+        raise BadConfiguration("the backup's time is in the future", "Give the time at which it began, with its zone.")
+    with database.read() as connection:
+        held = positions_before(connection, taken_at)
+    _record(database, taken_at, held, clock, also)
+
+
+def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Also, progress: Progress) -> Copied:
+    """Replace the database of the hub in `data` by that of a backup, with every blob that it names, and begin a new
+    generation. None for a folder that was put back by other means: the generation alone.
+
+    The database that was there is kept in DATA/replaced. A restore that was killed is repeated. Raises BadConfiguration
+    while the hub is in use, or for a folder without a backup; BadFormat for a damaged one.
+    """
+    done = Copied()
+    disk.make_folder(data)
+    with serving_lock(data), offline_lock(data):
+        if folder is None:
+            migrate(data / DATABASE, HUB, disk)
+            _begin(data / DATABASE, clock, also, from_backup=False)
+            return done
+        _refuse_own(data, folder)
+        if not (folder / DATABASE).is_file():
+            raise BadConfiguration("the folder holds no backup", "Name the folder that `backup` wrote.")
+        restored = data / _RESTORED
+        for each in data.glob(f"{Path(_RESTORED).stem}*"):
+            each.unlink()
+        for end in ("", _LOGS[0]):
+            if (source := folder / (DATABASE + end)).is_file():
+                with disk.full_is_an_error():
+                    shutil.copyfile(source, data / (_RESTORED + end))
+                (data / (_RESTORED + end)).chmod(0o600)
+        with translated(), contextlib.closing(sqlite3.connect(restored)) as copy:
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _refuse_damaged(copy)
+            _copy_blobs(copy, Blobs(folder / "blobs", disk), Blobs(data / "blobs", disk), done, progress)
+        _copy_settings(folder, data, disk, replace=False)
+        migrated = migrate(restored, HUB, disk)
+        if migrated is not None:
+            migrated[1].unlink()
+        _begin(restored, clock, also, from_backup=True)
+        _set_aside(data, disk, clock)
+        disk.adopt(restored, data / DATABASE, "restore.database")
+        for end in _LOGS:
+            (data / (_RESTORED + end)).unlink(missing_ok=True)
+    return done
+
+
+def _record(database: Database, taken_at: datetime, held: dict[SiteName, int], clock: Clock, also: Also) -> None:
+    """The sessions of `serve` see it and tell the clinics."""
+    with database.write() as connection:
+        record_backup(connection, taken_at, held, clock.now())
+        also(connection)
+
+
+def _begin(path: Path, clock: Clock, also: Also, from_backup: bool) -> None:
+    database = open_database(path, HUB)
+    try:
+        with database.write() as connection:
+            begin_generation(connection, "restored", clock.now())
+            if from_backup:
+                # The backup is still there, and holds all that was restored from it.
+                record_backup(connection, clock.now(), site_positions(connection), clock.now())
+            also(connection)
+    finally:
+        database.close()
+    with translated(), contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _set_aside(data: Path, disk: Disk, clock: Clock) -> None:
+    """Move the present database away with its log, which would damage another database."""
+    names = [name for name in (DATABASE, *(DATABASE + end for end in _LOGS)) if (data / name).exists()]
+    if not names:
+        return
+    aside = data / REPLACED
+    if DATABASE in names:
+        aside = aside / f"{clock.now():%Y%m%dT%H%M%S%f}"
+    else:  # a restore was killed between the database and its log
+        aside = max((aside).iterdir(), default=aside / "log")
+    disk.make_folder(aside)
+    for name in names:
+        disk.move(data / name, aside / name, "restore.aside")
+
+
+def _copy_blobs(copy: sqlite3.Connection, source: Blobs, target: Blobs, done: Copied, progress: Progress) -> None:
+    """Copy every blob that a database names and the target lacks."""
+    number, last = 0, b""
+    total = copy.execute("SELECT count(DISTINCT blob) FROM objects").fetchone()[0]
+    query = "SELECT blob, max(plain_size) FROM objects WHERE blob > ? GROUP BY blob ORDER BY blob LIMIT ?"
+    while page := copy.execute(query, (last, PAGE)).fetchall():
+        for blob, size in page:
+            name = Digest(blob)
+            if target.has(name, size):
+                done.there += 1
+            elif (found := target.copy_from(source, name, "backup.blob")) is None:
+                done.damaged.append(name)
+            else:
+                done.copied += 1
+                done.copied_bytes += found
+            number += 1
+            progress("parts", number, total)
+        last = page[-1][0]
+
+
+def _held(copy: sqlite3.Connection, damaged: list[Digest]) -> dict[SiteName, int]:
+    """The position of every site up to which the backup holds all."""
+    held = {
+        SiteName(site): last for site, last in copy.execute("SELECT site, max(position) FROM positions GROUP BY site")
+    }
+    first = (
+        "SELECT objects.site, min(positions.position) FROM objects JOIN positions "
+        "ON positions.site = objects.site AND positions.object = objects.object WHERE objects.blob = ? "
+        "GROUP BY objects.site"
+    )
+    for blob in damaged:
+        for site, position in copy.execute(first, (blob,)):
+            held[SiteName(site)] = min(held[SiteName(site)], position - 1)
+    return held
+
+
+def _copy_settings(source: Path, target: Path, disk: Disk, replace: bool) -> None:
+    """The configuration and the bundles. replace: also where the target has another content."""
+    found = [source / FILE, *sorted((source / BUNDLES).rglob("*"))]
+    for path in found:
+        beside = target / path.relative_to(source)
+        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        if hidden or not path.is_file() or (beside.exists() and not replace):
+            continue
+        data = path.read_bytes()
+        if not beside.exists() or beside.read_bytes() != data:
+            disk.make_folder(beside.parent)
+            disk.write(beside, data, "backup.settings")
+
+
+def _refuse_own(data: Path, folder: Path) -> None:
+    one, other = data.resolve(), folder.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise BadConfiguration(
+            "a backup cannot be in the hub's own folder", "Choose a folder on another disk, best at another place."
+        )
+
+
+def _refuse_damaged(copy: sqlite3.Connection) -> None:
+    with translated():
+        found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise BadFormat("the copied database is damaged", "Run `thinwire-receiver check`, or use another backup.")
+
+
+@contextlib.contextmanager
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    # Immutable: SQLite writes no log beside it.
+    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    with translated(), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        with flock(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise HubBusy("another backup to this folder goes on", "Let it end, then repeat.") from None

@@ -1,0 +1,114 @@
+"""The share of the hub that each site may use: its limits, and what it has used. Tables: docs/store-format.md.
+
+What a site stores is counted by day in the transaction that stores it, so that a limit is one look at a few rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_new
+
+from thinwire.receiver.config import QuotaSettings
+from thinwire.receiver.store.tables import quotas, site_usage, sites
+from thinwire.shared.errors import LimitReached, NotEnrolled
+from thinwire.shared.formats.positional import micros
+from thinwire.shared.identifiers import SiteName
+
+DAY = timedelta(days=1)
+AGAIN_AFTER = 300.0
+"""Seconds after which a clinic offers again what a limit refused, unless the day ends before."""
+
+
+class Limit(StrEnum):
+    """The limits of a site, by the names of its settings."""
+
+    BYTES = "bytes"
+    """Of all its stored and partial objects."""
+    STUDIES = "studies"
+    """New ones in a day (UTC)."""
+    PARTIALS = "partials"
+    """Objects in transfer, on disk."""
+    EPOCHS = "epochs"
+    """Kept at a time, and new ones in an hour."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a site has stored."""
+
+    bytes: int
+    """Of its sealed objects, in all."""
+    studies: int
+    """New today (UTC)."""
+
+
+def limits_of(connection: Connection, site: SiteName, defaults: QuotaSettings) -> dict[Limit, int]:
+    """The limits of a site: its own where it has one, else the hub's."""
+    own = connection.execute(select(quotas.c.limit, quotas.c.most).where(quotas.c.site == site)).all()
+    return {limit: getattr(defaults, limit) for limit in Limit} | {Limit(each.limit): each.most for each in own}
+
+
+def set_limits(connection: Connection, site: SiteName, most: Mapping[Limit, int]) -> None:
+    """Set limits of a site. Raises NotEnrolled for an unknown one."""
+    if connection.scalar(select(func.count()).select_from(sites).where(sites.c.name == site)) == 0:
+        raise NotEnrolled("the site is not enrolled", "See the sites: thinwire-receiver site list.")
+    for limit, value in most.items():
+        row = insert_new(quotas).values(site=site, limit=str(limit), most=value)
+        connection.execute(row.on_conflict_do_update(index_elements=["site", "limit"], set_={"most": value}))
+
+
+def usage_of(connection: Connection, site: SiteName, at: datetime) -> Usage:
+    query = select(func.coalesce(func.sum(site_usage.c.bytes), 0)).where(site_usage.c.site == site)
+    today = select(site_usage.c.studies).where(site_usage.c.site == site, site_usage.c.day == day_of(at))
+    return Usage(int(connection.scalar(query) or 0), int(connection.scalar(today) or 0))
+
+
+def check_room(used: int, size: int, most: int) -> None:
+    """Raises LimitReached unless `size` bytes more are within the limit. used: bytes."""
+    if used + size > most:
+        raise LimitReached(
+            f"this clinic's share of the hub's disk is used up: {used:,} of {most:,} bytes", Limit.BYTES, AGAIN_AFTER
+        )
+
+
+def check_share(
+    connection: Connection, site: SiteName, size: int, new_study: bool, defaults: QuotaSettings, at: datetime
+) -> None:
+    """Raises LimitReached unless the site may store this object. size: sealed bytes."""
+    limits, used = limits_of(connection, site, defaults), usage_of(connection, site, at)
+    check_room(used.bytes, size, limits[Limit.BYTES])
+    if new_study and used.studies >= limits[Limit.STUDIES]:
+        midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        raise LimitReached(
+            f"this clinic has sent its {limits[Limit.STUDIES]:,} new studies of today (UTC)",
+            Limit.STUDIES,
+            min(AGAIN_AFTER, (midnight + DAY - at).total_seconds()),
+        )
+
+
+def count(connection: Connection, site: SiteName, size: int, new_study: bool, at: datetime) -> None:
+    """Count an object in the transaction that stores it."""
+    row = insert_new(site_usage).values(site=site, day=day_of(at), bytes=size, studies=int(new_study))
+    more = {"bytes": site_usage.c.bytes + size, "studies": site_usage.c.studies + int(new_study)}
+    connection.execute(row.on_conflict_do_update(index_elements=["site", "day"], set_=more))
+
+
+def uncount(connection: Connection, site: SiteName, size: int, stored_at: datetime) -> None:
+    """An object is no longer stored."""
+    mine = and_(site_usage.c.site == site, site_usage.c.day == day_of(stored_at))
+    connection.execute(update(site_usage).where(mine).values(bytes=site_usage.c.bytes - size))
+
+
+def check_served(connection: Connection, site: SiteName) -> None:
+    """Raises NotEnrolled for a site whose access is revoked. In the transaction that stores what the site sent: nothing
+    of it is stored after the revocation."""
+    if connection.scalar(select(sites.c.dismissed_at).where(sites.c.name == site)) is not None:
+        raise NotEnrolled("the hub does not serve this site: its access is revoked")
+
+
+def day_of(at: datetime) -> int:
+    """Whole days since 1970 (UTC)."""
+    return micros(at) // (DAY // timedelta(microseconds=1))
