@@ -74,7 +74,7 @@ class CStorePeer:
             if not association.is_established:
                 why = _why_not(association)
                 break
-            broke = True
+            broke = False
             try:
                 broke = yield from self._store(association, found, taken)
                 if taken and not broke:
