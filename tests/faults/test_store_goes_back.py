@@ -166,7 +166,7 @@ def test_a_backup_is_told_on_an_open_stream(ends: TwoEnds) -> None:
     assert not blobs_of(ends)
 
 
-def test_by_the_word_storedno_message_is_kept(ends: TwoEnds) -> None:
+def test_by_the_word_stored_nothing_is_kept(ends: TwoEnds) -> None:
     backed_up(ends)
     ends.outbox.keep_until(KeepUntil.STORED)
     deliver(ends, *samples(1))
@@ -249,7 +249,7 @@ def test_an_older_receipt_from_a_stick_does_not_undo_the_loss(ends: TwoEnds) -> 
     assert_once(ends, [sample])
 
 
-def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) -> None:
+def test_a_clinic_put_back_offers_again_and_nothing_is_twice(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     ends.accept(first)
     ends.accept(second)
@@ -267,7 +267,7 @@ def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) ->
     assert reasons(ends) == ["first"]
 
 
-def test_a_clinic_of_an_earlier_version_is_toldno_message_of_it(ends: TwoEnds) -> None:
+def test_a_clinic_of_an_earlier_version_is_told_nothing_of_it(ends: TwoEnds) -> None:
     session = ends.ingest()
     (welcome,) = session.receive(hello(seen=False))
     assert not welcome.welcome.HasField("store")
