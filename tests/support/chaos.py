@@ -66,7 +66,7 @@ OF_STUDY: dict[str, dict[str, Of]] = {
     },
     "thinwire-receiver": {
         "thinwire.receiver.pipeline:HubPipeline.put": lambda _self, _site, _object, header, *_: header.study,
-        "thinwire.receiver.pipeline:HubPipeline._graph": lambda _self, pending: pending.study,
+        "thinwire.receiver.pipeline:decode": lambda _payload, study, _coder: study,
         "thinwire.receiver.pipeline:HubPipeline._triage": lambda _self, pending, *_: pending.study,
     },
 }
