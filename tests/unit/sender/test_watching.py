@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from time import process_time
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ class Watched:
     def put(self, name: str, seed: int = 0, study: str = "") -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        more = {"StudyInstanceUID": study} if study else {}
+        more: dict[str, Any] = {"StudyInstanceUID": study} if study else {}
         path.write_bytes(dicom(chest(300, 280, seed=seed), SOPInstanceUID=f"1.2.3.{seed}", **more))
         return path
 
