@@ -134,7 +134,7 @@ class MetricsLimits(Limits):
     seconds: float = Field(default=10.0, gt=0, le=3600)
 
 
-class LimitSettings(BaseModel):
+class HubLimits(BaseModel):
     """Tables [limits.link] and so on: limits of each port."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
     metrics: MetricsSettings = MetricsSettings()
     quota: QuotaSettings = QuotaSettings()
-    limits: LimitSettings = LimitSettings()
+    limits: HubLimits = HubLimits()
     reflection: bool = False
     """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT

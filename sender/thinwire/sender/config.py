@@ -327,7 +327,7 @@ class PageLimits(Limits):
     seconds: float = Field(default=10.0, gt=0, le=3600)
 
 
-class LimitSettings(BaseModel):
+class ClinicLimits(BaseModel):
     """Sections [limits.dicom] and [limits.page]: limits of each port."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -378,7 +378,7 @@ class SenderConfig(BaseSettings):
     """How files are de-identified, where identity is sealed or none."""
     page: PageSettings = PageSettings()
     """The local page."""
-    limits: LimitSettings = LimitSettings()
+    limits: ClinicLimits = ClinicLimits()
     """Limits of the ports."""
     log: LogFormat = LogFormat.TEXT
     """How `run` logs: text, or json for one object a line."""

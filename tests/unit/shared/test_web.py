@@ -56,3 +56,38 @@ def test_a_form_of_too_many_bytes_or_of_unknown_length_is_refused() -> None:
 def test_a_page_stays_on_no_disk_and_a_style_sheet_may() -> None:
     assert client().get("/").headers["cache-control"] == "no-store"
     assert client().get("/static/a.css").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", 200),
+        ("localhost", 200),
+        ("[::1]:8080", 200),
+        ("192.0.2.9", 200),
+        ("reading.example.org:443", 200),
+        ("READING.example.org", 200),
+        ("a.hospital.example", 200),
+        ("a.b.hospital.example", 400),
+        ("hospital.example", 400),
+        ("reading.example.org.attacker.example", 400),
+        ("attacker.example", 400),
+        ("192.0.2.10", 400),
+        ("", 400),
+        ("[", 400),
+        (":8080", 400),
+    ],
+)
+def test_a_page_answers_to_its_own_names(host: str, status: int) -> None:
+    app = Starlette(routes=[Route("/", said)])
+    guarded = Guard(app, 10, hosts=("reading.example.org", "*.hospital.example"))
+    # The test client takes this name for the address of the connection.
+    with_address = TestClient(guarded, "http://192.0.2.9:8080")
+    assert with_address.get("/", headers={"Host": host}).status_code == status
+
+
+def test_over_https_browsers_are_told_to_stay_there() -> None:
+    app = Starlette(routes=[Route("/", said)])
+    for secure in (True, False):
+        answer = TestClient(Guard(app, 10, secure=secure), "https://127.0.0.1").get("/")
+        assert ("strict-transport-security" in answer.headers) is secure

@@ -22,8 +22,8 @@ from thinwire.receiver.decoding.dicom_object import DicomObject
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.peer import DeliveryOutcome, Outgoing
 from thinwire.receiver.targets import DicomTarget
-from thinwire.shared.listening.dicom import DicomConnection, DicomServer, serve_dicom
-from thinwire.shared.listening.guard import Guard
+from thinwire.shared.listening.dicom import DicomConnection, DicomServer, poll_sockets, serve_dicom
+from thinwire.shared.listening.guard import ListenerGuard
 from thinwire.shared.logs import silence_libraries
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class CStorePeer:
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
         silence_libraries()
+        poll_sockets()
         _config.STORE_SEND_CHUNKED_DATASET = True  # the data set is sent unchanged, not encoded again
         ae = AE(self.title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
@@ -161,7 +162,9 @@ class CStorePeer:
         threading.Event().wait(LINGER_SECONDS)
 
 
-def listen_for_commitment(guard: Guard, listen: tuple[str, int], title: str, committed: Committed) -> DicomServer:
+def listen_for_commitment(
+    guard: ListenerGuard, listen: tuple[str, int], title: str, committed: Committed
+) -> DicomServer:
     """Receive storage commitment reports (N-EVENT-REPORT) until `shutdown` of the returned server.
 
     Raises BadConfiguration for an address that cannot be used.

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from thinwire.receiver.transport.client_hello import PROTOCOL_VERSION, RECORD_BYTES, offers_tls_1_3, record_bytes
 from thinwire.shared.addresses import address_text, host_and_port
-from thinwire.shared.listening.guard import Guard, Refusal
+from thinwire.shared.listening.guard import ListenerGuard, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _NAME = "thinwire/"
 class Front:
     """An open port, HOST:PORT; `start` when gRPC listens on `address`, then `stop`. Raises BadConfiguration."""
 
-    def __init__(self, guard: Guard, listen: str) -> None:
+    def __init__(self, guard: ListenerGuard, listen: str) -> None:
         self.guard = guard
         self._listener = guard.listen(*host_and_port(listen), "Choose a free port with --listen.", dual=True)
         self.port = int(self._listener.getsockname()[1])
@@ -36,6 +36,8 @@ class Front:
         self._server: asyncio.Server | None = None
         # One for all: the loop copies what it holds before the next connection is read.
         self.buffer = memoryview(bytearray(_BUFFER))
+        self.sides: set[_Side] = set()
+        """Open ones, of all clinics."""
         self._clinics: dict[str, _Clinic] = {}
 
     @property
@@ -47,12 +49,15 @@ class Front:
         """Accept connections."""
         self._server = await asyncio.get_running_loop().create_server(lambda: _Clinic(self), sock=self._listener)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Accept nothing more and end every connection."""
         if self._server is not None:
             self._server.close()
         self._listener.close()
-        self.guard.end_all()
+        for side in list(self.sides):
+            side.transport.abort()
+        while self.sides:
+            await asyncio.sleep(0)
         self._folder.cleanup()
 
     def prove(self, peer: str) -> None:
@@ -97,6 +102,7 @@ class _Side(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.front.sides.add(self)
         transport.set_write_buffer_limits(_BUFFER)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -121,6 +127,7 @@ class _Side(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self.lost = True
+        self.front.sides.discard(self)
         if self.other is not None:
             self.other.transport.close()
 

@@ -15,7 +15,6 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
-from sqlalchemy.exc import SQLAlchemyError
 
 from thinwire.receiver.config import LinkLimits
 from thinwire.receiver.transport.front import Front
@@ -28,7 +27,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import Identity, JoinTokenId, Site, fingerprint, peer_identity
 from thinwire.shared.errors import NotEnrolled, ProtocolBroken, ThinwireError, as_ours, told
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.listening.guard import Guard, Listeners
+from thinwire.shared.listening.guard import ListenerGuard, Listeners
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import MAX_MESSAGE, VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
@@ -86,7 +85,7 @@ class HubServer(HubServicer):
         limits: SiteLimits | None = None,
         reflects: bool = False,
         changed: Callable[[], bool] = lambda: True,
-        guard: Guard | None = None,
+        guard: ListenerGuard | None = None,
     ) -> None:
         """changed: whether the store was changed by any process since the last call; it costs little."""
         self._guard = guard or Listeners().guard("link", LinkLimits(), DESCRIPTORS)
@@ -134,7 +133,7 @@ class HubServer(HubServicer):
         if self._server is not None:
             await self._server.stop(grace)
         if self._front is not None:
-            self._front.stop()
+            await self._front.stop()
         for stream in streams:
             await stream.ended.wait()
 
@@ -191,7 +190,7 @@ class HubServer(HubServicer):
             joined = await asyncio.to_thread(
                 self._store.join, peer, request.certificate_request, request.signing_key, request.proof
             )
-        except (ThinwireError, OSError, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a clinic could not join: %s", told(error))
             await context.abort(status_of(as_ours(error)), str(as_ours(error)))
         log.info("site %s joined", joined.site)
@@ -221,7 +220,9 @@ class HubServer(HubServicer):
             )
             log.info("site %s connected", peer.name)
             await stream.run()
-        except (ThinwireError, OSError, SQLAlchemyError, ValueError) as error:
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a stream ends: %s", told(error))
             ours = as_ours(error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.

@@ -172,13 +172,17 @@ class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
 def serve_dicom(ae: AE, listener: Listener, handlers: list[Any], most_object: int = MOST_MESSAGE_BYTES) -> DicomServer:
     """Serve in a thread until `shutdown` of the returned server. handlers: pynetdicom's (event, function, ...)."""
     silence_libraries()  # pynetdicom logs AE titles, UIDs and tracebacks
-    # select() takes no descriptor above 1023, and the process may have more.
-    transport.select = SimpleNamespace(select=_readable)
+    poll_sockets()
     ae.maximum_associations = 1 << 16  # the guard counts; pynetdicom counts threads, which outlive their connections
     server = DicomServer(ae, listener, handlers, most_object)
     threading.Thread(target=server.serve_forever, name=f"dicom-{listener.guard.name}", daemon=True).start()
     ae._servers.append(server)
     return server
+
+
+def poll_sockets() -> None:
+    """Let pynetdicom wait with poll(2), also where it dials: select(2) takes no descriptor above 1023."""
+    transport.select = SimpleNamespace(select=_readable)
 
 
 def _readable(sockets: list[socket.socket], _writing: object, _failing: object, timeout: float) -> Any:

@@ -97,17 +97,17 @@ class Listeners:
         self._wake = threading.Condition(self._lock)
         self._watching = False
         self._next = 0.0
-        self.guards: list[Guard] = []
+        self.guards: list[ListenerGuard] = []
 
     def guard(
         self, name: str, limits: Limits, descriptors: int = 1, shared: Iterable[str] = (), addresses: Iterable[str] = ()
-    ) -> "Guard":
+    ) -> "ListenerGuard":
         """The guard of a listener; raises the process's limit of open files for it.
 
         descriptors: open files of one connection. shared: addresses of proxies, for which `by_address` does not hold.
         addresses: as in the limits, in addition.
         """
-        made = Guard(self, name, limits, descriptors, shared, addresses)
+        made = ListenerGuard(self, name, limits, descriptors, shared, addresses)
         with self._lock:
             self.guards.append(made)
             self._wanted += descriptors * limits.connections
@@ -146,7 +146,7 @@ class Listeners:
                 self._wake.wait(self._next - now)
 
 
-class Guard:
+class ListenerGuard:
     """The guard of one listener; made by `Listeners.guard`. Connections are named by their file descriptor."""
 
     def __init__(
@@ -318,7 +318,7 @@ class Guard:
 class Connection(socket.socket):
     """An accepted connection; leaves its guard's count when it is closed."""
 
-    guard: Guard | None = None
+    guard: ListenerGuard | None = None
 
     def close(self) -> None:
         fd, guard, self.guard = self.fileno(), self.guard, None
@@ -340,7 +340,7 @@ class Connection(socket.socket):
 class Listener(socket.socket):
     """A listening socket whose `accept` asks the guard; asyncio and socketserver call it alike."""
 
-    def __init__(self, guard: Guard, plain: socket.socket, kind: Callable[..., Connection]) -> None:
+    def __init__(self, guard: ListenerGuard, plain: socket.socket, kind: Callable[..., Connection]) -> None:
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.guard = guard
         self._kind = kind

@@ -9,6 +9,7 @@ import functools
 import logging
 import ssl
 import threading
+from asyncio import sslproto
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,16 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from thinwire.shared.listening.guard import Guard, Listener
+from thinwire.shared.listening.guard import Listener, ListenerGuard
+
+_TLS_BUFFER = 32 << 10
+"""Two records of TLS."""
 
 
 class _Requests(H11Protocol):
     """uvicorn's protocol, which tells the guard whether its peer owes the rest of a request."""
 
-    def __init__(self, guard: Guard, **given: Any) -> None:
+    def __init__(self, guard: ListenerGuard, **given: Any) -> None:
         super().__init__(**given)
         self._guard = guard
         self._fd = -1
@@ -68,6 +72,8 @@ class WebThread:
     ) -> None:
         # Lower levels write a line for each bad request.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        # asyncio fills a buffer of this size for each TLS connection: 256 KiB by default, 128 MB for 512 connections.
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER
         config = uvicorn.Config(
             app,
             # A factory, though uvicorn's annotation says a class. uvloop would accept connections past the guard.
