@@ -28,6 +28,7 @@ from tests.support.format_samples import (
     key_of,
     manifest,
     manifest_1,
+    manifest_3,
     receipt,
 )
 from thinwire.shared.crypto.envelope import EpochKey, Kind, open_epoch, open_sealed, seal
@@ -129,6 +130,11 @@ def test_the_sample_receipt() -> None:
 def test_the_sample_manifest() -> None:
     assert sign_manifest(manifest(), SITE_SIGNING) == golden("manifest-2.hex")
     assert read_manifest(golden("manifest-2.hex"), SITE_SIGNING.public_key()) == manifest()
+
+
+def test_the_manifest_of_an_addition() -> None:
+    assert sign_manifest(manifest_3(), SITE_SIGNING) == golden("manifest-3.hex")
+    assert read_manifest(golden("manifest-3.hex"), SITE_SIGNING.public_key()) == manifest_3()
 
 
 def test_the_manifest_of_version_1() -> None:

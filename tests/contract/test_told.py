@@ -83,3 +83,23 @@ def test_no_error_that_crosses_names_a_path(tmp_path: Path, error: Exception) ->
 
 def test_an_error_of_another_library_is_logged_without_its_words() -> None:
     assert "SMITH" not in told(KeyError(SECRET))
+
+
+def test_grpc_tells_no_clinic_the_words_of_an_unforeseen_error() -> None:
+    """gRPC sends them as the call's status, unless the handler catches every exception itself."""
+    service = ast.parse((ROOT / "receiver/thinwire/receiver/transport/service.py").read_text(encoding="utf-8"))
+    (server,) = (each for each in service.body if isinstance(each, ast.ClassDef) and each.name == "HubServer")
+    calls = [
+        each
+        for each in server.body
+        if isinstance(each, ast.AsyncFunctionDef) and [argument.arg for argument in each.args.args][-1] == "context"
+    ]
+    assert {each.name for each in calls} == {"Join", "Connect"}
+    for each in calls:
+        caught = {
+            name
+            for node in ast.walk(each)
+            if isinstance(node, ast.ExceptHandler) and node.type
+            for name in kinds_of(node.type)
+        }
+        assert "Exception" in caught, each.name

@@ -7,14 +7,27 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
+from tests.support.journeys import (
+    again,
+    assert_once,
+    backed_up,
+    bring_back,
+    close_hub,
+    copied,
+    deliver,
+    no_message,
+    put_back,
+    quiet,
+)
 from tests.support.power import Cutoff, PowerCut
-from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, blobs_of, samples
+from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, blobs_of, samples
 from thinwire.receiver.operations.backup import back_up, record_taken, restore
 from thinwire.receiver.store.history import history_of
-from thinwire.receiver.store.tables import generations, objects, positions
-from thinwire.sender.outbox.entries import Due, EntryState, PartState
+from thinwire.receiver.store.tables import generations, positions
+from thinwire.sender.outbox import followed_store
+from thinwire.sender.outbox.entries import Due, PartState
 from thinwire.sender.outbox.hub_history import KeepUntil
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration, HubBusy
@@ -26,52 +39,10 @@ from thinwire.shared.wire.v1 import link_pb2 as wire
 
 
 @pytest.fixture
-def ends(tmp_path: Path) -> TwoEnds:
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TwoEnds:
+    # The free space of this machine decides nothing.
+    monkeypatch.setattr(followed_store, "MOST_FREE", 0)
     return TwoEnds(tmp_path)
-
-
-def deliver(ends: TwoEnds, *some: Sample) -> None:
-    for sample in some:
-        ends.accept(sample)
-    ends.make_parts()
-    ends.carry()
-    ends.outbox.follow()
-
-
-def close_hub(ends: TwoEnds) -> Path:
-    if hub := ends.__dict__.pop("hub", None):
-        hub.database.close()
-    return ends.folder / "hub"
-
-
-def copied(ends: TwoEnds) -> Path:
-    """The hub's folder, copied by the file system."""
-    assert ends.store  # made if it is not there
-    return shutil.copytree(close_hub(ends), ends.folder / "copy")
-
-
-def put_back(ends: TwoEnds, copy: Path) -> None:
-    shutil.rmtree(close_hub(ends))
-    shutil.copytree(copy, ends.folder / "hub")
-
-
-def backed_up(ends: TwoEnds) -> Path:
-    """A backup by the hub's own command, into the same folder each time."""
-    folder = ends.folder / "backup"
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, _quiet)
-    return folder
-
-
-def bring_back(ends: TwoEnds, backup: Path | None) -> None:
-    restore(close_hub(ends), backup, Disk(reserve=0), ends.clock, _nothing, _quiet)
-
-
-def _nothing(_connection: Connection) -> None:
-    """No message in the audit log."""
-
-
-def _quiet(_name: str, _done: int, _total: int) -> None:
-    """No display."""
 
 
 def hello(receipt: bytes = b"", seen: bool = True) -> wire.Up:
@@ -81,31 +52,6 @@ def hello(receipt: bytes = b"", seen: bool = True) -> wire.Up:
 def offer(ends: TwoEnds, number: int, due: Due) -> wire.Up:
     head = ends.outbox.read(due, 0, due.size)
     return wire.Up(offer=wire.Offer(number=number, object=due.object, size=due.size, head=head))
-
-
-def again(ends: TwoEnds) -> int:
-    """One stream, what follows from it at the clinic, and another stream; returns the parts that were offered again."""
-    ends.carry()
-    count = ends.outbox.follow()
-    ends.make_parts()
-    ends.carry()
-    ends.outbox.follow()
-    return count
-
-
-def assert_once(ends: TwoEnds, some: list[Sample]) -> None:
-    """Each study is at the hub bit by bit, each object in one row, and the clinic knows it."""
-    parts = ends.parts()
-    for sample in some:
-        for kind, plaintext in sample.parts.items():
-            assert parts[sample.study, kind] == plaintext
-        assert ends.outbox.entry(sample.study).state is EntryState.ARRIVED
-    with ends.hub.database.read() as connection:
-        rows = connection.execute(select(objects.c.study, objects.c.kind, func.count()).group_by("study", "kind")).all()
-        places = connection.execute(select(positions.c.position)).scalars().all()
-    assert {count for _, _, count in rows} == {1}
-    assert len({study for study, _, _ in rows}) == len(some)
-    assert len(places) == len(set(places))
 
 
 def reasons(ends: TwoEnds) -> list[str]:
@@ -220,7 +166,7 @@ def test_a_backup_is_told_on_an_open_stream(ends: TwoEnds) -> None:
     assert not blobs_of(ends)
 
 
-def test_by_the_word_stored_nothing_is_kept(ends: TwoEnds) -> None:
+def test_by_the_word_storedno_message_is_kept(ends: TwoEnds) -> None:
     backed_up(ends)
     ends.outbox.keep_until(KeepUntil.STORED)
     deliver(ends, *samples(1))
@@ -245,6 +191,7 @@ def test_a_nearly_full_disk_does_not_wait_for_a_backup(ends: TwoEnds, monkeypatc
     deliver(ends, first)
     ends.clock.advance(60)
     deliver(ends, second)
+    monkeypatch.setattr(followed_store, "MOST_FREE", 1 << 30)
     free = iter([0, 0, 1 << 40, 1 << 40])
     monkeypatch.setattr(ends.disk, "free", lambda _folder: next(free))
     assert ends.outbox.relieve() == 1
@@ -302,7 +249,7 @@ def test_an_older_receipt_from_a_stick_does_not_undo_the_loss(ends: TwoEnds) -> 
     assert_once(ends, [sample])
 
 
-def test_a_clinic_put_back_offers_again_and_nothing_is_twice(ends: TwoEnds) -> None:
+def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     ends.accept(first)
     ends.accept(second)
@@ -320,7 +267,7 @@ def test_a_clinic_put_back_offers_again_and_nothing_is_twice(ends: TwoEnds) -> N
     assert reasons(ends) == ["first"]
 
 
-def test_a_clinic_of_an_earlier_version_is_told_nothing_of_it(ends: TwoEnds) -> None:
+def test_a_clinic_of_an_earlier_version_is_toldno_message_of_it(ends: TwoEnds) -> None:
     session = ends.ingest()
     (welcome,) = session.receive(hello(seen=False))
     assert not welcome.welcome.HasField("store")
@@ -380,7 +327,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before_it(ends: TwoEnds) -> None
     deliver(ends, second)
 
     def act(disk: Disk) -> None:
-        back_up(ends.hub.database, ends.folder / "hub", folder, disk, ends.clock, _nothing, _quiet)
+        back_up(ends.hub.database, ends.folder / "hub", folder, disk, ends.clock, no_message, quiet)
 
     for _ in cuts(ends, act):
         assert_whole(folder)
@@ -396,7 +343,7 @@ def test_a_restore_that_is_killed_is_repeated(ends: TwoEnds) -> None:
     shutil.rmtree(close_hub(ends) / "blobs")
 
     def act(disk: Disk) -> None:
-        restore(ends.folder / "hub", folder, disk, ends.clock, _nothing, _quiet)
+        restore(ends.folder / "hub", folder, disk, ends.clock, no_message, quiet)
 
     for _ in cuts(ends, act):
         ends.clock.advance(1)
@@ -415,7 +362,7 @@ def test_a_damaged_part_is_in_no_backup_and_its_clinic_keeps_it(ends: TwoEnds) -
     ]
     path.write_bytes(b"damaged" * 3)
     done = back_up(
-        ends.hub.database, ends.folder / "hub", ends.folder / "backup", Disk(reserve=0), ends.clock, _nothing, _quiet
+        ends.hub.database, ends.folder / "hub", ends.folder / "backup", Disk(reserve=0), ends.clock, no_message, quiet
     )
     assert [each.hex() for each in done.damaged] == [path.name]
     ends.carry()
@@ -430,21 +377,21 @@ def test_a_snapshot_of_another_program_counts_from_its_beginning(ends: TwoEnds) 
     at = ends.clock.now()
     ends.clock.advance(60)
     deliver(ends, second)
-    record_taken(ends.hub.database, at, ends.clock, _nothing)
+    record_taken(ends.hub.database, at, ends.clock, no_message)
     with ends.hub.database.read() as connection:
         assert history_of(connection, SITE).backed_up == 3
     with pytest.raises(BadConfiguration, match="future"):
-        record_taken(ends.hub.database, ends.clock.now().replace(year=2100), ends.clock, _nothing)
+        record_taken(ends.hub.database, ends.clock.now().replace(year=2100), ends.clock, no_message)
 
 
 def test_a_folder_that_cannot_be_a_backup_is_refused(ends: TwoEnds) -> None:
     hub, disk = ends.folder / "hub", Disk(reserve=0)
     for folder in (hub, hub / "blobs" / "backup", ends.folder):
         with pytest.raises(BadConfiguration, match="own folder"):
-            back_up(ends.hub.database, hub, folder, disk, ends.clock, _nothing, _quiet)
+            back_up(ends.hub.database, hub, folder, disk, ends.clock, no_message, quiet)
     (ends.folder / "empty").mkdir()
     with pytest.raises(BadConfiguration, match="no backup"):
-        restore(close_hub(ends), ends.folder / "empty", disk, ends.clock, _nothing, _quiet)
+        restore(close_hub(ends), ends.folder / "empty", disk, ends.clock, no_message, quiet)
 
 
 def test_one_backup_at_a_time(ends: TwoEnds) -> None:
@@ -452,11 +399,11 @@ def test_one_backup_at_a_time(ends: TwoEnds) -> None:
 
     def meanwhile(_name: str, _done: int, _total: int) -> None:
         with pytest.raises(HubBusy) as error:
-            back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, _quiet)
+            back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, quiet)
         raised.append(error)
 
     deliver(ends, *samples(1))
-    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, _nothing, meanwhile)
+    back_up(ends.hub.database, ends.folder / "hub", folder, Disk(reserve=0), ends.clock, no_message, meanwhile)
     assert raised
 
 

@@ -7,6 +7,7 @@ code is 1 with findings. --keep writes the inputs that reach different code into
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,16 @@ def fuzz(name: str, runs: int, seconds: int, seed: int) -> dict[str, object]:
     }
 
 
+def chosen(name: str) -> list[bytes]:
+    """The smallest inputs that together reach all the code that the corpus reaches."""
+    few = BUILD / "chosen" / name
+    shutil.rmtree(few, ignore_errors=True)
+    few.mkdir(parents=True)
+    words = [name, str(BUILD / "findings" / name), "-merge=1", str(few), str(BUILD / "corpus" / name)]
+    subprocess.run([sys.executable, "-m", "tests.fuzz.one", *words], capture_output=True, check=False)
+    return [each.read_bytes() for each in few.iterdir()]
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("names", nargs="*", default=sorted(TARGETS))
@@ -81,7 +92,7 @@ def main() -> int:
         path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
         print(f"{name}: {facts['inputs']:,} inputs in {facts['seconds']} s, {len(found)} findings", flush=True)
         if given.keep:
-            keep(name, [each.read_bytes() for each in (BUILD / "corpus" / name).iterdir()], KEPT_BYTES)
+            keep(name, chosen(name), KEPT_BYTES)
     total = sum(each["all_inputs"] for each in report.values())
     print(f"{total:,} inputs in all runs", flush=True)
     return 1 if any(each["findings"] for each in report.values()) else 0

@@ -27,6 +27,10 @@ def kept(name: str) -> dict[str, bytes]:
     return found | {each.name: each.read_bytes() for each in sorted(folder.glob("*"))}
 
 
+MOST_KEPT = 64
+"""Inputs of a target, so that `make test` replays them in seconds."""
+
+
 def keep(name: str, inputs: list[bytes], most_bytes: int) -> None:
     """Write the corpus of a target: the smallest inputs, the same bytes for the same inputs."""
     size, archive = 0, CORPUS / f"{name}.zip"
@@ -34,6 +38,6 @@ def keep(name: str, inputs: list[bytes], most_bytes: int) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as opened:
         for number, data in enumerate(sorted(set(inputs), key=lambda each: (len(each), each))):
             size += len(data)
-            if size > most_bytes:
+            if size > most_bytes or number >= MOST_KEPT:
                 break
             opened.writestr(zipfile.ZipInfo(f"{number:04}"), data, zipfile.ZIP_DEFLATED)

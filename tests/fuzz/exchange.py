@@ -69,8 +69,9 @@ _ends = cache(_Ends)
 def _up(data: bytes) -> None:
     session = _ends().ends.ingest()
     try:
-        session.receive(wire.Up(hello=wire.Hello(version=1)))
-        for each in _messages(data):
+        if data[:1] != b"\0":
+            session.receive(wire.Up(hello=wire.Hello(version=1)))
+        for each in _messages(data[1:]):
             session.receive(wire.Up.FromString(each))
             session.tick()
     finally:
@@ -80,8 +81,9 @@ def _up(data: bytes) -> None:
 def _down(data: bytes) -> None:
     session = _ends().uplink()
     session.hello()
-    session.receive(wire.Down(welcome=wire.Welcome(version=1)))
-    for each in _messages(data):
+    if data[:1] != b"\0":
+        session.receive(wire.Down(welcome=wire.Welcome(version=1)))
+    for each in _messages(data[1:]):
         while session.next():
             pass
         session.receive(wire.Down.FromString(each))
@@ -89,7 +91,8 @@ def _down(data: bytes) -> None:
 
 
 def _ups() -> list[bytes]:
-    return [_framed([each.SerializeToString() for each in _ends().up[1:] if each.ByteSize() < 5000])]
+    spoken = [each.SerializeToString() for each in _ends().up if each.ByteSize() < 5000]
+    return [b"\0" + _framed(spoken), b"\1" + _framed(spoken[1:])]
 
 
 def _downs() -> list[bytes]:
@@ -99,8 +102,11 @@ def _downs() -> list[bytes]:
         wire.Down(tier_request=wire.TierRequest(study=bytes(16), kind=3)),
         wire.Down(escalated=wire.Escalated(study=bytes(16))),
     ]
-    answers = [each for each in _ends().down if not each.HasField("welcome")]
-    return [_framed([each.SerializeToString() for each in some]) for some in (kinds, answers)]
+    answers = _ends().down
+    return [
+        bytes([at]) + _framed([each.SerializeToString() for each in some])
+        for at, some in ((0, answers), (1, kinds), (1, answers[1:]))
+    ]
 
 
 def _answer(data: bytes) -> Answer:

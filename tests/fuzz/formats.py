@@ -1,8 +1,10 @@
 """Targets: objects of the link and of a drive, keys and tokens, bundles, and the answers of decoding processes."""
 
+import contextlib
 import io
 import ssl
 import tempfile
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from tests.support.tier_samples import sample_crops, sample_preview
 from thinwire.receiver.decoding import results
 from thinwire.receiver.decoding.messages import Message, receive, send
 from thinwire.receiver.decoding.study_files import examined
+from thinwire.receiver.transport.client_hello import RECORD_BYTES, offers_tls_1_3, record_bytes
 from thinwire.shared.crypto import envelope
 from thinwire.shared.crypto.certificates import requested_key
 from thinwire.shared.crypto.envelope import EpochKey, Kind, new_epoch, open_epoch, open_sealed, seal
@@ -47,6 +50,7 @@ from thinwire.shared.crypto.keys import (
     sign,
 )
 from thinwire.shared.formats import crops, payload, preview
+from thinwire.shared.formats.audit_head import AuditHead, parse_signed_head, read_signed_head, sign_head, signed_head
 from thinwire.shared.formats.bundle import CODER as CODER_FILE
 from thinwire.shared.formats.bundle import INDEX, REQUIRED, BundleSpec, load_bundle, write_index
 from thinwire.shared.formats.coder import Coder, load_tables, save_tables, untaught
@@ -62,6 +66,7 @@ from thinwire.shared.formats.offline import (
 )
 from thinwire.shared.formats.originals import Member, each_member, pack
 from thinwire.shared.formats.receipts import parse_receipt, read_receipt, sign_receipt
+from thinwire.shared.formats.zip_archive import each_member as each_zip_member
 from thinwire.shared.graph_layout import Frame, layout
 from thinwire.shared.identifiers import Digest, digest, study_key
 from thinwire.shared.imaging.geometry import sides
@@ -208,6 +213,44 @@ def _answer(data: bytes) -> None:
     _ANSWERS[data[0] % len(_ANSWERS) if data else 0](received.fields, received.buffers)
 
 
+def _head(data: bytes) -> None:
+    read_signed_head(sign(HUB_SIGNING, b"thinwire audit head v1", data) + data, HUB_SIGNING.public_key())
+
+
+def _heads() -> list[bytes]:
+    head = AuditHead(812, digest(b"a message"), CLOCK.now())
+    return [signed_head(head, sign_head(head, HUB_SIGNING))[64:]]
+
+
+def _hello(data: bytes) -> None:
+    if len(data) >= RECORD_BYTES:
+        offers_tls_1_3(data[: record_bytes(data[:RECORD_BYTES]) or len(data)])
+
+
+def _hellos() -> list[bytes]:
+    """As a clinic sends it."""
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="thinwire-hub").do_handshake()
+    return [sent.read()]
+
+
+def _zips() -> list[bytes]:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("IMAGES/A1", bytes(300) + b"DICM")
+        opened.writestr("note.txt", "no effusion")
+    return [out.getvalue()]
+
+
+def _zip(data: bytes) -> None:
+    path = _bundle_folder() / "fuzzed.zip"
+    path.write_bytes(data)
+    for member in each_zip_member(path, 1 << 20):
+        while member.file.read(1 << 16):
+            pass
+
+
 def _plain(sealed: bytes) -> bytes:
     return open_sealed(sealed, lambda _: EPOCH)[1]
 
@@ -247,6 +290,9 @@ TARGETS = {
     "join_token": Target(lambda b: read_token(b.decode("latin-1")), _tokens, weight=0.5),
     "certificate": Target(both(peer_identity, fingerprint), _certificates, weight=2),
     "certificate_request": Target(requested_key, lambda: [new_request(SITE)[1]], refusals=(ValueError,), weight=2),
+    "audit_head": Target(both(_head, parse_signed_head), _heads, weight=2),
+    "client_hello": Target(_hello, _hellos, refusals=(), weight=3),
+    "zip_archive": Target(_zip, _zips, weight=0.5),
     "bundle": Target(_index, _indices, weight=0.5),
     "coder": Target(_coder, _tables, longest=8000, weight=0.3),
     "decoding_answer": Target(_answer, _answers, refusals=(EOFError, *results.UNREADABLE), longest=40000, weight=1),

@@ -28,6 +28,8 @@ from tests.support.dicoms import (
     dataset,
     dicom,
 )
+from thinwire.receiver.decoding.copied_header import dataset_of, fields_of
+from thinwire.receiver.decoding.dicom_object import dicom_object, same_object
 from thinwire.sender.graph.report_graph import extract
 from thinwire.sender.graph.vocabulary import Vocabulary, load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier, Options
@@ -111,6 +113,14 @@ def _header(data: bytes) -> None:
     projection.part(header)
     projection.doubts(header)
     projection.scanned(header)
+
+
+def _copied(data: bytes) -> None:
+    """What new objects take over from a header must be what a file can hold."""
+    made = dataset_of(fields_of(parse(data, LIMITS)))
+    made.setdefault("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")
+    made.setdefault("SOPInstanceUID", "1.2.3")
+    as_file(made)
 
 
 def _pixels(data: bytes) -> None:
@@ -229,6 +239,12 @@ TARGETS = {
         both(_header, lambda b: parse(b, LIMITS), lambda b: part10(b, LIMITS)),
         _headers,
         weight=0.5,
+    ),
+    "dicom_copied": Target(_copied, _headers, weight=0.3),
+    "dicom_object": Target(
+        both(dicom_object, lambda b: same_object(b, _file(EXPLICIT)), lambda b: same_object(_file(EXPLICIT), b)),
+        _headers,
+        weight=0.2,
     ),
     "dicom_pixels": Target(_pixels, lambda: [_file(each) for each in _SYNTAXES] + _headers(), weight=0.4),
     "dicom_bounds": Target(lambda b: require_bounded(b, LIMITS), lambda: _headers() + _pictures(), weight=0.5),

@@ -26,6 +26,7 @@ from tests.support.format_samples import (
     graph,
     key_of,
     manifest,
+    manifest_3,
     receipt,
 )
 from thinwire.shared.crypto.envelope import (
@@ -75,6 +76,7 @@ SEALED = seal(EPOCH, Kind.ORIGINALS, STUDY, bytes(3000), chunk_log2=10)
 RECORD = new_epoch(SITE, HUB.public, SITE_SIGNING, CLOCK, counted_bytes())[1]
 RECEIPT = sign_receipt(receipt(), HUB_SIGNING)
 MANIFEST = sign_manifest(manifest(), SITE_SIGNING)
+ADDITION = sign_manifest(manifest_3(), SITE_SIGNING)
 CSR = new_request(SITE)[1]
 
 
@@ -106,6 +108,7 @@ PARSERS = {
     "receipt": Parser(RECEIPT, lambda b: read_receipt(b, HUB_SIGNING.public_key()), (Forged,)),
     "receipt, signed": Parser(RECEIPT[64:], signed_receipt, (Forged,)),
     "manifest": Parser(MANIFEST, lambda b: read_manifest(b, SITE_SIGNING.public_key()), (Forged, BadManifest)),
+    "manifest of an addition, signed": Parser(ADDITION[64:], signed_manifest, (BadManifest,)),
     "manifest, signed": Parser(MANIFEST[64:], signed_manifest, (BadManifest,)),
     "join token": Parser(
         make_token(AUTHORITY, SITE, CLOCK, counted_bytes()).encode(),

@@ -1,5 +1,6 @@
 """Whatever can be written comes back as it was, in one form."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,6 +25,7 @@ from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
 from thinwire.shared.formats.manifest import (
     IDENTITY_KEYWORDS,
+    Added,
     FileRead,
     Manifest,
     TierEntry,
@@ -146,6 +148,7 @@ FILES_READ = st.builds(
     MOMENTS,
     st.dictionaries(st.sampled_from(IDENTITY_KEYWORDS), st.text(max_size=80)),
     st.none() | FILES_READ,
+    st.lists(DIGESTS, unique=True, max_size=3),
 )
 def test_a_manifest_returns(
     files: tuple[tuple[Digest, int], ...],
@@ -155,8 +158,13 @@ def test_a_manifest_returns(
     created: datetime,
     identity: dict[str, str],
     read: FileRead | None,
+    corrected: list[Digest],
 ) -> None:
     entries = tuple(TierEntry(tier, sealed, size, size // 2) for tier in sorted(tiers))
     study = study_key(each for each, _ in files)
     manifest = Manifest(study, SITE, created, BundleId(bytes(16)), entries, files, identity, read)
-    assert read_manifest(sign_manifest(manifest, SITE_SIGNING), SITE_SIGNING.public_key()) == manifest
+    added = Added.fitting(
+        StudyKey(sealed[:16]), dict.fromkeys(corrected, files[0][0]), () if read is None else read.warnings
+    )
+    for each in (manifest, replace(manifest, read=None, added=added)):
+        assert read_manifest(sign_manifest(each, SITE_SIGNING), SITE_SIGNING.public_key()) == each

@@ -17,13 +17,14 @@ from thinwire.shared.formats.coder import Coder
 from thinwire.shared.formats.crops import Photometric
 from thinwire.shared.formats.display import Display, SpacingKind
 from thinwire.shared.formats.graph import Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry
+from thinwire.shared.formats.manifest import Added, FileRead, Manifest, TierEntry
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, detail
 from thinwire.shared.formats.window import Function, Window
 from thinwire.shared.identifiers import (
     BundleId,
     EpochId,
     SiteName,
+    StudyKey,
     TextSource,
     Tier,
     digest,
@@ -139,6 +140,13 @@ def manifest() -> Manifest:
     """Of version 2."""
     read = FileRead(1, "1.2.840.99999.7", DISPLAY, ("the file states no magnification",))
     return replace(manifest_1(), read=read)
+
+
+def manifest_3() -> Manifest:
+    """Of files that are added to a study."""
+    corrected = ((digest(b"an earlier file"), FILES[0][0]),)
+    added = Added(StudyKey(bytes(range(16))), corrected, ("corrected header: PatientName differs",))
+    return replace(manifest_1(), tiers=manifest_1().tiers[1:], added=added)
 
 
 def manifest_1() -> Manifest:

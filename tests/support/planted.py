@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from pydicom.datadict import DicomDictionary, tag_for_keyword
@@ -26,6 +27,7 @@ from tests.support.dicoms import (
     IMPLICIT,
     JPEG_2000,
     JPEG_2000_LOSSY,
+    JPEG_LOSSLESS_SV1,
     JPEG_XL,
     JPEG_XL_LOSSY,
     JPEG_XL_OF_JPEG,
@@ -85,8 +87,9 @@ _VALID = {
     **{"DA": b"20260304", "TM": b"101112", "DT": b"20260304101112", "AS": b"045Y", "DS": b"1.5", "IS": b"12"},
     **{"UI": b"1.2.3.4", "CS": b"YES", "PN": b"A^B", "AE": b"AET"},
 }
-VRS = tuple(
-    ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "PN", "SH", "SL", "SS", "ST", "SV", "TM", "UC", "UI", "UL", "UN", "UR", "US", "UT", "UV"]
+VRS = (
+    *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OD", "OF", "OL", "OV", "OW"),
+    *("PN", "SH", "SL", "SS", "ST", "SV", "TM", "UC", "UI", "UL", "UN", "UR", "US", "UT", "UV"),
 )
 _TRUE = frozenset(
     tag_for_keyword(keyword)
@@ -205,7 +208,7 @@ _KEPT_SEQUENCES = frozenset(
 )
 
 
-def _image(samples: Array) -> dict[str, object]:
+def _image(samples: Array) -> dict[str, Any]:
     return {
         **{"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"},
         **{"Rows": samples.shape[0], "Columns": samples.shape[1], "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11},
@@ -252,7 +255,8 @@ def in_pixels() -> Iterator[Planted]:
         whole = None if syntax in LOSSY else samples
         for place, plant in _places(syntax).items():
             marks = Marks()
-            yield Planted(f"{place} of {syntax}", _encapsulated(samples, syntax, *plant(stream, marks)), marks.count, whole)
+            data = _encapsulated(samples, syntax, *plant(stream, marks))
+            yield Planted(f"{place} of {syntax}", data, marks.count, whole)
     samples, marks = chest(72, 64), Marks()
     rle = _after_pixels(dicom(samples, RLE, BitsStored=12), marks)
     yield Planted("after the segments of RLE", rle, marks.count, samples)
@@ -261,9 +265,9 @@ def in_pixels() -> Iterator[Planted]:
 def _unused_bits() -> Iterator[Planted]:
     samples = chest(88, 96)
     name = np.unpackbits(np.frombuffer(b"ZQ000001K" * 40, np.uint8))
-    plane = np.zeros(samples.size, np.uint16)
-    plane[: name.size] = name
-    plane = plane.reshape(samples.shape)
+    flat = np.zeros(samples.size, np.uint16)
+    flat[: name.size] = name
+    plane = flat.reshape(samples.shape)
     for bit in range(12, 16):
         overlay = {"OverlayRows": 88, "OverlayColumns": 96, "OverlayBitPosition": bit, "OverlayBitsAllocated": 16}
         for about in ({}, overlay):
@@ -375,8 +379,20 @@ def in_tables() -> Iterator[Planted]:
         item.add_new("LUTDescriptor", "US", [len(words) // 2, 0, 16])
         item.add_new("LUTData", "OW", words)
         item.LUTExplanation = marks.text().decode()
-        data = dicom(samples, BitsStored=12, **{keyword: [item]})
+        luts: dict[str, Any] = {keyword: [item]}
+        data = dicom(samples, BitsStored=12, **luts)
         yield Planted(keyword, data, marks.count, samples)
+
+
+def one_of_each_kind() -> Iterator[Planted]:
+    """A file of the dictionary, a table, unused bits, a codestream."""
+    yield of_dictionary(EXPLICIT, Mode.TEXT)
+    yield next(in_tables())
+    yield from itertools.islice(in_pixels(), 2)
+    samples, marks = chest(72, 64), Marks()
+    stream = _segmented(bytes(ENCODERS[JPEG_LOSSLESS_SV1](samples)), marks)
+    data = _encapsulated(samples, JPEG_LOSSLESS_SV1, [stream + b"\0" * (len(stream) % 2)], b"")
+    yield Planted("segments", data, marks.count, samples)
 
 
 def sample_files(every: bool) -> Iterator[Planted]:
@@ -388,5 +404,3 @@ def sample_files(every: bool) -> Iterator[Planted]:
                 yield of_dictionary(syntax, mode, depth)
     yield from in_tables()
     yield from in_pixels()
-
-

@@ -157,7 +157,7 @@ class HubPipeline:
 
     def compare(self, site: SiteName, receipt: bytes) -> bool:
         """As `IngestStore.compare`, with a message in the audit log."""
-        message = Message(Act.WENT_BACK, self._clock.now(), "serve", site=site)
+        message = Message(Act.WENT_BACK, self._clock.now(), "nobody", detail=f"found by a receipt of {site}")
         behind = self.store.compare(site, receipt, lambda connection: self._audit.append(connection, message))
         if behind:
             log.error(
@@ -221,8 +221,8 @@ class HubPipeline:
         """Predict one batch of waiting graphs; returns its size. A graph that fails is parked: its study stays on the
         worklist as not triaged."""
         parked = self.store.parked.waits(INFERENCE)
-        waiting = [each for each in self.store.untriaged() if item_of(each.site, each.study) not in parked]
-        waiting = waiting[: self._batch]
+        found = self.store.untriaged(self._batch + len(parked))
+        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._batch]
         graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
         for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
             for each, graph, prediction in self._predict(list(alike)):

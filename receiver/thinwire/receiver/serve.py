@@ -44,6 +44,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     """
     host, _ = host_and_port(listen)
     with serving_lock(hub.data):
+        hub.database.require_sound()
         hub.store.parked.begin()
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)

@@ -71,7 +71,11 @@ def join(
     data: Data,
     hub: Annotated[str, typer.Option("--hub", help="HOST:PORT of the hub.")],
 ) -> None:
-    """Enrol this clinic with a hub, once. After an interruption run it again with the same token."""
+    """Enrol this clinic with a hub, once. After an interruption run it again with the same token.
+
+    After the hub was restored from a backup that is older than the enrolment, stop `run` and join again with a new
+    token of the same name: all studies stay, and the hub's address is not changed.
+    """
     text = sys.stdin.read() if token == "-" else token
     site = join_hub(data, text, hub, Disk(), SystemClock())
     out.print(f"Joined as [bold]{site}[/bold]. Next: thinwire-sender send FILE --data {data} --wait")

@@ -68,7 +68,9 @@ class JoinedClinic:
         uplink = self._uplink()
         log.info("execution provider %s", self.pipeline.maker.encoder.provider)
         with self.outbox.own_link():
-            self.quarantine.recover()
+            self.outbox.database.require_sound()
+            with self.outbox.parked.guard("quarantine"):
+                self.quarantine.recover()
             port = self._port()
             with self._page(port):
                 service = Service(self.pipeline, uplink, self.quarantine, self.clock, port)

@@ -55,11 +55,19 @@ class Enrolment:
 
 
 def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> SiteName:
-    """Enrol with a hub. Raises NotEnrolled, LinkLost, BadConfiguration for a folder that has joined already."""
+    """Enrol with a hub. A folder that has joined already joins the same hub under the same name anew, as after the hub
+    was restored from a backup that does not know it: studies and keys stay. Raises NotEnrolled, LinkLost,
+    BadConfiguration for a folder that has joined another hub, or under another name."""
     keys = data / "keys"
-    if (data / FILE).exists():
-        raise BadConfiguration("this data folder has already joined a hub", "Choose another --data folder.")
     token = read_token(token_text)
+    again = (data / FILE).exists()
+    if again:
+        before = load_enrolment(data)
+        if (before.site, before.authority_pem) != (token.site, token.authority_pem):
+            raise BadConfiguration(
+                "this data folder has already joined a hub, another one or under another name",
+                "Choose another --data folder, or ask that hub for a token of the same name.",
+            )
     if token.expires < clock.now():
         raise NotEnrolled("the join token has expired")
     disk.make_folder(keys)
@@ -70,6 +78,8 @@ def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> 
         disk.write(keys / REQUEST, request, "join.request")
     signing = Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes())
     _exchange(keys, token, target, signing, disk)
+    if again:
+        return token.site
     create_database(data / FILE_OF_DATABASE, CLINIC)
     disk.write(data / FILE, template(target).encode(), "join.config")
     return token.site

@@ -31,6 +31,7 @@ from thinwire.sender.graph.surroundings import surroundings
 from thinwire.sender.graph.vocabulary import load_vocabulary
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.deidentify import Deidentifier
+from thinwire.sender.intake.media import remove_scratch
 from thinwire.sender.intake.source import (
     OpenedStudies,
     OpenedStudy,
@@ -291,6 +292,7 @@ class Pipeline:
         """After a start, with `outbox.own_link`: `Outbox.sweep`, and take back each study of which sealed bytes are
         left and no row, as when an older copy of the database was restored. What cannot be opened stays and is listed
         as unreadable."""
+        remove_scratch(self.outbox.folder)
         unopened: dict[Digest, str] = {}
         left = self.outbox.sweep()
         for name in left:

@@ -20,7 +20,6 @@ from thinwire.shared.identifiers import Digest, StudyKey, digest, study_key
 from thinwire.shared.imaging.dicom import as_warnings, read_instance, require_chest
 from thinwire.shared.imaging.file_format import content_digest
 from thinwire.shared.imaging.frontal import Candidate, Origin, candidate, origin
-from thinwire.shared.imaging.header import parsing
 from thinwire.shared.imaging.projection import RADIOGRAPHIC
 
 _REUSED = "an earlier image has the same SOP Instance UID: a PACS keeps one of them"
@@ -190,11 +189,10 @@ class Placing:
         if before is None or each.instance is None:
             return "corrected header: a file came again under its SOP Instance UID with other content"
         words = headers_differ(before.instance.header, each.instance.header) if before.instance is not None else []
-        with parsing("the headers cannot be compared"):
-            image = _pixels(before) != _pixels(each)
-        if not words and not image:
-            words = ["other attributes"]
-        told = f"corrected header: {', '.join(words)} differ{'s' if len(words) == 1 else ''} from the first version"
+        image = _pixels(before) != _pixels(each)
+        words = words if words or image else ["other attributes"]
+        one = len(words) == 1 and words != ["other attributes"]
+        told = f"corrected header: {', '.join(words)} differ{'s' if one else ''} from the first version"
         if image:
             return f"{told}; the image data differ" if words else "corrected file: the image data differ"
         return told
@@ -215,7 +213,8 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     if deidentifier is None:
         return addition
     images = [each for each in addition.files if each.media == "dicom"]
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data)) is not None}
+    told: list[str] = []
+    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data, notes=told)) is not None}
     if not cleaned:
         raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
     corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
@@ -226,7 +225,7 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     stayed = len(addition.files) - len(cleaned)
     notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")
-    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *notes)))
+    return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *told, *notes)))
 
 
 def _has_radiograph(files: Sequence[Candidate]) -> bool:

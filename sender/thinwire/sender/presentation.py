@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from thinwire.sender.config import SenderConfig
-from thinwire.sender.graph.encoder import choose_provider
+from thinwire.sender.execution import choose_provider
 from thinwire.sender.intake.addition import Addition
 from thinwire.sender.intake.source import file_members
 from thinwire.sender.intake.study import Study

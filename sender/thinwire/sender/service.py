@@ -21,9 +21,11 @@ from thinwire.sender.outbox.entries import OutboxEntry, PartState
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tiers import When
+from thinwire.sender.outbox.watched_files import WatchedFiles
 from thinwire.sender.pipeline import MAKING, WORKERS, Pipeline
 from thinwire.sender.placing import AddedFiles, KnownFiles, OwnFiles, Placing
 from thinwire.sender.transport.connection import Uplink
+from thinwire.sender.watching import FileAtRest, WatchedFolder, notifications
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
@@ -31,6 +33,7 @@ from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource
 from thinwire.shared.imaging.dicom import as_warnings
 from thinwire.shared.imaging.frontal import Candidate
+from thinwire.shared.parked import may_succeed_later
 from thinwire.shared.storage.database import Changes
 
 log = logging.getLogger(__name__)
@@ -43,8 +46,6 @@ is most of an idle clinic's processor time (benchmarks/load/clinic.py)."""
 UNTIL_SECONDS = 1.0
 """Longest time between two checks of the condition of `Service.run`."""
 WATCH_SECONDS = 1.0
-QUIET_SECONDS = 3.0
-"""Seconds without a change before a watched folder is read: a study's files arrive one by one."""
 PURGE_SECONDS = 3600.0
 FOLLOW_SECONDS = 1.0
 """Least time between two looks for news of the hub's store."""
@@ -84,22 +85,36 @@ class SendOptions:
     """When each tier is sent, where it differs from the configured policy."""
 
 
+SetAside = Callable[[Sequence[Path], Exception], None]
+
+
 def accept_files(
     pipeline: Pipeline,
     quarantine: Quarantine,
     paths: Iterable[Path],
     study_text: StudyText | None = None,
     send_options: SendOptions = SendOptions(),
+    set_aside: SetAside | None = None,
 ) -> Iterator[Accepted | RefusedStudy]:
     """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
-    Raises DiskFull: the current study is then not accepted, and those yielded before it are accepted.
+    set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on.
+    Without it such a study is refused after an error that nobody foresaw; and Retryable is raised, as DiskFull: the
+    current study is then not accepted, and those yielded before it are.
     """
     for found in find_studies(paths, scratch=pipeline.outbox.folder):
-        if isinstance(found, Refused):
-            yield _refuse(quarantine, found.paths, found.error)
-        else:
-            yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
+        try:
+            if isinstance(found, Refused):
+                yield _refuse(quarantine, found.paths, found.error)
+            else:
+                yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
+        except Exception as error:
+            if set_aside is not None:
+                set_aside(found.paths, error)
+            elif isinstance(error, ThinwireError) or may_succeed_later(error):
+                raise
+            else:
+                yield _refuse(quarantine, found.paths, UnreadableDicom(told(error)))
 
 
 def _accept_study(
@@ -117,11 +132,6 @@ def _accept_study(
         groups = placing.place(list(read.values()))
     except BadInput as error:
         yield _refuse(quarantine, files.paths, error)
-        return
-    except (ThinwireError, OSError):
-        raise
-    except Exception as error:  # noqa: BLE001 - one study must not stop the others
-        yield _refuse(quarantine, files.paths, UnreadableDicom(told(error)))
         return
     paths = dict(zip(files.paths, digests, strict=True))
     for group in groups:
@@ -141,10 +151,6 @@ def _accept_study(
             refused = _refuse(quarantine, mine, error)
             placing.record_refused(group.files)
             yield refused
-        except (ThinwireError, OSError):
-            raise
-        except Exception as error:  # noqa: BLE001 - one study must not stop the others
-            yield _refuse(quarantine, mine, UnreadableDicom(told(error)))
     yield from _before(pipeline, quarantine, placing, list(read.values()))
 
 
@@ -344,18 +350,44 @@ class Service:
 
     async def _watch(self, stop: asyncio.Event, folder: Path) -> None:
         """Accepts the files in the folder when they no longer change; the files stay where they are."""
-        accepted: dict[Path, tuple[int, int]] = {}
-        before: dict[Path, tuple[int, int]] = {}
-        changed_at = self.clock.monotonic()
-        while not stop.is_set():
-            now = await asyncio.to_thread(_listing, folder)
-            if now != before:
-                before, changed_at = now, self.clock.monotonic()
-            new = [path for path, stamp in now.items() if accepted.get(path) != stamp]
-            if new and self.clock.monotonic() - changed_at >= QUIET_SECONDS:
-                await asyncio.to_thread(self._accept_paths, new)
-                accepted |= {path: now[path] for path in new}
-            await _pause(stop, WATCH_SECONDS)
+        outbox, folder = self.pipeline.outbox, await asyncio.to_thread(folder.resolve, strict=True)
+        signing = outbox.epochs.signing.private_bytes_raw()
+        memory = WatchedFiles(outbox.database, folder, signing, outbox.epochs.disk.step, self.clock)
+        watched = WatchedFolder(folder, memory, self.clock)
+        with notifications(watched):
+            while not stop.is_set():
+                if watched.is_due:
+                    await asyncio.to_thread(self.accept_watched, watched)
+                await _pause(stop, WATCH_SECONDS)
+
+    def accept_watched(self, watched: WatchedFolder) -> None:
+        """Accept the files of the folder that rest. One that fails is parked. Raises OSError for the folder itself."""
+        errors = watched.look()
+        with self._parked.guard(WATCHING, "folders"):
+            for error in errors:
+                raise error
+        fresh: dict[Path, FileAtRest] = {}
+        waits = self._parked.waits(WATCHING)
+        if parked := waits.union(self._parked.due(WATCHING)):
+            for item in parked - watched.items() - {"folders"}:
+                self._parked.release(WATCHING, item)  # it is gone, or has another content
+        for path in watched.at_rest(waits):
+            with self._parked.guard(WATCHING, watched.item_of(path)):
+                if (file := watched.read(path)) is not None:
+                    fresh[file.path] = file
+        left = dict(fresh)
+
+        def set_aside(paths: Sequence[Path], error: Exception) -> None:
+            # Those that were unpacked from an archive are of one of the files that nothing else is told of.
+            of_these = left if fresh.keys().isdisjoint(paths) else paths
+            for path in [path for path in of_these if path in left]:
+                self._parked.park(WATCHING, left.pop(path).item, error)
+
+        for outcome in accept_files(self.pipeline, self.quarantine, fresh, set_aside=set_aside):
+            _log_outcome(outcome)
+            taken = [left.pop(path) for path in outcome.paths if path in left]
+            watched.remember(taken, refused=isinstance(outcome, RefusedStudy))
+        watched.remember(left.values(), refused=False)
 
     async def _receive(self, stop: asyncio.Event, port: "Port") -> None:
         """Accepts complete studies from modalities, and answers their storage commitment requests."""
@@ -372,15 +404,15 @@ class Service:
                 continue
             with self._parked.guard(ARRIVING, files[0].stem):
                 verdicts: dict[Path, StudyKey | None] = {}
-                for outcome in accept_files(self.pipeline, self.quarantine, files):
+                for outcome in accept_files(self.pipeline, self.quarantine, files, set_aside=_raise):
                     _log_outcome(outcome)
                     study = outcome.study.key if isinstance(outcome, Accepted) else None
                     verdicts |= dict.fromkeys(outcome.paths, study)
                 port.arrivals.record_verdicts(verdicts)
 
-    def _accept_paths(self, paths: Sequence[Path]) -> None:
-        for outcome in accept_files(self.pipeline, self.quarantine, paths):
-            _log_outcome(outcome)
+
+def _raise(_paths: Sequence[Path], error: Exception) -> None:
+    raise error
 
 
 def _log_outcome(outcome: Accepted | RefusedStudy) -> None:
@@ -399,17 +431,6 @@ def _lower_priority() -> None:
     """Lower the priority of a thread that makes no graphs (Linux has a priority for each thread)."""
     if sys.platform == "linux":
         os.nice(10)
-
-
-def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Files below a folder with (bytes, time of change in ns), without hidden ones."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file():
-            status = path.stat()
-            found[path] = (status.st_size, status.st_mtime_ns)
-    return found
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

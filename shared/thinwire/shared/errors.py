@@ -17,7 +17,6 @@
         │   ├── NotChestRadiograph the header describes another examination
         │   ├── UnreadableText     the text of the study cannot be read
         │   ├── AlreadyAccepted    the same files were accepted before with another text
-        │   ├── UidReused          another object with this SOP Instance UID was received before
         │   └── BadConfiguration   a setting or a data folder cannot be used
         ├── BadFormat              bytes that violate their format
         │   ├── BadPayload         a graph whose counts, sizes or values are not valid
@@ -76,8 +75,8 @@ class LimitReached(HubBusy):
     def __init__(self, what: str, limit: str = "", again_after: float = 0.0) -> None:
         super().__init__(
             what,
-            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise the limit "
-            f"(`thinwire-receiver site quota SITE --{limit} N`).",
+            "Nothing is lost: the sender tries again automatically. The hub's administrator can raise this limit "
+            f"({limit}) with `thinwire-receiver site quota`.",
         )
         self.limit = limit
         self.again_after = again_after
@@ -134,10 +133,6 @@ class UnreadableText(BadInput):
 
 class AlreadyAccepted(BadInput):
     remedy = "The study is stored as first accepted. To add text, contact the reader."
-
-
-class UidReused(BadInput):
-    remedy = "The first object is stored; this one is in quarantine. Give the image a new UID at the modality."
 
 
 class BadConfiguration(BadInput):

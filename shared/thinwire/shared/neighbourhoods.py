@@ -79,30 +79,6 @@ def _roots(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np
             root = jumped
 
 
-def opened(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Grey opening with a square, as scipy.ndimage.grey_opening: bright structures narrower than it are removed.
-
-    image: uint8 [H, W]. side: odd, pixels.
-    """
-    # The minimum of the inverted image is the maximum of the image.
-    return 255 - _least(255 - _least(image, side), side)
-
-
-def _least(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The least pixel of the square around each pixel; pixels beyond the edge are ignored."""
-    for axis in (0, 1):
-        length = image.shape[axis]
-        margin = [(0, 0), (0, 0)]
-        margin[axis] = side // 2, side // 2
-        window = np.moveaxis(np.pad(image, margin, constant_values=255), axis, 0)
-        covered = 1
-        while covered < side:
-            step = min(covered, side - covered)
-            window, covered = np.minimum(window[: len(window) - step], window[step:]), covered + step
-        image = np.moveaxis(window[:length], 0, axis)
-    return image
-
-
 def mean_around(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """The mean of the square around each pixel, mirrored at the edges, as scipy.ndimage.uniform_filter rounds it.
 

@@ -104,6 +104,11 @@ def parked_lines(items: Sequence[ParkedItem], count: int, command: str) -> Itera
         yield f"  and {count - len(items)} more; --json lists all"
 
 
+def may_succeed_later(error: Exception) -> bool:
+    """Whether the system is the cause, such as a full disk, a busy database or no memory: not the item."""
+    return isinstance(error, _REFUSED)
+
+
 @dataclass
 class Attempt:
     """One item's work. error: the reason for which it was parked."""
@@ -159,7 +164,7 @@ class ParkedItems:
             before = self._known.get(key)
             times = 1 if before is None else before.times + 1
             pause = min(FIRST_PAUSE * 2.0 ** min(times - 1, 16), LONGEST_PAUSE)
-            due = now + timedelta(seconds=pause) if isinstance(error, _REFUSED) else None
+            due = now + timedelta(seconds=pause) if may_succeed_later(error) else None
             parked = ParkedItem(loop, item, told(error), now if before is None else before.since, times, due)
             self._known[key] = parked
             self._unwritten.add(key)

@@ -149,7 +149,8 @@ def test_preview_and_crops_show_the_study_as_it_was_accepted(
     tmp_path: Path, pipeline: Pipeline, quarantine: Quarantine
 ) -> None:
     [outcome] = accept_files(pipeline, quarantine, [write_study(tmp_path / "in", 1_000_000_003)])
-    assert isinstance(outcome, Accepted) and isinstance(outcome.study, Study)
+    assert isinstance(outcome, Accepted)
+    assert isinstance(outcome.study, Study)
     study, frontal = outcome.study.key, outcome.study.frontal
     while job := pipeline.next_job():
         pipeline.make(*job)

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from thinwire.shared.neighbourhoods import connected, mean_around, opened
+from thinwire.shared.neighbourhoods import connected, mean_around
 
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -41,12 +41,6 @@ def test_one_part_that_winds_through_every_row_is_one() -> None:
     mask[1::4, 0] = mask[3::4, -1] = True
     agrees(mask, diagonal=False)
     assert len(connected(mask, diagonal=False).sizes) == 1
-
-
-@EXAMPLES
-@given(SHAPES.flatmap(lambda shape: arrays(np.uint8, shape)), st.sampled_from([1, 3, 9]))
-def test_a_grey_opening_is_that_of_scipy(image: NDArray[np.uint8], side: int) -> None:
-    np.testing.assert_array_equal(opened(image, side), ndimage.grey_opening(image, size=(side, side)))
 
 
 @EXAMPLES

@@ -32,8 +32,9 @@ class _Tried:
 
 
 class Attempts:
-    """Counted in memory. Safe from any thread. device: a browser in which this account has signed in before; None for
-    any other."""
+    """Counted in memory. Safe from any thread. account: None for a one-time link, which counts by address alone: it is
+    too long to be guessed, and whoever tries others must not keep its holder out. device: a browser in which this
+    account has signed in before; None for any other."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -41,12 +42,12 @@ class Attempts:
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait(self, account: str, address: str, device: str | None = None) -> float:
+    def wait(self, account: str | None, address: str, device: str | None = None) -> float:
         """Seconds until the next attempt is allowed; 0: now."""
         with self._lock:
             return max(self._wait(key, free) for key, free in self._keys(account, address, device))
 
-    def failed(self, account: str, address: str, device: str | None = None) -> None:
+    def failed(self, account: str | None, address: str, device: str | None = None) -> None:
         now = self._clock.monotonic()
         with self._lock:
             for key, _ in self._keys(account, address, device):
@@ -66,10 +67,12 @@ class Attempts:
             while len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
 
-    def _keys(self, account: str, address: str, device: str | None) -> list[tuple[Hashable, int]]:
+    def _keys(self, account: str | None, address: str, device: str | None) -> list[tuple[Hashable, int]]:
         """The counts of an attempt, and the failures that each has free."""
         if device is not None:
             return [(("device", account, device), FREE)]
+        if account is None:
+            return [(("address", network_of(address)), FREE_IN_ALL)]
         pair = account, network_of(address)
         keys: list[tuple[Hashable, int]] = [(pair, FREE), (("address", pair[1]), FREE_IN_ALL)]
         return keys if pair in self._known else [*keys, (("account", account), FREE_IN_ALL)]

@@ -39,6 +39,8 @@ class Forwarder:
         self._parked = content.study_images.store.parked
         self._loop = f"forward {target.name}"
         self._stop = threading.Event()
+        self._served: SiteName | None = None
+        """The site of the last study that was sent."""
 
     def run(self) -> None:
         """Plan and send until `stop`. For one thread."""
@@ -72,9 +74,10 @@ class Forwarder:
     def _items(self, study: SiteStudy) -> Items:
         """The objects of a study; none of one that cannot be read, which is parked, and is planned again when it is due
         or when a part of it arrives."""
+        items: Items = []
         with self._parked.guard(self._loop, item_of(*study)):
-            return self._content.items(self.target, study)
-        return []
+            items = self._content.items(self.target, study)
+        return items
 
     def _check_overdue(self) -> bool:
         parked = self._parked.waits(self._loop)
@@ -88,9 +91,10 @@ class Forwarder:
         return bool(late)
 
     def _send(self) -> bool:
-        due = self._queue.due(self.target.name)
+        due = self._queue.due(self.target.name, self._served)
         if not due:
             return False
+        self._served = due[0].site
         open_ = {each.number for each in due}
         try:
             self._send_study(due, open_)

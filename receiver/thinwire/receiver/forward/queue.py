@@ -16,7 +16,7 @@ from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEv
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import deliveries, events, sent, targets
+from thinwire.receiver.store.tables import deliveries, events, sent, sites, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
@@ -114,8 +114,9 @@ class Queue:
         self._step("forward.plan.committed")
         return count
 
-    def due(self, target: str) -> list[Delivery]:
-        """The due deliveries of the study that is due longest, in the order of planning."""
+    def due(self, target: str, after: SiteName | None = None) -> list[Delivery]:
+        """The due deliveries of one study, in the order of planning: of the next site in turn after `after`, the study
+        that is due longest. So a flood of one site delays another's study by one study."""
         now = micros(self._clock.now())
         ready = and_(
             deliveries.c.target == target, deliveries.c.state == str(DeliveryState.WAITING), deliveries.c.due_at <= now
@@ -123,7 +124,10 @@ class Queue:
         with self._database.read() as connection:
             # In the order of the index: a target that is down for days has a long queue.
             longest = _all().where(ready).order_by(deliveries.c.due_at, deliveries.c.number).limit(1)
-            first = connection.execute(longest).one_or_none()
+            names = connection.scalars(select(sites.c.name).order_by(sites.c.name)).all()
+            turn = sorted(names, key=lambda name: after is not None and name <= after)
+            rows = (connection.execute(longest.where(deliveries.c.site == name)).one_or_none() for name in turn)
+            first = next((row for row in rows if row is not None), None)
             if first is None:
                 return []
             # Not `ready`: SQLite would then read all that is due.

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, case, exists, func, select
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
 from thinwire.receiver.store.events import StudyEvent, last_event
-from thinwire.receiver.store.store import untriaged_by_site
 from thinwire.receiver.store.tables import (
     backups,
     events,
@@ -26,6 +25,7 @@ from thinwire.receiver.store.tables import (
     studies,
     worklist_counts,
 )
+from thinwire.receiver.store.waiting import untriaged_by_site
 from thinwire.receiver.store.worklist_rows import PLACE_OF
 from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import Clock

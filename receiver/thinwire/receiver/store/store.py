@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
-    Select,
     and_,
     delete,
     exists,
@@ -61,7 +60,8 @@ from thinwire.receiver.store.tables import (
     studies,
     worklist,
 )
-from thinwire.receiver.store.worklist_rows import UNTRIAGED, keep
+from thinwire.receiver.store.waiting import undrafted, untriaged
+from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
@@ -289,14 +289,10 @@ class Store:
             keep(connection, site, study)
         return asked is not None
 
-    def untriaged(self) -> list[PendingGraph]:
-        """Newest graphs without a prediction: urgent ones first, then in the order of arrival."""
-        waiting = _untriaged(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-        query = waiting.join(studies, _of(studies, worklist.c.site, worklist.c.study))
-        query = query.order_by(studies.c.urgent_asked.desc(), objects.c.number)
+    def untriaged(self, most: int | None = None) -> list[PendingGraph]:
+        """As `waiting.untriaged`."""
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in rows]
+            return untriaged(connection, most)
 
     def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
@@ -328,20 +324,9 @@ class Store:
         return True
 
     def undrafted(self, most: int) -> list[PendingGraph]:
-        """Newest graphs with a prediction and no draft: the most urgent first, then in the order of arrival."""
-        # The places ascend as the urgencies do; only studies without a prediction have those of UNTRIAGED.
-        waits = (worklist.c.drafted == 0) & (worklist.c.place < max(UNTRIAGED)) & worklist.c.place.not_in(UNTRIAGED)
-        query = (
-            select(objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
-            .select_from(worklist)
-            .join(objects, _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH)))
-            .join(studies, _of(studies, worklist.c.site, worklist.c.study))
-            .where(waits, _newest())
-            .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
-            .limit(most)
-        )
+        """As `waiting.undrafted`."""
         with self._database.read() as connection:
-            return [PendingGraph(SiteName(s), StudyKey(y), Digest(b), u) for s, y, b, u in connection.execute(query)]
+            return undrafted(connection, most)
 
     def add_draft(self, waiting: PendingGraph, draft: bytes) -> None:
         """Store the draft of a graph (docs/report-decoder.md); a later one is ignored."""
@@ -512,29 +497,6 @@ class Store:
 
 
 _KINDS = frozenset(map(int, Kind))
-
-
-def untriaged_by_site() -> Select[Any]:
-    """The query of (site, newest graphs without a prediction, when the oldest of them was stored)."""
-    query = _untriaged(objects.c.site, func.count(), func.min(objects.c.stored_at))
-    return query.group_by(objects.c.site).order_by(objects.c.site)
-
-
-def _untriaged(*columns: ColumnElement[Any]) -> Select[Any]:
-    """The newest graphs without a prediction, from the index of the worklist."""
-    predicted = exists().where(_of(predictions, objects.c.site, objects.c.study), predictions.c.blob == objects.c.blob)
-    untriaged = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-    joined = _of(objects, worklist.c.site, worklist.c.study) & (objects.c.kind == int(Kind.GRAPH))
-    query = select(*columns).select_from(worklist).join(objects, joined)
-    return query.where(untriaged, _newest(), ~predicted)
-
-
-def _newest() -> ColumnElement[bool]:
-    """No later object of the same study and kind is stored."""
-    newer = objects.alias()
-    return ~exists().where(
-        _of(newer, objects.c.site, objects.c.study), newer.c.kind == objects.c.kind, newer.c.number > objects.c.number
-    )
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:

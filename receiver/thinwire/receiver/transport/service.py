@@ -15,7 +15,6 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
-from sqlalchemy.exc import SQLAlchemyError
 
 from thinwire.receiver.config import LinkLimits
 from thinwire.receiver.transport.front import Front
@@ -191,7 +190,7 @@ class HubServer(HubServicer):
             joined = await asyncio.to_thread(
                 self._store.join, peer, request.certificate_request, request.signing_key, request.proof
             )
-        except (ThinwireError, OSError, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a clinic could not join: %s", told(error))
             await context.abort(status_of(as_ours(error)), str(as_ours(error)))
         log.info("site %s joined", joined.site)
@@ -221,7 +220,9 @@ class HubServer(HubServicer):
             )
             log.info("site %s connected", peer.name)
             await stream.run()
-        except (ThinwireError, OSError, SQLAlchemyError, ValueError) as error:
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a stream ends: %s", told(error))
             ours = as_ours(error)
             # A clinic that is writing when the status arrives does not read it, so the reason is sent first.

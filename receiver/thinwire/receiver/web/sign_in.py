@@ -17,8 +17,6 @@ from thinwire.shared.errors import BadInput
 
 router = APIRouter()
 
-_LINK = "a one-time link"
-"""In place of an account; no account has such a name."""
 _WRONG = "Name or password is wrong, or the account is closed."
 
 
@@ -94,11 +92,11 @@ def welcome(
 ) -> Response:
     """Set the password of a one-time link's account, and sign in."""
     address = address_of(request)
-    if wait := context.attempts.wait(_LINK, address):
+    if wait := context.attempts.wait(None, address):
         return _welcome(request, context, secret, f"Too many tries. Try again in {duration(wait)}.")
     valid, account_name = context.accounts.invited(secret)
     if not valid:
-        context.attempts.failed(_LINK, address)
+        context.attempts.failed(None, address)
     elif password != again:
         return _welcome(request, context, secret, "The two passwords differ.", name, full_name)
     who = account_name or name.strip().lower()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from thinwire.sender.graph.encoder import Encoded, choose_provider, open_session
+from thinwire.sender.execution import choose_provider, open_session
+from thinwire.sender.graph.encoder import Encoded
 from thinwire.shared.formats.bundle import DECODER, TOKENIZER, Bundle
 from thinwire.shared.formats.graph import FloatArray
 

@@ -1,63 +1,81 @@
 """Detection of text burned into a radiograph: a warning that a person must check.
 
-Characters differ from anatomy in four ways: strokes thinner than a hundredth of the image, with high contrast, of one
-size, side by side on a line. Sensitivity and false alarms: docs/deidentification.md.
+The model is the text detector of PP-OCRv6 (small): a network that gives each pixel the probability of text
+(differentiable binarization, Liao et al., AAAI 2020). Its file comes with the package rapidocr (Apache-2.0), which is
+not imported: it needs OpenCV. Sensitivity, false alarms, time: docs/deidentification.md.
 """
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from thinwire.shared.neighbourhoods import connected, opened
+from thinwire.sender.execution import open_session
+from thinwire.shared.formats.graph import FloatArray
+from thinwire.shared.neighbourhoods import connected
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 
 SIDE = 1024
-"""Pixels to which the longer side is reduced at most, by each block's extreme, so that no stroke is averaged away."""
-STEP = 70
-"""Contrast of a stroke with its surroundings, in grey levels of 255."""
-STROKE = 9
-"""Pixels: nothing wider counts as a stroke."""
-HEIGHTS = 6, 60
-CHARACTERS = 4
-"""On one line."""
+"""Pixels of the longer side for the model at most, which bounds its time."""
+PROBABLE = 0.3
+"""Probability from which a pixel belongs to a line of text."""
+SURE = 0.6
+"""Mean probability of a line."""
+THINNEST, THICKEST = 3, 64
+"""Pixels of a line's height at SIDE: the model marks the middle of a line, about 6 tenths of the letters."""
+LONG = 2.5
+"""Length over height: a side marker, one letter, is shorter."""
+_PACKAGE, _MODEL = "rapidocr", "models/PP-OCRv6_det_small.onnx"
+_STRIDE = 32
 
 
-def has_text(shown: NDArray[np.uint8]) -> bool:
-    """Whether text seems to be burned in, bright or dark. shown: uint8 [H, W], as displayed."""
-    return any(_lines(marks) for marks in _strokes(shown))
+def model_file() -> Path | None:
+    """The model's file; None where the package is not installed."""
+    found = importlib.util.find_spec(_PACKAGE)
+    folders = [] if found is None else [Path(each) for each in found.submodule_search_locations or ()]
+    return next((folder / _MODEL for folder in folders if (folder / _MODEL).is_file()), None)
 
 
-def _strokes(shown: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
-    """bool [h, w]: thin bright strokes, thin dark strokes."""
-    found = []
-    for image in (shown, 255 - shown):
-        factor = -(-max(image.shape) // SIDE)
-        rows, columns = (size // factor * factor for size in image.shape)
-        small = image[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor).max(axis=(1, 3))
-        flat = opened(small, STROKE)
-        found.append(small.astype(np.int16) - flat > STEP)
-    return found
+@functools.cache
+def _session(path: Path) -> "InferenceSession":
+    return open_session(path, "CPUExecutionProvider")
 
 
-def _lines(marks: NDArray[np.bool_]) -> bool:
-    """Whether enough marks of one height are side by side."""
-    parts = connected(marks, diagonal=True)
-    boxes = []
-    for (top, left, bottom, right), size in zip(parts.boxes.tolist(), parts.sizes.tolist(), strict=True):
-        height, width = bottom - top, right - left
-        filled = size / (height * width)
-        if HEIGHTS[0] <= height <= HEIGHTS[1] and 0.1 * height <= width <= 1.6 * height and filled > 0.15:
-            boxes.append((left, right, top, height))
-    boxes.sort()
-    return any(_run(boxes, start) >= CHARACTERS for start in range(len(boxes)))
+def has_text(shown: NDArray[np.uint8]) -> bool | None:
+    """Whether text seems to be burned in, in lines or columns; None where the detector is not installed.
+
+    shown: uint8 [H, W], as displayed.
+    """
+    path = model_file()
+    if path is None:
+        return None
+    chances = probabilities(shown, _session(path))
+    parts = connected(chances > PROBABLE, diagonal=True)
+    return any(
+        _is_line(bottom - top, right - left)
+        and float(chances[top:bottom, left:right][parts.labels[top:bottom, left:right] == number].mean()) >= SURE
+        for number, (top, left, bottom, right) in enumerate(parts.boxes.tolist(), 1)
+    )
 
 
-def _run(boxes: list[tuple[int, int, int, int]], start: int) -> int:
-    """Characters of the line that begins with a box. boxes: (left, right, top, height), by left."""
-    _, right, top, height = boxes[start]
-    found = 1
-    for left, to, other, size in boxes[start + 1 :]:
-        if left - right > 1.5 * height:
-            break
-        same_line = abs(other + size - top - height) <= 0.25 * height and abs(size - height) <= 0.3 * height
-        if same_line and left >= right - 1:
-            found, right = found + 1, to
-    return found
+def probabilities(shown: NDArray[np.uint8], session: "InferenceSession") -> FloatArray:
+    """float32 [h, w]: the probability of text, at the size of the model's input."""
+    scale = min(1.0, SIDE / max(shown.shape))
+    height, width = (max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in shown.shape)
+    small = Image.fromarray(shown).resize((width, height), Image.Resampling.BILINEAR)
+    grey = np.asarray(small, np.float32) / 127.5 - 1
+    colours = np.repeat(grey[None, None], 3, axis=1)
+    (found,) = session.run(None, {session.get_inputs()[0].name: colours})
+    return np.asarray(found[0, 0], np.float32)
+
+
+def _is_line(height: int, width: int) -> bool:
+    short, long = sorted((height, width))
+    return THINNEST <= short <= THICKEST and long >= LONG * short

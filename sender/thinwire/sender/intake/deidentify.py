@@ -51,6 +51,8 @@ KEY_BYTES = 32
 SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"
 """Implementation Class UID (0002,0012) of files that are written here."""
 _MOST_DAYS = 1826
+_TEXT = "text seems to be burned into the image; de-identification does not remove it: check the image"
+_NOT_LOOKED = "no detector looked for text in the image, because it is not installed: check the image"
 _STAY = "files are no radiographs, or cannot be written without identity, and stay at the clinic"
 
 
@@ -157,10 +159,8 @@ class Deidentifier:
             notes.append(f"{stayed} of {len(study.files)} {_STAY}")
         if study.frontal.burned_in == "YES":
             notes.append("text is burned into the image by its header; de-identification does not remove it")
-        elif has_text(made.frontal.shown):
-            notes.append(
-                "text seems to be burned into the image; de-identification does not remove it: check the image"
-            )
+        elif (seen := has_text(made.frontal.shown)) is not False:
+            notes.append(_TEXT if seen else _NOT_LOOKED)
         members = [Member(f"{n:04}.dcm", file.data) for n, file in enumerate(images)]
         if self.options.identity is Identity.SEALED:
             members.append(_NAMED)

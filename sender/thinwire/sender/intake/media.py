@@ -5,7 +5,9 @@ A file that cannot be read becomes a refusal, and the search continues.
 """
 
 import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from thinwire.shared.imaging.foreign import foreign
 from thinwire.shared.imaging.frontal import of_file
 from thinwire.shared.imaging.header import FileLimits, parse
 from thinwire.shared.imaging.raster import raster_media
+from thinwire.shared.storage.durable import Disk, flock
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 _DIRECTORY_NAMES = frozenset(("DICOMDIR", "DICOMDIR.", "DICOMDIR.DCM", "DICOMDIR.;1", "DICOMDIR;1"))
@@ -29,6 +32,8 @@ _MOST_RECORDED = 2_000_000
 _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic", ".ima"))
 _COPIED = 1 << 20
 """Bytes that are copied at a time."""
+_SCRATCH, _LOCK = ".zip-", ".lock"
+"""Prefix of the folder of an unpacked archive, and the file in it that its process locks."""
 _NO_PATH = "Check the path: it must be a readable file or folder."
 
 
@@ -114,13 +119,17 @@ def _unpacked(
     if isinstance(given, Refused) or not _is_zip(given.path):
         yield given
         return
-    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=".zip-")))
-    taken: list[Path] = []
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=_SCRATCH)))
+    held.enter_context(flock(folder / _LOCK, fcntl.LOCK_EX))
+    # An archive may not take the space that is left for what machines send meanwhile.
+    disk, taken = Disk(), list[Path]()
     try:
         for number, member in enumerate(each_member(given.path, limits.file_bytes)):
             path = folder / f"{number:04}{_suffix(member.name)}"
             with path.open("wb") as file:
                 while chunk := member.file.read(_COPIED):
+                    if disk.free(folder) < len(chunk):
+                        raise DiskFull("no space to unpack a zip archive")
                     file.write(chunk)
             taken.append(path)
     except BadInput as error:
@@ -132,6 +141,14 @@ def _unpacked(
     if given.named and not any(_may_be_image(each) for each in taken):
         yield Refused(UnreadableDicom("the zip archive holds no DICOM file and no PNG or JPEG image"), (given.path,))
     yield from (_Found(path, named=False) for path in taken)
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Remove the unpacked files of processes that ended while they read them, as at a power cut: unlike all else in the
+    outbox they are not sealed."""
+    for folder in scratch.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(BlockingIOError), flock(folder / _LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(folder)
 
 
 def _is_zip(path: Path) -> bool:

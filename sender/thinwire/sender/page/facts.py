@@ -75,6 +75,8 @@ class StudyRow:
     report: Mapping[str, str] | None = field(repr=False)
     """text, reader, at."""
     warnings: tuple[str, ...]
+    added_to: str
+    """The study to which its files are added, hex; empty for a study of its own."""
     safety: str
     """Whether a backup of the hub holds it (`deletion.Safety`); empty while the hub lacks a part."""
 
@@ -165,9 +167,10 @@ class ClinicState:
 
     def _rows(self, entry: OutboxEntry, *facts: Any) -> list[StudyRow]:
         """One row; none for a study that cannot be shown, such as one with receipts of a later version."""
+        rows = []
         with self.outbox.parked.guard("page", entry.study.hex()):
-            return [self._study(entry, *facts)]
-        return []
+            rows.append(self._study(entry, *facts))
+        return rows
 
     def _study(
         self,
@@ -205,6 +208,7 @@ class ClinicState:
             findings=_findings(result.get("findings")),
             report=_report(report, current_policy) if isinstance(report, dict) else None,
             warnings=entry.warnings,
+            added_to="" if entry.adds_to is None else entry.adds_to.hex(),
             safety=str(safety(entry, history) or ""),
         )
 

@@ -25,7 +25,7 @@ from thinwire.sender.transport.schedule import (
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
-from thinwire.shared.formats.receipts import StudyStatus
+from thinwire.shared.formats.receipts import LAST_POSITION, StudyStatus
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.wire.chunks import VERSION
@@ -244,13 +244,14 @@ class UplinkSession:
                     self.pace.arrived(sample)
                 transfer.samples.clear()
                 self._end(transfer)
+        taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
         with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
             self._outbox.record_receipt(signed)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
                 self._drop(receipt.object)
             self._disk.step("uplink.receipt_taken")
-            return [wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed)))]
-        return []  # the hub repeats it to the same offer, or with its next stream
+            taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
+        return taken
 
     @contextlib.contextmanager
     def _one_object(self, due: Due) -> Iterator[None]:
@@ -412,6 +413,8 @@ def _history(store: wire.Store) -> HubHistory:
     positions = {Generation(each.generation): each.position for each in store.past}
     if any(len(each) != GENERATION_BYTES for each in (store.generation, *positions)):
         raise ProtocolBroken("the hub tells a generation of another length")
+    if max(store.position, store.backup.position, *positions.values(), 0) > LAST_POSITION:
+        raise ProtocolBroken("the hub tells a position over the limit")
     backed_up = store.backup.position if store.HasField("backup") else None
     return HubHistory(Generation(store.generation), store.position, positions, backed_up)
 

@@ -3,6 +3,7 @@ processes. Its version and the way to the next one: `thinwire.shared.storage.mig
 """
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,13 @@ from sqlalchemy.exc import DatabaseError
 
 from thinwire.shared.errors import DatabaseBusy, DiskFull, StorageFailed
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 30.0
 """Seconds that a writer waits for another process, such as the command line beside `serve`."""
 
+MOST_CHECKED = 1 << 30
+"""Bytes of a database that is checked at each start, which takes about a second."""
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
@@ -48,6 +53,17 @@ class Database:
             rows = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
         lost = [f"a row of {row[0]} refers to none of {row[2]}" for row in rows]
         return [each for each in found if each != "ok"] + list(dict.fromkeys(lost))
+
+    def require_sound(self) -> None:
+        """At the start of a process that writes: raises StorageFailed for a file with a damaged page, before a write
+        spreads the damage. A file over MOST_CHECKED is left to `faults`, which takes minutes."""
+        if self.path.stat().st_size > MOST_CHECKED:
+            log.info("the database is too large for a check at each start; `check` reads it whole")
+            return
+        with self.read() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            raise damaged()
 
     def changes(self) -> "Changes":
         return Changes(self.path)
@@ -104,8 +120,8 @@ _UNUSABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IO
 def damaged(what: str = "the database is damaged") -> StorageFailed:
     return StorageFailed(
         what,
-        "Stop thinwire, keep the data folder as it is, and restore the database from its backup "
-        "(of a hub: docs/hub-administrator.md, Restore).",
+        "Nothing was changed. Stop thinwire, keep a copy of the data folder, and restore the database from its backup "
+        "(hub: `thinwire-receiver restore`; clinic: docs/technician.md, Damaged database).",
     )
 
 

@@ -97,9 +97,9 @@ def test_what_goes_wrong_beside_leaves_no_account(accounts: Accounts) -> None:
     assert accounts.all() == []
 
 
-def failures(attempts: Attempts, count: int, *whose: str) -> None:
+def failures(attempts: Attempts, count: int, account: str | None, address: str, *device: str) -> None:
     for _ in range(count):
-        attempts.failed(*whose)
+        attempts.failed(account, address, *device)
 
 
 def test_tries_are_slowed_and_never_locked(clock: FakeClock) -> None:
@@ -131,6 +131,15 @@ def test_whoever_guesses_elsewhere_delays_no_reader(clock: FakeClock) -> None:
     assert attempts.wait("anna", "10.0.0.2") > FIRST_PAUSE  # a place that is not known
     assert attempts.wait("anna", "10.0.0.1") == 0
     assert attempts.wait("anna", "10.0.0.2", "her browser") == 0
+
+
+def test_wrong_one_time_links_from_anywhere_keep_no_holder_of_one_out(clock: FakeClock) -> None:
+    attempts = Attempts(clock)
+    for n in range(100):
+        failures(attempts, 3, None, f"203.0.113.{n}")
+    assert attempts.wait(None, "10.0.0.1") == 0
+    failures(attempts, FREE_IN_ALL, None, "10.0.0.9")
+    assert attempts.wait(None, "10.0.0.9") == FIRST_PAUSE
 
 
 def test_one_address_is_slowed_with_any_names_and_her_browser_behind_it_is_not(clock: FakeClock) -> None:

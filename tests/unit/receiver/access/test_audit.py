@@ -1,6 +1,9 @@
 """The audit log: messages in the form of PS3.15, a chain that shows every change."""
 
+import hashlib
+import os
 import sqlite3
+from base64 import urlsafe_b64encode
 from xml.etree import ElementTree
 
 import pytest
@@ -8,13 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 from tests.support.clock import START
+from tests.support.hub_folder import join
 from thinwire.receiver.access.audit import GENESIS, Head, read_head
 from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import DATABASE, Hub
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, Forged
 from thinwire.shared.identifiers import SiteName, StudyKey
 
+SITE = SiteName("north-valley")
 STUDY = StudyKey(bytes(range(16)))
 
 
@@ -105,3 +110,88 @@ def test_an_end_that_was_cut_off_shows_beside_a_noted_head(hub: Hub) -> None:
     assert hub.audit.verify().number == 3
     with pytest.raises(BadFormat, match="missing"):
         hub.audit.verify([noted])
+
+
+def anew(hub: Hub, *statements: str) -> None:
+    """Messages are changed and every digest is made anew, without the hub's key."""
+    by_hand(hub, "DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete", *statements)
+    with sqlite3.connect(hub.data / DATABASE) as connection:
+        last = bytes(GENESIS)
+        for number, message in connection.execute("SELECT number, message FROM audit ORDER BY number").fetchall():
+            last = hashlib.sha256(last + message.encode()).digest()
+            connection.execute("UPDATE audit SET digest = ? WHERE number = ?", (last, number))
+
+
+CHANGED = "UPDATE audit SET message = replace(message, 'reader-2', 'reader-9') WHERE number = 3"
+
+
+@pytest.mark.parametrize(
+    "signatures",
+    [
+        "SELECT 1",
+        "DELETE FROM audit_signatures",
+        "DELETE FROM audit_signatures WHERE number = 5",
+        "UPDATE audit_signatures SET signature = zeroblob(64)",
+    ],
+)
+def test_a_chain_that_was_made_anew_has_no_signature(hub: Hub, signatures: str) -> None:
+    fill(hub)
+    by_hand(hub, "DROP TRIGGER audit_signatures_no_update", "DROP TRIGGER audit_signatures_no_delete", signatures)
+    anew(hub, CHANGED)
+    with pytest.raises(BadFormat, match="signature of message 5"):
+        hub.audit.verify()
+
+
+def test_a_clinic_s_head_shows_a_log_that_was_cut_and_written_on(hub: Hub) -> None:
+    join(hub, "north-valley")
+    fill(hub)
+    kept = hub.audit.signed_head()
+    assert hub.audit.anchor(kept) == hub.audit.head()
+    hub.audit.record_anchor(SITE, kept, START)
+    assert hub.audit.verify().number == 5
+    by_hand(
+        hub,
+        "DROP TRIGGER audit_no_delete",
+        "DROP TRIGGER audit_signatures_no_delete",
+        "DELETE FROM audit WHERE number > 3",
+        "DELETE FROM audit_signatures WHERE number > 3",
+    )
+    fill(hub)  # the hub itself writes on, and signs it
+    with pytest.raises(BadFormat, match="clinic north-valley keeps") as caught:
+        hub.audit.verify()
+    assert "audit accept" in caught.value.remedy
+    # Whoever removes the recorded head too: the clinic tells it again, and that is a message of its own.
+    by_hand(hub, "DELETE FROM audit_anchors")
+    assert hub.audit.verify().number == 8
+    for _ in range(2):
+        hub.audit.record_anchor(SITE, kept, START)
+    assert "Messages missing from the audit log" in hub.audit.newest(None, 1)[0].message
+    assert hub.audit.head().number == 9
+    with pytest.raises(BadFormat, match="messages are missing"):
+        hub.audit.verify()
+    assert hub.audit.accept_loss(Message(Act.LOSS_ACCEPTED, START, "os:root", detail="restored")) == 1
+    assert hub.audit.verify().number == 10
+
+
+def test_of_the_heads_that_hold_the_newest_is_recorded(hub: Hub) -> None:
+    join(hub, "north-valley")
+    heads = []
+    for _ in range(3):
+        fill(hub, 1)
+        heads.append(hub.audit.signed_head())
+    for head in (heads[1], heads[0], heads[2], os.urandom(len(heads[0])), b""):
+        hub.audit.record_anchor(SITE, head, START)
+    with sqlite3.connect(hub.data / DATABASE) as connection:
+        assert connection.execute("SELECT number FROM audit_anchors").fetchall() == [(3,)]
+
+
+def test_a_clinic_s_head_can_be_given_by_hand(hub: Hub) -> None:
+    fill(hub)
+    anchor = urlsafe_b64encode(hub.audit.signed_head()).decode()
+    told = CliRunner().invoke(app, ["audit", "verify", "--data", str(hub.data), "--anchor", anchor])
+    assert (told.exit_code, told.stdout.strip()) == (0, str(hub.audit.head()))
+    forged = urlsafe_b64encode(bytes(64) + hub.audit.signed_head()[64:]).decode()
+    with pytest.raises(Forged):
+        CliRunner().invoke(
+            app, ["audit", "verify", "--data", str(hub.data), "--anchor", forged], catch_exceptions=False
+        )

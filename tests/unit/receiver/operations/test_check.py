@@ -23,7 +23,7 @@ from thinwire.receiver.operations.check import Checked, Finding, Subject, check,
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat
+from thinwire.shared.errors import BadFormat, NotEnrolled
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest, SiteName, Tier, digest
 from thinwire.shared.storage import blobs as blobs_module
@@ -225,6 +225,25 @@ def test_one_blob_of_two_clinics_is_requested_from_both(hub: Hub, clinic: Clinic
     assert repair(hub, findings) == 2
     for site in (clinic.site, other.site):
         assert (kept.study, Kind.ORIGINALS) in hub.store.requested_parts(site)
+
+
+def test_a_part_of_a_revoked_clinic_is_not_requested_in_vain(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:
+    other = join(hub, "south-ridge")
+    again = other.seal(Kind.ORIGINALS, kept.study, kept.originals.plaintext)
+    hub.pipeline().put(other.site, again.object, again.header, again.plaintext, False)
+    hub.enrolment.dismiss(clinic.site)
+    path = blob(hub.data, again.plaintext)
+    damage(path)
+    findings = found(hub)
+    assert [(each.site, each.repairable) for each in findings] == [(clinic.site, False), (other.site, True)]
+    assert "access is revoked" in findings[0].remedy
+    assert repair(hub, findings) == 1
+    assert (kept.study, Kind.ORIGINALS) not in hub.store.requested_parts(clinic.site)
+    assert [each.site for each in found(hub)] == [clinic.site]  # until the blob is restored
+    with pytest.raises(NotEnrolled, match="revoked"):
+        hub.store.request(clinic.site, kept.study, Kind.CROPS)
+    hub.pipeline().put(other.site, again.object, again.header, again.plaintext, False)
+    assert found(hub) == []
 
 
 def test_a_part_that_came_again_before_the_repair_stays(hub: Hub, clinic: Clinic, kept: StudyParts) -> None:

@@ -114,7 +114,7 @@ def test_a_site_has_so_many_partial_objects_and_another_site_its_own(tmp_path: P
     partials = [begin(inbox, digest(bytes([n])), most=3) for n in range(3)]
     with pytest.raises(LimitReached, match="already in transfer") as caught:
         begin(inbox, most=3)
-    assert "site quota SITE --partials N" in caught.value.remedy
+    assert "(partials) with `thinwire-receiver site quota`" in caught.value.remedy
     partials.append(begin(inbox, site=SiteName("south-ridge"), most=3))
     partials.append(begin(inbox, digest(b"\0"), most=3))  # known: no new one
     with pytest.raises(LimitReached):

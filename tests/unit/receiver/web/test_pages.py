@@ -101,6 +101,27 @@ def test_wrong_passwords_are_slowed(room: ReadingRoom) -> None:
     assert "password-in-the-wrong-field" not in "".join(room.audited())
 
 
+def test_her_own_browser_is_not_slowed_by_others(room: ReadingRoom) -> None:
+    anna = room.person("anna")
+    other = room.browser()
+    for _ in range(FREE):
+        other.post("/sign-in", 401, name="anna", password="wrong")
+    other.post("/sign-in", 429, name="anna", password=PASSWORD)
+    device = next(name for name in anna.client.cookies if "device" in name)
+    value = str(anna.client.cookies[device])
+    assert "anna" not in device + value
+    bert = room.person("bert")
+    foreign = room.browser()
+    foreign.client.cookies.set(device, next(v for n, v in bert.client.cookies.items() if "device" in n))
+    foreign.post("/sign-in", 429, name="anna", password=PASSWORD)
+    mine = room.browser()
+    mine.client.cookies.set(device, value)
+    mine.post("/sign-in", 303, name="anna", password=PASSWORD)
+    for _ in range(FREE):
+        mine.post("/sign-in", 401, name="anna", password="wrong")
+    mine.post("/sign-in", 429, name="anna", password=PASSWORD)
+
+
 def test_forms_of_other_pages_are_refused(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     study = room.put_study(clinic, parts)
     anna, bert = room.person("anna"), room.person("bert")

@@ -9,7 +9,9 @@ from pydicom.dataset import Dataset
 
 from tests.support.dicoms import STUDY_UID, as_file, chest, dataset, dicom
 from tests.support.real_data import REAL_DATA, needs
-from thinwire.sender.intake.media import DIRECTORY_CLASS, Refused, StudyFiles, find_studies
+from thinwire.sender.intake.media import DIRECTORY_CLASS, Refused, StudyFiles, find_studies, remove_scratch
+from thinwire.shared.errors import DiskFull
+from thinwire.shared.storage.durable import Disk
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -182,6 +184,27 @@ def test_an_archive_is_read_as_a_folder_is(tmp_path: Path) -> None:
     assert sizes == [2, 1]
     assert list(scratch.iterdir()) == []
     assert sorted(each.name for each in tmp_path.iterdir()) == ["portal.zip", "scratch"]
+
+
+def test_what_a_killed_process_unpacked_does_not_stay(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "portal.zip", IM1=image(1))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / ".zip-left").mkdir()
+    (scratch / ".zip-left" / "0000.dcm").write_bytes(image(2))
+    studies = find_studies([path], scratch=scratch)
+    (study,) = [each for each in [next(iter(studies))] if isinstance(each, StudyFiles)]
+    remove_scratch(scratch)
+    assert study.paths[0].read_bytes() == image(1)  # of a process that goes on
+    assert [each.name for each in scratch.iterdir()] == [study.paths[0].parent.name]
+
+
+def test_an_archive_takes_no_space_from_what_machines_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zipped(tmp_path / "portal.zip", IM1=image(1))
+    monkeypatch.setattr(Disk, "free", lambda self, folder: 100)
+    with pytest.raises(DiskFull, match="unpack"):
+        list(find_studies([path], scratch=tmp_path))
+    assert [each.name for each in tmp_path.iterdir()] == ["portal.zip"]
 
 
 def test_an_archive_that_is_not_opened_says_why(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@ from datetime import UTC, time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.two_ends import HUB_SIGNING, SITE, TwoEnds, samples, sealed_file
 from thinwire.sender.outbox.entries import PartState
 from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
 from thinwire.sender.transport.session import LONGEST_STALL, STALL_SECONDS, UplinkSession
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.crypto.keys import new_signing_key
 from thinwire.shared.errors import Forged, NotEnrolled, ProtocolBroken
+from thinwire.shared.formats.audit_head import AuditHead, sign_head, signed_head
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
-from thinwire.shared.identifiers import digest
+from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.wire.chunks import VERSION
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
@@ -193,6 +196,61 @@ def test_what_cannot_be_taken_now_is_offered_again_later(ends: TwoEnds, uplink: 
     assert again.number > graph.number
 
 
+@pytest.mark.parametrize(("limit", "others_wait"), [("bytes", True), ("studies", True), ("partials", False)])
+def test_a_limit_of_this_clinic_s_share_is_shown_and_not_tried_with_every_object(
+    ends: TwoEnds, uplink: UplinkSession, limit: str, others_wait: bool
+) -> None:
+    def offered() -> list[bytes]:
+        return [up.offer.object for up in iter(uplink.next, None) if up.HasField("offer")]
+
+    _, graph, *_ = offers(uplink)
+    uplink.receive(WELCOME)
+    down = refusal(graph.number, wire.REFUSAL_CODE_BUSY, 300_000)
+    down.refusal.limit = limit
+    uplink.receive(down)
+    assert uplink.pauses[digest(graph.head)].reason == "no. Do it."
+    (more,) = samples(2, size=60_000)[1:]
+    ends.accept(more)
+    ends.make_parts()
+    uplink.refresh()
+    assert (offered() == []) is others_wait
+    ends.clock.advance(300)
+    assert graph.object in offered()
+    assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.WAITING
+
+
+def test_a_study_that_the_hub_has_a_part_of_goes_on_at_the_limit_of_studies(
+    ends: TwoEnds, uplink: UplinkSession
+) -> None:
+    _, graph, *rest = offers(uplink)
+    uplink.receive(WELCOME)
+    stored = Receipt(STUDY.study, SITE, digest(graph.head), StudyStatus.STORED, ends.clock.now())
+    uplink.receive(wire.Down(receipt=wire.Receipt(signed=sign_receipt(stored, HUB_SIGNING))))
+    for offer in rest:
+        down = refusal(offer.number, wire.REFUSAL_CODE_BUSY, 1_000)
+        down.refusal.limit = "studies"
+        uplink.receive(down)
+    ends.clock.advance(0.9)
+    assert uplink.next() is None
+    uplink.pauses.clear()
+    assert {offer.object for offer in offers(uplink)} == {offer.object for offer in rest}
+
+
+def test_the_newest_head_of_the_hub_s_audit_log_is_kept_and_told(ends: TwoEnds, uplink: UplinkSession) -> None:
+    def head(number: int, key: Ed25519PrivateKey = HUB_SIGNING) -> bytes:
+        made = AuditHead(number, Digest(bytes([number]) * 32), ends.clock.now())
+        return signed_head(made, sign_head(made, key))
+
+    uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION, audit_head=head(5))))
+    heads = ends.outbox.audit_heads
+    assert heads.kept() == head(5)
+    for other in (b"", head(4), head(9, new_signing_key()), b"no head"):
+        heads.keep(other)
+        assert ends.uplink().hello().hello.audit_head == head(5)
+    heads.keep(head(6))
+    assert ends.uplink().hello().hello.audit_head == head(6)
+
+
 def test_a_hub_that_refuses_on_and_on_is_asked_ever_more_rarely(ends: TwoEnds, uplink: UplinkSession) -> None:
     _, offer, *_ = offers(uplink)
     uplink.receive(WELCOME)
@@ -274,6 +332,9 @@ def test_a_stream_of_another_version_ends(uplink: UplinkSession) -> None:
         refusal(99, wire.REFUSAL_CODE_BUSY),
         wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=Kind.SOURCE)),
         wire.Down(tier_request=wire.TierRequest(study=STUDY.study, kind=77)),
+        wire.Down(store=wire.Store(generation=b"short")),
+        wire.Down(store=wire.Store(generation=bytes(16), position=1 << 63)),
+        wire.Down(store=wire.Store(generation=bytes(16), past=[wire.Past(generation=b"g" * 16, position=1 << 63)])),
     ],
 )
 def test_a_hub_that_departs_from_the_protocol_ends_the_stream(uplink: UplinkSession, down: wire.Down) -> None:

@@ -1,0 +1,43 @@
+"""Work in turns of the sites: the flood of one delays another's study by one item."""
+
+from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
+from thinwire.receiver.forward.queue import queue_of
+from thinwire.receiver.hub import Hub
+from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.identifiers import Digest, SiteName
+
+
+def stored(hub: Hub, bundle: Bundle, clinic: Clinic, seeds: range, urgent: bool = False) -> list[StudyParts]:
+    parts = [study_parts(clinic, bundle, seed) for seed in seeds]
+    for each in parts:
+        hub.pipeline().put(clinic.site, each.graph.object, each.graph.header, each.graph.plaintext, urgent)
+    return parts
+
+
+def test_graphs_are_predicted_and_drafted_in_turns(hub: Hub, bundle: Bundle) -> None:
+    flood, other = join(hub, "north-valley"), join(hub, "south-ridge")
+    stored(hub, bundle, flood, range(8), urgent=True)
+    (mine,) = stored(hub, bundle, other, range(8, 9), urgent=True)
+    (later,) = stored(hub, bundle, other, range(9, 10))
+    waiting = hub.store.untriaged()
+    assert [each.site for each in waiting[:2]] == ["north-valley", "south-ridge"]
+    assert waiting[1].study == mine.study
+    assert waiting[-1].study == later.study  # not urgent
+    assert hub.store.untriaged(4) == waiting[:4]
+    while hub.pipeline().predict_waiting():
+        pass
+    drafted = hub.store.undrafted(10)
+    assert [each.site for each in drafted[:2]] == ["north-valley", "south-ridge"]
+    assert len(drafted) == 10
+
+
+def test_a_target_is_served_in_turns(hub: Hub, bundle: Bundle) -> None:
+    flood, other = join(hub, "north-valley"), join(hub, "south-ridge")
+    studies = [(flood.site, each.study) for each in stored(hub, bundle, flood, range(4))]
+    studies += [(other.site, each.study) for each in stored(hub, bundle, other, range(4, 5))]
+    queue, item = queue_of(hub), [("sr", Digest(bytes(32)))]
+    queue.enter(["pacs"])
+    queue.plan("pacs", 1, [(study, item) for study in studies])
+    assert [each.site for each in queue.due("pacs")] == ["north-valley"]
+    assert [(each.site, each.study) for each in queue.due("pacs", SiteName("north-valley"))] == [studies[-1]]
+    assert [each.site for each in queue.due("pacs", SiteName("south-ridge"))] == ["north-valley"]
