@@ -267,6 +267,7 @@ def test_a_message_without_end_is_ended(ends: Ends, port: str, command_set: bool
         ("dicom", b""),
         ("dicom", b"\x01\x00\x00"),
         ("dicom", associate_request()[:60]),
+        ("dicom", associate_request()),
         ("commitment", b""),
     ],
 )
