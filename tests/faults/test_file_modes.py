@@ -46,7 +46,7 @@ def test_nothing_is_readable_by_others(tmp_path: Path) -> None:
             settings.write('\n[dicom]\nport = 0\nbind = "127.0.0.1"\n[dicom.machines.XRAY1]\n[page]\nport = 0\n')
         call("thinwire-sender", "send", study, bad, "--data", clinic, code=65)
         with sending(clinic):
-            until(lambda: '"complete": true' in at_hub("worklist", "--data", hub, "--all", "--json"))
+            until(lambda: '"complete": true' in at_hub("worklist", "--data", hub, "--all", "--json"), 400.0, 0.5)
             assert open_to_others(clinic) == {}
             assert open_to_others(hub) == {}
     assert open_to_others(clinic) == {}

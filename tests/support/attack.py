@@ -23,7 +23,7 @@ MOST_CLINIC, MOST_HUB = 700 << 20, 1200 << 20
 _EVERY = 0.25
 _SECRET = "SYNTHETIC", "1.2.826.0.1.3680043.10.7", ".dcm", "thinwire-join-1", "PRIVATE KEY"
 """A patient, a UID, a file's name, a join token, a key: whatever fails, no log line holds one."""
-_LARGEST_WAIT = 240.0
+_LARGEST_WAIT = 480.0
 
 
 def study_file(folder: Path, number: int) -> bytes:
