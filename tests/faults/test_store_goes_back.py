@@ -73,6 +73,18 @@ def test_a_restored_backup_gets_back_what_came_after_it(ends: TwoEnds) -> None:
     assert again(ends) == 0
 
 
+def test_what_is_kept_for_a_backup_can_still_be_sent_after_weeks(ends: TwoEnds) -> None:
+    """Its epoch, too, is newer than the backup: the clinic keeps the epoch as long as the bytes."""
+    backup = backed_up(ends)
+    (sample,) = samples(1)
+    deliver(ends, sample)
+    ends.clock.advance(20 * 86400)
+    assert ends.outbox.purge(ends.clock.now()) == 0
+    bring_back(ends, backup)
+    assert again(ends) == 3
+    assert_once(ends, [sample])
+
+
 def test_a_folder_put_back_in_silence_is_found_by_the_hub_s_own_receipt(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     backed_up(ends)
@@ -166,7 +178,7 @@ def test_a_backup_is_told_on_an_open_stream(ends: TwoEnds) -> None:
     assert not blobs_of(ends)
 
 
-def test_by_the_word_storedno_message_is_kept(ends: TwoEnds) -> None:
+def test_by_the_word_stored_nothing_is_kept(ends: TwoEnds) -> None:
     backed_up(ends)
     ends.outbox.keep_until(KeepUntil.STORED)
     deliver(ends, *samples(1))
@@ -249,7 +261,26 @@ def test_an_older_receipt_from_a_stick_does_not_undo_the_loss(ends: TwoEnds) -> 
     assert_once(ends, [sample])
 
 
-def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) -> None:
+def test_a_clinic_without_a_link_is_told_by_a_statement(ends: TwoEnds) -> None:
+    assert ends.store.history_statement(SITE) is None
+    backup = backed_up(ends)
+    (sample,) = samples(1)
+    deliver(ends, sample)
+    before = ends.store.history_statement(SITE)
+    bring_back(ends, backup)
+    now = ends.store.history_statement(SITE)
+    assert before
+    assert now
+    ends.outbox.record_receipt(now)
+    told = ends.outbox.history()
+    ends.outbox.record_receipt(before)  # on a stick that was forgotten in a drawer
+    assert ends.outbox.history() == told
+    assert ends.outbox.follow() == 3
+    ends.carry()
+    assert_once(ends, [sample])
+
+
+def test_a_clinic_put_back_offers_again_and_nothing_is_twice(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     ends.accept(first)
     ends.accept(second)
@@ -267,7 +298,7 @@ def test_a_clinic_put_back_offers_again_andno_message_is_twice(ends: TwoEnds) ->
     assert reasons(ends) == ["first"]
 
 
-def test_a_clinic_of_an_earlier_version_is_toldno_message_of_it(ends: TwoEnds) -> None:
+def test_a_clinic_of_an_earlier_version_is_told_nothing_of_it(ends: TwoEnds) -> None:
     session = ends.ingest()
     (welcome,) = session.receive(hello(seen=False))
     assert not welcome.welcome.HasField("store")

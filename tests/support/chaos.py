@@ -61,12 +61,14 @@ OF_STUDY: dict[str, dict[str, Of]] = {
         "thinwire.sender.service:_accept_study": lambda _pipeline, _quarantine, files, *_: _file(files.paths[0]),
         "thinwire.sender.pipeline:Pipeline.make": lambda _self, study, _kind: study,
         "thinwire.sender.outbox.outbox:Outbox.check_stored": lambda _self, study: study,
-        "thinwire.sender.outbox.outbox:Outbox.may_offer": lambda _self, due: due.study,
+        "thinwire.sender.outbox.outbox:Outbox.may_offer": lambda _self, due: (
+            StudyKey(b"") if due.kind is None else due.study
+        ),
         "thinwire.sender.outbox.outbox:Outbox.record_receipt": lambda self, signed: self.verified(signed).study,
     },
     "thinwire-receiver": {
         "thinwire.receiver.pipeline:HubPipeline.put": lambda _self, _site, _object, header, *_: header.study,
-        "thinwire.receiver.pipeline:HubPipeline._graph": lambda _self, pending: pending.study,
+        "thinwire.receiver.pipeline:decode": lambda _payload, study, _coder: study,
         "thinwire.receiver.pipeline:HubPipeline._triage": lambda _self, pending, *_: pending.study,
     },
 }

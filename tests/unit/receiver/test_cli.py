@@ -385,7 +385,7 @@ def test_what_goes_on_is_shown_and_tried_again(data: str, bundle: Bundle) -> Non
         assert each.work()
     shown = json.loads(said(run("forward", "status", "--data", data, "--json")))
     assert shown["targets"] == {"pacs": {"refused": 2}}
-    assert {row["reason"] for row in shown["deliveries"]} == {"the clinic sent a picture that is no DICOM file"}
+    assert {row["reason"] for row in shown["deliveries"]} == {"not a DICOM file"}
     assert "pacs: 2 refused" in said(run("forward", "status", "--data", data))
     assert "2 objects" in run("forward", "retry", "--data", data, "--study", parts.study.hex()[:6]).stderr
     assert isinstance(run("forward", "retry", "--data", data, "--target", "none").exception, BadInput)
