@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, update
 
 from thinwire.receiver.config import FILE
 from thinwire.receiver.hub import DATABASE, offline_lock, serving_lock
 from thinwire.receiver.store.history import begin_generation, positions_before, record_backup, site_positions
-from thinwire.receiver.store.tables import HUB
+from thinwire.receiver.store.tables import HUB, invitations, sessions, tokens
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database, translated
@@ -147,11 +148,21 @@ def _begin(path: Path, clock: Clock, also: Also, from_backup: bool) -> None:
             if from_backup:
                 # The backup is still there, and holds all that was restored from it.
                 record_backup(connection, clock.now(), site_positions(connection), clock.now())
+            _end_access(connection, clock)
             also(connection)
     finally:
         database.close()
     with translated(), contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _end_access(connection: Connection, clock: Clock) -> None:
+    """End what was valid at the time of the backup and may have been used or ended since: join tokens, one-time links
+    and sessions."""
+    now = micros(clock.now())
+    connection.execute(update(tokens).where(tokens.c.expires_at > now).values(expires_at=now))
+    connection.execute(delete(invitations))
+    connection.execute(delete(sessions))
 
 
 def _set_aside(data: Path, disk: Disk, clock: Clock) -> None:
