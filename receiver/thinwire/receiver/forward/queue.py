@@ -117,18 +117,18 @@ class Queue:
                         "reason": "",
                         "planned_at": micros(now),
                     }
-                    new = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
-                    count += new
-                    if new:
+                    added = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
+                    count += added
+                    if added:
                         waits = deliveries.c.state == str(DeliveryState.WAITING)
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
                             self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
             if upto is not None:
                 site, number = upto
-                row = insert_new(plans).values(target=target, site=site, planned=number)
+                new = insert_new(plans).values(target=target, site=site, planned=number)
                 connection.execute(
-                    row.on_conflict_do_update(index_elements=["target", "site"], set_={"planned": number})
+                    new.on_conflict_do_update(index_elements=["target", "site"], set_={"planned": number})
                 )
         self._step("forward.plan.committed")
         return count
