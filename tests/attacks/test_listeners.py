@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.client_hello import client_hello
 from tests.support.dicoms import chest, dicom
 from tests.support.hostile_dicom import P_DATA, associate, associate_request, fragment, pdu
 from tests.support.peers import free_port
@@ -57,14 +58,6 @@ seconds = 3
 [limits.metrics]
 seconds = 3
 """
-
-
-def client_hello() -> bytes:
-    """The first record of a TLS client."""
-    out = ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="thinwire-hub").do_handshake()
-    return out.read()
 
 
 @dataclass
@@ -274,6 +267,7 @@ def test_a_message_without_end_is_ended(ends: Ends, port: str, command_set: bool
         ("dicom", b""),
         ("dicom", b"\x01\x00\x00"),
         ("dicom", associate_request()[:60]),
+        ("dicom", associate_request()),
         ("commitment", b""),
     ],
 )

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from tests.support.attack import LONG, Pair
 from tests.support.clinic import Clinic
 from tests.support.planted import MARK, Planted, one_of_each_kind, sample_files
-from tests.support.programs import at_hub, call
+from tests.support.programs import call
 from thinwire.sender.intake.deidentify import KEY_BYTES, Deidentifier, Identity, Options
 from thinwire.sender.service import Accepted, StudyText, accept_files
 from thinwire.shared.crypto.envelope import Kind
@@ -111,7 +111,7 @@ def test_no_mark_reaches_a_real_hub(tmp_path: Path, word: Identity) -> None:
     studies = {each["study"] for each in sent if each["accepted"]}
     assert len(studies) >= 5
     for study in studies:
-        at_hub("export", study, "--data", pair.hub_data, "--to", tmp_path / "out" / study)
+        call("thinwire-receiver", "export", study, "--data", pair.hub_data, "--to", tmp_path / "out" / study)
     given = [path for path in (tmp_path / "out").rglob("*.dcm") if path.is_file()]
     assert len(given) > 10
     assert [path for path in given if MARK.search(path.read_bytes())] == []

@@ -29,7 +29,17 @@ from thinwire.receiver.hub import Hub, bring_forward, offline_lock, open_hub
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.events import EVENT_OF
-from thinwire.receiver.store.tables import HUB, events, receipts, worklist, worklist_counts, worklist_vocabulary
+from thinwire.receiver.store.tables import (
+    HUB,
+    events,
+    generations,
+    objects,
+    positions,
+    receipts,
+    worklist,
+    worklist_counts,
+    worklist_vocabulary,
+)
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
@@ -110,6 +120,19 @@ def test_no_row_is_lost(hub: Hub, data: Path) -> None:
     assert left == Counter(inserted)
 
 
+def test_every_object_has_a_position_in_the_order_of_arrival(hub: Hub) -> None:
+    arrived = select(objects.c.site, objects.c.object).order_by(objects.c.site, objects.c.number)
+    counted = select(positions.c.site, positions.c.object, positions.c.position)
+    with hub.database.read() as connection:
+        stored = connection.execute(arrived).all()
+        given = connection.execute(counted.order_by(positions.c.site, positions.c.position)).all()
+        assert connection.scalars(select(generations.c.reason)).all() == ["first"]
+    assert [(row.site, row.object) for row in given] == [tuple(row) for row in stored]
+    for site in {row.site for row in given}:
+        mine = [row.position for row in given if row.site == site]
+        assert mine == list(range(1, len(mine) + 1))
+
+
 def events_of(hub: Hub) -> list[tuple[int, datetime, StudyKey, str]]:
     with hub.database.read() as connection:
         rows = connection.execute(select(events).order_by(events.c.number)).all()
@@ -128,9 +151,10 @@ def test_every_receipt_is_an_event_of_the_same_number_and_time(hub: Hub) -> None
 def test_a_target_that_had_planned_everything_plans_nothing_and_another_skips_nothing(hub: Hub) -> None:
     queue = queue_of(hub)
     assert queue.unplanned("pacs") is None
-    last, studies = queue.unplanned("fhir") or (0, [])
-    assert last == 14
-    assert {study for _, study in studies} == {COMPLETE, REQUESTED, URGENT, LISTED}
+    (site, last, studies), rest = queue.unplanned("fhir") or (None, 0, []), queue.unplanned("fhir", VALLEY)
+    assert (site, last) == (VALLEY, 14)
+    assert rest is not None
+    assert {study for _, study in (*studies, *rest.studies)} == {COMPLETE, REQUESTED, URGENT, LISTED}
     before = queue.all()
     (pacs,) = forwarders(hub)
     assert not pacs._plan()

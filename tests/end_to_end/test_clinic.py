@@ -83,7 +83,9 @@ async def day(ends: TwoEnds, folder: Path) -> str:
             await asyncio.to_thread(page, page_port, {**form, "act": "resume"})
             await until(lambda: len(ends.parts()) == 4)
             await until(lambda: Kind.ORIGINALS not in kept(folder / "site"))
-            assert "at the hub" in await asyncio.to_thread(page, page_port)
+            shown = await asyncio.to_thread(page, page_port)
+            assert "at the hub" in shown
+            assert "Identity: <b>none</b>" in shown
     return log.read_text(encoding="utf-8")
 
 

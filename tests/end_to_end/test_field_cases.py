@@ -4,6 +4,7 @@ Each case is an edit of a small synthetic radiograph. The cases of ../shared/cas
 """
 
 import html
+import itertools
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,12 +19,17 @@ from tests.support.real_data import REAL_DATA
 from tests.support.tiny_bundle import tiny_bundle
 from tests.support.whole import SITE, Whole, whole
 from thinwire.receiver.store.additions import Decision
+from thinwire.sender.intake.deidentify import Deidentifier, Options
 from thinwire.sender.intake.media import DIRECTORY_CLASS
 from thinwire.sender.modality.arrivals import ObjectState
 from thinwire.sender.modality.port import SUCCESS
 from thinwire.sender.outbox.entries import EntryState
+from thinwire.sender.outbox.policy import CurrentPolicy
+from thinwire.sender.outbox.tiers import TierPolicy
 from thinwire.sender.service import Accepted, RefusedStudy
 from thinwire.shared.formats.bundle import Bundle
+from thinwire.shared.identifiers import digest
+from thinwire.shared.imaging.geometry import Sides
 
 CASES = REAL_DATA.parent / "cases"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -63,6 +69,12 @@ def page(ends: Whole) -> str:
     (study,) = ends.hub.store.studies()
     text = ends.room.person("alice").get(f"/studies/{SITE}/{study.study.hex()}")
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def sides_of(ends: Whole) -> Sides | None:
+    """The patient's sides at the edges of the one study's image, as the viewer shows them."""
+    (study,) = ends.hub.store.studies()
+    return ends.room.room.frames.view(study).sides
 
 
 # --- Late files, by the port
@@ -150,7 +162,10 @@ def test_an_earlier_hub_is_not_sent_an_addition_and_the_clinic_says_so(
     assert at_hub(ends) == [sets(view(1))]
     _, added = ends.outbox.entries()
     assert added.state is EntryState.SENDING
-    assert not ends.outbox.takes_additions
+    policy = CurrentPolicy.at(TierPolicy(), ends.clock.now(), {}, takes_additions=ends.outbox.takes_additions)
+    assert set(policy.waits([added]).values()) == {
+        "until the hub is updated: its version takes no files after their study"
+    }
     ends.carry()
     assert at_hub(ends) == [sets(view(1), view(2, **LATERAL))]
     assert ends.outbox.takes_additions
@@ -162,7 +177,8 @@ def test_an_earlier_hub_is_not_sent_an_addition_and_the_clinic_says_so(
 @pytest.mark.parametrize("by_port", [True, False])
 @pytest.mark.parametrize("decision", Decision)
 def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_port: bool, decision: Decision) -> None:
-    wrong, right = view(PatientName="WRONG^NAME"), view(PatientName="RIGHT^NAME", PatientID="OTHER-7")
+    wrong = view(PatientName="WRONG^NAME", PatientOrientation=["L", "F"])
+    right = view(PatientName="RIGHT^NAME", PatientID="OTHER-7", PatientOrientation=["R", "F"])
     if by_port:
         with ends.machine() as machine:
             for file in (wrong, right, right):
@@ -177,7 +193,8 @@ def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_p
     shown = page(ends)
     assert "WRONG NAME" in shown
     assert "The corrected header names: Patient RIGHT NAME , Number OTHER-7" in shown
-    assert "corrected header: PatientName, PatientID differ from the first version" in shown
+    assert "corrected header: PatientName, PatientID, PatientOrientation differ from the first version" in shown
+    left = sides_of(ends)
     assert at_hub(ends) == [sets(wrong)]
 
     (study,) = ends.hub.store.studies()
@@ -192,6 +209,7 @@ def test_a_corrected_header_waits_for_a_reader(ends: Whole, tmp_path: Path, by_p
     assert manifest is not None
     assert manifest.identity["PatientName"] == ("RIGHT^NAME" if taken else "WRONG^NAME")
     assert any(f"correction-{'take' if taken else 'keep'}" in message for message in ends.room.audited())
+    assert (sides_of(ends) != left) is taken
     graph = ends.room.room.frames.graph(study)
     assert graph is not None
     files = ends.hub.study_images().files(SITE, study.study)
@@ -223,6 +241,23 @@ def test_two_files_of_another_encoding_are_one_image(ends: Whole, tmp_path: Path
     ends.carry()
     (study,) = ends.hub.store.studies()
     assert study.additions == ()
+
+
+def test_deidentified_files_are_added_and_corrected_too(ends: Whole, tmp_path: Path) -> None:
+    ends.pipeline.deidentifier = Deidentifier(b"k" * 32, Options(), tmp_path / "originals", ends.disk)
+    sent = [view(1, PatientName="WRONG^NAME"), view(2, **LATERAL), view(1, PatientName="RIGHT^NAME", ViewPosition="AP")]
+    for number, file in enumerate(sent):
+        (tmp_path / str(number)).write_bytes(file)
+        (outcome,) = ends.send(tmp_path / str(number))
+        assert isinstance(outcome, Accepted)
+    ends.carry()
+    (study,) = ends.hub.store.studies()
+    late, corrected = sorted(study.additions, key=lambda each: len(each.corrects))
+    assert (late.undecided, corrected.undecided) == (False, True)
+    (own, added) = ends.hub.study_images().files(SITE, study.study)
+    assert list(corrected.corrects) == [digest(own.data)]
+    assert b"NAME" not in own.data + added.data
+    assert len(list((tmp_path / "originals").iterdir())) == 3
 
 
 # --- What a reader is told
@@ -271,13 +306,16 @@ def film(number: int, **attributes: Any) -> bytes:
     return dicom(chest(bits=8, seed=number), sop_uid=f"{STUDY_UID}.9.{number}", **facts)
 
 
-@pytest.mark.parametrize("conversion", ["DF", "SD", "SI", "WSD"])
-@pytest.mark.parametrize("modality", ["OT", "SC"])
-def test_a_digitised_film_is_taken_by_its_header(ends: Whole, conversion: str, modality: str) -> None:
+def test_a_digitised_film_is_taken_by_its_header(ends: Whole) -> None:
+    kinds = list(itertools.product(("DF", "SD", "SI", "WSD"), ("OT", "SC")))
+    films = [
+        film(n, ConversionType=conversion, Modality=modality, StudyInstanceUID=f"{STUDY_UID}.{n}")
+        for n, (conversion, modality) in enumerate(kinds)
+    ]
     with ends.machine() as machine:
-        assert machine.send(film(1, ConversionType=conversion, Modality=modality))[0].Status == SUCCESS
-        ends.settle()
-    assert len(ends.outbox.entries()) == 1
+        assert {each.Status for each in machine.send(*films)} == {SUCCESS}
+    ends.settle()
+    assert len(ends.outbox.entries()) == len(kinds)
 
 
 def test_a_film_that_is_no_chest_is_no_error_beside_a_radiograph(ends: Whole) -> None:
@@ -309,20 +347,21 @@ def medium(folder: Path, names: Callable[[str], str]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "names",
-    [str, str.lower, lambda name: name if name == "PT000000" else f"{name}.DCM", lambda name: f"{name}."],
-    ids=["as written", "lower case", "endings", "periods"],
-)
-def test_a_medium_is_read_as_a_folder_and_by_its_directory(
-    ends: Whole, tmp_path: Path, names: Callable[[str], str]
-) -> None:
-    folder = medium(tmp_path / "cd", names)
-    (whole_,) = ends.send(folder)
-    assert isinstance(whole_, Accepted)
-    (again,) = ends.send(folder / names("DICOMDIR"))
-    assert isinstance(again, Accepted)
-    assert again.study.key == whole_.study.key
+def test_a_medium_is_read_as_a_folder_and_by_its_directory(ends: Whole, tmp_path: Path) -> None:
+    keys = set()
+    copies: list[Callable[[str], str]] = [
+        str,
+        str.lower,
+        lambda name: name if name == "PT000000" else f"{name}.DCM",
+        lambda name: f"{name}.",
+    ]
+    for number, names in enumerate(copies):
+        folder = medium(tmp_path / str(number), names)
+        for given in (folder, folder / names("DICOMDIR")):
+            (outcome,) = ends.send(given)
+            assert isinstance(outcome, Accepted)
+            keys.add(outcome.study.key)
+    assert len(keys) == len(ends.outbox.entries()) == 1
 
 
 def test_a_zip_is_read_and_another_format_is_named(ends: Whole, tmp_path: Path) -> None:

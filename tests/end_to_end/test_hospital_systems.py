@@ -89,56 +89,6 @@ def test_dcmtk_gets_every_transfer_syntax_bit_for_bit_and_cannot_confirm_it(
     assert got == {after_meta(each) for each in files}
 
 
-# pynetdicom leaves a socket that could not connect to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_pacs_that_is_not_there_or_turns_the_hub_away_is_tried_again(data: Path, bundle: Bundle) -> None:
-    with hub_with(data, pacs(free_port())) as hub:
-        keep_study(hub, join(hub), bundle, read=False)
-        (each,) = forwarders(hub)
-        drain(each)
-        (row,) = queue_of(hub).all()
-        assert (str(row.state), row.attempts, row.reason) == ("waiting", 1, "the peer cannot be reached")
-        ae = AE("STRICT")
-        ae.require_called_aet = True
-        ae.add_supported_context(DX)
-        server = ae.start_server(("127.0.0.1", each.target.port), block=False)  # type: ignore[union-attr]
-        try:
-            queue_of(hub).retry()
-            drain(each)
-        finally:
-            assert server is not None
-            server.shutdown()
-        (row,) = queue_of(hub).all()
-        assert (str(row.state), row.reason) == (
-            "waiting",
-            "the peer turned the association down: it has another AE title than `called`",
-        )
-
-
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        (0x0000, "unconfirmed"),
-        (0xB000, "unconfirmed"),
-        (0x0111, "unconfirmed"),
-        (0xA700, "waiting"),
-        (0xC123, "refused"),
-    ],
-)
-def test_what_a_status_of_c_store_means(data: Path, bundle: Bundle, status: int, state: str) -> None:
-    ae = AE("PACS")
-    ae.add_supported_context(DX)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: status)])
-    assert server is not None
-    try:
-        with hub_with(data, pacs(server.server_address[1])) as hub:
-            keep_study(hub, join(hub), bundle, read=False)
-            drain(forwarders(hub)[0])
-            assert states(hub) == {state}
-    finally:
-        server.shutdown()
-
-
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_commitment_that_is_reported_on_an_association_of_the_peer_s_own(
     data: Path, bundle: Bundle, commits: bool

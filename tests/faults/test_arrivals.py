@@ -28,6 +28,15 @@ HAND = dicom(SOPInstanceUID="1.2.7.1", StudyInstanceUID="1.2.7", BodyPartExamine
 TRANSACTION = "1.2.3.4"
 
 
+def view(number: int, **attributes: Any) -> tuple[str, bytes]:
+    uid = f"{STUDY_UID}.1.{number}"
+    return uid, dicom(chest(seed=number), SOPInstanceUID=uid, **attributes)
+
+
+FRONTAL, CORRECTED = view(1), view(1, PatientName="CORRECTED^NAME")
+EARLY, LATE = view(5, ViewPosition="LL"), view(6, ViewPosition="LL")
+
+
 def receive(clinic: Clinic, uid: str, study: str, data: bytes) -> None:
     half = clinic.arrivals.incoming / "half"
     half.write_bytes(data)
@@ -95,6 +104,38 @@ def test_wherever_the_power_is_cut_each_study_is_taken_over_once_and_whole(tmp_p
             assert len(clinic.quarantine.reasons()) == 1
             assert clinic.arrivals.waiting() == 0
             assert [each for each in clinic.arrivals.folder.rglob("*") if each.is_file()] == []
+
+
+def late_day(clinic: Clinic, acknowledged: set[bytes]) -> None:
+    """A lateral view before its frontal image, and a view and a corrected header after it."""
+    clinic.outbox.recover()
+    for sent in ((EARLY,), (FRONTAL,), (LATE, CORRECTED)):
+        for uid, data in sent:
+            if data not in acknowledged:
+                receive(clinic, uid, STUDY_UID, data)
+                acknowledged.add(data)
+        clinic.settle()
+
+
+def test_wherever_the_power_is_cut_late_files_and_corrected_headers_are_added_once(tmp_path: Path) -> None:
+    fuse = Fuse()
+    late_day(Clinic(tmp_path / "undisturbed", fuse=fuse), set())
+    passes = Counter(fuse.passed)
+    ours = ("accept", "ledger", "quarantine.release", "arrival.ledger")
+    assert {"ledger.before_commit", "quarantine.release.before_commit"} <= set(passes)
+    for name, count in sorted(each for each in passes.items() if each[0].startswith(ours)):
+        folder = tmp_path / name
+        acknowledged: set[bytes] = set()
+        with pytest.raises(PowerCut):
+            late_day(Clinic(folder, fuse=Fuse((name, count))), acknowledged)
+        clinic = Clinic(folder)
+        clinic.clock.advance(100)
+        late_day(clinic, acknowledged)
+        assert sorted(clinic.files()) == sorted([data] for _, data in (EARLY, FRONTAL, LATE, CORRECTED)), name
+        base = next(each.study for each in clinic.outbox.entries() if each.adds_to is None)
+        assert [each.adds_to for each in clinic.outbox.entries() if each.study != base] == [base] * 3, name
+        assert clinic.quarantine.count() == 0, name
+        assert clinic.arrivals.waiting() == 0
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\0" * 400)])

@@ -13,6 +13,7 @@ from tests.support.tiny_bundle import tiny_bundle
 from tests.support.two_ends import sealed_file
 from thinwire.receiver.hub import open_hub
 from thinwire.receiver.offline import ImportOutcome
+from thinwire.receiver.operations.backup import record_taken
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.ingest import IngestSession
 from thinwire.sender.outbox.entries import EntryState, PartState
@@ -62,6 +63,21 @@ def assert_arrived(pair: StickPair, cases: list[Case]) -> None:
             assert said == {StudyStatus.STORED: 3, StudyStatus.TRIAGED: 1}
             assert all(outbox.path(case.study, kind) is None for kind in Kind)
     assert not list((pair.hub / "carried").glob("*/*"))
+
+
+def test_the_hub_s_backups_are_told_by_stick(pair: StickPair) -> None:
+    with open_hub(pair.hub, pair.clock) as hub:
+        record_taken(hub.database, pair.clock.now(), pair.clock, lambda _: None)
+    pair.accept(CASES)
+    pair.export()
+    pair.at_hub()
+    home = pair.bring_home()
+    outbox = pair.clinic.open(pair)
+    told = outbox.history()
+    assert told is not None
+    assert told.backed_up == 0
+    assert all(receipt.object is not None or receipt.status is not StudyStatus.STORED for receipt in home.receipts)
+    assert all(outbox.path(case.study, Kind.ORIGINALS) is not None for case in CASES)
 
 
 def test_studies_go_by_stick_and_receipts_come_home(pair: StickPair) -> None:

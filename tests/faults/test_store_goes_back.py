@@ -73,6 +73,18 @@ def test_a_restored_backup_gets_back_what_came_after_it(ends: TwoEnds) -> None:
     assert again(ends) == 0
 
 
+def test_what_is_kept_for_a_backup_can_still_be_sent_after_weeks(ends: TwoEnds) -> None:
+    """Its epoch, too, is newer than the backup: the clinic keeps the epoch as long as the bytes."""
+    backup = backed_up(ends)
+    (sample,) = samples(1)
+    deliver(ends, sample)
+    ends.clock.advance(20 * 86400)
+    assert ends.outbox.purge(ends.clock.now()) == 0
+    bring_back(ends, backup)
+    assert again(ends) == 3
+    assert_once(ends, [sample])
+
+
 def test_a_folder_put_back_in_silence_is_found_by_the_hub_s_own_receipt(ends: TwoEnds) -> None:
     first, second = some = samples(2)
     backed_up(ends)
@@ -245,6 +257,25 @@ def test_an_older_receipt_from_a_stick_does_not_undo_the_loss(ends: TwoEnds) -> 
     for receipt in receipts:
         ends.outbox.record_receipt(sign_receipt(receipt, HUB_SIGNING))
     assert {part.state for part in ends.outbox.entry(sample.study).parts} == {PartState.WAITING}
+    ends.carry()
+    assert_once(ends, [sample])
+
+
+def test_a_clinic_without_a_link_is_told_by_a_statement(ends: TwoEnds) -> None:
+    assert ends.store.history_statement(SITE) is None
+    backup = backed_up(ends)
+    (sample,) = samples(1)
+    deliver(ends, sample)
+    before = ends.store.history_statement(SITE)
+    bring_back(ends, backup)
+    now = ends.store.history_statement(SITE)
+    assert before
+    assert now
+    ends.outbox.record_receipt(now)
+    told = ends.outbox.history()
+    ends.outbox.record_receipt(before)  # on a stick that was forgotten in a drawer
+    assert ends.outbox.history() == told
+    assert ends.outbox.follow() == 3
     ends.carry()
     assert_once(ends, [sample])
 

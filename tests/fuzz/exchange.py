@@ -10,14 +10,18 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.target import Target, both
+from tests.support.client_hello import client_hello
+from tests.support.hostile_dicom import associate_request
 from tests.support.two_ends import TwoEnds, samples
 from thinwire.receiver.forward import fhir_peer, stow
 from thinwire.receiver.forward.web import Answer
 from thinwire.receiver.store.worklist_query import Worklist
+from thinwire.receiver.transport.client_hello import RECORD_BYTES, offers_tls_1_3, record_bytes
 from thinwire.receiver.web.rows import filter_of
 from thinwire.sender.transport.session import UplinkSession
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.listening.dicom import with_plain_titles
 from thinwire.shared.wire.v1 import link_pb2 as wire
 
 _SITES = [SiteName("north-valley"), SiteName("south-ridge")]
@@ -159,5 +163,11 @@ TARGETS = {
         lambda: [b"waiting\nurgent\nnorth-valley\n1.2.3.north-valley." + b"0" * 32 + b"\n"],
         longest=400,
         weight=0.3,
+    ),
+    "first_bytes": Target(
+        both(offers_tls_1_3, lambda data: record_bytes(data[:RECORD_BYTES].ljust(RECORD_BYTES)), with_plain_titles),
+        lambda: [client_hello(), associate_request()[6:]],
+        longest=1024,
+        weight=0.2,
     ),
 }

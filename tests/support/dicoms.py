@@ -115,10 +115,12 @@ def dicom(
     return as_file(found, syntax, preamble)
 
 
-def named(charset: str | None, name: bytes, syntax: str = EXPLICIT, samples: Array | None = None) -> bytes:
+def named(
+    charset: str | None, name: bytes, syntax: str = EXPLICIT, samples: Array | None = None, **attributes: Any
+) -> bytes:
     """A file that states a character set and holds these bytes as Patient's Name."""
     length = len(name) + len(name) % 2
-    data = dicom(samples, syntax, SpecificCharacterSet="ISO_IR 6", PatientName="X" * length)
+    data = dicom(samples, syntax, SpecificCharacterSet="ISO_IR 6", PatientName="X" * length, **attributes)
     stated = (charset or "").encode()
     stated += b" " * (len(stated) % 2)
     order: Literal["big", "little"] = "big" if syntax == BIG else "little"

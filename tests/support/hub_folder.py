@@ -16,7 +16,7 @@ from thinwire.shared.errors import BadInput
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.formats.coder import load_coder
 from thinwire.shared.formats.graph import CELL, Concepts, FusedGraph, Grid, Patches, empty_measurements
-from thinwire.shared.formats.manifest import FileRead, Manifest, TierEntry, sign_manifest
+from thinwire.shared.formats.manifest import Added, FileRead, Manifest, TierEntry, sign_manifest
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.payload import encode
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, StudyKey, TextSource, Tier, digest, study_key
@@ -137,6 +137,7 @@ def sealed_manifest(
         {"PatientID": "PHANTOM-1", "StudyInstanceUID": "1.2.826.0.1.3680043.10.1.1"}
     ),
     read: FileRead | None = None,
+    added: Added | None = None,
 ) -> Sealed:
     study = study_key(digest(each) for each in files)
     manifest = Manifest(
@@ -150,5 +151,6 @@ def sealed_manifest(
         files=tuple((digest(each), len(each)) for each in files),
         identity=dict(identity),
         read=read,
+        added=added,
     )
     return clinic.seal(Kind.MANIFEST, study, sign_manifest(manifest, clinic.signing))

@@ -119,9 +119,9 @@ class WebLimits(Limits):
 class CommitmentLimits(Limits):
     """Of the port for storage commitment reports."""
 
-    connections: int = Field(default=32, ge=1, le=100_000)
+    connections: int = Field(default=16, ge=1, le=100_000)
     by_address: int = Field(default=8, ge=1, le=100_000)
-    pending: int = Field(default=16, ge=1, le=100_000)
+    pending: int = Field(default=8, ge=1, le=100_000)
     seconds: float = Field(default=30.0, gt=0, le=3600)
 
 

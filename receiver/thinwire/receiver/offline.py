@@ -313,7 +313,9 @@ def _reply(stick: Stick, hub: Hub, pipeline: HubPipeline, site: SiteName, again:
     if epoch is None:
         return 0
     receipts = list(dict.fromkeys((*pipeline.undelivered_receipts(site), *again)))
-    written = {stick.put_note(seal_reply(epoch, each), down=True) for each in _replies(pipeline, site, receipts)}
+    history = hub.store.history_statement(site)
+    told = receipts if history is None else [history, *receipts]
+    written = {stick.put_note(seal_reply(epoch, each), down=True) for each in _replies(pipeline, site, told)}
     for path in stick.replies():
         if path not in written and _is_reply_to(hub, site, stick.read(path, MAX_RECORD)):
             stick.remove(path)

@@ -79,9 +79,9 @@ hub = {hub}
 
 ## Limits of each port, against floods and silent connections; the tables are dicom and page: docs/technician.md
 # [limits.dicom]
-# connections = 32
-# by_address = 10
-# pending = 16
+# connections = 16
+# by_address = 8
+# pending = 8
 # seconds = 30
 # addresses = ["0.0.0.0/0", "::/0"]
 """
@@ -310,11 +310,11 @@ class PageSettings(BaseModel):
 
 
 class DicomLimits(Limits):
-    """Of the DICOM port."""
+    """Of the DICOM port. pynetdicom polls each association, at about a thirtieth of a core."""
 
-    connections: int = Field(default=32, ge=1, le=100_000)
-    by_address: int = Field(default=10, ge=1, le=100_000)
-    pending: int = Field(default=16, ge=1, le=100_000)
+    connections: int = Field(default=16, ge=1, le=100_000)
+    by_address: int = Field(default=8, ge=1, le=100_000)
+    pending: int = Field(default=8, ge=1, le=100_000)
     seconds: float = Field(default=30.0, gt=0, le=3600)
 
 

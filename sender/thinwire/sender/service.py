@@ -53,6 +53,9 @@ STUCK_SECONDS = 30.0
 """Seconds until a loop goes on whose own query failed, and between two looks for parked parts that are due."""
 
 
+_TEXT_STAYS = "the given text is not sent: the study of these files was accepted before"
+
+
 @dataclass(frozen=True)
 class StudyText:
     """Text that a person gives with a study."""
@@ -134,6 +137,7 @@ def _accept_study(
         yield _refuse(quarantine, files.paths, error)
         return
     paths = dict(zip(files.paths, digests, strict=True))
+    textless = study_text is not None and not any(isinstance(group, OwnFiles) for group in groups)
     for group in groups:
         here = {each.digest for each in group.files}
         mine = tuple(path for path, each in paths.items() if each in here)
@@ -143,7 +147,8 @@ def _accept_study(
             elif isinstance(group, KnownFiles):
                 yield _known(pipeline, group, mine, send_options)
             else:
-                addition = placing.addition(group)
+                notes = (*group.notes, _TEXT_STAYS) if textless else group.notes
+                addition = placing.addition(replace(group, notes=notes))
                 entry = pipeline.accept_addition(addition, send_options.urgent)
                 placing.record(group.files, addition)
                 yield Accepted(addition, entry, mine)
@@ -192,8 +197,8 @@ def _before(
                 if isinstance(group, AddedFiles):
                     addition = placing.addition(group)
                     entry = pipeline.accept_addition(addition)
-                    placing.record(group.files, addition)
                     quarantine.release(name)
+                    placing.record(group.files, addition)
                     yield Accepted(addition, entry, ())
 
 

@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ _REJECTIONS = {
     (3, 2): ": it has no association left",
 }
 """By source and reason of the A-ASSOCIATE-RJ."""
-_BROKE = "the association broke"
+_BROKE, _SILENT = "the association broke", "the peer did not answer"
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,27 @@ class CStorePeer:
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[DeliveryOutcome]:
         found = {each.number: each.content for each in objects if isinstance(each.content, DicomObject)}
+        taken: dict[int, DicomObject] = {}
         until = time.monotonic() + ANSWER_SECONDS
-        while found:
-            association = self._associate(list(found.values()))
+        while found or taken:
+            association = self._associate([*found.values(), *taken.values()])
             if not association.is_established:
-                yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, _why_not(association)) for number in found)
-                return
+                why = _why_not(association)
+                break
+            broke = False
             try:
-                for outcome in self._store(association, dict(found)):
-                    found.pop(outcome.number, None)
-                    yield outcome
+                broke = yield from self._store(association, found, taken)
+                if taken and not broke:
+                    yield from self._ask(association, taken)
+                    taken = {}
             finally:
-                if association.is_established:
+                if association.is_established and not broke:
                     association.release()
-            if time.monotonic() > until:  # it is slow, not one of the objects
-                yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, _BROKE) for number in found)
-                return
+            why = _BROKE
+            if time.monotonic() > until:  # the peer is slow: that is not the fault of one object
+                break
+        yield from (DeliveryOutcome(number, DeliveryEvent.FAILED, why) for number in found)
+        yield from (DeliveryOutcome(number, DeliveryEvent.SENT, f"not asked for commitment: {why}") for number in taken)
 
     def _associate(self, objects: Sequence[DicomObject]) -> Association:
         silence_libraries()
@@ -93,48 +98,53 @@ class CStorePeer:
         ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
         for sop_class, syntax in dict.fromkeys((each.sop_class, each.syntax) for each in objects):
             ae.add_requested_context(sop_class, syntax)
-        handlers: list[evt.EventHandlerType] = []
+        handlers: list[evt.EventHandlerType] = [(evt.EVT_ABORTED, _end_wait)]
         if self.committed is not None:
             ae.add_requested_context(StorageCommitmentPushModel)
-            handlers = [(evt.EVT_N_EVENT_REPORT, _reported, [self.committed])]
+            handlers.append((evt.EVT_N_EVENT_REPORT, _reported, [self.committed]))
         return ae.associate(
             self.target.host, self.target.port, ae_title=self.target.called, evt_handlers=handlers, max_pdu=0
         )
 
-    def _store(self, association: Association, found: dict[int, DicomObject]) -> Iterator[DeliveryOutcome]:
-        """The outcomes up to an object at which the peer ends the association, which may be the fault of that one."""
-        taken: list[int] = []
+    def _store(
+        self, association: Association, found: dict[int, DicomObject], taken: dict[int, DicomObject]
+    ) -> Generator[DeliveryOutcome, None, bool]:
+        """Send `found`, which is emptied, up to an object at which the association ends: its fault, or the peer's.
+
+        taken: receives those of which commitment is to be requested. Returns whether the association has ended.
+        """
         accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
         commits = any(each.abstract_syntax == StorageCommitmentPushModel for each in association.accepted_contexts)
-        for number, each in found.items():
+        for number, each in list(found.items()):
             if (each.sop_class, each.syntax) not in accepted:
-                what = f"{each.sop_class.name} in {each.syntax.name}"
-                yield DeliveryOutcome(
-                    number, DeliveryEvent.TURNED_DOWN, f"the peer does not accept {what}; files are not converted"
-                )
-                continue
-            event, why = self._store_one(association, each)
+                why = f"the peer does not accept {each.sop_class.name} in {each.syntax.name}; files are not converted"
+                event = DeliveryEvent.TURNED_DOWN
+            else:
+                event, why = self._store_one(association, each)
+            del found[number]
             if event is DeliveryEvent.SENT and commits:
-                taken.append(number)
+                taken[number] = each
             else:
                 yield DeliveryOutcome(number, event, why)
-            if not association.is_established:
-                break
-        if taken:
-            yield from self._ask(association, {number: found[number] for number in taken})
+            if why in (_BROKE, _SILENT):
+                return True
+        return False
 
     def _store_one(self, association: Association, each: DicomObject) -> tuple[DeliveryEvent, str]:
+        began = time.monotonic()
         # From a file, pynetdicom sends the data set's bytes unchanged; from memory it would encode them again.
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".dcm") as file:
             file.write(each.data)
             file.flush()
             try:
                 status = association.send_c_store(file.name)
-            except (AttributeError, RuntimeError, ValueError) as error:
-                return DeliveryEvent.FAILED, f"{_BROKE} ({type(error).__name__})"
+            except RuntimeError:  # it has ended before
+                return DeliveryEvent.FAILED, _BROKE
+            except (AttributeError, ValueError) as error:
+                return DeliveryEvent.FAILED, f"it cannot be sent ({type(error).__name__})"
         code = status.get("Status")
         if code is None:
-            return DeliveryEvent.FAILED, _BROKE if association.is_aborted else "the peer did not answer"
+            return DeliveryEvent.FAILED, _SILENT if time.monotonic() - began >= ANSWER_SECONDS else _BROKE
         if code in (_SUCCESS, _DUPLICATE) or code in _WARNINGS:
             return DeliveryEvent.SENT, "" if code == _SUCCESS else f"taken with status {code:04X}"
         if code in _OUT_OF_RESOURCES:
@@ -176,6 +186,11 @@ def listen_for_commitment(
     ae.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
     listener = guard.listen(*listen, "Choose another port for listen in [forward].", DicomConnection)
     return serve_dicom(ae, listener, [(evt.EVT_N_EVENT_REPORT, _reported, [committed])])
+
+
+def _end_wait(event: evt.Event) -> None:
+    """End the wait for an answer that cannot come: pynetdicom's own mark of it is lost between two objects."""
+    event.assoc.dimse.msg_queue.put((None, None))
 
 
 def _why_not(association: Association) -> str:

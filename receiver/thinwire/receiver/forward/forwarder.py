@@ -41,6 +41,8 @@ class Forwarder:
         self._stop = threading.Event()
         self._served: SiteName | None = None
         """The site of the last study that was sent."""
+        self._planned: SiteName | None = None
+        """The site of the last events that were planned for."""
 
     def run(self) -> None:
         """Plan and send until `stop`. For one thread."""
@@ -64,11 +66,11 @@ class Forwarder:
             with self._parked.guard(self._loop, item):
                 study = _study(item)
                 self._queue.plan(self.target.name, None, [(study, self._content.items(self.target, study))])
-        fresh = self._queue.unplanned(self.target.name)
+        fresh = self._queue.unplanned(self.target.name, self._planned)
         if fresh is None:
             return bool(again)
-        last_event, studies = fresh
-        self._queue.plan(self.target.name, last_event, [(study, self._items(study)) for study in studies])
+        self._planned, upto, studies = fresh
+        self._queue.plan(self.target.name, (fresh.site, upto), [(study, self._items(study)) for study in studies])
         return True
 
     def _items(self, study: SiteStudy) -> Items:

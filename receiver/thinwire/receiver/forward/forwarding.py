@@ -42,7 +42,7 @@ def forwarding(hub: Hub, written: WrittenOf = nothing_written) -> Iterator[None]
     settings = hub.settings.forward
     listener = None
     if settings.targets and settings.listen is not None:
-        guard = hub.listeners.guard("commitment", hub.settings.limits.commitment)
+        guard = hub.listeners.guard("commitment", hub.settings.limits.commitment, idle=True)
         listener = listen_for_commitment(
             guard, host_and_port(settings.listen), settings.title, committed(queue_of(hub))
         )

@@ -1,13 +1,13 @@
 """The queue of deliveries to targets, and their states. Format: docs/store-format.md.
 
-Deliveries are planned from the hub's numbered events. Each target stores the number of the last event that it has
-planned for, so that a restart loses nothing.
+Deliveries are planned from the hub's numbered events, site by site in turns. Each target stores the number of the last
+event of each site that it has planned for, so that a restart loses nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
@@ -16,14 +16,14 @@ from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEv
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import deliveries, events, sent, sites, targets
+from thinwire.receiver.store.tables import deliveries, events, plans, sent, sites, targets
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.database import Database
 
-PAGE = 200
-"""Limit of events in one planning transaction."""
+PAGE = 20
+"""Limit of events in one planning transaction, after which the next site has its turn."""
 PLANNED_ON = frozenset(
     (
         StudyEvent.STORED,
@@ -41,6 +41,16 @@ _AT_TARGET = (DeliveryState.CONFIRMED, DeliveryState.UNCONFIRMED)
 SiteStudy = tuple[SiteName, StudyKey]
 Items = Sequence[tuple[str, Digest]]
 """(item, version) of the objects of a study for a target, in the order of sending."""
+
+
+class Unplanned(NamedTuple):
+    """What a target is to plan for next."""
+
+    site: SiteName
+    upto: int
+    """The number of the last event that was read."""
+    studies: list[SiteStudy]
+    """Empty where a page of events changed nothing for a target."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +77,27 @@ class Queue:
             for name in names:
                 connection.execute(insert_new(targets).values(name=name, planned=0).on_conflict_do_nothing())
 
-    def unplanned(self, target: str) -> tuple[int, list[SiteStudy]] | None:
-        """(number of the last event read, the studies that this target plans for by then); None if there is nothing to
-        plan. The studies are empty where a page of events changed nothing for a target. Files that are added to a study
-        are planned with it."""
+    def unplanned(self, target: str, after: SiteName | None = None) -> Unplanned | None:
+        """Of the next site in turn after `after`, what this target is to plan for; None if there is nothing to plan of
+        any site. Files that are added to a study are planned with it."""
+        query = select(events.c.number, events.c.study, events.c.event)
         with self._database.read() as connection:
-            planned = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
-            query = select(events.c.number, events.c.site, events.c.study, events.c.event)
-            fresh = query.where(events.c.number > planned).order_by(events.c.number).limit(PAGE)
-            rows = connection.execute(fresh).all()
-            found = dict.fromkeys((SiteName(row.site), StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
-            keys = [key for key in found if base_of(connection, *key) is None]
-        return (rows[-1].number, keys) if keys or len(rows) == PAGE else None
+            before = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
+            done = select(plans.c.site, plans.c.planned).where(plans.c.target == target)
+            planned = {row.site: row.planned for row in connection.execute(done)}
+            for site in _turn(connection, after):
+                last = max(before, planned.get(site, 0))
+                fresh = query.where(events.c.site == site, events.c.number > last).order_by(events.c.number).limit(PAGE)
+                rows = connection.execute(fresh).all()
+                found = dict.fromkeys((site, StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
+                keys = [key for key in found if base_of(connection, *key) is None]
+                if keys or len(rows) == PAGE:
+                    return Unplanned(site, rows[-1].number, keys)
+        return None
 
-    def plan(self, target: str, upto: int | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
+    def plan(self, target: str, upto: tuple[SiteName, int] | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the last planned event (None: it stays). Returns the number of new deliveries."""
+        number of the site's last planned event (None: it stays). Returns the number of new deliveries."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
@@ -102,15 +117,19 @@ class Queue:
                         "reason": "",
                         "planned_at": micros(now),
                     }
-                    new = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
-                    count += new
-                    if new:
+                    added = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
+                    count += added
+                    if added:
                         waits = deliveries.c.state == str(DeliveryState.WAITING)
                         older = mine & waits & (deliveries.c.item == item) & (deliveries.c.version != version)
                         for found in connection.execute(_all().where(older)).all():
                             self._write(connection, after(_delivery(found), DeliveryEvent.REPLACED, now))
             if upto is not None:
-                connection.execute(update(targets).where(targets.c.name == target).values(planned=upto))
+                site, number = upto
+                new = insert_new(plans).values(target=target, site=site, planned=number)
+                connection.execute(
+                    new.on_conflict_do_update(index_elements=["target", "site"], set_={"planned": number})
+                )
         self._step("forward.plan.committed")
         return count
 
@@ -124,8 +143,7 @@ class Queue:
         with self._database.read() as connection:
             # In the order of the index: a target that is down for days has a long queue.
             longest = _all().where(ready).order_by(deliveries.c.due_at, deliveries.c.number).limit(1)
-            names = connection.scalars(select(sites.c.name).order_by(sites.c.name)).all()
-            turn = sorted(names, key=lambda name: after is not None and name <= after)
+            turn = _turn(connection, after)
             rows = (connection.execute(longest.where(deliveries.c.site == name)).one_or_none() for name in turn)
             first = next((row for row in rows if row is not None), None)
             if first is None:
@@ -225,6 +243,12 @@ def _is_open(connection: Connection, delivery: Delivery) -> bool:
     """Whether the target does not have every object of the delivery's study."""
     mine = _of_target(delivery.target, delivery.site, delivery.study)
     return bool(connection.scalar(select(exists().where(mine, deliveries.c.state.in_(_OPEN)))))
+
+
+def _turn(connection: Connection, after: SiteName | None) -> list[SiteName]:
+    """Every site, from the next one after `after` on."""
+    names = [SiteName(name) for name in connection.scalars(select(sites.c.name).order_by(sites.c.name))]
+    return sorted(names, key=lambda name: after is not None and name <= after)
 
 
 def _of_target(target: str, site: str, study: bytes) -> ColumnElement[bool]:

@@ -138,5 +138,5 @@ class _Study:
         except (BadFormat, Forged, UnknownBundle) as error:
             log.warning("site %s: %s of study %s stays aside: %s", site, kind.name.lower(), study.hex(), error)
             return False
-        self._hub.store.put(OpenedPart(site, object, header, plaintext, content, urgent=False))
+        self._hub.store.put(OpenedPart(site, object, header, plaintext, content, urgent=False), found_here=True)
         return True

@@ -30,8 +30,9 @@ from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
 from thinwire.shared.storage.database import Database
 
-EPOCH_LIFE = timedelta(days=30)
-"""Time without a stored object after which an epoch is removed."""
+EPOCH_LIFE = timedelta(days=400)
+"""Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
+by their epochs."""
 EPOCH_WINDOW = timedelta(hours=1)
 _MOST_OPENED = 2048
 """Opened epochs in memory."""

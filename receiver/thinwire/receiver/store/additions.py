@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, FromClause, exists, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
-from thinwire.receiver.store.tables import additions, deliveries, files, studies
+from thinwire.receiver.store.tables import additions, deliveries, files, objects, studies, worklist
+from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.manifest import Added
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey
@@ -56,6 +58,17 @@ class StoredAddition:
         return bool(self.files) and (not self.corrects or self.decision is Decision.TAKEN)
 
 
+def check_added(connection: Connection, site: SiteName, study: StudyKey, added: Added) -> None:
+    """Raises BadManifest unless these files may be added: what came as a study of its own stays on the worklist."""
+    if base_of(connection, site, study) is None:
+        own = objects.c.kind.in_((int(Kind.GRAPH), int(Kind.MANIFEST)))
+        mine = (objects.c.site == site) & (objects.c.study == study)
+        if connection.scalar(select(exists().where(mine, own))):
+            raise BadManifest("a study of its own cannot be added to another")
+    if added.study == study or base_of(connection, site, added.study) is not None:
+        raise BadManifest("files can only be added to a study")
+
+
 def add(connection: Connection, site: SiteName, study: StudyKey, added: Added) -> None:
     """Enter an addition; a repeat has no effect. What was planned for a target while its study was not known is
     planned for the study instead."""
@@ -78,25 +91,25 @@ def announce(connection: Connection, site: SiteName, base: StudyKey, at: datetim
         add_event(connection, site, base, StudyEvent.ADDED, at)
 
 
-def read_additions(
-    connection: Connection, bases: Sequence[tuple[str, bytes]]
+def read_additions(connection: Connection, site: str, study: bytes) -> tuple[StoredAddition, ...]:
+    """The additions to a study, in the order of their arrival."""
+    mine = (additions.c.site == site) & (additions.c.base == study)
+    return _read(connection, additions, mine).get((site, study), ())
+
+
+def additions_of(connection: Connection, numbers: Sequence[int]) -> dict[tuple[str, bytes], tuple[StoredAddition, ...]]:
+    """The additions to the studies of these rows of `worklist`, by site and study."""
+    # A join from the few rows of `worklist`, as in `stored_studies`.
+    joined = additions.join(worklist, (worklist.c.site == additions.c.site) & (worklist.c.study == additions.c.base))
+    return _read(connection, joined, worklist.c.number.in_(numbers))
+
+
+def _read(
+    connection: Connection, source: FromClause, these: ColumnElement[bool]
 ) -> dict[tuple[str, bytes], tuple[StoredAddition, ...]]:
-    """The additions to these studies, in the order of their arrival."""
-    if not bases:
-        return {}
-    joined = (studies.c.site == additions.c.site) & (studies.c.study == additions.c.study)
-    query = select(additions, studies.c.received_at).join_from(additions, studies, joined)
-    rows = connection.execute(
-        query.where(tuple_(additions.c.site, additions.c.base).in_(bases)).order_by(
-            studies.c.received_at, additions.c.study
-        )
-    ).all()
-    if not rows:
-        return {}
-    own: dict[tuple[str, bytes], list[Digest]] = {}
-    keys = tuple_(files.c.site, files.c.study).in_([(row.site, row.study) for row in rows])
-    for file in connection.execute(select(files).where(keys).order_by(files.c.place)):
-        own.setdefault((file.site, file.study), []).append(Digest(file.digest))
+    study = (studies.c.site == additions.c.site) & (studies.c.study == additions.c.study)
+    query = select(additions, studies.c.received_at).select_from(source.join(studies, study)).where(these)
+    rows = connection.execute(query.order_by(studies.c.received_at, additions.c.study)).all()
     found: dict[tuple[str, bytes], list[StoredAddition]] = {}
     for row in rows:
         found.setdefault((row.site, row.base), []).append(
@@ -105,10 +118,16 @@ def read_additions(
                 moment(row.received_at),
                 _pairs(row.corrects),
                 None if row.decision is None else Decision(row.decision),
-                tuple(own.get((row.site, row.study), ())),
+                _files(connection, row.site, row.study),
             )
         )
     return {base: tuple(each) for base, each in found.items()}
+
+
+def _files(connection: Connection, site: str, study: bytes) -> tuple[Digest, ...]:
+    # One query each: SQLite would begin a join with all files of the site.
+    mine = (files.c.site == site) & (files.c.study == study)
+    return tuple(map(Digest, connection.scalars(select(files.c.digest).where(mine).order_by(files.c.place))))
 
 
 def current_files(own: Iterable[Digest], added: Sequence[StoredAddition]) -> list[Digest]:

@@ -28,6 +28,7 @@ from thinwire.receiver.store.additions import (
     add,
     announce,
     base_of,
+    check_added,
     current_files,
     read_additions,
 )
@@ -68,7 +69,16 @@ from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, parse_receipt, place_detail, read_receipt
+from thinwire.shared.formats.receipts import (
+    NO_STUDY,
+    Receipt,
+    StudyStatus,
+    detail,
+    parse_receipt,
+    place_detail,
+    read_receipt,
+    sign_receipt,
+)
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
@@ -116,23 +126,26 @@ class Store:
         with self._database.read() as connection:
             return frozenset(connection.scalars(query))
 
-    def put(self, part: OpenedPart) -> bytes:
+    def put(self, part: OpenedPart, found_here: bool = False) -> bytes:
         """Store a part: its blob first, then its rows and its signed receipt in one transaction, durable when this
         returns. Returns the receipt that counts: of an object that is stored already, the first one.
 
-        Raises NotEnrolled for a revoked site, LimitReached; nothing is then stored."""
+        found_here: the hub had stored it before, so neither the site's access nor its limits count. Raises NotEnrolled
+        for a revoked site, LimitReached, BadManifest for added files that are a study of their own; nothing is then
+        stored."""
         mine = {"site": part.site, "study": part.header.study}
         size = sealed_size(len(part.plaintext), part.header.chunk_log2)
         with self._database.read() as connection:
             # Before its blob is written, which no row would name. One that is stored already mends a damaged blob.
-            if _stored_receipt(connection, part.site, part.object) is None:
+            if not found_here and _stored_receipt(connection, part.site, part.object) is None:
                 self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
         with self._database.write() as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
-            self._check(connection, part, size)
+            if not found_here:
+                self._check(connection, part, size)
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
@@ -166,8 +179,10 @@ class Store:
         return signed
 
     def _check(self, connection: Connection, part: OpenedPart, size: int) -> None:
-        """Raises NotEnrolled, LimitReached."""
+        """Raises NotEnrolled, LimitReached, BadManifest."""
         check_served(connection, part.site)
+        if isinstance(part.content, Manifest) and part.content.added is not None:
+            check_added(connection, part.site, part.header.study, part.content.added)
         is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
         check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
@@ -203,6 +218,20 @@ class Store:
         """As `IngestStore.history`."""
         with self._database.read() as connection:
             return history_of(connection, site)
+
+    def history_statement(self, site: SiteName) -> bytes | None:
+        """The same, signed, for a clinic that is reached without a link; None where there is nothing to tell."""
+        history = self.history(site)
+        if history.backed_up is None and not history.past:
+            return None
+        facts = {
+            "generation": history.generation.hex(),
+            "position": history.position,
+            "past": {each.hex(): position for each, position in history.past.items()},
+            "backed_up": history.backed_up,
+        }
+        told = Receipt(NO_STUDY, site, None, StudyStatus.STORED, self._clock.now(), detail(facts))
+        return sign_receipt(told, self._signing)
 
     def compare(self, site: SiteName, receipt: bytes, also: Callable[[Connection], object]) -> bool:
         """As `IngestStore.compare`. also: called in the transaction that begins a generation."""
@@ -261,7 +290,7 @@ class Store:
             check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
-                of += [each.study for each in read_additions(connection, [(site, study)]).get((site, study), ())]
+                of += [each.study for each in read_additions(connection, site, study)]
             for each in of:
                 here = _of(objects, site, each) & (objects.c.kind == int(kind))
                 if connection.scalar(select(exists().where(here))):
@@ -390,13 +419,13 @@ class Store:
         query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
         with self._database.read() as connection:
             own = [Digest(each) for each in connection.scalars(query)]
-            added = read_additions(connection, [(site, study)]) if own else {}
-        return current_files(own, added.get((site, study), ()))
+            added = read_additions(connection, site, study) if own else ()
+        return current_files(own, added)
 
     def additions(self, site: SiteName, study: StudyKey) -> tuple[StoredAddition, ...]:
         """The files that were added to a study, in the order of their arrival."""
         with self._database.read() as connection:
-            return read_additions(connection, [(site, study)]).get((site, study), ())
+            return read_additions(connection, site, study)
 
     def decide(
         self,
@@ -550,10 +579,10 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "tier": int(tier.tier), "object": tier.digest, "plain_size": tier.plain_size}
                 for tier in content.tiers
             ]
-            if content.added is None:
-                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
-            else:
+            if content.added is not None:
                 add(connection, mine["site"], mine["study"], content.added)
+            elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
+                connection.execute(update(studies).where(this).values(patient=patient_of(content)))
             connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)

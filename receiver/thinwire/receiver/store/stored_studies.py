@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, select
 
 from thinwire.receiver.inference.calibration import PredictionSet
-from thinwire.receiver.store.additions import read_additions
+from thinwire.receiver.store.additions import additions_of
 from thinwire.receiver.store.records import COVERED, StoredFinding, StoredPrediction, StoredStudy
 from thinwire.receiver.store.reports import ReportState
 from thinwire.receiver.store.tables import listed, objects, predictions, requests, studies, worklist
@@ -40,8 +40,7 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
     for asked in connection.execute(of_these(requests).where(of_tiers)):
         wanted.setdefault((asked.site, asked.study), set()).add(Tier(asked.kind))
     found = {}
-    bases = select(worklist.c.site, worklist.c.study).where(worklist.c.number.in_(numbers))
-    added = read_additions(connection, [(row.site, row.study) for row in connection.execute(bases)])
+    added = additions_of(connection, numbers)
     facts = of_these(studies, worklist.c.number, worklist.c.opened, worklist.c.report)
     for row in connection.execute(facts):
         key = (row.site, row.study)

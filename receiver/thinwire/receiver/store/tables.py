@@ -122,6 +122,7 @@ events = Table(
     Column("event", String(16), nullable=False),
     _references_study(),
     Index("events_study", "site", "study", "event"),
+    Index("events_site", "site", "number"),
 )
 # A receipt has the number of its event. SQLite adds no reference to a table that is there.
 receipts = Table(
@@ -228,6 +229,13 @@ targets = Table(
     "targets",
     TABLES,
     Column("name", String(32), primary_key=True),
+    Column("planned", Integer, nullable=False),
+)
+plans = Table(
+    "plans",
+    TABLES,
+    Column("target", String(32), ForeignKey("targets.name"), primary_key=True),
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
     Column("planned", Integer, nullable=False),
 )
 deliveries = Table(

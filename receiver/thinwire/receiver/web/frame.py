@@ -109,7 +109,7 @@ class Frames:
         """Raises BadFormat for a damaged blob, UnknownBundle."""
         # A manifest that arrives after the originals names the file that was read.
         manifest = self.study_images.manifest(study.site, study.study)
-        key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None)
+        key = (study.site, study.study, *sorted(study.sealed_sizes.items()), manifest is not None, *study.taken)
         with self._lock:
             cached = self._cache.get(key)
             if cached is not None:
@@ -137,7 +137,8 @@ class Frames:
             except BadInput as error:
                 original, trouble = None, f"the original is received and cannot be shown: {error}"
             if original is not None:
-                display = display or original.radiograph.display
+                if display is None or any(each.corrects and each.counts for each in study.additions):
+                    display = original.radiograph.display  # a corrected header may state another orientation
                 return ViewerImage(size, _of_original(original), None, *_geometry(display))
         coarse = self.study_images.preview(study.site, study.study)
         fine = self.study_images.crops(study.site, study.study)

@@ -29,9 +29,9 @@ PROBABLE = 0.3
 SURE = 0.6
 """Mean probability of a line."""
 THINNEST, THICKEST = 3, 64
-"""Pixels of a line's height at SIDE: the model marks the middle of a line, about 6 tenths of the letters."""
-LONG = 2.5
-"""Length over height: a side marker, one letter, is shorter."""
+"""Pixels of a line's height, the greater at SIDE. The model marks its middle, about 6 tenths of the letters."""
+SHORTEST, LONG = 16, 2.5
+"""Pixels of a line's length, and its length over its height: a side marker, one letter, is shorter."""
 _PACKAGE, _MODEL = "rapidocr", "models/PP-OCRv6_det_small.onnx"
 _STRIDE = 32
 
@@ -57,9 +57,10 @@ def has_text(shown: NDArray[np.uint8]) -> bool | None:
     if path is None:
         return None
     chances = probabilities(shown, _session(path))
+    thickest = THICKEST * max(chances.shape) / SIDE
     parts = connected(chances > PROBABLE, diagonal=True)
     return any(
-        _is_line(bottom - top, right - left)
+        _is_line(bottom - top, right - left, thickest)
         and float(chances[top:bottom, left:right][parts.labels[top:bottom, left:right] == number].mean()) >= SURE
         for number, (top, left, bottom, right) in enumerate(parts.boxes.tolist(), 1)
     )
@@ -76,6 +77,6 @@ def probabilities(shown: NDArray[np.uint8], session: "InferenceSession") -> Floa
     return np.asarray(found[0, 0], np.float32)
 
 
-def _is_line(height: int, width: int) -> bool:
+def _is_line(height: int, width: int, thickest: float) -> bool:
     short, long = sorted((height, width))
-    return THINNEST <= short <= THICKEST and long >= LONG * short
+    return THINNEST <= short <= thickest and long >= max(SHORTEST, LONG * short)

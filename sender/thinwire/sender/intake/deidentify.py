@@ -173,7 +173,10 @@ class Deidentifier:
     def identity(self, released: Study) -> dict[str, str]:
         """The identity in a study's manifest, by DICOM keyword: pseudonyms, or if it was accepted as SEALED that of the
         file as it came, with the released Study Instance UID, under which the hub stores the files."""
-        if self.options.identity is not Identity.SEALED:
+        chosen, sealed = released.files[released.read], self.options.identity is Identity.SEALED
+        if chosen.media != "dicom" or read_instance(chosen.data).header.code("PatientIdentityRemoved") != "YES":
+            return released.identity if sealed else {}  # accepted as FULL, before the setting was changed
+        if not sealed:
             return released.identity
         try:
             members = unpack(self._archive(released.key).read_bytes(), LARGEST_SOURCE)

@@ -67,7 +67,7 @@ class Port:
         limits: DicomLimits,
     ) -> None:
         self.settings = settings
-        self._guard = listeners.guard("dicom", limits, addresses=_addresses(settings))
+        self._guard = listeners.guard("dicom", limits, addresses=_addresses(settings), idle=True)
         self.commitments = Commitments(database, arrivals, disk, clock, self.deliver)
         self.arrivals = arrivals
         self._quarantine = quarantine

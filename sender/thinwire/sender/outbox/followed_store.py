@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, update
 
 from thinwire.sender.outbox.entries import OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.hub_history import (
@@ -21,6 +21,7 @@ from thinwire.sender.outbox.hub_history import (
     read_history,
     read_keep,
     read_seen,
+    statement,
     write_followed,
     write_history,
     write_keep,
@@ -71,6 +72,12 @@ class FollowedStore(StudyStore):
         if history != self.history():
             with self._transaction("history") as connection:
                 write_history(connection, history)
+
+    def record_statement(self, detail: bytes) -> None:
+        """The same from a receipt of no study, as a stick brings it; an older one than is known has no effect."""
+        told, known = statement(detail), self.history()
+        if told is not None and (known is None or told.follows(known)):
+            self.record_history(told)
 
     def follow(self) -> int:
         """Offer again what the hub lost, and remove the bytes of studies that its backups hold now. Returns the number
@@ -199,7 +206,13 @@ def _doubtful(history: HubHistory, also_without_place: bool) -> Select[Any]:
     return select(parts.c.study).outerjoin(places, joined).where(stored, lost).distinct()
 
 
+def has_bytes() -> ColumnElement[bool]:
+    """Of a row of `studies`: whether the clinic has its source or a part."""
+    return or_(studies.c.source.is_not(None), studies.c.study.in_(select(parts.c.study).where(parts.c.kept)))
+
+
 def _with_bytes_at_hub() -> Select[Any]:
-    kept = select(parts.c.study).where(parts.c.kept, parts.c.state == str(PartState.STORED))
-    here = or_(studies.c.source.is_not(None), studies.c.study.in_(kept))
+    """Studies with bytes that the hub has too; not those of which a part is held for a request alone."""
+    stored = select(parts.c.study).where(parts.c.kept, parts.c.state == str(PartState.STORED))
+    here = or_(studies.c.source.is_not(None), studies.c.study.in_(stored))
     return select(studies.c.study).where(studies.c.at_hub, here).order_by(studies.c.accepted_at, studies.c.study)

@@ -51,8 +51,22 @@ class HubHistory:
         """Whether the hub had it, and lost it. False for a generation that the hub has not told yet."""
         return place.generation in self.past and not self.has(place)
 
+    def follows(self, before: "HubHistory") -> bool:
+        """Whether it was told later than another one, or at the same time."""
+        if self.generation != before.generation:
+            return before.generation in self.past
+        return self.position >= before.position and (self.backed_up or 0) >= (before.backed_up or 0)
+
     def in_backup(self, place: Place) -> bool:
         return self.backed_up is not None and place.position <= self.backed_up and self.has(place)
+
+
+def statement(detail: bytes) -> HubHistory | None:
+    """The history in a signed statement; None for one of another kind."""
+    try:
+        return _history(detail.decode())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_history(connection: Connection) -> HubHistory | None:

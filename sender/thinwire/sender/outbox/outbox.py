@@ -25,13 +25,13 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.audit_heads import AuditHeads
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
 from thinwire.sender.outbox.epochs import Epochs
-from thinwire.sender.outbox.followed_store import FollowedStore, still_holds
+from thinwire.sender.outbox.followed_store import FollowedStore, has_bytes, still_holds
 from thinwire.sender.outbox.overview import Overview
 from thinwire.sender.outbox.rows import (
     UnreadableEntry,
@@ -48,7 +48,7 @@ from thinwire.shared.crypto.envelope import Kind, open_sealed, seal
 from thinwire.shared.errors import AlreadyAccepted, DiskFull, Forged, UnknownStudy
 from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.formats.receipts import Receipt, StudyStatus, read_receipt
+from thinwire.shared.formats.receipts import NO_STUDY, Receipt, StudyStatus, read_receipt
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, EpochId, StudyKey, digest
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import flock
@@ -305,7 +305,8 @@ class Outbox(FollowedStore):
         for study in candidates:
             with self.parked.guard("purge", study.hex()), contextlib.suppress(UnknownStudy):
                 removed += self._remove(study)
-        needed = select(studies.c.epoch).where(~studies.c.at_hub).distinct()
+        # Bytes that are kept for a hub without backup may be sent again.
+        needed = select(studies.c.epoch).where(or_(~studies.c.at_hub, has_bytes())).distinct()
         with self.database.read() as connection:
             used = {EpochId(each) for each in connection.scalars(needed)}
             unread_query = select(unreadable.c.path).where(
@@ -411,6 +412,9 @@ class Outbox(FollowedStore):
         only verified. Raises Forged, DiskFull.
         """
         receipt = self.verified(signed)
+        if receipt.study == NO_STUDY:
+            self.record_statement(receipt.detail)
+            return receipt
         row = {
             "digest": digest(signed),
             "study": receipt.study,

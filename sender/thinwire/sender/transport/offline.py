@@ -32,7 +32,7 @@ from thinwire.shared.formats.offline import (
     read_transfer_note,
     seal_transfer_note,
 )
-from thinwire.shared.formats.receipts import Receipt, StudyStatus
+from thinwire.shared.formats.receipts import NO_STUDY, Receipt, StudyStatus
 from thinwire.shared.formats.stick import Stick
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, EpochId, digest
 
@@ -140,6 +140,8 @@ def _take(outbox: Outbox, reply: Reply, done: ReplyImport) -> None:
     """Raises Forged for a receipt that the hub did not sign."""
     for signed in reply.receipts:
         receipt = outbox.record_receipt(signed)
+        if receipt.study == NO_STUDY:
+            continue
         if receipt.status is StudyStatus.STORED:
             _announced(outbox, receipt)
         done.receipts.append(receipt)

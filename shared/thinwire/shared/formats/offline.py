@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from thinwire.shared.crypto.envelope import EpochKey, Kind, seal
 from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.positional import Fields, pack
-from thinwire.shared.formats.receipts import MAX_RECEIPT
+from thinwire.shared.formats.receipts import MAX_RECEIPT, NO_STUDY
 from thinwire.shared.identifiers import DIGEST_BYTES, STUDY_KEY_BYTES, Digest, StudyKey
 
 VERSION = 1
@@ -22,8 +22,6 @@ MOST_RECEIPTS = 1 << 12
 """Receipts in one reply; a hub with more of them writes several replies."""
 MOST_TAKEN = 1 << 16
 MOST_REQUESTS = 1 << 12
-NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
-"""Zeros: the study key in the envelope header of a transfer note or a reply, which belong to no single study."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ MAX_RECEIPT = MAX_DETAIL + 2048
 
 LAST_POSITION = (1 << 63) - 1
 
+NO_STUDY = StudyKey(bytes(STUDY_KEY_BYTES))
+"""Zeros: the study key of a statement that belongs to no single study."""
+
 _FIELDS = 7
 _CONTEXT = b"thinwire receipt v1"
 

@@ -116,7 +116,6 @@ class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
         self._listener = listener
         self._most_object = most_object
         super().__init__(ae, listener.getsockname(), ae.ae_title, ae.supported_contexts, evt_handlers=handlers)
-        self.bind(evt.EVT_ACCEPTED, lambda event: self.guard.prove(_fd(event)))
         self.bind(evt.EVT_PDU_RECV, self._limit_message)
         self.bind(evt.EVT_FSM_TRANSITION, self._tell_invalid)
 
@@ -192,8 +191,3 @@ def _readable(sockets: list[socket.socket], _writing: object, _failing: object, 
     poll = select.poll()
     poll.register(sockets[0], select.POLLIN)
     return (sockets if poll.poll(timeout * 1000) else []), [], []
-
-
-def _fd(event: evt.Event) -> int:
-    connection = event.assoc.dul.socket.socket
-    return -1 if connection is None else int(connection.fileno())

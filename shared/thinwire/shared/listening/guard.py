@@ -2,8 +2,8 @@
 
 A connection is *pending* while its peer owes bytes: a TLS handshake, a request, the rest of a message. Pending
 connections have a deadline, and a new connection displaces the oldest of the address that has most of them, so that
-silent peers cannot keep honest ones out. A connection that is *proven* (an authenticated clinic, an accepted
-association) is not displaced. Limits are by address, IPv6 by /64 (RFC 6177); a refused peer gets a TCP reset.
+silent peers cannot keep honest ones out. A connection that is *proven* (of an authenticated clinic) is not displaced.
+Limits are by address, IPv6 by /64 (RFC 6177); a refused peer gets a TCP reset.
 """
 
 import ipaddress
@@ -100,14 +100,21 @@ class Listeners:
         self.guards: list[ListenerGuard] = []
 
     def guard(
-        self, name: str, limits: Limits, descriptors: int = 1, shared: Iterable[str] = (), addresses: Iterable[str] = ()
+        self,
+        name: str,
+        limits: Limits,
+        descriptors: int = 1,
+        shared: Iterable[str] = (),
+        addresses: Iterable[str] = (),
+        idle: bool = False,
     ) -> "ListenerGuard":
         """The guard of a listener; raises the process's limit of open files for it.
 
         descriptors: open files of one connection. shared: addresses of proxies, for which `by_address` does not hold.
-        addresses: as in the limits, in addition.
+        addresses: as in the limits, in addition. idle: whether a new connection may displace a silent one that owes
+        nothing, for a protocol whose peers prove nothing.
         """
-        made = ListenerGuard(self, name, limits, descriptors, shared, addresses)
+        made = ListenerGuard(self, name, limits, descriptors, shared, addresses, idle)
         with self._lock:
             self.guards.append(made)
             self._wanted += descriptors * limits.connections
@@ -157,6 +164,7 @@ class ListenerGuard:
         descriptors: int,
         shared: Iterable[str],
         addresses: Iterable[str],
+        idle: bool,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -168,7 +176,9 @@ class ListenerGuard:
         self._lock = listeners._lock
         self._shared = {_host(each) for each in shared}
         self._allowed = [*limits.addresses, *map(ipaddress.ip_network, addresses)]
+        self._idle = idle
         self._entries: dict[int, _Entry] = {}
+        """With `idle` the one that has been silent for longest comes first."""
         self._due: dict[int, float] = {}
         """Monotonic times; all have the same patience, so the first is the earliest."""
         self._told: dict[Refusal, tuple[float, int]] = {}
@@ -221,6 +231,8 @@ class ListenerGuard:
         """The peer sent what it owed."""
         with self._lock:
             self._due.pop(fd, None)
+            if self._idle and fd in self._entries:
+                self._entries[fd] = self._entries.pop(fd)
 
     def prove(self, fd: int) -> None:
         """The peer is known: only a deadline ends the connection from now on."""
@@ -300,15 +312,19 @@ class ListenerGuard:
         return [fd for fd in self._due if not self._entries[fd].proven]
 
     def _displace(self, host: str | None = None) -> bool:
-        """End the oldest pending connection of this address, else of the one that has most."""
-        pending = self._pending()
-        counts = Counter(self._entries[fd].host for fd in pending)
-        if host is None and counts:
-            host = counts.most_common(1)[0][0]
-        oldest = next((fd for fd in pending if self._entries[fd].host == host), None)
-        if oldest is not None:
-            self.end(oldest, Refusal.DISPLACED)
-        return oldest is not None
+        """End the oldest pending connection of this address, else of the one that has most.
+
+        Without a pending one, where `idle` allows it: the longest silent one, of an address that has several.
+        """
+        fds, least = self._pending(), 1
+        if self._idle and not any(host in (None, self._entries[fd].host) for fd in fds):
+            fds, least = list(self._entries), 2
+        counts = Counter(self._entries[fd].host for fd in fds)
+        greediest = host or max(counts, key=lambda each: counts[each], default="")
+        if counts[greediest] < least:
+            return False
+        self.end(next(fd for fd in fds if self._entries[fd].host == greediest), Refusal.DISPLACED)
+        return True
 
     def _drop(self, fd: int) -> None:
         self._due.pop(fd, None)

@@ -5,6 +5,8 @@ processes. Its version and the way to the next one: `thinwire.shared.storage.mig
 import contextlib
 import logging
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,18 @@ class Database:
     def __init__(self, path: Path, engine: Engine) -> None:
         self.path = path
         self._engine = engine
+        self._turns = Turns()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
+        Threads of this process write in the order in which they came: SQLite itself lets any of them go first, so that
+        one that writes without a pause would keep the others waiting.
+
         Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long.
         """
-        with translated(), self._engine.begin() as connection:
+        with self._turns.take(PATIENCE), translated(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -70,6 +76,37 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+class Turns:
+    """A lock that its waiters get in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: deque[threading.Event] = deque()
+
+    @contextlib.contextmanager
+    def take(self, patience: float) -> Iterator[None]:
+        """Raises DatabaseBusy after so many seconds."""
+        with self._lock:
+            turn = threading.Event() if self._taken else None
+            if turn is not None:
+                self._waiting.append(turn)
+            self._taken = True
+        if turn is not None and not turn.wait(patience):
+            with self._lock:
+                if not turn.is_set():
+                    self._waiting.remove(turn)
+                    raise DatabaseBusy("other threads write to the database")
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft().set()
+                else:
+                    self._taken = False
 
 
 class Changes:

@@ -1,5 +1,6 @@
 """The decoding process: same results as here, same refusals, limits of memory and time, an end and a new start."""
 
+import contextlib
 import os
 import select
 import signal
@@ -14,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.bombs import ARCHIVES, CROPS, FILES, PREVIEWS
+from tests.support.bombs import ARCHIVES, CROPS, FILES, PREVIEWS, PeakMemory
 from tests.support.damage import damaged
 from tests.support.dicoms import EXPLICIT, JPEG_LS, chest, dicom
 from tests.support.tier_samples import sample_crops, sample_preview
+from thinwire.receiver.decoding.copied_header import dataset_of, fields_of
 from thinwire.receiver.decoding.decoder import Decoder
+from thinwire.receiver.decoding.dicom_object import dicom_object
 from thinwire.receiver.decoding.messages import flat, receive, send, shaped
 from thinwire.receiver.decoding.process import DecodingProcess
 from thinwire.receiver.decoding.results import (
@@ -36,8 +39,9 @@ from thinwire.shared.formats import crops as crops_format
 from thinwire.shared.formats import preview as preview_format
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.identifiers import digest, study_key
-from thinwire.shared.imaging.dicom import Radiograph
+from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, Radiograph
 from thinwire.shared.imaging.frontal import choose
+from thinwire.shared.imaging.header import parse
 from thinwire.shared.imaging.radiograph import open_radiograph
 
 MOST = 2 << 30
@@ -116,6 +120,26 @@ def test_refusals_keep_their_kind_words_and_remedy(decoder: Decoder) -> None:
         decoder.preview(PREVIEWS["a layer"][0](), whole=True)
     with pytest.raises(BadCrops, match="unpack"):
         decoder.crops(CROPS["a tone table"][0](), whole=True)
+
+
+@pytest.mark.parametrize("data", [dicom(), dicom(preamble=False), dicom(syntax=JPEG_LS)])
+def test_headers_objects_and_copies_come_back_as_they_are_here(data: bytes, decoder: Decoder) -> None:
+    assert decoder.header(data) == dataset_of(fields_of(parse(data, DEFAULT_LIMITS)))
+    assert decoder.dicom_object(data) == dicom_object(data)
+    assert decoder.same_object(data, data)
+    assert not decoder.same_object(data, dicom(chest(64, 64)))
+
+
+@pytest.mark.parametrize("bomb", ["deflated zeros", "elements", "frames"])
+def test_a_bomb_as_a_header_an_object_or_a_copy_ends_no_hub(bomb: str, decoder: Decoder) -> None:
+    """A bomb in the pixels alone may be sent on: nothing is decoded for that."""
+    data = FILES[bomb][0]()
+    before = PeakMemory()
+    for ask in (decoder.header, decoder.dicom_object, lambda data: decoder.same_object(dicom(), data)):
+        with contextlib.suppress(UnreadableDicom):
+            ask(data)
+    assert before.growth() < 64 << 20
+    assert decoder.header(dicom()).SOPInstanceUID
 
 
 def test_more_memory_than_the_limit_is_a_refusal_and_the_next_request_is_answered() -> None:

@@ -13,9 +13,11 @@ from tests.support.machine_results import image_file
 from thinwire.receiver.forward.delivery import DeliveryEvent
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub, make_hub, open_hub
+from thinwire.receiver.operations.backup import record_taken
 from thinwire.receiver.operations.metrics import Counts
 from thinwire.receiver.operations.monitoring import health, monitoring
 from thinwire.receiver.store.damage import forget
+from thinwire.receiver.store.history import begin_generation
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadConfiguration
 from thinwire.shared.formats.bundle import Bundle
@@ -87,13 +89,24 @@ def test_what_is_on_its_way_out(hub: Hub, bundle: Bundle, clock: FakeClock) -> N
     queue = queue_of(hub)
     queue.enter(["pacs"])
     items = [(f"file {n}", Digest(bytes([n]) * 32)) for n in range(3)]
-    assert queue.plan("pacs", 1, [((clinic.site, study), items)]) == 3
+    assert queue.plan("pacs", None, [((clinic.site, study), items)]) == 3
     queue.apply(queue.due("pacs")[0].number, DeliveryEvent.FOUND_AT_TARGET)
     clock.advance(30)
     said = counted(hub)
     assert said["thinwire_deliveries", "confirmed", "pacs"] == 1
     assert said["thinwire_deliveries", "waiting", "pacs"] == 2
     assert said["thinwire_delivery_oldest_seconds", "waiting", "pacs"] == 30
+
+
+def test_backups_and_steps_back_in_time(hub: Hub, clock: FakeClock) -> None:
+    assert not [each for each in counted(hub) if each[0] == "thinwire_backup_age_seconds"]
+    record_taken(hub.database, clock.now(), clock, lambda _: None)
+    clock.advance(90)
+    with hub.database.write() as connection:
+        begin_generation(connection, "behind", clock.now())
+    said = counted(hub)
+    assert said["thinwire_backup_age_seconds",] == 90
+    assert (said["thinwire_store_went_back", "restored"], said["thinwire_store_went_back", "behind"]) == (0, 1)
 
 
 def test_an_empty_hub_can_be_scraped(hub: Hub) -> None:

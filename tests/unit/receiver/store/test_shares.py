@@ -5,6 +5,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.records import OpenedPart
 from thinwire.receiver.store.shares import Limit
 from thinwire.shared.errors import LimitReached, NotEnrolled
 from thinwire.shared.formats.bundle import Bundle
@@ -59,6 +60,9 @@ def test_a_revoked_site_stores_nothing_and_leaves_no_blob(hub: Hub, clinic: Clin
         hub.store.escalate(clinic.site, study_parts(clinic, bundle).study)
     assert blobs(hub) == 0
     assert list(hub.store.studies()) == []
+    graph = study_parts(clinic, bundle).graph
+    found = OpenedPart(clinic.site, graph.object, graph.header, graph.plaintext, None, urgent=False)
+    assert hub.store.put(found, found_here=True)  # as after a restore
     other = join(hub, "south-ridge")
     put(hub, other, study_parts(other, bundle))
     assert hub.enrolment.usage(SiteName("south-ridge")).studies == 1

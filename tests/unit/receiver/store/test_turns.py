@@ -1,7 +1,7 @@
 """Work in turns of the sites: the flood of one delays another's study by one item."""
 
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
-from thinwire.receiver.forward.queue import queue_of
+from thinwire.receiver.forward.queue import PAGE, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest, SiteName
@@ -37,7 +37,23 @@ def test_a_target_is_served_in_turns(hub: Hub, bundle: Bundle) -> None:
     studies += [(other.site, each.study) for each in stored(hub, bundle, other, range(4, 5))]
     queue, item = queue_of(hub), [("sr", Digest(bytes(32)))]
     queue.enter(["pacs"])
-    queue.plan("pacs", 1, [(study, item) for study in studies])
+    queue.plan("pacs", None, [(study, item) for study in studies])
     assert [each.site for each in queue.due("pacs")] == ["north-valley"]
     assert [(each.site, each.study) for each in queue.due("pacs", SiteName("north-valley"))] == [studies[-1]]
     assert [each.site for each in queue.due("pacs", SiteName("south-ridge"))] == ["north-valley"]
+
+
+def test_events_are_planned_in_turns_and_none_is_left_out(hub: Hub, bundle: Bundle) -> None:
+    flood, other = join(hub, "north-valley"), join(hub, "south-ridge")
+    flooded = {each.study for each in stored(hub, bundle, flood, range(PAGE + 5))}
+    (mine,) = stored(hub, bundle, other, range(PAGE + 5, PAGE + 6))
+    queue = queue_of(hub)
+    queue.enter(["pacs"])
+    last, planned = None, []
+    while fresh := queue.unplanned("pacs", last):
+        queue.plan("pacs", (fresh.site, fresh.upto), [])
+        last = fresh.site
+        planned.append(fresh.studies)
+    assert [study for _, study in planned[1]] == [mine.study]
+    assert {study for _, study in planned[0] + planned[2]} == flooded
+    assert len(planned[0]) == PAGE

@@ -134,7 +134,7 @@ def test_a_change_of_a_study_reads_its_own_rows(filled: Hub) -> None:
 def test_a_long_queue_of_deliveries_is_not_read_for_the_next_one(filled: Hub) -> None:
     study, queue = next(filled.store.studies()), queue_of(filled)
     queue.enter(["pacs"])
-    queue.plan("pacs", 1, [((study.site, study.study), [("sr", Digest(bytes(32))), ("capture", Digest(bytes(32)))])])
+    queue.plan("pacs", None, [((study.site, study.study), [("sr", Digest(bytes(32))), ("capture", Digest(bytes(32)))])])
     with statements() as asked:
         assert [each.item for each in queue.due("pacs")] == ["sr", "capture"]
     with filled.database.read() as connection:

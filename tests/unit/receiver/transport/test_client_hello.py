@@ -5,29 +5,12 @@ import ssl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.client_hello import client_hello
 from thinwire.receiver.transport.client_hello import RECORD_BYTES, offers_tls_1_3, record_bytes
 
-
-def hello(oldest: ssl.TLSVersion, newest: ssl.TLSVersion) -> bytes:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version, context.maximum_version = oldest, newest
-    context.set_alpn_protocols(["h2"])
-    out = ssl.MemoryBIO()
-    try:
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="thinwire-hub").do_handshake()
-    except ssl.SSLWantReadError:
-        return out.read()
-    raise AssertionError("a handshake without a peer")
-
-
-NEW, BOTH, OLD = (
-    hello(*versions)
-    for versions in (
-        (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3),
-        (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3),
-        (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
-    )
-)
+NEW = client_hello(oldest=ssl.TLSVersion.TLSv1_3)
+BOTH = client_hello()
+OLD = client_hello(ssl.TLSVersion.TLSv1_2)
 
 
 def test_the_offer_decides() -> None:

@@ -344,6 +344,13 @@ class TestSealed:
             released = accepting.released(study)
             assert naming.identity(released)["PatientID"].startswith("TW")
 
+    @pytest.mark.parametrize(("word", "said"), [(Identity.NONE, None), (Identity.SEALED, f"{SECRET}-1")])
+    def test_the_manifest_of_a_study_that_was_accepted_as_full_follows_the_setting(
+        self, clean: Deidentifier, word: Identity, said: str | None
+    ) -> None:
+        found = with_options(clean, Options(identity=word)).identity(load_study([named()]))
+        assert found.get("PatientID") == said
+
     @pytest.mark.parametrize("damaged", [b"no archive", None])
     def test_without_the_original_it_is_the_pseudonym(
         self, clean: Deidentifier, damaged: bytes | None, caplog: pytest.LogCaptureFixture

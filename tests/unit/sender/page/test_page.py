@@ -1,6 +1,7 @@
 """The clinic's page: its content, no use of its buttons by another site's page, metrics and health."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from tests.support.clinic import SmallDisk
 from tests.support.two_ends import HUB_SIGNING, SITE, Sample, TwoEnds, samples
 from thinwire.sender.config import PageLimits, PageSettings
+from thinwire.sender.intake.deidentify import MEANINGS, Identity
 from thinwire.sender.outbox.policy import CurrentPolicy
 from thinwire.sender.outbox.quarantine import Quarantine
 from thinwire.sender.outbox.tables import unreadable
@@ -164,6 +166,13 @@ def test_what_cannot_be_read_is_counted(page: Page) -> None:
     with page.ends.outbox.database.write() as connection:
         connection.execute(insert(unreadable).values(path="outbox/00", reason="it is damaged", at=0))
     assert "Files that cannot be read, and are kept: 1." in page.client.get("/studies").text
+
+
+@pytest.mark.parametrize("word", Identity)
+def test_it_says_where_the_identity_goes(page: Page, word: Identity) -> None:
+    clinic = replace(page.clinic, identity=word)
+    shown = TestClient(build(clinic, PageSettings(port=0)), OWN).get("/").text
+    assert f"Identity: <b>{word}</b>, {MEANINGS[word]}" in shown
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(page: Page) -> None:

@@ -6,7 +6,6 @@ from thinwire.shared.errors import BadFormat
 from thinwire.shared.formats.offline import (
     MOST_OBJECTS,
     MOST_RECEIPTS,
-    NO_STUDY,
     Reply,
     TransferNote,
     read_reply,
@@ -15,6 +14,7 @@ from thinwire.shared.formats.offline import (
     seal_transfer_note,
 )
 from thinwire.shared.formats.positional import pack
+from thinwire.shared.formats.receipts import NO_STUDY
 from thinwire.shared.identifiers import digest
 
 TRANSFER_NOTE = TransferNote(((digest(b"a graph"), True), (digest(b"pixels"), False)), (digest(b"a receipt"),))

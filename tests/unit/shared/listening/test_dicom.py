@@ -1,5 +1,7 @@
 """DICOM's bytes at the guard, on a real pair of sockets."""
 
+import fcntl
+import resource
 import socket
 import struct
 import threading
@@ -7,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from pynetdicom import transport
 
 from tests.support.hostile_dicom import ASSOCIATE_RQ, P_DATA, associate_request, pdu
 from thinwire.shared.listening.dicom import (
     MOST_PDU_BYTES,
     MOST_REQUEST_BYTES,
     DicomConnection,
+    poll_sockets,
     with_plain_titles,
 )
 from thinwire.shared.listening.guard import Limits, Listeners, Refusal
@@ -122,3 +126,15 @@ def test_titles(title: bytes, plain: bytes) -> None:
     request = associate_request(title, b"THINWIRE".ljust(16, b"\0"))[6:]
     expected = associate_request(plain.ljust(16), b"THINWIRE".ljust(16))[6:]
     assert with_plain_titles(request) == expected
+
+
+def test_pynetdicom_reads_above_descriptor_1023(pair: Pair) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip("the system allows fewer than 2000 open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    poll_sockets()
+    with socket.socket(fileno=fcntl.fcntl(pair.connection, fcntl.F_DUPFD, 1500)) as high:
+        assert transport.select.select([high], [], [], 0) == ([], [], [])
+        pair.peer.sendall(b"a")
+        assert transport.select.select([high], [], [], 10) == ([high], [], [])

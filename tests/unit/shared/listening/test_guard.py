@@ -19,7 +19,7 @@ LIMITS = Limits(connections=4, by_address=3, pending=3, seconds=60)
 class Port:
     """A listener, those who dialled it, and what was accepted."""
 
-    def __init__(self, limits: Limits = LIMITS, listeners: Listeners | None = None, **given: tuple[str, ...]) -> None:
+    def __init__(self, limits: Limits = LIMITS, listeners: Listeners | None = None, **given: object) -> None:
         self.guard: ListenerGuard = (listeners or Listeners()).guard("test", limits, **given)  # type: ignore[arg-type]
         self.listener: Listener = self.guard.listen(HERE, 0, "")
         self.held = ExitStack()
@@ -123,6 +123,31 @@ def test_proven_connections_are_not_displaced(port: Port) -> None:
         port.guard.prove(connection.fileno())
     assert port.dial(ELSEWHERE)[1] is None
     assert port.guard.refused == {Refusal.CONNECTIONS: 1}
+
+
+def test_where_peers_prove_nothing_the_longest_silent_one_of_several_is_displaced() -> None:
+    port = Port(idle=True)
+    with port.held:
+        peers = {}
+        for address in (THERE, HERE, HERE, HERE):
+            peer, connection = port.dial(address)
+            assert connection is not None
+            port.guard.meet(connection.fileno())
+            peers[peer] = connection
+        honest, first, second, _ = peers
+        port.guard.meet(peers[first].fileno())  # it has sent something since
+        _, connection = port.dial(ELSEWHERE)
+        assert connection is not None
+        assert ended(second)
+        port.guard.meet(connection.fileno())
+        _, connection = port.dial("127.0.0.4")
+        assert connection is not None
+        port.guard.meet(connection.fileno())
+        assert port.dial("127.0.0.5")[1] is None  # four addresses with one each
+        assert port.guard.refused == {Refusal.DISPLACED: 2, Refusal.CONNECTIONS: 1}
+        honest.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            honest.recv(1)
 
 
 def test_a_closed_connection_makes_room(port: Port) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from thinwire.shared.errors import DatabaseBusy, StorageFailed
 from thinwire.shared.storage import database as module
-from thinwire.shared.storage.database import Database, engine_of
+from thinwire.shared.storage.database import Database, Turns, engine_of
 from thinwire.shared.storage.migrations import found_version
 
 ITEMS = Table("items", MetaData(), Column("number", Integer, primary_key=True))
@@ -112,4 +113,30 @@ def test_a_file_that_cannot_be_opened_is_told(database: Database) -> None:
     database.path.unlink()
     database.path.mkdir()
     with pytest.raises(StorageFailed, match="cannot be read or written"), database.write():
+        pass
+
+
+def test_threads_have_their_turns_in_the_order_in_which_they_came() -> None:
+    turns, order = Turns(), list[int]()
+    threads = []
+    with turns.take(60):
+        for number in range(5):
+
+            def act(number: int = number) -> None:
+                with turns.take(60):
+                    order.append(number)
+
+            threads.append(threading.Thread(target=act))
+            threads[-1].start()
+            while len(turns._waiting) <= number:
+                pass
+        with pytest.raises(DatabaseBusy), turns.take(0.0):
+            pass
+        assert order == []
+    for thread in threads:
+        thread.join(60)
+    assert order == list(range(5))
+    with pytest.raises(RuntimeError), turns.take(0.0):
+        raise RuntimeError
+    with turns.take(0.0):
         pass

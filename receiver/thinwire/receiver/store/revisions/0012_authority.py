@@ -76,6 +76,16 @@ def upgrade() -> None:
         f"SELECT site, stored_at / {DAY} AS day, sealed_size AS bytes, 0 AS studies FROM objects UNION ALL "
         f"SELECT site, received_at / {DAY}, 0, 1 FROM studies) GROUP BY site, day"
     )
+    op.create_table(
+        "plans",
+        sa.Column("target", sa.String(32), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("planned", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("target", "site"),
+        sa.ForeignKeyConstraint(["target"], ["targets.name"]),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
+    op.create_index("events_site", "events", ["site", "number"])
     op.create_index("deliveries_turn", "deliveries", ["target", "state", "site", "due_at"])
     op.drop_index("worklist_drafted")
     op.create_index("worklist_drafted", "worklist", ["site", "drafted", "place", "received_at"])
