@@ -374,7 +374,7 @@ class IngestSession:
         """End a transfer. After a temporary refusal its bytes are kept; after a final one they are removed."""
         self._arrivals.pop(arrival.offer.number, None)
         if isinstance(as_ours(error), Final):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # the inbox removes it later
                 arrival.partial.discard()
         else:
             self._close(arrival)
@@ -383,7 +383,7 @@ class IngestSession:
     def _close(self, arrival: IncomingTransfer) -> None:
         try:
             arrival.partial.close()
-        except (OSError, ThinwireError) as error:
+        except Exception as error:  # noqa: BLE001 - the other transfers are closed too
             log.warning("site %s: received bytes are not durable: %s", self.site, told(error))
 
     def _refusal(self, offer: wire.Offer, error: Exception) -> wire.Down:
