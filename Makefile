@@ -102,7 +102,7 @@ pytest: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile -q -rs
 
 # The property tests of durability with ten times the examples, from random seeds.
-SOAKED = outbox_holds link_holds stick_holds store_once deliveries_hold worklist_query nothing_starves
+SOAKED = journeys_hold outbox_holds link_holds stick_holds store_once deliveries_hold worklist_query nothing_starves
 soak: $(STAMP)
 	THINWIRE_SOAK=1 $(BIN)/pytest --timeout 7200 -n 2 --dist loadfile -q $(SOAKED:%=tests/property/test_%.py)
 

@@ -270,6 +270,7 @@ def test_a_message_without_end_is_ended(ends: Ends, port: str, command_set: bool
         ("dicom", associate_request()),
         ("commitment", b""),
     ],
+    ids=["silent", "cut head", "cut request", "idle association", "commitment"],
 )
 def test_silent_connections_keep_no_machine_out(ends: Ends, port: str, first: bytes) -> None:
     with ends.little_memory():
@@ -291,7 +292,7 @@ def test_silent_connections_keep_no_clinic_out(ends: Ends, first: bytes) -> None
 
 
 @pytest.mark.parametrize("port", ["web", "page", "metrics"])
-@pytest.mark.parametrize("first", SLOW)
+@pytest.mark.parametrize("first", SLOW, ids=["head", "body"])
 def test_slow_requests_end_and_keep_nobody_out(ends: Ends, port: str, first: bytes) -> None:
     number = getattr(ends, port)
     with ends.little_memory():

@@ -42,7 +42,7 @@ from thinwire.shared.storage.durable import Disk
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 Of = Callable[..., object]
-STUDIES = 3
+STUDIES = 2
 
 
 class Poison:

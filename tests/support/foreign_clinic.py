@@ -78,7 +78,13 @@ class ForeignStream:
         self._number += 1
         offer = wire.Offer(number=self._number, object=digest(data), size=size or len(data), head=data)
         await self._call.write(wire.Up(offer=offer))
-        return await self.answer("progress", "receipt")
+        while True:
+            down = await self.answer("progress", "receipt")
+            # Not the progress of an object before it.
+            if down.HasField("receipt") or self._number in (down.progress.number, down.refusal.number):
+                return down
+            if down.HasField("refusal") and not down.refusal.number:
+                return down
 
 
 def manifest(clinic: Clinic, number: int) -> Sealed:

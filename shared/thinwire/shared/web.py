@@ -23,6 +23,10 @@ HEADERS = {
 }
 HSTS = "max-age=31536000"
 """A year of HTTPS alone for this name (RFC 6797); other names below it are not ours."""
+_OTHER_NAME = (
+    "This page does not answer to the name in its address. Open it by its own name or by the machine's IP address. "
+    "At a hub, an administrator adds names to web_names in config.toml."
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -69,7 +73,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if not self._is_called(scope, headers.get("host", "")):
-            return PlainTextResponse("The page has another name. Its address in the settings is the one to open.", 400)
+            return PlainTextResponse(_OTHER_NAME, 400)
         if scope["method"] in ("GET", "HEAD"):
             return None
         length = headers.get("content-length", "")

@@ -144,6 +144,7 @@ class IngestSession:
         self._sent_receipts: set[bytes] = set()
         """Digests of receipts with a larger number that were sent as answers."""
         self._asked: set[tuple[StudyKey, Kind]] = set()
+        self._told_limits: set[str] = set()
         self._head = b""
         self._head_at: float | None = None
         self._told: SiteHistory | None = None
@@ -373,7 +374,7 @@ class IngestSession:
         """End a transfer. After a temporary refusal its bytes are kept; after a final one they are removed."""
         self._arrivals.pop(arrival.offer.number, None)
         if isinstance(as_ours(error), Final):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # the inbox removes it later
                 arrival.partial.discard()
         else:
             self._close(arrival)
@@ -382,17 +383,20 @@ class IngestSession:
     def _close(self, arrival: IncomingTransfer) -> None:
         try:
             arrival.partial.close()
-        except (OSError, ThinwireError) as error:
+        except Exception as error:  # noqa: BLE001 - the other transfers are closed too
             log.warning("site %s: received bytes are not durable: %s", self.site, told(error))
 
     def _refusal(self, offer: wire.Offer, error: Exception) -> wire.Down:
         ours = as_ours(error)
-        log.warning("site %s: refused: %s", self.site, ours)
-        if not isinstance(error, Final | HubBusy):
-            self._store.set_aside(self.site, offer.object.hex(), error)
         limit, wait = "", self._limits.again_after if isinstance(ours, Retryable) else 0.0
         if isinstance(ours, LimitReached):
             limit, wait = ours.limit, ours.again_after
+        if not limit or limit not in self._told_limits:
+            # A limit once a session: a flood of refused objects does not flood the log too.
+            log.warning("site %s: refused: %s", self.site, ours)
+            self._told_limits.add(limit)
+        if not isinstance(error, Final | HubBusy):
+            self._store.set_aside(self.site, offer.object.hex(), error)
         return _refuse(offer.number, code_of(ours), str(ours), ours.remedy, int(wait * 1000), limit)
 
     def _receipt(self, signed: bytes) -> wire.Down:

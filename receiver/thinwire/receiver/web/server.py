@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import ssl
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -76,7 +77,7 @@ class WebServer:
 
     def _hosts(self, proxy: str | None) -> tuple[str, ...]:
         """Names by which browsers call the page, beside the address of the connection."""
-        named = [*self._hub.settings.web_names, self._host]
+        named = [*self._hub.settings.web_names, self._host, socket.gethostname()]
         if proxy is not None:
             named.append(urlsplit(proxy).hostname or "")
         if self._tls and self._hub.settings.web_certificate is not None:

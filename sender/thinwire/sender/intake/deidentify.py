@@ -41,6 +41,7 @@ from thinwire.shared.formats.originals import Member, pack, unpack
 from thinwire.shared.identifiers import StudyKey, digest
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, as_warnings, read_instance
 from thinwire.shared.imaging.file_format import EXPLICIT_LITTLE
+from thinwire.shared.imaging.frontal import candidate, rank
 from thinwire.shared.imaging.header import DicomHeader, FileLimits, parsing
 from thinwire.shared.imaging.projection import RADIOGRAPHIC
 from thinwire.shared.storage.durable import Disk
@@ -150,14 +151,16 @@ class Deidentifier:
                 "it holds no frontal radiograph in DICOM, and this clinic sends only de-identified studies",
                 'Give DICOM files, or set identity = "full".',
             )
-        others = [data for each in images if each is not chosen and (data := self._other(each.data)) is not None]
-        # The rest of a study can be read otherwise without its descriptions.
-        made, stayed = load_study([read, *others]), len(study.files) - 1 - len(others)
-        if made.files[made.read].data != read:
+        came = {data: each.data for each in images if each is not chosen and (data := self._other(each.data))}
+        made, stayed = load_study([read, *came]), len(study.files) - 1 - len(came)
+        now = made.files[made.read].data
+        if now != read and rank(candidate(came[now])) == rank(candidate(chosen.data)):
+            notes += made.warnings  # of two such images the digest chooses
+        elif now != read:  # without the descriptions
             made, stayed = load_study([read]), len(study.files) - 1
         if stayed:
             notes.append(f"{stayed} of {len(study.files)} {_STAY}")
-        if study.frontal.burned_in == "YES":
+        if made.frontal.burned_in == "YES":
             notes.append("text is burned into the image by its header; de-identification does not remove it")
         elif (seen := has_text(made.frontal.shown)) is not False:
             notes.append(_TEXT if seen else _NOT_LOOKED)

@@ -152,6 +152,11 @@ def _kind(file: Candidate) -> tuple[int, int, int, int]:
     return (int(_is_film(instance)), int(made >= Origin.SOFT_TISSUE), stated, made)
 
 
+def rank(file: Candidate) -> tuple[object, ...]:
+    """The place of a file in the order of preference; of several at one place the digest chooses."""
+    return _preference(file)[:-1]
+
+
 def _preference(file: Candidate) -> tuple[object, ...]:
     """By `_kind`, then PA before others, chest in the header, size; then digest, so that the order of files does not
     matter."""

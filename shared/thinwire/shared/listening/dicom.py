@@ -105,6 +105,15 @@ def with_plain_titles(request: bytes) -> bytes:
     return bytes(made)
 
 
+class _Unchanged(list[Any]):
+    """Presentation contexts that negotiation only reads. pynetdicom copies them for each association in full, which
+    takes a tenth of a second."""
+
+    def __deepcopy__(self, memo: object) -> list[Any]:
+        del memo
+        return list(self)
+
+
 class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
     """pynetdicom's server on a guarded listener. most_object: bytes of a data set that is written to a file."""
 
@@ -115,7 +124,8 @@ class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
         self.guard = listener.guard
         self._listener = listener
         self._most_object = most_object
-        super().__init__(ae, listener.getsockname(), ae.ae_title, ae.supported_contexts, evt_handlers=handlers)
+        contexts = _Unchanged(ae.supported_contexts)
+        super().__init__(ae, listener.getsockname(), ae.ae_title, contexts, evt_handlers=handlers)
         self.bind(evt.EVT_PDU_RECV, self._limit_message)
         self.bind(evt.EVT_FSM_TRANSITION, self._tell_invalid)
 
@@ -123,6 +133,9 @@ class DicomServer(ThreadedAssociationServer):  # type: ignore[misc]
         """The listener is bound already."""
         self.socket.close()
         self.socket = self._listener
+
+    def service_actions(self) -> None:
+        """pynetdicom collects garbage here at every sixtieth connection, for about a third of a second."""
 
     def server_activate(self) -> None:
         """The listener listens already."""

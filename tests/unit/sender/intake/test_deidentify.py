@@ -207,6 +207,23 @@ def test_the_file_that_was_read_is_the_one_that_leaves(clean: Deidentifier) -> N
     assert released.sop_instance_uid == clean.uid(study.sop_instance_uid)
 
 
+def test_of_several_equal_images_all_leave(clean: Deidentifier) -> None:
+    images = [named(SOPInstanceUID=f"{STUDY_UID}.1.{n}", InstanceNumber=str(n)) for n in range(6)]
+    for first in range(5):
+        released = clean.released(load_study(images[first:]))
+        assert len(released.files) == 6 - first
+        assert any(f"has {6 - first} frontal images" in each for each in released.warnings)
+
+
+def test_an_image_that_only_its_description_tells_from_the_frontal_one_stays(clean: Deidentifier) -> None:
+    bones = [
+        named(SOPInstanceUID=f"{STUDY_UID}.1.{n}", SeriesDescription="CHEST PA BONE", InstanceNumber=str(n))
+        for n in range(2, 8)
+    ]
+    released = clean.released(load_study([named(), *bones]))
+    assert released.files[released.read].data == clean.file(named())
+
+
 def test_a_scanned_film_does_not_leave(clean: Deidentifier) -> None:
     film = named(SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="OT", ConversionType="DF")
     with pytest.raises(NotChestRadiograph, match="no frontal radiograph"):
