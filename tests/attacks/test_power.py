@@ -152,5 +152,5 @@ def test_a_clinic_set_back_to_a_snapshot_loses_and_doubles_nothing(tmp_path: Pat
         shutil.copytree(tmp_path / "snapshot", two.clinic_data)
         two.clinic.start()
         two.settle()
-        two.assert_all_once()
+        two.assert_all_once(made_again=True)
         call("thinwire-sender", "status", "--data", two.clinic_data)
