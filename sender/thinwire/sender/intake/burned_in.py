@@ -30,8 +30,8 @@ SURE = 0.6
 """Mean probability of a line."""
 THINNEST, THICKEST = 3, 64
 """Pixels of a line's height, the greater at SIDE. The model marks its middle, about 6 tenths of the letters."""
-SHORTEST, LONG = 16, 2.5
-"""Pixels of a line's length, and its length over its height: a side marker, one letter, is shorter."""
+LONG = 2.5
+"""Length of a line over its height: a side marker, one letter, is shorter."""
 _PACKAGE, _MODEL = "rapidocr", "models/PP-OCRv6_det_small.onnx"
 _STRIDE = 32
 
@@ -79,4 +79,4 @@ def probabilities(shown: NDArray[np.uint8], session: "InferenceSession") -> Floa
 
 def _is_line(height: int, width: int, thickest: float) -> bool:
     short, long = sorted((height, width))
-    return THINNEST <= short <= thickest and long >= max(SHORTEST, LONG * short)
+    return THINNEST <= short <= thickest and long >= LONG * short
