@@ -3,8 +3,8 @@
     python -m tests.support.chaos FLAG SEED -- thinwire-sender run --data clinic
 
 Each site is work on one item, or a query of a loop. While FLAG is there, the first call of each raises, and others at
-random, errors of a random kind; and some studies are poisoned: the work on them raises at one site every time. Pauses are short. Every error is
-noted beside FLAG, one line each.
+random, errors of a random kind; and some studies are poisoned: the work on them raises at one site every time. Pauses
+are short. Every error is noted beside FLAG, one line each.
 """
 
 import errno
