@@ -2,9 +2,9 @@
 
     python -m tests.support.chaos FLAG SEED -- thinwire-sender run --data clinic
 
-Each SITE is work on one item, or a query of a loop. While FLAG is there, a call raises an error of a random kind at
-RATE; and some studies are poisoned: the work on them raises at one site every time. Pauses are short. Every error is
-noted beside FLAG, one line each.
+Each site is work on one item, or a query of a loop. While FLAG is there, the first call of each raises, and others at
+random, errors of a random kind; and some studies are poisoned: the work on them raises at one site every time. Pauses
+are short. Every error is noted beside FLAG, one line each.
 """
 
 import errno
@@ -24,7 +24,8 @@ from tests.support.crash_at import MAINS
 from thinwire.shared.errors import DiskFull, StorageFailed
 from thinwire.shared.identifiers import StudyKey, digest, study_key
 
-RATE = 0.03
+RATE, LOOP_RATE = 0.02, 0.003
+"""Of work on one study, and of all else: a stream has many such calls, and each error ends it."""
 POISONED = 4
 """One of so many studies."""
 SECRET = "SYNTHETIC^NAME"
@@ -106,6 +107,7 @@ OF_LOOP: dict[str, tuple[str, ...]] = {
 PAUSES = {
     "thinwire.shared.parked": {"FIRST_PAUSE": 0.5, "LONGEST_PAUSE": 2.0},
     "thinwire.sender.service": {"STUCK_SECONDS": 0.5},
+    "thinwire.sender.transport.connection": {"FIRST_PAUSE": 0.2, "LONGEST_PAUSE": 1.0},
     "thinwire.receiver.pipeline": {"PAUSE": 0.5, "POLL_SECONDS": 1.0},
     "thinwire.receiver.transport.service": {"DRAIN_SECONDS": 0.5},
 }
@@ -129,12 +131,16 @@ def arm(flag: Path, seed: int, end: str) -> None:
         for each in outer:
             holder = getattr(holder, each)
         act = getattr(holder, last)
+        first = [True]
 
         @wraps(act)
         def perhaps(*given: Any, **more: Any) -> Any:
             if flag.exists():
                 with lock:
-                    fails, error = chance.random() < RATE, chance.choice(KINDS)()
+                    fails = chance.random() < (LOOP_RATE if of is None else RATE)
+                    if first:
+                        fails = first.pop()
+                    error = chance.choice(KINDS)()
                 if fails or (of is not None and site_of(seed, end, of(*given, **more)) == site):
                     with lock, note.open("a") as file:
                         file.write(f"{site} {type(error).__name__}\n")
