@@ -4,7 +4,6 @@ A server may answer 200 and store nothing. An object counts as confirmed only wh
 """
 
 import email
-import email.policy
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -128,13 +127,14 @@ def _refused(answer: Answer) -> int | None:
         (failed,) = facts[_FAILED_SOPS]["Value"]
         return int(failed[_FAILURE_REASON]["Value"][0])
     except (KeyError, IndexError, TypeError, ValueError):
-        return 0 if isinstance(facts, dict) and facts.get(_FAILED_SOPS, {}).get("Value") else None
+        failed_at_all = facts.get(_FAILED_SOPS) if isinstance(facts, dict) else None
+        return 0 if isinstance(failed_at_all, dict) and failed_at_all.get("Value") else None
 
 
 def _first_part(answer: Answer) -> bytes | None:
     """The first DICOM file of a multipart answer (RFC 2046)."""
     head = f"Content-Type: {answer.kind}\r\n\r\n".encode("latin-1")
-    whole = email.message_from_bytes(head, policy=email.policy.HTTP)
+    whole = email.message_from_bytes(head)  # the default policy: the newer ones fail at some headers (IndexError)
     boundary = whole.get_boundary()
     if boundary is None:
         return None
