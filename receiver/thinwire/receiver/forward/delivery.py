@@ -42,6 +42,7 @@ class DeliveryEvent(StrEnum):
     SILENT = "silent"
     GIVEN_UP = "given up"
     REPLACED = "replaced"
+    WANTED_AGAIN = "wanted again"
     RETRIED = "retried"
 
 
@@ -54,6 +55,8 @@ TRANSITIONS = Transitions(
         (DeliveryState.WAITING, DeliveryEvent.FAILED): DeliveryState.WAITING,
         (DeliveryState.WAITING, DeliveryEvent.TURNED_DOWN): DeliveryState.REFUSED,
         (DeliveryState.WAITING, DeliveryEvent.REPLACED): DeliveryState.SUPERSEDED,
+        # A person took back the decision by which another version counted.
+        (DeliveryState.SUPERSEDED, DeliveryEvent.WANTED_AGAIN): DeliveryState.WAITING,
         (DeliveryState.WAITING, DeliveryEvent.RETRIED): DeliveryState.WAITING,
         (DeliveryState.ASKED, DeliveryEvent.COMMITTED): DeliveryState.CONFIRMED,
         (DeliveryState.ASKED, DeliveryEvent.NOT_COMMITTED): DeliveryState.WAITING,

@@ -17,7 +17,7 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.targets import FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadFormat, Retryable, UnknownBundle, UnreadableDicom
+from thinwire.shared.errors import BadFormat, Retryable, UnknownBundle, UnknownStudy, UnreadableDicom
 from thinwire.shared.formats.originals import Member
 from thinwire.shared.formats.payload import decode
 from thinwire.shared.formats.positional import micros
@@ -43,8 +43,12 @@ class DeliveryContent:
     written: WrittenOf = nothing_written
 
     def items(self, target: Target, key: SiteStudy) -> Items:
-        """The objects of a study for a target, as far as they are received, in the order of sending."""
-        study = self.study_images.store.study(*key)
+        """The objects of a study for a target, as far as they are received, in the order of sending. None of files that
+        have become part of another study since they were looked for."""
+        try:
+            study = self.study_images.store.study(*key)
+        except UnknownStudy:
+            return []
         if target.since is not None and study.received < target.since:
             return []
         if isinstance(target, FhirTarget):

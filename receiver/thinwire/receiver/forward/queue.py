@@ -108,12 +108,15 @@ class Queue:
 
     def plan(self, target: str, upto: tuple[SiteName, int] | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the site's last planned event (None: it stays). Returns the number of new deliveries."""
+        number of the site's last planned event (None: it stays). Returns the number of deliveries that are new or wanted
+        again."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
         with self._database.write() as connection:
             for (site, study), items in wanted:
+                if base_of(connection, site, study) is not None:
+                    continue  # it is part of another study since its items were listed
                 mine = _of_target(target, site, study)
                 for item, version in items:
                     row = {
@@ -129,6 +132,7 @@ class Queue:
                         "planned_at": micros(now),
                     }
                     added = connection.execute(insert_new(deliveries).values(row).on_conflict_do_nothing()).rowcount
+                    added = added or self._revive(connection, mine, item, version, now)
                     count += added
                     if added:
                         waits = deliveries.c.state == str(DeliveryState.WAITING)
@@ -143,6 +147,17 @@ class Queue:
                 )
         self._step("forward.plan.committed")
         return count
+
+    def _revive(
+        self, connection: Connection, of_study: ColumnElement[bool], item: str, version: Digest, now: datetime
+    ) -> int:
+        """Send a version again that another one had replaced before it was sent. Returns the number of deliveries."""
+        this = of_study & (deliveries.c.item == item) & (deliveries.c.version == version)
+        replaced = this & (deliveries.c.state == str(DeliveryState.SUPERSEDED))
+        rows = connection.execute(_all().where(replaced)).all()
+        for row in rows:
+            self._write(connection, after(_delivery(row), DeliveryEvent.WANTED_AGAIN, now))
+        return len(rows)
 
     def due(self, target: str, after: SiteName | None = None) -> list[Delivery]:
         """The due deliveries of one study, in the order of planning: of the next site in turn after `after`, the study

@@ -20,7 +20,7 @@ from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.records import OpenedPart
 from thinwire.receiver.store.tables import epochs, sites
 from thinwire.shared.crypto.envelope import EnvelopeHeader, EpochKey, Kind, chunk_log2_of, seal
-from thinwire.shared.errors import BadFormat, Forged, UnknownBundle
+from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownBundle, told
 from thinwire.shared.formats.manifest import MAX_MANIFEST, Manifest, TierEntry, read_manifest, stored_manifest
 from thinwire.shared.identifiers import EPOCH_ID_BYTES, Digest, EpochId, digest
 from thinwire.shared.storage.blobs import Blobs
@@ -48,10 +48,15 @@ def recover(hub: Hub) -> Recovered:
         by_size.setdefault(size, []).append(name)
     for name, size in sorted(unnamed.items()):
         if size <= MAX_MANIFEST:
-            for manifest, key in _manifest(hub, blobs, name):
-                put_back = _Study(hub, blobs, manifest, key).put_back(name, by_size)
-                done.parts += put_back
-                done.studies += put_back > 0
+            try:
+                for manifest, key in _manifest(hub, blobs, name):
+                    put_back = _Study(hub, blobs, manifest, key).put_back(name, by_size)
+                    done.parts += put_back
+                    done.studies += put_back > 0
+            except Retryable:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever one study does, the others come back
+                log.error("a study is not put back, and its parts stay: %s", told(error))
     done.left = sum(len(_unnamed(hub, page)) for page in blobs.pages())
     return done
 

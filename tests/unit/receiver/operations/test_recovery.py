@@ -17,12 +17,12 @@ from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub, serving_lock
 from thinwire.receiver.operations.backup import back_up, restore
 from thinwire.receiver.operations.check import Checked, check
-from thinwire.receiver.operations.recovery import Recovered, recover
+from thinwire.receiver.operations.recovery import Recovered, _Study, recover
 from thinwire.receiver.store.tables import epochs
 from thinwire.shared.crypto.keys import new_signing_key
 from thinwire.shared.errors import exit_code
 from thinwire.shared.formats.bundle import Bundle
-from thinwire.shared.identifiers import Tier
+from thinwire.shared.identifiers import Digest, Tier
 from thinwire.shared.storage.durable import Disk
 
 
@@ -54,6 +54,26 @@ def test_a_study_comes_back_as_the_same_objects(older: Hub, clinic: Clinic, part
     assert older.store.find(parts.study.hex()).complete
     assert not list(check(older, Checked(), lambda *_: None))
     assert recover(older) == Recovered()
+
+
+def test_a_study_that_cannot_be_put_back_does_not_stop_the_next(
+    older: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        for part in (two := study_parts(clinic, bundle, seed)).graph, two.originals, two.manifest:
+            older.store._blobs.write(part.plaintext)
+    put_back = _Study.put_back
+    first: list[object] = []
+
+    def breaks(self: _Study, name: Digest, by_size: dict[int, list[Digest]]) -> int:
+        if not first:
+            first.append(name)
+            raise KeyError("an error that nobody foresaw")
+        return put_back(self, name, by_size)
+
+    monkeypatch.setattr(_Study, "put_back", breaks)
+    assert recover(older) == Recovered(studies=2, parts=6, left=3)
+    assert recover(older) == Recovered(studies=1, parts=3, left=0)
 
 
 def test_of_an_unknown_epoch_only_what_proves_itself(older: Hub, clinic: Clinic, parts: StudyParts) -> None:

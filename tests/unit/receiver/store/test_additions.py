@@ -78,6 +78,14 @@ def forwarded(hub: Hub) -> list[bytes]:
     return [data for data in peer.given if data in (FIRST, LATE, RIGHT)]
 
 
+def planned(hub: Hub) -> None:
+    """What has changed is planned for the target, which cannot be reached now."""
+    queue, content = queue_of(hub), DeliveryContent(hub.study_images(), hub.bundles)
+    queue.enter([PACS.name])
+    while fresh := queue.unplanned(PACS.name):
+        queue.plan(PACS.name, (fresh.site, fresh.upto), [(each, content.items(PACS, each)) for each in fresh.studies])
+
+
 def shown(hub: Hub, clinic: Clinic, study: StudyKey) -> list[bytes]:
     return [each.data for each in hub.study_images().files(clinic.site, study)]
 
@@ -125,6 +133,33 @@ def test_a_corrected_file_goes_nowhere_before_a_decision_and_then_alone(
     assert hub.store.study(clinic.site, base).patient == patient_of_number(clinic.site, "PHANTOM-1")
     with pytest.raises(UnknownStudy):
         hub.pipeline().decide(clinic.site, base, base, Decision.TAKEN, quiet)
+
+
+def test_a_decision_that_is_taken_back_before_the_target_was_sent_anything(
+    hub: Hub, clinic: Clinic, bundle: Bundle
+) -> None:
+    base = keep_study(hub, clinic, bundle, FIRST)
+    planned(hub)
+    added = added_parts(clinic, bundle, base, [RIGHT], {digest(FIRST): digest(RIGHT)})
+    put(hub, clinic, added.manifest, added.originals)
+    for decision in (Decision.TAKEN, Decision.KEPT):
+        hub.pipeline().decide(clinic.site, base, added.study, decision, quiet)
+        planned(hub)
+    assert forwarded(hub) == [FIRST]
+
+
+def test_files_that_became_part_of_another_study_are_not_planned(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:
+    base = keep_study(hub, clinic, bundle, FIRST)
+    added = added_parts(clinic, bundle, base, [LATE])
+    put(hub, clinic, added.originals)
+    queue, content = queue_of(hub), DeliveryContent(hub.study_images(), hub.bundles)
+    queue.enter([PACS.name])
+    key = (clinic.site, added.study)
+    items = content.items(PACS, key)
+    assert items
+    put(hub, clinic, added.manifest)
+    assert content.items(PACS, key) == []
+    assert queue.plan(PACS.name, None, [(key, items)]) == 0
 
 
 def test_a_target_that_has_the_first_version_is_not_sent_another_under_its_uid(
