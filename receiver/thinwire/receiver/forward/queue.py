@@ -108,8 +108,8 @@ class Queue:
 
     def plan(self, target: str, upto: tuple[SiteName, int] | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
-        number of the site's last planned event (None: it stays). Returns the number of deliveries that are new or wanted
-        again."""
+        number of the site's last planned event (None: it stays). Returns the number of deliveries that are new, or
+        wanted again."""
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
