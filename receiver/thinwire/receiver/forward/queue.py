@@ -97,11 +97,11 @@ class Queue:
                 .limit(1)
                 .correlate(sites)
             )
-            found = _next_site(connection, after, or_(changed, page.scalar_subquery().is_not(None)), last)
+            found = _next_site(connection, after, or_(changed, page.scalar_subquery().is_not(None)), last.label("last"))
             if found is None:
                 return None
-            site = SiteName(found[0])
-            these = query.where(events.c.site == site, events.c.number > found[1])
+            site = SiteName(found.name)
+            these = query.where(events.c.site == site, events.c.number > found.last)
             rows = connection.execute(these.order_by(events.c.number).limit(PAGE)).all()
             keys = dict.fromkeys((site, StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
             return Unplanned(site, rows[-1].number, [key for key in keys if base_of(connection, *key) is None])
@@ -172,7 +172,7 @@ class Queue:
             found = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name))
             if found is None:
                 return []
-            first = connection.execute(longest.where(deliveries.c.site == found[0])).one()
+            first = connection.execute(longest.where(deliveries.c.site == found.name)).one()
             # Not `ready`: SQLite would then read all that is due.
             of_study = _of_target(target, first.site, first.study)
             same = connection.execute(_all().where(of_study).order_by(deliveries.c.number)).all()
