@@ -85,7 +85,9 @@ def join(
     epilog="Example: thinwire-sender send study.dcm --data clinic --text note.txt --text-source indication --wait"
 )
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders, zip archives or a DICOMDIR.", metavar="PATH...")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="DICOM files, folders, zip archives or a DICOMDIR.", metavar="PATH...")
+    ],
     data: Data,
     text: Annotated[
         str | None, typer.Option("--text", help="File with the text of the study; - reads standard input.")
