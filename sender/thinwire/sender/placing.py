@@ -69,18 +69,24 @@ class Placing:
         known = ledger.all_known([each.instance.sop_instance_uid for each in read if each.instance is not None])
         if newest is None and not known:
             return [OwnFiles(tuple(read))]
-        base = None if newest is None else self.base(newest)
         fresh: list[Candidate] = []
-        corrected: list[tuple[Candidate, LedgerEntry]] = []
-        same: dict[StudyKey, list[Candidate]] = {}
-        reused = False
+        others: list[tuple[Candidate, LedgerEntry, StudyKey]] = []
+        same: dict[StudyKey, list[tuple[Candidate, LedgerEntry]]] = {}
         for each in read:
             entry = None if each.instance is None else known.get(each.instance.sop_instance_uid)
             if each.instance is None or entry is None or entry.study is None:
                 fresh.append(each)
-            elif (study := self._accepted(each, entry)) is not None:
-                same.setdefault(study, []).append(each)
-            elif base is not None and self.base(entry.study) == base:
+            elif (before := self._accepted(each, entry)) is not None and before.study is not None:
+                same.setdefault(before.study, []).append((each, before))
+            else:
+                others.append((each, entry, entry.study))
+        # Rows of an earlier version name no Study Instance UID: there a file that came again tells the study.
+        newest = newest or next(iter(same), None)
+        base = None if newest is None else self.base(newest)
+        corrected: list[tuple[Candidate, LedgerEntry]] = []
+        reused = False
+        for each, entry, study in others:
+            if base is not None and self.base(study) == base:
                 corrected.append((each, entry))
             else:
                 reused = True
@@ -130,7 +136,10 @@ class Placing:
                 continue
             uid, dataset = each.instance.sop_instance_uid, content_digest(each.data)
             known, name = ledger.known(uid), ledger.name(uid)
-            taken = known is not None and known.study is not None and known.dataset != dataset
+            accepted = known is not None and known.study is not None
+            if study is None and accepted and known is not None and known.dataset == dataset:
+                continue  # as it was accepted, it is in the outbox
+            taken = accepted and known is not None and known.dataset != dataset
             if taken or name in entries:
                 name = ledger.version_name(uid, dataset)
             file = leaving.get(each.digest)
@@ -150,21 +159,24 @@ class Placing:
             if each.instance is not None and clean.uid(each.instance.sop_instance_uid) in left
         }
 
-    def _accepted(self, each: Candidate, entry: LedgerEntry) -> StudyKey | None:
-        """The study with which this very content was accepted; None for other content."""
+    def _accepted(self, each: Candidate, entry: LedgerEntry) -> LedgerEntry | None:
+        """The entry with which this very content was accepted; None for other content."""
         if each.instance is None:
             return None
         dataset = content_digest(each.data)
         if dataset != entry.dataset:
             name = self.pipeline.ledger.version_name(each.instance.sop_instance_uid, dataset)
-            version = self.pipeline.ledger.entries([name]).get(name)
-            return None if version is None else version.study
-        return entry.study
+            return self.pipeline.ledger.entries([name]).get(name)
+        return entry
 
-    def _repeat(self, study: StudyKey, files: Sequence[Candidate]) -> Group:
+    def _repeat(self, study: StudyKey, again: Sequence[tuple[Candidate, LedgerEntry]]) -> Group:
         """Files that were accepted before, to be accepted as they were then: a repeat may make them urgent, or replace
         bytes that were damaged."""
-        whole = study_key(each.digest for each in files) == study or self.pipeline.deidentifier is not None
+        files = [each for each, _ in again]
+        left = {entry.file for _, entry in again if entry.file is not None}
+        whole = study in (study_key(each.digest for each in files), study_key(left))
+        if not left:  # entries of an earlier version
+            whole = whole or self.pipeline.deidentifier is not None
         if not whole and self.pipeline.outbox.is_whole(study):
             return KnownFiles(tuple(files), study)
         to, corrects = self.base(study), dict[Digest, Digest]()
