@@ -81,11 +81,13 @@ class RefusedStudy:
 
 @dataclass(frozen=True)
 class SendOptions:
-    """Urgency and tier policy that a person chose for a study."""
+    """What a person chose for a study."""
 
     urgent: bool = False
     overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When each tier is sent, where it differs from the configured policy."""
+    add_to: StudyKey | None = None
+    """The study to which the files belong, where the ledger no longer tells it."""
 
 
 SetAside = Callable[[Sequence[Path], Exception], None]
@@ -132,7 +134,7 @@ def _accept_study(
     placing, digests = Placing(pipeline), list[Digest]()
     try:
         read = read_files(files.paths, digests=digests)
-        groups = placing.place(list(read.values()))
+        groups = placing.place(list(read.values()), send_options.add_to)
     except BadInput as error:
         yield _refuse(quarantine, files.paths, error)
         return
@@ -151,6 +153,7 @@ def _accept_study(
                 addition = placing.addition(replace(group, notes=notes))
                 entry = pipeline.accept_addition(addition, send_options.urgent)
                 placing.record(group.files, addition)
+                _leave(quarantine, group.files)
                 yield Accepted(addition, entry, mine)
         except BadInput as error:
             refused = _refuse(quarantine, mine, error)
@@ -200,6 +203,13 @@ def _before(
                     quarantine.release(name)
                     placing.record(group.files, addition)
                     yield Accepted(addition, entry, ())
+
+
+def _leave(quarantine: Quarantine, files: Sequence[Candidate]) -> None:
+    """Accepted files are refused no longer."""
+    for each in files:
+        if quarantine.path(each.digest) is not None:
+            quarantine.release(each.digest)
 
 
 def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:

@@ -7,10 +7,10 @@ from sqlalchemy import update
 
 from tests.support.clinic import Clinic
 from tests.support.dicoms import STUDY_UID, chest, dicom
-from thinwire.sender.intake.deidentify import KEY_BYTES, Deidentifier, Options
+from thinwire.sender.intake.deidentify import IDENTIFIED, KEY_BYTES, Deidentifier, Options
 from thinwire.sender.outbox.tables import ledger
-from thinwire.sender.service import Accepted, RefusedStudy, accept_files
-from thinwire.shared.identifiers import StudyKey
+from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, accept_files
+from thinwire.shared.identifiers import StudyKey, digest
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def accepted(clinic: Clinic, *files: bytes) -> StudyKey:
 
 
 def deidentified(clinic: Clinic) -> None:
-    folder = clinic.data / "originals"
+    folder = clinic.data / IDENTIFIED
     clinic.pipeline.deidentifier = Deidentifier(b"k" * KEY_BYTES, Options(), folder, clinic.disk)
 
 
@@ -70,3 +70,47 @@ def test_a_repeat_with_a_late_view_adds_to_a_study_that_was_accepted_before_an_u
     (added,) = [each for each in clinic.outbox.entries() if each.study != study]
     assert added.adds_to == study
     assert clinic.quarantine.count() == 0
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_files_with_identity_do_not_join_a_study_without_it_nor_the_reverse(clinic: Clinic, before: bool) -> None:
+    """Together at the hub they would tell whose pseudonym it is."""
+    if before:
+        deidentified(clinic)
+    accepted(clinic, frontal())
+    if before:
+        clinic.pipeline.deidentifier = None
+    else:
+        deidentified(clinic)
+    (outcome,) = take(clinic, lateral())
+    assert isinstance(outcome, RefusedStudy)
+    assert "another setting of identity" in str(outcome.error)
+    assert len(clinic.outbox.entries()) == 1
+    assert clinic.quarantine.count() == 1
+
+
+def test_a_person_adds_a_late_view_to_a_study_that_the_clinic_has_forgotten(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    of_an_earlier_version(clinic)
+    (refused,) = take(clinic, lateral())
+    assert isinstance(refused, RefusedStudy)
+    assert "--add-to" in refused.error.remedy
+    path = clinic.quarantine.path(digest(lateral()))
+    assert path is not None
+    (outcome,) = accept_files(clinic.pipeline, clinic.quarantine, [path], None, SendOptions(add_to=study))
+    assert isinstance(outcome, Accepted)
+    assert outcome.entry.adds_to == study
+    assert clinic.quarantine.count() == 0
+    assert len(take(clinic, lateral())) == 1
+    assert len(clinic.outbox.entries()) == 2
+
+
+def test_what_belongs_to_a_study_already_is_not_added_to_another(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    other = StudyKey(bytes(16))
+    folder = clinic.data.parent / "again"
+    folder.mkdir()
+    (folder / "0.dcm").write_bytes(frontal())
+    (outcome,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], None, SendOptions(add_to=other))
+    assert isinstance(outcome, Accepted)
+    assert outcome.study.key == study
