@@ -28,7 +28,7 @@ from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.watching import FileAtRest, WatchedFolder, notifications
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
+from thinwire.shared.errors import BadInput, StorageFailed, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource
 from thinwire.shared.imaging.dicom import as_warnings
@@ -414,13 +414,14 @@ class Service:
     def accept_arrived(self, port: "Port") -> None:
         """Accept the complete studies from modalities. One that fails, as on a full disk, is parked with its files."""
         waits = self._parked.waits(ARRIVING)
-        for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way):
-            if files[0].stem in waits:
-                continue
+        for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way, waits):
             with self._parked.guard(ARRIVING, files[0].stem):
                 verdicts: dict[Path, StudyKey | None] = {}
                 for outcome in accept_files(self.pipeline, self.quarantine, files, set_aside=_raise):
                     _log_outcome(outcome)
+                    if isinstance(outcome, RefusedStudy) and outcome.quarantined < len(outcome.paths):
+                        # The machine may have removed its own.
+                        raise StorageFailed("the quarantine cannot take a refused file, which stays in arrivals")
                     study = outcome.study.key if isinstance(outcome, Accepted) else None
                     verdicts |= dict.fromkeys(outcome.paths, study)
                 port.arrivals.record_verdicts(verdicts)
