@@ -95,6 +95,8 @@ class UplinkSession:
         self._moved = clock.monotonic()
         self._limit = ""
         self._limited_until = 0.0
+        self._limited_size = 0
+        """Of the smallest object for which the hub's disk has no room, while a limit holds."""
         self._known: dict[StudyKey, bool] = {}
         """Whether the hub has a part of a study, while a limit holds."""
 
@@ -247,6 +249,7 @@ class UplinkSession:
         taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
         with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
             self._outbox.record_receipt(signed)
+            self._known.pop(receipt.study, None)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
                 self._drop(receipt.object)
             self._disk.step("uplink.receipt_taken")
@@ -291,6 +294,8 @@ class UplinkSession:
                     self.refresh()
         longest = _LONGEST_PAUSE
         if refusal.limit:
+            same = refusal.limit == self._limit and self._clock.monotonic() < self._limited_until
+            self._limited_size = min(due.size, self._limited_size) if same else due.size
             longest, self._limit = _LONGEST_LIMIT, refusal.limit
             self._limited_until = self._clock.monotonic() + min(pause, longest)
             self._known.clear()
@@ -368,7 +373,8 @@ class UplinkSession:
             if due.study not in self._known:
                 self._known[due.study] = self._outbox.entry(due.study).status is not None
             return not self._known[due.study]
-        return self._limit == "bytes"
+        # A graph may find room where originals do not.
+        return self._limit == "bytes" and due.size >= self._limited_size
 
     def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if
