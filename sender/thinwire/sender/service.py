@@ -14,7 +14,7 @@ from pathlib import Path
 from time import sleep
 
 from thinwire.sender.intake.addition import Addition, addition_of
-from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
+from thinwire.sender.intake.media import Failed, Refused, StudyFiles, find_studies
 from thinwire.sender.intake.study import Study, read_files, study_of
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
@@ -103,19 +103,21 @@ def accept_files(
 ) -> Iterator[Accepted | RefusedStudy]:
     """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
-    set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on.
+    set_aside: takes the paths of a study that can be neither accepted nor refused now, and the next one goes on.
     Without it such a study is refused after an error that nobody foresaw; and Retryable is raised, as DiskFull: the
     current study is then not accepted, and those yielded before it are.
     """
     for found in find_studies(paths, scratch=pipeline.outbox.folder):
         try:
+            if isinstance(found, Failed):
+                raise found.error
             if isinstance(found, Refused):
                 yield _refuse(quarantine, found.paths, found.error)
             else:
                 yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
         except Exception as error:
             if set_aside is not None:
-                set_aside(found.paths, error)
+                set_aside(found.given, error)
             elif isinstance(error, ThinwireError) or may_succeed_later(error):
                 raise
             else:
@@ -393,9 +395,7 @@ class Service:
         left = dict(fresh)
 
         def set_aside(paths: Sequence[Path], error: Exception) -> None:
-            # Those that were unpacked from an archive are of one of the files that nothing else is told of.
-            of_these = left if fresh.keys().isdisjoint(paths) else paths
-            for path in [path for path in of_these if path in left]:
+            for path in [path for path in paths if path in left]:
                 self._parked.park(WATCHING, left.pop(path).item, error)
 
         for outcome in accept_files(self.pipeline, self.quarantine, fresh, set_aside=set_aside):
