@@ -1,6 +1,7 @@
 """Files that come after their study was accepted, at a whole clinic without a hub."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -18,11 +19,11 @@ def clinic(tmp_path: Path) -> Clinic:
     return Clinic(tmp_path)
 
 
-def frontal(**attributes: str) -> bytes:
+def frontal(**attributes: Any) -> bytes:
     return dicom(chest(seed=1), SOPInstanceUID=f"{STUDY_UID}.1", ViewPosition="PA", **attributes)
 
 
-def lateral(**attributes: str) -> bytes:
+def lateral(**attributes: Any) -> bytes:
     return dicom(chest(seed=2), SOPInstanceUID=f"{STUDY_UID}.2", ViewPosition="LL", **attributes)
 
 

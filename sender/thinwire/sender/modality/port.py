@@ -41,6 +41,8 @@ COMMIT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the one instance of the push model
 REQUEST_COMMITMENT = 1
 
 _PDU_BYTES = 128 << 10
+_SILENT_SECONDS = 60.0
+"""After which an association without a PDU is aborted: its machine may be off, and pynetdicom polls it."""
 _ENDLESS = 4
 """Times most_bytes at which an object ends its association."""
 _COMMENT = 64
@@ -95,6 +97,7 @@ class Port:
         ]
         taker = AE(self.settings.aet)
         taker.maximum_pdu_size = _PDU_BYTES
+        taker.network_timeout = _SILENT_SECONDS
         taker.supported_contexts = _contexts()
         listener = self._guard.listen(
             self.settings.bind,

@@ -271,6 +271,31 @@ def test_the_newest_head_of_the_hub_s_audit_log_is_kept_and_told(ends: TwoEnds, 
     assert ends.uplink().hello().hello.audit_head == head(6)
 
 
+def test_studies_go_while_nothing_that_the_hub_tells_of_itself_can_be_recorded(
+    ends: TwoEnds, uplink: UplinkSession
+) -> None:
+    """As on a disk that is full."""
+    head = AuditHead(5, Digest(bytes(32)), ends.clock.now())
+    signed = signed_head(head, sign_head(head, HUB_SIGNING))
+    store = wire.Store(generation=bytes(16), position=1)
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON controls BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION, audit_head=signed, store=store)))
+    uplink.receive(wire.Down(store=store))
+    assert uplink.welcomed
+    assert len(offers(uplink)) == 4
+    assert {each.item for each in ends.outbox.parked.items()} == {"welcome", "audit head", "hub history"}
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER full")
+    again = ends.uplink()
+    again.hello()
+    again.receive(wire.Down(welcome=wire.Welcome(version=VERSION, audit_head=signed, store=store)))
+    assert ends.outbox.audit_heads.kept() == signed
+    assert ends.outbox.parked.items() == []
+
+
 def test_a_hub_that_refuses_on_and_on_is_asked_ever_more_rarely(ends: TwoEnds, uplink: UplinkSession) -> None:
     _, offer, *_ = offers(uplink)
     uplink.receive(WELCOME)
