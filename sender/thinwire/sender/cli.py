@@ -1,5 +1,6 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from thinwire.sender.intake.deidentify import MEANINGS
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import When, checked, read_kind
 from thinwire.sender.pipeline import GraphMaker
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files
@@ -32,7 +34,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import TextSource
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey, TextSource
 from thinwire.shared.logs import log_to
 from thinwire.shared.parked import as_json as parked_json
 from thinwire.shared.parked import parked_lines
@@ -100,6 +102,12 @@ def send(
         str | None,
         typer.Option("--tiers", help="Policy of each tier, if not as configured: preview=always,originals=on-request"),
     ] = None,
+    add_to: Annotated[
+        str | None,
+        typer.Option(
+            "--add-to", help="The study to which a late view belongs: its key, or how it starts.", metavar="STUDY"
+        ),
+    ] = None,
     graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
     as_json: Json = False,
@@ -109,7 +117,8 @@ def send(
     The running `thinwire-sender run` sends it; with --wait this command sends it and waits for the hub's prediction.
     Tiers that the policy sends later (window, budget, request) are not waited for. Refused files are kept in
     quarantine with their reason, and the other studies go on. Sending an accepted study again with --urgent or --tiers
-    changes its priority or its policy.
+    changes its priority or its policy. A view that comes longer after its study than `keep_days` is refused: --add-to
+    names its study.
     """
     if text_source is TextSource.GENERATED:
         raise typer.BadParameter(
@@ -123,7 +132,7 @@ def send(
     outbox = clinic.outbox
     study_text = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | RefusedStudy] = []
-    send_options = SendOptions(urgent, _choice(tiers))
+    send_options = SendOptions(urgent, _choice(tiers), None if add_to is None else _key(outbox, add_to))
     for outcome in accept_files(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
         outcomes.append(outcome)
         if not as_json:
@@ -436,6 +445,14 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
         return KeepPercent(keep) if keep is not None else KeepAbove(tau) if tau is not None else None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _key(outbox: Outbox, text: str) -> StudyKey:
+    """A study key, or the one study of the outbox whose key starts so. Raises UnknownStudy."""
+    with contextlib.suppress(ValueError):
+        if len(key := bytes.fromhex(text)) == STUDY_KEY_BYTES:
+            return StudyKey(key)  # the outbox forgets a study after keep_days
+    return outbox.find(text).study
 
 
 def _choice(text: str | None) -> dict[Kind, When]:
