@@ -214,6 +214,30 @@ def test_a_nearly_full_disk_does_not_wait_for_a_backup(ends: TwoEnds, monkeypatc
     assert ends.outbox.path(second.study, Kind.ORIGINALS) is not None
 
 
+def test_a_study_whose_files_the_disk_refuses_does_not_hold_the_others_back(ends: TwoEnds) -> None:
+    first, second = samples(2)
+    backed_up(ends)
+    copy = copied(ends)
+    deliver(ends, first)
+    deliver(ends, second)
+    put_back(ends, copy)
+    ends.carry()
+    path = ends.outbox.path(first.study, Kind.ORIGINALS)
+    assert path is not None
+    aside = path.rename(path.with_suffix(".aside"))
+    path.symlink_to(aside / "x")  # the system refuses it, as it does a file of another user
+    with pytest.raises(NotADirectoryError):
+        ends.outbox.follow()
+    states = {part.state for part in ends.outbox.entry(second.study).parts}
+    assert PartState.WAITING in states
+    assert PartState.STORED not in states
+    path.unlink()
+    aside.rename(path)
+    ends.outbox.follow()
+    ends.carry()
+    assert_once(ends, [first, second])
+
+
 def test_what_nobody_has_any_more_is_said_and_the_same_study_may_be_sent_again(ends: TwoEnds) -> None:
     (sample,) = samples(1)
     copy = copied(ends)

@@ -33,7 +33,7 @@ from thinwire.receiver.decoding.dicom_object import dicom_object, same_object
 from thinwire.sender.graph.report_graph import extract
 from thinwire.sender.graph.vocabulary import Vocabulary, load_vocabulary
 from thinwire.sender.intake.deidentify import Deidentifier, Options
-from thinwire.sender.intake.media import find_studies
+from thinwire.sender.intake.media import Failed, find_studies
 from thinwire.sender.intake.patients import patients_differ
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import decode_text, text_of_study
@@ -230,8 +230,9 @@ def _directories() -> list[bytes]:
 def _directory(data: bytes) -> None:
     path = _medium() / "DICOMDIR"
     path.write_bytes(data)
-    for _ in find_studies([path], LIMITS):
-        pass
+    for each in find_studies([path], LIMITS):
+        if isinstance(each, Failed):
+            raise each.error
 
 
 TARGETS = {

@@ -1,5 +1,6 @@
 """The clinic's command line. Docs: docs/architecture.md; exit codes: thinwire.shared.errors."""
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from thinwire.sender.intake.deidentify import MEANINGS
 from thinwire.sender.intake.study import load_study
 from thinwire.sender.intake.text import read_text
 from thinwire.sender.outbox.entries import EntryState, PartState
+from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import When, checked, read_kind
 from thinwire.sender.pipeline import GraphMaker
 from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files
@@ -32,7 +34,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
 from thinwire.shared.formats.stick import Stick
-from thinwire.shared.identifiers import TextSource
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, StudyKey, TextSource
 from thinwire.shared.logs import log_to
 from thinwire.shared.parked import as_json as parked_json
 from thinwire.shared.parked import parked_lines
@@ -85,7 +87,9 @@ def join(
     epilog="Example: thinwire-sender send study.dcm --data clinic --text note.txt --text-source indication --wait"
 )
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders or a DICOMDIR.", metavar="PATH...")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="DICOM files, folders, zip archives or a DICOMDIR.", metavar="PATH...")
+    ],
     data: Data,
     text: Annotated[
         str | None, typer.Option("--text", help="File with the text of the study; - reads standard input.")
@@ -98,6 +102,12 @@ def send(
         str | None,
         typer.Option("--tiers", help="Policy of each tier, if not as configured: preview=always,originals=on-request"),
     ] = None,
+    add_to: Annotated[
+        str | None,
+        typer.Option(
+            "--add-to", help="The study to which a late view belongs: its key, or how it starts.", metavar="STUDY"
+        ),
+    ] = None,
     graph_bytes: GraphBytes = None,
     wait: Annotated[bool, typer.Option("--wait", help="Send now, and wait for the hub's triage and receipts.")] = False,
     as_json: Json = False,
@@ -107,7 +117,8 @@ def send(
     The running `thinwire-sender run` sends it; with --wait this command sends it and waits for the hub's prediction.
     Tiers that the policy sends later (window, budget, request) are not waited for. Refused files are kept in
     quarantine with their reason, and the other studies go on. Sending an accepted study again with --urgent or --tiers
-    changes its priority or its policy.
+    changes its priority or its policy. A view that comes longer after its study than `keep_days` is refused: --add-to
+    names its study.
     """
     if text_source is TextSource.GENERATED:
         raise typer.BadParameter(
@@ -121,7 +132,7 @@ def send(
     outbox = clinic.outbox
     study_text = StudyText(read_text(text), text_source) if text is not None else None
     outcomes: list[Accepted | RefusedStudy] = []
-    send_options = SendOptions(urgent, _choice(tiers))
+    send_options = SendOptions(urgent, _choice(tiers), None if add_to is None else _key(outbox, add_to))
     for outcome in accept_files(clinic.pipeline, clinic.quarantine, paths, study_text, send_options):
         outcomes.append(outcome)
         if not as_json:
@@ -172,8 +183,8 @@ def migrate(
 ) -> None:
     """Bring the data folder of an earlier version forward to this one. `run`, `send` and `export` do the same.
 
-    First stop `run` of the earlier version. Nothing is lost: an interrupted migration is repeated, and what cannot be
-    read stays in its place; `status` lists it. Small files of the earlier version stay in DATA/earlier.
+    First stop `run` of the earlier version. Nothing is lost: an interrupted migration is repeated, and an unreadable
+    file stays in its place; `status` lists it. Small files of the earlier version stay in DATA/earlier.
     """
     done = bring_clinic_forward(data, check)
     if as_json:
@@ -312,7 +323,7 @@ def retry(
         str | None, typer.Argument(help="The study key or its first digits; everything parked by default.")
     ] = None,
 ) -> None:
-    """Retry tiers that the hub refused or that could not be made, and what is parked, after the cause is removed.
+    """Retry tiers that the hub refused or that could not be made, and parked items, after the cause is removed.
 
     `status` shows them with their reasons. The running `thinwire-sender run` makes and sends them.
     """
@@ -434,6 +445,14 @@ def _policy(keep: float | None, tau: float | None) -> Policy | None:
         return KeepPercent(keep) if keep is not None else KeepAbove(tau) if tau is not None else None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _key(outbox: Outbox, text: str) -> StudyKey:
+    """A study key, or the one study of the outbox whose key starts so. Raises UnknownStudy."""
+    with contextlib.suppress(ValueError):
+        if len(key := bytes.fromhex(text)) == STUDY_KEY_BYTES:
+            return StudyKey(key)  # the outbox forgets a study after keep_days
+    return outbox.find(text).study
 
 
 def _choice(text: str | None) -> dict[Kind, When]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from thinwire.sender.intake.addition import Addition, addition_of, headers_differ
-from thinwire.sender.intake.deidentify import Deidentifier
+from thinwire.sender.intake.deidentify import IDENTIFIED, Deidentifier, archive_of
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
@@ -23,6 +23,8 @@ from thinwire.shared.imaging.frontal import Candidate, Origin, candidate, origin
 from thinwire.shared.imaging.projection import RADIOGRAPHIC
 
 _REUSED = "an earlier image has the same SOP Instance UID: a PACS keeps one of them"
+
+_DECIDED = "a person at the clinic said to which study these files belong"
 
 
 @dataclass(frozen=True)
@@ -60,27 +62,33 @@ class Placing:
 
     pipeline: Pipeline
 
-    def place(self, read: Sequence[Candidate]) -> list[Group]:
+    def place(self, read: Sequence[Candidate], to: StudyKey | None = None) -> list[Group]:
         """read: the files of one study. Each file is in one group; files that were accepted before are grouped as they
-        were then, so that a repeat has no effect."""
+        were then, so that a repeat has no effect. to: the study to which a person adds the others."""
         ledger = self.pipeline.ledger
         uid = next((each.instance.study_uid for each in read if each.instance is not None), "")
         newest = ledger.study_of(uid) if uid else None
         known = ledger.all_known([each.instance.sop_instance_uid for each in read if each.instance is not None])
-        if newest is None and not known:
+        if newest is None and not known and to is None:
             return [OwnFiles(tuple(read))]
-        base = None if newest is None else self.base(newest)
         fresh: list[Candidate] = []
-        corrected: list[tuple[Candidate, LedgerEntry]] = []
-        same: dict[StudyKey, list[Candidate]] = {}
-        reused = False
+        others: list[tuple[Candidate, LedgerEntry, StudyKey]] = []
+        same: dict[StudyKey, list[tuple[Candidate, LedgerEntry]]] = {}
         for each in read:
             entry = None if each.instance is None else known.get(each.instance.sop_instance_uid)
             if each.instance is None or entry is None or entry.study is None:
                 fresh.append(each)
-            elif (study := self._accepted(each, entry)) is not None:
-                same.setdefault(study, []).append(each)
-            elif base is not None and self.base(entry.study) == base:
+            elif (before := self._accepted(each, entry)) is not None and before.study is not None:
+                same.setdefault(before.study, []).append((each, before))
+            else:
+                others.append((each, entry, entry.study))
+        # Rows of an earlier version name no Study Instance UID: there a file that came again tells the study.
+        newest = to or newest or next(iter(same), None)
+        base = None if newest is None else self.base(newest)
+        corrected: list[tuple[Candidate, LedgerEntry]] = []
+        reused = False
+        for each, entry, study in others:
+            if base is not None and self.base(study) == base:
                 corrected.append((each, entry))
             else:
                 reused = True
@@ -88,8 +96,8 @@ class Placing:
         groups: list[Group] = []
         for study, files in same.items():
             groups.append(self._repeat(study, files))
-        notes = (_REUSED,) if reused else ()
-        if fresh and (base is None or _has_radiograph(fresh)):
+        notes = (*([_REUSED] if reused else []), *([_DECIDED] if to is not None else []))
+        if fresh and (base is None or (to is None and _has_radiograph(fresh))):
             groups.append(OwnFiles(tuple(fresh), notes))
         elif fresh and base is not None:
             groups.append(AddedFiles(tuple(fresh), base, notes=notes))
@@ -105,8 +113,19 @@ class Placing:
 
     def addition(self, group: AddedFiles) -> Addition:
         """The files as they may leave the clinic. Raises BadInput, DiskFull."""
+        self._require_one_identity(group.study)
         found = addition_of(group.files, group.study, group.corrects, group.notes)
         return _released(found, self.pipeline.deidentifier)
+
+    def _require_one_identity(self, study: StudyKey) -> None:
+        """Refuse identified files for a de-identified study, and the reverse: at the hub they would tell whose
+        pseudonym it is. Raises BadInput."""
+        came = archive_of(self.pipeline.outbox.folder.parent / IDENTIFIED, study)
+        if came.exists() is (self.pipeline.deidentifier is None):
+            raise BadInput(
+                "its study was accepted under another setting of identity, or its original was removed since",
+                "Set identity as it was then and send the file again, or send the whole study again.",
+            )
 
     def record(self, files: Sequence[Candidate], done: Study | Addition) -> None:
         """Enter accepted files in the ledger; durable when this returns."""
@@ -130,7 +149,10 @@ class Placing:
                 continue
             uid, dataset = each.instance.sop_instance_uid, content_digest(each.data)
             known, name = ledger.known(uid), ledger.name(uid)
-            taken = known is not None and known.study is not None and known.dataset != dataset
+            accepted = known is not None and known.study is not None
+            if study is None and accepted and known is not None and known.dataset == dataset:
+                continue  # as it was accepted, it is in the outbox
+            taken = accepted and known is not None and known.dataset != dataset
             if taken or name in entries:
                 name = ledger.version_name(uid, dataset)
             file = leaving.get(each.digest)
@@ -150,21 +172,24 @@ class Placing:
             if each.instance is not None and clean.uid(each.instance.sop_instance_uid) in left
         }
 
-    def _accepted(self, each: Candidate, entry: LedgerEntry) -> StudyKey | None:
-        """The study with which this very content was accepted; None for other content."""
+    def _accepted(self, each: Candidate, entry: LedgerEntry) -> LedgerEntry | None:
+        """The entry with which this very content was accepted; None for other content."""
         if each.instance is None:
             return None
         dataset = content_digest(each.data)
         if dataset != entry.dataset:
             name = self.pipeline.ledger.version_name(each.instance.sop_instance_uid, dataset)
-            version = self.pipeline.ledger.entries([name]).get(name)
-            return None if version is None else version.study
-        return entry.study
+            return self.pipeline.ledger.entries([name]).get(name)
+        return entry
 
-    def _repeat(self, study: StudyKey, files: Sequence[Candidate]) -> Group:
+    def _repeat(self, study: StudyKey, again: Sequence[tuple[Candidate, LedgerEntry]]) -> Group:
         """Files that were accepted before, to be accepted as they were then: a repeat may make them urgent, or replace
         bytes that were damaged."""
-        whole = study_key(each.digest for each in files) == study or self.pipeline.deidentifier is not None
+        files = [each for each, _ in again]
+        left = {entry.file for _, entry in again if entry.file is not None}
+        whole = study in (study_key(each.digest for each in files), study_key(left))
+        if not left:  # entries of an earlier version
+            whole = whole or self.pipeline.deidentifier is not None
         if not whole and self.pipeline.outbox.is_whole(study):
             return KnownFiles(tuple(files), study)
         to, corrects = self.base(study), dict[Digest, Digest]()
@@ -221,7 +246,7 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
     found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
     members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
     deidentifier.disk.make_folder(deidentifier.identified)
-    deidentifier.disk.write(deidentifier.identified / f"{found.key.hex()}.archive", pack(members, "fast"), "original")
+    deidentifier.disk.write(archive_of(deidentifier.identified, found.key), pack(members, "fast"), "original")
     stayed = len(addition.files) - len(cleaned)
     notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")

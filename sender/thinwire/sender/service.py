@@ -14,7 +14,7 @@ from pathlib import Path
 from time import sleep
 
 from thinwire.sender.intake.addition import Addition, addition_of
-from thinwire.sender.intake.media import Refused, StudyFiles, find_studies
+from thinwire.sender.intake.media import Failed, Refused, StudyFiles, find_studies
 from thinwire.sender.intake.study import Study, read_files, study_of
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.entries import OutboxEntry, PartState
@@ -28,7 +28,7 @@ from thinwire.sender.transport.connection import Uplink
 from thinwire.sender.watching import FileAtRest, WatchedFolder, notifications
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import BadInput, ThinwireError, UnreadableDicom, told
+from thinwire.shared.errors import BadInput, StorageFailed, ThinwireError, UnreadableDicom, told
 from thinwire.shared.formats.receipts import StudyStatus
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource
 from thinwire.shared.imaging.dicom import as_warnings
@@ -81,11 +81,13 @@ class RefusedStudy:
 
 @dataclass(frozen=True)
 class SendOptions:
-    """Urgency and tier policy that a person chose for a study."""
+    """What a person chose for a study."""
 
     urgent: bool = False
     overrides: Mapping[Kind, When] = field(default_factory=dict)
     """When each tier is sent, where it differs from the configured policy."""
+    add_to: StudyKey | None = None
+    """The study to which the files belong, where the ledger no longer tells it."""
 
 
 SetAside = Callable[[Sequence[Path], Exception], None]
@@ -101,19 +103,21 @@ def accept_files(
 ) -> Iterator[Accepted | RefusedStudy]:
     """Accept every study among `paths`, one after another; a refused study does not stop the next.
 
-    set_aside: takes the files of a study that can be neither accepted nor refused now, and the next one goes on.
+    set_aside: takes the paths of a study that can be neither accepted nor refused now, and the next one goes on.
     Without it such a study is refused after an error that nobody foresaw; and Retryable is raised, as DiskFull: the
     current study is then not accepted, and those yielded before it are.
     """
     for found in find_studies(paths, scratch=pipeline.outbox.folder):
         try:
+            if isinstance(found, Failed):
+                raise found.error
             if isinstance(found, Refused):
                 yield _refuse(quarantine, found.paths, found.error)
             else:
                 yield from _accept_study(pipeline, quarantine, found, study_text, send_options)
         except Exception as error:
             if set_aside is not None:
-                set_aside(found.paths, error)
+                set_aside(found.given, error)
             elif isinstance(error, ThinwireError) or may_succeed_later(error):
                 raise
             else:
@@ -132,7 +136,7 @@ def _accept_study(
     placing, digests = Placing(pipeline), list[Digest]()
     try:
         read = read_files(files.paths, digests=digests)
-        groups = placing.place(list(read.values()))
+        groups = placing.place(list(read.values()), send_options.add_to)
     except BadInput as error:
         yield _refuse(quarantine, files.paths, error)
         return
@@ -151,6 +155,7 @@ def _accept_study(
                 addition = placing.addition(replace(group, notes=notes))
                 entry = pipeline.accept_addition(addition, send_options.urgent)
                 placing.record(group.files, addition)
+                _leave(quarantine, group.files)
                 yield Accepted(addition, entry, mine)
         except BadInput as error:
             refused = _refuse(quarantine, mine, error)
@@ -200,6 +205,13 @@ def _before(
                     quarantine.release(name)
                     placing.record(group.files, addition)
                     yield Accepted(addition, entry, ())
+
+
+def _leave(quarantine: Quarantine, files: Sequence[Candidate]) -> None:
+    """Accepted files are refused no longer."""
+    for each in files:
+        if quarantine.path(each.digest) is not None:
+            quarantine.release(each.digest)
 
 
 def _refuse(quarantine: Quarantine, paths: Sequence[Path], error: BadInput) -> RefusedStudy:
@@ -383,9 +395,7 @@ class Service:
         left = dict(fresh)
 
         def set_aside(paths: Sequence[Path], error: Exception) -> None:
-            # Those that were unpacked from an archive are of one of the files that nothing else is told of.
-            of_these = left if fresh.keys().isdisjoint(paths) else paths
-            for path in [path for path in of_these if path in left]:
+            for path in [path for path in paths if path in left]:
                 self._parked.park(WATCHING, left.pop(path).item, error)
 
         for outcome in accept_files(self.pipeline, self.quarantine, fresh, set_aside=set_aside):
@@ -404,13 +414,14 @@ class Service:
     def accept_arrived(self, port: "Port") -> None:
         """Accept the complete studies from modalities. One that fails, as on a full disk, is parked with its files."""
         waits = self._parked.waits(ARRIVING)
-        for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way):
-            if files[0].stem in waits:
-                continue
+        for files in port.arrivals.complete_studies(port.settings.quiet_seconds, port.under_way, waits):
             with self._parked.guard(ARRIVING, files[0].stem):
                 verdicts: dict[Path, StudyKey | None] = {}
                 for outcome in accept_files(self.pipeline, self.quarantine, files, set_aside=_raise):
                     _log_outcome(outcome)
+                    if isinstance(outcome, RefusedStudy) and outcome.quarantined < len(outcome.paths):
+                        # The machine may have removed its own.
+                        raise StorageFailed("the quarantine cannot take a refused file, which stays in arrivals")
                     study = outcome.study.key if isinstance(outcome, Accepted) else None
                     verdicts |= dict.fromkeys(outcome.paths, study)
                 port.arrivals.record_verdicts(verdicts)

@@ -124,7 +124,10 @@ class OverLimits(UnreadableDicom):
 
 
 class NotChestRadiograph(BadInput):
-    remedy = "thinwire accepts frontal chest radiographs (CR, DX). Send this study directly to the PACS."
+    remedy = (
+        "thinwire accepts frontal chest radiographs (CR, DX). Send this study directly to the PACS. A late view of an "
+        "accepted study goes with `send --add-to STUDY`."
+    )
 
 
 class UnreadableText(BadInput):

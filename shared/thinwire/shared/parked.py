@@ -193,9 +193,9 @@ class ParkedItems:
                 self._known.setdefault(key, ParkedItem(loop, item, "", self._clock.now(), 0, self._clock.now()))
 
     def waits(self, loop: str) -> set[str]:
-        """The items of a loop that are not to be tried now. Raises as `Database.read`."""
+        """The items of a loop that are not to be tried now, without the loop itself. Raises as `Database.read`."""
         now = self._clock.now()
-        return {each.item for each in self._of(loop) if not _is_due(each, now)}
+        return {each.item for each in self._of(loop) if each.item and not _is_due(each, now)}
 
     def due(self, loop: str) -> list[str]:
         """The parked items of a loop that are to be tried now. Raises as `Database.read`."""

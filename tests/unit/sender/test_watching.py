@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -15,6 +16,7 @@ from tests.support.clinic import Clinic
 from tests.support.clock import FakeClock
 from tests.support.dicoms import chest, dicom
 from thinwire.sender import watching
+from thinwire.sender.intake import media
 from thinwire.sender.outbox.watched_files import ABSENT, Stamp, Taken, WatchedFiles
 from thinwire.sender.service import WATCHING
 from thinwire.sender.watching import (
@@ -27,6 +29,13 @@ from thinwire.sender.watching import (
 )
 from thinwire.shared.identifiers import digest
 from thinwire.shared.parked import FIRST_PAUSE
+from thinwire.shared.storage.durable import Disk
+
+
+class FullDisk(Disk):
+    def free(self, folder: Path) -> int:
+        del folder
+        return 100
 
 
 class Watched:
@@ -221,6 +230,23 @@ def test_a_full_disk_loses_nothing_of_the_folder(here: Watched) -> None:
     here.clinic.disk.left = None
     here.pass_(2 * FIRST_PAUSE)
     assert len(here.files) == 1
+    assert here.clinic.outbox.parked.items() == []
+
+
+def test_an_archive_that_does_not_fit_on_the_disk_stops_no_other_file(
+    here: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(here.folder / "portal.zip", "w") as archive:
+        archive.writestr("IM1", dicom(chest(300, 280, seed=1), SOPInstanceUID="1.2.3.1", StudyInstanceUID="1.2.1"))
+    here.put("a.dcm", 2)
+    monkeypatch.setattr(media, "Disk", FullDisk)
+    here.pass_(2 * QUIET_SECONDS)
+    assert len(here.files) == 1
+    (parked,) = here.clinic.outbox.parked.items()
+    assert "zip archive" in parked.reason
+    monkeypatch.undo()
+    here.pass_(2 * FIRST_PAUSE)
+    assert len(here.files) == 2
     assert here.clinic.outbox.parked.items() == []
 
 

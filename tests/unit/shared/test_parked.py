@@ -50,6 +50,14 @@ def test_an_error_parks_one_item_with_its_reason_and_success_releases_it(databas
     assert ParkedItems(database, TABLE, clock).items() == []
 
 
+def test_a_loop_that_is_parked_itself_is_no_item_of_its_own(database: Database, clock: FakeClock) -> None:
+    """Another worker of the same loop goes on."""
+    parked = ParkedItems(database, TABLE, clock)
+    fail(parked, DiskFull("no space"), item="")
+    assert parked.waits(LOOP) == set()
+    assert [each.item for each in parked.items()] == [""]
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "x", "Doe.dcm"), DiskFull("no space"), MemoryError()])
 def test_the_refusal_of_the_system_is_tried_again_after_pauses_that_double(
     database: Database, clock: FakeClock, error: Exception

@@ -49,6 +49,8 @@ from thinwire.shared.storage.durable import Disk
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
+IDENTIFIED = "originals"
+"""The folder below DATA of de-identified studies as they came."""
 SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"
 """Implementation Class UID (0002,0012) of files that are written here."""
 _MOST_DAYS = 1826
@@ -124,6 +126,11 @@ def load_key(folder: Path, disk: Disk, random_bytes: Callable[[int], bytes]) -> 
     if len(key) != KEY_BYTES:
         raise BadConfiguration("keys/deidentify.key is damaged", "Restore keys/ from a backup.")
     return key
+
+
+def archive_of(identified: Path, study: StudyKey) -> Path:
+    """The file of a de-identified study as it came. identified: DATA/originals."""
+    return identified / f"{study.hex()}.archive"
 
 
 @dataclass(frozen=True)
@@ -229,7 +236,7 @@ class Deidentifier:
             return None
 
     def _archive(self, study: StudyKey) -> Path:
-        return self.identified / f"{study.hex()}.archive"
+        return archive_of(self.identified, study)
 
     def _identifier(self, header: DicomHeader, keyword: str, data: bytes) -> str:
         """A UID's replacement; of an absent one, by the file."""

@@ -42,6 +42,8 @@ class StudyFiles:
     """The files of one study, in order of their paths. Paths stay out of repr: they may carry a patient's name."""
 
     paths: tuple[Path, ...] = field(repr=False)
+    given: tuple[Path, ...] = field(repr=False)
+    """The paths among those searched of which these files are."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,31 @@ class Refused:
 
     error: BadInput
     paths: tuple[Path, ...] = field(repr=False)
+    given: tuple[Path, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Files that can be neither read nor refused now, as an archive that a full disk does not take."""
+
+    error: Exception
+    paths: tuple[Path, ...] = field(repr=False)
+    given: tuple[Path, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class _Found:
     path: Path
+    given: Path
     named: bool
     """Given or listed by name, not found in a folder: every unreadable one is then reported."""
 
 
 def find_studies(
     paths: Iterable[Path], limits: FileLimits = DEFAULT_LIMITS, scratch: Path | None = None
-) -> Iterator[StudyFiles | Refused]:
-    """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file.
+) -> Iterator[StudyFiles | Refused | Failed]:
+    """Group files by Study Instance UID (0020,000D); refusals first, then studies in order of their first file. An
+    error of one file stops no other.
 
     paths: files, folders (searched recursively, without hidden files and links to folders), zip archives and
     DICOMDIRs. In a folder or an archive, other files than DICOM are skipped; image files (PNG, JPEG) there are studies
@@ -75,17 +89,20 @@ def find_studies(
 
 def _studies(
     paths: Iterable[Path], limits: FileLimits, scratch: Path | None, held: contextlib.ExitStack
-) -> Iterator[StudyFiles | Refused]:
+) -> Iterator[StudyFiles | Refused | Failed]:
     found: dict[Path, _Found] = {}
     for path in paths:
-        for given in _files_of(path, limits):
-            for each in _unpacked(given, limits, scratch, held):
-                if isinstance(each, Refused):
-                    yield each
-                else:
-                    found.setdefault(each.path, each)
-    groups: dict[str, list[Path]] = {}
-    pictures: list[Path] = []
+        try:
+            for given in _files_of(path, limits):
+                for each in _unpacked(given, limits, scratch, held):
+                    if isinstance(each, Refused):
+                        yield each
+                    else:
+                        found.setdefault(each.path, each)
+        except Exception as error:  # noqa: BLE001 - the other files are read
+            yield Failed(error, (path,), (path,))
+    groups: dict[str, list[_Found]] = {}
+    pictures: list[_Found] = []
     for number, each in enumerate(found.values(), 1):
         data = b""
         try:
@@ -93,17 +110,20 @@ def _studies(
             if raster_media(data) is None:
                 instance = read_instance(data, limits)
                 if instance.sop_class_uid != DIRECTORY_CLASS:
-                    groups.setdefault(instance.study_uid or f"file {number}", []).append(each.path)
+                    groups.setdefault(instance.study_uid or f"file {number}", []).append(each)
             elif each.named:
-                groups[f"picture {number}"] = [each.path]
+                groups[f"picture {number}"] = [each]
             else:
-                pictures.append(each.path)
+                pictures.append(each)
         except BadInput as error:
             if each.named or _claims_dicom(each.path, data):
-                yield Refused(of_file(number, len(found), _foreign(data) or error), (each.path,))
+                yield Refused(of_file(number, len(found), _foreign(data) or error), (each.path,), (each.given,))
+        except Exception as error:  # noqa: BLE001 - the other files are read
+            yield Failed(error, (each.path,), (each.given,))
     if not groups:
-        groups = {str(number): [path] for number, path in enumerate(pictures)}
-    yield from (StudyFiles(tuple(sorted(files))) for files in groups.values())
+        groups = {str(number): [picture] for number, picture in enumerate(pictures)}
+    for files in groups.values():
+        yield StudyFiles(tuple(sorted(each.path for each in files)), tuple({each.given: None for each in files}))
 
 
 def _foreign(data: bytes) -> BadInput | None:
@@ -119,28 +139,31 @@ def _unpacked(
     if isinstance(given, Refused) or not _is_zip(given.path):
         yield given
         return
-    folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=_SCRATCH)))
-    held.enter_context(flock(folder / _LOCK, fcntl.LOCK_EX))
-    # An archive may not take the space that is left for what machines send meanwhile.
-    disk, taken = Disk(), list[Path]()
-    try:
-        for number, member in enumerate(each_member(given.path, limits.file_bytes)):
-            path = folder / f"{number:04}{_suffix(member.name)}"
-            with path.open("wb") as file:
-                while chunk := member.file.read(_COPIED):
-                    if disk.free(folder) < len(chunk):
-                        raise DiskFull("no space to unpack a zip archive")
-                    file.write(chunk)
-            taken.append(path)
-    except BadInput as error:
-        if given.named:
-            yield Refused(error, (given.path,))
-        return
-    except OSError as error:
-        raise DiskFull(f"the zip archive cannot be unpacked ({error.strerror})") from None
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=_SCRATCH)))
+        opened.enter_context(flock(folder / _LOCK, fcntl.LOCK_EX))
+        # An archive may not take the space that is left for what machines send meanwhile.
+        disk, taken = Disk(), list[Path]()
+        try:
+            for number, member in enumerate(each_member(given.path, limits.file_bytes)):
+                path = folder / f"{number:04}{_suffix(member.name)}"
+                with path.open("wb") as file:
+                    while chunk := member.file.read(_COPIED):
+                        if disk.free(folder) < len(chunk):
+                            raise DiskFull("no space to unpack a zip archive")
+                        file.write(chunk)
+                taken.append(path)
+        except BadInput as error:
+            if given.named:
+                yield Refused(error, (given.path,), (given.given,))
+            return
+        except OSError as error:
+            raise DiskFull(f"the zip archive cannot be unpacked ({error.strerror})") from None
+        held.enter_context(opened.pop_all())
     if given.named and not any(_may_be_image(each) for each in taken):
-        yield Refused(UnreadableDicom("the zip archive holds no DICOM file and no PNG or JPEG image"), (given.path,))
-    yield from (_Found(path, named=False) for path in taken)
+        reason = UnreadableDicom("the zip archive holds no DICOM file and no PNG or JPEG image")
+        yield Refused(reason, (given.path,), (given.given,))
+    yield from (_Found(path, given.given, named=False) for path in taken)
 
 
 def remove_scratch(scratch: Path) -> None:
@@ -186,9 +209,9 @@ def _files_of(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
     elif path.is_file() and path.name.upper() in _DIRECTORY_NAMES:
         yield from _listed(path, limits)
     elif path.is_file():
-        yield _Found(path, named=True)
+        yield _Found(path, path, named=True)
     else:
-        yield Refused(UnreadableDicom("the file or folder does not exist", _NO_PATH), (path,))
+        yield Refused(UnreadableDicom("the file or folder does not exist", _NO_PATH), (path,), (path,))
 
 
 def _files_below(path: Path) -> Iterator[_Found]:
@@ -196,7 +219,7 @@ def _files_below(path: Path) -> Iterator[_Found]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and name.upper() not in _DIRECTORY_NAMES and (Path(folder) / name).is_file():
-                yield _Found(Path(folder) / name, named=False)
+                yield _Found(Path(folder) / name, path, named=False)
 
 
 def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
@@ -205,18 +228,18 @@ def _listed(path: Path, limits: FileLimits) -> Iterator[_Found | Refused]:
         limits = replace(limits, elements=_MOST_RECORDED, sequence_bytes=limits.file_bytes)
         records = parse(read_file(path, limits), limits).items("DirectoryRecordSequence")
     except BadInput as error:
-        yield Refused(error, (path,))
+        yield Refused(error, (path,), (path,))
         return
     listed = [record.text("ReferencedFileID") for record in records]
     for number, name in enumerate(filter(None, listed), 1):
         target = _below(path.parent, [part.strip() for part in name.replace("/", "\\").split("\\") if part.strip()])
         if target is None:
             told = f"entry {number} of the DICOMDIR is missing or outside its folder"
-            yield Refused(UnreadableDicom(told, "Copy the whole medium and send it again."), (path,))
+            yield Refused(UnreadableDicom(told, "Copy the whole medium and send it again."), (path,), (path,))
         else:
-            yield _Found(target, named=True)
+            yield _Found(target, path, named=True)
     if not any(listed):
-        yield Refused(UnreadableDicom("the DICOMDIR lists no files"), (path,))
+        yield Refused(UnreadableDicom("the DICOMDIR lists no files"), (path,), (path,))
 
 
 def _below(base: Path, parts: list[str]) -> Path | None:

@@ -123,11 +123,14 @@ class Arrivals:
         with self._database.read() as connection:
             return connection.execute(select(func.count()).select_from(batches)).scalar_one()
 
-    def complete_studies(self, seconds: float, under_way: Collection[str] = ()) -> Iterator[tuple[Path, ...]]:
+    def complete_studies(
+        self, seconds: float, under_way: Collection[str] = (), but: Collection[str] = ()
+    ) -> Iterator[tuple[Path, ...]]:
         """The files of each study without a new object for `seconds`; late objects form another study.
 
         under_way: studies (`ReceivedObject.study`, or `ReceivedObject.sop_instance` without one) with an object from an
-        open association. An object whose file is missing or damaged is left out: it counts as not received.
+        open association. but: left out, by the stem of the first file of each. An object whose file is missing or
+        damaged is left out: it counts as not received.
         """
         busy = {self._name(uid) for uid in under_way}
         with self._database.read() as connection:
@@ -137,6 +140,8 @@ class Arrivals:
             if not row.complete and (
                 row.study in busy or row.study in in_progress or not self._completed(row.batch, row.study, seconds)
             ):
+                continue
+            if but and self._first(row.batch) in but:
                 continue
             files = self._files(row.batch)
             if files:
@@ -215,6 +220,12 @@ class Arrivals:
             self._moved.pop(study, None)
         self._disk.step("arrival.complete.committed")
         return True
+
+    def _first(self, batch: int) -> str:
+        """The stem of the first file of a batch; empty without one."""
+        with self._database.read() as connection:
+            name = connection.scalar(select(func.min(arrivals.c.object)).where(arrivals.c.batch == batch))
+        return "" if name is None else bytes(name).hex()
 
     def _files(self, batch: int) -> tuple[Path, ...]:
         """The files of a batch. Those that are missing or damaged lose their row and are told once."""

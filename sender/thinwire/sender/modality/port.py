@@ -41,6 +41,8 @@ COMMIT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the one instance of the push model
 REQUEST_COMMITMENT = 1
 
 _PDU_BYTES = 128 << 10
+_SILENT_SECONDS = 60.0
+"""After which an association without a PDU is aborted: its machine may be off, and pynetdicom polls it."""
 _ENDLESS = 4
 """Times most_bytes at which an object ends its association."""
 _COMMENT = 64
@@ -74,8 +76,9 @@ class Port:
         self._disk = disk
         self._server: DicomServer | None = None
         self._lock = threading.Lock()
-        self._open: dict[Association, set[str]] = {}
-        """Open associations, and the studies of the objects of each."""
+        self._open: dict[Association, str] = {}
+        """Open associations, and the study of the last object of each: one association may bring all patients of a
+        day, and a study does not wait for the end of it."""
 
     def open(self) -> int:
         """Listen; returns the port number. Raises BadConfiguration if it cannot be opened."""
@@ -94,6 +97,7 @@ class Port:
         ]
         taker = AE(self.settings.aet)
         taker.maximum_pdu_size = _PDU_BYTES
+        taker.network_timeout = _SILENT_SECONDS
         taker.supported_contexts = _contexts()
         listener = self._guard.listen(
             self.settings.bind,
@@ -118,9 +122,9 @@ class Port:
 
     @property
     def under_way(self) -> Collection[str]:
-        """Studies with an object from an open association."""
+        """The studies of which an open association sent its last object."""
         with self._lock:
-            return {uid for studies in self._open.values() for uid in studies}
+            return {uid for uid in self._open.values() if uid}
 
     def _requested(self, event: evt.Event) -> None:
         machine = self.settings.machines.get(_caller(event.assoc))
@@ -131,7 +135,7 @@ class Port:
 
     def _accepted(self, event: evt.Event) -> None:
         with self._lock:
-            self._open[event.assoc] = set()
+            self._open[event.assoc] = ""
 
     def _closed(self, event: evt.Event) -> None:
         half = getattr(event.assoc.dimse.message, "_data_set_file", None)
@@ -153,7 +157,8 @@ class Port:
         try:
             sent = self._examined(event, path)
             with self._lock:
-                self._open.setdefault(event.assoc, set()).add(sent.study or sent.sop_instance)
+                if event.assoc in self._open:  # it may have broken after its last byte
+                    self._open[event.assoc] = sent.study or sent.sop_instance
             fresh = self.arrivals.keep(path, sent)
             log.info("an object from a modality is stored%s", "" if fresh else " (it was received before)")
             return _status(SUCCESS)

@@ -83,8 +83,10 @@ class FollowedStore(StudyStore):
         """Offer again what the hub lost, and remove the bytes of studies that its backups hold now. Returns the number
         of parts that are offered again.
 
-        Cheap without news. After a power cut a repeat goes on.
+        Cheap without news. After a power cut a repeat goes on; so it does after an error of one study, which is raised
+        when all others are done.
         """
+        failed: list[Exception] = []
         with self.database.read() as connection:
             history, followed = read_history(connection), read_followed(connection)
         again = 0
@@ -93,13 +95,22 @@ class FollowedStore(StudyStore):
                 doubtful = _doubtful(history, also_without_place=followed is not None)
                 with self.database.read() as connection:
                     asked = [StudyKey(each) for each in connection.scalars(doubtful)]
-                again = sum(self._offer_again(each, history, followed) for each in asked)
+                for each in asked:
+                    try:
+                        again += self._offer_again(each, history, followed)
+                    except Exception as error:  # noqa: BLE001 - see above
+                        failed.append(error)
                 if again:
                     log.warning("the hub was restored from a backup and lacks %d parts: they are offered again", again)
             with self.database.read() as connection:
                 released = [StudyKey(each) for each in connection.scalars(_with_bytes_at_hub())]
             for study in released:
-                self.check_stored(study)
+                try:
+                    self.check_stored(study)
+                except Exception as error:  # noqa: BLE001 - see above
+                    failed.append(error)
+            if failed:
+                raise failed[0]
             # Last: what a power cut leaves is done by the next call.
             with self._transaction("followed") as connection:
                 if followed is not None and history.lineage != followed.lineage:

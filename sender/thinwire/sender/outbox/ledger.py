@@ -128,10 +128,12 @@ def judged(
     connection: Connection, name: bytes, dataset: bytes, sop_class: str, study: StudyKey | None, at: int
 ) -> None:
     """The entry of an object that was received, in the transaction that ends its wait; the facts of an entry that
-    `Ledger.record` wrote for the same study stay. at: microseconds."""
-    mine = (ledger.c.object == name) & (ledger.c.dataset == dataset)
-    same = mine & (ledger.c.study.is_(None) if study is None else ledger.c.study == study)
-    if connection.execute(select(ledger.c.object).where(same)).first() is None:
+    `Ledger.record` wrote stay: for the same study, and of other content that was accepted meanwhile under this name,
+    where it wrote the object as a later version. at: microseconds."""
+    stays = (ledger.c.dataset == dataset) & (ledger.c.study.is_(None) if study is None else ledger.c.study == study)
+    if study is not None:
+        stays |= (ledger.c.dataset != dataset) & ledger.c.study.is_not(None)
+    if connection.execute(select(ledger.c.object).where(ledger.c.object == name, stays)).first() is None:
         connection.execute(delete(ledger).where(ledger.c.object == name))
         row = {"object": name, "dataset": dataset, "sop_class": sop_class, "study": study, "at": at}
         connection.execute(insert(ledger).values(row))

@@ -95,6 +95,8 @@ class UplinkSession:
         self._moved = clock.monotonic()
         self._limit = ""
         self._limited_until = 0.0
+        self._limited_size = 0
+        """Of the smallest object for which the hub's disk has no room, while a limit holds."""
         self._known: dict[StudyKey, bool] = {}
         """Whether the hub has a part of a study, while a limit holds."""
 
@@ -148,8 +150,8 @@ class UplinkSession:
     def receive(self, down: wire.Down) -> list[wire.Up]:
         """Process the hub's message; receipts that the answers confirm are durable when this returns.
 
-        A message of one study that cannot be recorded, as on a full disk, is parked: it is not confirmed, and its
-        object is offered again. Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a
+        A message that cannot be recorded, as on a full disk, is parked: one of a study is not confirmed, and its object
+        is offered again. Raises the error that ends the session: the hub's reason, ProtocolBroken, Forged (a
         receipt).
         """
         self._moved = self._clock.monotonic()
@@ -165,17 +167,18 @@ class UplinkSession:
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
                 self.welcomed, self._takes_additions = True, down.welcome.takes_additions
-                self._outbox.record_takes_additions(self._takes_additions)
-                self._outbox.audit_heads.keep(down.welcome.audit_head)
+                with self._outbox.parked.guard(SENDING, "welcome"):
+                    self._outbox.record_takes_additions(self._takes_additions)
+                self._head(down.welcome.audit_head)
                 if down.welcome.HasField("store"):
-                    self._outbox.record_history(_history(down.welcome.store))
+                    self._store(_history(down.welcome.store))
                 self.refresh()
             case "store":
-                self._outbox.record_history(_history(down.store))
+                self._store(_history(down.store))
             case "progress":
                 self._progress(down.progress)
             case "receipt":
-                self._outbox.audit_heads.keep(down.receipt.audit_head)
+                self._head(down.receipt.audit_head)
                 return self._receipt(down.receipt.signed)
             case "refusal":
                 self._refusal(down.refusal)
@@ -209,6 +212,15 @@ class UplinkSession:
             TransferProgress(each.due.study, each.due.kind, each.due.object, each.position, each.durable, each.due.size)
             for each in self._by_number.values()
         )
+
+    def _head(self, signed: bytes) -> None:
+        """Keep a head of the hub's audit log. A disk that is full keeps no study from the hub."""
+        with self._outbox.parked.guard(SENDING, "audit head"):
+            self._outbox.audit_heads.keep(signed)
+
+    def _store(self, history: HubHistory) -> None:
+        with self._outbox.parked.guard(SENDING, "hub history"):  # the hub repeats it with its next stream
+            self._outbox.record_history(history)
 
     def _progress(self, progress: wire.Progress) -> None:
         transfer = self._transfer(progress.number)
@@ -247,6 +259,7 @@ class UplinkSession:
         taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
         with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
             self._outbox.record_receipt(signed)
+            self._known.pop(receipt.study, None)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
                 self._drop(receipt.object)
             self._disk.step("uplink.receipt_taken")
@@ -291,6 +304,8 @@ class UplinkSession:
                     self.refresh()
         longest = _LONGEST_PAUSE
         if refusal.limit:
+            same = refusal.limit == self._limit and self._clock.monotonic() < self._limited_until
+            self._limited_size = min(due.size, self._limited_size) if same else due.size
             longest, self._limit = _LONGEST_LIMIT, refusal.limit
             self._limited_until = self._clock.monotonic() + min(pause, longest)
             self._known.clear()
@@ -368,7 +383,8 @@ class UplinkSession:
             if due.study not in self._known:
                 self._known[due.study] = self._outbox.entry(due.study).status is not None
             return not self._known[due.study]
-        return self._limit == "bytes"
+        # A graph may find room where originals do not.
+        return self._limit == "bytes" and due.size >= self._limited_size
 
     def _read(self, piece: Segment) -> bytes | None:
         """The piece's bytes; None if they are missing or damaged, and its object is then removed from the queue, or if

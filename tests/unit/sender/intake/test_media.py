@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from tests.support.dicoms import STUDY_UID, as_file, chest, dataset, dicom
 from tests.support.real_data import REAL_DATA, needs
-from thinwire.sender.intake.media import DIRECTORY_CLASS, Refused, StudyFiles, find_studies, remove_scratch
+from thinwire.sender.intake.media import DIRECTORY_CLASS, Failed, Refused, StudyFiles, find_studies, remove_scratch
 from thinwire.shared.errors import DiskFull
 from thinwire.shared.storage.durable import Disk
 
@@ -202,9 +202,14 @@ def test_what_a_killed_process_unpacked_does_not_stay(tmp_path: Path) -> None:
 def test_an_archive_takes_no_space_from_what_machines_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zipped(tmp_path / "portal.zip", IM1=image(1))
     monkeypatch.setattr(Disk, "free", lambda self, folder: 100)
-    with pytest.raises(DiskFull, match="unpack"):
-        list(find_studies([path], scratch=tmp_path))
-    assert [each.name for each in tmp_path.iterdir()] == ["portal.zip"]
+    (tmp_path / "other.dcm").write_bytes(image(2))
+    studies = find_studies([path, tmp_path / "other.dcm"], scratch=tmp_path)
+    failed = next(studies)
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, DiskFull)
+    assert failed.given == (path,)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other.dcm", "portal.zip"]
+    assert [each.paths for each in studies if isinstance(each, StudyFiles)] == [(tmp_path / "other.dcm",)]
 
 
 def test_an_archive_that_is_not_opened_says_why(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ from thinwire.sender.config import Machine as MachineSettings
 from thinwire.sender.modality.arrivals import ObjectState, ReceivedObject
 from thinwire.sender.modality.port import FULL, MISMATCH, REFUSED, SUCCESS
 from thinwire.sender.outbox.tables import commitments
+from thinwire.sender.service import Accepted, accept_files
 from thinwire.shared.crypto.envelope import Kind
+from thinwire.shared.identifiers import digest
 
 INSTANCE = f"{STUDY_UID}.1.1"
 
@@ -107,6 +110,60 @@ def test_an_open_association_holds_its_study_back(clinic: Clinic, machine: Machi
     ended(clinic)
     clinic.settle()
     assert len(clinic.outbox.entries()) == 1
+
+
+def test_a_study_does_not_wait_for_the_end_of_an_association_that_brings_other_patients(
+    clinic: Clinic, machine: Machine
+) -> None:
+    files = [dicom(chest(seed=n), StudyInstanceUID=f"1.2.{n}", SOPInstanceUID=f"1.2.{n}.1") for n in (1, 2)]
+    with machine.association(files) as opened:
+        for file in files:
+            assert opened.send_c_store(dcmread(BytesIO(file))).Status == SUCCESS
+        clinic.settle()
+        assert pixels_of(*clinic.files()) == pixels_of(files[:1])
+
+
+def test_an_association_that_broke_in_its_last_object_holds_no_study_back(clinic: Clinic) -> None:
+    path = clinic.arrivals.incoming / "1"
+    path.write_bytes(view(1))
+    request = SimpleNamespace(AffectedSOPClassUID=DX, AffectedSOPInstanceUID=INSTANCE)
+    event = SimpleNamespace(assoc=object(), dataset_path=path, request=request)
+    assert clinic.port._store(event).Status == SUCCESS
+    assert not clinic.port.under_way
+    clinic.settle()
+    assert len(clinic.outbox.entries()) == 1
+
+
+def test_a_refused_object_stays_until_the_quarantine_can_take_it(clinic: Clinic, machine: Machine) -> None:
+    machine.send(view(1, ViewPosition="LL"))
+    ended(clinic)
+    clinic.quarantine._folder.write_bytes(b"")  # a disk that refuses
+    clinic.settle()
+    assert clinic.arrivals.waiting() == 1
+    assert len(list(clinic.arrivals.folder.glob("*.dcm"))) == 1
+    (parked,) = clinic.outbox.parked.items()
+    assert parked.due is not None
+    clinic.quarantine._folder.unlink()
+    clinic.clock.advance(60)
+    clinic.settle()
+    assert clinic.arrivals.waiting() == 0
+    assert clinic.quarantine.count() == 1
+
+
+def test_a_version_that_was_accepted_while_its_object_waited_does_not_take_the_place_of_the_first(
+    clinic: Clinic, machine: Machine, tmp_path: Path
+) -> None:
+    first, later = view(1), view(1, PatientName="Corrected")
+    machine.send(later)
+    ended(clinic)
+    (tmp_path / "1.dcm").write_bytes(first)
+    (one,) = accept_files(clinic.pipeline, clinic.quarantine, [tmp_path / "1.dcm"])
+    clinic.settle()
+    known = clinic.pipeline.ledger.known(INSTANCE)
+    assert isinstance(one, Accepted)
+    assert known is not None
+    assert (known.study, known.file) == (one.study.key, digest(first))
+    assert len(clinic.outbox.entries()) == 2
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_what_cannot_be_taken_now_is_offered_again_later(ends: TwoEnds, uplink: 
     assert again.number > graph.number
 
 
-@pytest.mark.parametrize(("limit", "others_wait"), [("bytes", True), ("studies", True), ("partials", False)])
+@pytest.mark.parametrize(("limit", "others_wait"), [("studies", True), ("partials", False)])
 def test_a_limit_of_this_clinic_s_share_is_shown_and_not_tried_with_every_object(
     ends: TwoEnds, uplink: UplinkSession, limit: str, others_wait: bool
 ) -> None:
@@ -217,6 +217,26 @@ def test_a_limit_of_this_clinic_s_share_is_shown_and_not_tried_with_every_object
     ends.clock.advance(300)
     assert graph.object in offered()
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.WAITING
+
+
+def test_an_urgent_graph_finds_room_where_originals_do_not(ends: TwoEnds, uplink: UplinkSession) -> None:
+    *_, originals = offers(uplink)
+    uplink.receive(WELCOME)
+    down = refusal(originals.number, wire.REFUSAL_CODE_BUSY, 300_000)
+    down.refusal.limit = "bytes"
+    uplink.receive(down)
+    (more,) = samples(2, size=60_000)[1:]
+    ends.accept(more)
+    ends.make_parts()
+    ends.outbox.make_urgent(more.study)
+    uplink.refresh()
+    entry = ends.outbox.entry(more.study)
+    offered = {up.offer.object for up in iter(uplink.next, None) if up.HasField("offer")}
+    assert entry.part(Kind.GRAPH).object in offered
+    assert entry.part(Kind.ORIGINALS).object not in offered
+    ends.clock.advance(300)
+    offered = {up.offer.object for up in iter(uplink.next, None) if up.HasField("offer")}
+    assert {originals.object, entry.part(Kind.ORIGINALS).object} & offered
 
 
 def test_a_study_that_the_hub_has_a_part_of_goes_on_at_the_limit_of_studies(
@@ -249,6 +269,31 @@ def test_the_newest_head_of_the_hub_s_audit_log_is_kept_and_told(ends: TwoEnds, 
         assert ends.uplink().hello().hello.audit_head == head(5)
     heads.keep(head(6))
     assert ends.uplink().hello().hello.audit_head == head(6)
+
+
+def test_studies_go_while_nothing_that_the_hub_tells_of_itself_can_be_recorded(
+    ends: TwoEnds, uplink: UplinkSession
+) -> None:
+    """As on a disk that is full."""
+    head = AuditHead(5, Digest(bytes(32)), ends.clock.now())
+    signed = signed_head(head, sign_head(head, HUB_SIGNING))
+    store = wire.Store(generation=bytes(16), position=1)
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON controls BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    uplink.receive(wire.Down(welcome=wire.Welcome(version=VERSION, audit_head=signed, store=store)))
+    uplink.receive(wire.Down(store=store))
+    assert uplink.welcomed
+    assert len(offers(uplink)) == 4
+    assert {each.item for each in ends.outbox.parked.items()} == {"welcome", "audit head", "hub history"}
+    with ends.outbox.database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER full")
+    again = ends.uplink()
+    again.hello()
+    again.receive(wire.Down(welcome=wire.Welcome(version=VERSION, audit_head=signed, store=store)))
+    assert ends.outbox.audit_heads.kept() == signed
+    assert ends.outbox.parked.items() == []
 
 
 def test_a_hub_that_refuses_on_and_on_is_asked_ever_more_rarely(ends: TwoEnds, uplink: UplinkSession) -> None:
