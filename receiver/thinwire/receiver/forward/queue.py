@@ -272,7 +272,7 @@ def _is_open(connection: Connection, delivery: Delivery) -> bool:
 
 def _next_site(
     connection: Connection, after: SiteName | None, has_work: ColumnElement[bool], *facts: ColumnElement[Any]
-) -> Sequence[Any] | None:
+) -> Row[Any] | None:
     """The name of the first site with work, from the next one after `after` on, and facts of it: one query for all
     sites. has_work, facts: of a row of `sites`."""
     query = select(sites.c.name, *facts).where(has_work).order_by(sites.c.name).limit(1)
