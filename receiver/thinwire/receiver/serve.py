@@ -20,6 +20,7 @@ from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
@@ -127,7 +128,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
         drafts.start()
-    status = asyncio.ensure_future(_write_link_status(hub, server))
+    status = asyncio.ensure_future(_write_link_status(hub, server, stop))
     try:
         if web_server is not None:
             web_server.start()
@@ -135,7 +136,8 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         await stop.wait()
         log.info("stopping")
     finally:
-        status.cancel()
+        stop.set()
+        await asyncio.wait({status})
         if web_server is not None:
             await asyncio.to_thread(web_server.stop)
         await server.stop()
@@ -148,13 +150,19 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         await inference
 
 
-async def _write_link_status(hub: Hub, server: HubServer) -> None:
-    """Write the link status about once a second."""
+async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
+    """Write the link status about once a second, until `stop`."""
     server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
-    while True:
-        with hub.store.parked.guard(LINK_STATUS):
-            link_status.write_status(hub.data, server.links(), hub.clock.now())
-        await asyncio.sleep(EVERY)
+    while not stop.is_set():
+        # Beside the loop that serves all clinics: a slow disk, or a database that another writes to, holds none up.
+        await asyncio.to_thread(_record_links, hub, server.links())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), EVERY)
+
+
+def _record_links(hub: Hub, links: list[SiteLink]) -> None:
+    with hub.store.parked.guard(LINK_STATUS):
+        link_status.write_status(hub.data, links, hub.clock.now())
 
 
 def _draft(run: Callable[[], None]) -> None:

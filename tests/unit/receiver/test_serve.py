@@ -1,21 +1,30 @@
 """`serve`: says when it is ready, ends on a signal, keeps a second one out."""
 
+import asyncio
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from thinwire.receiver.cli.main import main
-from thinwire.receiver.hub import open_hub
+from thinwire.receiver.hub import DATABASE, Hub, open_hub
 from thinwire.receiver.pipeline import HubPipeline
-from thinwire.receiver.serve import serve
+from thinwire.receiver.serve import LINK_STATUS, _write_link_status, serve
+from thinwire.receiver.transport import link_status
+from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.service import HubServer
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.storage.database import PATIENCE
 
 pytestmark = pytest.mark.process
 
@@ -82,3 +91,37 @@ def test_a_hub_whose_reading_dies_ends_with_its_reason(data: Path, monkeypatch: 
     monkeypatch.setattr(HubPipeline, "run", dies)
     with open_hub(data, SystemClock()) as hub, pytest.raises(MemoryError, match="no space"):
         serve(hub, "127.0.0.1:0", None, lambda *_: None)
+
+
+def test_a_link_status_that_cannot_be_written_holds_no_clinic_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reason is parked in the database, to which another process writes."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("an error that nobody foresaw")
+
+    monkeypatch.setattr(link_status, "write_status", fails)
+    server = HubServer(
+        hub.pipeline(),
+        Inbox(hub.data / "inbox", hub.disk, hub.clock),
+        issue_server(hub.keys.authority, (), hub.clock),
+        hub.keys.authority.certificate_pem,
+        hub.clock,
+        hub.disk,
+    )
+
+    async def longest_wait() -> float:
+        stop, longest = asyncio.Event(), 0.0
+        status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+        with contextlib.closing(sqlite3.connect(hub.data / DATABASE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(20):
+                at = time.monotonic()
+                await asyncio.sleep(0.01)
+                longest = max(longest, time.monotonic() - at)
+            other.execute("ROLLBACK")
+        stop.set()
+        await status
+        return longest
+
+    assert asyncio.run(longest_wait()) < PATIENCE / 2
+    assert LINK_STATUS in hub.store.parked.counts()
