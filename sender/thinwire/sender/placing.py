@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from thinwire.sender.intake.addition import Addition, addition_of, headers_differ
-from thinwire.sender.intake.deidentify import IDENTIFIED, Deidentifier, archive_of
+from thinwire.sender.intake.deidentify import IDENTIFIED, STAY, Deidentifier, archive_of
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
@@ -188,7 +188,7 @@ class Placing:
         files = [each for each, _ in again]
         left = {entry.file for _, entry in again if entry.file is not None}
         whole = study in (study_key(each.digest for each in files), study_key(left))
-        if not left:  # entries of an earlier version
+        if all(entry.is_former for _, entry in again):
             whole = whole or self.pipeline.deidentifier is not None
         if not whole and self.pipeline.outbox.is_whole(study):
             return KnownFiles(tuple(files), study)
@@ -239,16 +239,25 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
         return addition
     images = [each for each in addition.files if each.media == "dicom"]
     told: list[str] = []
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data, notes=told)) is not None}
+    cleaned: dict[Digest, bytes] = {}
+    unwritten: BadInput | None = None
+    for each in images:
+        try:
+            if (data := deidentifier.file(each.data, notes=told)) is not None:
+                cleaned[each.digest] = data
+        except BadInput as error:
+            unwritten = error
     if not cleaned:
-        raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
+        raise unwritten or NotChestRadiograph(
+            "it is no radiograph in DICOM, and this clinic sends only de-identified radiographs"
+        )
     corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
     found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
     members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
     deidentifier.disk.make_folder(deidentifier.identified)
     deidentifier.disk.write(archive_of(deidentifier.identified, found.key), pack(members, "fast"), "original")
     stayed = len(addition.files) - len(cleaned)
-    notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
+    notes = [f"{stayed} of {len(addition.files)} {STAY}"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")
     return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *told, *notes)))
 

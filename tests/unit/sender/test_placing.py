@@ -115,3 +115,22 @@ def test_what_belongs_to_a_study_already_is_not_added_to_another(clinic: Clinic)
     (outcome,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], None, SendOptions(add_to=other))
     assert isinstance(outcome, Accepted)
     assert outcome.study.key == study
+
+
+def test_a_late_file_that_cannot_be_written_without_identity_keeps_no_other_back(clinic: Clinic) -> None:
+    deidentified(clinic)
+    study = accepted(clinic, frontal())
+    broken = dicom(chest(seed=3), SOPInstanceUID=f"{STUDY_UID}.3", ViewPosition="LL", NumberOfFrames="2")
+    (outcome,) = take(clinic, lateral(), broken)
+    assert isinstance(outcome, Accepted)
+    assert outcome.entry.adds_to == study
+    assert any(each.startswith("1 of 2 files") for each in outcome.study.warnings)
+    assert clinic.quarantine.count() == 0
+
+
+def test_a_file_that_stays_at_the_clinic_comes_again_without_effect(clinic: Clinic) -> None:
+    deidentified(clinic)
+    page = dicom(chest(seed=3), SOPInstanceUID=f"{STUDY_UID}.3", NumberOfFrames="2")
+    study = accepted(clinic, frontal(), page)
+    assert accepted(clinic, page) == study
+    assert clinic.quarantine.count() == 0
