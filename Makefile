@@ -118,8 +118,8 @@ fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/fuzz.lock
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-# Software bills of materials (CycloneDX) from the locks, into build/sbom: the clinic, and the hub with what builds and
-# tests it.
+# Software bills of materials (CycloneDX) from the locks, into build/sbom: the clinic, and the hub with the tools of
+# development.
 SBOM = build/sbom
 BOM  = $(SBOM)/venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON
 sbom:

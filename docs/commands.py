@@ -60,7 +60,7 @@ def _parameters(command: TyperCommand) -> str:
         default, words = parameter.default, parameter.help or ""
         if parameter.required:
             words += " Required."
-        elif default is not None and default is not False and not _of_this_machine(default):
+        elif default is not None and default is not False and default != "" and not _of_this_machine(default):
             words += f" Default: {getattr(default, 'value', default)}."
         rows.append(f"| `{name}` | {_plain(words)} |")
     return "\n".join(["| parameter | meaning |", "| --- | --- |", *rows]) if rows else ""

@@ -14,7 +14,11 @@ from pydantic import BaseModel
 
 from docs import commands
 from thinwire.receiver.config import Settings
+from thinwire.receiver.store.tables import HUB
 from thinwire.sender.config import SenderConfig
+from thinwire.sender.outbox.tables import CLINIC
+from thinwire.shared import errors
+from thinwire.shared.storage.migrations import Schema
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +37,8 @@ CODE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"\bthinwire-(?:sender|receiver)(?: +[^\s`·<]+)*")
 MAKE = re.compile(r"^make ([a-z-]+)")
 FILE = re.compile(r"^(?:shared|sender|receiver|tests|benchmarks|docs|demo|proto)/[\w./*-]+$")
+METRIC = re.compile(r"\bthinwire_(?!dot_)[a-z_]+\b")
+EXIT_CODE = re.compile(r"^\| (\d+) \| (.*?) \|", re.MULTILINE)
 MODULE = re.compile(r"^thinwire(?:\.[A-Za-z_]\w*)+$")
 DOCUMENT = re.compile(r"\bdocs/[\w/-]+\.md\b")
 
@@ -92,6 +98,29 @@ def test_every_setting_that_is_shown_is_valid(page: str, settings: type[BaseMode
     assert shown
     for each in shown:
         settings(**each)
+
+
+@pytest.mark.parametrize(("page", "schema"), [("store-format", HUB), ("outbox-format", CLINIC)])
+def test_a_format_is_of_the_databases_version_and_has_every_table(page: str, schema: Schema) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert text.partition("\n")[0].endswith(f"version {schema.version}")
+    assert [name for name in schema.tables.tables if f"`{name}`" not in text] == []
+
+
+def test_every_exit_code_is_told_with_its_errors() -> None:
+    page = (ROOT / "docs/developer.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
+    told = {name: int(code) for code, names in EXIT_CODE.findall(page) for name in CODE.findall(names)}
+    ours = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.ThinwireError)]
+    assert told == {
+        each.__name__: each.code for each in ours if "code" in vars(each) and each is not errors.ThinwireError
+    }
+
+
+def test_every_metric_is_told_and_no_other() -> None:
+    pages = [ROOT / "docs" / f"{page}.md" for page in ("hub-administrator", "technician", "hardening")]
+    told = {name.removesuffix("_total") for page in pages for name in METRIC.findall(page.read_text(encoding="utf-8"))}
+    strings = (_strings(ast.parse(path.read_text(encoding="utf-8"))) for path in _modules("metrics.py"))
+    assert told == {text for found in strings for text in found if METRIC.fullmatch(text)}
 
 
 def test_every_make_target_and_module_to_run_exists() -> None:
@@ -165,6 +194,10 @@ def _in_code() -> list[Place]:
         where = str(path.relative_to(ROOT))
         found += [(where, words) for text in texts for words in COMMAND.findall(" ".join(text.split()))]
     return found
+
+
+def _modules(name: str) -> Iterator[Path]:
+    return (path for folder in SOURCES for path in folder.rglob(name))
 
 
 def _strings(tree: ast.AST) -> Iterator[str]:

@@ -137,7 +137,7 @@ def test_inference(
     assert hub.store.parked.items() == []
 
 
-@at_each((Predictor, "read", lambda _self, _graphs: True), (Store, "untriaged", lambda _: True))
+@at_each((Predictor, "read", lambda _self, _graphs: True), (Store, "untriaged", lambda *_: True))
 def test_a_look_of_inference_that_fails_is_told_and_repeated(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
 ) -> None:
@@ -187,7 +187,8 @@ def test_drafting(
 def test_forwarding(
     hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, act: Any, of: Of, error: Callable[[], Exception]
 ) -> None:
-    clinic, poison, files = join(hub), Poison(monkeypatch, act, of, error), [image_file(n) for n in range(STUDIES)]
+    clinic, poison = join(hub), Poison(monkeypatch, act, of, error)
+    files = [image_file(n, SOPInstanceUID=f"1.2.826.0.1.{n}") for n in range(STUDIES)]
     studies = [keep_study(hub, clinic, bundle, each, read=False) for each in files]
     poison.bad = digest(files[0]) if act[1] == "claim" else studies[0]
     queue, peer = queue_of(hub), ScriptedPeer()
@@ -206,7 +207,7 @@ def test_forwarding(
             until(lambda: any(each.reason for each in queue.all((DeliveryState.WAITING, DeliveryState.REFUSED))))
         poison.bad = None
         hub.store.parked.retry()
-        queue.retry()
+        queue.retry(study=(clinic.site, studies[0]))
         until(lambda: sent() == set(studies))
     assert len(peer.given) == STUDIES
 

@@ -33,7 +33,7 @@ from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
 from thinwire.shared.formats.payload import decode
-from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey
+from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
 
 if TYPE_CHECKING:
     from thinwire.receiver.inference.mpnn import Prediction
@@ -48,6 +48,9 @@ POLL_SECONDS = 30.0
 """Seconds between two looks for parked graphs that are due, and for graphs of another process."""
 INFERENCE, RECEIVING = "inference", "receiving"
 """Names of loops in the list of parked items."""
+
+MOST_SET_ASIDE = 64
+"""Parked items of one site; further ones are logged alone, so that a site does not fill the list."""
 
 Notify = Callable[[SiteName], None]
 """Called for each site with a new receipt or tier request; the server then sends it in the open session."""
@@ -105,7 +108,7 @@ class HubPipeline:
                 self._quarantine.add(site, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
-        self.store.parked.release(RECEIVING, f"{site}/{object.hex()}")
+        self._received(site, object)
         if header.kind is Kind.GRAPH:
             self.store.parked.release(INFERENCE, item_of(site, header.study))
         log.info("site %s stored %s, %d bytes", site, header.kind.name.lower(), len(plaintext))
@@ -130,6 +133,7 @@ class HubPipeline:
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:
         self._enrolment.admit_epoch(site, record)
+        self._received(site, digest(record))
 
     def limits(self, site: SiteName) -> Mapping[Limit, int]:
         return self.store.limits(site)
@@ -144,11 +148,15 @@ class HubPipeline:
         self._audit.record_anchor(site, signed, self._clock.now())
 
     def stored_receipt(self, site: SiteName, object: Digest) -> bytes | None:
-        return self.store.stored_receipt(site, object)
+        known = self.store.stored_receipt(site, object)
+        if known is not None:
+            self._received(site, object)
+        return known
 
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """As `IngestStore.escalate`: inference runs again, so that the urgency follows the clinic's request."""
         known = self.store.escalate(site, study)
+        self._received(site, study)
         self._wake()
         return known
 
@@ -175,7 +183,11 @@ class HubPipeline:
 
     def set_aside(self, site: SiteName, item: str, error: Exception) -> None:
         """As `IngestStore.set_aside`."""
-        self.store.parked.park(RECEIVING, f"{site}/{item}", error)
+        self.store.parked.park(RECEIVING, f"{site}/{item}", error, MOST_SET_ASIDE, f"{site}/")
+
+    def _received(self, site: SiteName, item: bytes) -> None:
+        """An object, or the urge of a study, which may have been set aside before."""
+        self.store.parked.release(RECEIVING, f"{site}/{item.hex()}")
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         self.store.record_delivered(site, receipt)

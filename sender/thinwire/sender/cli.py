@@ -87,7 +87,9 @@ def join(
     epilog="Example: thinwire-sender send study.dcm --data clinic --text note.txt --text-source indication --wait"
 )
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, folders or a DICOMDIR.", metavar="PATH...")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="DICOM files, folders, zip archives or a DICOMDIR.", metavar="PATH...")
+    ],
     data: Data,
     text: Annotated[
         str | None, typer.Option("--text", help="File with the text of the study; - reads standard input.")
@@ -181,8 +183,8 @@ def migrate(
 ) -> None:
     """Bring the data folder of an earlier version forward to this one. `run`, `send` and `export` do the same.
 
-    First stop `run` of the earlier version. Nothing is lost: an interrupted migration is repeated, and what cannot be
-    read stays in its place; `status` lists it. Small files of the earlier version stay in DATA/earlier.
+    First stop `run` of the earlier version. Nothing is lost: an interrupted migration is repeated, and an unreadable
+    file stays in its place; `status` lists it. Small files of the earlier version stay in DATA/earlier.
     """
     done = bring_clinic_forward(data, check)
     if as_json:
@@ -321,7 +323,7 @@ def retry(
         str | None, typer.Argument(help="The study key or its first digits; everything parked by default.")
     ] = None,
 ) -> None:
-    """Retry tiers that the hub refused or that could not be made, and what is parked, after the cause is removed.
+    """Retry tiers that the hub refused or that could not be made, and parked items, after the cause is removed.
 
     `status` shows them with their reasons. The running `thinwire-sender run` makes and sends them.
     """

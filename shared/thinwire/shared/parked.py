@@ -157,11 +157,17 @@ class ParkedItems:
         else:
             self.release(loop, item)
 
-    def park(self, loop: str, item: str, error: Exception) -> None:
-        """Set an item aside with its reason. Never raises."""
+    def park(self, loop: str, item: str, error: Exception, most: int | None = None, of: str = "") -> None:
+        """Set an item aside with its reason. most: limit of the loop's items that begin with `of`, for items that
+        others choose; one beyond it is logged alone. Never raises."""
         key, now = (loop, item), self._clock.now()
         with self._lock:
             before = self._known.get(key)
+            if most is not None and before is None:
+                there = sum(known == loop and each.startswith(of) for known, each in self._known)
+                if there >= most:
+                    log.error("%s: an item is not parked, since %d are: %s", loop, there, told(error))
+                    return
             times = 1 if before is None else before.times + 1
             pause = min(FIRST_PAUSE * 2.0 ** min(times - 1, 16), LONGEST_PAUSE)
             due = now + timedelta(seconds=pause) if may_succeed_later(error) else None

@@ -21,9 +21,9 @@ from thinwire.receiver.decoding.process import EXAMINING
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.mpnn import Prediction, Predictor
 from thinwire.receiver.operations.check import Checked, check
-from thinwire.receiver.pipeline import HubPipeline
+from thinwire.receiver.pipeline import MOST_SET_ASIDE, RECEIVING, HubPipeline
 from thinwire.receiver.store import store as store_module
-from thinwire.receiver.store.records import StoredPrediction
+from thinwire.receiver.store.records import OpenedPart, StoredPrediction
 from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import (
@@ -45,7 +45,7 @@ from thinwire.shared.formats.crops import Rectangle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.originals import Member, pack
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
-from thinwire.shared.identifiers import BundleId, StudyKey, Tier, Urgency, digest, study_key
+from thinwire.shared.identifiers import BundleId, SiteName, StudyKey, Tier, Urgency, digest, study_key
 from thinwire.shared.storage.durable import Disk
 
 
@@ -362,6 +362,27 @@ def test_a_graph_that_breaks_the_model_does_not_stop_the_next(
     assert pipeline.predict_waiting() == 2
     assert pipeline.predict_waiting() == 0
     assert {each.study for each in hub.store.studies() if each.prediction is None} == {parts.study}
+
+
+def test_what_was_set_aside_is_released_when_it_is_received_and_a_site_fills_no_list(
+    hub: Hub, clinic: Clinic, parts: StudyParts
+) -> None:
+    pipeline, parked, error = hub.pipeline(), hub.store.parked, DiskFull("no space")
+    for item in (parts.graph.object, parts.manifest.object, parts.study, digest(clinic.record)):
+        pipeline.set_aside(clinic.site, item.hex(), error)
+    assert len(parked.items()) == 4
+    put(pipeline, clinic, parts.graph)
+    hub.store.put(OpenedPart(clinic.site, parts.manifest.object, parts.manifest.header, b"m", None, urgent=False))
+    pipeline.stored_receipt(clinic.site, parts.manifest.object)
+    pipeline.escalate(clinic.site, parts.study)
+    pipeline.admit_epoch(clinic.site, clinic.record)
+    assert parked.items() == []
+    for number in range(2 * MOST_SET_ASIDE):
+        pipeline.set_aside(clinic.site, f"{number:064x}", error)
+    pipeline.set_aside(SiteName("south-ridge"), parts.study.hex(), error)
+    assert parked.counts() == {RECEIVING: MOST_SET_ASIDE + 1}
+    pipeline.set_aside(clinic.site, f"{0:064x}", error)
+    assert parked.items()[0].times == 2
 
 
 def test_a_restarted_hub_goes_on(data: Path, bundle: Bundle) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Row, and_, delete, exists, insert, select
+from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
-from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
+from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message, records
 from thinwire.receiver.store.tables import audit as table
 from thinwire.receiver.store.tables import audit_anchors as anchors
 from thinwire.receiver.store.tables import audit_exports as exports
@@ -91,12 +91,18 @@ class Audit:
         """Compare the signed head that a site keeps with the log. The newest that the log has is recorded, and each
         that it lacks, with a message of its own; a head that is not this hub's is ignored."""
         try:
-            kept = self.anchor(data)
+            head = read_signed_head(data, self._signing.public_key())
         except Forged as error:
             log.warning("site %s keeps a head that is not of this hub's audit log: %s", site, error)
             return
+        kept, told = Head(head.number, head.digest), micros(head.at)
         row = {"site": site, "number": kept.number, "digest": kept.digest}
-        mine = and_(anchors.c.site == site, anchors.c.number == kept.number, anchors.c.digest == kept.digest)
+        mine = and_(
+            anchors.c.site == site,
+            anchors.c.number == kept.number,
+            anchors.c.digest == kept.digest,
+            anchors.c.told_at == told,
+        )
         with self._database.read() as connection:
             if connection.scalar(select(exists().where(mine))):
                 return
@@ -108,17 +114,20 @@ class Audit:
                 if connection.scalar(newer):
                     return
                 connection.execute(delete(anchors).where(anchors.c.site == site, held))
-            connection.execute(insert_new(anchors).values(**row, told_at=micros(at)).on_conflict_do_nothing())
+            new = insert_new(anchors).values(**row, told_at=told)
+            connection.execute(new.on_conflict_do_update(list(row), set_={"told_at": told}))
             if not holds:
                 lost = f"the log lacks the head {kept} that clinic {site} keeps: messages were removed"
                 log.error("audit log: %s", lost)
                 self.append(connection, Message(Act.LOG_LACKS, at, "serve", outcome=AuditOutcome.FAILED, detail=lost))
 
     def accept_loss(self, message: Message) -> int:
-        """Forget the heads that the log lacks, with a message of it; returns their number."""
+        """Accept that the log lacks heads that are older than this message, which says so in the log; returns the
+        number of those that clinics have told. The others tell theirs later, and tell them at every connection."""
+        held = exists().where(table.c.number == anchors.c.number, table.c.digest == anchors.c.digest)
+        older = anchors.c.told_at <= micros(message.at)
         with self._database.write() as connection:
-            held = exists().where(table.c.number == anchors.c.number, table.c.digest == anchors.c.digest)
-            count = connection.execute(delete(anchors).where(~held)).rowcount
+            count = connection.scalar(select(func.count()).select_from(anchors).where(~held, older)) or 0
             self.append(connection, message)
         return count
 
@@ -131,16 +140,18 @@ class Audit:
 
     def verify(self, noted: Collection[Head] = ()) -> Head:
         """Follow the whole chain; returns its head. noted: heads from before, which must stand in the chain, as those
-        that clinics keep must.
+        that clinics keep must, but for those whose loss the log itself accepts.
 
         Raises BadFormat that names the first message that does not hold.
         """
         with self._database.read() as connection:
             kept = {
-                Head(row.number, Digest(row.digest)): f" that clinic {row.site} keeps"
+                Head(row.number, Digest(row.digest)): (f" that clinic {row.site} keeps", row.told_at)
                 for row in connection.execute(select(anchors))
             }
-        missing = {head: "" for head in noted if head != Head(0, GENESIS)} | kept
+        missing = dict.fromkeys(noted, "") | {head: whose for head, (whose, _) in kept.items()}
+        missing.pop(Head(0, GENESIS), None)
+        accepted: datetime | None = None
         last = Head(0, GENESIS)
         for entry, digest in self._rows():
             follows = Head(entry.number, _chained(last.digest, entry.message))
@@ -148,7 +159,11 @@ class Audit:
                 raise BadFormat(f"the audit log is broken at message {last.number + 1}", _REMEDY)
             last = follows
             missing.pop(last, None)
+            if records(entry.message, Act.LOSS_ACCEPTED):
+                accepted = entry.at
         for head, whose in missing.items():
+            if accepted is not None and whose and kept[head][1] <= micros(accepted):
+                continue
             raise BadFormat(f"the audit log does not hold the head {head}{whose}: messages are missing", _LOST_REMEDY)
         self._check_signature(last)
         return last

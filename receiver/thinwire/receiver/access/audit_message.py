@@ -145,6 +145,15 @@ class Message:
         return ElementTree.tostring(root, encoding="unicode")
 
 
+def records(text: str, act: Act) -> bool:
+    """Whether a message of the log records this act, which has a type of its own."""
+    code = act.value.type
+    if code is None or f'"{code.value}"' not in text:  # most messages are not parsed
+        return False
+    found = ElementTree.fromstring(text).find("EventIdentification/EventTypeCode")
+    return found is not None and (found.get("csd-code"), found.get("codeSystemName")) == (code.value, code.system)
+
+
 def _coded(parent: ElementTree.Element, name: str, code: Code) -> None:
     facts = {"csd-code": code.value, "codeSystemName": code.system, "originalText": code.meaning}
     ElementTree.SubElement(parent, name, facts)

@@ -35,7 +35,7 @@ def verify(
 ) -> None:
     """Verify the audit log's chain of digests and the hub's signature, and print its head (`NUMBER:DIGEST`).
 
-    The log must contain every head that clinics have told this hub, too. A clinic keeps the newest head and tells it
+    The log must also contain every head that clinics have reported. A clinic keeps the newest head and reports it
     whenever it connects, so that removed messages show. Exit code 70 if the log does not hold.
     """
     try:

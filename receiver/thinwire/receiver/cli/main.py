@@ -197,7 +197,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh once a second until interrupted.")] = False,
 ) -> None:
     """Show each clinic's link: its state, the transfers in progress, and the bytes that are durable at the hub; and
-    what is parked: each item that failed alone, with its reason."""
+    the parked items: each failed alone, and has its reason."""
     clock = SystemClock()
     with open_hub(data, clock) as hub:
         sites = hub.enrolment.site_names()
@@ -227,7 +227,7 @@ def retry(
     data: Data,
     item: Annotated[str, typer.Argument(help="Only items that contain this: a study key, a site.")] = "",
 ) -> None:
-    """Let `serve` try again what is parked (`status`), after its cause is removed. For deliveries: `forward retry`."""
+    """Let `serve` try parked items (`status`) again, after the cause is removed. For deliveries: `forward retry`."""
     with open_hub(data, SystemClock()) as hub, audited(hub, act_of(hub, Act.SENT_AGAIN, "parked items")):
         count = hub.store.parked.retry(item)
     _note(f"{count} parked items will be tried again.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
@@ -83,17 +83,28 @@ class Queue:
         query = select(events.c.number, events.c.study, events.c.event)
         with self._database.read() as connection:
             before = connection.scalar(select(targets.c.planned).where(targets.c.name == target)) or 0
-            done = select(plans.c.site, plans.c.planned).where(plans.c.target == target)
-            planned = {row.site: row.planned for row in connection.execute(done)}
-            for site in _turn(connection, after):
-                last = max(before, planned.get(site, 0))
-                fresh = query.where(events.c.site == site, events.c.number > last).order_by(events.c.number).limit(PAGE)
-                rows = connection.execute(fresh).all()
-                found = dict.fromkeys((site, StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
-                keys = [key for key in found if base_of(connection, *key) is None]
-                if keys or len(rows) == PAGE:
-                    return Unplanned(site, rows[-1].number, keys)
-        return None
+            mine = (plans.c.target == target) & (plans.c.site == sites.c.name)
+            planned = func.coalesce(select(plans.c.planned).where(mine).correlate(sites).scalar_subquery(), 0)
+            last = case((planned > before, planned), else_=before)
+            fresh = (events.c.site == sites.c.name) & (events.c.number > last)
+            # At most a page is read for the first condition: after it the second one holds.
+            changed = exists().where(fresh, events.c.event.in_(sorted(map(str, PLANNED_ON)))).correlate(sites)
+            page = (
+                select(events.c.number)
+                .where(fresh)
+                .order_by(events.c.number)
+                .offset(PAGE - 1)
+                .limit(1)
+                .correlate(sites)
+            )
+            found = _next_site(connection, after, or_(changed, page.scalar_subquery().is_not(None)), last)
+            if found is None:
+                return None
+            site = SiteName(found[0])
+            these = query.where(events.c.site == site, events.c.number > found[1])
+            rows = connection.execute(these.order_by(events.c.number).limit(PAGE)).all()
+            keys = dict.fromkeys((site, StudyKey(row.study)) for row in rows if row.event in PLANNED_ON)
+            return Unplanned(site, rows[-1].number, [key for key in keys if base_of(connection, *key) is None])
 
     def plan(self, target: str, upto: tuple[SiteName, int] | None, wanted: Sequence[tuple[SiteStudy, Items]]) -> int:
         """In one transaction: add the new deliveries of these studies, mark those that they replace, and store the
@@ -143,11 +154,10 @@ class Queue:
         with self._database.read() as connection:
             # In the order of the index: a target that is down for days has a long queue.
             longest = _all().where(ready).order_by(deliveries.c.due_at, deliveries.c.number).limit(1)
-            turn = _turn(connection, after)
-            rows = (connection.execute(longest.where(deliveries.c.site == name)).one_or_none() for name in turn)
-            first = next((row for row in rows if row is not None), None)
-            if first is None:
+            found = _next_site(connection, after, exists().where(ready, deliveries.c.site == sites.c.name))
+            if found is None:
                 return []
+            first = connection.execute(longest.where(deliveries.c.site == found[0])).one()
             # Not `ready`: SQLite would then read all that is due.
             of_study = _of_target(target, first.site, first.study)
             same = connection.execute(_all().where(of_study).order_by(deliveries.c.number)).all()
@@ -245,10 +255,14 @@ def _is_open(connection: Connection, delivery: Delivery) -> bool:
     return bool(connection.scalar(select(exists().where(mine, deliveries.c.state.in_(_OPEN)))))
 
 
-def _turn(connection: Connection, after: SiteName | None) -> list[SiteName]:
-    """Every site, from the next one after `after` on."""
-    names = [SiteName(name) for name in connection.scalars(select(sites.c.name).order_by(sites.c.name))]
-    return sorted(names, key=lambda name: after is not None and name <= after)
+def _next_site(
+    connection: Connection, after: SiteName | None, has_work: ColumnElement[bool], *facts: ColumnElement[Any]
+) -> Sequence[Any] | None:
+    """The name of the first site with work, from the next one after `after` on, and facts of it: one query for all
+    sites. has_work, facts: of a row of `sites`."""
+    query = select(sites.c.name, *facts).where(has_work).order_by(sites.c.name).limit(1)
+    turns = [query] if after is None else [query.where(sites.c.name > after), query.where(sites.c.name <= after)]
+    return next((row for turn in turns if (row := connection.execute(turn).one_or_none()) is not None), None)
 
 
 def _of_target(target: str, site: str, study: bytes) -> ColumnElement[bool]:

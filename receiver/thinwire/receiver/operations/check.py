@@ -6,6 +6,7 @@ meanwhile: a row is written after its blob, and a blob of a row is never removed
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
@@ -19,17 +20,19 @@ from thinwire.receiver.hub import Hub
 from thinwire.receiver.store.damage import forget
 from thinwire.receiver.store.events import EVENT_OF
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
-from thinwire.receiver.store.tables import events, files, objects, receipts, reports, studies
+from thinwire.receiver.store.tables import additions, events, files, objects, receipts, reports, studies
 from thinwire.receiver.store.worklist_rows import is_kept, keep, miscounted, misindexed, rebuild
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
-from thinwire.shared.formats.positional import moment
+from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
 from thinwire.shared.storage.blobs import Blobs
 
 PAGE = 500
 """Rows that are read from the database at a time."""
+ADDED_WAIT = timedelta(days=1)
+"""Time in which a study follows the files that are added to it, without a finding."""
 ASIDE = "_damaged"
 """DATA/quarantine/_damaged: damaged blobs as they were found, under their names. No site has this name."""
 
@@ -42,6 +45,10 @@ _REPAIR = (
 _REVOKED = (
     "Its clinic's access is revoked, so the part cannot be requested: restore blobs/ from its backup, or enrol the "
     "clinic again under this name and repeat."
+)
+_SEND_STUDY = (
+    "Find that study at the clinic by its key (`thinwire-sender status`), and let it arrive or send it again: the "
+    "files then join it."
 )
 _KEEP = "Run `thinwire-receiver check --repair`: it makes the worklist anew from the studies."
 
@@ -97,6 +104,7 @@ def check(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
         _database(hub),
         _parts(hub, checked, progress),
         _files(hub),
+        _added(hub),
         _receipts(hub, checked, progress),
         _reports(hub, checked, progress),
         _audit(hub, checked),
@@ -138,6 +146,21 @@ def repair(hub: Hub, found: Sequence[Finding]) -> int:
                     keep(connection, each.site, each.study)
             rebuild(connection)
     return count
+
+
+def _added(hub: Hub) -> Iterator[Finding]:
+    """Files that are added to a study which has not arrived: no page shows them, and nothing forwards them."""
+    of, base = studies.alias("of"), studies.alias("base")
+    query = (
+        select(additions.c.site, additions.c.study, additions.c.base, of.c.received_at)
+        .join(of, (of.c.site == additions.c.site) & (of.c.study == additions.c.study))
+        .outerjoin(base, (base.c.site == additions.c.site) & (base.c.study == additions.c.base))
+        .where(base.c.study.is_(None), of.c.received_at < micros(hub.clock.now() - ADDED_WAIT))
+    )
+    for row in _pages(hub, query, additions.c.site, additions.c.study):
+        since, to = f"{moment(row.received_at):%Y-%m-%d}", row.base.hex()
+        problem = f"files that are here since {since} belong to study {to}, which has not arrived"
+        yield Finding(Subject.FILES, problem, _SEND_STUDY, SiteName(row.site), StudyKey(row.study))
 
 
 def _database(hub: Hub) -> Iterator[Finding]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.config import QuotaSettings
-from thinwire.receiver.store.tables import quotas, site_usage, sites
+from thinwire.receiver.store.tables import generations, quotas, site_usage, sites
 from thinwire.shared.errors import LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName
@@ -21,6 +21,9 @@ DAY = timedelta(days=1)
 AGAIN_AFTER = 300.0
 """Seconds after which a clinic offers again what a limit refused, unless the day ends before."""
 
+OFFERED_AGAIN = timedelta(days=30)
+"""Time after a step of the store back in time in which a site may store any number of studies in a day."""
+
 
 class Limit(StrEnum):
     """The limits of a site, by the names of its settings."""
@@ -28,7 +31,7 @@ class Limit(StrEnum):
     BYTES = "bytes"
     """Of all its stored and partial objects."""
     STUDIES = "studies"
-    """New ones in a day (UTC)."""
+    """New ones in a day (UTC); none for OFFERED_AGAIN after the store went back in time."""
     PARTIALS = "partials"
     """Objects in transfer, on disk."""
     EPOCHS = "epochs"
@@ -80,13 +83,19 @@ def check_share(
     """Raises LimitReached unless the site may store this object. size: sealed bytes."""
     limits, used = limits_of(connection, site, defaults), usage_of(connection, site, at)
     check_room(used.bytes, size, limits[Limit.BYTES])
-    if new_study and used.studies >= limits[Limit.STUDIES]:
+    if new_study and used.studies >= limits[Limit.STUDIES] and not _offers_again(connection, at):
         midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
         raise LimitReached(
             f"this clinic has sent its {limits[Limit.STUDIES]:,} new studies of today (UTC)",
             Limit.STUDIES,
             min(AGAIN_AFTER, (midnight + DAY - at).total_seconds()),
         )
+
+
+def _offers_again(connection: Connection, at: datetime) -> bool:
+    """Whether the store went back in time lately: the sites then send all at once what it lost, of many days."""
+    lately = generations.c.at > micros(at - OFFERED_AGAIN)
+    return bool(connection.scalar(select(exists().where(lately))))
 
 
 def count(connection: Connection, site: SiteName, size: int, new_study: bool, at: datetime) -> None:

@@ -149,7 +149,7 @@ class Store:
             at = self._clock.now()
             new = insert_new(studies).values(**mine, received_at=micros(at), urgent_asked=part.urgent)
             is_new = connection.execute(new.on_conflict_do_nothing()).rowcount == 1
-            count(connection, part.site, size, is_new, at)
+            count(connection, part.site, size, is_new and not found_here, at)
             used = (epoch_uses.c.site == part.site) & (epoch_uses.c.epoch == part.header.epoch)
             connection.execute(update(epoch_uses).where(used).values(used_at=micros(at)))
             if part.urgent:
@@ -205,10 +205,10 @@ class Store:
                 return known
         with self._database.write() as connection:
             at = self._clock.now()
-            facts = place_detail(add_position(connection, site, object, at))
             study = connection.scalar(select(objects.c.study).where(_object(site, object)))
             if study is None:
                 return None  # damaged since, and set aside
+            facts = place_detail(add_position(connection, site, object, at))
             again = Receipt(StudyKey(study), site, object, StudyStatus.STORED, at, facts)
             number, signed = add_receipt(connection, again, self._signing)
             connection.execute(update(objects).where(_object(site, object)).values(receipt=number))

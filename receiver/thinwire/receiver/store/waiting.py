@@ -14,6 +14,8 @@ from thinwire.receiver.store.worklist_rows import PLACE_OF, UNTRIAGED
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
+_UNTRIAGED = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
+_UNDRAFTED = (worklist.c.drafted == 0) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
 _COLUMNS = (objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
 
 
@@ -22,23 +24,22 @@ def untriaged(connection: Connection, most: int | None = None) -> list[PendingGr
     arrival. most: of them all."""
     query = _untriaged(*_COLUMNS, objects.c.number.label("place"))
     query = query.join(studies, _of(studies)).order_by(studies.c.urgent_asked.desc(), objects.c.number)
-    rows = _of_each_site(connection, query, most)
+    rows = _of_each_site(connection, query, _UNTRIAGED, most)
     return _in_turns(((not row.urgent_asked, row) for row in rows), most)
 
 
 def undrafted(connection: Connection, most: int) -> list[PendingGraph]:
     """Newest graphs with a prediction and no draft: the most urgent first, in turns of the sites, each site's in the
     order of arrival."""
-    waits = (worklist.c.drafted == 0) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
     query = (
         select(*_COLUMNS, worklist.c.place)
         .select_from(worklist)
         .join(objects, _of(objects) & (objects.c.kind == int(Kind.GRAPH)))
         .join(studies, _of(studies))
-        .where(waits, _newest())
+        .where(_UNDRAFTED, _newest())
         .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
     )
-    return _in_turns(((row.place, row) for row in _of_each_site(connection, query, most)), most)
+    return _in_turns(((row.place, row) for row in _of_each_site(connection, query, _UNDRAFTED, most)), most)
 
 
 def untriaged_by_site() -> Select[Any]:
@@ -47,9 +48,13 @@ def untriaged_by_site() -> Select[Any]:
     return query.group_by(objects.c.site).order_by(objects.c.site)
 
 
-def _of_each_site(connection: Connection, query: Select[Any], most: int | None) -> list[Row[Any]]:
-    """The first rows of each site, from the index of the worklist."""
-    names = connection.scalars(select(sites.c.name).order_by(sites.c.name)).all()
+def _of_each_site(
+    connection: Connection, query: Select[Any], places: ColumnElement[bool], most: int | None
+) -> list[Row[Any]]:
+    """The first rows of each site, from the index of the worklist. places: where in the worklist a site's may be, so
+    that one query leaves out the many sites of which none waits."""
+    waits = exists().where(worklist.c.site == sites.c.name, places)
+    names = connection.scalars(select(sites.c.name).where(waits).order_by(sites.c.name)).all()
     return [row for name in names for row in connection.execute(query.where(worklist.c.site == name).limit(most))]
 
 
@@ -74,9 +79,8 @@ def _untriaged(*columns: ColumnElement[Any]) -> Select[Any]:
         predictions.c.study == objects.c.study,
         predictions.c.blob == objects.c.blob,
     )
-    places = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
     query = select(*columns).select_from(worklist).join(objects, _of(objects) & (objects.c.kind == int(Kind.GRAPH)))
-    return query.where(places, _newest(), ~predicted)
+    return query.where(_UNTRIAGED, _newest(), ~predicted)
 
 
 def _newest() -> ColumnElement[bool]:

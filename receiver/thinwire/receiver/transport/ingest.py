@@ -60,6 +60,8 @@ PROGRESS_SECONDS = 1.0
 """Seconds between progress messages without a request: one for each chunk would use 2 % of a slow link."""
 HEAD_SECONDS = 60.0
 """Least seconds between two heads of the audit log on one stream; a head takes 110 bytes."""
+STORE_SECONDS = 10.0
+"""Seconds between two looks whether the store has another generation or backup to tell."""
 MOST_RECEIPTS = 500
 """Receipts that are read from the store at a time."""
 
@@ -149,6 +151,7 @@ class IngestSession:
         self._head_at: float | None = None
         self._told: SiteHistory | None = None
         """The last that a clinic was told of the store; None for one that does not ask."""
+        self._told_at = clock.monotonic()
 
     def receive(self, up: wire.Up) -> list[wire.Down]:
         """Process a clinic's message. Bytes and objects that the answers confirm are durable. Raises ProtocolBroken."""
@@ -220,9 +223,10 @@ class IngestSession:
 
     def _news_of_store(self) -> list[wire.Down]:
         """The store in time, where another generation or another backup is told than before."""
-        before = self._told
-        if before is None:
+        before, at = self._told, self._clock.monotonic()
+        if before is None or at - self._told_at < STORE_SECONDS:
             return []
+        self._told_at = at
         now = self._told = self._store.history(self.site)
         same = (before.generation, before.backed_up) == (now.generation, now.backed_up)
         return [] if same else [wire.Down(store=_store(now))]

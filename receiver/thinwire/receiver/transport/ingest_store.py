@@ -126,7 +126,7 @@ class IngestStore(EpochKeys, Protocol):
 
     def set_aside(self, site: SiteName, item: str, error: Exception) -> None:
         """Park something of a site that could not be received, with its reason. item: an object or a study, hex. It is
-        released when the same object is put. Never raises."""
+        released when the same is received. Of one site a limited number is parked. Never raises."""
         ...
 
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:

@@ -36,6 +36,7 @@ _ERRORS = (
     OSError,
     RuntimeError,
     ValueError,
+    LookupError,
 )
 
 
@@ -45,7 +46,8 @@ class ZipMember:
 
     name: str = field(repr=False)
     file: IO[bytes] = field(repr=False)
-    """Open for reading until the next member is taken; raises OverLimits beyond the limits."""
+    """Open for reading until the next member is taken. Raises UnreadableDicom for damaged bytes, OverLimits beyond the
+    limits."""
 
 
 def each_member(path: Path, most_bytes: int) -> Iterator[ZipMember]:
@@ -74,9 +76,11 @@ def each_member(path: Path, most_bytes: int) -> Iterator[ZipMember]:
     except BadInput:
         raise
     except _ERRORS as error:
-        raise UnreadableDicom(
-            f"the zip archive is damaged or of an unknown kind ({type(error).__name__})", _UNPACK
-        ) from None
+        raise _damaged(error) from None
+
+
+def _damaged(error: Exception) -> UnreadableDicom:
+    return UnreadableDicom(f"the zip archive is damaged or of an unknown kind ({type(error).__name__})", _UNPACK)
 
 
 class _Bounded:
@@ -88,7 +92,10 @@ class _Bounded:
         self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._file.read(_CHUNK if size < 0 else min(size, _CHUNK))
+        try:
+            data = self._file.read(_CHUNK if size < 0 else min(size, _CHUNK))
+        except _ERRORS as error:
+            raise _damaged(error) from None
         self.count += len(data)
         if self.count > self._most:
             raise OverLimits(f"a file in the zip archive has more than the limit of {self._most} bytes", _UNPACK)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
-from tests.support.clock import START
+from tests.support.clock import START, FakeClock
 from tests.support.hub_folder import join
 from thinwire.receiver.access.audit import GENESIS, Head, read_head
 from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message
@@ -171,6 +171,41 @@ def test_a_clinic_s_head_shows_a_log_that_was_cut_and_written_on(hub: Hub) -> No
         hub.audit.verify()
     assert hub.audit.accept_loss(Message(Act.LOSS_ACCEPTED, START, "os:root", detail="restored")) == 1
     assert hub.audit.verify().number == 10
+
+
+def test_a_loss_is_accepted_once_for_all_clinics_and_a_later_one_is_not(hub: Hub, clock: FakeClock) -> None:
+    """As after a restore: each clinic keeps its later head, and tells it at every connection."""
+    early, late = (join(hub, name).site for name in ("north-valley", "south-ridge"))
+    fill(hub)
+    cut = (
+        "DROP TRIGGER IF EXISTS audit_no_delete",
+        "DROP TRIGGER IF EXISTS audit_signatures_no_delete",
+        "DELETE FROM audit WHERE number > {0}",
+        "DELETE FROM audit_signatures WHERE number > {0}",
+    )
+    lost = hub.audit.signed_head()
+    by_hand(hub, *(each.format(3) for each in cut))
+    clock.advance(60)
+    hub.audit.record_anchor(early, lost, clock.now())
+    with pytest.raises(BadFormat, match="messages are missing"):
+        hub.audit.verify()
+    assert hub.audit.accept_loss(Message(Act.LOSS_ACCEPTED, clock.now(), "os:root", detail="restored")) == 1
+    clock.advance(60)
+    for site in (early, late, early):
+        hub.audit.record_anchor(site, lost, clock.now())
+    assert hub.audit.verify() == hub.audit.head()
+    assert hub.audit.head().number == 6  # one alert of each clinic
+
+    hub.audit.record(Message(Act.VIEWED, clock.now(), "reader"))
+    hub.audit.record(Message(Act.VIEWED, clock.now(), 'x"loss-accepted"', detail='"loss-accepted"'))
+    again = hub.audit.signed_head()
+    by_hand(hub, *(each.format(7) for each in cut))
+    hub.audit.record_anchor(late, again, clock.now())
+    # Whoever alters the recorded time does not hide it from the clinic's next connection.
+    by_hand(hub, "UPDATE audit_anchors SET told_at = 0")
+    hub.audit.record_anchor(late, again, clock.now())
+    with pytest.raises(BadFormat, match="clinic south-ridge keeps"):
+        hub.audit.verify()
 
 
 def test_of_the_heads_that_hold_the_newest_is_recorded(hub: Hub) -> None:

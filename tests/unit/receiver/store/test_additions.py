@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import select
 
-from tests.support.clock import START
+from tests.support.clock import START, FakeClock
 from tests.support.dicoms import STUDY_UID
 from tests.support.forwarded_hub import keep_study
-from tests.support.hub_folder import Clinic, Sealed
+from tests.support.hub_folder import Clinic, Sealed, StudyParts
 from tests.support.machine_results import image_file
 from tests.support.reading_room import quiet
 from tests.support.scripted_peer import ScriptedPeer
@@ -165,3 +165,19 @@ def test_the_newest_of_several_taken_corrections_counts() -> None:
     assert current_files([old], [first, correction(two, None, two)]) == [one]
     assert current_files([old], [correction(one, Decision.TAKEN)]) == [old]  # its files are not here yet
     assert current_files([], [first]) == []
+
+
+def test_files_whose_study_does_not_arrive_are_named(
+    hub: Hub, clinic: Clinic, parts: StudyParts, bundle: Bundle, clock: FakeClock
+) -> None:
+    late = added_parts(clinic, bundle, parts.study, [LATE])
+    for part in (late.manifest, late.originals):
+        hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
+    assert list(check(hub, Checked(), lambda *_: None)) == []
+    clock.advance(2 * 86_400)
+    (finding,) = check(hub, Checked(), lambda *_: None)
+    assert finding.study == late.study
+    assert parts.study.hex() in finding.problem
+    for part in (parts.graph, parts.manifest):
+        hub.pipeline().put(clinic.site, part.object, part.header, part.plaintext, False)
+    assert list(check(hub, Checked(), lambda *_: None)) == []

@@ -5,8 +5,9 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.history import begin_generation
 from thinwire.receiver.store.records import OpenedPart
-from thinwire.receiver.store.shares import Limit
+from thinwire.receiver.store.shares import OFFERED_AGAIN, Limit
 from thinwire.shared.errors import LimitReached, NotEnrolled
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import SiteName
@@ -50,6 +51,29 @@ def test_the_studies_of_a_day_end_with_it_and_parts_of_known_ones_go_on(
     hub.pipeline().put(clinic.site, one.manifest.object, one.manifest.header, one.manifest.plaintext, False)
     clock.advance(86_400)
     put(hub, clinic, two)
+
+
+def test_after_a_step_back_in_time_a_site_sends_the_studies_of_many_days_at_once(
+    hub: Hub, clinic: Clinic, bundle: Bundle, clock: FakeClock
+) -> None:
+    hub.enrolment.set_limits(clinic.site, {Limit.STUDIES: 1}, lambda _: None)
+    with hub.database.write() as connection:
+        begin_generation(connection, "restored", clock.now())
+    graphs = [study_parts(clinic, bundle, seed) for seed in range(4)]
+    for each in graphs[:3]:
+        put(hub, clinic, each)
+    clock.advance(OFFERED_AGAIN.total_seconds())
+    put(hub, clinic, graphs[3])
+    with pytest.raises(LimitReached):
+        put(hub, clinic, study_parts(clinic, bundle, 4))
+
+
+def test_what_was_found_on_the_disk_is_not_new_today(hub: Hub, clinic: Clinic, parts: StudyParts) -> None:
+    graph = parts.graph
+    found = OpenedPart(clinic.site, graph.object, graph.header, graph.plaintext, None, urgent=False)
+    hub.store.put(found, found_here=True)
+    used = hub.enrolment.usage(clinic.site)
+    assert (used.bytes, used.studies) == (len(graph.sealed), 0)
 
 
 def test_a_revoked_site_stores_nothing_and_leaves_no_blob(hub: Hub, clinic: Clinic, bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from tests.support.hub_folder import Clinic, StudyParts, join, study_parts
 from thinwire.receiver.forward.queue import PAGE, queue_of
 from thinwire.receiver.hub import Hub
+from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import Digest, SiteName
 
@@ -57,3 +58,26 @@ def test_events_are_planned_in_turns_and_none_is_left_out(hub: Hub, bundle: Bund
     assert [study for _, study in planned[1]] == [mine.study]
     assert {study for _, study in planned[0] + planned[2]} == flooded
     assert len(planned[0]) == PAGE
+
+
+def test_events_that_change_nothing_for_a_target_are_read_once(hub: Hub, bundle: Bundle) -> None:
+    flood, other = join(hub, "north-valley"), join(hub, "south-ridge")
+    (theirs,) = stored(hub, bundle, flood, range(1))
+    queue = queue_of(hub)
+    queue.enter(["pacs"])
+    fresh = queue.unplanned("pacs")
+    assert fresh is not None
+    queue.plan("pacs", (fresh.site, fresh.upto), [])
+    with hub.database.write() as connection:
+        for _ in range(PAGE + 3):
+            add_event(connection, flood.site, theirs.study, StudyEvent.FORWARDED, hub.clock.now())
+    page = queue.unplanned("pacs")
+    assert page is not None
+    assert page.studies == []
+    queue.plan("pacs", (page.site, page.upto), [])
+    assert queue.unplanned("pacs", page.site) is None
+    (mine,) = stored(hub, bundle, other, range(1, 2))
+    assert [each.study for each in stored(hub, bundle, flood, range(2, 3))] == [
+        study for _, study in (queue.unplanned("pacs", SiteName("south-ridge")) or page).studies
+    ]
+    assert (queue.unplanned("pacs", flood.site) or page).studies == [(other.site, mine.study)]

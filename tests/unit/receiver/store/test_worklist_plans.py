@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, insert
 
 from tests.support.hub_folder import Clinic, StudyParts
 from tests.support.worklist_histories import SELECTIONS
 from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.metrics import Counts
-from thinwire.receiver.store.tables import TABLES
+from thinwire.receiver.store.tables import TABLES, sites
 from thinwire.receiver.store.worklist_order import Position, Selection
 from thinwire.shared.formats.positional import LAST_MOMENT
-from thinwire.shared.identifiers import Digest
+from thinwire.shared.identifiers import Digest, SiteName
 
 LARGE = {table.name for table in TABLES.sorted_tables} - {"sites", "worklist_counts", "worklist_vocabulary"}
 """Tables that grow with the number of studies."""
@@ -99,6 +99,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "of patient": lambda: hub.store.of_patient(study.site, patient),
         "untriaged": lambda: hub.store.untriaged(),
         "undrafted": lambda: hub.store.undrafted(8),
+        "unplanned": lambda: queue_of(hub).unplanned("pacs", study.site),
         "metrics": lambda: [*counts._studies(), *counts.totals.metrics(hub.database)],
         "last event": lambda: hub.store.last_event(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
@@ -138,14 +139,32 @@ def test_a_long_queue_of_deliveries_is_not_read_for_the_next_one(filled: Hub) ->
     with statements() as asked:
         assert [each.item for each in queue.due("pacs")] == ["sr", "capture"]
     with filled.database.read() as connection:
-        first, same = (
+        next_site, first, same = (
             [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]  # type: ignore[arg-type]
             for statement, parameters in asked
             if statement.startswith("SELECT") and "FROM deliveries" in statement
         )
-    assert not any("TEMP B-TREE" in step for step in first)
-    assert any("deliveries_turn (target=? AND state=? AND site=? AND due_at<?)" in step for step in first)
+    assert not any("TEMP B-TREE" in step for step in next_site + first)
+    for steps in (next_site, first):
+        assert any("deliveries_turn (target=? AND state=? AND site=? AND due_at<?)" in step for step in steps)
     assert any("deliveries_identity" in step for step in same)
+
+
+def test_work_in_turns_asks_as_much_of_many_sites_as_of_one(filled: Hub) -> None:
+    queue = queue_of(filled)
+    queue.enter(["pacs"])
+    with filled.database.write() as connection:
+        connection.execute(insert(sites), [{"name": f"silent-{number:03}", "enrolled_at": 0} for number in range(300)])
+    with statements() as asked:
+        assert len(filled.store.undrafted(8)) == 1
+        filled.store.untriaged()
+        fresh = queue.unplanned("pacs", SiteName("silent-150"))
+        assert fresh is not None
+        assert len(fresh.studies) == 1
+        queue.plan("pacs", (fresh.site, fresh.upto), [])
+        assert queue.unplanned("pacs", fresh.site) is None
+        assert queue.due("pacs", SiteName("silent-150")) == []
+    assert len(asked) < 25
 
 
 def test_one_page_is_a_handful_of_queries(filled: Hub) -> None:
