@@ -10,8 +10,8 @@ from tests.support.clinic import Clinic
 from tests.support.dicoms import STUDY_UID, chest, dicom
 from thinwire.sender.intake.deidentify import IDENTIFIED, KEY_BYTES, Deidentifier, Options
 from thinwire.sender.outbox.tables import ledger
-from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, accept_files
-from thinwire.shared.identifiers import StudyKey, digest
+from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files
+from thinwire.shared.identifiers import StudyKey, TextSource, digest
 
 
 @pytest.fixture
@@ -134,3 +134,16 @@ def test_a_file_that_stays_at_the_clinic_comes_again_without_effect(clinic: Clin
     study = accepted(clinic, frontal(), page)
     assert accepted(clinic, page) == study
     assert clinic.quarantine.count() == 0
+
+
+def test_a_repeat_with_another_text_is_refused_and_the_study_stays_accepted(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    folder = clinic.data.parent / "again"
+    folder.mkdir()
+    (folder / "0.dcm").write_bytes(frontal())
+    words = StudyText("Left effusion.", TextSource.REPORT)
+    (refused,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], words)
+    assert isinstance(refused, RefusedStudy)
+    (outcome,) = take(clinic, lateral())
+    assert isinstance(outcome, Accepted)
+    assert outcome.entry.adds_to == study
