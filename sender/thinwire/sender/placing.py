@@ -120,12 +120,17 @@ class Placing:
     def _require_one_identity(self, study: StudyKey) -> None:
         """Refuse identified files for a de-identified study, and the reverse: at the hub they would tell whose
         pseudonym it is. Raises BadInput."""
-        came = archive_of(self.pipeline.outbox.folder.parent / IDENTIFIED, study)
-        if came.exists() is (self.pipeline.deidentifier is None):
+        if not self._has_one_identity(study):
             raise BadInput(
                 "its study was accepted under another setting of identity, or its original was removed since",
                 "Set identity as it was then and send the file again, or send the whole study again.",
             )
+
+    def _has_one_identity(self, study: StudyKey) -> bool:
+        """Whether a study was de-identified as files are now."""
+        clean = self.pipeline.deidentifier
+        identified = self.pipeline.outbox.folder.parent / IDENTIFIED if clean is None else clean.identified
+        return archive_of(identified, study).exists() is (clean is not None)
 
     def record(self, files: Sequence[Candidate], done: Study | Addition) -> None:
         """Enter accepted files in the ledger; durable when this returns."""
@@ -186,11 +191,12 @@ class Placing:
         """Files that were accepted before, to be accepted as they were then: a repeat may make them urgent, or replace
         bytes that were damaged."""
         files = [each for each, _ in again]
-        left = {entry.file for _, entry in again if entry.file is not None}
-        whole = study in (study_key(each.digest for each in files), study_key(left))
-        if all(entry.is_former for _, entry in again):
-            whole = whole or self.pipeline.deidentifier is not None
-        if not whole and self.pipeline.outbox.is_whole(study):
+        if self.pipeline.deidentifier is None:
+            whole = study_key(each.digest for each in files) == study
+        else:
+            left = {entry.file for _, entry in again if entry.file is not None}
+            whole = study_key(left) == study or all(entry.is_former for _, entry in again)
+        if not (whole and self._has_one_identity(self.base(study))) and self.pipeline.outbox.is_whole(study):
             return KnownFiles(tuple(files), study)
         to, corrects = self.base(study), dict[Digest, Digest]()
         if to == study:

@@ -147,3 +147,10 @@ def test_a_repeat_with_another_text_is_refused_and_the_study_stays_accepted(clin
     (outcome,) = take(clinic, lateral())
     assert isinstance(outcome, Accepted)
     assert outcome.entry.adds_to == study
+
+
+def test_a_study_that_was_accepted_with_identity_is_not_sent_again_without_it(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    deidentified(clinic)
+    assert accepted(clinic, frontal()) == study
+    assert len(clinic.outbox.entries()) == 1
