@@ -14,7 +14,7 @@ from pathlib import Path
 from thinwire.sender import presentation
 from thinwire.sender.config import SenderConfig, read_config
 from thinwire.sender.enrolment import Enrolment, load_enrolment, open_outbox
-from thinwire.sender.intake.deidentify import Deidentifier, Identity, load_key
+from thinwire.sender.intake.deidentify import IDENTIFIED, Deidentifier, Identity, load_key
 from thinwire.sender.modality.arrivals import Arrivals
 from thinwire.sender.modality.port import Port
 from thinwire.sender.outbox.earlier import bring_forward, rehearse_forward, require_forward
@@ -174,7 +174,7 @@ def open_clinic(data: Path, graph_bytes: int | None = None, forward: bool = Fals
     clean = None
     if config.identity is not Identity.FULL:
         key = load_key(data / "keys", disk, os.urandom)
-        clean = Deidentifier(key, config.released(), data / "originals", disk)
+        clean = Deidentifier(key, config.released(), data / IDENTIFIED, disk)
     pipeline = Pipeline(outbox, config, deidentifier=clean)
     quarantine = Quarantine(data / "quarantine", outbox.database, disk, clock)
     return JoinedClinic(data, enrolment, config, clock, disk, outbox, pipeline, quarantine)

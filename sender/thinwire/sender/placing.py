@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from thinwire.sender.intake.addition import Addition, addition_of, headers_differ
-from thinwire.sender.intake.deidentify import IDENTIFIED, Deidentifier, archive_of
+from thinwire.sender.intake.deidentify import IDENTIFIED, STAY, Deidentifier, archive_of
 from thinwire.sender.intake.study import Study
 from thinwire.sender.outbox.ledger import LedgerEntry, NewEntry
 from thinwire.sender.pipeline import Pipeline
@@ -120,12 +120,17 @@ class Placing:
     def _require_one_identity(self, study: StudyKey) -> None:
         """Refuse identified files for a de-identified study, and the reverse: at the hub they would tell whose
         pseudonym it is. Raises BadInput."""
-        came = archive_of(self.pipeline.outbox.folder.parent / IDENTIFIED, study)
-        if came.exists() is (self.pipeline.deidentifier is None):
+        if not self._has_one_identity(study):
             raise BadInput(
                 "its study was accepted under another setting of identity, or its original was removed since",
                 "Set identity as it was then and send the file again, or send the whole study again.",
             )
+
+    def _has_one_identity(self, study: StudyKey) -> bool:
+        """Whether a study was de-identified as files are now."""
+        clean = self.pipeline.deidentifier
+        identified = self.pipeline.outbox.folder.parent / IDENTIFIED if clean is None else clean.identified
+        return archive_of(identified, study).exists() is (clean is not None)
 
     def record(self, files: Sequence[Candidate], done: Study | Addition) -> None:
         """Enter accepted files in the ledger; durable when this returns."""
@@ -186,11 +191,12 @@ class Placing:
         """Files that were accepted before, to be accepted as they were then: a repeat may make them urgent, or replace
         bytes that were damaged."""
         files = [each for each, _ in again]
-        left = {entry.file for _, entry in again if entry.file is not None}
-        whole = study in (study_key(each.digest for each in files), study_key(left))
-        if not left:  # entries of an earlier version
-            whole = whole or self.pipeline.deidentifier is not None
-        if not whole and self.pipeline.outbox.is_whole(study):
+        if self.pipeline.deidentifier is None:
+            whole = study_key(each.digest for each in files) == study
+        else:
+            left = {entry.file for _, entry in again if entry.file is not None}
+            whole = study_key(left) == study or all(entry.is_former for _, entry in again)
+        if not (whole and self._has_one_identity(self.base(study))) and self.pipeline.outbox.is_whole(study):
             return KnownFiles(tuple(files), study)
         to, corrects = self.base(study), dict[Digest, Digest]()
         if to == study:
@@ -239,16 +245,25 @@ def _released(addition: Addition, deidentifier: Deidentifier | None) -> Addition
         return addition
     images = [each for each in addition.files if each.media == "dicom"]
     told: list[str] = []
-    cleaned = {each.digest: data for each in images if (data := deidentifier.file(each.data, notes=told)) is not None}
+    cleaned: dict[Digest, bytes] = {}
+    unwritten: BadInput | None = None
+    for each in images:
+        try:
+            if (data := deidentifier.file(each.data, notes=told)) is not None:
+                cleaned[each.digest] = data
+        except BadInput as error:
+            unwritten = error
     if not cleaned:
-        raise NotChestRadiograph("it is no radiograph in DICOM, and this clinic sends only de-identified radiographs")
+        raise unwritten or NotChestRadiograph(
+            "it is no radiograph in DICOM, and this clinic sends only de-identified radiographs"
+        )
     corrects = {old: digest(cleaned[new]) for old, new in addition.corrects.items() if new in cleaned}
     found = addition_of([candidate(each) for each in cleaned.values()], addition.adds_to, corrects)
     members = [Member(f"{n:04}.dcm", each.data) for n, each in enumerate(images)]
     deidentifier.disk.make_folder(deidentifier.identified)
     deidentifier.disk.write(archive_of(deidentifier.identified, found.key), pack(members, "fast"), "original")
     stayed = len(addition.files) - len(cleaned)
-    notes = [f"{stayed} of {len(addition.files)} files are not radiographs and stay at the clinic"] if stayed else []
+    notes = [f"{stayed} of {len(addition.files)} {STAY}"] if stayed else []
     notes.append("text that is burned into the added images is not removed: check them")
     return replace(found, warnings=as_warnings((*addition.warnings, *found.warnings, *told, *notes)))
 

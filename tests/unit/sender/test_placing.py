@@ -10,8 +10,8 @@ from tests.support.clinic import Clinic
 from tests.support.dicoms import STUDY_UID, chest, dicom
 from thinwire.sender.intake.deidentify import IDENTIFIED, KEY_BYTES, Deidentifier, Options
 from thinwire.sender.outbox.tables import ledger
-from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, accept_files
-from thinwire.shared.identifiers import StudyKey, digest
+from thinwire.sender.service import Accepted, RefusedStudy, SendOptions, StudyText, accept_files
+from thinwire.shared.identifiers import StudyKey, TextSource, digest
 
 
 @pytest.fixture
@@ -115,3 +115,42 @@ def test_what_belongs_to_a_study_already_is_not_added_to_another(clinic: Clinic)
     (outcome,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], None, SendOptions(add_to=other))
     assert isinstance(outcome, Accepted)
     assert outcome.study.key == study
+
+
+def test_a_late_file_that_cannot_be_written_without_identity_keeps_no_other_back(clinic: Clinic) -> None:
+    deidentified(clinic)
+    study = accepted(clinic, frontal())
+    broken = dicom(chest(seed=3), SOPInstanceUID=f"{STUDY_UID}.3", ViewPosition="LL", NumberOfFrames="2")
+    (outcome,) = take(clinic, lateral(), broken)
+    assert isinstance(outcome, Accepted)
+    assert outcome.entry.adds_to == study
+    assert any(each.startswith("1 of 2 files") for each in outcome.study.warnings)
+    assert clinic.quarantine.count() == 0
+
+
+def test_a_file_that_stays_at_the_clinic_comes_again_without_effect(clinic: Clinic) -> None:
+    deidentified(clinic)
+    page = dicom(chest(seed=3), SOPInstanceUID=f"{STUDY_UID}.3", NumberOfFrames="2")
+    study = accepted(clinic, frontal(), page)
+    assert accepted(clinic, page) == study
+    assert clinic.quarantine.count() == 0
+
+
+def test_a_repeat_with_another_text_is_refused_and_the_study_stays_accepted(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    folder = clinic.data.parent / "again"
+    folder.mkdir()
+    (folder / "0.dcm").write_bytes(frontal())
+    words = StudyText("Left effusion.", TextSource.REPORT)
+    (refused,) = accept_files(clinic.pipeline, clinic.quarantine, [folder], words)
+    assert isinstance(refused, RefusedStudy)
+    (outcome,) = take(clinic, lateral())
+    assert isinstance(outcome, Accepted)
+    assert outcome.entry.adds_to == study
+
+
+def test_a_study_that_was_accepted_with_identity_is_not_sent_again_without_it(clinic: Clinic) -> None:
+    study = accepted(clinic, frontal())
+    deidentified(clinic)
+    assert accepted(clinic, frontal()) == study
+    assert len(clinic.outbox.entries()) == 1

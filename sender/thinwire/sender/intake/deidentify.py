@@ -56,7 +56,7 @@ SOFTWARE_UID = "2.25.31879865967246401632800815167214150152"
 _MOST_DAYS = 1826
 _TEXT = "text seems to be burned into the image; de-identification does not remove it: check the image"
 _NOT_LOOKED = "no detector looked for text in the image, because it is not installed: check the image"
-_STAY = "files are no radiographs, or cannot be written without identity, and stay at the clinic"
+STAY = "files are no radiographs, or cannot be written without identity, and stay at the clinic"
 
 
 class Identity(StrEnum):
@@ -166,7 +166,7 @@ class Deidentifier:
         elif now != read:  # without the descriptions
             made, stayed = load_study([read]), len(study.files) - 1
         if stayed:
-            notes.append(f"{stayed} of {len(study.files)} {_STAY}")
+            notes.append(f"{stayed} of {len(study.files)} {STAY}")
         if made.frontal.burned_in == "YES":
             notes.append("text is burned into the image by its header; de-identification does not remove it")
         elif (seen := has_text(made.frontal.shown)) is not False:

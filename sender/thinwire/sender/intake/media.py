@@ -64,6 +64,15 @@ class Failed:
     given: tuple[Path, ...] = field(repr=False)
 
 
+@dataclass
+class _Scratch:
+    """Where archives are unpacked. size: bytes of all of them."""
+
+    folder: Path | None
+    held: contextlib.ExitStack
+    size: int = 0
+
+
 @dataclass(frozen=True)
 class _Found:
     path: Path
@@ -84,17 +93,15 @@ def find_studies(
     the last; None for the system's.
     """
     with contextlib.ExitStack() as held:
-        yield from _studies(paths, limits, scratch, held)
+        yield from _studies(paths, limits, _Scratch(scratch, held))
 
 
-def _studies(
-    paths: Iterable[Path], limits: FileLimits, scratch: Path | None, held: contextlib.ExitStack
-) -> Iterator[StudyFiles | Refused | Failed]:
+def _studies(paths: Iterable[Path], limits: FileLimits, scratch: "_Scratch") -> Iterator[StudyFiles | Refused | Failed]:
     found: dict[Path, _Found] = {}
     for path in paths:
         try:
             for given in _files_of(path, limits):
-                for each in _unpacked(given, limits, scratch, held):
+                for each in _unpacked(given, limits, scratch):
                     if isinstance(each, Refused):
                         yield each
                     else:
@@ -131,25 +138,24 @@ def _foreign(data: bytes) -> BadInput | None:
     return None if data[PREFIX_AT : PREFIX_AT + len(PREFIX)] == PREFIX else foreign(data)
 
 
-def _unpacked(
-    given: "_Found | Refused", limits: FileLimits, scratch: Path | None, held: contextlib.ExitStack
-) -> Iterator["_Found | Refused"]:
-    """The files of a zip archive, in a folder that `held` removes; anything else as it is. An archive in an archive is
-    not opened."""
+def _unpacked(given: "_Found | Refused", limits: FileLimits, scratch: _Scratch) -> Iterator["_Found | Refused"]:
+    """The files of a zip archive, in a folder that is removed at the end; anything else as it is. An archive in an
+    archive is not opened."""
     if isinstance(given, Refused) or not _is_zip(given.path):
         yield given
         return
     with contextlib.ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=_SCRATCH)))
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=scratch.folder, prefix=_SCRATCH)))
         opened.enter_context(flock(folder / _LOCK, fcntl.LOCK_EX))
-        # An archive may not take the space that is left for what machines send meanwhile.
-        disk, taken = Disk(), list[Path]()
+        disk, taken, size = Disk(), list[Path](), scratch.size
         try:
             for number, member in enumerate(each_member(given.path, limits.file_bytes)):
                 path = folder / f"{number:04}{_suffix(member.name)}"
                 with path.open("wb") as file:
                     while chunk := member.file.read(_COPIED):
-                        if disk.free(folder) < len(chunk):
+                        size += len(chunk)
+                        # The outbox packs it and makes its parts before any of it is removed.
+                        if disk.free(folder) < len(chunk) + 2 * size:
                             raise DiskFull("no space to unpack a zip archive")
                         file.write(chunk)
                 taken.append(path)
@@ -159,7 +165,8 @@ def _unpacked(
             return
         except OSError as error:
             raise DiskFull(f"the zip archive cannot be unpacked ({error.strerror})") from None
-        held.enter_context(opened.pop_all())
+        scratch.held.enter_context(opened.pop_all())
+        scratch.size = size
     if given.named and not any(_may_be_image(each) for each in taken):
         reason = UnreadableDicom("the zip archive holds no DICOM file and no PNG or JPEG image")
         yield Refused(reason, (given.path,), (given.given,))

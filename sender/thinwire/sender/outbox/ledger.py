@@ -37,7 +37,9 @@ class LedgerEntry:
     """None if its study was refused."""
     at: datetime
     file: Digest | None = None
-    """SHA-256 of the file as it leaves the clinic, or of the refused file; None in entries of an earlier version."""
+    """SHA-256 of the file as it leaves the clinic, or of the refused file; None of a file that stays."""
+    is_former: bool = False
+    """Whether an earlier version wrote it, which knew no files."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class Ledger:
                 for row in connection.execute(select(ledger).where(ledger.c.object.in_(some))):
                     study = None if row.study is None else StudyKey(row.study)
                     file = None if row.file is None else Digest(row.file)
-                    found[row.object] = LedgerEntry(row.dataset, row.sop_class, study, moment(row.at), file)
+                    found[row.object] = LedgerEntry(
+                        row.dataset, row.sop_class, study, moment(row.at), file, row.of_study is None
+                    )
         return found
 
     def study_of(self, study_uid: str) -> StudyKey | None:

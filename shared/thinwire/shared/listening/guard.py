@@ -72,7 +72,7 @@ class Limits(BaseModel):
     by_address: int = Field(ge=1, le=100_000)
     """Connections of one address."""
     pending: int = Field(ge=1, le=100_000)
-    """Connections in all whose peer owes bytes; the oldest of the greediest address is displaced beyond."""
+    """Connections in all whose peer owes its first bytes; the oldest of the greediest address is displaced beyond."""
     seconds: float = Field(gt=0, le=3600)
     """Time for the handshake, a request or one message."""
     addresses: tuple[IPvAnyNetwork, ...] = ()
@@ -84,6 +84,8 @@ class _Entry:
     connection: "Connection"
     host: str
     proven: bool = False
+    met: bool = False
+    """With `idle`: it sent a whole message, and may be in the middle of the next one on a slow network."""
 
 
 class Listeners:
@@ -233,6 +235,7 @@ class ListenerGuard:
             self._due.pop(fd, None)
             if self._idle and fd in self._entries:
                 self._entries[fd] = self._entries.pop(fd)
+                self._entries[fd].met = True
 
     def prove(self, fd: int) -> None:
         """The peer is known: only a deadline ends the connection from now on."""
@@ -309,7 +312,7 @@ class ListenerGuard:
         return None
 
     def _pending(self) -> list[int]:
-        return [fd for fd in self._due if not self._entries[fd].proven]
+        return [fd for fd in self._due if not (self._entries[fd].proven or self._entries[fd].met)]
 
     def _displace(self, host: str | None = None) -> bool:
         """End the oldest pending connection of this address, else of the one that has most.

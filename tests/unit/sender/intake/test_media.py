@@ -212,6 +212,24 @@ def test_an_archive_takes_no_space_from_what_machines_send(tmp_path: Path, monke
     assert [each.paths for each in studies if isinstance(each, StudyFiles)] == [(tmp_path / "other.dcm",)]
 
 
+def test_several_archives_leave_the_space_in_which_their_studies_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, size = tmp_path / "scratch", len(image(1))
+    scratch.mkdir()
+    paths = [zipped(tmp_path / f"{n}.zip", IM1=image(n)) for n in (1, 2)]
+
+    def free(_self: Disk, _folder: Path) -> int:
+        return 5 * size - sum(each.stat().st_size for each in scratch.rglob("*") if each.is_file())
+
+    monkeypatch.setattr(Disk, "free", free)
+    first, second = find_studies(paths, scratch=scratch)
+    assert isinstance(first, Failed)
+    assert first.given == (paths[1],)
+    assert isinstance(second, StudyFiles)
+    assert second.given == (paths[0],)
+
+
 def test_an_archive_that_is_not_opened_says_why(tmp_path: Path) -> None:
     inner = zipped(tmp_path / "inner.zip", IM1=image(1))
     outer = zipped(tmp_path / "outer.zip", **{"inner.zip": inner.read_bytes()})

@@ -125,6 +125,28 @@ def test_proven_connections_are_not_displaced(port: Port) -> None:
     assert port.guard.refused == {Refusal.CONNECTIONS: 1}
 
 
+def test_slow_transfers_are_not_displaced_by_a_new_connection() -> None:
+    """Each is in the middle of a message; the address with most of them has the longest silent one."""
+    port = Port(idle=True)
+    with port.held:
+        peers = {}
+        for address in (HERE, HERE, THERE):
+            peer, connection = port.dial(address)
+            assert connection is not None
+            port.guard.meet(connection.fileno())
+            peers[peer] = connection
+        for connection in peers.values():
+            port.guard.owe(connection.fileno())
+        assert port.dial(ELSEWHERE)[1] is not None
+        assert port.guard.refused == {}
+        assert port.dial("127.0.0.4")[1] is not None
+        assert port.guard.refused == {Refusal.DISPLACED: 1}
+        for peer in peers:
+            peer.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+
+
 def test_where_peers_prove_nothing_the_longest_silent_one_of_several_is_displaced() -> None:
     port = Port(idle=True)
     with port.held:
