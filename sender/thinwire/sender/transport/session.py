@@ -24,7 +24,7 @@ from thinwire.sender.transport.schedule import (
 )
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind
-from thinwire.shared.errors import Final, ProtocolBroken, UnknownStudy, told
+from thinwire.shared.errors import Final, LinkLost, ProtocolBroken, UnknownStudy, told
 from thinwire.shared.formats.receipts import LAST_POSITION, StudyStatus
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, EpochId, Generation, StudyKey, digest
 from thinwire.shared.storage.durable import Disk
@@ -97,6 +97,8 @@ class UplinkSession:
         self._limited_until = 0.0
         self._limited_size = 0
         """Of the smallest object for which the hub's disk has no room, while a limit holds."""
+        self._missed: set[str] = set()
+        """Messages of the hub that could not be recorded, by their items in the list of parked items."""
         self._known: dict[StudyKey, bool] = {}
         """Whether the hub has a part of a study, while a limit holds."""
 
@@ -106,7 +108,10 @@ class UplinkSession:
         return wire.Up(hello=wire.Hello(version=VERSION, software=self._software, seen=seen, audit_head=head))
 
     def refresh(self) -> None:
-        """Read the outbox again: new studies and parts of any process, and which of them may be sent."""
+        """Read the outbox again: new studies and parts of any process, and which of them may be sent. Raises LinkLost
+        when it is time to ask the hub again for what could not be recorded."""
+        if self._missed and self._missed.intersection(self._outbox.parked.due(SENDING)):
+            raise LinkLost("what could not be recorded is asked for again")
         queue: list[Due] = []
         announced: set[EpochId] = set()
         told: set[EpochId] = set()
@@ -167,7 +172,7 @@ class UplinkSession:
                 if down.welcome.version != VERSION:
                     raise ProtocolBroken(f"the hub speaks version {down.welcome.version}, this end version {VERSION}")
                 self.welcomed, self._takes_additions = True, down.welcome.takes_additions
-                with self._outbox.parked.guard(SENDING, "welcome"):
+                with self._one_message("welcome"):
                     self._outbox.record_takes_additions(self._takes_additions)
                 self._head(down.welcome.audit_head)
                 if down.welcome.HasField("store"):
@@ -186,7 +191,7 @@ class UplinkSession:
                 self._request(down.tier_request)
             case "escalated":
                 study = StudyKey(down.escalated.study)
-                with self._outbox.parked.guard(SENDING, study.hex()):
+                with self._one_message(_item(study)):
                     self._outbox.record_escalated(study)
             case _:
                 raise ProtocolBroken("the hub sent a message that this version does not know")
@@ -215,11 +220,11 @@ class UplinkSession:
 
     def _head(self, signed: bytes) -> None:
         """Keep a head of the hub's audit log. A disk that is full keeps no study from the hub."""
-        with self._outbox.parked.guard(SENDING, "audit head"):
+        with self._one_message("audit head"):
             self._outbox.audit_heads.keep(signed)
 
     def _store(self, history: HubHistory) -> None:
-        with self._outbox.parked.guard(SENDING, "hub history"):  # the hub repeats it with its next stream
+        with self._one_message("hub history"):
             self._outbox.record_history(history)
 
     def _progress(self, progress: wire.Progress) -> None:
@@ -257,7 +262,7 @@ class UplinkSession:
                 transfer.samples.clear()
                 self._end(transfer)
         taken: list[wire.Up] = []  # the hub repeats it to the same offer, or with its next stream
-        with self._one_object(transfer.due) if transfer else self._outbox.parked.guard(SENDING, _item(receipt.study)):
+        with self._one_object(transfer.due) if transfer else self._one_message(_item(receipt.study)):
             self._outbox.record_receipt(signed)
             self._known.pop(receipt.study, None)
             if receipt.status is StudyStatus.STORED and receipt.object is not None:
@@ -265,6 +270,15 @@ class UplinkSession:
             self._disk.step("uplink.receipt_taken")
             taken.append(wire.Up(receipt_taken=wire.ReceiptTaken(receipt=digest(signed))))
         return taken
+
+    @contextlib.contextmanager
+    def _one_message(self, item: str) -> Iterator[None]:
+        """An act on a message: after an error it is parked. The hub repeats it with its next stream, which `refresh`
+        begins when the item is due."""
+        with self._outbox.parked.guard(SENDING, item) as attempt:
+            yield
+        if attempt.error is not None:
+            self._missed.add(item)
 
     @contextlib.contextmanager
     def _one_object(self, due: Due) -> Iterator[None]:
@@ -317,7 +331,7 @@ class UplinkSession:
         if kind is None:
             raise ProtocolBroken("the hub requested an unknown tier")
         study = StudyKey(request.study)
-        with self._outbox.parked.guard(SENDING, _item(study, kind)):  # the hub repeats it with its next stream
+        with self._one_message(_item(study, kind)):
             try:
                 self._outbox.request(study, kind)
             except UnknownStudy:

@@ -10,7 +10,7 @@ from thinwire.sender.outbox.tiers import Hours, TierPolicy, When
 from thinwire.sender.transport.session import LONGEST_STALL, STALL_SECONDS, UplinkSession
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.crypto.keys import new_signing_key
-from thinwire.shared.errors import Forged, NotEnrolled, ProtocolBroken
+from thinwire.shared.errors import Forged, LinkLost, NotEnrolled, ProtocolBroken
 from thinwire.shared.formats.audit_head import AuditHead, sign_head, signed_head
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import Digest, digest
@@ -158,6 +158,32 @@ def test_a_receipt_is_taken_once_it_is_durable(ends: TwoEnds, uplink: UplinkSess
     assert ends.outbox.entry(STUDY.study).part(Kind.GRAPH).state is PartState.STORED
     assert graph.object not in [crossing.object for crossing in uplink.transfers]
     uplink.receive(progress(graph.number, graph.size))  # was on its way: means nothing any more
+
+
+def test_a_message_that_could_not_be_recorded_is_asked_for_with_a_new_stream(
+    ends: TwoEnds, uplink: UplinkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triaged = Receipt(STUDY.study, SITE, None, StudyStatus.TRIAGED, ends.clock.now())
+    down = wire.Down(receipt=wire.Receipt(signed=sign_receipt(triaged, HUB_SIGNING)))
+
+    def full(_: bytes) -> None:
+        raise OSError("no space left")
+
+    uplink.receive(WELCOME)
+    with monkeypatch.context() as broken:
+        broken.setattr(ends.outbox, "record_receipt", full)
+        assert uplink.receive(down) == []
+    uplink.refresh()
+    ends.outbox.parked.retry()
+    with pytest.raises(LinkLost):
+        uplink.refresh()
+    again = ends.uplink()
+    again.hello()
+    again.receive(WELCOME)
+    (answer,) = again.receive(down)
+    assert answer.HasField("receipt_taken")
+    again.refresh()
+    assert ends.outbox.parked.items() == []
 
 
 @pytest.mark.parametrize(
