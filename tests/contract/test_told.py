@@ -103,3 +103,11 @@ def test_grpc_tells_no_clinic_the_words_of_an_unforeseen_error() -> None:
             for name in kinds_of(node.type)
         }
         assert "Exception" in caught, each.name
+
+
+def test_the_words_of_an_error_of_files_are_the_system_s() -> None:
+    """`strerror` may hold any text, a file's name too; `errors.reason_of` tells by the number. Of a connection it may
+    be one of getaddrinfo, which no number of the system tells."""
+    of_connections = {"guard.py", "connection.py"}
+    found = [path for path in SOURCES if path.name not in of_connections and ".strerror" in path.read_text("utf-8")]
+    assert [path.relative_to(ROOT).as_posix() for path in found] == ["shared/thinwire/shared/errors.py"]

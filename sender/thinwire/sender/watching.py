@@ -26,7 +26,7 @@ from watchdog.observers import Observer
 
 from thinwire.sender.outbox.watched_files import Stamp, Taken, WatchedFiles
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import StorageFailed
+from thinwire.shared.errors import StorageFailed, reason_of
 from thinwire.shared.identifiers import Digest
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS
 
@@ -153,7 +153,7 @@ class WatchedFolder:
             return None
         except OSError as error:
             raise StorageFailed(
-                f"a file cannot be read ({error.strerror})",
+                f"a file cannot be read ({reason_of(error)})",
                 f"Find it with: find FOLDER -inum {followed.stamp.inode}; see who may read it.",
             ) from error
         taken = followed.taken
@@ -227,7 +227,7 @@ def notifications(watched: WatchedFolder) -> Iterator[None]:
     try:
         observer.start()
     except OSError as error:
-        log.warning("the system tells of no change in the watched folder (%s): it is looked through", error.strerror)
+        log.warning("the system tells of no change in the watched folder (%s): it is looked through", reason_of(error))
         yield
         return
     try:

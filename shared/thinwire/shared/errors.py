@@ -221,7 +221,7 @@ _OF_STORAGE = frozenset(
 
 def system_error(error: OSError) -> StorageFailed:
     """An error of the operating system as ours; without the path, which may name a patient."""
-    return StorageFailed(f"the system refuses: {os.strerror(error.errno) if error.errno else type(error).__name__}")
+    return StorageFailed(f"the system refuses: {reason_of(error)}")
 
 
 def as_ours(error: Exception) -> ThinwireError:
@@ -240,6 +240,11 @@ def as_ours(error: Exception) -> ThinwireError:
         "the hub met an error that nobody foresaw",
         "Nothing is lost: the sender tries again. At the hub, `thinwire-receiver status` shows the error.",
     )
+
+
+def reason_of(error: OSError) -> str:
+    """The system's words for an error of files, by its number: the text in the error may be anybody's."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def told(error: Exception) -> str:

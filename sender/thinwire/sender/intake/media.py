@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from thinwire.sender.intake.study import read_file
-from thinwire.shared.errors import BadInput, DiskFull, UnreadableDicom
+from thinwire.shared.errors import BadInput, DiskFull, UnreadableDicom, reason_of
 from thinwire.shared.formats.zip_archive import MAGIC, each_member
 from thinwire.shared.imaging.dicom import DEFAULT_LIMITS, read_instance
 from thinwire.shared.imaging.file_format import PREFIX, PREFIX_AT
@@ -164,7 +164,7 @@ def _unpacked(given: "_Found | Refused", limits: FileLimits, scratch: _Scratch) 
                 yield Refused(error, (given.path,), (given.given,))
             return
         except OSError as error:
-            raise DiskFull(f"the zip archive cannot be unpacked ({error.strerror})") from None
+            raise DiskFull(f"the zip archive cannot be unpacked ({reason_of(error)})") from None
         scratch.held.enter_context(opened.pop_all())
         scratch.size = size
     if given.named and not any(_may_be_image(each) for each in taken):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from thinwire.sender.intake.patients import ISSUER, patients_differ
 from thinwire.sender.intake.text import text_of_study
-from thinwire.shared.errors import BadInput, UnreadableDicom
+from thinwire.shared.errors import BadInput, UnreadableDicom, reason_of
 from thinwire.shared.formats.manifest import IDENTITY_KEYWORDS, MAX_FILES
 from thinwire.shared.identifiers import Digest, StudyKey, TextSource, study_key
 from thinwire.shared.imaging.deliverable import undeliverable
@@ -112,7 +112,7 @@ def read_file(path: Path, limits: FileLimits) -> bytes:
             data = file.read(limits.file_bytes + 1)
     except OSError as error:
         raise UnreadableDicom(
-            f"the file cannot be read ({error.strerror})", "Check the path and its permissions."
+            f"the file cannot be read ({reason_of(error)})", "Check the path and its permissions."
         ) from None
     if len(data) > limits.file_bytes:
         raise UnreadableDicom(f"the file is larger than the limit of {limits.file_bytes} bytes")

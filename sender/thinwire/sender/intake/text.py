@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from thinwire.shared.errors import UnreadableText
+from thinwire.shared.errors import UnreadableText, reason_of
 from thinwire.shared.identifiers import TextSource
 from thinwire.shared.imaging.header import DicomHeader
 
@@ -55,7 +55,7 @@ def read_text(source: Path | str, standard_input: BinaryIO | None = None) -> str
                 data = file.read(MAX_TEXT_BYTES + 1)
     except OSError as error:
         raise UnreadableText(
-            f"the text cannot be read ({error.strerror})", "Check the path of the text file."
+            f"the text cannot be read ({reason_of(error)})", "Check the path of the text file."
         ) from None
     return decode_text(data)
 

@@ -49,7 +49,7 @@ from thinwire.sender.outbox.tables import (
     usage,
 )
 from thinwire.shared.clock import Clock
-from thinwire.shared.errors import UnreadableDicom
+from thinwire.shared.errors import UnreadableDicom, reason_of
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import DIGEST_BYTES, EPOCH_ID_BYTES, STUDY_KEY_BYTES, Digest, StudyKey
 from thinwire.shared.imaging.file_format import dataset_digest
@@ -258,7 +258,7 @@ def _content(path: Path) -> bytes:
 
 
 def _not_read(error: OSError, name: str = "it") -> str:
-    return f"{name} cannot be read ({os.strerror(error.errno or 0)})"
+    return f"{name} cannot be read ({reason_of(error)})"
 
 
 def _may_be(file: Path, part: Part) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from thinwire.sender.transport.flow import Flow
 from thinwire.sender.transport.tls import SETTINGS, Security, Tls, WithoutFirstAck
 from thinwire.shared.addresses import host_and_port
-from thinwire.shared.errors import LinkLost
+from thinwire.shared.errors import LinkLost, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ def _folder() -> Iterator[Path]:
 def _no_temporary_space(error: OSError) -> LinkLost:
     """LinkLost: a full /tmp is temporary, like an outage; the studies are in the outbox."""
     return LinkLost(
-        f"the folder for temporary files cannot be used ({error.strerror or error})",
+        f"the folder for temporary files cannot be used ({reason_of(error)})",
         f"Free space in {tempfile.gettempdir()}, or name another short path in TMPDIR. Sending then continues.",
     )
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from thinwire.shared.errors import BadInput, DiskFull, StickLost
+from thinwire.shared.errors import BadInput, DiskFull, StickLost, reason_of
 from thinwire.shared.identifiers import Digest, digest
 from thinwire.shared.storage.durable import Disk
 
@@ -119,4 +119,4 @@ class Stick:
         try:
             yield
         except OSError as error:
-            raise StickLost(f"the stick cannot be read or written ({error.strerror or 'no reason given'})") from error
+            raise StickLost(f"the stick cannot be read or written ({reason_of(error)})") from error

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from thinwire.shared.errors import BadConfiguration, DiskFull
+from thinwire.shared.errors import BadConfiguration, DiskFull, reason_of
 
 
 def _no_step(name: str) -> None:
@@ -116,7 +116,7 @@ class Disk:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskFull(f"the disk is full ({os.strerror(error.errno)})") from error
+                raise DiskFull(f"the disk is full ({reason_of(error)})") from error
             raise
 
 

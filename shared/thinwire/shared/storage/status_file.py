@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from thinwire.shared.errors import reason_of
 from thinwire.shared.storage.durable import replaced
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def write_status(path: Path, version: int, facts: Mapping[str, Any], now: dateti
         with replaced(path) as beside:
             beside.write_text(text, encoding="ascii")
     except OSError as error:
-        log.warning("%s cannot be written for other processes: %s", path.name, error.strerror)
+        log.warning("%s cannot be written for other processes: %s", path.name, reason_of(error))
 
 
 def read_status(path: Path, version: int) -> tuple[dict[str, Any], datetime]:
