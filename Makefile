@@ -109,7 +109,8 @@ soak: $(STAMP)
 # The attacks on real processes in their long form, in less than 20 minutes; as root also on file systems of their own.
 # `make test` runs a short form.
 attack: $(STAMP)
-	THINWIRE_ATTACK=1 $(BIN)/pytest --timeout 1200 -n 2 --dist worksteal -q -rs tests/attacks tests/faults/test_bombs.py
+	THINWIRE_ATTACK=1 $(BIN)/pytest --timeout 1200 -n 2 --dist worksteal -q -rs \
+		tests/attacks tests/faults/test_bombs.py tests/end_to_end/test_restored_backup.py
 
 # Every parser of foreign bytes under a coverage-guided fuzzer, which has wheels for Linux on x86-64. FUZZ takes names of
 # targets and options: FUZZ="payload crops --runs 1000000 --seconds 600 --keep". `make test` replays the kept inputs.
