@@ -25,7 +25,7 @@ from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy, Retryable
+from thinwire.shared.errors import HubBusy, Retryable, told
 from thinwire.shared.identifiers import SiteName, StudyKey
 from thinwire.shared.storage.status_file import EVERY
 
@@ -171,7 +171,5 @@ def _draft(run: Callable[[], None]) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
     try:
         run()
-    except Exception:
-        # `run` parks what fails and goes on; triage continues without drafts also where it cannot.
-        # Not raised again: Python would write it a second time, as plain text between lines of JSON.
-        log.exception("drafting stopped until the next start; triage continues")
+    except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
+        log.error("drafting stopped until the next start; triage continues: %s", told(error))

@@ -22,7 +22,7 @@ from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.mpnn import Prediction, Predictor
 from thinwire.receiver.operations.check import Checked, check
 from thinwire.receiver.pipeline import MOST_SET_ASIDE, RECEIVING, HubPipeline
-from thinwire.receiver.store import store as store_module
+from thinwire.receiver.store import queries as queries_module
 from thinwire.receiver.store.records import OpenedPart, StoredPrediction
 from thinwire.receiver.store.worklist import as_json, worklist
 from thinwire.shared.crypto.envelope import Kind
@@ -224,7 +224,7 @@ def test_a_reading_that_did_not_know_of_the_urgency_does_not_count(hub: Hub, cli
 def test_studies_are_read_a_page_at_a_time(
     hub: Hub, clinic: Clinic, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PAGE", 2)
+    monkeypatch.setattr(queries_module, "PAGE", 2)
     pipeline = hub.pipeline()
     for seed in range(5):
         put(pipeline, clinic, study_parts(clinic, bundle, seed).graph)

@@ -2,15 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    FromClause,
-    Row,
     and_,
     delete,
     exists,
@@ -24,27 +22,24 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.additions import (
     Decision,
-    StoredAddition,
     add,
     announce,
     base_of,
     check_added,
-    current_files,
     read_additions,
 )
 from thinwire.receiver.store.content import Content, Files, patient_of
-from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt, last_event
+from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt
 from thinwire.receiver.store.history import SiteHistory, add_position, begin_generation, history_of, is_behind
+from thinwire.receiver.store.queries import StudyQueries, of_study
 from thinwire.receiver.store.records import (
     OpenedPart,
     PendingGraph,
     StoredPrediction,
-    StoredStudy,
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
 from thinwire.receiver.store.shares import Limit, check_room, check_served, check_share, count, limits_of, usage_of
-from thinwire.receiver.store.stored_studies import key_starts, stored_studies
 from thinwire.receiver.store.tables import (
     additions,
     drafts,
@@ -59,7 +54,6 @@ from thinwire.receiver.store.tables import (
     reports,
     requests,
     studies,
-    worklist,
 )
 from thinwire.receiver.store.waiting import undrafted, untriaged
 from thinwire.receiver.store.worklist_rows import keep
@@ -68,7 +62,7 @@ from thinwire.shared.crypto.envelope import Kind, sealed_size
 from thinwire.shared.errors import Forged, ReportMoved, UnknownStudy
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import Manifest
-from thinwire.shared.formats.positional import micros, moment
+from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import (
     NO_STUDY,
     Receipt,
@@ -84,11 +78,8 @@ from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
 from thinwire.shared.storage.database import Database
 
-PAGE = 500
-"""Studies that are read from the database at a time."""
 
-
-class Store:
+class Store(StudyQueries):
     """Safe from any thread and process. The caller of `sweep` holds DATA/lock and DATA/carry.lock.
 
     signing: the hub's key; the store alone signs receipts, each in the transaction that makes it true.
@@ -104,8 +95,7 @@ class Store:
         quota: QuotaSettings | None = None,
     ) -> None:
         """quota: the limits of a site that has none of its own."""
-        self._database = database
-        self._blobs = blobs
+        super().__init__(database, blobs)
         self._step = step
         self._signing = signing
         self._clock = clock
@@ -170,7 +160,7 @@ class Store:
             connection.execute(insert(objects).values(**mine, **row))
             _add_facts(connection, mine, part.content)
             connection.execute(
-                delete(requests).where(_of(requests, part.site, part.header.study), requests.c.kind == row["kind"])
+                delete(requests).where(of_study(requests, part.site, part.header.study), requests.c.kind == row["kind"])
             )
             keep(connection, part.site, part.header.study)
             if (base := base_of(connection, part.site, part.header.study)) is not None:
@@ -183,7 +173,7 @@ class Store:
         check_served(connection, part.site)
         if isinstance(part.content, Manifest) and part.content.added is not None:
             check_added(connection, part.site, part.header.study, part.content.added)
-        is_new = not connection.scalar(select(exists().where(_of(studies, part.site, part.header.study))))
+        is_new = not connection.scalar(select(exists().where(of_study(studies, part.site, part.header.study))))
         check_share(connection, part.site, size, is_new, self._quota, self._clock.now())
 
     def limits(self, site: SiteName) -> Mapping[Limit, int]:
@@ -292,7 +282,7 @@ class Store:
             if kind is Kind.ORIGINALS:
                 of += [each.study for each in read_additions(connection, site, study)]
             for each in of:
-                here = _of(objects, site, each) & (objects.c.kind == int(kind))
+                here = of_study(objects, site, each) & (objects.c.kind == int(kind))
                 if connection.scalar(select(exists().where(here))):
                     continue
                 row = {"site": site, "study": each, "kind": int(kind), "at": micros(at)}
@@ -309,11 +299,11 @@ class Store:
     def _make_urgent(self, connection: Connection, site: SiteName, study: StudyKey) -> bool:
         """Mark a study as urgent and delete its predictions, so that inference runs again. False for an unknown
         study."""
-        mine = _of(studies, site, study)
+        mine = of_study(studies, site, study)
         asked = connection.scalar(select(studies.c.urgent_asked).where(mine))
         if asked is False:
             connection.execute(update(studies).where(mine).values(urgent_asked=True))
-            connection.execute(delete(predictions).where(_of(predictions, site, study)))
+            connection.execute(delete(predictions).where(of_study(predictions, site, study)))
             add_event(connection, site, study, StudyEvent.ESCALATED, self._clock.now())
             keep(connection, site, study)
         return asked is not None
@@ -368,65 +358,6 @@ class Store:
                 keep(connection, waiting.site, waiting.study)
         self._step("store.draft.committed")
 
-    def draft(self, site: SiteName, study: StudyKey) -> bytes | None:
-        """The draft of the newest graph as JSON (docs/report-decoder.md), or None."""
-        graph = _of(objects, site, study) & (objects.c.kind == int(Kind.GRAPH))
-        newest = select(objects.c.blob).where(graph).order_by(objects.c.number.desc()).limit(1).scalar_subquery()
-        with self._database.read() as connection:
-            return connection.scalar(select(drafts.c.draft).where(_of(drafts, site, study), drafts.c.blob == newest))
-
-    def studies(self) -> Iterator[StoredStudy]:
-        """All studies in the order in which they became known, read from the database page by page."""
-        last = 0
-        while True:
-            page = select(worklist.c.number).where(worklist.c.number > last).order_by(worklist.c.number).limit(PAGE)
-            with self._database.read() as connection:
-                numbers = connection.scalars(page).all()
-                found = stored_studies(connection, numbers)
-            yield from found
-            if len(numbers) < PAGE:
-                return
-            last = numbers[-1]
-
-    def find(self, prefix: str, site: SiteName | None = None) -> StoredStudy:
-        """The one study whose key starts with these hex digits. Raises UnknownStudy for none, or for several."""
-        starts = key_starts(prefix.lower())
-        if starts is None:
-            raise UnknownStudy("no study has a key that starts with these digits")
-        query = select(worklist.c.number).where(starts if site is None else starts & (worklist.c.site == site))
-        with self._database.read() as connection:
-            numbers = connection.scalars(query.limit(2)).all()
-            if not numbers:
-                raise UnknownStudy("no study has a key that starts with these digits")
-            if len(numbers) > 1:
-                raise UnknownStudy(
-                    "several studies have a key that starts with these digits",
-                    "Give more digits of the key, or --site where two clinics sent the same files.",
-                )
-            return stored_studies(connection, numbers)[0]
-
-    def study(self, site: SiteName, study: StudyKey) -> StoredStudy:
-        """One study by its whole key. Raises UnknownStudy."""
-        with self._database.read() as connection:
-            number = connection.scalar(select(worklist.c.number).where(_of(worklist, site, study)))
-            if number is None:
-                raise UnknownStudy("the hub has no such study")
-            return stored_studies(connection, [number])[0]
-
-    def file_digests(self, site: SiteName, study: StudyKey) -> list[Digest]:
-        """SHA-256 of each file of which the study consists now: those of its archive in their order, a corrected one in
-        the place of the earlier if a person decided so, then those that were added; empty without the originals."""
-        query = select(files.c.digest).where(_of(files, site, study)).order_by(files.c.place)
-        with self._database.read() as connection:
-            own = [Digest(each) for each in connection.scalars(query)]
-            added = read_additions(connection, site, study) if own else ()
-        return current_files(own, added)
-
-    def additions(self, site: SiteName, study: StudyKey) -> tuple[StoredAddition, ...]:
-        """The files that were added to a study, in the order of their arrival."""
-        with self._database.read() as connection:
-            return read_additions(connection, site, study)
-
     def decide(
         self,
         site: SiteName,
@@ -439,11 +370,11 @@ class Store:
         """Store a person's decision on corrected files of a study. patient: of the study from now on, as
         `patient_of`. also: called in the same transaction. Raises UnknownStudy, DiskFull, HubBusy."""
         self._step("store.decision.before_commit")
-        this = _of(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
+        this = of_study(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
         with self._database.write() as connection:
             if connection.execute(update(additions).where(this).values(decision=str(decision))).rowcount != 1:
                 raise UnknownStudy("the study has no such corrected files")
-            connection.execute(update(studies).where(_of(studies, site, study)).values(patient=patient))
+            connection.execute(update(studies).where(of_study(studies, site, study)).values(patient=patient))
             announce(connection, site, study, self._clock.now())
             also(connection)
         self._step("store.decision.committed")
@@ -452,20 +383,13 @@ class Store:
         """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
         self._step("store.opened.before_commit")
         with self._database.write() as connection:
-            before = _of(events, site, study) & (events.c.event == str(StudyEvent.OPENED))
+            before = of_study(events, site, study) & (events.c.event == str(StudyEvent.OPENED))
             if connection.scalar(select(exists().where(before))):
                 return False
             opened = Receipt(study, site, None, StudyStatus.OPENED, self._clock.now())
             add_receipt(connection, opened, self._signing)
             keep(connection, site, study)
         return True
-
-    def report(self, site: SiteName, study: StudyKey) -> Report | None:
-        """The newest version of a study's report."""
-        newest = select(reports).where(_of(reports, site, study)).order_by(reports.c.version.desc()).limit(1)
-        with self._database.read() as connection:
-            row = connection.execute(newest).one_or_none()
-        return None if row is None else _report(row)
 
     def add_report(self, report: Report, also: Callable[[Connection], object]) -> None:
         """Store a version of a report, the signed `read` receipt of a final one, and the rows of `also`: all or none.
@@ -485,7 +409,7 @@ class Store:
         }
         self._step("store.report.before_commit")
         with self._database.write() as connection:
-            last = select(func.max(reports.c.version)).where(_of(reports, report.site, report.study))
+            last = select(func.max(reports.c.version)).where(of_study(reports, report.site, report.study))
             if report.version != (connection.scalar(last) or 0) + 1:
                 raise ReportMoved("the report was saved by somebody else meanwhile")
             connection.execute(insert(reports).values(row))
@@ -500,40 +424,12 @@ class Store:
             also(connection)
         self._step("store.report.committed")
 
-    def of_patient(self, site: SiteName, patient: bytes) -> list[StoredStudy]:
-        """The studies of one patient of a site, newest first."""
-        joined = _of(worklist, studies.c.site, studies.c.study)
-        this = (studies.c.site == site) & (studies.c.patient == patient)
-        query = select(worklist.c.number).join_from(studies, worklist, joined).where(this)
-        with self._database.read() as connection:
-            numbers = connection.scalars(query.order_by(worklist.c.received_at.desc())).all()
-            return stored_studies(connection, numbers)
-
-    def last_event(self) -> int:
-        """The number of the last event: another one after any change of the worklist or of a study's page."""
-        with self._database.read() as connection:
-            return last_event(connection)
-
-    def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
-        """The plaintext of the newest part of a kind, or None. Raises BadFormat for a damaged blob."""
-        this = _of(objects, site, study) & (objects.c.kind == int(kind))
-        with self._database.read() as connection:
-            blob = connection.scalar(select(objects.c.blob).where(this).order_by(objects.c.number.desc()).limit(1))
-        return None if blob is None else self._blobs.read(Digest(blob))
-
-    def blob(self, name: Digest) -> bytes:
-        return self._blobs.read(name)
-
 
 _KINDS = frozenset(map(int, Kind))
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:
     return and_(objects.c.site == site, objects.c.object == object)
-
-
-def _of(table: FromClause, site: object, study: object) -> ColumnElement[bool]:
-    return and_(table.c.site == site, table.c.study == study)
 
 
 def _stored_receipt(connection: Connection, site: SiteName, object: Digest) -> bytes | None:
@@ -554,7 +450,7 @@ def _tells_its_place(connection: Connection, site: SiteName, signed: bytes) -> b
 
 def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content) -> None:
     """Store the facts of a part's content."""
-    this = _of(studies, mine["site"], mine["study"])
+    this = of_study(studies, mine["site"], mine["study"])
     match content:
         case FusedGraph():
             facts = {
@@ -572,7 +468,7 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 {**mine, "place": place, "digest": each, "size": size}
                 for place, (each, size) in enumerate(content.entries)
             ]
-            connection.execute(delete(files).where(_of(files, mine["site"], mine["study"])))
+            connection.execute(delete(files).where(of_study(files, mine["site"], mine["study"])))
             connection.execute(insert(files), entries)
         case Manifest():
             entries = [
@@ -583,20 +479,6 @@ def _add_facts(connection: Connection, mine: Mapping[str, Any], content: Content
                 add(connection, mine["site"], mine["study"], content.added)
             elif not any(each.decision is Decision.TAKEN for each in read_additions(connection, **mine)):
                 connection.execute(update(studies).where(this).values(patient=patient_of(content)))
-            connection.execute(delete(listed).where(_of(listed, mine["site"], mine["study"])))
+            connection.execute(delete(listed).where(of_study(listed, mine["site"], mine["study"])))
             if entries:
                 connection.execute(insert(listed), entries)
-
-
-def _report(row: Row[Any]) -> Report:
-    return Report(
-        SiteName(row.site),
-        StudyKey(row.study),
-        row.version,
-        ReportState(row.state),
-        row.text,
-        row.reader,
-        row.reader_name,
-        row.from_draft,
-        moment(row.at),
-    )
