@@ -38,7 +38,7 @@ HASHED = --generate-hashes --custom-compile-command 'make lock'
 # uv's marker on lines for all supported systems.
 EVERYWHERE = ; python_full_version < '3.14' and platform_python_implementation == 'CPython' and sys_platform == 'linux'
 lock: $(UV)
-	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev \
+	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra cluster --extra dev \
 		-c requirements/torch.txt --no-emit-package torch -o requirements/development.lock
 	$(LOCK) $(HASHED) pyproject.toml --extra sender -c requirements/development.lock -o requirements/clinic.lock
 	echo hatchling editables | tr ' ' '\n' | $(LOCK) $(HASHED) - -c requirements/development.lock -o requirements/build.lock
@@ -48,7 +48,7 @@ lock: $(UV)
 # releases are not errors.
 LOWEST = .venv-lowest
 lowest: $(UV)
-	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra dev --resolution lowest-direct \
+	$(LOCK) $(HASHED) pyproject.toml --extra sender --extra receiver --extra training --extra cluster --extra dev --resolution lowest-direct \
 		-c requirements/torch.txt --no-emit-package torch -o build/lowest.lock
 	$(PYTHON) requirements/set_up.py $(LOWEST) build/lowest.lock
 	$(LOWEST)/bin/pytest -n 2 --dist loadfile -q -W ignore::DeprecationWarning -W ignore::FutureWarning tests/unit

@@ -41,9 +41,10 @@ def rows(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_hub_of_version_8_loses_no_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [8, 12])
+def test_a_hub_of_an_earlier_version_loses_no_row(tmp_path: Path, version: int) -> None:
     direct, between = (as_it_was(tmp_path / name) for name in ("direct", "between"))
-    put("hub-8.db.xz", between / DATABASE, 8)
+    put(f"hub-{version}.db.xz", between / DATABASE, version)
     for data in (direct, between):
         bring_forward(data)
     assert rows(between / DATABASE) == rows(direct / DATABASE)
@@ -64,7 +65,9 @@ def test_a_clinic_s_database_of_version_1_loses_no_row(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("sample", "schema"), [("hub-8.db.xz", HUB), ("clinic-db-1.db.xz", CLINIC)])
+@pytest.mark.parametrize(
+    ("sample", "schema"), [("hub-8.db.xz", HUB), ("hub-12.db.xz", HUB), ("clinic-db-1.db.xz", CLINIC)]
+)
 def test_a_copy_of_the_earlier_database_stays(tmp_path: Path, sample: str, schema: Any) -> None:
     path = tmp_path / "some.db"
     before = lzma.decompress((SAMPLES / sample).read_bytes())

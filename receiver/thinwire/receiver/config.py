@@ -158,6 +158,10 @@ class Settings(BaseSettings):
     """Graphs that are read at once."""
     largest_study: int = Field(default=2 << 30, ge=1 << 20)
     """Bytes that a study's archive may restore to; it is restored in memory."""
+    database: SecretStr | None = None
+    """postgresql+psycopg://USER:PASSWORD@HOST/DATABASE; an SQLite file in the data folder where it is not given."""
+    blobs: str | None = None
+    """URL of an object store, such as s3://BUCKET/PREFIX; the folder `blobs` where it is not given."""
     web: str | None = None
     """HOST:PORT of the reading room's page; none where it is not given."""
     web_certificate: Path | None = None

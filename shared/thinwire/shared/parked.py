@@ -30,13 +30,12 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert as insert_new
 from sqlalchemy.exc import OperationalError
 
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Retryable, told
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 log = logging.getLogger(__name__)
 

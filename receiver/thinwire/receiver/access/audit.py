@@ -13,7 +13,6 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.access.audit_message import Act, AuditOutcome, Message, records
 from thinwire.receiver.store.tables import audit as table
@@ -24,7 +23,7 @@ from thinwire.shared.errors import BadFormat, Forged
 from thinwire.shared.formats.audit_head import AuditHead, read_signed_head, sign_head, signed_head
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 log = logging.getLogger(__name__)
 

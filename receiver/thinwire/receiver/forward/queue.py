@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.forward.delivery import TRANSITIONS, Delivery, DeliveryEvent, DeliveryState, after
 from thinwire.receiver.hub import Hub
@@ -20,7 +19,7 @@ from thinwire.receiver.store.tables import deliveries, events, plans, sent, site
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 PAGE = 20
 """Limit of events in one planning transaction, after which the next site has its turn."""

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, delete, exists, func, insert, join, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.keyring import Keyring
@@ -28,7 +27,7 @@ from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, is
 from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts

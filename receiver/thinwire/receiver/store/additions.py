@@ -11,7 +11,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, FromClause, exists, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import additions, deliveries, files, objects, studies, worklist
@@ -20,6 +19,7 @@ from thinwire.shared.errors import BadManifest
 from thinwire.shared.formats.manifest import Added
 from thinwire.shared.formats.positional import moment
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, SiteName, StudyKey
+from thinwire.shared.storage.database import insert_new
 
 _OPEN = ("waiting", "asked", "refused")
 """States of deliveries that a target may still be sent (`forward.queue`)."""

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, exists, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.records import COVERED
@@ -14,6 +13,7 @@ from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
+from thinwire.shared.storage.database import insert_new
 
 
 class DamagedPart(NamedTuple):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, func, insert, literal, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.store.tables import backed_up, backups, generation_ends, generations, positions
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Place
 from thinwire.shared.identifiers import GENERATION_BYTES, Digest, Generation, SiteName
+from thinwire.shared.storage.database import insert_new
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import Connection, and_, exists, func, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.tables import generations, quotas, site_usage, sites
 from thinwire.shared.errors import LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import SiteName
+from thinwire.shared.storage.database import insert_new
 
 DAY = timedelta(days=1)
 AGAIN_AFTER = 300.0

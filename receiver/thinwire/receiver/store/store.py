@@ -17,7 +17,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.store.additions import (
@@ -76,7 +75,7 @@ from thinwire.shared.formats.receipts import (
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.parked import ParkedItems
 from thinwire.shared.storage.blobs import Blobs
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 
 class Store(StudyQueries):

@@ -27,7 +27,7 @@ from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
 from thinwire.shared.storage.migrations import Schema
 
-VERSION = 12
+VERSION = 13
 
 TABLES = MetaData()
 
@@ -411,6 +411,12 @@ audit_exports = Table(
     Column("number", Integer, nullable=False),
 )
 parked = parked_table(TABLES)
+# Streams of sites.
+# Pieces of partial objects; bundles.
+# Claims of work.
+# Predictions of other bundles.
+# Keys in time.
+# Retention, holds and tombstones.
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:

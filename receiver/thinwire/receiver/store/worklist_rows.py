@@ -11,7 +11,6 @@ from enum import IntEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.receiver.inference.calibration import PredictionSet
 from thinwire.receiver.store import full_text
@@ -31,6 +30,7 @@ from thinwire.receiver.store.tables import (
 )
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Urgency
+from thinwire.shared.storage.database import insert_new
 
 WORD = re.compile("[a-z0-9]+")
 """A word of the search, in lower case."""

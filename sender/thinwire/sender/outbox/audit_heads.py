@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import controls
 from thinwire.shared.errors import Forged
 from thinwire.shared.formats.audit_head import parse_signed_head, read_signed_head
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.earlier_files import (
     Unreadable,
@@ -54,6 +53,7 @@ from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import DIGEST_BYTES, EPOCH_ID_BYTES, STUDY_KEY_BYTES, Digest, StudyKey
 from thinwire.shared.imaging.file_format import dataset_digest
 from thinwire.shared.imaging.header import FileLimits, glance
+from thinwire.shared.storage.database import insert_new
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import controls
 from thinwire.shared.formats.receipts import Place
 from thinwire.shared.identifiers import Generation
+from thinwire.shared.storage.database import insert_new
 
 _TOLD, _FOLLOWED, _SEEN, _KEEP = "hub history", "hub history followed", "hub receipt", "keep until"
 

@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import delete, insert, or_, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.audit_heads import AuditHeads
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartEvent, PartState
@@ -50,7 +49,7 @@ from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import NO_STUDY, Receipt, StudyStatus, read_receipt
 from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, EpochId, StudyKey, digest
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 from thinwire.shared.storage.durable import flock
 
 log = logging.getLogger(__name__)

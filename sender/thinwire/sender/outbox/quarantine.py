@@ -16,14 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, case, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import quarantine
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import DiskFull, ThinwireError
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import DIGEST_BYTES, Digest, digest
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.entries import Due, OutboxEntry, Part, PartState, PartTotal
 from thinwire.sender.outbox.tables import parts, places, studies
@@ -31,6 +30,7 @@ from thinwire.shared.formats.originals import Effort
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import Place, StudyStatus
 from thinwire.shared.identifiers import Digest, EpochId, Generation, StudyKey
+from thinwire.shared.storage.database import insert_new
 
 MOST_DUE = 500
 """Objects of one kind and urgency that are considered for sending at a time."""

@@ -8,11 +8,10 @@ import logging
 from dataclasses import dataclass, field
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import usage
 from thinwire.shared.errors import Retryable
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from thinwire.sender.outbox.tables import watched
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.database import Database, insert_new
 
 ABSENT = timedelta(days=7)
 """A file that the folder has not had for so long is forgotten: a network share that is away for a night comes back."""

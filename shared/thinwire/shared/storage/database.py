@@ -1,8 +1,10 @@
-"""A transactional database in one file: SQLite in WAL mode with synchronous=FULL, for any number of threads and
-processes. Its version and the way to the next one: `thinwire.shared.storage.migrations`.
+"""A transactional database for any number of threads and processes: SQLite in one file, in WAL mode with
+synchronous=FULL, or PostgreSQL for any number of machines. Its version and the way to the next one:
+`thinwire.shared.storage.migrations`.
 """
 
 import contextlib
+import hashlib
 import logging
 import sqlite3
 import threading
@@ -11,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import BigInteger, Connection, Engine, Integer, create_engine, event, func, select
+from sqlalchemy.dialects.postgresql import insert as _insert
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from thinwire.shared.errors import DatabaseBusy, DiskFull, StorageFailed
+from thinwire.shared.errors import BadConfiguration, DatabaseBusy, DiskFull, StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -23,37 +28,68 @@ PATIENCE = 30.0
 
 MOST_CHECKED = 1 << 30
 """Bytes of a database that is checked at each start, which takes about a second."""
+insert_new = _insert
+"""INSERT with ON CONFLICT: the two databases write it alike."""
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""The type of numbers that the database counts up: 64 bits in both (SQLite: a rowid, which has this type's name)."""
+_ALL, _ONE = 0x7477, 0x7478
+"""Classes of PostgreSQL's advisory locks: of all writers, and of those with one turn."""
+POOL = 16
+"""Connections to PostgreSQL that a process keeps; as many more for a moment."""
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
 class Database:
-    """One database, used by any number of threads and processes."""
+    """One database, used by any number of threads and processes. path: of SQLite's file; None for PostgreSQL."""
 
-    def __init__(self, path: Path, engine: Engine) -> None:
+    def __init__(self, path: Path | None, engine: Engine) -> None:
         self.path = path
-        self._engine = engine
+        self.engine = engine
         self._turns = Turns()
 
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may write to it: PostgreSQL."""
+        return self.path is None
+
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, turn: str | None = None) -> Iterator[Connection]:
         """One transaction, durable when the block ends; nothing of it remains if the block raises.
 
-        Threads of this process write in the order in which they came: SQLite itself lets any of them go first, so that
+        turn: for PostgreSQL, what the transaction writes, such as a site. Transactions of one turn follow each other;
+        those of different turns go on at once; one without a turn is alone. SQLite has one writer at a time. Threads
+        of a process write to SQLite in the order in which they came: SQLite itself lets any of them go first, so that
         one that writes without a pause would keep the others waiting.
 
-        Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long.
+        Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long, or if the database
+        does not answer: the transaction may then have been committed.
         """
-        with self._turns.take(PATIENCE), translated(), self._engine.begin() as connection:
+        if not self.shared:
+            with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
+                yield connection
+            return
+        with translated(), self.engine.begin() as connection:
+            if turn is None:
+                connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
+            else:
+                mine = int.from_bytes(hashlib.sha256(turn.encode()).digest()[:4], signed=True)
+                connection.execute(
+                    select(func.pg_advisory_xact_lock_shared(_ALL, 0), func.pg_advisory_xact_lock(_ONE, mine))
+                )
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A view of the database at one moment."""
-        with translated(), self._engine.connect().execution_options(reads_only=True) as connection:
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if self.shared else {}
+        with translated(), self.engine.connect().execution_options(reads_only=True, **options) as connection:
             yield connection
 
     def faults(self) -> list[str]:
-        """The faults of the file that the database itself finds, at most 20 of a kind; empty for a sound one."""
+        """The faults of the file that the database itself finds, at most 20 of a kind; empty for a sound one.
+        PostgreSQL's server looks after its own files."""
+        if self.shared:
+            return []
         with self.read() as connection:
             found = [str(each) for each in connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()]
             rows = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
@@ -63,6 +99,8 @@ class Database:
     def require_sound(self) -> None:
         """At the start of a process that writes: raises StorageFailed for a file with a damaged page, before a write
         spreads the damage. A file over MOST_CHECKED is left to `faults`, which takes minutes."""
+        if self.path is None:
+            return
         if self.path.stat().st_size > MOST_CHECKED:
             log.info("the database is too large for a check at each start; `check` reads it whole")
             return
@@ -72,10 +110,11 @@ class Database:
             raise damaged()
 
     def changes(self) -> "Changes":
+        assert self.path is not None
         return Changes(self.path)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 class Turns:
@@ -140,6 +179,27 @@ def engine_of(path: Path) -> Engine:
     return engine
 
 
+def engine_at(url: str) -> Engine:
+    """PostgreSQL at a URL (postgresql+psycopg://USER@HOST/DATABASE). A lost commit is one that its disk lost: the
+    server's settings fsync and full_page_writes stay on. Raises BadConfiguration."""
+    options = f"-c synchronous_commit=on -c lock_timeout={PATIENCE:.0f}s -c idle_in_transaction_session_timeout=120s"
+    try:
+        if (parsed := make_url(url)).drivername != "postgresql+psycopg":
+            raise BadConfiguration("the database is no postgresql+psycopg:// URL", "Correct `database` in config.toml.")
+        return create_engine(
+            parsed,
+            pool_size=POOL,
+            max_overflow=POOL,
+            pool_timeout=PATIENCE,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10, "options": options, "application_name": "thinwire"},
+        )
+    except ArgumentError:
+        raise BadConfiguration("the database's URL cannot be read", "Correct `database` in config.toml.") from None
+    except ImportError:
+        raise BadConfiguration("this installation has no driver for PostgreSQL", "Install thinwire[cluster].") from None
+
+
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
@@ -167,16 +227,42 @@ def translated() -> Iterator[None]:
     """The database's own errors as ours, which carry a remedy: DiskFull, DatabaseBusy, StorageFailed."""
     try:
         yield
+    except PoolTimeout as error:
+        raise DatabaseBusy("every connection to the database is in use") from error
     except (DatabaseError, sqlite3.DatabaseError) as error:
         original = error.orig if isinstance(error, DatabaseError) else error
-        code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFull("no space for the database") from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DatabaseBusy("another process writes to the database") from error
         # The errors' own texts may quote a row.
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise damaged() from error
-        if code in _UNUSABLE:
-            raise StorageFailed("the database cannot be read or written") from error
-        raise
+        ours = _of_sqlite(original) if isinstance(original, sqlite3.Error) else _of_postgresql(original)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _of_sqlite(error: sqlite3.Error) -> Exception | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull("no space for the database")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseBusy("another process writes to the database")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return damaged()
+    return StorageFailed("the database cannot be read or written") if code in _UNUSABLE else None
+
+
+_FULL, _READ_ONLY, _DAMAGED = ("53100",), ("25006", "58030", "42501"), ("XX001", "XX002")
+_BUSY = ("08", "40", "53", "55P03", "57")
+"""SQLSTATEs (PostgreSQL, Appendix A), or the classes with which they begin: no connection, a rollback for another's
+sake, no resources, a lock in use, a server that stops or starts."""
+
+
+def _of_postgresql(error: BaseException | None) -> Exception | None:
+    state = getattr(error, "sqlstate", None)
+    if state in _FULL:
+        return DiskFull("no space for the database")
+    if state in _DAMAGED:
+        return damaged()
+    if state in _READ_ONLY:
+        return StorageFailed("the database cannot be read or written")
+    if (state is None and type(error).__name__ == "OperationalError") or str(state).startswith(_BUSY):
+        return DatabaseBusy("the database does not answer, or others write to it")
+    return None
