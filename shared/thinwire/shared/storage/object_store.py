@@ -34,7 +34,11 @@ PIECE = 1 << 20
 PAGE = 500
 """Names of objects in memory at a time."""
 
-_RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10), "backoff": {"max_backoff": timedelta(seconds=1)}}
+_RETRIES: Any = {
+    "max_retries": 2,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"max_backoff": timedelta(seconds=1)},
+}
 _NOT_STORED = "See the state of the object store itself. Nothing was acknowledged, and the clinics keep their studies."
 _BUCKET = "Create the bucket, or correct `blobs` in config.toml. Nothing was acknowledged."
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
@@ -235,12 +239,9 @@ def object_store(url: str, disk: Disk, patience: timedelta = PATIENCE) -> Object
             disk.make_folder(folder)
             local = LocalStore(folder)
             return ObjectStore(local, local, disk, folder)
-        more = {"checksum_algorithm": "SHA256"} if parts.scheme in ("s3", "s3a") else {}
+        more: dict[str, Any] = {"checksum_algorithm": "SHA256"} if parts.scheme in ("s3", "s3a") else {}
         client, slow = (
-            # Both kinds of addresses are for the administrator to choose: a store in the same rack may have no TLS.
-            from_url(
-                url, client_options={"timeout": limit, "allow_http": _allows_http()}, retry_config=_RETRIES, **more
-            )
+            from_url(url, client_options=_options(limit), retry_config=_RETRIES, **more)
             for limit in (patience, LONG_PATIENCE)
         )
     except (BaseError, ValueError):
@@ -248,5 +249,5 @@ def object_store(url: str, disk: Disk, patience: timedelta = PATIENCE) -> Object
     return ObjectStore(client, slow, disk)
 
 
-def _allows_http() -> bool:
-    return os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
+def _options(limit: timedelta) -> Any:
+    return {"timeout": limit, "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"}
