@@ -1,4 +1,4 @@
-"""`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/hub-administrator.md.
+"""`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/administration.md.
 
 A backup's database names only blobs that are in the backup: it replaces the one before it when all of them are durable
 there. Blobs are added and never removed, so that a backup that was killed leaves the one before it whole, and the next

@@ -36,7 +36,7 @@ ADDED_WAIT = timedelta(days=1)
 ASIDE = "_damaged"
 """DATA/quarantine/_damaged: damaged blobs as they were found, under their names. No site has this name."""
 
-_RESTORE = "Stop `serve` and restore thinwire.db and blobs/ from their backup (docs/hub-administrator.md)."
+_RESTORE = "Stop `serve` and restore thinwire.db and blobs/ from their backup (docs/administration.md)."
 _REPAIR = (
     "Run `thinwire-receiver check --repair`: it requests the part from the clinic, which sends it while it still has "
     "the study's files."

@@ -1,6 +1,6 @@
 """The hub's metrics for Prometheus, computed from its database at each scrape.
 
-Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
+Names and meanings: docs/administration.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
 
 import threading
