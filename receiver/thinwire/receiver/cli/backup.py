@@ -104,9 +104,7 @@ def _say(done: Copied, back: Recovered) -> None:
         typer.echo(f"{back.parts} newer parts of {back.studies} studies are put back.")
     if back.left:
         typer.echo(f"{back.left} files in blobs/ belong to no row, and are kept: their clinics offer them again.")
-    typer.echo(
-        "Next: repeat what was enrolled, revoked or removed since the backup (docs/administration.md, Restore)."
-    )
+    typer.echo("Next: repeat what was enrolled, revoked or removed since the backup (docs/administration.md, Restore).")
 
 
 def _damaged(done: Copied, json_: bool) -> None:

@@ -417,6 +417,18 @@ parked = parked_table(TABLES)
 # Claims of work.
 # Predictions of other bundles.
 # Keys in time.
+certificates = Table(
+    "certificates",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("fingerprint", LargeBinary(32), primary_key=True),
+    # The key identifier of the authority that issued it.
+    Column("authority", LargeBinary(8), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # Of the next one, until it connects: the digest of the request, and the answer, which may be asked for again.
+    Column("request", LargeBinary(32)),
+    Column("certificate", LargeBinary),
+)
 # Retention, holds and tombstones.
 
 

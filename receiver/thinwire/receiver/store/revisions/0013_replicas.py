@@ -1,5 +1,8 @@
 """Version 13: several replicas on one database and object store."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0013"
 down_revision = "0012"
 
@@ -11,4 +14,15 @@ def upgrade() -> None:
     # Claims of work.
     # Predictions of other bundles.
     # Keys in time.
+    op.create_table(
+        "certificates",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("authority", sa.LargeBinary(8), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("request", sa.LargeBinary(32), nullable=True),
+        sa.Column("certificate", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("site", "fingerprint"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
     # Retention, holds and tombstones.
