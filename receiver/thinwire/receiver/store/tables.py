@@ -415,6 +415,17 @@ parked = parked_table(TABLES)
 # Streams of sites.
 # Pieces of partial objects; bundles.
 # Claims of work.
+claims = Table(
+    "claims",
+    TABLES,
+    Column("kind", String(48), primary_key=True),
+    Column("site", _site, primary_key=True),
+    # Empty for the work of a whole site.
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("holder", LargeBinary(16), nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Index("claims_holder", "holder"),
+)
 # Predictions of other bundles.
 # Keys in time.
 certificates = Table(
