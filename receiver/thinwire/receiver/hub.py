@@ -29,12 +29,16 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
 from thinwire.shared.listening.guard import Listeners
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.blobs import Blobs, FolderBlobs
 from thinwire.shared.storage.database import Database, Place
 from thinwire.shared.storage.durable import Disk, flock
 from thinwire.shared.storage.migrations import create_database, found_version, migrate, open_database, rehearse
+from thinwire.shared.storage.object_blobs import ObjectBlobs
+from thinwire.shared.storage.object_store import ObjectStore, object_store
 
 DATABASE = "thinwire.db"
+DAMAGED = "quarantine/_damaged"
+"""No site has this name."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Hub:
     disk: Disk = field(repr=False)
     keys: Keyring = field(repr=False)
     database: Database = field(repr=False)
+    objects: ObjectStore | None = field(repr=False)
+    """None where the blobs are in the data folder."""
+    blobs: Blobs = field(repr=False)
     store: Store = field(repr=False)
     enrolment: SiteRegistry = field(repr=False)
     bundles: Bundles = field(repr=False)
@@ -57,6 +64,10 @@ class Hub:
         """The best available image of each study. process: decodes; by default the one of the readers."""
         arriving = PartialReader(self.data / "inbox", self.enrolment)
         return StudyImages(self.store, arriving, Decoder(process, self.settings.largest_study))
+
+    def damaged_blobs(self) -> Blobs:
+        """Damaged blobs as they were found, set aside by `check --repair`."""
+        return _blobs(self.objects, self.data, DAMAGED, self.disk)
 
     def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))
@@ -148,6 +159,8 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     keys = load_keyring(data / "keys")
+    objects = None if settings.blobs is None else object_store(settings.blobs, disk)
+    blobs = _blobs(objects, data, "blobs", disk)
     with _opened(data, settings) as database:
         yield Hub(
             data,
@@ -156,13 +169,19 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             disk,
             keys,
             database,
-            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock, settings.quota),
+            objects,
+            blobs,
+            Store(database, blobs, disk.step, keys.signing, clock, settings.quota),
             SiteRegistry(database, keys, clock, settings.quota),
             Bundles(data / "bundles"),
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
         )
+
+
+def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Blobs:
+    return FolderBlobs(data / name, disk) if objects is None else ObjectBlobs(objects, name)
 
 
 @contextlib.contextmanager

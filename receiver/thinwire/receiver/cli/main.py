@@ -149,7 +149,7 @@ def serve(
     """Receive studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     With --web the reading room is served too. It prints `reading room at URL`. While no account exists it also prints a
-    one-time link for the first administrator (docs/hub-administrator.md).
+    one-time link for the first administrator (docs/administration.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
     ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and the command line, in rising priority. A hub

@@ -415,8 +415,31 @@ parked = parked_table(TABLES)
 # Streams of sites.
 # Pieces of partial objects; bundles.
 # Claims of work.
+claims = Table(
+    "claims",
+    TABLES,
+    Column("kind", String(48), primary_key=True),
+    Column("site", _site, primary_key=True),
+    # Empty for the work of a whole site.
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("holder", LargeBinary(16), nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Index("claims_holder", "holder"),
+)
 # Predictions of other bundles.
 # Keys in time.
+certificates = Table(
+    "certificates",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("fingerprint", LargeBinary(32), primary_key=True),
+    # The key identifier of the authority that issued it.
+    Column("authority", LargeBinary(8), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # Of the next one, until it connects: the digest of the request, and the answer, which may be asked for again.
+    Column("request", LargeBinary(32)),
+    Column("certificate", LargeBinary),
+)
 # Retention, holds and tombstones.
 
 
