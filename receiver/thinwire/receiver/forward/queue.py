@@ -112,7 +112,8 @@ class Queue:
         now = self._clock.now()
         self._step("forward.plan.before_commit")
         count = 0
-        with self._database.write() as connection:
+        of = {site for (site, _), _ in wanted} | ({upto[0]} if upto is not None else set())
+        with self._database.write(turn=of.pop() if len(of) == 1 else None) as connection:
             for (site, study), items in wanted:
                 if base_of(connection, site, study) is not None:
                     continue  # it is part of another study since its items were listed
@@ -198,8 +199,11 @@ class Queue:
     ) -> Delivery:
         """Apply an event to a delivery; durable when this returns. Raises ValueError as `after` does."""
         self._step("forward.apply.before_commit")
-        with self._database.write() as connection:
-            before = _delivery(connection.execute(_all().where(deliveries.c.number == number)).one())
+        this = deliveries.c.number == number
+        with self._database.read() as connection:
+            site = connection.scalar(select(deliveries.c.site).where(this))
+        with self._database.write(turn=site) as connection:
+            before = _delivery(connection.execute(_all().where(this)).one())
             changed = after(before, event, self._clock.now(), reason, instance, transaction)
             self._write(connection, changed)
             if changed.state in _AT_TARGET and before.state not in _AT_TARGET and not _is_open(connection, changed):
@@ -211,7 +215,7 @@ class Queue:
         """Whether this SOP instance may be sent to the target: False if other content was sent there under its UID."""
         row = {"target": target, "instance": instance, "digest": digest}
         mine = (sent.c.target == target) & (sent.c.instance == instance)
-        with self._database.write() as connection:
+        with self._database.write(turn=f"target {target}") as connection:
             connection.execute(insert_new(sent).values(row).on_conflict_do_nothing())
             return connection.scalar(select(sent.c.digest).where(mine)) == digest
 

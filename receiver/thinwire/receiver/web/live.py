@@ -89,7 +89,7 @@ class Watcher:
         self._stale |= self._changes.seen()
         links, before = self._context.links(), self._seen
         connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-        last_event = self._context.store.last_event() if self._stale or before is None else before[0]
+        last_event = self._context.store.event_stamp() if self._stale or before is None else before[0]
         now, ended = self._context.clock.monotonic(), frozenset[str]()
         if self._stale or now - self._checked >= SESSIONS_EVERY:
             ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now

@@ -82,12 +82,14 @@ class Database:
         """
         if not self.shared:
             with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
+                connection.execution_options(turn=turn)
                 yield connection
             return
         with translated(), self.engine.begin() as connection:
             if turn is None:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
             else:
+                connection.execution_options(turn=turn)
                 mine = func.pg_advisory_xact_lock(_ONE, _key(turn))
                 connection.execute(select(func.pg_advisory_xact_lock_shared(_ALL, 0), mine))
             yield connection
@@ -267,6 +269,19 @@ def held(engine: Engine, check: Callable[[Any], object]) -> Engine:
 def exclude(connection: Connection) -> bool:
     """Keep every other process from PostgreSQL's tables until the transaction ends; False where one uses them."""
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_USED, 0))))
+
+
+def take_turn(connection: Connection, turn: str) -> None:
+    """In a writing transaction of any turn: from here to its end, those that take this turn follow each other. Last in
+    the transaction, or two may wait for each other. SQLite: writers follow each other anyway."""
+    if is_postgresql(connection):
+        connection.execute(select(func.pg_advisory_xact_lock(_ONE, _key(turn))))
+
+
+def require_turn(connection: Connection, turn: str) -> None:
+    """A guard against slips: raises AssertionError in a transaction of another turn."""
+    taken = connection.get_execution_options().get("turn")
+    assert taken in (None, turn), f"the transaction has the turn {taken!r}"
 
 
 def _key(name: str) -> int:

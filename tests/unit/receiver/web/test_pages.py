@@ -398,11 +398,11 @@ def test_a_draft_that_is_written_late_comes_to_the_open_page(hub: Hub, clinic: C
     reader = room.person("anna")
     assert "Machine-written draft, unchecked" not in reader.get(study)
     assert "Machine-written draft, unchecked" not in reader.get(f"{study}/state")
-    before = hub.store.last_event()
+    before = hub.store.event_stamp()
     (waiting,) = hub.store.undrafted(8)
     draft = {"sentences": [{"text": "No effusion.", "share": [0.2] * 5}], "bundle": "00" * 16}
     hub.store.add_draft(waiting, json.dumps(draft).encode())
-    assert hub.store.last_event() != before
+    assert hub.store.event_stamp() != before
     assert "Machine-written draft, unchecked" in reader.get(f"{study}/state")
 
 
