@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -71,22 +72,34 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, also after `kill`; it takes connections when this returns."""
-        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self.folder / "log")
+        with (self.folder / "log").open("ab") as log:
+            command = [self._programs / "postgres", "-D", self._data]
+            # A child of this process, which waits for its end: as a zombie it would seem to run.
+            self._process = subprocess.Popen(command, user=self._user, cwd=self.folder, stdout=log, stderr=log)
+        while True:
+            try:
+                self.sql("SELECT 1")
+            except self._psycopg.OperationalError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
 
     def stop(self) -> None:
         """Stop it, with its connections."""
-        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
 
     def kill(self) -> None:
         """kill -9 of the server and its processes."""
-        main = int((self._data / "postmaster.pid").read_text().split()[0])
-        each = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
-        for process in each:
+        main = self._process.pid
+        for each in [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(each, signal.SIGKILL)
+        self._process.wait(60)
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        if self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, text
 
-from thinwire.shared.errors import BadConfiguration, DiskFull
+from thinwire.shared.errors import BadConfiguration, DatabaseBusy, DiskFull
 from thinwire.shared.storage.database import (
     Database,
     Place,
@@ -83,8 +83,14 @@ def found_version(place: Place) -> int | None:
         engine = create_engine(f"sqlite:///{place}")  # without the pragmas of `engine_of`, which write
     else:
         engine = engine_of(place)
-    with _closed(engine), translated(), engine.connect() as connection:
-        return version_of(connection)
+    try:
+        with _closed(engine), translated(), engine.connect() as connection:
+            return version_of(connection)
+    except DatabaseBusy as error:
+        if not isinstance(place, Path):
+            # For the administrator at a start; clinics are told the error alone. It names no password.
+            log.warning("PostgreSQL: %s", str(getattr(error.__cause__, "orig", "")).partition("\n")[0])
+        raise
 
 
 def version_of(connection: Connection) -> int | None:
