@@ -12,6 +12,16 @@ def upgrade() -> None:
     # Streams of sites.
     # Pieces of partial objects; bundles.
     # Claims of work.
+    op.create_table(
+        "claims",
+        sa.Column("kind", sa.String(48), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("holder", sa.LargeBinary(16), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "site", "study"),
+    )
+    op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
     # Keys in time.
     op.create_table(
