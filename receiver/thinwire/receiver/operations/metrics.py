@@ -196,7 +196,8 @@ class Totals:
 
     def _read_on(self, connection: Connection) -> None:
         fresh = events.c.number > self._event
-        if connection.scalar(select(exists().where(fresh, events.c.event == str(StudyEvent.DAMAGED)))):
+        removed = events.c.event.in_([str(StudyEvent.DAMAGED), str(StudyEvent.ERASED)])
+        if connection.scalar(select(exists().where(fresh, removed))):
             # Objects were removed, and their numbers are used again.
             self._object = 0
             self._stored.clear()

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, func, insert, select
 
 from thinwire.receiver.store.tables import events, receipts
+from thinwire.receiver.store.tombstones import refuse_erased
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey, digest
@@ -40,6 +41,8 @@ class StudyEvent(StrEnum):
     """A part of files that are added to the study is durable at the hub, or a person decided on corrected ones."""
     DAMAGED = "damaged"
     """A stored part was damaged on the disk; it counts as not stored and is requested from the clinic."""
+    ERASED = "erased"
+    """The study was removed, and all but its tombstone (`store.tombstones`): nothing more happens to it."""
 
 
 EVENT_OF = {
@@ -52,7 +55,9 @@ EVENT_OF = {
 
 
 def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
-    """Add an event in the transaction that makes it true; returns its number."""
+    """Add an event in the transaction that makes it true; returns its number. Raises StudyErased for a study that was
+    removed: whatever was under way for it has no effect."""
+    refuse_erased(connection, site, study)
     row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
     (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
     return int(number)

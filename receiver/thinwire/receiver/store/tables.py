@@ -417,6 +417,48 @@ parked = parked_table(TABLES)
 # Predictions of other bundles.
 # Keys in time.
 # Retention, holds and tombstones.
+removals = Table(
+    "removals",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    # The name of the rule; empty for an erasure that a person asked for.
+    Column("rule", String(32), nullable=False),
+    Column("marked_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    _references_study(),
+    Index("removals_due", "due_at", "site", "study"),
+)
+holds = Table(
+    "holds",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    _references_study(),
+)
+# Without a reference: a restored backup may not know the study.
+tombstones = Table(
+    "tombstones",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("rule", String(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("tombstones_study", "study"),
+)
+removed_blobs = Table(
+    "removed_blobs",
+    TABLES,
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("removed_blobs_state", "state", "blob"),
+)
+
+
+_SAME_STUDY = "WHERE tombstones.site = OLD.site AND tombstones.study = OLD.study"
 
 
 def _only_added(table: Table, connection: Connection, **_: Any) -> None:
@@ -424,6 +466,9 @@ def _only_added(table: Table, connection: Connection, **_: Any) -> None:
     chain."""
     for act in ("UPDATE", "DELETE"):
         trigger = f"CREATE TRIGGER {table.name}_no_{act.lower()} BEFORE {act} ON {table.name} "
+        if table is reports and act == "DELETE":
+            # Only with its study, whose tombstone is in the same transaction.
+            trigger += f"WHEN NOT EXISTS (SELECT 1 FROM tombstones {_SAME_STUDY}) "
         connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
 
 
