@@ -21,7 +21,6 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, sel
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.config import RetentionRule
 from thinwire.receiver.hub import Hub, removal_lock
-from thinwire.receiver.operations.check import ASIDE
 from thinwire.receiver.operations.retention_rules import candidates, condition, is_forwarded, is_read, sized
 from thinwire.receiver.store.erasure import erase
 from thinwire.receiver.store.queries import of_study
@@ -29,10 +28,9 @@ from thinwire.receiver.store.removed_blobs import RemovedBlob, record_gone, take
 from thinwire.receiver.store.tables import holds, removals, removed_blobs, tombstones, worklist
 from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.crypto.envelope import HEADER_BYTES, peek
-from thinwire.shared.errors import BadInput, Forged, HubBusy
+from thinwire.shared.errors import BadInput, DatabaseBusy, Forged, HubBusy
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.identifiers import STUDY_KEY_BYTES, SiteName, StudyKey
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.identifiers import STUDY_KEY_BYTES, Digest, SiteName, StudyKey
 from thinwire.shared.storage.database import insert_new
 
 EVERY = 3600.0
@@ -178,6 +176,8 @@ class Retention:
             self._remove_due(done, stopped)
             self.remove_blobs(done, stopped)
             self._sweep()
+            if done.removed:
+                self._sweep_damaged()
             self._forget()
         if done.removed and self.hub.database.path is not None:
             # The log of the database holds pages with the removed rows until then.
@@ -246,7 +246,7 @@ class Retention:
     def remove_blobs(self, done: RetentionRun | None = None, stopped: Callable[[], bool] = _never) -> None:
         """Take the blobs of removed studies from the disk, but for those that another object names."""
         hub, done, last = self.hub, done or RetentionRun(), b""
-        aside = Blobs(hub.data / "quarantine" / ASIDE, hub.disk)
+        aside = hub.damaged_blobs()
         while not stopped():
             with hub.database.write() as connection:
                 page = take_page(connection, last)
@@ -280,17 +280,13 @@ class Retention:
                 self.hub.disk.remove(path.with_suffix(".bin"), "retention.quarantine")
                 self.hub.disk.remove(path, "retention.quarantine")
 
-        if newest:
-            self._sweep_damaged(max(newest.values()))
-
-    def _sweep_damaged(self, newest: datetime) -> None:
-        """Damaged blobs that were set aside before the last removal and whose study is not known any more."""
-        aside = Blobs(self.hub.data / "quarantine" / ASIDE, self.hub.disk)
+    def _sweep_damaged(self) -> None:
+        """Remove damaged blobs that were set aside and that no object names: their study is not known any more, so they
+        go with the next one that is removed."""
+        aside = self.hub.damaged_blobs()
         for page in aside.pages():
-            named = self.hub.store.named(page)
-            for blob in page:
-                if blob not in named and aside.path(blob).stat().st_mtime < newest.timestamp():
-                    aside.remove(blob, "retention.aside")
+            for blob in sorted(frozenset(page) - self.hub.store.named(page)):
+                aside.remove(Digest(blob), "retention.aside")
 
     def _forget(self) -> None:
         old = removed_blobs.c.at < micros(self.hub.clock.now() - REMEMBERED)
@@ -348,7 +344,10 @@ class RetentionLoop:
     def run(self) -> None:
         """Until `stop`. For one thread."""
         while not self._stop.is_set():
-            with self._parked.guard(LOOP), contextlib.suppress(HubBusy):  # another replica or a backup is at it
+            with (
+                self._parked.guard(LOOP),
+                contextlib.suppress(HubBusy, DatabaseBusy),
+            ):  # another process or a backup is at it
                 self._retention.run(self._stop.is_set)
             self._stop.wait(EVERY)
 
