@@ -110,7 +110,7 @@ def _is_at(target: str) -> ColumnElement[bool]:
         deliveries.c.target == target, deliveries.c.site == worklist.c.site, deliveries.c.study == worklist.c.study
     )
     # What a target has not planned for yet may become another delivery.
-    planned = select(plans.c.planned).where(plans.c.target == target, plans.c.site == worklist.c.site)
+    planned = select(plans.c.planned).where(plans.c.target == target, plans.c.site == events.c.site).correlate(events)
     before = select(target_rows.c.planned).where(target_rows.c.name == target)
     fresh = and_(
         events.c.site == worklist.c.site,
