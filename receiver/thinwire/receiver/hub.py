@@ -195,6 +195,17 @@ def serving_lock(data: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def removal_lock(hub: Hub) -> Iterator[None]:
+    """Hold DATA/removal.lock: studies are removed by one process at a time, and none during a backup, which copies what
+    its database names. Raises HubBusy, DatabaseBusy."""
+    try:
+        with flock(hub.data / "removal.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), hub.database.alone("removal"):
+            yield
+    except BlockingIOError:
+        raise HubBusy("studies are removed, or a backup is made, at this hub", "Let it end, then repeat.") from None
+
+
+@contextlib.contextmanager
 def offline_lock(data: Path) -> Iterator[None]:
     """Hold DATA/carry.lock: one process at a time takes from sticks, and `serve` may go on beside it.
 

@@ -18,6 +18,7 @@ from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
@@ -129,6 +130,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
         drafts.start()
+    retention = RetentionLoop(hub)
+    removals = threading.Thread(target=_unhurried, args=(retention.run,))
+    removals.start()
     status = asyncio.ensure_future(_write_link_status(hub, server, stop))
     try:
         if web_server is not None:
@@ -145,9 +149,11 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         changes.close()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
+        retention.stop()
         pipeline.stop()
         if drafts.is_alive():
             drafts.join()
+        removals.join()
         await inference
 
 
@@ -166,11 +172,15 @@ def _record_links(hub: Hub, links: list[SiteLink]) -> None:
         link_status.write_status(hub.data, links, hub.clock.now())
 
 
-def _draft(run: Callable[[], None]) -> None:
-    """Run drafting in this thread with the lowest priority."""
+def _unhurried(run: Callable[[], None]) -> None:
+    """Run in this thread with the lowest priority."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+    run()
+
+
+def _draft(run: Callable[[], None]) -> None:
     try:
-        run()
+        _unhurried(run)
     except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
         log.error("drafting stopped until the next start; triage continues: %s", told(error))

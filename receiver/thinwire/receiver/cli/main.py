@@ -27,6 +27,7 @@ from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
+from thinwire.receiver.cli.retention import retention_app
 from thinwire.receiver.cli.sites import site_app
 from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
@@ -441,6 +442,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+app.add_typer(retention_app, name="retention")
 app.add_typer(site_app, name="site")
 
 

@@ -77,6 +77,7 @@ class Watcher:
     async def look(self) -> None:
         """One look for all open pages."""
         if not self._pages:
+            self._context.frames.clear()
             return
         event, ended = await asyncio.to_thread(self._news, frozenset(page.secret for page in self._pages))
         for page in self._pages:
@@ -95,6 +96,7 @@ class Watcher:
             ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now
         self._seen, self._stale = (last_event, connected), False
         if before is not None and before != self._seen:
+            self._context.frames.forget_removed()
             return LIST, ended
         return (PROGRESS if any(link.arriving for link in links.values()) else None), ended
 
