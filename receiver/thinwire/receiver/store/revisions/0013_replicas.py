@@ -12,6 +12,16 @@ def upgrade() -> None:
     # Streams of sites.
     # Pieces of partial objects; bundles.
     # Claims of work.
+    op.create_table(
+        "claims",
+        sa.Column("kind", sa.String(48), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("holder", sa.LargeBinary(16), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "site", "study"),
+    )
+    op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
     op.create_table(
         "bundle_predictions",
@@ -29,4 +39,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
     )
     # Keys in time.
+    op.create_table(
+        "certificates",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("authority", sa.LargeBinary(8), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("request", sa.LargeBinary(32), nullable=True),
+        sa.Column("certificate", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("site", "fingerprint"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
     # Retention, holds and tombstones.
