@@ -33,7 +33,6 @@ from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
-from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
 
 if TYPE_CHECKING:
@@ -250,9 +249,9 @@ class HubPipeline:
         return len(claim.pieces)
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
-        """The graph in a list; empty for one that cannot be read."""
+        """The graph in a list, under the name of the bundle that reads it; empty for one that cannot be read."""
         try:
-            return [decode(self.store.blob(pending.blob), pending.study, self._bundles.coder)]
+            return [self._bundles.graph(self.store.blob(pending.blob), pending.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
             return []
