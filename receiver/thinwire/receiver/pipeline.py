@@ -117,11 +117,16 @@ class HubPipeline:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key, proof)
+    def join(
+        self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes, renews: bool = True
+    ) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof, renews)
 
-    def record_connected(self, site: SiteName) -> None:
-        self._enrolment.record_connected(site)
+    def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
+        return self._enrolment.renew(site, certificate, request, proof)
+
+    def record_connected(self, site: SiteName, certificate: bytes) -> None:
+        self._enrolment.record_connected(site, certificate)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)

@@ -6,7 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, exists, func, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    exists,
+    false,
+    func,
+    select,
+    true,
+    tuple_,
+)
 
 from thinwire.receiver.store.claims import Free
 from thinwire.receiver.store.records import PendingGraph
@@ -16,7 +29,7 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 _UNTRIAGED = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-_UNDRAFTED = (worklist.c.drafted == 0) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
+_UNDRAFTED = (worklist.c.drafted == false()) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
 _COLUMNS = (objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
 
 

@@ -24,4 +24,15 @@ def upgrade() -> None:
     op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
     # Keys in time.
+    op.create_table(
+        "certificates",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("authority", sa.LargeBinary(8), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("request", sa.LargeBinary(32), nullable=True),
+        sa.Column("certificate", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("site", "fingerprint"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
     # Retention, holds and tombstones.
