@@ -51,6 +51,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
             _sweep(hub)
         with contextlib.ExitStack() as services:
             services.enter_context(_recorded(hub))
+            services.enter_context(hub.news.running())
             services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
@@ -94,7 +95,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
-    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -102,11 +102,11 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
         reflects=hub.settings.reflection,
-        changed=changes.seen,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    pipeline.notify = server.notify
+    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,7 +141,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if web_server is not None:
             await asyncio.to_thread(web_server.stop)
         await server.stop()
-        changes.close()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
         pipeline.stop()

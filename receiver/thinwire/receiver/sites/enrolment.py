@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, join, select, u
 
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.shares import (
     AGAIN_AFTER,
     Limit,
@@ -27,7 +28,7 @@ from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, is
 from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
@@ -89,6 +90,7 @@ class SiteRegistry:
             if done.rowcount != 1:
                 raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
+            tell(connection, ACCESS)
             also(connection)
 
     def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
@@ -111,6 +113,7 @@ class SiteRegistry:
                 given = {"signing_key": signing_key, "certificate": fingerprint(certificate)}
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
+                tell(connection, ACCESS)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
                 certificate = bytes(row.certificate)
@@ -120,38 +123,28 @@ class SiteRegistry:
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
-    def record_connected(self, site: SiteName) -> None:
-        """The site has its certificate: the token that it used is not answered any more."""
-        used = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
-        alive = used & (tokens.c.expires_at > micros(self._clock.now()))
+    def connect(self, site: SiteName, certificate: Digest) -> None:
+        """As `IngestStore.connect`: it writes once after each enrolment."""
+        mine = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
+        alive = mine & (tokens.c.expires_at > micros(self._clock.now()))
         with self._database.read() as connection:
-            if connection.scalar(select(exists().where(alive))) is not True:
-                return
-        with self._database.write() as connection:
-            connection.execute(update(tokens).where(alive).values(expires_at=micros(self._clock.now())))
+            refused = _refused(connection, {site: certificate})
+            answered = connection.scalar(select(exists().where(alive)))
+        for refusal in refused.values():
+            raise refusal
+        if answered:
+            with self._database.write(turn=site) as connection:
+                connection.execute(update(tokens).where(alive).values(expires_at=micros(self._clock.now())))
 
-    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
-        if certificate is None:
-            self._site_key(site)
-        else:
-            for refusal in self.refused({site: certificate}).values():
-                raise refusal
+    def check_site(self, site: SiteName) -> None:
+        """Raises NotEnrolled for an unknown or revoked site, as before an offline transfer, which the site's epochs
+        authenticate."""
+        self._site_key(site)
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""
-        query = select(sites).where(sites.c.name.in_(list(certificates)), sites.c.signing_key.is_not(None))
         with self._database.read() as connection:
-            given = {
-                row.name: row.certificate for row in connection.execute(query.where(sites.c.dismissed_at.is_(None)))
-            }
-        found = {}
-        for site, certificate in certificates.items():
-            if site not in given:
-                found[site] = NotEnrolled("the hub does not serve this site")
-            elif given[site] != certificate:
-                found[site] = NotEnrolled("the site joined anew and has another certificate")
-        return found
+            return _refused(connection, certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""
@@ -283,6 +276,20 @@ class SiteRegistry:
         with self._database.read() as connection:
             row = connection.execute(select(epochs.c.record, epochs.c.signing_key).where(mine)).one_or_none()
         return None if row is None else (bytes(row.record), bytes(row.signing_key))
+
+
+def _refused(connection: Connection, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
+    query = select(sites.c.name, sites.c.certificate).where(
+        sites.c.name.in_(list(certificates)), sites.c.signing_key.is_not(None), sites.c.dismissed_at.is_(None)
+    )
+    given = dict(map(tuple, connection.execute(query)))
+    found = {}
+    for site, certificate in certificates.items():
+        if site not in given:
+            found[site] = NotEnrolled("the hub does not serve this site")
+        elif given[site] != certificate:
+            found[site] = NotEnrolled("the site joined anew and has another certificate")
+    return found
 
 
 def _hash(token: JoinTokenId) -> bytes:

@@ -14,6 +14,10 @@ from thinwire.receiver.store.tables import events, receipts
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey, digest
+from thinwire.shared.storage.database import tell
+
+STUDIES = "*studies"
+"""The topic of news that studies have new events."""
 
 
 class StudyEvent(StrEnum):
@@ -49,12 +53,19 @@ EVENT_OF = {
     StudyStatus.REPORTED: StudyEvent.REPORTED,
 }
 """The event to which a receipt of each status belongs."""
+FOR_CLINIC = frozenset({*EVENT_OF.values(), StudyEvent.REQUESTED, StudyEvent.DAMAGED})
+"""The events of which a clinic hears: it gets a receipt or a request."""
 
 
 def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
-    """Add an event in the transaction that makes it true; returns its number."""
+    """Add an event in the transaction that makes it true; returns its number. After the commit those who wait for it
+    hear of it."""
     row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
     (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
+    if event in FOR_CLINIC:
+        # The stream by which a part came answers with its receipt.
+        tell(connection, site, here=event is not StudyEvent.STORED)
+    tell(connection, STUDIES, event=int(number))
     return int(number)
 
 

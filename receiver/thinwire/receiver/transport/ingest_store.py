@@ -47,19 +47,16 @@ class IngestStore(EpochKeys, Protocol):
         """
         ...
 
-    def record_connected(self, site: SiteName) -> None:
-        """The site connected with its certificate: its used token is not answered any more."""
-        ...
+    def connect(self, site: SiteName, certificate: Digest) -> None:
+        """A site connects: it has its certificate, so that its used token is not answered any more.
 
-    def check_site(self, site: SiteName, certificate: Digest) -> None:
-        """Raises NotEnrolled for an unknown or revoked site, and for a certificate that was replaced.
-
-        certificate: SHA-256 of its DER.
+        certificate: SHA-256 of its DER. Raises NotEnrolled for an unknown or revoked site, and for a certificate that
+        was replaced.
         """
         ...
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> Mapping[SiteName, NotEnrolled]:
-        """Those of these sites that `check_site` refuses with these certificates, and why."""
+        """Those of these sites that `connect` refuses with these certificates, and why."""
         ...
 
     def admit_epoch(self, site: SiteName, record: bytes) -> None:

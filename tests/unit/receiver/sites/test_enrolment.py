@@ -47,12 +47,12 @@ def joined_by(hub: Hub, id: JoinTokenId, request: bytes, signing: Ed25519Private
 def test_a_token_makes_a_site(hub: Hub) -> None:
     id = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, Digest(b"?" * 32))
+        hub.enrolment.connect(SITE, Digest(b"?" * 32))
     joined = joined_by(hub, id, request(), FIRST)
     assert joined.site == SITE
     assert peer_identity(joined.certificate_pem) == Site(SITE)
     assert joined.sealing_key == hub.keys.sealing.public.raw
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, fingerprint(joined.certificate_pem))
     assert hub.enrolment.site_names() == [SITE]
 
 
@@ -63,7 +63,7 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
     for other, key in ((request(), FIRST), (asked, SECOND), (request(), SECOND)):
         with pytest.raises(NotEnrolled):
             joined_by(hub, id, other, key)
-    hub.enrolment.check_site(SITE, fingerprint(first.certificate_pem))
+    hub.enrolment.connect(SITE, fingerprint(first.certificate_pem))
     clock.advance(TOKEN_LIFE.total_seconds() + 1)
     with pytest.raises(NotEnrolled):
         joined_by(hub, id, asked, FIRST)
@@ -71,12 +71,12 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
 
 def test_the_first_connection_ends_a_token(hub: Hub) -> None:
     id, asked = token(hub), request()
-    joined_by(hub, id, asked, FIRST)
-    hub.enrolment.record_connected(SITE)
+    certificate = fingerprint(joined_by(hub, id, asked, FIRST).certificate_pem)
+    hub.enrolment.connect(SITE, certificate)
     with pytest.raises(NotEnrolled, match="used"):
         joined_by(hub, id, asked, FIRST)
     another = token(hub)
-    hub.enrolment.record_connected(SITE)
+    hub.enrolment.connect(SITE, certificate)
     assert joined_by(hub, another, request(), SECOND).site == SITE
 
 
@@ -185,20 +185,20 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
 
 def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
     first = fingerprint(joined_by(hub, token(hub), request(), FIRST).certificate_pem)
-    hub.enrolment.check_site(SITE, first)
+    hub.enrolment.connect(SITE, first)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         joined_by(hub, waiting, request(), SECOND)
     fresh = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     joined = joined_by(hub, fresh, request(), SECOND)
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, fingerprint(joined.certificate_pem))
     with pytest.raises(NotEnrolled, match="joined anew"):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))
 
