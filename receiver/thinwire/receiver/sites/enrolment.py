@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, delete, exists, func, insert, join, select, update
 
 from thinwire.receiver.config import QuotaSettings
+from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.shares import (
@@ -66,6 +67,7 @@ class SiteRegistry:
         self._quota = quota or QuotaSettings()
         self._keys = keys
         self._clock = clock
+        self.certificates = SiteCertificates(database, keys, clock)
         self._opened: dict[tuple[SiteName, EpochId], EpochKey] = {}
 
     def enrol(
@@ -93,7 +95,9 @@ class SiteRegistry:
             tell(connection, ACCESS)
             also(connection)
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+    def join(
+        self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes, renews: bool = True
+    ) -> JoinResult:
         """As `IngestStore.join`."""
         now, asked = micros(self._clock.now()), digest(request)
         check_join(signing_key, token, request, proof)
@@ -105,7 +109,7 @@ class SiteRegistry:
                 raise NotEnrolled("the join token is unknown, used or expired")
             site = SiteName(row.site)
             if row.request is None:
-                certificate = issue_client(self._keys.authority, site, request, self._clock)
+                certificate = issue_client(self._keys.authority, site, request, self._clock, renews)
                 new = {"hash": row.hash, "request": asked, "certificate": certificate}
                 connection.execute(insert(join_answers).values(new))
                 connection.execute(update(tokens).where(tokens.c.hash == row.hash).values(signing_key=signing_key))
@@ -113,6 +117,7 @@ class SiteRegistry:
                 given = {"signing_key": signing_key, "certificate": fingerprint(certificate)}
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
+                put_in_force(connection, site, certificate)
                 tell(connection, ACCESS)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
@@ -123,18 +128,13 @@ class SiteRegistry:
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
-    def connect(self, site: SiteName, certificate: Digest) -> None:
-        """As `IngestStore.connect`: it writes once after each enrolment."""
-        mine = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
-        alive = mine & (tokens.c.expires_at > micros(self._clock.now()))
-        with self._database.read() as connection:
-            refused = _refused(connection, {site: certificate})
-            answered = connection.scalar(select(exists().where(alive)))
-        for refusal in refused.values():
-            raise refusal
-        if answered:
-            with self._database.write(turn=site) as connection:
-                connection.execute(update(tokens).where(alive).values(expires_at=micros(self._clock.now())))
+    def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
+        """As `IngestStore.renew`."""
+        return self.certificates.renew(site, certificate, request, proof)
+
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        """As `IngestStore.connect`."""
+        self.certificates.connect(site, certificate)
 
     def check_site(self, site: SiteName) -> None:
         """Raises NotEnrolled for an unknown or revoked site, as before an offline transfer, which the site's epochs
@@ -143,8 +143,7 @@ class SiteRegistry:
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""
-        with self._database.read() as connection:
-            return _refused(connection, certificates)
+        return self.certificates.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""
@@ -276,20 +275,6 @@ class SiteRegistry:
         with self._database.read() as connection:
             row = connection.execute(select(epochs.c.record, epochs.c.signing_key).where(mine)).one_or_none()
         return None if row is None else (bytes(row.record), bytes(row.signing_key))
-
-
-def _refused(connection: Connection, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
-    query = select(sites.c.name, sites.c.certificate).where(
-        sites.c.name.in_(list(certificates)), sites.c.signing_key.is_not(None), sites.c.dismissed_at.is_(None)
-    )
-    given = dict(map(tuple, connection.execute(query)))
-    found = {}
-    for site, certificate in certificates.items():
-        if site not in given:
-            found[site] = NotEnrolled("the hub does not serve this site")
-        elif given[site] != certificate:
-            found[site] = NotEnrolled("the site joined anew and has another certificate")
-    return found
 
 
 def _hash(token: JoinTokenId) -> bytes:

@@ -191,7 +191,7 @@ class HubServer(HubServicer):
     async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
         assert self._calls is not None
         try:
-            peer, _ = _peer(context)
+            peer = peer_identity(_certificate(context))
             if not isinstance(peer, JoinTokenId):
                 raise NotEnrolled("enrolment needs a join token")
             if request.version != VERSION:
@@ -200,7 +200,7 @@ class HubServer(HubServicer):
                 raise ProtocolBroken("the join request is too large")
             if not request.proof:
                 raise ProtocolBroken("the clinic's program does not prove that it has its signing key")
-            asked = request.certificate_request, request.signing_key, request.proof
+            asked = request.certificate_request, request.signing_key, request.proof, request.renews
             joined = await self._calls.call(self._store.join, peer, *asked)
         except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a clinic could not join: %s", told(error))
@@ -213,15 +213,32 @@ class HubServer(HubServicer):
             site=joined.site,
         )
 
+    async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.RenewReply:
+        assert self._calls is not None
+        try:
+            present = _certificate(context)
+            peer = peer_identity(present)
+            if not isinstance(peer, Site):
+                raise NotEnrolled("a join token allows only enrolment")
+            if request.version != VERSION or len(request.certificate_request) > _LONGEST_REQUEST:
+                raise ProtocolBroken("the request for the next certificate is of another version, or too large")
+            asked = fingerprint(present), request.certificate_request, request.proof
+            given = await self._calls.call(self._store.renew, peer.name, *asked)
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
+            log.warning("a clinic has no next certificate: %s", told(error))
+            await context.abort(status_of(as_ours(error)), str(as_ours(error)))
+        return wire.RenewReply(certificate=given)
+
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # messages are read from the context, one at a time
         assert self._front is not None
         assert self._calls is not None
         try:
-            peer, certificate = _peer(context)
+            presented = _certificate(context)
+            peer, certificate = peer_identity(presented), fingerprint(presented)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token allows only enrolment")
-            await self._calls.call(self._store.connect, peer.name, certificate)
+            await self._calls.call(self._store.connect, peer.name, presented)
             self._front.prove(context.peer())
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
@@ -423,7 +440,6 @@ def _nothing() -> None:
     """Not started."""
 
 
-def _peer(context: Any) -> tuple[Site | JoinTokenId, Digest]:
-    """The caller and its certificate's digest, verified by TLS. Raises NotEnrolled."""
-    certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-    return peer_identity(certificate), fingerprint(certificate)
+def _certificate(context: Any) -> bytes:
+    """The caller's certificate, PEM, verified by TLS; empty if there is none."""
+    return next(iter(context.auth_context().get("x509_pem_cert", ())), b"")

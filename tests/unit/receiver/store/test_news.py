@@ -1,7 +1,7 @@
 """News: who waits hears of each commit once, of this process and of others."""
 
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing
 from datetime import timedelta
 
@@ -66,7 +66,7 @@ def test_each_commit_is_heard_once_here_and_once_elsewhere(
 
 def test_revocations_joins_backups_and_generations_are_heard_elsewhere(hub: Hub, other: Hub, clinic: Clinic) -> None:
     here, elsewhere = listening(hub.news), listening(other.news)
-    acts = {
+    acts: dict[str, Callable[[], object]] = {
         ACCESS: lambda: hub.enrolment.dismiss(clinic.site),
         HISTORY: lambda: backed_up(hub),
     }
