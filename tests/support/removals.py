@@ -52,7 +52,7 @@ def forwarded(hub: Hub, site: SiteName, study: StudyKey) -> None:
     with hub.database.read() as connection:
         last = connection.scalars(select(events.c.number)).all()[-1]
     queue.plan(TARGET.name, (site, last), [((site, study), [("fhir", digest(study))])])
-    for each in queue.due(TARGET.name):
+    for each in queue.due(TARGET.name, (site, study)):
         queue.apply(each.number, DeliveryEvent.SENT, instance="2.25.7")
 
 
