@@ -210,7 +210,8 @@ class Totals:
     def _read_on(self, connection: Connection, last: int, event: int) -> None:
         """last, event: the numbers up to which objects and events are counted."""
         fresh = events.c.number.between(self._event + 1, event)
-        if connection.scalar(select(exists().where(fresh, events.c.event == str(StudyEvent.DAMAGED)))):
+        removed = events.c.event.in_([str(StudyEvent.DAMAGED), str(StudyEvent.ERASED)])
+        if connection.scalar(select(exists().where(fresh, removed))):
             # Objects were removed, and their numbers are used again.
             self._object = 0
             self._stored.clear()
