@@ -109,6 +109,7 @@ def test_one_listener_that_fails_leaves_the_others(hub: Hub, clinic: Clinic, par
     assert len(here) == 2
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])
 def test_the_watcher_hears_of_another_process_also_after_a_look_that_failed(
     hub: Hub, other: Hub, clinic: Clinic, parts: StudyParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_the_watcher_hears_of_another_process_also_after_a_look_that_failed(
         assert looked.is_set()
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])
 def test_an_idle_watcher_reads_no_row(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(news_module, "LOOK_SECONDS", 0.0)
     looks: list[int] = []
