@@ -23,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    TypeDecorator,
     create_engine,
     event,
     func,
@@ -279,9 +280,10 @@ def _engine_at(url: str) -> Engine:
             execution_options={"preserve_rowcount": True},
             connect_args={"connect_timeout": 10, "options": options, "application_name": "thinwire", **quiet},
         )
-        event.listen(engine, "connect", _require_utf8)
+        # Before SQLAlchemy's own first questions, which it cannot read in another encoding.
+        event.listen(engine, "connect", _require_utf8, insert=True)
         return engine
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise BadConfiguration("the database's URL cannot be read", _CORRECT) from None
     except ImportError:
         raise BadConfiguration("this installation has no driver for PostgreSQL", "Install thinwire[cluster].") from None
@@ -337,12 +339,15 @@ def is_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-class _Text(String):
+class _Text(TypeDecorator[str]):
     """Text as SQLite keeps it. PostgreSQL takes no NUL, which others' texts have, such as the padded one of a PACS."""
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         del dialect
-        return lambda value: value if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return value if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def alike(tables: MetaData) -> None:
@@ -353,6 +358,20 @@ def alike(tables: MetaData) -> None:
             column.type = Integer().with_variant(BigInteger(), "postgresql")
         elif type(column.type) is String:
             column.type = String(column.type.length).with_variant(_Text(collation="C"), "postgresql")
+
+
+def make_alike(connection: Connection) -> None:
+    """After a migration of PostgreSQL's tables: what `alike` says, for the columns that the revisions added."""
+    query = text(
+        "SELECT table_name, column_name, data_type = 'integer' AS number FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND table_name <> 'alembic_version' "
+        "AND (data_type = 'integer' OR data_type = 'character varying' "
+        "AND (collation_name IS DISTINCT FROM 'C' OR character_maximum_length IS NOT NULL))"
+    )
+    quote = connection.dialect.identifier_preparer.quote
+    for table, column, number in connection.execute(query).all():
+        new = "bigint" if number else 'character varying COLLATE "C"'
+        connection.execute(text(f"ALTER TABLE {quote(table)} ALTER COLUMN {quote(column)} TYPE {new}"))
 
 
 def only_added(table: Table, connection: Connection, unless: str = "", **_: Any) -> None:

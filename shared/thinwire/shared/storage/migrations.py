@@ -27,6 +27,7 @@ from thinwire.shared.storage.database import (
     exclude,
     held,
     is_postgresql,
+    make_alike,
     translated,
 )
 from thinwire.shared.storage.durable import Disk
@@ -186,6 +187,8 @@ def _bring_forward(place: Place, found: int, schema: Schema, disk: Disk, keep: b
             if not inspect(connection).has_table("alembic_version"):
                 _alembic(command.stamp, connection, schema, found)
             _alembic(command.upgrade, connection, schema)
+            if is_postgresql(connection):
+                make_alike(connection)
             _number(connection, schema.version)
         disk.step("migrate.before_commit")
         if not keep:
