@@ -22,6 +22,7 @@ from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
@@ -62,6 +63,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
@@ -181,6 +183,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
+            News(database),
         )
 
 
@@ -231,6 +234,17 @@ def working_lock(data: Path, serves: bool) -> Iterator[bool]:
                     ) from None
                 time.sleep(_PAUSE)
         yield alone
+
+
+@contextlib.contextmanager
+def removal_lock(hub: Hub) -> Iterator[None]:
+    """Hold DATA/removal.lock: studies are removed by one process at a time, and none during a backup, which copies what
+    its database names. Raises HubBusy, DatabaseBusy."""
+    try:
+        with flock(hub.data / "removal.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), hub.database.alone("removal"):
+            yield
+    except BlockingIOError:
+        raise HubBusy("studies are removed, or a backup is made, at this hub", "Let it end, then repeat.") from None
 
 
 @contextlib.contextmanager

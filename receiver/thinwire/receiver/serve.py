@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Callable
 
 from thinwire.receiver.hub import Hub, offline_lock, working_lock
 from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
-from thinwire.receiver.work import begin, recorded, working
+from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
@@ -40,6 +42,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
             _sweep(hub)
         with contextlib.ExitStack() as services:
             services.enter_context(recorded(hub, "serve"))
+            services.enter_context(hub.news.running())
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
@@ -64,7 +67,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
-    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -72,17 +74,20 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
         reflects=hub.settings.reflection,
-        changed=changes.seen,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    pipeline.notify = server.notify
+    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    retention = RetentionLoop(hub)
+    removals = threading.Thread(target=unhurried, args=(retention.run,), name="retention")
     with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         port = await server.start(listen)
+        removals.start()
         status = asyncio.ensure_future(_write_link_status(hub, server, stop))
         try:
             if web_server is not None:
@@ -96,8 +101,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
-            changes.close()
             link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
+            retention.stop()
+            removals.join()
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
