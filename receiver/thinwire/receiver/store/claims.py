@@ -10,11 +10,23 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from thinwire.receiver.store.tables import claims
 from thinwire.shared.clock import Clock
@@ -54,8 +66,10 @@ class Work(NamedTuple):
 
 
 P = TypeVar("P", bound=Piece)
-Free = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
-"""The condition that nobody holds the claim of a (site, study)."""
+Free = Mapping[str, object]
+"""The parameters of a query with the condition `is_free`: of a kind of work, at a moment."""
+ANYBODY: Free = {"claim_kind": "", "claim_after": 0, "claim_until": 0}
+"""With these every piece is free."""
 Find = Callable[[Connection, Free], Sequence[P]]
 """The pieces that are to be claimed, in their order."""
 Rows = Callable[[Sequence[P]], Select[Any]]
@@ -129,7 +143,7 @@ class Claims:
             self._release(claim)
 
     def free(self, connection: Connection, kind: str) -> Free:
-        """The condition that nobody holds a claim now."""
+        """The parameters of `is_free` now."""
         return _free(kind, self._now(connection))
 
     def seconds(self, kind: str, most: float) -> float:
@@ -214,12 +228,15 @@ class Claims:
         return micros(self._clock.now())
 
 
-def _free(kind: str, now: int) -> Free:
-    def free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
-        same = and_(claims.c.kind == kind, claims.c.site == site, claims.c.study == study)
-        return ~exists().where(same, _live(now))
+def is_free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that nobody holds the claim of a piece; with parameters, so that a query is made once."""
+    same = and_(claims.c.kind == bindparam("claim_kind"), claims.c.site == site, claims.c.study == study)
+    live = claims.c.until.between(bindparam("claim_after"), bindparam("claim_until"))
+    return ~exists().where(same, live)
 
-    return free
+
+def _free(kind: str, now: int) -> Free:
+    return {"claim_kind": kind, "claim_after": now + 1, "claim_until": now + _LEASE}
 
 
 def _live(now: int) -> ColumnElement[bool]:
