@@ -11,7 +11,7 @@ from tests.support.hub_folder import Clinic, Sealed, StudyParts
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.config import RetentionRule, RetentionSettings
 from thinwire.receiver.forward.delivery import DeliveryEvent
-from thinwire.receiver.forward.queue import queue_of
+from thinwire.receiver.forward.queue import Work, queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.check import Checked, Finding, check
 from thinwire.receiver.operations.retention import Retention
@@ -52,7 +52,7 @@ def forwarded(hub: Hub, site: SiteName, study: StudyKey) -> None:
     with hub.database.read() as connection:
         last = connection.scalars(select(events.c.number)).all()[-1]
     queue.plan(TARGET.name, (site, last), [((site, study), [("fhir", digest(study))])])
-    for each in queue.due(TARGET.name):
+    for each in queue.due(TARGET.name, Work(site, study)):
         queue.apply(each.number, DeliveryEvent.SENT, instance="2.25.7")
 
 

@@ -4,6 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -33,6 +34,12 @@ TEMPLATE = """\
 # [draft]
 # enabled = true
 # beams = 4
+
+## Which work `serve` does itself, beside processes of `work`
+# [work]
+# predict = true
+# draft = true
+# forward = true
 
 # [metrics]
 # listen = "127.0.0.1:9464"
@@ -88,6 +95,26 @@ class DraftSettings(BaseModel):
     """Texts that are followed at once for each study; 1 is greedy, faster, and finds fewer of the true findings."""
     batch: int = Field(default=8, ge=1, le=256)
     """Studies that are drafted at once."""
+
+
+class WorkKind(StrEnum):
+    """Work that `serve` does beside the link, and `work` without it."""
+
+    PREDICT = "predict"
+    DRAFT = "draft"
+    FORWARD = "forward"
+
+
+class WorkSettings(BaseModel):
+    """Table [work]: which work `serve` does itself. Without `predict` it loads no model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predict: bool = True
+    draft: bool = True
+    """Where [draft] enables it."""
+    forward: bool = True
+    """To the targets of [forward], and the port for their reports."""
 
 
 class MetricsSettings(BaseModel):
@@ -239,6 +266,7 @@ class Settings(BaseSettings):
     """Table [draft]; in the environment THINWIRE_RECEIVER_DRAFT__ENABLED and so on."""
     forward: ForwardSettings = ForwardSettings()
     """Tables [forward] and [[forward.targets]]: the hospital's systems to which studies and results go on."""
+    work: WorkSettings = WorkSettings()
     metrics: MetricsSettings = MetricsSettings()
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -247,6 +275,16 @@ class Settings(BaseSettings):
     """Whether the gRPC server lists its services to callers (gRPC server reflection)."""
     log: LogFormat = LogFormat.TEXT
     """Lines for people, or one JSON object a line."""
+
+    @property
+    def served_work(self) -> frozenset[WorkKind]:
+        """The work that `serve` does."""
+        does = {
+            WorkKind.PREDICT: self.work.predict,
+            WorkKind.DRAFT: self.work.draft and self.draft.enabled,
+            WorkKind.FORWARD: self.work.forward,
+        }
+        return frozenset(kind for kind, done in does.items() if done)
 
     @property
     def cap(self) -> timedelta:
