@@ -11,10 +11,11 @@ from tests.support.hub_folder import Clinic, Sealed, StudyParts
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.config import RetentionRule, RetentionSettings
 from thinwire.receiver.forward.delivery import DeliveryEvent
-from thinwire.receiver.forward.queue import Work, queue_of
+from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.check import Checked, Finding, check
 from thinwire.receiver.operations.retention import Retention
+from thinwire.receiver.store.claims import Work
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.tables import TABLES, events
 from thinwire.receiver.targets import FhirTarget, ForwardSettings

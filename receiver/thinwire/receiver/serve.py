@@ -4,19 +4,20 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from thinwire.receiver.config import WorkKind
 from thinwire.receiver.hub import Hub, offline_lock, working_lock
 from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
-from thinwire.receiver.operations.retention import retaining
+from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
-from thinwire.receiver.work import begin, recorded, working
+from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
@@ -48,11 +49,24 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
         with contextlib.ExitStack() as services:
             services.enter_context(recorded(hub, "serve"))
             health = Health(hub, WorkKind.PREDICT in hub.settings.served_work)
+            services.enter_context(hub.news.running())
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen, health))
                 log.info("metrics and health on port %d", monitoring_port)
-            services.enter_context(retaining(hub))
+            services.enter_context(_retaining(hub))
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url), health))
+
+
+@contextlib.contextmanager
+def _retaining(hub: Hub) -> Iterator[None]:
+    loop = RetentionLoop(hub)
+    thread = threading.Thread(target=unhurried, args=(loop.run,), name="retention")
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.stop()
+        thread.join()
 
 
 def _sweep(hub: Hub) -> None:
@@ -75,7 +89,6 @@ async def _serve(
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
-    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -83,11 +96,11 @@ async def _serve(
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
         reflects=hub.settings.reflection,
-        changed=changes.seen,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    pipeline.notify = server.notify
+    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,7 +128,6 @@ async def _serve(
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
-            changes.close()
             link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
 
 

@@ -84,6 +84,8 @@ class Act(Enum):
     QUOTA_SET = AuditEvent(_ALERT, _SECURITY, "U")
     BUNDLE_ADDED = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "C")
     BUNDLE_CHOSEN = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "U")
+    ARCHIVE_PREDICTED = AuditEvent(_ACTIVITY, _own("predict-archive", "Stored graphs predicted again"), "E")
+    ARCHIVE_SHOWN = AuditEvent(_ACTIVITY, _own("show-archive", "Predictions of unread studies replaced"), "U")
     SENT_AGAIN = AuditEvent(_ACTIVITY, _own("send-again", "Forwarding repeated"), "E")
     REPAIRED = AuditEvent(_ACTIVITY, _own("repair", "Damaged parts requested"), "E")
     DRAFTED = AuditEvent(_ACTIVITY, _own("draft", "Report drafted"), "C")

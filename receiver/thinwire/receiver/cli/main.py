@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.live import Live
 
 from thinwire.receiver.access.audit_message import Act
+from thinwire.receiver.archive import predictions_of
 from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
+from thinwire.receiver.cli.archive import predict_archive_command
 from thinwire.receiver.cli.audit import audit_app
 from thinwire.receiver.cli.backup import backup_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
@@ -35,7 +37,7 @@ from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, op
 from thinwire.receiver.offline import export_to, import_from
 from thinwire.receiver.presentation import links_table, study_page, worklist_table
 from thinwire.receiver.store.tables import HUB
-from thinwire.receiver.store.worklist import WorklistEntry, as_json
+from thinwire.receiver.store.worklist import WorklistEntry, as_json, as_prediction_json
 from thinwire.receiver.store.worklist_order import ListState, Selection
 from thinwire.receiver.transport.link_status import as_json as link_json
 from thinwire.receiver.transport.link_status import read_status
@@ -305,6 +307,7 @@ def show(
         if png is not None and drawn is not None:
             hub.disk.make_folder(png.absolute().parent)
             hub.disk.write(png, drawn[0], "export")
+        others = predictions_of(hub).of_study(row.study.site, row.study.study)
         now = hub.clock.now()
     source = None if drawn is None else drawn[1]
     read = None if manifest is None else manifest.read
@@ -315,13 +318,14 @@ def show(
                 **as_json(row),
                 "arriving": {tier.name.lower(): label for tier, label in arriving.items()},
                 "draft": draft,
+                "other_predictions": [as_prediction_json(each) for each in others],
                 "picture": source,
                 "warnings": warnings,
                 "sop_instance_uid": None if read is None else read.sop_instance_uid,
             }
         )
     else:
-        stdout().print(study_page(row, now, arriving, draft, warnings))
+        stdout().print(study_page(row, now, arriving, draft, warnings, others))
     if png is not None:
         _note(f"{png}: drawn from {source}." if source else "No graph is received yet: there is no picture.")
 
@@ -431,6 +435,9 @@ def import_(
 
 app.command(name="train", epilog="Example: `thinwire-receiver train all --data phantoms:4000 --out my-bundle`")(
     train_command
+)
+app.command(name="predict-archive", epilog="Example: `thinwire-receiver predict-archive --bundle 5c1e --data hub`")(
+    predict_archive_command
 )
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command

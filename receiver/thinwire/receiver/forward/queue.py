@@ -157,9 +157,10 @@ class Queue:
         count = 0
         of = {site for (site, _), _ in wanted} | ({upto[0]} if upto else set())
         with self._database.write(turn=of.pop() if len(of) == 1 else None) as connection:
-            for each in () if claim is None else claim.pieces:
-                claim.check(connection, each)
-                claim.end(connection, each)
+            if claim is not None:
+                for each in claim.pieces:
+                    claim.check(connection, each)
+                    claim.end(connection, each)
             for (site, study), items in wanted:
                 if base_of(connection, site, study) is not None or is_erased(connection, site, study):
                     continue  # it is part of another study, or was removed, since its items were listed
@@ -286,7 +287,7 @@ class Queue:
         """Whether this SOP instance may be sent to the target: False if other content was sent there under its UID."""
         row = {"target": target, "instance": instance, "digest": digest}
         mine = (sent.c.target == target) & (sent.c.instance == instance)
-        with self._database.write(turn=f"{target} {instance}") as connection:
+        with self._database.write(turn=f"target {target}") as connection:
             connection.execute(insert_new(sent).values(row).on_conflict_do_nothing())
             return connection.scalar(select(sent.c.digest).where(mine)) == digest
 

@@ -7,9 +7,7 @@ study from all of it. Use: docs/administration.md.
 
 import contextlib
 import json
-import os
 import sqlite3
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +20,6 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, sel
 
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.config import RetentionRule
-from thinwire.receiver.drafting import LEAST_URGENT
 from thinwire.receiver.hub import Hub, removal_lock
 from thinwire.receiver.operations.retention_rules import candidates, condition, is_forwarded, is_read, sized
 from thinwire.receiver.store.erasure import erase
@@ -336,26 +333,9 @@ class Retention:
             last = tuple(getattr(rows[-1], column.key) for column in key)
 
 
-@contextlib.contextmanager
-def retaining(hub: Hub) -> Iterator[None]:
-    """Run once in EVERY seconds until the block ends, in a thread of the lowest priority."""
-    loop = _RetentionLoop(hub)
-    thread = threading.Thread(target=_unhurried, args=(loop.run,), name="retention")
-    thread.start()
-    try:
-        yield
-    finally:
-        loop.stop()
-        thread.join()
+class RetentionLoop:
+    """Runs in `serve`, once in EVERY seconds."""
 
-
-def _unhurried(run: Callable[[], None]) -> None:
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
-    run()
-
-
-class _RetentionLoop:
     def __init__(self, hub: Hub) -> None:
         self._retention = Retention(hub)
         self._parked = hub.store.parked

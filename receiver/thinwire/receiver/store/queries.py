@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, and_, select
 
 from thinwire.receiver.store.additions import StoredAddition, current_files, read_additions
-from thinwire.receiver.store.events import last_event
+from thinwire.receiver.store.events import event_stamp
 from thinwire.receiver.store.records import StoredStudy
 from thinwire.receiver.store.reports import Report, ReportState
 from thinwire.receiver.store.stored_studies import key_starts, stored_studies
@@ -124,10 +124,10 @@ class StudyQueries:
             numbers = connection.scalars(query.order_by(worklist.c.received_at.desc())).all()
             return stored_studies(connection, numbers)
 
-    def last_event(self) -> int:
-        """The number of the last event: another one after any change of the worklist or of a study's page."""
+    def event_stamp(self) -> int:
+        """It grows with any change of the worklist or of a study's page."""
         with self._database.read() as connection:
-            return last_event(connection)
+            return event_stamp(connection)
 
     def plaintext(self, site: SiteName, study: StudyKey, kind: Kind) -> bytes | None:
         """The plaintext of the newest part of a kind, or None. Raises BadFormat for a damaged blob."""

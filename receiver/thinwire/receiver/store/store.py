@@ -140,7 +140,7 @@ class Store(StudyQueries):
                 self._check(connection, part, size)
         blob = self._blobs.write(part.plaintext)
         self._step("store.put.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=part.site) as connection:
             if (known := _stored_receipt(connection, part.site, part.object)) is not None:
                 return known
             if not found_here:
@@ -211,7 +211,7 @@ class Store(StudyQueries):
             known = _stored_receipt(connection, site, object)
             if known is None or _tells_its_place(connection, site, known):
                 return known
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             at = self._clock.now()
             study = connection.scalar(select(objects.c.study).where(_object(site, object)))
             if study is None:
@@ -278,7 +278,7 @@ class Store(StudyQueries):
     def record_delivered(self, site: SiteName, receipt: Digest) -> None:
         """As `IngestStore.record_delivered`."""
         this = (receipts.c.site == site) & (receipts.c.digest == receipt) & receipts.c.delivered_at.is_(None)
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             connection.execute(update(receipts).where(this).values(delivered_at=micros(self._clock.now())))
 
     def requested_parts(self, site: SiteName) -> list[tuple[StudyKey, Kind]]:
@@ -294,7 +294,7 @@ class Store(StudyQueries):
         originals those of the files that were added to the study are requested. Raises NotEnrolled for a site that
         sends nothing more."""
         at = self._clock.now()
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
             of = [study]
             if kind is Kind.ORIGINALS:
@@ -310,7 +310,7 @@ class Store(StudyQueries):
     def escalate(self, site: SiteName, study: StudyKey) -> bool:
         """As `IngestStore.escalate`: one transaction marks the study and deletes its predictions."""
         self._step("store.escalate.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
             return not is_erased(connection, site, study) and self._make_urgent(connection, site, study)
 
@@ -367,7 +367,7 @@ class Store(StudyQueries):
         }
         self._step("store.prediction.before_commit")
         mine = (studies.c.site == waiting.site) & (studies.c.study == waiting.study)
-        with self._database.write() as connection:
+        with self._database.write(turn=waiting.site) as connection:
             if connection.scalar(select(studies.c.urgent_asked).where(mine)) is not waiting.urgent_asked:
                 return False
             if is_erased(connection, waiting.site, waiting.study):
@@ -395,7 +395,7 @@ class Store(StudyQueries):
         at = self._clock.now()
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=waiting.site) as connection:
             if is_erased(connection, waiting.site, waiting.study):
                 return
             if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
@@ -418,7 +418,7 @@ class Store(StudyQueries):
         `patient_of`. also: called in the same transaction. Raises UnknownStudy, DiskFull, HubBusy."""
         self._step("store.decision.before_commit")
         this = of_study(additions, site, addition) & (additions.c.base == study) & (additions.c.corrects != b"")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             if connection.execute(update(additions).where(this).values(decision=str(decision))).rowcount != 1:
                 raise UnknownStudy("the study has no such corrected files")
             connection.execute(update(studies).where(of_study(studies, site, study)).values(patient=patient))
@@ -429,7 +429,7 @@ class Store(StudyQueries):
     def record_opened(self, site: SiteName, study: StudyKey) -> bool:
         """Record that a reader opened the study, and sign the receipt `opened`. False if it was opened before."""
         self._step("store.opened.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             before = of_study(events, site, study) & (events.c.event == str(StudyEvent.OPENED))
             if connection.scalar(select(exists().where(before))):
                 return False
@@ -455,7 +455,7 @@ class Store(StudyQueries):
             "at": micros(report.at),
         }
         self._step("store.report.before_commit")
-        with self._database.write() as connection:
+        with self._database.write(turn=report.site) as connection:
             last = select(func.max(reports.c.version)).where(of_study(reports, report.site, report.study))
             if report.version != (connection.scalar(last) or 0) + 1:
                 raise ReportMoved("the report was saved by somebody else meanwhile")

@@ -428,6 +428,21 @@ claims = Table(
     Index("claims_holder", "holder"),
 )
 # Predictions of other bundles.
+bundle_predictions = Table(
+    "bundle_predictions",
+    TABLES,
+    Column("site", _site, primary_key=True),
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("blob", LargeBinary(32), primary_key=True),
+    Column("bundle", LargeBinary(16), primary_key=True),
+    Column("urgency", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("unfamiliar", Boolean, nullable=False),
+    Column("findings", String, nullable=False),
+    Column("draft", LargeBinary),
+    Column("at", BigInteger, nullable=False),
+    _references_study(),
+)
 # Keys in time.
 certificates = Table(
     "certificates",

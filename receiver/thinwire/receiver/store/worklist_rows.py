@@ -98,8 +98,7 @@ def keep(connection: Connection, site: str, study: bytes) -> None:
         if before.words != row["words"]:
             full_text.remove(connection, before.number, before.words)
             full_text.add(connection, before.number, row["words"])
-    for word in sorted(set(row["words"].split()) - set("" if before is None else before.words.split())):
-        connection.execute(insert_new(worklist_vocabulary).values(word=word).on_conflict_do_nothing())
+    _learn(connection, set(row["words"].split()) - set("" if before is None else before.words.split()))
 
 
 def unlist(connection: Connection, site: str, study: bytes) -> None:
@@ -136,8 +135,7 @@ def rebuild(connection: Connection) -> None:
     connection.execute(delete(worklist_counts))
     connection.execute(insert(worklist_counts).from_select(["site", "state", "place", "studies"], _counted()))
     full_text.rebuild(connection)
-    if unknown := _unknown_words(connection):
-        connection.execute(insert(worklist_vocabulary), [{"word": word} for word in sorted(unknown)])
+    _learn(connection, _unknown_words(connection))
 
 
 def place(urgency: Urgency | None, urgent_asked: bool) -> Place:
@@ -193,6 +191,17 @@ def _has_none(connection: Connection, site: str, study: bytes) -> bool:
 
 def _same(before: Row[Any], row: Mapping[str, Any]) -> bool:
     return all(getattr(before, name) == value for name, value in row.items())
+
+
+def _learn(connection: Connection, words: set[str]) -> None:
+    """Words of the vocabulary, ascending, so that two transactions that add the same ones wait for each other in one
+    order."""
+    word = worklist_vocabulary.c.word
+    if not words:
+        return
+    if new := sorted(words.difference(connection.scalars(select(word).where(word.in_(sorted(words)))))):
+        rows = [{"word": each} for each in new]
+        connection.execute(insert_new(worklist_vocabulary).values(rows).on_conflict_do_nothing())
 
 
 def _unknown_words(connection: Connection) -> set[str]:

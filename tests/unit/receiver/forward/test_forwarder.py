@@ -104,18 +104,18 @@ def test_a_draft_and_a_report_are_planned_and_what_changes_no_object_is_not(
     assert next_plan(queue, PACS.name) is None
     (graph,) = hub.store.undrafted(1)
     hub.store.add_draft(graph, b"{}")
-    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.last_event(), [(clinic.site, study)])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [(clinic.site, study)])
     drain(each)
     report = Report(clinic.site, study, 1, ReportState.DRAFT, "clear", "anna", "Dr. Anna", False, hub.clock.now())
     hub.pipeline().report(report, ReportEvent.SAVED, lambda _: None)
     assert next_plan(queue, PACS.name) is None
     hub.pipeline().report(replace(report, version=2), ReportEvent.RELEASED, lambda _: None)
-    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.last_event(), [(clinic.site, study)])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [(clinic.site, study)])
     drain(each)
     # A full page of events that change no object is read once.
     monkeypatch.setattr(queue_module, "PAGE", 1)
     hub.store.request(clinic.site, study, Kind.CROPS)
-    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.last_event(), [])
+    assert next_plan(queue, PACS.name) == (clinic.site, hub.store.event_stamp(), [])
     drain(each)
     assert next_plan(queue, PACS.name) is None
 

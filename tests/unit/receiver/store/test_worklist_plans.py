@@ -108,7 +108,7 @@ def everything(hub: Hub) -> dict[str, Callable[[], object]]:
         "undrafted": lambda: hub.store.undrafted(8),
         "unplanned": lambda: next_plan(queue_of(hub), "pacs", study.site),
         "metrics": lambda: [*counts._studies(), *counts.totals.metrics(hub.database)],
-        "last event": lambda: hub.store.last_event(),
+        "last event": lambda: hub.store.event_stamp(),
         "sessions": lambda: hub.accounts.open_sessions(["a", "b"]),
     }
 

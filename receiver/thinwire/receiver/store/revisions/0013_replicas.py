@@ -23,6 +23,21 @@ def upgrade() -> None:
     )
     op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
+    op.create_table(
+        "bundle_predictions",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("blob", sa.LargeBinary(32), nullable=False),
+        sa.Column("bundle", sa.LargeBinary(16), nullable=False),
+        sa.Column("urgency", sa.String(16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("unfamiliar", sa.Boolean(), nullable=False),
+        sa.Column("findings", sa.String(), nullable=False),
+        sa.Column("draft", sa.LargeBinary()),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "study", "blob", "bundle"),
+        sa.ForeignKeyConstraint(["site", "study"], ["studies.site", "studies.study"]),
+    )
     # Keys in time.
     op.create_table(
         "certificates",
