@@ -123,7 +123,7 @@ class MetricsSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str | None = None
-    """HOST:PORT of /metrics and /healthz; none where it is not given. Neither asks who calls."""
+    """HOST:PORT of /metrics, /healthz and /readyz; none where it is not given. Neither asks who calls."""
 
 
 class QuotaSettings(BaseModel):
@@ -205,7 +205,7 @@ class CommitmentLimits(Limits):
 
 
 class MetricsLimits(Limits):
-    """Of /metrics and /healthz."""
+    """Of /metrics, /healthz and /readyz."""
 
     connections: int = Field(default=64, ge=1, le=100_000)
     by_address: int = Field(default=16, ge=1, le=100_000)

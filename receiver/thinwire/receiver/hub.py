@@ -30,6 +30,7 @@ from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
+from thinwire.shared.heartbeats import Heartbeats
 from thinwire.shared.identifiers import BundleId
 from thinwire.shared.listening.guard import Listeners
 from thinwire.shared.storage.blobs import Blobs, FolderBlobs
@@ -65,6 +66,7 @@ class Hub:
     worklist: Worklist = field(repr=False)
     news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
+    heartbeats: Heartbeats = field(default_factory=Heartbeats, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
         """The best available image of each study. process: decodes; by default the one of the readers."""
@@ -87,6 +89,7 @@ class Hub:
             self.audit,
             self.clock,
             self.settings.batch,
+            heartbeats=self.heartbeats,
         )
 
     def drafting(self, idle: threading.Event) -> Drafting:

@@ -5,9 +5,11 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from thinwire.receiver.config import WorkKind
 from thinwire.receiver.hub import Hub, offline_lock, working_lock
+from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
@@ -19,11 +21,15 @@ from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
+from thinwire.shared.heartbeats import beat
+from thinwire.shared.service_manager import READY, STOPPING, keep_alive, tell
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
 
 
+HEALTH_SECONDS = 10.0
+"""Seconds between two looks whether this process is ready."""
 SWEEP, LINK_STATUS = "sweep", "link status"
 """Names of loops in the list of parked items."""
 Ready = Callable[[str, int, str | None], None]
@@ -42,11 +48,25 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
             _sweep(hub)
         with contextlib.ExitStack() as services:
             services.enter_context(recorded(hub, "serve"))
+            health = Health(hub, WorkKind.PREDICT in hub.settings.served_work)
             services.enter_context(hub.news.running())
             if hub.settings.metrics.listen is not None:
-                monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
+                monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen, health))
                 log.info("metrics and health on port %d", monitoring_port)
-            asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
+            services.enter_context(_retaining(hub))
+            asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url), health))
+
+
+@contextlib.contextmanager
+def _retaining(hub: Hub) -> Iterator[None]:
+    loop = RetentionLoop(hub)
+    thread = threading.Thread(target=unhurried, args=(loop.run,), name="retention")
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.stop()
+        thread.join()
 
 
 def _sweep(hub: Hub) -> None:
@@ -60,7 +80,9 @@ def _sweep(hub: Hub) -> None:
         log.info("removed %d unfinished files", swept)
 
 
-async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
+async def _serve(
+    hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None], health: Health
+) -> None:
     pipeline = hub.pipeline()
     # Made before clinics connect, so that an unusable address or certificate is an error at the start.
     web_server = None if web is None else WebServer(hub, pipeline, web)
@@ -83,27 +105,38 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    retention = RetentionLoop(hub)
-    removals = threading.Thread(target=unhurried, args=(retention.run,), name="retention")
     with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         port = await server.start(listen)
-        removals.start()
         status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+        moving = [
+            asyncio.create_task(each)
+            for each in (beat(hub.heartbeats, "link"), keep_alive(hub.heartbeats), _follow(health, server))
+        ]
         try:
             if web_server is not None:
                 web_server.start()
             ready(port, None if web_server is None else web_server.url)
+            tell(READY)
             await stop.wait()
             log.info("stopping")
         finally:
+            tell(STOPPING)
             stop.set()
+            for task in moving:
+                task.cancel()
             await asyncio.wait({status})
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
             link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
-            retention.stop()
-            removals.join()
+
+
+async def _follow(health: Health, server: HubServer) -> None:
+    """Let the gRPC health of the clinics' port be that of /readyz, until cancelled."""
+    while True:
+        reasons = {name: reason for name, reason in (await asyncio.to_thread(health.reasons)).items() if reason}
+        await server.set_serving(not reasons)
+        await asyncio.sleep(HEALTH_SECONDS)
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:

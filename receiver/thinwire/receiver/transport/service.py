@@ -122,9 +122,14 @@ class HubServer(HubServicer):
         self._server.add_secure_port(self._front.address, self._credentials)
         await self._server.start()
         await self._front.start()
-        for name in ("", _SERVICE):
-            await self._health.set(name, HealthCheckResponse.SERVING)
+        await self.set_serving(True)
         return self._front.port
+
+    async def set_serving(self, serves: bool) -> None:
+        """What gRPC health says; not serving, as when the disk is full, ends no stream."""
+        status = HealthCheckResponse.SERVING if serves else HealthCheckResponse.NOT_SERVING
+        for name in ("", _SERVICE):
+            await self._health.set(name, status)
 
     async def stop(self, grace: float = 1.0) -> None:
         """End every session; received bytes are durable when this returns. grace: seconds for calls to end."""
