@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
-from thinwire.receiver.transport import link_status
+from thinwire.receiver.store.news import CATCH_UP_SECONDS
+from thinwire.receiver.store.streams import Streams
 from thinwire.receiver.transport.inbox import Inbox
+from thinwire.receiver.transport.link_book import LinkBook
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
@@ -95,6 +98,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     web_server = None if web is None else WebServer(hub, pipeline, web)
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
+    streams = Streams(hub.database, hub.clock, socket.gethostname()) if hub.database.shared else None
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
     server = HubServer(
         pipeline,
@@ -106,7 +110,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.news,
         reflects=hub.settings.reflection,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
+        streams=streams,
     )
+    book = LinkBook(hub.data, hub.clock, streams)
     hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -121,6 +127,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         predictor.spec.name,
         predictor.spec.preset,
     )
+    server.links(before=await asyncio.to_thread(book.begin))
     port = await server.start(listen)
     # If inference ends with an error, the process stops, so that a supervisor starts it again.
     inference = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
@@ -129,7 +136,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
         drafts.start()
-    status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+    status = asyncio.ensure_future(_write_link_status(hub, server, book, stop))
     try:
         if web_server is not None:
             web_server.start()
@@ -142,7 +149,8 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         if web_server is not None:
             await asyncio.to_thread(web_server.stop)
         await server.stop()
-        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
+        with hub.store.parked.guard(LINK_STATUS):
+            book.end(server.links())
         drafting.stop()
         pipeline.stop()
         if drafts.is_alive():
@@ -150,19 +158,24 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         await inference
 
 
-async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
+async def _write_link_status(hub: Hub, server: HubServer, book: LinkBook, stop: asyncio.Event) -> None:
     """Write the link status about once a second, until `stop`."""
-    server.links(before=link_status.read_status(hub.data, hub.clock.now())[1])
+    checked = hub.clock.monotonic()
     while not stop.is_set():
         # Beside the loop that serves all clinics: a slow disk, or a database that another writes to, holds none up.
-        await asyncio.to_thread(_record_links, hub, server.links())
+        held = await asyncio.to_thread(_record_links, hub, book, server.links())
+        if not held or hub.clock.monotonic() - checked >= CATCH_UP_SECONDS:
+            server.check_replaced()
+            checked = hub.clock.monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), EVERY)
 
 
-def _record_links(hub: Hub, links: list[SiteLink]) -> None:
+def _record_links(hub: Hub, book: LinkBook, links: list[SiteLink]) -> bool:
+    held = True
     with hub.store.parked.guard(LINK_STATUS):
-        link_status.write_status(hub.data, links, hub.clock.now())
+        held = book.write(links)
+    return held
 
 
 def _draft(run: Callable[[], None]) -> None:
