@@ -34,7 +34,6 @@ from thinwire.shared.crypto.keys import JoinTokenId
 from thinwire.shared.errors import BadFormat, Forged, NotEnrolled, UnknownBundle
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.formats.manifest import stored_manifest
-from thinwire.shared.formats.payload import decode
 from thinwire.shared.identifiers import BundleId, Digest, EpochId, SiteName, StudyKey, digest
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class HubPipeline:
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
             with self.store.parked.guard(RECEIVING, f"{site}/quarantine"):
-                self._quarantine.add(site, object, plaintext, error)
+                self._quarantine.add(site, header.study, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
         self._received(site, object)
@@ -138,6 +137,9 @@ class HubPipeline:
 
     def check_room(self, site: SiteName, size: int) -> None:
         self.store.check_room(site, size)
+
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        self.store.check_wanted(site, study)
 
     def audit_head(self) -> bytes:
         return self._audit.signed_head()
@@ -244,9 +246,9 @@ class HubPipeline:
         return len(claim.pieces)
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
-        """The graph in a list; empty for one that cannot be read."""
+        """The graph in a list, under the name of the bundle that reads it; empty for one that cannot be read."""
         try:
-            return [decode(self.store.blob(pending.blob), pending.study, self._bundles.coder)]
+            return [self._bundles.graph(self.store.blob(pending.blob), pending.study)]
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             self.store.parked.park(INFERENCE, item_of(pending.site, pending.study), error)
             return []

@@ -85,6 +85,7 @@ class Watcher:
     async def look(self) -> None:
         """One look for all open pages."""
         if not self._pages:
+            self._context.frames.clear()
             return
         event, ended = await asyncio.to_thread(self._news, frozenset(page.secret for page in self._pages))
         for page in self._pages:
@@ -107,6 +108,7 @@ class Watcher:
             raise
         self._connected = connected
         if before is not None and (changed or before != connected):
+            self._context.frames.forget_removed()
             return LIST, ended
         return (PROGRESS if any(link.arriving for link in links.values()) else None), ended
 
