@@ -18,6 +18,7 @@ from thinwire.receiver.export.fhir import Written
 from thinwire.receiver.forward.forwarding import forwarding
 from thinwire.receiver.hub import Hub, offline_lock, serving_lock
 from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.sites.rotation import check_running
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
@@ -32,6 +33,8 @@ from thinwire.shared.storage.status_file import EVERY
 log = logging.getLogger(__name__)
 
 
+KEYS_SECONDS = 60.0
+"""Seconds between two looks whether another replica uses newer keys."""
 SWEEP, LINK_STATUS = "sweep", "link status"
 """Names of loops in the list of parked items."""
 Ready = Callable[[str, int, str | None], None]
@@ -100,7 +103,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         pipeline,
         inbox,
         identity,
-        hub.keys.authority.certificate_pem,
+        hub.keys.trusted_pem,
         hub.clock,
         hub.disk,
         reflects=hub.settings.reflection,
@@ -130,6 +133,8 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     if hub.settings.draft.enabled:
         drafts.start()
     status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+    keys = asyncio.ensure_future(_watch_keys(hub))
+    keys.add_done_callback(lambda _: stop.set())
     try:
         if web_server is not None:
             web_server.start()
@@ -148,7 +153,18 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         pipeline.stop()
         if drafts.is_alive():
             drafts.join()
+        keys.cancel()
         await inference
+        with contextlib.suppress(asyncio.CancelledError):
+            await keys
+
+
+async def _watch_keys(hub: Hub) -> None:
+    """End this process where it must not go on with its keys. Raises BadConfiguration."""
+    while True:
+        await asyncio.sleep(KEYS_SECONDS)
+        with contextlib.suppress(Retryable):
+            await asyncio.to_thread(check_running, hub.keys, hub.database)
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
