@@ -111,7 +111,7 @@ class Years:
         outbox = self.outbox()
         credentials = load_enrolment(self.clinic).credentials(self.clinic, self.disk, self.clock)
         identity = self.accepted(outbox.hub_keys.authorities_pem() or b"", credentials)
-        self.registry.record_connected(SITE, identity.certificate_pem)
+        self.registry.connect(SITE, identity.certificate_pem)
         ingest = IngestSession(SITE, self.inbox, self.hub.pipeline, self.clock, self.disk)
         ScriptedLink(self.clock).carry(UplinkSession(outbox, self.clock, self.disk), ingest)
         if credentials.is_due(identity):
