@@ -21,6 +21,7 @@ from thinwire.receiver.inference.bundles import Bundles, add_bundle, make_defaul
 from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
+from thinwire.receiver.sites.rotation import advance, in_use
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import ObjectQuarantine
@@ -163,14 +164,18 @@ def _opened(data: Path, settings: Settings) -> Iterator[Database]:
 
 
 @contextlib.contextmanager
-def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub]:
-    """The hub in `data`. Raises BadConfiguration if it does not exist or cannot be used."""
+def open_hub(data: Path, clock: Clock, disk: Disk | None = None, serves: bool = False) -> Iterator[Hub]:
+    """The hub in `data`. serves: new keys are put in use where it is time. Raises BadConfiguration if it does not exist
+    or cannot be used."""
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
-    keys = load_keyring(data / "keys")
+    found = load_keyring(data / "keys")
     objects = None if settings.blobs is None else object_store(settings.blobs, disk)
     blobs = _blobs(objects, data, "blobs", disk)
     with _opened(data, settings) as database:
+        if serves:
+            advance(found, database, clock)
+        keys = in_use(found, database)
         yield Hub(
             data,
             settings,

@@ -13,6 +13,7 @@ from thinwire.receiver.hub import Hub, offline_lock, working_lock
 from thinwire.receiver.operations.health import Health
 from thinwire.receiver.operations.monitoring import monitoring
 from thinwire.receiver.operations.retention import RetentionLoop
+from thinwire.receiver.sites.rotation import check_running
 from thinwire.receiver.store.news import CATCH_UP_SECONDS
 from thinwire.receiver.store.streams import Streams
 from thinwire.receiver.transport.inbox import Inbox
@@ -23,7 +24,7 @@ from thinwire.receiver.web.server import WebServer
 from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy
+from thinwire.shared.errors import HubBusy, Retryable
 from thinwire.shared.heartbeats import beat
 from thinwire.shared.service_manager import READY, STOPPING, keep_alive, tell
 from thinwire.shared.storage.status_file import EVERY
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 HEALTH_SECONDS = 10.0
 """Seconds between two looks whether this process is ready."""
+KEYS_SECONDS = 60.0
+"""Seconds between two looks whether another replica uses newer keys."""
 SWEEP, LINK_STATUS = "sweep", "link status"
 """Names of loops in the list of parked items."""
 Ready = Callable[[str, int, str | None], None]
@@ -97,7 +100,7 @@ async def _serve(
         pipeline,
         inbox,
         identity,
-        hub.keys.authority.certificate_pem,
+        hub.keys.trusted_pem,
         hub.clock,
         hub.disk,
         hub.news,
@@ -114,6 +117,8 @@ async def _serve(
     with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         server.links(before=await asyncio.to_thread(book.begin))
         port = await server.start(listen)
+        keys = asyncio.ensure_future(_watch_keys(hub))
+        keys.add_done_callback(lambda _: stop.set())
         status = asyncio.ensure_future(_write_link_status(hub, server, book, stop))
         moving = [
             asyncio.create_task(each)
@@ -137,6 +142,17 @@ async def _serve(
             await server.stop()
             with hub.store.parked.guard(LINK_STATUS):
                 book.end(server.links())
+            keys.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keys
+
+
+async def _watch_keys(hub: Hub) -> None:
+    """End this process where it must not go on with its keys. Raises BadConfiguration."""
+    while True:
+        await asyncio.sleep(KEYS_SECONDS)
+        with contextlib.suppress(Retryable):
+            await asyncio.to_thread(check_running, hub.keys, hub.database)
 
 
 async def _follow(health: Health, server: HubServer) -> None:

@@ -81,6 +81,8 @@ class Act(Enum):
     BROUGHT_FORWARD = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "U")
     SITE_ENROLLED = AuditEvent(_ALERT, _SECURITY, "C")
     SITE_REVOKED = AuditEvent(_ALERT, _SECURITY, "D")
+    KEY_MADE = AuditEvent(_ALERT, _SECURITY, "C")
+    KEY_RETIRED = AuditEvent(_ALERT, _SECURITY, "D")
     QUOTA_SET = AuditEvent(_ALERT, _SECURITY, "U")
     BUNDLE_ADDED = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "C")
     BUNDLE_CHOSEN = AuditEvent(_ALERT, _dcm("110131", "Software Configuration"), "U")

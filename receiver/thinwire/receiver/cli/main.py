@@ -26,6 +26,7 @@ from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
 from thinwire.receiver.cli.forward import forward_app
+from thinwire.receiver.cli.keys import keys_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
@@ -165,7 +166,7 @@ def serve(
     if brought is not None:
         _note(f"The database was brought forward to version {HUB.version}. {_copy(*brought)}")
         _record_version(data, brought[0])
-    with open_hub(data, SystemClock()) as hub:
+    with open_hub(data, SystemClock(), serves=True) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
 
@@ -453,6 +454,7 @@ app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
 app.add_typer(retention_app, name="retention")
 app.add_typer(site_app, name="site")
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

@@ -476,6 +476,29 @@ certificates = Table(
     Column("request", LargeBinary(32)),
     Column("certificate", LargeBinary),
 )
+hub_keys = Table(
+    "hub_keys",
+    TABLES,
+    # Of what is public of the key.
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+    Column("in_use_at", BigInteger),
+    Column("retired_at", BigInteger),
+    # Of an authority.
+    Column("expires_at", BigInteger),
+)
+# The newest keys of the hub that a clinic has confirmed.
+key_holders = Table(
+    "key_holders",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("authority", Integer, nullable=False),
+    Column("sealing", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
 # Retention, holds and tombstones.
 removals = Table(
     "removals",

@@ -70,7 +70,7 @@ _OPTIONS = (
 
 class HubServer(HubServicer):
     """inbox, store: shared by all streams. identity: the server's certificate and key. authority_pem: the hub's own
-    authority, whose certificates alone may call, health and reflection included. reflects: whether the reflection
+    authorities, whose certificates alone may call, health and reflection included. reflects: whether the reflection
     service is offered. guard: of the port for clinics."""
 
     def __init__(

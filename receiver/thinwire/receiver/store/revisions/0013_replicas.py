@@ -69,6 +69,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "fingerprint"),
         sa.ForeignKeyConstraint(["site"], ["sites.name"]),
     )
+    op.create_table(
+        "hub_keys",
+        sa.Column("digest", sa.LargeBinary(32), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("in_use_at", sa.BigInteger(), nullable=True),
+        sa.Column("retired_at", sa.BigInteger(), nullable=True),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_table(
+        "key_holders",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("authority", sa.Integer(), nullable=False),
+        sa.Column("sealing", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("site"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
     # Retention, holds and tombstones.
     op.create_table(
         "removals",
