@@ -8,7 +8,6 @@ has its prediction is passed over. The worklist shows none of it until `bundle d
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.store.bundle_predictions import BEGIN, BundlePrediction, BundlePredictions
 from thinwire.receiver.store.records import PendingGraph, StoredFinding, StoredPrediction, item_of
-from thinwire.shared.errors import BadFormat, ThinwireError, told
+from thinwire.shared.errors import BadFormat, ThinwireError
 from thinwire.shared.formats.graph import FusedGraph
 from thinwire.shared.identifiers import BundleId, StudyKey
 
@@ -34,8 +33,8 @@ FLUSH, FLUSH_SECONDS = 512, 5.0
 NOBODY = StudyKey(bytes(16))
 """Workers do not learn whose graph it is."""
 
-Start = Callable[[Make], AbstractContextManager[Engine]]
-"""Starts the workers."""
+Start = Callable[[Make, Path, Sequence[str]], Engine]
+"""Starts the workers, as `Engine`."""
 Count = Callable[[int, int], None]
 """(done, total)"""
 
@@ -66,12 +65,16 @@ class Summary:
     seconds: float = 0.0
 
 
-def make_reader(folder: Path, bundle: BundleId, beams: int | None) -> Worker:
-    """The worker that predicts with a bundle of `folder` (Bundles), and drafts with so many beams."""
+def make_reader(bundle: BundleId, sources: Sequence[BundleId], beams: int | None, folder: Path) -> Worker:
+    """The worker that predicts graphs of `sources` with a bundle, and drafts with so many beams.
+
+    folder: as of `Bundles`."""
     import torch
 
     torch.set_num_threads(1)  # a worker has one core
     bundles = Bundles(folder)
+    for each in sources:
+        bundles.coder(each)
     predictor = bundles.predictor(bundle)
     drafter = None if beams is None else bundles.drafter(bundle, beams)
     from thinwire.receiver.inference.draft import draft_json
@@ -99,7 +102,7 @@ def make_reader(folder: Path, bundle: BundleId, beams: int | None) -> Worker:
         except Exception as error:  # noqa: BLE001 - whatever one graph does, the others go on
             if len(payloads) > 1:
                 return [found for payload in payloads for found in read([payload])]
-            return [Refused(told(error))]
+            return [Refused.of(error)]
 
     return read
 
@@ -154,11 +157,12 @@ def predict_archive(hub: Hub, bundle: BundleId, start: Start, drafted: bool, cou
         flushed = time.monotonic()
 
     beams = hub.settings.draft.beams if drafted else None
-    with start(partial(make_reader, hub.data / "bundles", bundle, beams)) as engine:
+    names = sorted({each.hex() for each in (*reads, bundle)})
+    with start(partial(make_reader, bundle, sorted(reads), beams), hub.data / "bundles", names) as engine:
         for graph, said in outcomes(engine, waiting()):
             passed += 1
             if isinstance(said, Refused):
-                _park(hub, summary, graph, BadFormat(said.reason))
+                _park(hub, summary, graph, BadFormat(said.reason, said.remedy))
             else:
                 found.append(_stored(hub, graph, bundle, said))
                 hub.store.parked.release(ARCHIVE, _item(bundle, graph))

@@ -8,12 +8,11 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from tests.support.deadly_worker import DEADLY, make_deadly
 from tests.support.hub_folder import Clinic, join, study_parts
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.archive import ARCHIVE, Summary, predict_archive, predictions_of
-from thinwire.receiver.batch.engine import Engine, Make, Processes, Refused, Results, outcomes
+from thinwire.receiver.batch.engine import Engine, Make, Results
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle, make_default
@@ -38,8 +37,9 @@ class Loop:
 
     room = 1
 
-    def __init__(self, make: Make) -> None:
-        self._worker = make()
+    def __init__(self, make: Make, folder: Path, names: Sequence[str]) -> None:
+        assert all((folder / name).is_dir() for name in names)
+        self._worker = make(folder)
         self._ready: list[tuple[object, Results | None]] = []
 
     def submit(self, payloads: Sequence[bytes]) -> object:
@@ -150,14 +150,6 @@ def test_a_graph_that_fails_is_parked_and_stops_no_other(
     assert hub.store.parked.counts().get(ARCHIVE) is None
 
 
-def test_a_payload_that_kills_its_process_is_refused_alone() -> None:
-    batch = [(n, DEADLY if n == 5 else b"%d" % n) for n in range(12)]
-    with Processes(make_deadly, workers=2) as engine:
-        found = dict(outcomes(engine, batch, chunk=4))
-    assert found.pop(5) == Refused("the process that read it died")
-    assert found == {n: str(n) for n in range(12) if n != 5}
-
-
 def test_drafts_come_with_the_predictions_where_asked(hub: Hub, clinic: Clinic, bundle: Bundle, other: Bundle) -> None:
     (study,) = arrived(hub, clinic, bundle, 0)
     assert run(hub, other).predicted == 1
@@ -200,15 +192,3 @@ def test_the_worklist_shows_the_archive_when_a_person_says_so(
     told_json = json.loads(CliRunner().invoke(app, ["show", unread.hex(), "--data", str(data), "--json"]).output)
     assert told_json["predicted_by"] == other.id.hex()
     assert [each["bundle"] for each in told_json["other_predictions"]] == [bundle.id.hex()]
-
-
-def test_the_command_runs_on_the_cores_of_this_machine(
-    hub: Hub, data: Path, clinic: Clinic, bundle: Bundle, other: Bundle
-) -> None:
-    arrived(hub, clinic, bundle, 0, 1)
-    add_bundle(hub.data / "bundles", other.folder, Disk())
-    arguments = ["predict-archive", "--bundle", other.id.hex()[:6], "--data", str(data), "--workers", "1", "--json"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert (told["studies"], told["predicted"], told["parked"]) == (2, 2, 0)
