@@ -105,7 +105,7 @@ class HubPipeline:
             content = self._examiner.examine(site, header, plaintext, verify_key)
         except (BadFormat, Forged, UnknownBundle) as error:
             with self.store.parked.guard(RECEIVING, f"{site}/quarantine"):
-                self._quarantine.add(site, object, plaintext, error)
+                self._quarantine.add(site, header.study, object, plaintext, error)
             raise
         receipt = self.store.put(OpenedPart(site, object, header, plaintext, content, urgent))
         self._received(site, object)
@@ -145,6 +145,9 @@ class HubPipeline:
 
     def check_room(self, site: SiteName, size: int) -> None:
         self.store.check_room(site, size)
+
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        self.store.check_wanted(site, study)
 
     def audit_head(self) -> bytes:
         return self._audit.signed_head()

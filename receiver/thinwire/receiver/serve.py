@@ -2,31 +2,22 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import torch
-
-from thinwire.receiver.access.audit_message import Act, Message
-from thinwire.receiver.drafting import LEAST_URGENT
-from thinwire.receiver.export.fhir import Written
-from thinwire.receiver.forward.forwarding import forwarding
-from thinwire.receiver.hub import Hub, offline_lock, serving_lock
+from thinwire.receiver.hub import Hub, offline_lock, working_lock
 from thinwire.receiver.operations.monitoring import monitoring
+from thinwire.receiver.operations.retention import RetentionLoop
 from thinwire.receiver.transport import link_status
 from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
+from thinwire.receiver.work import begin, recorded, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
-from thinwire.shared.errors import HubBusy, Retryable, told
-from thinwire.shared.identifiers import SiteName, StudyKey
+from thinwire.shared.errors import HubBusy
 from thinwire.shared.storage.status_file import EVERY
 
 log = logging.getLogger(__name__)
@@ -44,30 +35,16 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     Raises BadConfiguration for an address that cannot be used, or where another process serves this hub.
     """
     host, _ = host_and_port(listen)
-    with serving_lock(hub.data):
-        hub.database.require_sound()
-        hub.store.parked.begin()
-        hub.store.claims.begin(alone=not hub.database.shared)
+    with working_lock(hub.data, serves=True) as alone:
+        begin(hub, alone)
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:
-            services.enter_context(_recorded(hub))
-            services.enter_context(forwarding(hub, lambda site, study: _written(hub, site, study)))
+            services.enter_context(recorded(hub, "serve"))
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
             asyncio.run(_serve(hub, listen, web, lambda port, url: ready(host, port, url)))
-
-
-@contextlib.contextmanager
-def _recorded(hub: Hub) -> Iterator[None]:
-    """Start and stop in the audit log; the first also signs a log that an earlier version left."""
-    hub.audit.record(Message(Act.STARTED, hub.clock.now(), "serve"))
-    yield
-    try:
-        hub.audit.record(Message(Act.STOPPED, hub.clock.now(), "serve"))
-    except Retryable as error:
-        log.error("the stop is not in the audit log: %s", error)
 
 
 def _sweep(hub: Hub) -> None:
@@ -79,13 +56,6 @@ def _sweep(hub: Hub) -> None:
         return
     if swept:
         log.info("removed %d unfinished files", swept)
-
-
-def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
-    """The report and the draft of a study."""
-    draft = hub.store.draft(site, study)
-    sentences = json.loads(draft)["sentences"] if draft else []
-    return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
 
 
 async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, str | None], None]) -> None:
@@ -112,6 +82,7 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+<<<<<<< HEAD
     # Loaded now, so that the first study does not wait for it.
     predictor = hub.bundles.predictor(hub.bundles.default())
     log.info(
@@ -129,6 +100,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     drafts = threading.Thread(target=_draft, args=(drafting.run,))
     if hub.settings.draft.enabled:
         drafts.start()
+    retention = RetentionLoop(hub)
+    removals = threading.Thread(target=_unhurried, args=(retention.run,))
+    removals.start()
     status = asyncio.ensure_future(_write_link_status(hub, server, stop))
     try:
         if web_server is not None:
@@ -145,10 +119,31 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         changes.close()
         link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
         drafting.stop()
+        retention.stop()
         pipeline.stop()
         if drafts.is_alive():
             drafts.join()
+        removals.join()
         await inference
+=======
+    with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
+        port = await server.start(listen)
+        status = asyncio.ensure_future(_write_link_status(hub, server, stop))
+        try:
+            if web_server is not None:
+                web_server.start()
+            ready(port, None if web_server is None else web_server.url)
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            stop.set()
+            await asyncio.wait({status})
+            if web_server is not None:
+                await asyncio.to_thread(web_server.stop)
+            await server.stop()
+            changes.close()
+            link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
+>>>>>>> work
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
@@ -164,13 +159,20 @@ async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -
 def _record_links(hub: Hub, links: list[SiteLink]) -> None:
     with hub.store.parked.guard(LINK_STATUS):
         link_status.write_status(hub.data, links, hub.clock.now())
+<<<<<<< HEAD
+
+
+def _unhurried(run: Callable[[], None]) -> None:
+    """Run in this thread with the lowest priority."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+    run()
 
 
 def _draft(run: Callable[[], None]) -> None:
-    """Run drafting in this thread with the lowest priority."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
     try:
-        run()
+        _unhurried(run)
     except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
         log.error("drafting stopped until the next start; triage continues: %s", told(error))
+=======
+>>>>>>> work

@@ -29,7 +29,9 @@ from thinwire.receiver.cli.forward import forward_app
 from thinwire.receiver.cli.models import evaluate_command, train_command
 from thinwire.receiver.cli.offline import imported_json, imported_lines
 from thinwire.receiver.cli.options import Data, Json, Site, Study, named_site, stdout, write_json, write_json_list
+from thinwire.receiver.cli.retention import retention_app
 from thinwire.receiver.cli.sites import site_app
+from thinwire.receiver.cli.work import work_command
 from thinwire.receiver.export.picture import picture
 from thinwire.receiver.hub import Hub, bring_forward, make_hub, offline_lock, open_hub, rehearse_migration
 from thinwire.receiver.offline import export_to, import_from
@@ -440,6 +442,7 @@ app.command(name="predict-archive", epilog="Example: `thinwire-receiver predict-
 app.command(name="evaluate", epilog="Example: `thinwire-receiver evaluate --phantoms 400 --out figures`")(
     evaluate_command
 )
+app.command(name="work", epilog="Example: `thinwire-receiver work predict --data hub`")(work_command)
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
 app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
@@ -448,6 +451,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+app.add_typer(retention_app, name="retention")
 app.add_typer(site_app, name="site")
 
 

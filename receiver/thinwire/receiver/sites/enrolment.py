@@ -75,7 +75,7 @@ class SiteRegistry:
         """A new join token for a known or new site, and its expiry. The hub stores only its hash."""
         text = make_token(self._keys.authority, site, self._clock, random_bytes)
         token = read_token(text)
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             # A revoked site stays revoked until the new token is used: its old certificate is not accepted before.
             known = insert_new(sites).values(name=site, enrolled_at=micros(self._clock.now()))
             connection.execute(known.on_conflict_do_nothing())
@@ -86,7 +86,7 @@ class SiteRegistry:
     def dismiss(self, site: SiteName, also: Also = _nothing_more) -> None:
         """Revoke a site; its studies stay, its unused tokens become invalid. Raises NotEnrolled."""
         now = micros(self._clock.now())
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             done = connection.execute(update(sites).where(sites.c.name == site).values(dismissed_at=now))
             if done.rowcount != 1:
                 raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
@@ -99,7 +99,12 @@ class SiteRegistry:
         """As `IngestStore.join`."""
         now, asked = micros(self._clock.now()), digest(request)
         check_join(signing_key, token, request, proof)
-        with self._database.write() as connection:
+        with self._database.read() as connection:
+            # Before it has a turn: anybody may call with an unknown token.
+            of = connection.scalar(select(tokens.c.site).where(tokens.c.hash == _hash(token)))
+        if of is None:
+            raise NotEnrolled("the join token is unknown, used or expired")
+        with self._database.write(turn=of) as connection:
             answered = join(tokens, join_answers, join_answers.c.hash == tokens.c.hash, isouter=True)
             query = select(tokens, join_answers.c.request, join_answers.c.certificate).select_from(answered)
             row = connection.execute(query.where(tokens.c.hash == _hash(token))).one_or_none()
@@ -176,7 +181,7 @@ class SiteRegistry:
         open_epoch(record, site, _verify_key(key), self._keys.sealing)
         epoch = peek_epoch(record)
         row = {"site": site, "epoch": epoch, "record": record, "signing_key": key, "admitted_at": micros(now)}
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             check_served(connection, site)
             if connection.scalar(select(exists().where(epochs.c.site == site, epochs.c.epoch == epoch))):
                 return
@@ -248,13 +253,13 @@ class SiteRegistry:
 
     def set_limits(self, site: SiteName, most: Mapping[Limit, int], also: Also) -> None:
         """Give a site limits of its own. Raises NotEnrolled for an unknown site."""
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             set_limits(connection, site, most)
             also(connection)
 
     def forget_limits(self, site: SiteName, also: Also) -> None:
         """The hub's limits apply to a site again."""
-        with self._database.write() as connection:
+        with self._database.write(turn=site) as connection:
             connection.execute(delete(quotas).where(quotas.c.site == site))
             also(connection)
 

@@ -79,12 +79,12 @@ def stored_studies(connection: Connection, numbers: Sequence[int]) -> list[Store
     return [found[number] for number in numbers]
 
 
-def key_starts(prefix: str) -> ColumnElement[bool] | None:
+def key_starts(prefix: str, key: ColumnElement[bytes] = worklist.c.study) -> ColumnElement[bool] | None:
     """The condition that a study key starts with these hex digits, as a range of the index; None for other text."""
     if not 0 < len(prefix) <= 2 * STUDY_KEY_BYTES or any(digit not in "0123456789abcdef" for digit in prefix):
         return None
     first, last = (bytes.fromhex(prefix.ljust(2 * STUDY_KEY_BYTES, digit)) for digit in "0f")
-    return and_(worklist.c.study >= first, worklist.c.study <= last)
+    return and_(key >= first, key <= last)
 
 
 def prediction_of(row: Row[Any]) -> StoredPrediction:

@@ -35,6 +35,7 @@ from thinwire.shared.errors import (
     NotEnrolled,
     ProtocolBroken,
     Retryable,
+    StudyErased,
     ThinwireError,
     as_ours,
     told,
@@ -281,6 +282,11 @@ class IngestSession:
             raise BadFormat(f"an object of kind {header.kind} with {offer.size} bytes, over the limit of {limit}")
         if self._store.epoch_key(self.site, header.epoch) is None:
             return [_refuse(offer.number, wire.REFUSAL_CODE_UNKNOWN_EPOCH, "the hub does not know the epoch")]
+        try:
+            self._store.check_wanted(self.site, header.study)
+        except StudyErased:
+            self._inbox.forget(self.site, Digest(offer.object))
+            raise
         if len(offer.head) == offer.size:
             down = self._finish(offer, header, offer.head)
             # An earlier transfer may have begun in chunks.

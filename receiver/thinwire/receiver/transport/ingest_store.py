@@ -87,6 +87,10 @@ class IngestStore(EpochKeys, Protocol):
         """Raises LimitReached unless the site may store this many bytes more."""
         ...
 
+    def check_wanted(self, site: SiteName, study: StudyKey) -> None:
+        """Raises StudyErased for a study that was removed from this hub."""
+        ...
+
     def audit_head(self) -> bytes:
         """The signed head of the hub's audit log (`formats.audit_head`); empty where there is none."""
         ...

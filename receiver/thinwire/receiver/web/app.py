@@ -26,6 +26,7 @@ from thinwire.shared.errors import (
     ReportMoved,
     ReportSigned,
     Retryable,
+    StudyErased,
     ThinwireError,
     UnknownStudy,
     as_ours,
@@ -41,6 +42,7 @@ THREADS = 8
 
 _STATUS_OF: tuple[tuple[type[ThinwireError], HTTPStatus], ...] = (
     (UnknownStudy, HTTPStatus.NOT_FOUND),
+    (StudyErased, HTTPStatus.GONE),
     (ReportSigned, HTTPStatus.CONFLICT),
     (ReportMoved, HTTPStatus.CONFLICT),
     (BadInput, HTTPStatus.BAD_REQUEST),

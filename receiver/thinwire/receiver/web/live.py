@@ -77,6 +77,7 @@ class Watcher:
     async def look(self) -> None:
         """One look for all open pages."""
         if not self._pages:
+            self._context.frames.clear()
             return
         event, ended = await asyncio.to_thread(self._news, frozenset(page.secret for page in self._pages))
         for page in self._pages:
@@ -89,12 +90,13 @@ class Watcher:
         self._stale |= self._changes.seen()
         links, before = self._context.links(), self._seen
         connected = tuple(site for site, link in sorted(links.items()) if link.connected)
-        last_event = self._context.store.last_event() if self._stale or before is None else before[0]
+        last_event = self._context.store.event_stamp() if self._stale or before is None else before[0]
         now, ended = self._context.clock.monotonic(), frozenset[str]()
         if self._stale or now - self._checked >= SESSIONS_EVERY:
             ended, self._checked = frozenset(secrets) - self._context.accounts.open_sessions(secrets), now
         self._seen, self._stale = (last_event, connected), False
         if before is not None and before != self._seen:
+            self._context.frames.forget_removed()
             return LIST, ended
         return (PROGRESS if any(link.arriving for link in links.values()) else None), ended
 

@@ -1,15 +1,14 @@
-import sqlite3
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from tests.support.clock import FakeClock
 from tests.support.hub_folder import Clinic, join
-from thinwire.receiver.hub import Hub, open_hub, serving_lock
+from thinwire.receiver.config import FILE
+from thinwire.receiver.hub import DATABASE, Hub, open_hub, serving_lock
 from thinwire.receiver.sites.enrolment import EPOCH_LIFE, JoinResult
 from thinwire.receiver.store.shares import Limit
-from thinwire.receiver.store.tables import epoch_uses
+from thinwire.receiver.store.tables import TABLES, epoch_uses
 from thinwire.shared.crypto.envelope import new_epoch
 from thinwire.shared.crypto.keys import (
     TOKEN_LIFE,
@@ -112,10 +111,11 @@ def test_a_request_that_does_not_hold_leaves_the_token_unused(hub: Hub) -> None:
 
 def test_no_token_stands_in_the_database(hub: Hub) -> None:
     id = token(hub)
-    with sqlite3.connect(hub.data / "thinwire.db") as connection:
-        dump = "\n".join(connection.iterdump()).lower()
-    connection.close()
-    assert id.value.hex() not in dump
+    with hub.database.read() as connection:
+        rows = [row for table in TABLES.sorted_tables for row in connection.execute(select(table)).all()]
+    assert len(rows) > 1
+    assert all(id.value not in each for row in rows for each in row if isinstance(each, bytes))
+    assert all(id.value.hex() not in str(each) for row in rows for each in row)
 
 
 def test_an_epoch_belongs_to_the_site_that_announced_it(hub: Hub) -> None:
@@ -211,9 +211,8 @@ def test_one_process_serves_a_hub(hub: Hub) -> None:
 
 
 def test_a_database_of_another_version_is_refused(hub: Hub, clock: FakeClock) -> None:
-    with sqlite3.connect(hub.data / "thinwire.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
+    with hub.database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(BadConfiguration, match="version 1"), open_hub(hub.data, clock):
         pass
 
@@ -228,4 +227,4 @@ def test_a_damaged_key_is_named(hub: Hub, clock: FakeClock) -> None:
 def test_keys_are_for_their_owner_alone(hub: Hub) -> None:
     assert {path.stat().st_mode & 0o777 for path in (hub.data / "keys").iterdir()} == {0o600}
     assert hub.data.stat().st_mode & 0o777 == 0o700
-    assert (hub.data / "thinwire.db").stat().st_mode & 0o777 == 0o600
+    assert (hub.data / (FILE if hub.database.shared else DATABASE)).stat().st_mode & 0o777 == 0o600
