@@ -6,17 +6,18 @@ has its prediction is passed over. The worklist shows none of it until `bundle d
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from thinwire.receiver.batch.engine import Engine, Make, Refused, Results, Worker, outcomes
+from thinwire.receiver.batch.engine import Count, Refused, Results, Start, Worker, outcomes
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
-from thinwire.receiver.store.bundle_predictions import BEGIN, BundlePrediction, BundlePredictions
+from thinwire.receiver.store.bundle_predictions import BundlePrediction, BundlePredictions
+from thinwire.receiver.store.newest_graphs import BEGIN
 from thinwire.receiver.store.records import PendingGraph, StoredFinding, StoredPrediction, item_of
 from thinwire.shared.errors import BadFormat, ThinwireError
 from thinwire.shared.formats.graph import FusedGraph
@@ -32,11 +33,6 @@ FLUSH, FLUSH_SECONDS = 512, 5.0
 """Predictions in memory before they are stored, and the longest time until then."""
 NOBODY = StudyKey(bytes(16))
 """Workers do not learn whose graph it is."""
-
-Start = Callable[[Make, Path, Sequence[str]], Engine]
-"""Starts the workers, as `Engine`."""
-Count = Callable[[int, int], None]
-"""(done, total)"""
 
 
 @dataclass(frozen=True)
@@ -196,4 +192,4 @@ def _park(hub: Hub, summary: Summary, graph: PendingGraph, error: Exception) -> 
 
 
 def _item(bundle: BundleId, graph: PendingGraph) -> str:
-    return f"{bundle.hex()[:8]}/{item_of(graph.site, graph.study)}"
+    return f"{item_of(graph.site, graph.study)}/{bundle.hex()[:8]}"

@@ -65,6 +65,12 @@ class Engine(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+Start = Callable[[Make, Path, Sequence[str]], Engine]
+"""Starts the workers, as `Engine`."""
+Count = Callable[[int, int], None]
+"""Draws progress: (done, total)."""
+
+
 def outcomes(engine: Engine, payloads: Iterable[tuple[Key, bytes]], chunk: int = CHUNK) -> Iterator[tuple[Key, Any]]:
     """(key, result) of every payload, in the order in which they are ready.
 

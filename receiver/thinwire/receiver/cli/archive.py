@@ -1,14 +1,15 @@
-"""`predict-archive`: every stored graph predicted again with another bundle."""
+"""The commands over the whole archive: `predict-archive`, and `export --cohort`."""
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from thinwire.receiver.access.audit_message import Act
-from thinwire.receiver.archive import Start, Summary, predict_archive
-from thinwire.receiver.batch.engine import Processes
+from thinwire.receiver.archive import Summary, predict_archive
+from thinwire.receiver.batch.engine import Processes, Start
 from thinwire.receiver.batch.ray_cluster import RayTasks
 from thinwire.receiver.cli.acts import act_of, audited
 from thinwire.receiver.cli.options import Data, Json, write_json
@@ -78,3 +79,20 @@ def _json(done: Summary) -> dict[str, object]:
         "parked": done.parked,
         "seconds": round(done.seconds, 1),
     }
+
+
+def cohort_command(data: Path, to: str, name_sites: bool, workers: int | None, ray: str | None, json_: bool) -> None:
+    """`export --cohort`."""
+    from thinwire.receiver.cohort import export_cohort
+
+    with open_hub(data, SystemClock()) as hub:
+        detail = "a cohort, with the names of the sites" if name_sites else "a cohort, without identity"
+        with (
+            audited(hub, act_of(hub, Act.EXPORTED, detail=detail)),
+            meter(Console(stderr=True)) as progress,
+        ):
+            done = export_cohort(hub, to, name_sites, workers_of(workers, ray), rate(progress, "graphs"))
+    if json_:
+        write_json({"graphs": done.graphs, "left_out": done.left_out, "shards": done.shards})
+        return
+    typer.echo(f"{done.graphs:,} graphs in {done.shards:,} files; {done.left_out:,} could not be read.")

@@ -16,7 +16,7 @@ from thinwire.receiver.batch.engine import Engine, Make, Results
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle, make_default
-from thinwire.receiver.store import bundle_predictions as archived
+from thinwire.receiver.store import newest_graphs
 from thinwire.receiver.store.records import StoredPrediction
 from thinwire.receiver.store.tables import audit
 from thinwire.shared.crypto.envelope import Kind
@@ -87,7 +87,7 @@ def history(hub: Hub, clinic: Clinic, study: StudyKey) -> list[StoredPrediction]
 def test_every_graph_is_predicted_again_beside_the_worklist(
     hub: Hub, clinic: Clinic, bundle: Bundle, other: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archived, "PAGE", 3)
+    monkeypatch.setattr(newest_graphs, "PAGE", 3)
     studies = arrived(hub, clinic, bundle, *range(5)) + arrived(hub, join(hub, "south"), bundle, 5, 6)
     before, events = shown(hub, clinic, studies[0]), hub.store.last_event()
     done = run(hub, other)
