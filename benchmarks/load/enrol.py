@@ -27,7 +27,7 @@ def main(data: Path, count: int, out: Path) -> None:
             token = read_token(hub.enrolment.enrol(site)[0])
             public = signing.public_key().public_bytes_raw()
             joined = hub.enrolment.join(token.id, request, public, prove_join(signing, token.id, request))
-            hub.enrolment.record_connected(site)
+            hub.enrolment.connect(site, joined.certificate_pem)
             epoch, record = new_epoch(site, hub.keys.sealing.public, signing, clock)
             hub.enrolment.admit_epoch(site, record)
             row = {

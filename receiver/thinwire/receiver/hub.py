@@ -22,6 +22,7 @@ from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
@@ -62,6 +63,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
@@ -181,6 +183,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
+            News(database),
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Callable
 
 from thinwire.receiver.hub import Hub, offline_lock, working_lock
@@ -14,7 +15,7 @@ from thinwire.receiver.transport.inbox import Inbox
 from thinwire.receiver.transport.link_status import SiteLink
 from thinwire.receiver.transport.service import DESCRIPTORS, HubServer
 from thinwire.receiver.web.server import WebServer
-from thinwire.receiver.work import begin, recorded, working
+from thinwire.receiver.work import begin, recorded, unhurried, working
 from thinwire.shared.addresses import host_and_port
 from thinwire.shared.crypto.keys import issue_server
 from thinwire.shared.errors import HubBusy
@@ -41,6 +42,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
             _sweep(hub)
         with contextlib.ExitStack() as services:
             services.enter_context(recorded(hub, "serve"))
+            services.enter_context(hub.news.running())
             if hub.settings.metrics.listen is not None:
                 monitoring_port = services.enter_context(monitoring(hub, hub.settings.metrics.listen))
                 log.info("metrics and health on port %d", monitoring_port)
@@ -65,7 +67,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
     # A new certificate at every start: it cannot expire unnoticed, and its key is never on disk.
     identity = issue_server(hub.keys.authority, (), hub.clock)
     inbox = Inbox(hub.data / "inbox", hub.disk, hub.clock)
-    changes = hub.database.changes()
     server = HubServer(
         pipeline,
         inbox,
@@ -73,61 +74,20 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         hub.keys.authority.certificate_pem,
         hub.clock,
         hub.disk,
+        hub.news,
         reflects=hub.settings.reflection,
-        changed=changes.seen,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    pipeline.notify = server.notify
+    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-<<<<<<< HEAD
-    # Loaded now, so that the first study does not wait for it.
-    predictor = hub.bundles.predictor(hub.bundles.default())
-    log.info(
-        "torch %s on %s, bundle %s (%s)",
-        torch.__version__,
-        predictor.device,
-        predictor.spec.name,
-        predictor.spec.preset,
-    )
-    port = await server.start(listen)
-    # If inference ends with an error, the process stops, so that a supervisor starts it again.
-    inference = asyncio.ensure_future(asyncio.to_thread(pipeline.run))
-    inference.add_done_callback(lambda _: stop.set())
-    drafting = hub.drafting(pipeline)
-    drafts = threading.Thread(target=_draft, args=(drafting.run,))
-    if hub.settings.draft.enabled:
-        drafts.start()
     retention = RetentionLoop(hub)
-    removals = threading.Thread(target=_unhurried, args=(retention.run,))
-    removals.start()
-    status = asyncio.ensure_future(_write_link_status(hub, server, stop))
-    try:
-        if web_server is not None:
-            web_server.start()
-        ready(port, None if web_server is None else web_server.url)
-        await stop.wait()
-        log.info("stopping")
-    finally:
-        stop.set()
-        await asyncio.wait({status})
-        if web_server is not None:
-            await asyncio.to_thread(web_server.stop)
-        await server.stop()
-        changes.close()
-        link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
-        drafting.stop()
-        retention.stop()
-        pipeline.stop()
-        if drafts.is_alive():
-            drafts.join()
-        removals.join()
-        await inference
-=======
+    removals = threading.Thread(target=unhurried, args=(retention.run,), name="retention")
     with working(hub, hub.settings.served_work, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         port = await server.start(listen)
+        removals.start()
         status = asyncio.ensure_future(_write_link_status(hub, server, stop))
         try:
             if web_server is not None:
@@ -141,9 +101,9 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
             if web_server is not None:
                 await asyncio.to_thread(web_server.stop)
             await server.stop()
-            changes.close()
             link_status.write_status(hub.data, server.links(), hub.clock.now(), serves=False)
->>>>>>> work
+            retention.stop()
+            removals.join()
 
 
 async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -> None:
@@ -159,20 +119,3 @@ async def _write_link_status(hub: Hub, server: HubServer, stop: asyncio.Event) -
 def _record_links(hub: Hub, links: list[SiteLink]) -> None:
     with hub.store.parked.guard(LINK_STATUS):
         link_status.write_status(hub.data, links, hub.clock.now())
-<<<<<<< HEAD
-
-
-def _unhurried(run: Callable[[], None]) -> None:
-    """Run in this thread with the lowest priority."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
-    run()
-
-
-def _draft(run: Callable[[], None]) -> None:
-    try:
-        _unhurried(run)
-    except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
-        log.error("drafting stopped until the next start; triage continues: %s", told(error))
-=======
->>>>>>> work

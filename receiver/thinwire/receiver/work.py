@@ -36,6 +36,7 @@ def work(hub: Hub, kinds: Set[WorkKind], metrics: str | None, ready: Callable[[]
     with working_lock(hub.data, serves=False) as alone, contextlib.ExitStack() as services:
         begin(hub, alone)
         services.enter_context(recorded(hub, "work"))
+        services.enter_context(hub.news.running())
         if metrics is not None:
             log.info("metrics and health on port %d", services.enter_context(monitoring(hub, metrics)))
         asyncio.run(_work(hub, kinds, ready))
@@ -45,7 +46,9 @@ async def _work(hub: Hub, kinds: Set[WorkKind], ready: Callable[[], None]) -> No
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    with working(hub, kinds, hub.pipeline(), lambda: loop.call_soon_threadsafe(stop.set)):
+    pipeline = hub.pipeline()
+    hub.news.subscribe(pipeline.heard)
+    with working(hub, kinds, pipeline, lambda: loop.call_soon_threadsafe(stop.set)):
         ready()
         await stop.wait()
         log.info("stopping")
@@ -115,11 +118,15 @@ def _written(hub: Hub, site: SiteName, study: StudyKey) -> Written:
     return Written(hub.store.report(site, study), tuple(sentence["text"] for sentence in sentences))
 
 
-def _draft(run: Callable[[], None]) -> None:
-    """Run drafting in this thread with the lowest priority."""
+def unhurried(run: Callable[[], None]) -> None:
+    """Run in this thread with the lowest priority."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+    run()
+
+
+def _draft(run: Callable[[], None]) -> None:
     try:
-        run()
+        unhurried(run)
     except Exception as error:  # noqa: BLE001 - triage goes on without drafts; the error's text may name a patient
         log.error("drafting stopped until the next start; triage continues: %s", told(error))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, join, select, u
 from thinwire.receiver.config import QuotaSettings
 from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
 from thinwire.receiver.sites.keyring import Keyring
+from thinwire.receiver.store.news import ACCESS
 from thinwire.receiver.store.shares import (
     AGAIN_AFTER,
     Limit,
@@ -28,7 +29,7 @@ from thinwire.shared.crypto.keys import JoinTokenId, check_join, fingerprint, is
 from thinwire.shared.errors import HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, EpochId, SiteName, digest
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 EPOCH_LIFE = timedelta(days=400)
 """Time without a stored object after which an epoch is removed; longer than a backup is old, whose restore proves parts
@@ -91,6 +92,7 @@ class SiteRegistry:
             if done.rowcount != 1:
                 raise NotEnrolled("the site is not enrolled", "See the site's name in the worklist.")
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
+            tell(connection, ACCESS)
             also(connection)
 
     def join(
@@ -121,6 +123,7 @@ class SiteRegistry:
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
                 put_in_force(connection, site, certificate)
+                tell(connection, ACCESS)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
                 certificate = bytes(row.certificate)
@@ -134,17 +137,14 @@ class SiteRegistry:
         """As `IngestStore.renew`."""
         return self.certificates.renew(site, certificate, request, proof)
 
-    def record_connected(self, site: SiteName, certificate: bytes) -> None:
-        """As `IngestStore.record_connected`."""
-        self.certificates.record_connected(site, certificate)
+    def connect(self, site: SiteName, certificate: bytes) -> None:
+        """As `IngestStore.connect`."""
+        self.certificates.connect(site, certificate)
 
-    def check_site(self, site: SiteName, certificate: Digest | None) -> None:
-        """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
-        if certificate is None:
-            self._site_key(site)
-        else:
-            for refusal in self.refused({site: certificate}).values():
-                raise refusal
+    def check_site(self, site: SiteName) -> None:
+        """Raises NotEnrolled for an unknown or revoked site, as before an offline transfer, which the site's epochs
+        authenticate."""
+        self._site_key(site)
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""

@@ -16,7 +16,10 @@ from thinwire.receiver.store.tombstones import refuse_erased
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.formats.receipts import Receipt, StudyStatus, sign_receipt
 from thinwire.shared.identifiers import SiteName, StudyKey, digest
-from thinwire.shared.storage.database import require_turn
+from thinwire.shared.storage.database import require_turn, tell
+
+STUDIES = "*studies"
+"""The topic of news that studies have new events."""
 
 
 class StudyEvent(StrEnum):
@@ -54,16 +57,22 @@ EVENT_OF = {
     StudyStatus.REPORTED: StudyEvent.REPORTED,
 }
 """The event to which a receipt of each status belongs."""
+FOR_CLINIC = frozenset({*EVENT_OF.values(), StudyEvent.REQUESTED, StudyEvent.DAMAGED})
+"""The events of which a clinic hears: it gets a receipt or a request."""
 
 
 def add_event(connection: Connection, site: SiteName, study: StudyKey, event: StudyEvent, at: datetime) -> int:
     """Add an event in the transaction that makes it true, which has the site's turn or is alone: so the numbers of a
-    site ascend in the order in which they are committed. Returns its number. Raises StudyErased for a study that was
-    removed: whatever was under way for it has no effect."""
+    site ascend in the order in which they are committed. Returns its number. After the commit those who wait for it
+    hear of it. Raises StudyErased for a study that was removed: whatever was under way for it has no effect."""
     require_turn(connection, site)
     refuse_erased(connection, site, study)
     row = {"at": micros(at), "site": site, "study": study, "event": str(event)}
     (number,) = connection.execute(insert(events).values(row)).inserted_primary_key or (0,)
+    if event in FOR_CLINIC:
+        # The stream by which a part came answers with its receipt.
+        tell(connection, site, here=event is not StudyEvent.STORED)
+    tell(connection, STUDIES, event=int(number))
     return int(number)
 
 

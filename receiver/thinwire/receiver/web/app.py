@@ -82,8 +82,7 @@ def make_app(context: WebContext) -> FastAPI:
 async def _running(app: FastAPI) -> AsyncIterator[None]:
     current_default_thread_limiter().total_tokens = THREADS
     context: WebContext = app.state.context
-    with closing(context.hub.database.changes()) as changes:
-        app.state.watcher = Watcher(context, changes)
+    with closing(Watcher(context)) as app.state.watcher:
         watching = asyncio.create_task(app.state.watcher.run())
         yield
         watching.cancel()

@@ -109,7 +109,6 @@ def request_tier(
         raise BadInput("a study has no such tier", "Request preview, crops or originals.")
     context.audit.record(context.message(Act.ASKED, here.account.name, here.address, found, detail=tier))
     context.store.request(found.site, found.study, _REQUESTABLE[tier])
-    context.pipeline.notify(found.site)
     return _back(found)
 
 

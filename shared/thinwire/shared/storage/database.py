@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,32 @@ Place = Path | str
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
+@dataclass
+class Told:
+    """What a transaction changed, for those who wait for it."""
+
+    topics: dict[str, bool] = field(default_factory=dict)
+    """Such as a site; and whether this process waits for it too."""
+    events: set[int] = field(default_factory=set)
+    """Numbers of the events that it added."""
+
+
 class Database:
     """One database, used by any number of threads and processes. path: of SQLite's file; None for PostgreSQL."""
 
     def __init__(self, path: Path | None, engine: Engine) -> None:
         self.path = path
         self.engine = engine
+        self.committed: Callable[[Told], object] = _nobody
+        """Called after each commit with what the transaction told by `tell`; it must be quick, and raises nothing."""
         self._turns = Turns()
+
+    @property
+    def file(self) -> Path:
+        """SQLite's file. Raises ValueError for PostgreSQL."""
+        if self.path is None:
+            raise ValueError("the database is no file")
+        return self.path
 
     @property
     def shared(self) -> bool:
@@ -80,6 +100,13 @@ class Database:
         Raises DiskFull, StorageFailed, and DatabaseBusy if another process writes for too long, or if the database
         does not answer: the transaction may then have been committed.
         """
+        with self._transaction(turn) as connection:
+            told = connection.info[_TOLD] = Told()
+            yield connection
+        self.committed(told)
+
+    @contextlib.contextmanager
+    def _transaction(self, turn: str | None) -> Iterator[Connection]:
         if not self.shared:
             with self._turns.take(PATIENCE), translated(), self.engine.begin() as connection:
                 connection.execution_options(turn=turn)
@@ -148,6 +175,23 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+_TOLD = "told"
+
+
+def tell(connection: Connection, *topics: str, here: bool = True, event: int | None = None) -> None:
+    """What this transaction changes: those who wait for it hear of it after its commit. here: whether also in this
+    process. event: the number of an event that it adds."""
+    told: Told = connection.info.setdefault(_TOLD, Told())
+    for topic in topics:
+        told.topics[topic] = here or told.topics.get(topic, False)
+    if event is not None:
+        told.events.add(event)
+
+
+def _nobody(_told: Told) -> None:
+    """Nobody waits."""
 
 
 class Turns:

@@ -23,7 +23,7 @@ from thinwire.shared.crypto.keys import (
 )
 from thinwire.shared.errors import BadConfiguration, Forged, HubBusy, LimitReached, NotEnrolled
 from thinwire.shared.formats.positional import micros
-from thinwire.shared.identifiers import Digest, EpochId, SiteName
+from thinwire.shared.identifiers import EpochId, SiteName
 
 SITE = SiteName("north-valley")
 OTHER = SiteName("south-ridge")
@@ -46,12 +46,12 @@ def joined_by(hub: Hub, id: JoinTokenId, request: bytes, signing: Ed25519Private
 def test_a_token_makes_a_site(hub: Hub) -> None:
     id = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, Digest(b"?" * 32))
+        hub.enrolment.check_site(SITE)
     joined = joined_by(hub, id, request(), FIRST)
     assert joined.site == SITE
     assert peer_identity(joined.certificate_pem) == Site(SITE)
     assert joined.sealing_key == hub.keys.sealing.public.raw
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     assert hub.enrolment.site_names() == [SITE]
 
 
@@ -62,7 +62,7 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
     for other, key in ((request(), FIRST), (asked, SECOND), (request(), SECOND)):
         with pytest.raises(NotEnrolled):
             joined_by(hub, id, other, key)
-    hub.enrolment.check_site(SITE, fingerprint(first.certificate_pem))
+    assert not hub.enrolment.refused({SITE: fingerprint(first.certificate_pem)})
     clock.advance(TOKEN_LIFE.total_seconds() + 1)
     with pytest.raises(NotEnrolled):
         joined_by(hub, id, asked, FIRST)
@@ -71,11 +71,11 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
 def test_the_first_connection_ends_a_token(hub: Hub) -> None:
     id, asked = token(hub), request()
     joined = joined_by(hub, id, asked, FIRST)
-    hub.enrolment.record_connected(SITE, joined.certificate_pem)
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     with pytest.raises(NotEnrolled, match="used"):
         joined_by(hub, id, asked, FIRST)
     another = token(hub)
-    hub.enrolment.record_connected(SITE, joined.certificate_pem)
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     assert joined_by(hub, another, request(), SECOND).site == SITE
 
 
@@ -184,21 +184,21 @@ def test_a_site_that_joins_anew_keeps_its_old_epochs(hub: Hub) -> None:
 
 
 def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> None:
-    first = fingerprint(joined_by(hub, token(hub), request(), FIRST).certificate_pem)
-    hub.enrolment.check_site(SITE, first)
+    first = joined_by(hub, token(hub), request(), FIRST).certificate_pem
+    hub.enrolment.connect(SITE, first)
     waiting = token(hub)
     hub.enrolment.dismiss(SITE)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         joined_by(hub, waiting, request(), SECOND)
     fresh = token(hub)
     with pytest.raises(NotEnrolled):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     joined = joined_by(hub, fresh, request(), SECOND)
-    hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
+    hub.enrolment.connect(SITE, joined.certificate_pem)
     with pytest.raises(NotEnrolled, match="another certificate"):
-        hub.enrolment.check_site(SITE, first)
+        hub.enrolment.connect(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))
 

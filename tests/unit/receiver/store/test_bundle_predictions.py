@@ -89,11 +89,11 @@ def test_every_graph_is_predicted_again_beside_the_worklist(
 ) -> None:
     monkeypatch.setattr(newest_graphs, "PAGE", 3)
     studies = arrived(hub, clinic, bundle, *range(5)) + arrived(hub, join(hub, "south"), bundle, 5, 6)
-    before, events = shown(hub, clinic, studies[0]), hub.store.last_event()
+    before, events = shown(hub, clinic, studies[0]), hub.store.event_stamp()
     done = run(hub, other)
     assert (done.studies, done.predicted, done.known, done.parked, done.refused) == (7, 7, 0, 0, {})
     assert shown(hub, clinic, studies[0]) == before
-    assert hub.store.last_event() == events  # no receipt, no word to anybody
+    assert hub.store.event_stamp() == events  # no receipt, no word to anybody
     (said,) = history(hub, clinic, studies[0])
     assert said.bundle == other.id
     assert said.findings != before.findings

@@ -13,6 +13,7 @@ from thinwire.receiver.access.accounts import Role
 from thinwire.receiver.access.attempts import FREE
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.retention import Retention
+from thinwire.receiver.store.events import STUDIES
 from thinwire.receiver.transport.ingest import IncomingObject
 from thinwire.receiver.transport.link_status import SiteLink, write_status
 from thinwire.receiver.web.frame import linear_fit
@@ -320,7 +321,7 @@ def test_the_originals_replace_preview_and_crops(room: ReadingRoom, clinic: Clin
 def test_asking_for_the_full_study_asks_the_clinic_now(room: ReadingRoom, clinic: Clinic, parts: StudyParts) -> None:
     study = room.put_study(clinic, parts, Kind.PREVIEW)
     told: list[str] = []
-    room.room.pipeline.notify = told.append
+    room.hub.news.subscribe(lambda topics, _: told.extend(topics - {STUDIES}))
     reader = room.person("anna")
     reader.post(f"{study}/request", 400, tier="everything")
     reader.post(f"{study}/request", tier="originals")
