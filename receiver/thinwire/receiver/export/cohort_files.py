@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor
 from torch_geometric.data import Data, Dataset, HeteroData
 
@@ -67,7 +66,7 @@ def shard_bytes(
         "relation_ptr": _pointers([len(each.relations) for each in concepts]),
         "relation": np.concatenate([each.relations for each in concepts]),
     }
-    return bytes(save({name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}))
+    return bytes(save({name: np.ascontiguousarray(each) for name, each in arrays.items()}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-class Cohort(Dataset):
+class Cohort(Dataset):  # type: ignore[misc] - PyG has no types
     """The graphs of a cohort's folder, in no order that means anything. Index, slice, or give it to PyG's DataLoader.
 
     Each is a HeteroData as `export` writes it (docs/store-format.md), or with network=True the Data that the hub's
@@ -113,7 +112,8 @@ class Cohort(Dataset):
 
     def _read(self, file: Any, shard: dict[str, Any], row: int) -> Data | HeteroData:
         def one(name: str) -> Tensor:
-            return file.get_slice(name)[row : row + 1][0]
+            value: Tensor = file.get_slice(name)[row : row + 1][0]
+            return value
 
         def some(pointers: str, *names: str) -> list[Any]:
             first, last = file.get_slice(pointers)[row : row + 2].tolist()

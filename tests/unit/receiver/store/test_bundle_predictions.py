@@ -1,7 +1,6 @@
 """Stored graphs predicted again with another bundle: history beside the worklist, until a person shows it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,10 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from tests.support.hub_folder import Clinic, join, study_parts
+from tests.support.plain_loop import Loop
 from tests.support.power import Fuse, PowerCut
 from tests.support.tiny_bundle import FINDINGS, tiny_bundle
 from thinwire.receiver.archive import ARCHIVE, Summary, predict_archive, predictions_of
-from thinwire.receiver.batch.engine import Engine, Make, Results
 from thinwire.receiver.cli.main import app
 from thinwire.receiver.hub import Hub, open_hub
 from thinwire.receiver.inference.bundles import add_bundle, make_default
@@ -30,32 +29,6 @@ from thinwire.shared.storage.durable import Disk
 def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of the same encoder whose network is another one."""
     return tiny_bundle(tmp_path_factory.mktemp("other") / "tiny", reader=7)
-
-
-class Loop:
-    """The plain loop: in this process."""
-
-    room = 1
-
-    def __init__(self, make: Make, folder: Path, names: Sequence[str]) -> None:
-        assert all((folder / name).is_dir() for name in names)
-        self._worker = make(folder)
-        self._ready: list[tuple[object, Results | None]] = []
-
-    def submit(self, payloads: Sequence[bytes]) -> object:
-        ticket = object()
-        self._ready.append((ticket, self._worker(payloads)))
-        return ticket
-
-    def done(self) -> list[tuple[object, Results | None]]:
-        ready, self._ready = self._ready, []
-        return ready
-
-    def __enter__(self) -> "Engine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def arrived(hub: Hub, clinic: Clinic, bundle: Bundle, *seeds: int, predicted: bool = True) -> list[StudyKey]:
