@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -40,10 +41,11 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. It runs as user `postgres`
+    """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. settings: others than
+    SETTINGS. It runs as user `postgres`
     where the tests run as root, which the server refuses."""
 
-    def __init__(self, tcp: bool = False) -> None:
+    def __init__(self, tcp: bool = False, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._psycopg = pytest.importorskip("psycopg", reason="needs thinwire[cluster]")
         found = programs()
         if found is None:
@@ -59,9 +61,9 @@ class PostgresServer:
         self._data = self.folder / "data"
         self._run("initdb", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self._data)
         listen = {"listen_addresses": "127.0.0.1" if tcp else "", "port": self.port}
-        settings = SETTINGS | listen | {"unix_socket_directories": self.folder}
+        chosen = {**SETTINGS, **settings, **listen, "unix_socket_directories": self.folder}
         with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+            file.writelines(f"{name} = '{value}'\n" for name, value in chosen.items())
 
     def url(self, database: str = "postgres", tcp: bool = False) -> str:
         """For SQLAlchemy."""
@@ -77,9 +79,14 @@ class PostgresServer:
         """Stop it, with its connections."""
         self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
 
+    @property
+    def pid(self) -> int:
+        """Of the main process."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
     def kill(self) -> None:
         """kill -9 of the server and its processes."""
-        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        main = self.pid
         each = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
         for process in each:
             with contextlib.suppress(ProcessLookupError):
