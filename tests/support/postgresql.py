@@ -42,8 +42,7 @@ def programs() -> Path | None:
 
 class PostgresServer:
     """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. settings: others than
-    SETTINGS. It runs as user `postgres`
-    where the tests run as root, which the server refuses."""
+    SETTINGS. It runs as user `postgres` where the tests run as root, which the server refuses."""
 
     def __init__(self, tcp: bool = False, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._psycopg = pytest.importorskip("psycopg", reason="needs thinwire[cluster]")
@@ -117,8 +116,10 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str | Path) -> None:
         # Not into a pipe, which the server would keep open.
         with (self.folder / "programs").open("w+") as said:
-            command = [self._programs / program, *arguments]
-            done = subprocess.run(command, user=self._user, cwd=self.folder, stdout=said, stderr=said)
+            # Not `user=`: Python then forks, and gRPC's threads do not survive that.
+            as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if self._user else []
+            command = [*as_user, self._programs / program, *arguments]
+            done = subprocess.run(command, cwd=self.folder, stdout=said, stderr=said)
             assert done.returncode == 0, (said.seek(0), said.read())
 
 

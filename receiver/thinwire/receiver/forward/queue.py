@@ -156,9 +156,10 @@ class Queue:
         count = 0
         of = {site for (site, _), _ in wanted} | ({upto[0]} if upto else set())
         with self._database.write(turn=of.pop() if len(of) == 1 else None) as connection:
-            for each in () if claim is None else claim.pieces:
-                claim.check(connection, each)
-                claim.end(connection, each)
+            if claim is not None:
+                for each in claim.pieces:
+                    claim.check(connection, each)
+                    claim.end(connection, each)
             for (site, study), items in wanted:
                 if base_of(connection, site, study) is not None:
                     continue  # it is part of another study since its items were listed

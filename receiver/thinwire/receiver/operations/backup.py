@@ -77,7 +77,7 @@ def back_up(
     with _alone(folder):
         sweep(folder)
         following, taken_at = folder / _NEXT, clock.now()
-        copy_database(database.path, following, disk, "backup.database")
+        copy_database(database.file, following, disk, "backup.database")
         done = Copied()
         with _read_only(following) as copy:
             _refuse_damaged(copy)
@@ -131,7 +131,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
             _copy_blobs(copy, FolderBlobs(folder / "blobs", disk), FolderBlobs(data / "blobs", disk), done, progress)
         _copy_settings(folder, data, disk, replace=False)
         migrated = migrate(restored, HUB, disk)
-        if migrated is not None:
+        if migrated is not None and migrated[1] is not None:
             migrated[1].unlink()
         keep = load_settings(data).retention.signed_reports == "keep"
 

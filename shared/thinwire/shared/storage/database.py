@@ -77,6 +77,13 @@ class Database:
         self._turns = Turns()
 
     @property
+    def file(self) -> Path:
+        """SQLite's file. Raises ValueError for PostgreSQL."""
+        if self.path is None:
+            raise ValueError("the database is no file")
+        return self.path
+
+    @property
     def shared(self) -> bool:
         """Whether other machines may write to it: PostgreSQL."""
         return self.path is None
