@@ -77,11 +77,7 @@ class AnyContent(Examiner):
 
 
 class HubEnd:
-<<<<<<< HEAD
     """empty: the database before the first start, as `served` gives it. database: another one in its place."""
-=======
-    """empty: the database before the first start, as `served` gives it. database: one that is open already."""
->>>>>>> keys
 
     def __init__(
         self,
