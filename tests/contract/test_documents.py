@@ -89,7 +89,7 @@ def test_a_wrong_command_is_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("page", "settings"),
-    [("technician", SenderConfig), ("deidentification", SenderConfig), ("hub-administrator", Settings)],
+    [("technician", SenderConfig), ("deidentification", SenderConfig), ("administration", Settings)],
 )
 def test_every_setting_that_is_shown_is_valid(page: str, settings: type[BaseModel]) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
@@ -117,7 +117,7 @@ def test_every_exit_code_is_told_with_its_errors() -> None:
 
 
 def test_every_metric_is_told_and_no_other() -> None:
-    pages = [ROOT / "docs" / f"{page}.md" for page in ("hub-administrator", "technician", "hardening")]
+    pages = [ROOT / "docs" / f"{page}.md" for page in ("administration", "technician", "hardening")]
     told = {name.removesuffix("_total") for page in pages for name in METRIC.findall(page.read_text(encoding="utf-8"))}
     strings = (_strings(ast.parse(path.read_text(encoding="utf-8"))) for path in _modules("metrics.py"))
     assert told == {text for found in strings for text in found if METRIC.fullmatch(text)}

@@ -25,7 +25,7 @@ from thinwire.shared.crypto.keys import Identity, new_request, prove_join, read_
 from thinwire.shared.errors import ThinwireError
 from thinwire.shared.formats.coder import Coder
 from thinwire.shared.identifiers import BundleId, Digest, SiteName, digest
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.blobs import FolderBlobs
 from thinwire.shared.storage.database import Database, engine_of
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database
@@ -86,7 +86,7 @@ class HubEnd:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(empty)
         self.database = Database(path, engine_of(path))
-        self.store = Store(self.database, Blobs(folder / "blobs", disk), disk.step, keys.signing, clock)
+        self.store = Store(self.database, FolderBlobs(folder / "blobs", disk), disk.step, keys.signing, clock)
         self.enrolment = SiteRegistry(self.database, keys, clock)
         self.audit = Audit(self.database, keys.signing)
         self.pipeline = HubPipeline(

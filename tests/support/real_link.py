@@ -10,6 +10,7 @@ from tests.support.two_ends import AUTHORITY, HUB_KEY, HUB_SIGNING, KEYS, SITE, 
 from thinwire.receiver.transport.service import HubServer
 from thinwire.sender import enrolment
 from thinwire.sender.outbox.tables import CLINIC, FILE
+from thinwire.sender.transport import credentials
 from thinwire.sender.transport.connection import HubAddress, Uplink
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import SystemClock
@@ -43,8 +44,8 @@ def write_keys(clinic: Path) -> None:
     identity = site_identity()
     for name, data in {
         enrolment.SIGNING: SITE_SIGNING.private_bytes_raw(),
-        enrolment.TLS_KEY: identity.key_pem,
-        enrolment.CERTIFICATE: identity.certificate_pem,
+        credentials.TLS_KEY: identity.key_pem,
+        credentials.CERTIFICATE: identity.certificate_pem,
         enrolment.AUTHORITY: AUTHORITY.certificate_pem,
         enrolment.HUB_SEALING: HUB_KEY.public.raw,
         enrolment.HUB_SIGNING: HUB_SIGNING.public_key().public_bytes_raw(),
@@ -70,10 +71,12 @@ async def serving(ends: TwoEnds, reflects: bool = False) -> AsyncIterator[tuple[
 
 
 @contextlib.asynccontextmanager
-async def sending(ends: TwoEnds, port: int, identity: Identity | None = None) -> AsyncIterator[Uplink]:
+async def sending(
+    ends: TwoEnds, port: int, identity: Identity | None = None, renewed: credentials.Credentials | None = None
+) -> AsyncIterator[Uplink]:
     """The clinic of `ends` behind its real uplink, without pauses between attempts."""
     address = HubAddress(f"127.0.0.1:{port}", AUTHORITY.certificate_pem, identity or site_identity())
-    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.99)
+    uplink = Uplink(ends.outbox, address, SystemClock(), ends.disk, uniform=lambda: -0.99, credentials=renewed)
     stop = asyncio.Event()
     running = asyncio.ensure_future(uplink.run(stop))
     try:

@@ -1,8 +1,11 @@
 """The hub's settings: DATA/config.toml, over it the environment (THINWIRE_RECEIVER_*), over it the command line."""
 
+import json
 import tomllib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -17,6 +20,7 @@ TEMPLATE = """\
 ## Settings of this hub. Remove the leading "# " of a line to set it; a setting belongs to the [table] above it.
 ## The environment (THINWIRE_RECEIVER_LISTEN, ...) overrides this file.
 # listen = "127.0.0.1:7443"
+# database = "postgresql+psycopg://hub:PASSWORD@db.example.org/thinwire"
 # batch = 32
 # largest_study = 2147483648
 # disk_reserve = 67108864
@@ -218,11 +222,17 @@ def load_settings(data: Path) -> Settings:
     path = data / FILE
     try:
         with path.open("rb") as file:
-            return Settings(**tomllib.load(file))
+            return settings_of(tomllib.load(file))
     except FileNotFoundError:
         raise BadConfiguration("the folder holds no hub", "Create one: thinwire-receiver init --data DIR.") from None
     except tomllib.TOMLDecodeError as error:
         raise BadConfiguration(f"{FILE} is no TOML ({error})", f"Correct {FILE} in the data folder.") from error
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """The settings of a file with these values. Raises BadConfiguration that names the wrong setting."""
+    try:
+        return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -230,3 +240,12 @@ def load_settings(data: Path) -> Settings:
         raise BadConfiguration(
             f"setting {where!r}: {first['msg']}", f"Correct it in {FILE} or in {variable}."
         ) from error
+
+
+def new_file(**values: str | None) -> str:
+    """A new hub's file, with these settings; those that are None stay comments."""
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value is not None
+    ]
+    head, first, tail = TEMPLATE.partition("# listen = ")
+    return head + "".join(lines) + first + tail

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from thinwire.receiver.config import DraftSettings
 from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.draft import draft_json
+from thinwire.receiver.store.claims import DRAFT, Claim
 from thinwire.receiver.store.records import PendingGraph, item_of
 from thinwire.receiver.store.store import Store
 from thinwire.shared.formats.graph import FusedGraph
@@ -62,28 +63,26 @@ class Drafting:
             if attempt.error is not None:
                 self._stopping.wait(POLL_SECONDS)
                 continue
-            self._changed.wait(POLL_SECONDS)
+            self._changed.wait(self._store.claims.seconds(DRAFT, POLL_SECONDS))
             self._changed.clear()
 
     def draft_waiting(self) -> int:
         """Draft for one batch of studies without a draft; returns its size. A study that fails is parked: it has no
         draft; its triage is independent of it."""
-        parked = self._store.parked.waits(DRAFTING)
-        found = self._store.undrafted(self._settings.batch + len(parked))
-        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._settings.batch]
-        graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
-        for bundle in sorted({graph.bundle for _, graph in graphs}):
-            self._draft_each([pair for pair in graphs if pair[1].bundle == bundle])
-        return len(waiting)
+        with self._store.take_undrafted(self._settings.batch, self._store.parked.waits(DRAFTING)) as claim:
+            graphs = [(each, graph) for each in claim.pieces for graph in self._graph(each)]
+            for bundle in sorted({graph.bundle for _, graph in graphs}):
+                self._draft_each([pair for pair in graphs if pair[1].bundle == bundle], claim)
+        return len(claim.pieces)
 
-    def _draft_each(self, alike: list[tuple[PendingGraph, FusedGraph]]) -> None:
+    def _draft_each(self, alike: list[tuple[PendingGraph, FusedGraph]], claim: Claim[PendingGraph]) -> None:
         """All at once; after a failure one by one, so that one graph cannot stop the others."""
         try:
-            self._draft(alike)
+            self._draft(alike, claim)
         except Exception as error:  # noqa: BLE001 - whatever one graph does to a decoder, the others go on
             if len(alike) > 1:
                 for each in alike:
-                    self._draft_each([each])
+                    self._draft_each([each], claim)
             else:
                 self._skip(alike[0][0], error)
 
@@ -94,7 +93,7 @@ class Drafting:
             self._skip(waiting, error)
             return []
 
-    def _draft(self, alike: list[tuple[PendingGraph, FusedGraph]]) -> None:
+    def _draft(self, alike: list[tuple[PendingGraph, FusedGraph]], claim: Claim[PendingGraph]) -> None:
         """Graphs of one bundle at once."""
         graphs = [graph for _, graph in alike]
         drafter = self._bundles.drafter(graphs[0].bundle, self._settings.beams)
@@ -109,7 +108,7 @@ class Drafting:
             self.under_way = MappingProxyType({})
         for (each, graph), draft in zip(alike, drafter.attended(graphs, texts), strict=True):
             with self._store.parked.guard(DRAFTING, item_of(each.site, each.study)):
-                self._store.add_draft(each, draft_json(draft, graph))
+                self._store.add_draft(each, draft_json(draft, graph), claim)
         log.info("drafts written: %d", len(alike))
 
     def _may_go_on(self) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import exists, or_, select
+
 from thinwire.receiver.access.accounts import Accounts
 from thinwire.receiver.access.audit import Audit
-from thinwire.receiver.config import FILE, TEMPLATE, Settings, load_settings
+from thinwire.receiver.config import FILE, Settings, load_settings, new_file, settings_of
 from thinwire.receiver.decoding.decoder import Decoder
 from thinwire.receiver.decoding.process import EXAMINING, RENDERING, DecodingProcess
 from thinwire.receiver.drafting import Drafting
@@ -20,19 +22,23 @@ from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.content import Examiner
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
-from thinwire.receiver.store.tables import HUB
+from thinwire.receiver.store.tables import HUB, audit, sites
 from thinwire.receiver.store.worklist_query import Worklist
 from thinwire.receiver.transport.partial_reader import PartialReader
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, HubBusy
 from thinwire.shared.identifiers import BundleId
 from thinwire.shared.listening.guard import Listeners
-from thinwire.shared.storage.blobs import Blobs
-from thinwire.shared.storage.database import Database
+from thinwire.shared.storage.blobs import Blobs, FolderBlobs
+from thinwire.shared.storage.database import Database, Place
 from thinwire.shared.storage.durable import Disk, flock
 from thinwire.shared.storage.migrations import create_database, found_version, migrate, open_database, rehearse
+from thinwire.shared.storage.object_blobs import ObjectBlobs
+from thinwire.shared.storage.object_store import ObjectStore, object_store
 
 DATABASE = "thinwire.db"
+DAMAGED = "quarantine/_damaged"
+"""No site has this name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Hub:
     disk: Disk = field(repr=False)
     keys: Keyring = field(repr=False)
     database: Database = field(repr=False)
+    objects: ObjectStore | None = field(repr=False)
+    """None where the blobs are in the data folder."""
+    blobs: Blobs = field(repr=False)
     store: Store = field(repr=False)
     enrolment: SiteRegistry = field(repr=False)
     bundles: Bundles = field(repr=False)
@@ -55,6 +64,10 @@ class Hub:
         """The best available image of each study. process: decodes; by default the one of the readers."""
         arriving = PartialReader(self.data / "inbox", self.enrolment)
         return StudyImages(self.store, arriving, Decoder(process, self.settings.largest_study))
+
+    def damaged_blobs(self) -> Blobs:
+        """Damaged blobs as they were found, set aside by `check --repair`."""
+        return _blobs(self.objects, self.data, DAMAGED, self.disk)
 
     def pipeline(self) -> HubPipeline:
         examiner = Examiner(self.bundles.coder, Decoder(EXAMINING, self.settings.largest_study))
@@ -77,8 +90,10 @@ class Hub:
         return drafting
 
 
-def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
-    """Create a hub in `data` with this default bundle. Raises BadConfiguration if the folder already holds a hub."""
+def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None) -> BundleId:
+    """Create a hub in `data` with this default bundle. database: the URL of PostgreSQL, for the settings; else the
+    environment's. Raises BadConfiguration if the folder or the database already holds a hub."""
+    settings = settings_of({"database": database} if database else {})
     if (data / FILE).exists():
         raise BadConfiguration(
             "the folder already holds a hub", "Choose another --data folder; a hub is never replaced."
@@ -89,26 +104,53 @@ def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock) -> BundleId:
     id = add_bundle(data / "bundles", bundle, disk)
     make_default(data / "bundles", id, disk)
     make_keyring(data / "keys", disk, clock)
-    create_database(data / DATABASE, HUB)
+    create_database(_place(data, settings), HUB)
+    with _opened(data, settings) as made, made.read() as connection:
+        if made.shared and connection.scalar(select(or_(exists().select_from(sites), exists().select_from(audit)))):
+            raise BadConfiguration(
+                "the database already holds a hub",
+                "Copy config.toml and the folder keys from the data folder of that hub to make another replica of it, "
+                "or make another database.",
+            )
     # Last: a folder without it is not a hub.
-    disk.write(data / FILE, TEMPLATE.encode(), "config")
+    disk.write(data / FILE, new_file(database=database).encode(), "config")
     return id
 
 
-def bring_forward(data: Path, disk: Disk | None = None) -> tuple[int, Path] | None:
+def _place(data: Path, settings: Settings) -> Place:
+    return data / DATABASE if settings.database is None else settings.database.get_secret_value()
+
+
+def bring_forward(data: Path, disk: Disk | None = None, by_itself: bool = False) -> tuple[int, Path | None] | None:
     """Bring the hub's database forward to this version, as `migrations.migrate`. Raises BadConfiguration if another
-    process serves the hub, HubBusy if an import of the earlier version goes on."""
-    disk, path = disk or Disk(reserve=load_settings(data).disk_reserve), data / DATABASE
+    process serves the hub, HubBusy if an import of the earlier version goes on.
+
+    by_itself: no person asked for it. A PostgreSQL database, of which no copy is written, is then refused."""
+    settings = load_settings(data)
+    disk, place = disk or Disk(reserve=settings.disk_reserve), _place(data, settings)
     with serving_lock(data):
-        if found_version(path) == HUB.version:
+        if found_version(place) == HUB.version:
             return None  # an import of this version may go on
+        if by_itself and isinstance(place, str):
+            return None  # `open_hub` refuses it
         with offline_lock(data):
-            return migrate(path, HUB, disk)
+            return migrate(place, HUB, disk)
 
 
 def rehearse_migration(data: Path) -> int:
-    """As `migrations.rehearse`, for the hub in `data`; other processes may go on."""
-    return rehearse(data / DATABASE, HUB, Disk(reserve=load_settings(data).disk_reserve))
+    """As `migrations.rehearse`, for the hub in `data`; other processes may go on, but not those of a PostgreSQL
+    database."""
+    settings = load_settings(data)
+    return rehearse(_place(data, settings), HUB, Disk(reserve=settings.disk_reserve))
+
+
+@contextlib.contextmanager
+def _opened(data: Path, settings: Settings) -> Iterator[Database]:
+    database = open_database(_place(data, settings), HUB)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 @contextlib.contextmanager
@@ -117,8 +159,9 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
     settings = load_settings(data)
     disk = disk or Disk(reserve=settings.disk_reserve)
     keys = load_keyring(data / "keys")
-    database = open_database(data / DATABASE, HUB)
-    try:
+    objects = None if settings.blobs is None else object_store(settings.blobs, disk)
+    blobs = _blobs(objects, data, "blobs", disk)
+    with _opened(data, settings) as database:
         yield Hub(
             data,
             settings,
@@ -126,15 +169,19 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             disk,
             keys,
             database,
-            Store(database, Blobs(data / "blobs", disk), disk.step, keys.signing, clock, settings.quota),
+            objects,
+            blobs,
+            Store(database, blobs, disk.step, keys.signing, clock, settings.quota),
             SiteRegistry(database, keys, clock, settings.quota),
             Bundles(data / "bundles"),
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
         )
-    finally:
-        database.close()
+
+
+def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Blobs:
+    return FolderBlobs(data / name, disk) if objects is None else ObjectBlobs(objects, name)
 
 
 @contextlib.contextmanager

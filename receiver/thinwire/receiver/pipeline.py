@@ -19,6 +19,7 @@ from thinwire.receiver.inference.bundles import Bundles
 from thinwire.receiver.inference.triage import triage
 from thinwire.receiver.sites.enrolment import JoinResult, SiteRegistry
 from thinwire.receiver.store.additions import Decision
+from thinwire.receiver.store.claims import PREDICT, Claim
 from thinwire.receiver.store.content import Examiner, patient_of
 from thinwire.receiver.store.history import SiteHistory
 from thinwire.receiver.store.quarantine import ObjectQuarantine
@@ -116,11 +117,16 @@ class HubPipeline:
             self._wake()
         return receipt
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
-        return self._enrolment.join(token, request, signing_key, proof)
+    def join(
+        self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes, renews: bool = True
+    ) -> JoinResult:
+        return self._enrolment.join(token, request, signing_key, proof, renews)
 
-    def record_connected(self, site: SiteName) -> None:
-        self._enrolment.record_connected(site)
+    def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
+        return self._enrolment.renew(site, certificate, request, proof)
+
+    def record_connected(self, site: SiteName, certificate: bytes) -> None:
+        self._enrolment.record_connected(site, certificate)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         self._enrolment.check_site(site, certificate)
@@ -207,7 +213,7 @@ class HubPipeline:
             if attempt.error is not None:
                 self._stopping.wait(PAUSE)
                 continue
-            self._changed.wait(POLL_SECONDS)
+            self._changed.wait(self.store.claims.seconds(PREDICT, POLL_SECONDS))
             # Cleared before the next query, not before the wait, so that a new graph or a stop is not missed.
             self._changed.clear()
 
@@ -232,15 +238,13 @@ class HubPipeline:
     def predict_waiting(self) -> int:
         """Predict one batch of waiting graphs; returns its size. A graph that fails is parked: its study stays on the
         worklist as not triaged."""
-        parked = self.store.parked.waits(INFERENCE)
-        found = self.store.untriaged(self._batch + len(parked))
-        waiting = [each for each in found if item_of(each.site, each.study) not in parked][: self._batch]
-        graphs = [(each, graph) for each in waiting for graph in self._graph(each)]
-        for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
-            for each, graph, prediction in self._predict(list(alike)):
-                with self.store.parked.guard(INFERENCE, item_of(each.site, each.study)):
-                    self._triage(each, graph, prediction)
-        return len(waiting)
+        with self.store.take_untriaged(self._batch, self.store.parked.waits(INFERENCE)) as claim:
+            graphs = [(each, graph) for each in claim.pieces for graph in self._graph(each)]
+            for _, alike in groupby(sorted(graphs, key=_bundle), key=_bundle):
+                for each, graph, prediction in self._predict(list(alike)):
+                    with self.store.parked.guard(INFERENCE, item_of(each.site, each.study)):
+                        self._triage(each, graph, prediction, claim)
+        return len(claim.pieces)
 
     def _graph(self, pending: PendingGraph) -> list[FusedGraph]:
         """The graph in a list; empty for one that cannot be read."""
@@ -263,14 +267,16 @@ class HubPipeline:
             return []
         return [(*each, prediction) for each, prediction in zip(graphs, predictions, strict=True)]
 
-    def _triage(self, pending: PendingGraph, graph: FusedGraph, prediction: "Prediction") -> None:
+    def _triage(
+        self, pending: PendingGraph, graph: FusedGraph, prediction: "Prediction", claim: Claim[PendingGraph]
+    ) -> None:
         outcome, at = triage(prediction, pending.urgent_asked), self._clock.now()
         findings = {
             name: StoredFinding(round(p.value, 4), round(p.low, 4), round(p.high, 4), p.outcome)
             for name, p in prediction.findings.items()
         }
         stored = StoredPrediction(findings, outcome.urgency, outcome.reason, prediction.unfamiliar, graph.bundle, at)
-        if self.store.add_prediction(pending, stored):
+        if self.store.add_prediction(pending, stored, claim):
             log.info("site %s: a study is triaged as %s", pending.site, stored.urgency)
             self.notify(pending.site)
 

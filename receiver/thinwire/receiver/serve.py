@@ -47,6 +47,7 @@ def serve(hub: Hub, listen: str, web: str | None, ready: Ready) -> None:
     with serving_lock(hub.data):
         hub.database.require_sound()
         hub.store.parked.begin()
+        hub.store.claims.begin(alone=not hub.database.shared)
         with hub.store.parked.guard(SWEEP):
             _sweep(hub)
         with contextlib.ExitStack() as services:

@@ -30,6 +30,7 @@ from thinwire.sender.transport import link_status, progress
 from thinwire.sender.transport.offline import export_to, import_from
 from thinwire.sender.transport.progress import by_tier
 from thinwire.shared.clock import SystemClock
+from thinwire.shared.crypto.certificates import expiry, load
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.errors import BadInput, Final, ThinwireError, exit_code, system_error
 from thinwire.shared.formats.bundle import default_bundle_folder, load_bundle
@@ -245,7 +246,8 @@ def _status(clinic: JoinedClinic, most: int) -> Group:
     count = presentation.states_text(states)
     if most and sum(states.values()) > most:
         count += f"; the newest {most} are shown, all with --all"
-    summary = presentation.tiers_table(tiers, link), count, used, identity
+    certificate = presentation.certificate_text(clinic.enrolment.identity.certificate_pem, current_policy.now)
+    summary = presentation.tiers_table(tiers, link), count, used, identity, certificate
     if not most:
         return Group(*summary)
     return Group(presentation.status_table(shown, outbox, link, current_policy.waits(shown, due)), "", *summary)
@@ -270,6 +272,7 @@ def _print_json(clinic: JoinedClinic) -> None:
         "execution_provider": presentation.provider(clinic.config),
         "link": presentation.link_json(link),
         "identity": clinic.config.identity,
+        "certificate_expires": expiry(load(clinic.enrolment.identity.certificate_pem)).isoformat(),
         "paused": current_policy.paused,
         "audit_head": outbox.audit_heads.text() or None,
         "month": {"bytes": current_policy.used, "budget": current_policy.policy.budget},

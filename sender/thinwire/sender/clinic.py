@@ -28,6 +28,7 @@ from thinwire.sender.page.server import PageServer
 from thinwire.sender.pipeline import Pipeline
 from thinwire.sender.service import Service, finished
 from thinwire.sender.transport.connection import Uplink
+from thinwire.sender.transport.credentials import read_identity
 from thinwire.sender.transport.link_status import LinkStatus
 from thinwire.shared.clock import Clock, SystemClock
 from thinwire.shared.errors import Retryable
@@ -119,7 +120,9 @@ class JoinedClinic:
 
     def _uplink(self, on_change: Callable[[LinkStatus], None] = lambda _: None) -> Uplink:
         address = self.enrolment.address(self.config.hub)
-        return Uplink(self.outbox, address, self.clock, self.disk, self.config.tier_policy(), on_change)
+        credentials = self.enrolment.credentials(self.data, self.disk, self.clock)
+        policy = self.config.tier_policy()
+        return Uplink(self.outbox, address, self.clock, self.disk, policy, on_change, credentials=credentials)
 
     def _port(self) -> Port | None:
         """The DICOM port, if it is configured."""
@@ -149,7 +152,16 @@ class JoinedClinic:
         coming = (lambda: 0) if port is None else port.arrivals.waiting
         # Served from another thread, so with another Outbox object.
         outbox = open_outbox(self.data, self.enrolment, self.disk, self.clock)
-        state = ClinicState(outbox, self.quarantine, self.current_policy, coming, self.config.identity, self.listeners)
+        keys = self.data / "keys"
+        state = ClinicState(
+            outbox,
+            self.quarantine,
+            self.current_policy,
+            coming,
+            self.config.identity,
+            self.listeners,
+            lambda: read_identity(keys).certificate_pem,
+        )
         server = PageServer(state, self.config.page, self.listeners, self.config.limits.page)
         server.open()
         try:

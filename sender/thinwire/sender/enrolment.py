@@ -19,6 +19,7 @@ from thinwire.sender.outbox.tables import CLINIC
 from thinwire.sender.outbox.tables import FILE as FILE_OF_DATABASE
 from thinwire.sender.transport.connection import HubAddress
 from thinwire.sender.transport.connection import join as call_join
+from thinwire.sender.transport.credentials import CERTIFICATE, REQUEST, TLS_KEY, Credentials, read_identity
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.keys import (
     HubPublicKey,
@@ -35,7 +36,7 @@ from thinwire.shared.identifiers import SiteName, site_name
 from thinwire.shared.storage.durable import Disk
 from thinwire.shared.storage.migrations import create_database, open_database
 
-SIGNING, TLS_KEY, REQUEST, CERTIFICATE = "signing.key", "tls.key.pem", "tls.request.pem", "tls.certificate.pem"
+SIGNING = "signing.key"
 AUTHORITY, HUB_SEALING, HUB_SIGNING = "authority.pem", "hub-sealing.pub", "hub-signing.pub"
 
 
@@ -52,6 +53,9 @@ class Enrolment:
 
     def address(self, target: str) -> HubAddress:
         return HubAddress(target, self.authority_pem, self.identity)
+
+    def credentials(self, data: Path, disk: Disk, clock: Clock) -> Credentials:
+        return Credentials(data / "keys", self.site, self.signing, disk, clock)
 
 
 def join(data: Path, token_text: str, target: str, disk: Disk, clock: Clock) -> SiteName:
@@ -98,7 +102,8 @@ def _exchange(keys: Path, token: JoinToken, target: str, signing: Ed25519Private
     disk.write(keys / AUTHORITY, token.authority_pem, "join.authority")
     disk.write(keys / HUB_SEALING, reply.sealing_key, "join.sealing")
     disk.write(keys / HUB_SIGNING, reply.signing_key, "join.hub_signing")
-    disk.write(keys / CERTIFICATE, reply.certificate, "join.certificate")
+    # With its key: a request for the next certificate replaces that file.
+    disk.write(keys / CERTIFICATE, reply.certificate + (keys / TLS_KEY).read_bytes(), "join.certificate")
 
 
 def _once(disk: Disk, path: Path, make: Callable[[], bytes]) -> None:
@@ -110,13 +115,13 @@ def load_enrolment(data: Path) -> Enrolment:
     """The keys of a clinic that has joined. Raises NotEnrolled, BadConfiguration for damaged keys."""
     keys = data / "keys"
     try:
-        certificate = (keys / CERTIFICATE).read_bytes()
-        who = peer_identity(certificate)
+        identity = read_identity(keys)
+        who = peer_identity(identity.certificate_pem)
         if not isinstance(who, Site):
             raise BadConfiguration("keys/ holds a certificate that is not a site's", "Join again in a new folder.")
         return Enrolment(
             site=site_name(who.name),
-            identity=Identity(certificate, (keys / TLS_KEY).read_bytes()),
+            identity=identity,
             authority_pem=(keys / AUTHORITY).read_bytes(),
             signing=Ed25519PrivateKey.from_private_bytes((keys / SIGNING).read_bytes()),
             hub=HubPublicKey((keys / HUB_SEALING).read_bytes()),

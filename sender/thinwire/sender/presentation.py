@@ -6,6 +6,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from thinwire.sender.outbox.tiers import ORDER
 from thinwire.sender.pipeline import GraphMaker, GraphResult, crops_of, preview_of
 from thinwire.sender.service import Accepted, RefusedStudy
 from thinwire.sender.transport import link_status as link_status_file
+from thinwire.sender.transport.credentials import left_of, renewal_time, warned_time
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
 from thinwire.sender.transport.offline import ExportResult, ReplyImport
 from thinwire.sender.transport.progress import TierProgress, by_tier
@@ -333,6 +335,16 @@ def link_json(link: LinkStatus) -> dict[str, Any]:
             for each in link.transfers
         ],
     }
+
+
+def certificate_text(certificate: bytes, now: datetime) -> str:
+    """The end of the clinic's certificate (PEM), as a warning where it was not renewed for long."""
+    left, ends = left_of(certificate, now), f"{now + left_of(certificate, now):%Y-%m-%d}"
+    if left <= timedelta(0):
+        return f"[bold red]Certificate: ended {ends}[/]; ask the hub for a new token, and join again with this folder"
+    if now >= warned_time(certificate):
+        return f"[bold yellow]Certificate: ends {ends}[/] and is not renewed yet: it needs the link to the hub"
+    return f"Certificate: until {ends}, renewed from {renewal_time(certificate):%Y-%m-%d} on"
 
 
 def seconds_text(seconds: float) -> str:

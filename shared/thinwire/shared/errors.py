@@ -6,6 +6,7 @@
     │   ├── HubBusy                the hub asks for a later attempt
     │   │   └── LimitReached       a limit of this site at the hub; `limit` names it
     │   ├── DatabaseBusy           another process writes to this end's database
+    │   ├── ObjectStoreBusy        the hub's object store does not answer in time
     │   ├── StorageFailed          the database or the disk of this end cannot be read or written
     │   ├── StickLost              the folder of an offline transfer cannot be read or written
     │   ├── ReportMoved            another reader saved the report in the meantime
@@ -84,6 +85,10 @@ class LimitReached(HubBusy):
 
 class DatabaseBusy(Retryable):
     remedy = "Nothing is lost: repeat it when the other command has ended."
+
+
+class ObjectStoreBusy(Retryable):
+    remedy = "Nothing is lost: it is asked again automatically. See whether the object store and its network work."
 
 
 class StorageFailed(Retryable):

@@ -114,7 +114,7 @@ class Audit:
                     return
                 connection.execute(delete(anchors).where(anchors.c.site == site, held))
             new = insert_new(anchors).values(**row, told_at=told)
-            connection.execute(new.on_conflict_do_update(list(row), set_={"told_at": told}))
+            connection.execute(new.on_conflict_do_update(index_elements=list(row), set_={"told_at": told}))
             if not holds:
                 lost = f"the log lacks the head {kept} that clinic {site} keeps: messages were removed"
                 log.error("audit log: %s", lost)

@@ -40,7 +40,7 @@ def backup_command(
 
     `serve` may go on meanwhile. The backup before it stays whole until the new one is; a backup that was stopped goes
     on with the next call. Clinics are told which studies a backup holds, and keep their own files until then
-    (docs/hub-administrator.md, Backup). Exit code 70 if a stored part is damaged: it is in no backup.
+    (docs/administration.md, Backup). Exit code 70 if a stored part is damaged: it is in no backup.
     """
     if (folder is None) == (taken_at is None):
         raise typer.BadParameter("give the folder of the backup, or --taken-at for one that another program took")
@@ -104,9 +104,7 @@ def _say(done: Copied, back: Recovered) -> None:
         typer.echo(f"{back.parts} newer parts of {back.studies} studies are put back.")
     if back.left:
         typer.echo(f"{back.left} files in blobs/ belong to no row, and are kept: their clinics offer them again.")
-    typer.echo(
-        "Next: repeat what was enrolled, revoked or removed since the backup (docs/hub-administrator.md, Restore)."
-    )
+    typer.echo("Next: repeat what was enrolled, revoked or removed since the backup (docs/administration.md, Restore).")
 
 
 def _damaged(done: Copied, json_: bool) -> None:

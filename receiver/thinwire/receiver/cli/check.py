@@ -53,7 +53,7 @@ def check_command(
         if checked.unnamed_files:
             typer.echo(
                 f"{checked.unnamed_files} files in blobs/ belong to no row: of a power cut, or newer than a restored "
-                "database. They are kept (docs/hub-administrator.md, Restore)"
+                "database. They are kept (docs/administration.md, Restore)"
             )
         if repair_:
             typer.echo(f"{requested} parts are requested from the clinics")

@@ -59,7 +59,7 @@ def status(data: Data, json_: Json = False) -> None:
     for name, states in counts.items():
         typer.echo(f"{name}: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "nothing yet"))
     if not counts:
-        typer.echo("no target: nothing is forwarded ([[forward.targets]] in config.toml, docs/hub-administrator.md)")
+        typer.echo("no target: nothing is forwarded ([[forward.targets]] in config.toml, docs/administration.md)")
     if not open_:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)

@@ -89,10 +89,17 @@ def init(
         Path | None,
         typer.Option(help="Bundle folder for inference. Default: the bundle that comes with thinwire."),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="An empty PostgreSQL database, as postgresql+psycopg://USER@HOST/NAME. A password belongs in "
+            "THINWIRE_RECEIVER_DATABASE, since other users see a command line. Default: an SQLite file in the folder."
+        ),
+    ] = None,
 ) -> None:
     """Create a new hub: keys, certificate authority, database, blob store, default bundle. An existing hub is never
     replaced."""
-    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock())
+    id = make_hub(data, bundle or default_bundle_folder(), Disk(), SystemClock(), database)
     with open_hub(data, SystemClock()) as hub:
         hub.audit.record(act_of(hub, Act.HUB_MADE))
     _note(f"A hub is ready in {data} (bundle {id.hex()[:8]}). Next: thinwire-receiver enrol SITE --data {data}")
@@ -142,7 +149,7 @@ def serve(
     """Receive studies from clinics and triage them, until SIGINT or SIGTERM. Prints `listening on HOST:PORT`.
 
     With --web the reading room is served too. It prints `reading room at URL`. While no account exists it also prints a
-    one-time link for the first administrator (docs/hub-administrator.md).
+    one-time link for the first administrator (docs/administration.md).
 
     Settings come from config.toml in the data folder, the environment (THINWIRE_RECEIVER_LISTEN, ..._BATCH,
     ..._LARGEST_STUDY, ..._DISK_RESERVE, ..._WEB, ..._DRAFT__ENABLED) and the command line, in rising priority. A hub
@@ -150,11 +157,10 @@ def serve(
     """
     from thinwire.receiver.serve import serve as serve_hub
 
-    brought = bring_forward(data)
+    brought = bring_forward(data, by_itself=True)
     if brought is not None:
-        found, copy = brought
-        _note(f"The database was brought forward to version {HUB.version}. A copy of version {found} is in {copy}.")
-        _record_version(data, found)
+        _note(f"The database was brought forward to version {HUB.version}. {_copy(*brought)}")
+        _record_version(data, brought[0])
     with open_hub(data, SystemClock()) as hub:
         log_to(sys.stderr, hub.settings.log)
         serve_hub(hub, listen or hub.settings.listen, web or hub.settings.web, lambda *at: _listening(hub, *at))
@@ -169,6 +175,9 @@ def migrate(
     """Bring the hub's database forward to this version of thinwire. `serve` does the same when it starts.
 
     A copy of the database is written beside it first. An interrupted migration changes nothing; run it again.
+
+    PostgreSQL: `serve` leaves it to this command, which writes no copy. Take one with pg_dump first, and stop every
+    process of the hub on all machines; --check needs that too.
     """
     if check:
         found = rehearse_migration(data)
@@ -187,7 +196,12 @@ def migrate(
     elif done is None:
         typer.echo(f"The database has version {HUB.version}, that of this program.")
     else:
-        typer.echo(f"The database is now of version {HUB.version}. A copy of version {done[0]} is in {done[1]}.")
+        typer.echo(f"The database is now of version {HUB.version}. {_copy(*done)}")
+
+
+def _copy(found: int, path: Path | None) -> str:
+    """A sentence on the copy of a database before its migration."""
+    return f"A copy of version {found} is in {path}." if path else f"Keep your pg_dump of version {found} for a while."
 
 
 @app.command(epilog="Example: `thinwire-receiver status --data hub --watch`")

@@ -8,7 +8,9 @@ from thinwire.receiver.access.audit_message import Act
 from thinwire.receiver.cli.acts import act_of, also
 from thinwire.receiver.cli.options import Data, Json, named_site, write_json
 from thinwire.receiver.hub import open_hub
+from thinwire.receiver.sites.certificates import SiteCertificate, in_force
 from thinwire.receiver.store.shares import Limit
+from thinwire.receiver.transport import link_status
 from thinwire.shared.clock import SystemClock
 from thinwire.shared.identifiers import SiteName
 
@@ -17,14 +19,18 @@ site_app = typer.Typer(help="Clinics and their shares of the hub.", no_args_is_h
 
 @site_app.command(name="list", epilog="Example: `thinwire-receiver site list --data hub`")
 def list_(data: Data, json_: Json = False) -> None:
-    """List the clinics: whether each may connect, what it has used of its share of the hub, and its limits."""
+    """List the clinics: whether each may connect, its certificate, its share of the hub and its limits."""
     with open_hub(data, SystemClock()) as hub:
         served = set(hub.enrolment.served())
+        given = {each.site: each for each in in_force(hub.database)}
+        heard = {link.site: link.last_heard for link in link_status.read_status(data, hub.clock.now())[1]}
         revoked = hub.enrolment.revoked()
         rows: list[dict[str, Any]] = [
             {
                 "site": name,
                 "state": "joined" if name in served else "revoked" if name in revoked else "token not used yet",
+                "certificate": _certificate(given.get(name)),
+                "last_heard": None if name not in heard else heard[name].isoformat(),
                 "used": {"bytes": (used := hub.enrolment.usage(name)).bytes, "studies": used.studies},
                 "limits": {str(limit): most for limit, most in hub.enrolment.limits(name).items()},
             }
@@ -38,8 +44,25 @@ def list_(data: Data, json_: Json = False) -> None:
         typer.echo(
             f"{row['site']}\t{row['state']}\t{used['bytes']:,} of {limits['bytes']:,} bytes\t"
             f"{used['studies']:,} of {limits['studies']:,} new studies today\t"
-            f"at most {limits['partials']:,} objects in transfer, {limits['epochs']:,} epochs"
+            f"at most {limits['partials']:,} objects in transfer, {limits['epochs']:,} epochs\t{_words(row)}"
         )
+
+
+def _certificate(given: SiteCertificate | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    expires = None if given.expires is None else given.expires.isoformat()
+    return {"fingerprint": given.fingerprint.hex(), "expires": expires, "next_offered": given.next_offered}
+
+
+def _words(row: dict[str, Any]) -> str:
+    """The certificate and the last message of a clinic."""
+    heard = "never heard" if row["last_heard"] is None else f"last heard {row['last_heard'][:16]}"
+    if (certificate := row["certificate"]) is None:
+        return heard
+    ends = "an unknown time until it connects" if certificate["expires"] is None else certificate["expires"][:10]
+    fresh = ", the next one is given" if certificate["next_offered"] else ""
+    return f"certificate {certificate['fingerprint'][:16]} until {ends}{fresh}\t{heard}"
 
 
 @site_app.command(epilog="Example: `thinwire-receiver site quota north-valley --studies 5000 --data hub`")

@@ -1,4 +1,4 @@
-"""`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/hub-administrator.md.
+"""`backup`: a copy of the hub in another folder, and its restore. Layout and use: docs/administration.md.
 
 A backup's database names only blobs that are in the backup: it replaces the one before it when all of them are durable
 there. Blobs are added and never removed, so that a backup that was killed leaves the one before it whole, and the next
@@ -24,7 +24,7 @@ from thinwire.shared.clock import Clock
 from thinwire.shared.errors import BadConfiguration, BadFormat, HubBusy
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, SiteName
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.blobs import Blobs, FolderBlobs
 from thinwire.shared.storage.database import Database, translated
 from thinwire.shared.storage.durable import Disk, flock, sweep
 from thinwire.shared.storage.migrations import copy_database, migrate, open_database
@@ -75,7 +75,7 @@ def back_up(
         done = Copied()
         with _read_only(following) as copy:
             _refuse_damaged(copy)
-            _copy_blobs(copy, Blobs(data / "blobs", disk), Blobs(folder / "blobs", disk), done, progress)
+            _copy_blobs(copy, FolderBlobs(data / "blobs", disk), FolderBlobs(folder / "blobs", disk), done, progress)
             held = _held(copy, done.damaged)
         _copy_settings(data, folder, disk, replace=True)
         disk.move(following, folder / DATABASE, "backup.whole")
@@ -120,7 +120,7 @@ def restore(data: Path, folder: Path | None, disk: Disk, clock: Clock, also: Als
         with translated(), contextlib.closing(sqlite3.connect(restored)) as copy:
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             _refuse_damaged(copy)
-            _copy_blobs(copy, Blobs(folder / "blobs", disk), Blobs(data / "blobs", disk), done, progress)
+            _copy_blobs(copy, FolderBlobs(folder / "blobs", disk), FolderBlobs(data / "blobs", disk), done, progress)
         _copy_settings(folder, data, disk, replace=False)
         migrated = migrate(restored, HUB, disk)
         if migrated is not None:

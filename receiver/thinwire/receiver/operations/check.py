@@ -10,7 +10,6 @@ from datetime import timedelta
 from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Row, Select, Table, func, select, tuple_
@@ -27,16 +26,13 @@ from thinwire.shared.errors import BadFormat, BadInput, Forged, StorageFailed
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.formats.receipts import StudyStatus, read_receipt
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey, digest, study_key
-from thinwire.shared.storage.blobs import Blobs
 
 PAGE = 500
 """Rows that are read from the database at a time."""
 ADDED_WAIT = timedelta(days=1)
 """Time in which a study follows the files that are added to it, without a finding."""
-ASIDE = "_damaged"
-"""DATA/quarantine/_damaged: damaged blobs as they were found, under their names. No site has this name."""
 
-_RESTORE = "Stop `serve` and restore thinwire.db and blobs/ from their backup (docs/hub-administrator.md)."
+_RESTORE = "Stop `serve` and restore thinwire.db and blobs/ from their backup (docs/administration.md)."
 _REPAIR = (
     "Run `thinwire-receiver check --repair`: it requests the part from the clinic, which sends it while it still has "
     "the study's files."
@@ -123,15 +119,14 @@ def repair(hub: Hub, found: Sequence[Finding]) -> int:
 
     The file is moved first: a power cut then leaves a blob that is missing, which the next repair takes up.
     """
-    blobs, aside = (Blobs(hub.data / name, hub.disk) for name in ("blobs", Path("quarantine") / ASIDE))
+    blobs, aside = hub.blobs, hub.damaged_blobs()
     count = 0
     for blob in dict.fromkeys(each.blob for each in found if each.blob is not None):
-        if blobs.path(blob).exists():
-            hub.disk.make_folder(aside.path(blob).parent)
-            hub.disk.move(blobs.path(blob), aside.path(blob), "check.aside")
+        if blobs.size(blob) is not None:
+            blobs.move(blob, aside, "check.aside")
         if aside.is_whole(blob):
             # A clinic had sent it again before the move, which a power cut may have ended here.
-            hub.disk.move(aside.path(blob), blobs.path(blob), "check.back")
+            aside.move(blob, blobs, "check.back")
             continue
         hub.disk.step("check.repair.before_commit")
         with hub.database.write() as connection:
@@ -195,7 +190,7 @@ def _audit(hub: Hub, checked: Checked) -> Iterator[Finding]:
 
 def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
     """Every row of `objects`, its blob and its receipt. One blob is read once."""
-    blobs, total = Blobs(hub.data / "blobs", hub.disk), _count(hub, objects)
+    blobs, total = hub.blobs, _count(hub, objects)
     revoked = hub.enrolment.revoked()
     query = select(
         objects.c.blob,
@@ -211,8 +206,7 @@ def _parts(hub: Hub, checked: Checked, progress: Progress) -> Iterator[Finding]:
         receipts.c.signed,
     ).outerjoin(receipts, receipts.c.number == objects.c.receipt)
     for blob, rows in groupby(_pages(hub, query, objects.c.blob, objects.c.number), key=attrgetter("blob")):
-        path = blobs.path(Digest(blob))
-        size = path.stat().st_size if path.exists() else None
+        size = blobs.size(Digest(blob))
         whole = size is not None and blobs.is_whole(Digest(blob))
         for row in rows:
             checked.parts += 1

@@ -1,6 +1,6 @@
 """The hub's metrics for Prometheus, computed from its database at each scrape.
 
-Names and meanings: docs/hub-administrator.md. Labels are sites, tiers, urgencies, targets and states, never a study.
+Names and meanings: docs/administration.md. Labels are sites, tiers, urgencies, targets and states, never a study.
 """
 
 import threading
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, case, exists, func, select
 
 from thinwire.receiver.forward.delivery import DeliveryState
 from thinwire.receiver.forward.queue import Queue
+from thinwire.receiver.sites.certificates import in_force
 from thinwire.receiver.store.events import StudyEvent, last_event
 from thinwire.receiver.store.tables import (
     backups,
@@ -61,7 +62,7 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         families = (
-            *(self._free, self._links, self._parked, self._studies),
+            *(self._free, self._links, self._parked, self._studies, self._certificates),
             *(self._totals, self._deliveries, self._history, self._connections),
         )
         for family in families:
@@ -118,6 +119,15 @@ class Counts:
             "Receipts that the clinic has not confirmed.",
             ["site"],
             [([s], n) for s, n in unsent if n],
+        )
+
+    def _certificates(self) -> Iterator[Metric]:
+        now = self.clock.now()
+        yield _gauge(
+            "thinwire_certificate_expires_seconds",
+            "Until the site's certificate ends; negative afterwards.",
+            ["site"],
+            [([at.site], (at.expires - now).total_seconds()) for at in in_force(self.database) if at.expires],
         )
 
     def _deliveries(self) -> Iterator[Metric]:

@@ -41,8 +41,8 @@ class Recovered:
 def recover(hub: Hub) -> Recovered:
     """Put back what is proven; durable when this returns. A repeat goes on after a power cut. The caller holds
     `offline_lock`."""
-    blobs, done = Blobs(hub.data / "blobs", hub.disk), Recovered()
-    unnamed = {name: blobs.path(name).stat().st_size for page in blobs.pages() for name in _unnamed(hub, page)}
+    blobs, done = hub.blobs, Recovered()
+    unnamed = {name: blobs.size(name) or 0 for page in blobs.pages() for name in _unnamed(hub, page)}
     by_size: dict[int, list[Digest]] = {}
     for name, size in unnamed.items():
         by_size.setdefault(size, []).append(name)

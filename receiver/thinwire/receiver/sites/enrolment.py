@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, delete, exists, func, insert, join, select, update
 
 from thinwire.receiver.config import QuotaSettings
+from thinwire.receiver.sites.certificates import SiteCertificates, put_in_force
 from thinwire.receiver.sites.keyring import Keyring
 from thinwire.receiver.store.shares import (
     AGAIN_AFTER,
@@ -65,6 +66,7 @@ class SiteRegistry:
         self._quota = quota or QuotaSettings()
         self._keys = keys
         self._clock = clock
+        self.certificates = SiteCertificates(database, keys, clock)
         self._opened: dict[tuple[SiteName, EpochId], EpochKey] = {}
 
     def enrol(
@@ -91,7 +93,9 @@ class SiteRegistry:
             connection.execute(update(tokens).where(tokens.c.site == site).values(expires_at=now))
             also(connection)
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+    def join(
+        self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes, renews: bool = True
+    ) -> JoinResult:
         """As `IngestStore.join`."""
         now, asked = micros(self._clock.now()), digest(request)
         check_join(signing_key, token, request, proof)
@@ -103,7 +107,7 @@ class SiteRegistry:
                 raise NotEnrolled("the join token is unknown, used or expired")
             site = SiteName(row.site)
             if row.request is None:
-                certificate = issue_client(self._keys.authority, site, request, self._clock)
+                certificate = issue_client(self._keys.authority, site, request, self._clock, renews)
                 new = {"hash": row.hash, "request": asked, "certificate": certificate}
                 connection.execute(insert(join_answers).values(new))
                 connection.execute(update(tokens).where(tokens.c.hash == row.hash).values(signing_key=signing_key))
@@ -111,6 +115,7 @@ class SiteRegistry:
                 given = {"signing_key": signing_key, "certificate": fingerprint(certificate)}
                 joined = {"joined_at": now, "dismissed_at": None}
                 connection.execute(update(sites).where(sites.c.name == site).values(given | joined))
+                put_in_force(connection, site, certificate)
             elif row.request == asked:
                 # The answer was lost: the same one again, which changes nothing.
                 certificate = bytes(row.certificate)
@@ -120,15 +125,13 @@ class SiteRegistry:
             site, certificate, self._keys.sealing.public.raw, self._keys.signing.public_key().public_bytes_raw()
         )
 
-    def record_connected(self, site: SiteName) -> None:
-        """The site has its certificate: the token that it used is not answered any more."""
-        used = (tokens.c.site == site) & tokens.c.signing_key.is_not(None)
-        alive = used & (tokens.c.expires_at > micros(self._clock.now()))
-        with self._database.read() as connection:
-            if connection.scalar(select(exists().where(alive))) is not True:
-                return
-        with self._database.write() as connection:
-            connection.execute(update(tokens).where(alive).values(expires_at=micros(self._clock.now())))
+    def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
+        """As `IngestStore.renew`."""
+        return self.certificates.renew(site, certificate, request, proof)
+
+    def record_connected(self, site: SiteName, certificate: bytes) -> None:
+        """As `IngestStore.record_connected`."""
+        self.certificates.record_connected(site, certificate)
 
     def check_site(self, site: SiteName, certificate: Digest | None) -> None:
         """As `IngestStore.check_site`. certificate: None for an offline transfer: the site's epochs authenticate it."""
@@ -140,18 +143,7 @@ class SiteRegistry:
 
     def refused(self, certificates: Mapping[SiteName, Digest]) -> dict[SiteName, NotEnrolled]:
         """As `IngestStore.refused`, by one query."""
-        query = select(sites).where(sites.c.name.in_(list(certificates)), sites.c.signing_key.is_not(None))
-        with self._database.read() as connection:
-            given = {
-                row.name: row.certificate for row in connection.execute(query.where(sites.c.dismissed_at.is_(None)))
-            }
-        found = {}
-        for site, certificate in certificates.items():
-            if site not in given:
-                found[site] = NotEnrolled("the hub does not serve this site")
-            elif given[site] != certificate:
-                found[site] = NotEnrolled("the site joined anew and has another certificate")
-        return found
+        return self.certificates.refused(certificates)
 
     def epoch_key(self, site: SiteName, epoch: EpochId) -> EpochKey | None:
         """As `IngestStore.epoch_key`. Opened from its record at the first use and then cached."""

@@ -1,4 +1,5 @@
-"""The index of the worklist's words: SQLite's FTS5. Why: docs/decisions/0013. The one place that knows it."""
+"""The index of the worklist's words: SQLite's FTS5, PostgreSQL's GIN. Why: docs/decisions/0013. The one place that
+knows it. PostgreSQL keeps its index with the rows of `worklist`; FTS5 is told of each change of them."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -8,16 +9,22 @@ from sqlalchemy import Connection, Integer, Select, column, select, text
 from sqlalchemy.exc import DatabaseError
 
 from thinwire.shared.errors import BadConfiguration
+from thinwire.shared.storage.database import is_postgresql
 
 TABLE = "worklist_words"
 MAKE = (
     f"CREATE VIRTUAL TABLE {TABLE} USING fts5(words, content='worklist', content_rowid='number', "
     "tokenize='ascii', detail='none', columnsize=0)"
 )
+_LEXEMES = "array_to_tsvector(string_to_array(words, ' '))"
+"""Without a parser, so that the words are those of `worklist_rows`."""
 
 
 def make(_table: Any, connection: Connection, **_: Any) -> None:
     """Raises BadConfiguration for an SQLite without FTS5."""
+    if is_postgresql(connection):
+        connection.exec_driver_sql(f"CREATE INDEX {TABLE} ON worklist USING gin ({_LEXEMES})")
+        return
     if not connection.exec_driver_sql("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").scalar():
         raise BadConfiguration("SQLite has no FTS5", "Use a Python whose SQLite has it, such as Debian's.")
     connection.exec_driver_sql(MAKE)
@@ -25,16 +32,21 @@ def make(_table: Any, connection: Connection, **_: Any) -> None:
 
 def add(connection: Connection, number: int, words: str) -> None:
     """number: of the row of `worklist`. words: its `words`, with a space between."""
-    connection.exec_driver_sql(f"INSERT INTO {TABLE} (rowid, words) VALUES (?, ?)", (number, words))
+    if not is_postgresql(connection):
+        connection.exec_driver_sql(f"INSERT INTO {TABLE} (rowid, words) VALUES (?, ?)", (number, words))
 
 
 def remove(connection: Connection, number: int, words: str) -> None:
     """words: as they were added."""
-    connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}, rowid, words) VALUES ('delete', ?, ?)", (number, words))
+    if not is_postgresql(connection):
+        deleted = f"INSERT INTO {TABLE} ({TABLE}, rowid, words) VALUES ('delete', ?, ?)"
+        connection.exec_driver_sql(deleted, (number, words))
 
 
 def differs(connection: Connection) -> bool:
     """Whether the index is not that of the rows of `worklist`; in a transaction that may write."""
+    if is_postgresql(connection):
+        return False
     try:
         connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}, rank) VALUES ('integrity-check', 1)")
     except DatabaseError as error:
@@ -46,16 +58,29 @@ def differs(connection: Connection) -> bool:
 
 def rebuild(connection: Connection) -> None:
     """The whole index anew from the rows of `worklist`."""
-    connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('rebuild')")
+    if is_postgresql(connection):
+        connection.exec_driver_sql(f"REINDEX INDEX {TABLE}")
+    else:
+        connection.exec_driver_sql(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('rebuild')")
 
 
-def numbers_with(every: Sequence[Iterable[str]], most: int) -> Select[Any]:
+def numbers_with(connection: Connection, every: Sequence[Iterable[str]], most: int) -> Select[Any]:
     """The query of the numbers of rows that have a word of each group, the newest first, at most so many.
 
     every: groups of words of `[a-z0-9]+`, none empty; a star at the end of a word stands for any ending.
     """
-    terms = ((f'"{word.rstrip("*")}"' + "*" * word.endswith("*") for word in group) for group in every)
-    wanted = " AND ".join(f"({' OR '.join(group)})" for group in terms)
-    query = text(f"SELECT rowid AS number FROM {TABLE} WHERE {TABLE} MATCH :wanted ORDER BY rowid DESC LIMIT :most")
-    found = query.bindparams(wanted=wanted, most=most).columns(column("number", Integer)).subquery()
-    return select(found.c.number)
+    if is_postgresql(connection):
+        quote, star, both, either = "'", ":*", " & ", " | "
+        found = (
+            f"SELECT number FROM worklist WHERE {_LEXEMES} @@ CAST(:wanted AS tsquery) ORDER BY number DESC LIMIT :most"
+        )
+    else:
+        quote, star, both, either = '"', "*", " AND ", " OR "
+        found = f"SELECT rowid AS number FROM {TABLE} WHERE {TABLE} MATCH :wanted ORDER BY rowid DESC LIMIT :most"
+
+    def term(word: str) -> str:
+        return f"{quote}{word.rstrip('*')}{quote}{star * word.endswith('*')}"
+
+    wanted = both.join(f"({either.join(map(term, group))})" for group in every)
+    query = text(found).bindparams(wanted=wanted, most=most).columns(column("number", Integer)).subquery()
+    return select(query.c.number)

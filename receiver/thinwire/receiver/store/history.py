@@ -109,7 +109,7 @@ def record_backup(connection: Connection, taken_at: datetime, held: Mapping[Site
         further = case(
             (backed_up.c.position > row.excluded.position, backed_up.c.position), else_=row.excluded.position
         )
-        connection.execute(row.on_conflict_do_update(["site"], set_={"position": further}))
+        connection.execute(row.on_conflict_do_update(index_elements=["site"], set_={"position": further}))
 
 
 def _current(connection: Connection) -> tuple[int, Generation]:

@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,6 +28,7 @@ from thinwire.receiver.store.additions import (
     check_added,
     read_additions,
 )
+from thinwire.receiver.store.claims import DRAFT, PREDICT, Claim, Claims
 from thinwire.receiver.store.content import Content, Files, patient_of
 from thinwire.receiver.store.events import StudyEvent, add_event, add_receipt
 from thinwire.receiver.store.history import SiteHistory, add_position, begin_generation, history_of, is_behind
@@ -35,6 +37,7 @@ from thinwire.receiver.store.records import (
     OpenedPart,
     PendingGraph,
     StoredPrediction,
+    item_of,
     prediction_detail,
 )
 from thinwire.receiver.store.reports import Report, ReportState, report_detail
@@ -54,7 +57,7 @@ from thinwire.receiver.store.tables import (
     requests,
     studies,
 )
-from thinwire.receiver.store.waiting import undrafted, untriaged
+from thinwire.receiver.store.waiting import undrafted, undrafted_rows, untriaged, untriaged_rows
 from thinwire.receiver.store.worklist_rows import keep
 from thinwire.shared.clock import Clock
 from thinwire.shared.crypto.envelope import Kind, sealed_size
@@ -100,6 +103,7 @@ class Store(StudyQueries):
         self._clock = clock
         self._quota = quota or QuotaSettings()
         self.parked = ParkedItems(database, parked, clock)
+        self.claims = Claims(database, clock)
 
     def sweep(self) -> int:
         """Remove half-written files, as a power cut leaves them; once, before any write. Returns their number.
@@ -312,9 +316,28 @@ class Store(StudyQueries):
         with self._database.read() as connection:
             return untriaged(connection, most)
 
-    def add_prediction(self, waiting: PendingGraph, prediction: StoredPrediction) -> bool:
+    def take_untriaged(self, most: int, aside: Set[str]) -> AbstractContextManager[Claim[PendingGraph]]:
+        """Claim graphs without a prediction for a block, in the order of `waiting.untriaged`. aside: items that are
+        left out (`item_of`)."""
+        return self.claims.take(
+            PREDICT,
+            lambda connection, free: _without(aside, untriaged(connection, most + len(aside), free), most),
+            untriaged_rows,
+        )
+
+    def take_undrafted(self, most: int, aside: Set[str]) -> AbstractContextManager[Claim[PendingGraph]]:
+        """Claim graphs without a draft, as `take_untriaged`."""
+        return self.claims.take(
+            DRAFT,
+            lambda connection, free: _without(aside, undrafted(connection, most + len(aside), free), most),
+            undrafted_rows,
+        )
+
+    def add_prediction(
+        self, waiting: PendingGraph, prediction: StoredPrediction, claim: Claim[PendingGraph] | None = None
+    ) -> bool:
         """Store a prediction and its signed `triaged` receipt, both or neither. False if the graph has a prediction, or
-        became urgent during inference: then it still waits."""
+        became urgent during inference: then it still waits. claim: ends with the prediction."""
         row = {
             "site": waiting.site,
             "study": waiting.study,
@@ -338,6 +361,8 @@ class Store(StudyQueries):
             triaged = Receipt(waiting.study, waiting.site, None, StudyStatus.TRIAGED, prediction.at, facts)
             add_receipt(connection, triaged, self._signing)
             keep(connection, waiting.site, waiting.study)
+            if claim is not None:
+                claim.end(connection, waiting)
         self._step("store.prediction.committed")
         return True
 
@@ -346,8 +371,8 @@ class Store(StudyQueries):
         with self._database.read() as connection:
             return undrafted(connection, most)
 
-    def add_draft(self, waiting: PendingGraph, draft: bytes) -> None:
-        """Store the draft of a graph (docs/report-decoder.md); a later one is ignored."""
+    def add_draft(self, waiting: PendingGraph, draft: bytes, claim: Claim[PendingGraph] | None = None) -> None:
+        """Store the draft of a graph (docs/report-decoder.md); a later one is ignored. claim: ends with the draft."""
         at = self._clock.now()
         row = {"site": waiting.site, "study": waiting.study, "blob": waiting.blob, "draft": draft, "at": micros(at)}
         self._step("store.draft.before_commit")
@@ -355,6 +380,8 @@ class Store(StudyQueries):
             if connection.execute(insert_new(drafts).values(row).on_conflict_do_nothing()).rowcount:
                 add_event(connection, waiting.site, waiting.study, StudyEvent.DRAFTED, at)
                 keep(connection, waiting.site, waiting.study)
+            if claim is not None:
+                claim.end(connection, waiting)
         self._step("store.draft.committed")
 
     def decide(
@@ -425,6 +452,10 @@ class Store(StudyQueries):
 
 
 _KINDS = frozenset(map(int, Kind))
+
+
+def _without(aside: Set[str], found: Sequence[PendingGraph], most: int) -> list[PendingGraph]:
+    return [each for each in found if item_of(each.site, each.study) not in aside][:most]
 
 
 def _object(site: SiteName, object: Digest) -> ColumnElement[bool]:

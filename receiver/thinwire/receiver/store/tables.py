@@ -25,6 +25,7 @@ from sqlalchemy import (
 from thinwire.receiver.store import full_text
 from thinwire.shared.identifiers import GENERATION_BYTES
 from thinwire.shared.parked import parked_table
+from thinwire.shared.storage.database import alike, only_added
 from thinwire.shared.storage.migrations import Schema
 
 VERSION = 13
@@ -414,17 +415,32 @@ parked = parked_table(TABLES)
 # Streams of sites.
 # Pieces of partial objects; bundles.
 # Claims of work.
+claims = Table(
+    "claims",
+    TABLES,
+    Column("kind", String(48), primary_key=True),
+    Column("site", _site, primary_key=True),
+    # Empty for the work of a whole site.
+    Column("study", LargeBinary(16), primary_key=True),
+    Column("holder", LargeBinary(16), nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Index("claims_holder", "holder"),
+)
 # Predictions of other bundles.
 # Keys in time.
+certificates = Table(
+    "certificates",
+    TABLES,
+    Column("site", _site, ForeignKey("sites.name"), primary_key=True),
+    Column("fingerprint", LargeBinary(32), primary_key=True),
+    # The key identifier of the authority that issued it.
+    Column("authority", LargeBinary(8), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # Of the next one, until it connects: the digest of the request, and the answer, which may be asked for again.
+    Column("request", LargeBinary(32)),
+    Column("certificate", LargeBinary),
+)
 # Retention, holds and tombstones.
-
-
-def _only_added(table: Table, connection: Connection, **_: Any) -> None:
-    """Rows are added and never altered: a slip of a program cannot, and a hand that drops the trigger breaks the
-    chain."""
-    for act in ("UPDATE", "DELETE"):
-        trigger = f"CREATE TRIGGER {table.name}_no_{act.lower()} BEFORE {act} ON {table.name} "
-        connection.exec_driver_sql(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END")
 
 
 def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
@@ -433,13 +449,15 @@ def _first_generation(table: Table, connection: Connection, **_: Any) -> None:
 
 event.listen(generations, "after_create", _first_generation)
 for _table in (audit, audit_signatures, reports):
-    event.listen(_table, "after_create", _only_added)
+    event.listen(_table, "after_create", only_added)
 event.listen(worklist, "after_create", full_text.make)
+alike(TABLES)
 
 HUB = Schema(
     TABLES,
     version=VERSION,
     first=6,
     revisions=Path(__file__).parent / "revisions",
-    remedy="Bring it forward with `thinwire-receiver migrate --data DIR`, or start `serve`, which does the same.",
+    remedy="Bring it forward with `thinwire-receiver migrate --data DIR`, or start `serve`, which does the same for "
+    "SQLite. Of PostgreSQL take a copy first (pg_dump).",
 )

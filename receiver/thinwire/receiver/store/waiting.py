@@ -3,11 +3,25 @@ So the flood of one site delays another's study by one batch at most.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    exists,
+    false,
+    func,
+    select,
+    true,
+    tuple_,
+)
 
+from thinwire.receiver.store.claims import Free
 from thinwire.receiver.store.records import PendingGraph
 from thinwire.receiver.store.tables import objects, predictions, sites, studies, worklist
 from thinwire.receiver.store.worklist_rows import PLACE_OF, UNTRIAGED
@@ -15,31 +29,50 @@ from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 
 _UNTRIAGED = worklist.c.done.in_([False, True]) & worklist.c.place.in_([int(place) for place in UNTRIAGED])
-_UNDRAFTED = (worklist.c.drafted == 0) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
+_UNDRAFTED = (worklist.c.drafted == false()) & worklist.c.place.in_([int(place) for place in PLACE_OF.values()])
 _COLUMNS = (objects.c.site, objects.c.study, objects.c.blob, studies.c.urgent_asked)
 
 
-def untriaged(connection: Connection, most: int | None = None) -> list[PendingGraph]:
+def _anybody(_site: ColumnElement[Any], _study: ColumnElement[Any]) -> ColumnElement[bool]:
+    return true()
+
+
+def untriaged(connection: Connection, most: int | None = None, free: Free = _anybody) -> list[PendingGraph]:
     """Newest graphs without a prediction: urgent ones first, in turns of the sites, each site's in the order of
-    arrival. most: of them all."""
-    query = _untriaged(*_COLUMNS, objects.c.number.label("place"))
+    arrival. most: of them all. free: those that no worker has claimed."""
+    query = _untriaged(*_COLUMNS, objects.c.number.label("place")).where(free(worklist.c.site, worklist.c.study))
     query = query.join(studies, _of(studies)).order_by(studies.c.urgent_asked.desc(), objects.c.number)
     rows = _of_each_site(connection, query, _UNTRIAGED, most)
     return _in_turns(((not row.urgent_asked, row) for row in rows), most)
 
 
-def undrafted(connection: Connection, most: int) -> list[PendingGraph]:
+def undrafted(connection: Connection, most: int, free: Free = _anybody) -> list[PendingGraph]:
     """Newest graphs with a prediction and no draft: the most urgent first, in turns of the sites, each site's in the
-    order of arrival."""
+    order of arrival. free: as for `untriaged`."""
     query = (
         select(*_COLUMNS, worklist.c.place)
         .select_from(worklist)
         .join(objects, _of(objects) & (objects.c.kind == int(Kind.GRAPH)))
         .join(studies, _of(studies))
-        .where(_UNDRAFTED, _newest())
+        .where(_UNDRAFTED, _newest(), free(worklist.c.site, worklist.c.study))
         .order_by(worklist.c.place, worklist.c.received_at, worklist.c.number)
     )
     return _in_turns(((row.place, row) for row in _of_each_site(connection, query, _UNDRAFTED, most)), most)
+
+
+def untriaged_rows(graphs: Sequence[PendingGraph]) -> Select[Any]:
+    """The rows of those of these graphs that still wait, as `Claims.take` locks them."""
+    return _rows(graphs).where(_UNTRIAGED)
+
+
+def undrafted_rows(graphs: Sequence[PendingGraph]) -> Select[Any]:
+    """As `untriaged_rows`."""
+    return _rows(graphs).where(_UNDRAFTED)
+
+
+def _rows(graphs: Sequence[PendingGraph]) -> Select[Any]:
+    pairs = [(each.site, each.study) for each in graphs]
+    return select(worklist.c.site, worklist.c.study).where(tuple_(worklist.c.site, worklist.c.study).in_(pairs))
 
 
 def untriaged_by_site() -> Select[Any]:

@@ -23,7 +23,7 @@ def matches_of(connection: Connection, query: str, most: int) -> list[Select[Any
     known = [_known(connection, part) for part in dict.fromkeys(split(wanted))]
     matches = []
     if known and all(known):
-        matches.append(full_text.numbers_with(known, most))
+        matches.append(full_text.numbers_with(connection, known, most))
     for word in wanted:
         # One word is the beginning of the key, the others of words or of the key.
         if (starts := _key_starts(word)) is not None:

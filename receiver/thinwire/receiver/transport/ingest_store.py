@@ -38,17 +38,29 @@ class IngestStore(EpochKeys, Protocol):
     They raise DiskFull, and HubBusy if the same call may succeed later; both without effect.
     """
 
-    def join(self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes) -> JoinResult:
+    def join(
+        self, token: JoinTokenId, request: bytes, signing_key: bytes, proof: bytes, renews: bool = True
+    ) -> JoinResult:
         """Enrol the token's site. request: certificate request, PEM; signing_key: Ed25519 public, 32 bytes; proof:
-        `keys.prove_join`.
+        `keys.prove_join`. renews: whether the clinic will ask for its next certificate.
 
         The first request with a valid proof uses the token up, durably. Until the site has connected, the same request
         is answered again with the same certificate, since the answer may have been lost. Raises NotEnrolled.
         """
         ...
 
-    def record_connected(self, site: SiteName) -> None:
-        """The site connected with its certificate: its used token is not answered any more."""
+    def renew(self, site: SiteName, certificate: Digest, request: bytes, proof: bytes) -> bytes:
+        """The next certificate of a site, PEM, for the one in force; durable when this returns. request: certificate
+        request of a new key, PEM; proof: `keys.prove_renewal`.
+
+        Until the next one has connected, both are accepted, and the same request is answered with the same certificate.
+        Raises NotEnrolled.
+        """
+        ...
+
+    def record_connected(self, site: SiteName, certificate: bytes) -> None:
+        """The site connected with this certificate, PEM: its used token is not answered any more. If it is the next
+        one, it is in force, and the one before is refused."""
         ...
 
     def check_site(self, site: SiteName, certificate: Digest) -> None:

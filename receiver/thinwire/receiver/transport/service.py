@@ -178,7 +178,7 @@ class HubServer(HubServicer):
 
     async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
         try:
-            peer, _ = _peer(context)
+            peer = peer_identity(_certificate(context))
             if not isinstance(peer, JoinTokenId):
                 raise NotEnrolled("enrolment needs a join token")
             if request.version != VERSION:
@@ -188,7 +188,12 @@ class HubServer(HubServicer):
             if not request.proof:
                 raise ProtocolBroken("the clinic's program does not prove that it has its signing key")
             joined = await asyncio.to_thread(
-                self._store.join, peer, request.certificate_request, request.signing_key, request.proof
+                self._store.join,
+                peer,
+                request.certificate_request,
+                request.signing_key,
+                request.proof,
+                request.renews,
             )
         except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
             log.warning("a clinic could not join: %s", told(error))
@@ -201,15 +206,32 @@ class HubServer(HubServicer):
             site=joined.site,
         )
 
+    async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.RenewReply:
+        try:
+            present = _certificate(context)
+            peer = peer_identity(present)
+            if not isinstance(peer, Site):
+                raise NotEnrolled("a join token allows only enrolment")
+            if request.version != VERSION or len(request.certificate_request) > _LONGEST_REQUEST:
+                raise ProtocolBroken("the request for the next certificate is of another version, or too large")
+            given = await asyncio.to_thread(
+                self._store.renew, peer.name, fingerprint(present), request.certificate_request, request.proof
+            )
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the clinic the words of any other
+            log.warning("a clinic has no next certificate: %s", told(error))
+            await context.abort(status_of(as_ours(error)), str(as_ours(error)))
+        return wire.RenewReply(certificate=given)
+
     async def Connect(self, requests: Any, context: Any) -> None:
         del requests  # messages are read from the context, one at a time
         assert self._front is not None
         try:
-            peer, certificate = _peer(context)
+            presented = _certificate(context)
+            peer, certificate = peer_identity(presented), fingerprint(presented)
             if not isinstance(peer, Site):
                 raise NotEnrolled("a join token allows only enrolment")
             await asyncio.to_thread(self._store.check_site, peer.name, certificate)
-            await asyncio.to_thread(self._store.record_connected, peer.name)
+            await asyncio.to_thread(self._store.record_connected, peer.name, presented)
             self._front.prove(context.peer())
             while before := self._streams.get(peer.name):
                 # The clinic dialled again before its old connection was found dead.
@@ -325,7 +347,6 @@ class SiteStream:
             log.info("site %s disconnected", self.session.site)
 
 
-def _peer(context: Any) -> tuple[Site | JoinTokenId, Digest]:
-    """The caller and its certificate's digest, verified by TLS. Raises NotEnrolled."""
-    certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-    return peer_identity(certificate), fingerprint(certificate)
+def _certificate(context: Any) -> bytes:
+    """The caller's certificate, PEM, verified by TLS; empty if there is none."""
+    return next(iter(context.auth_context().get("x509_pem_cert", ())), b"")

@@ -50,4 +50,6 @@ class AuditHeads:
         if signed != before:
             row = {"name": _NAME, "value": urlsafe_b64encode(signed).decode()}
             with self.database.write() as connection:
-                connection.execute(insert_new(controls).values(row).on_conflict_do_update(["name"], set_=row))
+                connection.execute(
+                    insert_new(controls).values(row).on_conflict_do_update(index_elements=["name"], set_=row)
+                )

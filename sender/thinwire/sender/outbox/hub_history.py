@@ -112,7 +112,7 @@ def _read(connection: Connection, name: str) -> str | None:
 
 def _write(connection: Connection, name: str, value: str) -> None:
     row = {"name": name, "value": value}
-    connection.execute(insert_new(controls).values(row).on_conflict_do_update(["name"], set_=row))
+    connection.execute(insert_new(controls).values(row).on_conflict_do_update(index_elements=["name"], set_=row))
 
 
 def _json(history: HubHistory) -> str:

@@ -68,7 +68,9 @@ def write_entry(connection: Connection, before: OutboxEntry, entry: OutboxEntry)
         if part.place is not None and part.place != before.part(part.kind).place:
             at = {"generation": part.place.generation, "position": part.place.position}
             of = {"study": entry.study, "kind": int(part.kind)}
-            connection.execute(insert_new(places).values(**of, **at).on_conflict_do_update(["study", "kind"], set_=at))
+            connection.execute(
+                insert_new(places).values(**of, **at).on_conflict_do_update(index_elements=["study", "kind"], set_=at)
+            )
 
 
 def remove_entry(connection: Connection, study: StudyKey) -> None:

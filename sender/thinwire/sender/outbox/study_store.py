@@ -31,7 +31,7 @@ from thinwire.shared.errors import BadFormat, Forged, Retryable, UnknownStudy
 from thinwire.shared.formats.positional import micros
 from thinwire.shared.identifiers import Digest, StudyKey
 from thinwire.shared.parked import ParkedItems
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.blobs import FolderBlobs
 from thinwire.shared.storage.database import Database
 from thinwire.shared.storage.durable import Disk, flock
 
@@ -68,7 +68,7 @@ class StudyStore:
         self._whole: set[Digest] = set()
         """Objects to be sent whose bytes this process made or compared."""
         self._disk.make_folder(self.folder)
-        self._blobs = Blobs(data / "blobs", self._disk)
+        self._blobs = FolderBlobs(data / "blobs", self._disk)
 
     @contextlib.contextmanager
     def own_link(self) -> Iterator[None]:

@@ -59,7 +59,9 @@ class Usage:
         try:
             self.disk.step("usage.before_commit")
             with self.database.write() as connection:
-                connection.execute(insert_new(usage).values(row).on_conflict_do_update(["month"], set_=row))
+                connection.execute(
+                    insert_new(usage).values(row).on_conflict_do_update(index_elements=["month"], set_=row)
+                )
                 connection.execute(delete(usage).where(usage.c.month.not_in(newest)))
             self.disk.step("usage.committed")
         except Retryable as error:

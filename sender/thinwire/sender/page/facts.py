@@ -111,7 +111,7 @@ class PageState:
 @dataclass(frozen=True)
 class ClinicState:
     """The sources of the page. current_policy: the tier policy now. coming: number of studies still arriving. identity:
-    the setting. listeners: the clinic's ports."""
+    the setting. listeners: the clinic's ports. certificate: the present one, PEM."""
 
     outbox: Outbox
     quarantine: Quarantine
@@ -119,6 +119,7 @@ class ClinicState:
     coming: Callable[[], int] = lambda: 0
     identity: Identity = Identity.FULL
     listeners: Listeners = field(default_factory=Listeners)
+    certificate: Callable[[], bytes | None] = lambda: None
 
     def free(self) -> int:
         """Bytes that studies may still take of the disk."""

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 from thinwire.sender.outbox.entries import EntryState, PartState
 from thinwire.sender.page.facts import ClinicState
 from thinwire.sender.transport import link_status
+from thinwire.sender.transport.credentials import left_of
 from thinwire.sender.transport.link_status import LinkState
 from thinwire.shared.listening.metrics import connection_metrics
 
@@ -19,7 +20,7 @@ class ClinicMetrics(Collector):
         self._clinic = clinic
 
     def collect(self) -> Iterator[Metric]:
-        for family in (self._free, self._parked, self._studies):
+        for family in (self._free, self._parked, self._certificate, self._studies):
             # One that cannot be read leaves the others.
             with self._clinic.outbox.parked.guard(f"metrics {family.__name__.strip('_')}"):
                 yield from list(family())
@@ -32,6 +33,11 @@ class ClinicMetrics(Collector):
         for loop, count in self._clinic.outbox.parked.counts().items():
             parked.add_metric([loop], count)
         yield parked
+
+    def _certificate(self) -> Iterator[Metric]:
+        if (certificate := self._clinic.certificate()) is not None:
+            left = left_of(certificate, self._clinic.current_policy().now).total_seconds()
+            yield GaugeMetricFamily("thinwire_certificate_expires_seconds", "Until the certificate ends.", left)
 
     def _studies(self) -> Iterator[Metric]:
         current_policy, outbox = self._clinic.current_policy(), self._clinic.outbox

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 import grpc
@@ -17,6 +18,7 @@ from thinwire.sender.outbox.outbox import Outbox
 from thinwire.sender.outbox.tiers import TierPolicy, month
 from thinwire.sender.outbox.usage import Usage
 from thinwire.sender.transport import link_status
+from thinwire.sender.transport.credentials import Credentials, left_of
 from thinwire.sender.transport.link_status import LinkState, LinkStatus
 from thinwire.sender.transport.network import network_changes
 from thinwire.sender.transport.pace import Measured
@@ -47,6 +49,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 _WRITE_FAILED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """gRPC's messages for a write to a call that has ended."""
 _STATUS_SECONDS = 5.0
+_RENEW_SECONDS = 3600.0
+"""Seconds between two looks whether the certificate is to be renewed."""
 _GUARD_SECONDS, _LONG_SILENCE = 0.25, 10.0
 _ASK_SECONDS = 1.5
 _DIAL_SECONDS = 2.0
@@ -124,6 +128,7 @@ async def join(target: str, token: JoinToken, request: bytes, signing: Ed25519Pr
         certificate_request=request,
         signing_key=signing.public_key().public_bytes_raw(),
         proof=prove_join(signing, token.id, request),
+        renews=True,
     )
     async with dial(HubAddress(target, token.authority_pem, token.bootstrap)) as channel:
         try:
@@ -148,7 +153,9 @@ class Uplink:
         policy: TierPolicy | None = None,
         on_change: Callable[[LinkStatus], None] = lambda _: None,
         uniform: Callable[[], float] = random.random,
+        credentials: Credentials | None = None,
     ) -> None:
+        """credentials: renews the certificate of `address` before it ends; None for none."""
         self.status = LinkStatus(LinkState.STOPPED)
         self._outbox = outbox
         self._address = address
@@ -163,7 +170,8 @@ class Uplink:
         self._network = asyncio.Event()
         self._failures = 0
         self._spare: TcpConnection | None = None
-        self._security = Security(address.authority_pem, address.identity)
+        self._credentials = credentials
+        self._use(address.identity)
         self._before: Measured | None = link_status.read_status(outbox.folder, clock.now()).measured
         self._counted = 0, 0
         self._unanswered = ""
@@ -182,7 +190,7 @@ class Uplink:
                     if stop.is_set():
                         stream.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await self._back_off(await _reason_of(stream), stopped)
+                        await self._back_off(self._explained(await _reason_of(stream)), stopped)
         finally:
             stopped.cancel()
             self._changes.close()
@@ -192,6 +200,44 @@ class Uplink:
     def wake(self) -> None:
         """The outbox has a new part. To be called in the event loop's thread."""
         self._wake.set()
+
+    def _use(self, identity: Identity) -> None:
+        """Connect with this certificate from now on."""
+        self._identity = identity
+        self._security = Security(self._address.authority_pem, identity)
+
+    def _explained(self, reason: ThinwireError) -> ThinwireError:
+        """The reason of a stream's end, in view of the certificate: of one that has ended TLS tells little."""
+        if self._credentials is None or isinstance(reason, _Renewed):
+            return reason
+        if isinstance(reason, NotEnrolled):
+            for other in self._credentials.others(self._identity)[:1]:
+                self._use(other)
+        ended = -left_of(self._identity.certificate_pem, self._clock.now())
+        if ended > timedelta(0) and isinstance(reason, LinkLost | NotEnrolled):
+            return NotEnrolled(
+                f"the clinic's certificate ended {ended.days} days ago: ask the hub for a new token, and join again "
+                "with this data folder; its studies wait in it"
+            )
+        return reason
+
+    async def _renew(self, hub: HubStub, session: UplinkSession, credentials: Credentials) -> None:
+        """Ask for the next certificate when it is time, and end the stream for one with it. A failure ends nothing: the
+        present certificate is valid for long."""
+        while True:
+            if session.welcomed and credentials.is_due(self._identity):
+                try:
+                    request, proof = await asyncio.to_thread(credentials.request, self._identity)
+                    asked = wire.RenewRequest(version=VERSION, certificate_request=request, proof=proof)
+                    reply: wire.RenewReply = await hub.Renew(asked)
+                    self._use(await asyncio.to_thread(credentials.take, reply.certificate, self._identity))
+                except grpc.aio.AioRpcError as error:
+                    log.warning("the certificate is not renewed: %s", error.details() or error.code().name)
+                except (ThinwireError, OSError) as error:
+                    log.warning("the certificate is not renewed: %s", told(error))
+                else:
+                    raise _Renewed("the clinic's certificate is renewed: it connects with the new one")
+            await asyncio.sleep(_RENEW_SECONDS if session.welcomed else _STATUS_SECONDS)
 
     async def _back_off(self, reason: ThinwireError, stopped: "asyncio.Task[Literal[True]]") -> None:
         """Wait until the next attempt; no wait if the hub answers already, a shorter one if the network changes."""
@@ -223,20 +269,21 @@ class Uplink:
         session = UplinkSession(self._outbox, self._clock, self._disk, self._policy, self._used, self._before)
         try:
             async with tcp.relay(self._security) as via, dial_tcp(via) as channel:
-                return await self._converse(HubStub(channel).Connect(), session, tcp)
+                return await self._converse(HubStub(channel), session, tcp)
         finally:
             self._before = session.pace.measured
             await tcp.close(abruptly=self._spare is not None)
             self._count(tcp)
             self._usage.write_exact()
 
-    async def _converse(
-        self, call: "grpc.aio.StreamStreamCall", session: UplinkSession, tcp: TcpConnection
-    ) -> ThinwireError:
+    async def _converse(self, hub: HubStub, session: UplinkSession, tcp: TcpConnection) -> ThinwireError:
         answers: deque[wire.Up] = deque()
+        call = hub.Connect()
         reading = asyncio.ensure_future(self._read(call, session, answers))
         writing = asyncio.ensure_future(self._write(call, session, tcp, answers))
         beside = [asyncio.ensure_future(self._tick(session, tcp)), asyncio.ensure_future(self._guard(session, tcp))]
+        if self._credentials is not None:
+            beside.append(asyncio.ensure_future(self._renew(hub, session, self._credentials)))
         try:
             await asyncio.wait({reading, writing, *beside}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done() and isinstance(writing.exception(), _WRITE_FAILED):
@@ -409,6 +456,13 @@ async def _reason_of(stream: "asyncio.Task[ThinwireError]") -> ThinwireError:
     except Exception as error:  # noqa: BLE001 - see above
         log.error("the stream ended: %s", told(error))
         return LinkLost(f"the link was lost: {told(error)}")
+
+
+class _Renewed(Retryable):
+    """The stream ends for one with the next certificate."""
+
+    code = LinkLost.code
+    remedy = LinkLost.remedy
 
 
 class _Dead(Retryable):

@@ -1,7 +1,7 @@
 """X.509 certificates of the hub's authority: P-256, one profile. Lifetimes and names: docs/envelope-format.md."""
 
 import ipaddress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -109,6 +109,27 @@ def uri(certificate: x509.Certificate) -> str:
         raise ValueError("no alternative name") from error
     (only,) = names.get_values_for_type(x509.UniformResourceIdentifier)
     return only
+
+
+def begin(certificate: x509.Certificate) -> datetime:
+    """The first moment at which it is valid, UTC."""
+    return certificate.not_valid_before_utc
+
+
+def expiry(certificate: x509.Certificate) -> datetime:
+    """The last moment at which it is valid, UTC."""
+    return certificate.not_valid_after_utc
+
+
+def authority_identifier(certificate: x509.Certificate) -> bytes:
+    """8 bytes: the key identifier of the authority that issued it. Raises ValueError."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise ValueError("no authority key identifier") from error
+    if found is None:
+        raise ValueError("no authority key identifier")
+    return found
 
 
 def general_name(name: str) -> x509.GeneralName:

@@ -35,12 +35,15 @@ _SUITE = (hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POL
 
 _AUTHORITY_LIFE = timedelta(days=20 * 365)
 _SERVER_LIFE = timedelta(days=2 * 365)
-_CLIENT_LIFE = timedelta(days=10 * 365)
+_CLIENT_LIFE = timedelta(days=2 * 365)
+_UNRENEWED_LIFE = timedelta(days=10 * 365)
+"""Of a clinic of an earlier version, which does not ask for the next certificate."""
 TOKEN_LIFE: Final = timedelta(days=7)
 
 _SITE_URI = "thinwire:site:"
 _JOIN_URI = "thinwire:join:"
 _JOIN_CONTEXT = b"thinwire join v1"
+_RENEW_CONTEXT = b"thinwire renew v1"
 _TOKEN_PREFIX = "thinwire-join-1."
 _LONGEST_TOKEN = 4096
 # The common bytes of all tokens; this dictionary makes a token a third shorter. Part of the format: never changed.
@@ -83,6 +86,20 @@ def check_join(key: bytes, token: "JoinTokenId", request: bytes, proof: bytes) -
         verify(Ed25519PublicKey.from_public_bytes(key), _JOIN_CONTEXT, proof, token.value + request)
     except (ValueError, Forged) as error:
         raise NotEnrolled("the join request does not prove that its signing key is the clinic's own") from error
+
+
+def prove_renewal(key: Ed25519PrivateKey, certificate: Digest, request: bytes) -> bytes:
+    """64 bytes: the caller of `Renew`, whose present certificate is this, has the signing key too. So the key of TLS
+    alone renews nothing. request: certificate request, PEM."""
+    return sign(key, _RENEW_CONTEXT, certificate + request)
+
+
+def check_renewal(key: bytes, certificate: Digest, request: bytes, proof: bytes) -> None:
+    """Raises NotEnrolled unless `proof` is that of `prove_renewal`. key: Ed25519 public, 32 bytes."""
+    try:
+        verify(Ed25519PublicKey.from_public_bytes(key), _RENEW_CONTEXT, proof, certificate + request)
+    except (ValueError, Forged) as error:
+        raise NotEnrolled("the request for the next certificate is not signed by the clinic's signing key") from error
 
 
 @dataclass(frozen=True)
@@ -224,15 +241,17 @@ def new_request(site: SiteName) -> tuple[bytes, bytes]:
     return certificates.key_pem(key), certificates.request(key, site)
 
 
-def issue_client(authority: Authority, site: SiteName, csr: bytes, clock: Clock) -> bytes:
-    """A site's certificate, PEM. Only the public key is taken from the request. Raises NotEnrolled."""
+def issue_client(authority: Authority, site: SiteName, csr: bytes, clock: Clock, renews: bool = True) -> bytes:
+    """A site's certificate, PEM. Only the public key is taken from the request. renews: whether the clinic asks for the
+    next one before this one ends. Raises NotEnrolled."""
     try:
         key = certificates.requested_key(csr)
     except ValueError as error:
         raise NotEnrolled("the certificate request is not signed with its own P-256 key") from error
     who: list[x509.GeneralName] = [x509.UniformResourceIdentifier(_SITE_URI + site)]
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH
-    return certificates.pem(certificates.issue(*_loaded(authority), site, key, who, purpose, clock, _CLIENT_LIFE))
+    life = _CLIENT_LIFE if renews else _UNRENEWED_LIFE
+    return certificates.pem(certificates.issue(*_loaded(authority), site, key, who, purpose, clock, life))
 
 
 def fingerprint(certificate: bytes) -> Digest:

@@ -1,10 +1,13 @@
-"""Content-addressed files: DATA/blobs/ab/<SHA-256 hex>. A blob is immutable; its name is its content."""
+"""Blobs: immutable bytes named by their SHA-256, in a folder (DATA/blobs/ab/<hex>) or an object store
+(`object_blobs`).
+"""
 
 import errno
 import hashlib
 import os
 import re
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -31,103 +34,55 @@ def _refuse_others(error: OSError) -> None:
         raise error
 
 
-class Blobs:
-    """folder: DATA/blobs."""
+class Blobs(ABC):
+    """Safe from any thread and process. Every method may raise StorageFailed, and ObjectStoreBusy where the blobs are
+    in an object store."""
 
-    def __init__(self, folder: Path, disk: Disk) -> None:
-        self._folder = folder
-        self._disk = disk
-        disk.make_folder(folder)
-
-    def path(self, name: Digest) -> Path:
-        """Where a blob lies, if it is here."""
-        return self._folder / name.hex()[:2] / name.hex()
-
+    @abstractmethod
     def write(self, data: bytes) -> Digest:
         """Store `data`, durable when this returns; an existing blob is not written again. Raises DiskFull."""
-        name = digest(data)
-        path = self.path(name)
-        if not self.is_whole(name, len(data)):
-            self._disk.make_folder(path.parent)
-            self._disk.write(path, data, "store.blob")
-        else:
-            # The process that renamed it may have died before the folder was durable.
-            self._disk.sync_folder(path.parent)
-        return name
 
+    @abstractmethod
     def copy_from(self, other: "Blobs", name: Digest, step: str) -> int | None:
-        """Copy a blob of another folder, compared with its digest on the way; durable when this returns. Returns its
+        """Copy a blob of another place, compared with its digest on the way; durable when this returns. Returns its
         bytes, or None if it is missing or damaged there: then nothing is changed here. Raises DiskFull."""
-        target = self.path(name)
-        try:
-            with other.path(name).open("rb") as source, self._disk.full_is_an_error():
-                size = os.fstat(source.fileno()).st_size
-                self._disk.make_folder(target.parent)
-                if self._disk.free(target.parent) < size:
-                    raise DiskFull(f"no space for {size} bytes")
-                beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-                found = hashlib.sha256()
-                try:
-                    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-                        while piece := source.read(PIECE):
-                            found.update(piece)
-                            copy.write(piece)
-                    if found.digest() != name:
-                        return None
-                    self._disk.adopt(beside, target, step)
-                finally:
-                    beside.unlink(missing_ok=True)
-                return size
-        except OSError as error:
-            _refuse_others(error)
-            return None
+
+    @abstractmethod
+    def stream(self, name: Digest) -> Iterator[bytes]:
+        """The bytes that are here under a name, in pieces of PIECE, not compared; none for a missing blob."""
+
+    @abstractmethod
+    def read(self, name: Digest) -> bytes:
+        """The bytes of a blob that the database names. Raises BadFormat for a missing or damaged one."""
+
+    @abstractmethod
+    def size(self, name: Digest) -> int | None:
+        """Bytes; None for a missing blob. The content is not compared."""
 
     def has(self, name: Digest, size: int) -> bool:
-        """Whether a file of this name and size is here. Its content is not compared."""
-        try:
-            return self.path(name).stat().st_size == size
-        except OSError as error:
-            _refuse_others(error)
-            return False
+        """Whether something of this name and size is here. Its content is not compared."""
+        return self.size(name) == size
 
-    def read(self, name: Digest) -> bytes:
-        """The bytes of a blob that the database names. Raises BadFormat for a damaged file."""
-        try:
-            data = self.path(name).read_bytes()
-        except OSError as error:
-            _refuse_others(error)
-            data = b""
-        if digest(data) != name:
-            raise BadFormat("a stored part is damaged on the disk", "Restore blobs/ from its backup.")
-        return data
-
+    @abstractmethod
     def is_whole(self, name: Digest, size: int | None = None) -> bool:
         """Whether a blob is here with all its bytes. size: bytes, compared before the content is read."""
-        try:
-            with self.path(name).open("rb") as file:
-                if size is not None and os.fstat(file.fileno()).st_size != size:
-                    return False
-                return hashlib.file_digest(file, "sha256").digest() == name
-        except OSError as error:
-            _refuse_others(error)
-            return False
 
+    @abstractmethod
     def remove(self, name: Digest, step: str) -> None:
         """Remove a blob that the database no longer names; durable when this returns."""
-        path = self.path(name)
-        if path.exists():
-            self._disk.remove(path, step)
 
+    @abstractmethod
+    def move(self, name: Digest, target: "Blobs", step: str) -> None:
+        """Move what is here under a name, whole or not, to another place of the same kind; durable when this
+        returns."""
+
+    @abstractmethod
     def pages(self) -> Iterator[list[Digest]]:
-        """The names of the blobs that are here, in order, at most PAGE at a time. Other files are passed over."""
-        for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]/")):
-            names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
-            for start in range(0, len(names), PAGE):
-                yield [Digest(bytes.fromhex(name)) for name in names[start : start + PAGE]]
+        """The names of the blobs that are here, at most PAGE at a time. Others than blobs are passed over."""
 
+    @abstractmethod
     def remove_unfinished(self) -> int:
         """Remove half-written files; returns how many. Only while nothing else writes."""
-        return sweep(self._folder)
 
     def sweep(self, named: Set[bytes]) -> int:
         """Remove half-written files and unnamed blobs; returns how many. Only while nothing else writes.
@@ -141,3 +96,115 @@ class Blobs:
                     self.remove(name, "store.sweep")
                     removed += 1
         return removed
+
+
+def name_of(path: str) -> Digest | None:
+    """The blob that a file or an object with this path holds; None for another one."""
+    last = path.rsplit("/", 1)[-1]
+    return Digest(bytes.fromhex(last)) if _NAME.fullmatch(last) else None
+
+
+class FolderBlobs(Blobs):
+    """folder: DATA/blobs."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._folder = folder
+        self._disk = disk
+        disk.make_folder(folder)
+
+    def path(self, name: Digest) -> Path:
+        """Where a blob lies, if it is here."""
+        return self._folder / name.hex()[:2] / name.hex()
+
+    def write(self, data: bytes) -> Digest:
+        name = digest(data)
+        path = self.path(name)
+        if not self.is_whole(name, len(data)):
+            self._disk.make_folder(path.parent)
+            self._disk.write(path, data, "store.blob")
+        else:
+            # The process that renamed it may have died before the folder was durable.
+            self._disk.sync_folder(path.parent)
+        return name
+
+    def copy_from(self, other: Blobs, name: Digest, step: str) -> int | None:
+        target = self.path(name)
+        size = other.size(name)
+        if size is None:
+            return None
+        try:
+            with self._disk.full_is_an_error():
+                self._disk.make_folder(target.parent)
+                if self._disk.free(target.parent) < size:
+                    raise DiskFull(f"no space for {size} bytes")
+                beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+                found = hashlib.sha256()
+                try:
+                    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+                        for piece in other.stream(name):
+                            found.update(piece)
+                            copy.write(piece)
+                    if found.digest() != name:
+                        return None
+                    self._disk.adopt(beside, target, step)
+                finally:
+                    beside.unlink(missing_ok=True)
+                return size
+        except OSError as error:
+            _refuse_others(error)
+            return None
+
+    def size(self, name: Digest) -> int | None:
+        try:
+            return self.path(name).stat().st_size
+        except OSError as error:
+            _refuse_others(error)
+            return None
+
+    def stream(self, name: Digest) -> Iterator[bytes]:
+        try:
+            with self.path(name).open("rb") as file:
+                while piece := file.read(PIECE):
+                    yield piece
+        except OSError as error:
+            _refuse_others(error)
+
+    def read(self, name: Digest) -> bytes:
+        try:
+            data = self.path(name).read_bytes()
+        except OSError as error:
+            _refuse_others(error)
+            data = b""
+        if digest(data) != name:
+            raise BadFormat("a stored part is damaged on the disk", "Restore blobs/ from its backup.")
+        return data
+
+    def is_whole(self, name: Digest, size: int | None = None) -> bool:
+        try:
+            with self.path(name).open("rb") as file:
+                if size is not None and os.fstat(file.fileno()).st_size != size:
+                    return False
+                return hashlib.file_digest(file, "sha256").digest() == name
+        except OSError as error:
+            _refuse_others(error)
+            return False
+
+    def remove(self, name: Digest, step: str) -> None:
+        path = self.path(name)
+        if path.exists():
+            self._disk.remove(path, step)
+
+    def move(self, name: Digest, target: Blobs, step: str) -> None:
+        assert isinstance(target, FolderBlobs)
+        path = target.path(name)
+        self._disk.make_folder(path.parent)
+        self._disk.move(self.path(name), path, step)
+
+    def pages(self) -> Iterator[list[Digest]]:
+        for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]/")):
+            names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+            for start in range(0, len(names), PAGE):
+                yield [Digest(bytes.fromhex(name)) for name in names[start : start + PAGE]]
+
+    def remove_unfinished(self) -> int:
+        return sweep(self._folder)

@@ -9,11 +9,24 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, Integer, create_engine, event, func, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert as _insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -32,10 +45,13 @@ insert_new = _insert
 """INSERT with ON CONFLICT: the two databases write it alike."""
 Number = BigInteger().with_variant(Integer, "sqlite")
 """The type of numbers that the database counts up: 64 bits in both (SQLite: a rowid, which has this type's name)."""
-_ALL, _ONE = 0x7477, 0x7478
-"""Classes of PostgreSQL's advisory locks: of all writers, and of those with one turn."""
+_ALL, _ONE, _USED, _ALONE = range(0x7477, 0x747B)
+"""Classes of PostgreSQL's advisory locks: of all writers, and of those with one turn; of every connection, which a
+change of the tables excludes; of acts that one process at a time does."""
 POOL = 16
 """Connections to PostgreSQL that a process keeps; as many more for a moment."""
+Place = Path | str
+"""The place of a database: SQLite's file, or the URL of PostgreSQL."""
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
@@ -72,10 +88,8 @@ class Database:
             if turn is None:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALL, 0)))
             else:
-                mine = int.from_bytes(hashlib.sha256(turn.encode()).digest()[:4], signed=True)
-                connection.execute(
-                    select(func.pg_advisory_xact_lock_shared(_ALL, 0), func.pg_advisory_xact_lock(_ONE, mine))
-                )
+                mine = func.pg_advisory_xact_lock(_ONE, _key(turn))
+                connection.execute(select(func.pg_advisory_xact_lock_shared(_ALL, 0), mine))
             yield connection
 
     @contextlib.contextmanager
@@ -84,6 +98,23 @@ class Database:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if self.shared else {}
         with translated(), self.engine.connect().execution_options(reads_only=True, **options) as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def alone(self, act: str) -> Iterator[None]:
+        """An act that one process of the cluster at a time does. Raises DatabaseBusy where another one that lives does
+        it. SQLite: without effect, since a lock of the data folder has it."""
+        if not self.shared:
+            yield
+            return
+        with translated(), self.engine.connect() as connection:
+            if not connection.scalar(select(func.pg_try_advisory_lock(_ALONE, _key(act)))):
+                raise DatabaseBusy("another process of this hub does the same")
+            connection.commit()
+            try:
+                yield
+            finally:
+                # The lock is the connection's, which must not go back to the pool with it.
+                connection.invalidate()
 
     def faults(self) -> list[str]:
         """The faults of the file that the database itself finds, at most 20 of a kind; empty for a sound one.
@@ -169,35 +200,120 @@ class Changes:
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-def engine_of(path: Path) -> Engine:
+def engine_of(place: Place) -> Engine:
+    """Raises BadConfiguration for a URL that is none of PostgreSQL."""
+    if isinstance(place, str):
+        return _engine_at(place)
     # isolation_level None: sqlite3 opens no transaction of its own; `_begin` does.
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": PATIENCE, "isolation_level": None, "check_same_thread": False}
+        f"sqlite:///{place}", connect_args={"timeout": PATIENCE, "isolation_level": None, "check_same_thread": False}
     )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def engine_at(url: str) -> Engine:
+def _engine_at(url: str) -> Engine:
     """PostgreSQL at a URL (postgresql+psycopg://USER@HOST/DATABASE). A lost commit is one that its disk lost: the
-    server's settings fsync and full_page_writes stay on. Raises BadConfiguration."""
+    server's settings fsync and full_page_writes stay on."""
     options = f"-c synchronous_commit=on -c lock_timeout={PATIENCE:.0f}s -c idle_in_transaction_session_timeout=120s"
+    # A server whose machine is gone sends no end of the connection.
+    quiet = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
     try:
         if (parsed := make_url(url)).drivername != "postgresql+psycopg":
-            raise BadConfiguration("the database is no postgresql+psycopg:// URL", "Correct `database` in config.toml.")
-        return create_engine(
+            raise BadConfiguration("the database is no postgresql+psycopg:// URL", _CORRECT)
+        engine = create_engine(
             parsed,
             pool_size=POOL,
             max_overflow=POOL,
             pool_timeout=PATIENCE,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10, "options": options, "application_name": "thinwire"},
+            # An INSERT with ON CONFLICT is asked whether it did anything, as SQLite tells anyway.
+            execution_options={"preserve_rowcount": True},
+            connect_args={"connect_timeout": 10, "options": options, "application_name": "thinwire", **quiet},
         )
+        event.listen(engine, "connect", _require_utf8)
+        return engine
     except ArgumentError:
-        raise BadConfiguration("the database's URL cannot be read", "Correct `database` in config.toml.") from None
+        raise BadConfiguration("the database's URL cannot be read", _CORRECT) from None
     except ImportError:
         raise BadConfiguration("this installation has no driver for PostgreSQL", "Install thinwire[cluster].") from None
+
+
+_CORRECT = "Correct `database` in config.toml, or THINWIRE_RECEIVER_DATABASE."
+
+
+def held(engine: Engine, check: Callable[[Any], object]) -> Engine:
+    """Every connection to PostgreSQL keeps others from a change of the tables, and is checked when it is made: one that
+    was lost and is made anew may find other tables. check: with a cursor of the driver; raises what ends the
+    connection."""
+
+    def use(connection: Any, _record: object) -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT pg_try_advisory_lock_shared({_USED}, 0)")
+                if cursor.fetchone() != (True,):
+                    raise DatabaseBusy("the database is being brought forward to another version")
+                check(cursor)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+
+    event.listen(engine, "connect", use)
+    return engine
+
+
+def exclude(connection: Connection) -> bool:
+    """Keep every other process from PostgreSQL's tables until the transaction ends; False where one uses them."""
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_USED, 0))))
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], signed=True)
+
+
+def is_postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def alike(tables: MetaData) -> None:
+    """Give columns in PostgreSQL the meaning that they have in SQLite: whole numbers of 64 bits, and text of any length
+    in the order of its bytes."""
+    for column in (column for table in tables.tables.values() for column in table.columns):
+        if type(column.type) is Integer:
+            column.type = Integer().with_variant(BigInteger(), "postgresql")
+        elif type(column.type) is String:
+            column.type = String(column.type.length).with_variant(String(collation="C"), "postgresql")
+
+
+def only_added(table: Table, connection: Connection, **_: Any) -> None:
+    """Called after a table was created: its rows are added and never altered. A slip of a program cannot."""
+    name = table.name
+    if is_postgresql(connection):
+        connection.execute(
+            text(
+                "CREATE OR REPLACE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "RAISE EXCEPTION 'rows are only added' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+            )
+        )
+        acts = "UPDATE OR DELETE OR TRUNCATE"
+        connection.execute(
+            text(f"CREATE TRIGGER {name}_only_added BEFORE {acts} ON {name} EXECUTE FUNCTION only_added()")
+        )
+        return
+    for act in ("UPDATE", "DELETE"):
+        trigger = f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} "
+        connection.execute(text(trigger + "BEGIN SELECT RAISE(ABORT, 'rows are only added'); END"))
+
+
+def _require_utf8(connection: Any, _record: object) -> None:
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        connection.close()
+        raise BadConfiguration(
+            "the database has another encoding than UTF8",
+            "Make one with `createdb --template=template0 --encoding=UTF8`.",
+        )
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:

@@ -1,8 +1,9 @@
 """Versions of a database: a new one, one of this version, one of an earlier version that is brought forward.
 
-The version is the name of the last Alembic revision in table `alembic_version`: four digits, ascending. `PRAGMA
-user_version` has the same number, so that programs from before this table refuse a newer database. A migration is one
-transaction after a durable copy: an interrupted one has changed nothing and starts again.
+The version is the name of the last Alembic revision in table `alembic_version`: four digits, ascending. SQLite's
+`PRAGMA user_version` has the same number, so that programs from before this table refuse a newer database. A migration
+is one transaction: an interrupted one has changed nothing and starts again. Of SQLite's file a durable copy is written
+before; of PostgreSQL, which has its own tools for that, the administrator keeps one.
 """
 
 import contextlib
@@ -11,13 +12,23 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, MetaData, create_engine
+from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, text
 
 from thinwire.shared.errors import BadConfiguration, DiskFull
-from thinwire.shared.storage.database import Database, damaged, engine_of, translated
+from thinwire.shared.storage.database import (
+    Database,
+    Place,
+    damaged,
+    engine_of,
+    exclude,
+    held,
+    is_postgresql,
+    translated,
+)
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -37,90 +48,117 @@ class Schema:
     remedy: str
 
 
-def create_database(path: Path, schema: Schema) -> None:
-    """A new database with its tables; the file's folder must exist. An empty file of an interrupted creation is
-    completed. Raises DiskFull, DatabaseBusy."""
-    path.touch(mode=0o600)
-    engine = engine_of(path)
+def create_database(place: Place, schema: Schema) -> None:
+    """A new database with its tables; the folder of a file, or PostgreSQL's database, must exist. An empty one of an
+    interrupted creation is completed. Raises DiskFull, DatabaseBusy, BadConfiguration."""
+    if isinstance(place, Path):
+        place.touch(mode=0o600)
+    engine = engine_of(place)
     with _closed(engine), translated(), engine.begin() as connection:
-        if version_of(connection) is None:
+        if version_of(connection) is None and _excluded(connection):
             schema.tables.create_all(connection)
             _alembic(command.stamp, connection, schema)
             _number(connection, schema.version)
 
 
-def open_database(path: Path, schema: Schema) -> Database:
-    """A database of this version. Raises BadConfiguration for a file that is missing or of another version."""
-    found = found_version(path)
-    if found is None:
-        raise BadConfiguration("the folder has no database", "Create one with `init` (hub) or `join` (clinic).")
-    _refuse_foreign(found, schema)
-    if found != schema.version:
-        raise BadConfiguration(
-            f"the database has version {found}, this program reads version {schema.version}", schema.remedy
-        )
-    return Database(path, engine_of(path))
+def open_database(place: Place, schema: Schema) -> Database:
+    """A database of this version. Raises BadConfiguration for one that is missing or of another version, DatabaseBusy.
+    Every later connection to PostgreSQL raises the same."""
+    _require(_found(place, schema), schema)
+    engine = engine_of(place)
+    if isinstance(place, Path):
+        return Database(place, engine)
+
+    def check(cursor: Any) -> None:
+        _require(int(cursor.execute("SELECT version_num FROM alembic_version").fetchone()[0]), schema)
+
+    return Database(None, held(engine, check))
 
 
-def found_version(path: Path) -> int | None:
-    """The version of the database in a file; None without a database. The file is only read."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    engine = create_engine(f"sqlite:///{path}")  # without the pragmas of `engine_of`, which write
+def found_version(place: Place) -> int | None:
+    """The version of the database in a place; None without one. It is only read."""
+    if isinstance(place, Path):
+        if not place.is_file() or place.stat().st_size == 0:
+            return None
+        engine = create_engine(f"sqlite:///{place}")  # without the pragmas of `engine_of`, which write
+    else:
+        engine = engine_of(place)
     with _closed(engine), translated(), engine.connect() as connection:
         return version_of(connection)
 
 
 def version_of(connection: Connection) -> int | None:
     """None for a database without tables. Raises StorageFailed."""
-    names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+    names = inspect(connection).get_table_names()
     if "alembic_version" in names:
-        number = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        number = connection.scalar(_VERSION)
         if not str(number).isdecimal():
             raise damaged("the database has lost its version")
         return int(str(number))
+    if names and is_postgresql(connection):
+        raise BadConfiguration("the database has tables of another program", "Make a database for the hub alone.")
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) if names else None
 
 
-def migrate(path: Path, schema: Schema, disk: Disk) -> tuple[int, Path] | None:
+_VERSION = text("SELECT version_num FROM alembic_version")
+
+
+def migrate(place: Place, schema: Schema, disk: Disk) -> tuple[int, Path | None] | None:
     """Bring a database forward to the program's version; None if it has this version already.
 
-    Returns the version that it had and the path of its copy, which is beside it and durable before the first change.
-    The caller holds the lock that keeps other processes, also of earlier versions, from the database. Steps:
-    migrate.copy.*, migrate.before_commit, migrate.committed. Raises BadConfiguration for a newer version or one before
-    `schema.first`: the file is then as it was; DiskFull, DatabaseBusy.
+    Returns the version that it had and the path of its copy, which is beside it and durable before the first change;
+    None for PostgreSQL. The caller holds the lock that keeps other processes, also of earlier versions, from SQLite's
+    file. Steps: migrate.copy.*, migrate.before_commit, migrate.committed. Raises BadConfiguration for a newer version,
+    for one before `schema.first`, and where a process uses the PostgreSQL database: it is then as it was; DiskFull,
+    DatabaseBusy.
     """
-    found = found_version(path)
-    if found is None:
-        raise BadConfiguration("the folder has no database", "Create one with `init` (hub) or `join` (clinic).")
-    _refuse_foreign(found, schema)
+    found = _found(place, schema)
     if found == schema.version:
         return None
-    _remove(_rehearsal(path))
-    copy = path.with_name(f"{path.stem}-version-{found}{path.suffix}")
-    copy_database(path, copy, disk, "migrate.copy")
-    _bring_forward(path, found, schema, disk)
-    log.info("the database is now of version %d; a copy of version %d is in %s", schema.version, found, copy.name)
+    copy = None
+    if isinstance(place, Path):
+        _remove(_rehearsal(place))
+        copy = place.with_name(f"{place.stem}-version-{found}{place.suffix}")
+        copy_database(place, copy, disk, "migrate.copy")
+    _bring_forward(place, found, schema, disk)
+    log.info("the database is now of version %d", schema.version)
     return found, copy
 
 
-def rehearse(path: Path, schema: Schema, disk: Disk) -> int:
-    """Bring a copy forward, then remove it; returns the version found. The database is only read. Raises as `migrate`
-    does, and whatever a migration that fails raises."""
-    found = found_version(path)
+def rehearse(place: Place, schema: Schema, disk: Disk) -> int:
+    """Bring a copy forward, then remove it; of PostgreSQL, bring it forward in a transaction that is rolled back.
+    Returns the version found. Raises as `migrate` does, and whatever a migration that fails raises."""
+    found = _found(place, schema)
+    if found == schema.version:
+        return found
+    if not isinstance(place, Path):
+        _bring_forward(place, found, schema, disk, keep=False)
+        return found
+    copy = _rehearsal(place)
+    # A rehearsal that was killed leaves its log, which would be taken for that of the new copy.
+    _remove(copy)
+    try:
+        copy_database(place, copy, disk, "migrate.copy")
+        _bring_forward(copy, found, schema, disk)
+    finally:
+        _remove(copy)
+    return found
+
+
+def _found(place: Place, schema: Schema) -> int:
+    found = found_version(place)
     if found is None:
-        raise BadConfiguration("the folder has no database", "Create one with `init` (hub) or `join` (clinic).")
+        raise BadConfiguration("there is no database", "Create one with `init` (hub) or `join` (clinic).")
+    _refuse_foreign(found, schema)
+    return found
+
+
+def _require(found: int, schema: Schema) -> None:
     _refuse_foreign(found, schema)
     if found != schema.version:
-        copy = _rehearsal(path)
-        # A rehearsal that was killed leaves its log, which would be taken for that of the new copy.
-        _remove(copy)
-        try:
-            copy_database(path, copy, disk, "migrate.copy")
-            _bring_forward(copy, found, schema, disk)
-        finally:
-            _remove(copy)
-    return found
+        raise BadConfiguration(
+            f"the database has version {found}, this program reads version {schema.version}", schema.remedy
+        )
 
 
 def _rehearsal(path: Path) -> Path:
@@ -133,17 +171,31 @@ def _remove(database: Path) -> None:
         each.unlink()
 
 
-def _bring_forward(path: Path, found: int, schema: Schema, disk: Disk) -> None:
-    engine = engine_of(path)
-    with _closed(engine), translated(), engine.begin() as connection:
+def _bring_forward(place: Place, found: int, schema: Schema, disk: Disk, keep: bool = True) -> None:
+    """keep: else it is rolled back."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.connect() as connection, connection.begin() as transaction:
         # Another process may have done it since.
-        if version_of(connection) == found:
-            if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").scalar():
+        if _excluded(connection) and version_of(connection) == found:
+            if not inspect(connection).has_table("alembic_version"):
                 _alembic(command.stamp, connection, schema, found)
             _alembic(command.upgrade, connection, schema)
             _number(connection, schema.version)
         disk.step("migrate.before_commit")
+        if not keep:
+            transaction.rollback()
     disk.step("migrate.committed")
+
+
+def _excluded(connection: Connection) -> bool:
+    """Keep other processes from PostgreSQL's tables; from SQLite's file the caller's lock does. Raises
+    BadConfiguration."""
+    if is_postgresql(connection) and not exclude(connection):
+        raise BadConfiguration(
+            "other processes of this hub use the database",
+            "Stop every `serve`, `work` and other command of this hub on all machines; then repeat.",
+        )
+    return True
 
 
 def _refuse_foreign(found: int, schema: Schema) -> None:
@@ -192,7 +244,8 @@ def _alembic(
 
 
 def _number(connection: Connection, version: int) -> None:
-    connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    if not is_postgresql(connection):
+        connection.exec_driver_sql(f"PRAGMA user_version = {version}")
 
 
 @contextlib.contextmanager

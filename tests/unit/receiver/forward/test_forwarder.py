@@ -29,7 +29,7 @@ from thinwire.receiver.targets import DicomTarget, FhirTarget, Target
 from thinwire.shared.crypto.envelope import Kind
 from thinwire.shared.formats.bundle import Bundle
 from thinwire.shared.identifiers import digest
-from thinwire.shared.storage.blobs import Blobs
+from thinwire.shared.storage.blobs import FolderBlobs
 
 PACS = DicomTarget(kind="c-store", name="pacs", host="pacs", port=104, called="PACS")
 RECORDS = FhirTarget.model_validate({"kind": "fhir", "name": "records", "url": "http://records"})
@@ -264,7 +264,7 @@ def test_a_study_that_cannot_be_read_stops_no_other_and_goes_when_its_part_comes
     studies = [keep_study(hub, clinic, bundle, image_file(seed), originals=False) for seed in (1, 2)]
     manifest = hub.store.plaintext(clinic.site, studies[0], Kind.MANIFEST)
     assert manifest is not None
-    Blobs(hub.data / "blobs", hub.disk).path(digest(manifest)).write_bytes(manifest[:-1])
+    FolderBlobs(hub.data / "blobs", hub.disk).path(digest(manifest)).write_bytes(manifest[:-1])
     peer = ScriptedPeer()
     drain(forwarder(hub, peer, RECORDS))
     assert [each.study for each in queue_of(hub).all()] == [studies[1]]

@@ -71,12 +71,12 @@ def test_the_first_request_uses_a_token_up_and_is_answered_alike(hub: Hub, clock
 
 def test_the_first_connection_ends_a_token(hub: Hub) -> None:
     id, asked = token(hub), request()
-    joined_by(hub, id, asked, FIRST)
-    hub.enrolment.record_connected(SITE)
+    joined = joined_by(hub, id, asked, FIRST)
+    hub.enrolment.record_connected(SITE, joined.certificate_pem)
     with pytest.raises(NotEnrolled, match="used"):
         joined_by(hub, id, asked, FIRST)
     another = token(hub)
-    hub.enrolment.record_connected(SITE)
+    hub.enrolment.record_connected(SITE, joined.certificate_pem)
     assert joined_by(hub, another, request(), SECOND).site == SITE
 
 
@@ -197,7 +197,7 @@ def test_a_dismissed_site_is_served_no_more_until_it_joins_again(hub: Hub) -> No
         hub.enrolment.check_site(SITE, first)
     joined = joined_by(hub, fresh, request(), SECOND)
     hub.enrolment.check_site(SITE, fingerprint(joined.certificate_pem))
-    with pytest.raises(NotEnrolled, match="joined anew"):
+    with pytest.raises(NotEnrolled, match="another certificate"):
         hub.enrolment.check_site(SITE, first)
     with pytest.raises(NotEnrolled):
         hub.enrolment.dismiss(SiteName("nobody"))

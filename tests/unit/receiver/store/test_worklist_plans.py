@@ -31,6 +31,12 @@ INDICES = (
 Statement = tuple[str, object]
 
 
+@pytest.fixture(params=["sqlite"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The plans here are SQLite's."""
+    return str(request.param)
+
+
 @pytest.fixture
 def filled(hub: Hub, clinic: Clinic, parts: StudyParts) -> Hub:
     pipeline = hub.pipeline()

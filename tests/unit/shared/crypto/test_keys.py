@@ -140,9 +140,10 @@ def test_the_name_is_the_enrolments_and_not_the_requests() -> None:
 
 def test_certificates_bear_a_clock_that_is_a_day_behind() -> None:
     _, csr = new_request(SITE)
-    certificate = loaded(issue_client(AUTHORITY, SITE, csr, CLOCK))
-    assert certificate.not_valid_before_utc == datetime(2026, 3, 3, tzinfo=UTC)
-    assert certificate.not_valid_after_utc - NOON > timedelta(days=3000)
+    renewed, earlier = (loaded(issue_client(AUTHORITY, SITE, csr, CLOCK, renews)) for renews in (True, False))
+    assert renewed.not_valid_before_utc == earlier.not_valid_before_utc == datetime(2026, 3, 3, tzinfo=UTC)
+    assert renewed.not_valid_after_utc - NOON > timedelta(days=729)
+    assert earlier.not_valid_after_utc - NOON > timedelta(days=3000)
 
 
 def request(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:

@@ -1,5 +1,8 @@
 """Version 13: several replicas on one database and object store."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0013"
 down_revision = "0012"
 
@@ -9,6 +12,27 @@ def upgrade() -> None:
     # Streams of sites.
     # Pieces of partial objects; bundles.
     # Claims of work.
+    op.create_table(
+        "claims",
+        sa.Column("kind", sa.String(48), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("study", sa.LargeBinary(16), nullable=False),
+        sa.Column("holder", sa.LargeBinary(16), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "site", "study"),
+    )
+    op.create_index("claims_holder", "claims", ["holder"])
     # Predictions of other bundles.
     # Keys in time.
+    op.create_table(
+        "certificates",
+        sa.Column("site", sa.String(32), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("authority", sa.LargeBinary(8), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("request", sa.LargeBinary(32), nullable=True),
+        sa.Column("certificate", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("site", "fingerprint"),
+        sa.ForeignKeyConstraint(["site"], ["sites.name"]),
+    )
     # Retention, holds and tombstones.

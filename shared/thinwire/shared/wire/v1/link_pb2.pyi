@@ -33,16 +33,18 @@ REFUSAL_CODE_NOT_ENROLLED: RefusalCode
 REFUSAL_CODE_PROTOCOL_BROKEN: RefusalCode
 
 class JoinRequest(_message.Message):
-    __slots__ = ("version", "certificate_request", "signing_key", "proof")
+    __slots__ = ("version", "certificate_request", "signing_key", "proof", "renews")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    RENEWS_FIELD_NUMBER: _ClassVar[int]
     version: int
     certificate_request: bytes
     signing_key: bytes
     proof: bytes
-    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+    renews: bool
+    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., renews: _Optional[bool] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("certificate", "sealing_key", "signing_key", "site")
@@ -55,6 +57,22 @@ class JoinReply(_message.Message):
     signing_key: bytes
     site: str
     def __init__(self, certificate: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., site: _Optional[str] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("version", "certificate_request", "proof")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    certificate_request: bytes
+    proof: bytes
+    def __init__(self, version: _Optional[int] = ..., certificate_request: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class RenewReply(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
 class Up(_message.Message):
     __slots__ = ("hello", "offer", "chunk", "receipt_taken", "escalate")

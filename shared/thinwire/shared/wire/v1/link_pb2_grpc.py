@@ -44,6 +44,11 @@ class HubStub:
                 request_serializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Up.SerializeToString,
                 response_deserializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Down.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/thinwire.shared.wire.v1.Hub/Renew',
+                request_serializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewRequest.SerializeToString,
+                response_deserializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewReply.FromString,
+                _registered_method=True)
 
 
 class HubServicer:
@@ -63,6 +68,13 @@ class HubServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """With the site's certificate, before it ends: the next one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HubServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_HubServicer_to_server(servicer, server):
                     servicer.Connect,
                     request_deserializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Up.FromString,
                     response_serializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Down.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewRequest.FromString,
+                    response_serializer=thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Hub:
             '/thinwire.shared.wire.v1.Hub/Connect',
             thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Up.SerializeToString,
             thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.Down.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thinwire.shared.wire.v1.Hub/Renew',
+            thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewRequest.SerializeToString,
+            thinwire_dot_shared_dot_wire_dot_v1_dot_link__pb2.RenewReply.FromString,
             options,
             channel_credentials,
             insecure,

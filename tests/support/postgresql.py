@@ -1,0 +1,139 @@
+"""A PostgreSQL server of the tests' own, in a folder and on a Unix socket: `new_database` gives a test a hub's database
+of its own. The test is skipped by name where the server is not installed."""
+
+import atexit
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.peers import free_port
+from thinwire.receiver.store.tables import HUB
+from thinwire.shared.identifiers import GENERATION_BYTES
+from thinwire.shared.storage.migrations import create_database
+
+USER = "postgres"
+SETTINGS = {
+    # The power stays on: what a killed server wrote is in the kernel's memory.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",
+}
+
+
+def programs() -> Path | None:
+    """The folder of the server's programs; None where none is installed."""
+    if (found := shutil.which("initdb")) is not None:
+        return Path(found).resolve().parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda each: int(each.parent.name))
+    return folders[-1] if folders else None
+
+
+class PostgresServer:
+    """A server that is started by `start`. tcp: it listens on a port of 127.0.0.1 as well. It runs as user `postgres`
+    where the tests run as root, which the server refuses."""
+
+    def __init__(self, tcp: bool = False) -> None:
+        self._psycopg = pytest.importorskip("psycopg", reason="needs thinwire[cluster]")
+        found = programs()
+        if found is None:
+            pytest.skip("needs PostgreSQL (Debian: postgresql)")
+        self._programs = found
+        self._user = USER if os.getuid() == 0 else None
+        self.port = free_port() if tcp else 5432
+        # Not in pytest's folder: a socket's path has at most 107 bytes, and another user may not enter there.
+        self.folder = Path(tempfile.mkdtemp(prefix="thinwire-pg-"))
+        self.folder.chmod(0o755)
+        if self._user is not None:
+            shutil.chown(self.folder, self._user)
+        self._data = self.folder / "data"
+        self._run("initdb", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N", "-D", self._data)
+        listen = {"listen_addresses": "127.0.0.1" if tcp else "", "port": self.port}
+        settings = SETTINGS | listen | {"unix_socket_directories": self.folder}
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def url(self, database: str = "postgres", tcp: bool = False) -> str:
+        """For SQLAlchemy."""
+        if tcp:
+            return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}&port={self.port}"
+
+    def start(self) -> None:
+        """Start it, also after `kill`; it takes connections when this returns."""
+        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self.folder / "log")
+
+    def stop(self) -> None:
+        """Stop it, with its connections."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
+
+    def kill(self) -> None:
+        """kill -9 of the server and its processes."""
+        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        each = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+        for process in each:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def sql(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """The rows of one statement, outside of a transaction."""
+        where = {"host": str(self.folder), "port": self.port, "user": USER, "dbname": database}
+        with self._psycopg.connect(**where, autocommit=True) as connection:
+            done = connection.execute(statement)
+            return [] if done.description is None else done.fetchall()
+
+    @contextlib.contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """The name of a new database, which is dropped at the end."""
+        name = f"test_{secrets.token_hex(6)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield name
+        finally:
+            self.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        # Not into a pipe, which the server would keep open.
+        with (self.folder / "programs").open("w+") as said:
+            command = [self._programs / program, *arguments]
+            done = subprocess.run(command, user=self._user, cwd=self.folder, stdout=said, stderr=said)
+            assert done.returncode == 0, (said.seek(0), said.read())
+
+
+@cache
+def server() -> PostgresServer:
+    """The server of all tests of this process; a test that stops one has its own."""
+    made = PostgresServer()
+    atexit.register(made.remove)
+    made.start()
+    made.sql(f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0")
+    create_database(made.url(_TEMPLATE), HUB)
+    return made
+
+
+_TEMPLATE = "hub_tables"
+
+
+@contextlib.contextmanager
+def new_database() -> Iterator[str]:
+    """The URL of a database with a new hub's tables."""
+    with server().database(_TEMPLATE) as name:
+        url = server().url(name)
+        # The first generation of each hub is its own.
+        server().sql(f"UPDATE generations SET generation = '\\x{secrets.token_hex(GENERATION_BYTES)}'", name)
+        yield url
