@@ -249,3 +249,8 @@ def new_file(**values: str | None) -> str:
     ]
     head, first, tail = TEMPLATE.partition("# listen = ")
     return head + "".join(lines) + first + tail
+
+
+def set_first(text: str, **values: str) -> str:
+    """The text of a settings file with these settings before all others."""
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items()) + text
