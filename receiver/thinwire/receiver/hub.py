@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from thinwire.receiver.pipeline import HubPipeline
 from thinwire.receiver.sites.enrolment import SiteRegistry
 from thinwire.receiver.sites.keyring import Keyring, load_keyring, make_keyring
 from thinwire.receiver.store.content import Examiner
+from thinwire.receiver.store.news import News
 from thinwire.receiver.store.quarantine import ObjectQuarantine
 from thinwire.receiver.store.store import Store
 from thinwire.receiver.store.tables import HUB, audit, sites
@@ -37,6 +40,8 @@ from thinwire.shared.storage.object_blobs import ObjectBlobs
 from thinwire.shared.storage.object_store import ObjectStore, object_store
 
 DATABASE = "thinwire.db"
+_TRIES, _PAUSE = 20, 0.1
+"""Tries for a lock that another process holds for a moment, and seconds between them."""
 DAMAGED = "quarantine/_damaged"
 """No site has this name."""
 
@@ -58,6 +63,7 @@ class Hub:
     accounts: Accounts = field(repr=False)
     audit: Audit = field(repr=False)
     worklist: Worklist = field(repr=False)
+    news: News = field(repr=False)
     listeners: Listeners = field(default_factory=Listeners, repr=False)
 
     def study_images(self, process: DecodingProcess = RENDERING) -> StudyImages:
@@ -83,11 +89,9 @@ class Hub:
             self.settings.batch,
         )
 
-    def drafting(self, pipeline: HubPipeline) -> Drafting:
-        """Drafting of reports while `pipeline` is idle."""
-        drafting = Drafting(self.store, self.bundles, self.settings.draft, pipeline.idle)
-        pipeline.on_idle = drafting.wake
-        return drafting
+    def drafting(self, idle: threading.Event) -> Drafting:
+        """Drafting of reports while `idle` is set."""
+        return Drafting(self.store, self.bundles, self.settings.draft, idle)
 
 
 def make_hub(data: Path, bundle: Path, disk: Disk, clock: Clock, database: str | None = None) -> BundleId:
@@ -128,9 +132,11 @@ def bring_forward(data: Path, disk: Disk | None = None, by_itself: bool = False)
     by_itself: no person asked for it. A PostgreSQL database, of which no copy is written, is then refused."""
     settings = load_settings(data)
     disk, place = disk or Disk(reserve=settings.disk_reserve), _place(data, settings)
+    if found_version(place) == HUB.version:
+        return None  # processes of this version may go on
     with serving_lock(data):
         if found_version(place) == HUB.version:
-            return None  # an import of this version may go on
+            return None
         if by_itself and isinstance(place, str):
             return None  # `open_hub` refuses it
         with offline_lock(data):
@@ -177,6 +183,7 @@ def open_hub(data: Path, clock: Clock, disk: Disk | None = None) -> Iterator[Hub
             Accounts(database, clock),
             Audit(database, keys.signing),
             Worklist(database, settings.cap),
+            News(database),
         )
 
 
@@ -186,12 +193,58 @@ def _blobs(objects: ObjectStore | None, data: Path, name: str, disk: Disk) -> Bl
 
 @contextlib.contextmanager
 def serving_lock(data: Path) -> Iterator[None]:
-    """Hold DATA/lock: one process serves a hub at a time. Raises BadConfiguration if another process serves."""
+    """Hold DATA/lock: no process serves the hub, or works on it. Raises BadConfiguration if one does."""
     try:
         with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
     except BlockingIOError:
-        raise BadConfiguration("another process already serves this hub", "Stop the other `serve` first.") from None
+        raise BadConfiguration(
+            "another process already serves this hub", "Stop `serve` and `work` of this hub first."
+        ) from None
+
+
+@contextlib.contextmanager
+def working_lock(data: Path, serves: bool) -> Iterator[bool]:
+    """Hold DATA/lock with others: nothing brings the hub forward or restores it. Yields whether this process was the
+    only one at first. serves: hold DATA/serve.lock too, which one `serve` has. Raises BadConfiguration."""
+    with contextlib.ExitStack() as held:
+        if serves:
+            try:
+                held.enter_context(flock(data / "serve.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise BadConfiguration(
+                    "another process already serves this hub", "Stop the other `serve` first."
+                ) from None
+        alone = True
+        try:
+            with flock(data / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                pass
+        except BlockingIOError:
+            alone = False
+        for again in range(_TRIES, -1, -1):
+            try:
+                held.enter_context(flock(data / "lock", fcntl.LOCK_SH | fcntl.LOCK_NB))
+                break
+            except BlockingIOError:
+                # Another process may look at this moment whether it is the only one.
+                if not again:
+                    raise BadConfiguration(
+                        "the hub is brought forward or restored, or an earlier version serves it",
+                        "Let it end, or stop it; then repeat.",
+                    ) from None
+                time.sleep(_PAUSE)
+        yield alone
+
+
+@contextlib.contextmanager
+def removal_lock(hub: Hub) -> Iterator[None]:
+    """Hold DATA/removal.lock: studies are removed by one process at a time, and none during a backup, which copies what
+    its database names. Raises HubBusy, DatabaseBusy."""
+    try:
+        with flock(hub.data / "removal.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), hub.database.alone("removal"):
+            yield
+    except BlockingIOError:
+        raise HubBusy("studies are removed, or a backup is made, at this hub", "Let it end, then repeat.") from None
 
 
 @contextlib.contextmanager

@@ -3,14 +3,17 @@
 import fcntl
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinwire.receiver.inference.draft import Drafter
-from thinwire.shared.errors import BadConfiguration, UnknownBundle
+from thinwire.shared.errors import BadBundle, BadConfiguration, UnknownBundle
 from thinwire.shared.formats.bundle import Bundle, load_bundle
 from thinwire.shared.formats.coder import Coder, load_coder
-from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId
+from thinwire.shared.formats.graph import FusedGraph
+from thinwire.shared.formats.payload import decode
+from thinwire.shared.identifiers import BUNDLE_ID_BYTES, BundleId, StudyKey
 from thinwire.shared.storage.durable import Disk, flock
 
 if TYPE_CHECKING:
@@ -82,6 +85,33 @@ class Bundles:
             if (id, beams) not in self._drafters:
                 self._drafters[id, beams] = Drafter(bundle, beams)
             return self._drafters[id, beams]
+
+    def unread(self, reader: BundleId, of: BundleId) -> str | None:
+        """As `Bundle.unread`; a bundle that the hub lacks, or that is damaged, is a reason too."""
+        try:
+            return self.bundle(reader).unread(self.bundle(of))
+        except UnknownBundle:
+            return "the hub has not the bundle that made them"
+        except BadBundle:
+            return "the bundle that made them is damaged"
+
+    def graph(self, payload: bytes, study: StudyKey, reader: BundleId | None = None) -> FusedGraph:
+        """The graph of a payload, under the name of the bundle that is to read it: `reader`, else the hub's default
+        where that can read it, else its own. Raises BadPayload, UnknownBundle, BadBundle."""
+        graph = decode(payload, study, self.coder)
+        chosen = self._named_default() if reader is None else reader
+        if chosen is None or chosen == graph.bundle:
+            return graph
+        refused = self.unread(chosen, graph.bundle)
+        if refused is not None and reader is not None:
+            raise UnknownBundle(f"bundle {chosen.hex()[:8]} cannot read graphs of {graph.bundle.hex()[:8]}: {refused}")
+        return graph if refused is not None else replace(graph, bundle=chosen)
+
+    def _named_default(self) -> BundleId | None:
+        try:
+            return self.default()
+        except BadConfiguration:
+            return None
 
     def default(self) -> BundleId:
         """Raises BadConfiguration if the folder names none."""

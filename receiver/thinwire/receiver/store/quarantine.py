@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import DiskFull, ThinwireError
-from thinwire.shared.identifiers import Digest, SiteName
+from thinwire.shared.identifiers import Digest, SiteName, StudyKey
 from thinwire.shared.storage.durable import Disk
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,15 @@ class ObjectQuarantine:
         self._disk = disk
         self._clock = clock
 
-    def add(self, site: SiteName, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
+    def add(self, site: SiteName, study: StudyKey, object: Digest, plaintext: bytes, error: ThinwireError) -> None:
         """Store content and reason, within the limits; a full disk is only logged."""
         folder = self._folder / site
-        reason = {"error": type(error).__name__, "what": str(error), "at": self._clock.now().isoformat()}
+        reason = {
+            "study": study.hex(),
+            "error": type(error).__name__,
+            "what": str(error),
+            "at": self._clock.now().isoformat(),
+        }
         try:
             self._disk.make_folder(folder)
             if len(list(folder.glob("*.json"))) >= MOST:
