@@ -15,6 +15,7 @@ from thinwire.receiver.forward.queue import queue_of
 from thinwire.receiver.hub import Hub
 from thinwire.receiver.operations.check import Checked, Finding, check
 from thinwire.receiver.operations.retention import Retention
+from thinwire.receiver.store.claims import Work
 from thinwire.receiver.store.reports import Report, ReportEvent, ReportState
 from thinwire.receiver.store.tables import TABLES, events
 from thinwire.receiver.targets import FhirTarget, ForwardSettings
@@ -52,7 +53,7 @@ def forwarded(hub: Hub, site: SiteName, study: StudyKey) -> None:
     with hub.database.read() as connection:
         last = connection.scalars(select(events.c.number)).all()[-1]
     queue.plan(TARGET.name, (site, last), [((site, study), [("fhir", digest(study))])])
-    for each in queue.due(TARGET.name, (site, study)):
+    for each in queue.due(TARGET.name, Work(site, study)):
         queue.apply(each.number, DeliveryEvent.SENT, instance="2.25.7")
 
 
