@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, MetaData, delete
 
 from thinwire.receiver.store import full_text
 from thinwire.receiver.store.tables import HUB, TABLES, generations
@@ -16,6 +16,8 @@ from thinwire.shared.storage.migrations import (
     copy_database,
     drop_tables,
     finish_copy,
+    found_version,
+    is_unfinished,
     open_database,
     unfinished_copy,
 )
@@ -67,6 +69,24 @@ def read_file(path: Path, place: Place, also: Callable[[Connection], object], pr
         source.close()
 
 
+def is_copied(path: Path, place: Place) -> bool:
+    """Whether a database that processes may open is the copy of an SQLite file, to which nothing but messages of the
+    audit log was added: every other row is compared."""
+    if is_unfinished(place) or found_version(place) is None:
+        return False
+    source, copy = open_database(path, HUB), open_database(place, HUB)
+    same = MetaData()
+    for table in TABLES.sorted_tables:
+        if not table.name.startswith("audit"):
+            table.to_metadata(same)
+    try:
+        with source.read() as rows, copy.read() as found:
+            return different_table(rows, found, same, lambda *_: None) is None
+    finally:
+        source.close()
+        copy.close()
+
+
 def _finish(copy: Database, also: Callable[[Connection], object]) -> None:
     with copy.write() as connection:
         if not copy.shared:
@@ -81,9 +101,8 @@ def _empty(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """An SQLite file that no process writes."""
-    # Immutable: SQLite writes no log beside it.
-    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+def reading(path: Path, immutable: bool = True) -> Iterator[sqlite3.Connection]:
+    """An SQLite file. immutable: nothing writes to it, and it has no log beside it; SQLite then makes none."""
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' * immutable}"
     with translated(), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
         yield connection

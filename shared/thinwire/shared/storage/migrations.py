@@ -92,6 +92,20 @@ def finish_copy(connection: Connection) -> None:
     connection.execute(text(f"DROP TABLE {_UNFINISHED}"))
 
 
+def is_unfinished(place: Place) -> bool:
+    """Whether rows were copied into a database and `finish_copy` was not reached."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.connect() as connection:
+        return inspect(connection).has_table(_UNFINISHED)
+
+
+def require_unused(place: Place) -> None:
+    """Raises BadConfiguration where a process uses a PostgreSQL database."""
+    engine = engine_of(place)
+    with _closed(engine), translated(), engine.begin() as connection:
+        _excluded(connection)
+
+
 def drop_tables(place: Place, schema: Schema) -> None:
     """Empty a PostgreSQL database of the hub, finished or not. Raises BadConfiguration where a process uses it."""
     engine = engine_of(place)
