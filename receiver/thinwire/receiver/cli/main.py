@@ -21,7 +21,7 @@ from thinwire.receiver.cli.accounts import account_app
 from thinwire.receiver.cli.acts import act_of, also, audited
 from thinwire.receiver.cli.archive import Ray, Workers, cohort_command, predict_archive_command
 from thinwire.receiver.cli.audit import audit_app
-from thinwire.receiver.cli.backup import backup_command, restore_command
+from thinwire.receiver.cli.backup import backup_command, move_command, restore_command
 from thinwire.receiver.cli.bundle import bundle_app
 from thinwire.receiver.cli.check import check_command
 from thinwire.receiver.cli.draft import draft_command
@@ -464,6 +464,10 @@ app.command(name="work", epilog="Example: `thinwire-receiver work predict --data
 app.command(name="check", epilog="Example: `thinwire-receiver check --data hub --repair`")(check_command)
 app.command(name="backup", epilog="Example: `thinwire-receiver backup /mnt/backup --data hub`")(backup_command)
 app.command(name="restore", epilog="Example: `thinwire-receiver restore /mnt/backup --data hub`")(restore_command)
+app.command(
+    name="move",
+    epilog="Example: `thinwire-receiver move --to postgresql+psycopg://hub@db/hub --to s3://hub/thinwire --data hub`",
+)(move_command)
 app.command(name="draft", epilog="Example: `thinwire-receiver draft 3fa9 --data hub`")(draft_command)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(forward_app, name="forward")
