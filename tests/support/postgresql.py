@@ -74,7 +74,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, also after `kill`; it takes connections when this returns."""
         with (self.folder / "log").open("ab") as log:
-            command = [self._programs / "postgres", "-D", self._data]
+            command = [str(self._programs / "postgres"), "-D", str(self._data)]
             # A child of this process, which waits for its end: as a zombie it would seem to run.
             self._process = subprocess.Popen(command, user=self._user, cwd=self.folder, stdout=log, stderr=log)
         while True:
