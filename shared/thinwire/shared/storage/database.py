@@ -374,6 +374,20 @@ def make_alike(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {quote(table)} ALTER COLUMN {quote(column)} TYPE {new}"))
 
 
+<<<<<<< HEAD
+=======
+def count_on(connection: Connection, tables: MetaData) -> None:
+    """Let PostgreSQL count its numbers on from the rows that were copied with theirs; SQLite looks at the rows."""
+    if not is_postgresql(connection):
+        return
+    for table in tables.sorted_tables:
+        column = table.autoincrement_column
+        if column is not None:
+            last = select(func.coalesce(func.max(column), 0) + 1).scalar_subquery()
+            connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, column.name), last, False)))
+
+
+>>>>>>> main
 def only_added(table: Table, connection: Connection, unless: str = "", **_: Any) -> None:
     """Called after a table was created: its rows are added and never altered. A slip of a program cannot.
 

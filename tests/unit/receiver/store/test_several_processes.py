@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from tests.support.clock import START, FakeClock
+from tests.support.forwarded_hub import next_plan
 from tests.support.hub_folder import Clinic, join, study_parts
 from thinwire.receiver.access.audit_message import Act, Message
 from thinwire.receiver.forward.queue import queue_of
@@ -97,18 +98,8 @@ def test_no_reader_misses_an_event_that_is_committed_after_a_later_one(hub: Hub,
         pipeline.put(clinic.site, each.originals.object, each.originals.header, each.originals.plaintext, False)
     queue.enter(["pacs"])
     totals.metrics(hub.database)
-
-    def planned() -> list[tuple[str, int]]:
-        """The sites of which there is something to plan, each with the number up to which it was planned."""
-        sites = []
-        while (site := queue.unplanned_site("pacs")) is not None:
-            found = queue.unplanned("pacs", site)
-            assert found is not None
-            queue.plan("pacs", (site, found.upto), [])
-            sites.append((site, found.upto))
-        return sites
-
-    planned()
+    while (found := next_plan(queue, "pacs")) is not None:
+        queue.plan("pacs", (found.site, found.upto), [])
     before = hub.store.event_stamp()
     with hub.database.write(turn=first.site) as early:
         low = add_event(early, first.site, parts[0].study, StudyEvent.PREDICTED, START)
@@ -116,8 +107,14 @@ def test_no_reader_misses_an_event_that_is_committed_after_a_later_one(hub: Hub,
             high = add_event(late, second.site, parts[1].study, StudyEvent.PREDICTED, START)
         assert low < high
         between = hub.store.event_stamp()
-        assert planned() == [(second.site, high)]
-    assert planned() == [(first.site, low)]
+        found = next_plan(queue, "pacs")
+        assert found is not None
+        assert (found.site, found.upto) == (second.site, high)
+        queue.plan("pacs", (found.site, found.upto), [])
+        assert next_plan(queue, "pacs") is None
+    found = next_plan(queue, "pacs")
+    assert found is not None
+    assert (found.site, found.upto) == (first.site, low)
     assert len({before, between, hub.store.event_stamp()}) == 3
 
 
