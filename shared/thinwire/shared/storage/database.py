@@ -374,8 +374,6 @@ def make_alike(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {quote(table)} ALTER COLUMN {quote(column)} TYPE {new}"))
 
 
-<<<<<<< HEAD
-=======
 def count_on(connection: Connection, tables: MetaData) -> None:
     """Let PostgreSQL count its numbers on from the rows that were copied with theirs; SQLite looks at the rows."""
     if not is_postgresql(connection):
@@ -387,7 +385,6 @@ def count_on(connection: Connection, tables: MetaData) -> None:
             connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, column.name), last, False)))
 
 
->>>>>>> main
 def only_added(table: Table, connection: Connection, unless: str = "", **_: Any) -> None:
     """Called after a table was created: its rows are added and never altered. A slip of a program cannot.
 

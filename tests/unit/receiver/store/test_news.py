@@ -108,12 +108,7 @@ def test_one_listener_that_fails_leaves_the_others(hub: Hub, clinic: Clinic, par
     assert len(here) == 2
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("engine", ["sqlite"])
-def test_the_watcher_hears_of_another_process_also_after_a_look_that_failed(
-=======
 def test_news_comes_by_itself_also_after_a_look_that_failed(
->>>>>>> main
     hub: Hub, other: Hub, clinic: Clinic, parts: StudyParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(news_module, "LOOK_SECONDS", 0.001)
@@ -139,14 +134,9 @@ def test_news_comes_by_itself_also_after_a_look_that_failed(
         assert failed.is_set()
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("engine", ["sqlite"])
-def test_an_idle_watcher_reads_no_row(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-=======
 def test_a_watcher_reads_no_row_while_nothing_is_committed(
     hub: Hub, other: Hub, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
->>>>>>> main
     monkeypatch.setattr(news_module, "LOOK_SECONDS", 0.0)
     asked: list[str] = []
     if engine == "postgresql":
