@@ -78,7 +78,6 @@ async def _serve(hub: Hub, listen: str, web: str | None, ready: Callable[[int, s
         reflects=hub.settings.reflection,
         guard=hub.listeners.guard("link", hub.settings.limits.link, DESCRIPTORS),
     )
-    hub.news.subscribe(pipeline.heard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

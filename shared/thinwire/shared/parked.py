@@ -35,7 +35,7 @@ from sqlalchemy.exc import OperationalError
 from thinwire.shared.clock import Clock
 from thinwire.shared.errors import Retryable, told
 from thinwire.shared.formats.positional import micros, moment
-from thinwire.shared.storage.database import Database, insert_new
+from thinwire.shared.storage.database import Database, insert_new, tell
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
 FORGOTTEN = timedelta(days=30)
 """Age of an item of which no loop knows any more: it would else have been tried again."""
 PROGRAM = metadata.version("thinwire")
+RETRIED = "*retried"
+"""The topic of news that something is to be tried again at once."""
 _REFUSED = (Retryable, OSError, MemoryError, OperationalError, sqlite3.OperationalError)
 
 
@@ -226,6 +228,7 @@ class ParkedItems:
         these = self._table.c.item.contains(of, autoescape=True)
         now = micros(self._clock.now())
         with self._database.write() as connection:
+            tell(connection, RETRIED)
             return connection.execute(update(self._table).where(these).values(due=now, times=0)).rowcount
 
     def _of(self, loop: str) -> list[ParkedItem]:
