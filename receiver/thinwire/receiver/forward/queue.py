@@ -33,6 +33,7 @@ from thinwire.receiver.store.additions import base_of
 from thinwire.receiver.store.claims import Claim, Claims, Free, Work, is_free
 from thinwire.receiver.store.events import StudyEvent, add_event
 from thinwire.receiver.store.tables import deliveries, events, plans, sent, sites, targets
+from thinwire.receiver.store.tombstones import is_erased
 from thinwire.shared.clock import Clock
 from thinwire.shared.formats.positional import micros, moment
 from thinwire.shared.identifiers import Digest, SiteName, StudyKey
@@ -163,8 +164,8 @@ class Queue:
                     claim.check(connection, each)
                     claim.end(connection, each)
             for (site, study), items in wanted:
-                if base_of(connection, site, study) is not None:
-                    continue  # it is part of another study since its items were listed
+                if base_of(connection, site, study) is not None or is_erased(connection, site, study):
+                    continue  # it is part of another study, or was removed, since its items were listed
                 mine = _of_target(target, site, study)
                 for item, version in items:
                     row = {

@@ -121,7 +121,7 @@ class Claims:
         on this database. Never raises: what is left ends by itself."""
         try:
             with self._database.write(turn="claims") as connection:
-                old = claims.c.until < self._now(connection) - _FORGOTTEN
+                old = claims.c.until < time_of(self._database, self._clock, connection) - _FORGOTTEN
                 connection.execute(delete(claims) if alone else delete(claims).where(old))
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("the claims of work that are left stay until they end: %s", told(error))
@@ -144,19 +144,19 @@ class Claims:
 
     def free(self, connection: Connection, kind: str) -> Free:
         """The parameters of `is_free` now."""
-        return _free(kind, self._now(connection))
+        return _free(kind, time_of(self._database, self._clock, connection))
 
     def seconds(self, kind: str, most: float) -> float:
         """Seconds, at most so many, until work of a kind may be free that another worker has now."""
         with self._database.read() as connection:
-            now = self._now(connection)
+            now = time_of(self._database, self._clock, connection)
             first = connection.scalar(select(func.min(claims.c.until)).where(claims.c.kind == kind, _live(now)))
         return most if first is None else min(most, (first - now) / _MICROS)
 
     def _claim(self, kind: str, find: Find[P], rows: Rows[P]) -> Claim[P]:
         holder = os.urandom(16)
         with self._database.write(turn=holder.hex()) as connection:
-            now = self._now(connection)
+            now = time_of(self._database, self._clock, connection)
             found = find(connection, _free(kind, now))
             if found and self._database.shared:
                 # Rows that another worker claims now are left to it. One that has changed meanwhile is looked at
@@ -207,7 +207,7 @@ class Claims:
         # Rows that a result ends now are left out: two transactions would else wait for each other.
         these = select(*key).where(claims.c.holder.in_(holders)).with_for_update(skip_locked=True)
         with self._database.write(turn="claims") as connection:
-            until = self._now(connection) + _LEASE
+            until = time_of(self._database, self._clock, connection) + _LEASE
             connection.execute(update(claims).where(tuple_(*key).in_(these)).values(until=until))
 
     def _release(self, claim: Claim[P]) -> None:
@@ -221,11 +221,12 @@ class Claims:
         except Exception as error:  # noqa: BLE001 - it ends by itself
             log.warning("a claim of work could not be released: %s", told(error))
 
-    def _now(self, connection: Connection) -> int:
-        """Microseconds since 1970."""
-        if self._database.shared:
-            return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * _MICROS)) or 0)
-        return micros(self._clock.now())
+
+def time_of(database: Database, clock: Clock, connection: Connection) -> int:
+    """Microseconds since 1970 by the database's machine; clock: for SQLite, which is on this one."""
+    if database.shared:
+        return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * _MICROS)) or 0)
+    return micros(clock.now())
 
 
 def is_free(site: ColumnElement[Any], study: ColumnElement[Any]) -> ColumnElement[bool]:
