@@ -190,6 +190,7 @@ def test_a_folder_of_before_has_the_first_generation(served: Hub) -> None:
 def test_an_index_that_does_not_hold_is_refused(served: Hub) -> None:
     path = served.data / "keys" / INDEX
     index = json.loads(path.read_text())
+    broken: object
     for broken in (
         index | {"version": 2},
         index | {"keys": []},
